@@ -1,1 +1,3 @@
+//! Parse, configure, run, report.
+
 fn main() {}

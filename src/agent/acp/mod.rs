@@ -1,0 +1,3 @@
+//! The acp protocol.
+
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The claude protocol.
+
+pub mod wire;

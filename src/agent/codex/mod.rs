@@ -1,0 +1,3 @@
+//! The codex protocol.
+
+pub mod wire;

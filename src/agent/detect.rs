@@ -1,0 +1,1 @@
+//! Which engines work on this machine, and why not: found, version, can start.

@@ -1,0 +1,1 @@
+//! The table of engines: command line, environment, protocol, exit ladder.

@@ -1,0 +1,326 @@
+//! Engines: the words that the rest of the program shares with them. Seen from outside every
+//! engine is the same thing: a peer that exchanges JSON values, asks permission by a request that
+//! waits for its answer, and takes an interrupt as a message. A [`Protocol`] is one engine's side
+//! of that, a pure state machine; [`turn::run_turn`] is the only code that joins it with processes,
+//! sockets, clocks and channels. Nothing here knows the bridge.
+
+pub mod acp;
+pub mod carrier;
+pub mod claude;
+pub mod codex;
+pub mod detect;
+pub mod engines;
+pub mod opencode;
+pub mod rpc;
+pub mod tools;
+pub mod turn;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    ids::{SessionId, ThreadId, TurnId},
+    time::Timestamp,
+};
+
+/// One engine's side of a turn. Pure: no clocks, no pipes, no threads.
+///
+/// The caller makes one for each turn, calls [`Protocol::begin`] once, then hands in every value
+/// that the engine sends, until `finished` is set or the engine is gone. Foreign values of any
+/// shape must not panic: what is not understood is skipped, an unknown request is answered with an
+/// error.
+pub trait Protocol: Send {
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions);
+    fn on_value(&mut self, value: Value, actions: &mut Actions);
+    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions);
+    /// The engine is gone. If `finished` was not set before, this must set it.
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
+}
+
+/// What a protocol wants done, in this order: write, report, close, finish.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// Values for the engine; on stdio one line each.
+    pub write: Vec<Value>,
+    pub events: Vec<TurnEvent>,
+    /// No more input follows. For stdio engines this is how they are told to exit.
+    pub close_stdin: bool,
+    /// The turn's end. What comes afterwards is only the process leaving.
+    pub finished: Option<TurnEnd>,
+}
+
+impl Actions {
+    pub fn write(&mut self, value: Value) {
+        self.write.push(value);
+    }
+
+    pub fn event(&mut self, event: TurnEvent) {
+        self.events.push(event);
+    }
+
+    /// The turn is over and the engine may go.
+    pub fn finish(&mut self, end: TurnEnd) {
+        self.close_stdin = true;
+        self.finished.get_or_insert(end);
+    }
+}
+
+/// Everything an engine needs to know for one turn.
+#[derive(Clone, Debug)]
+pub struct TurnSpec {
+    pub turn: TurnId,
+    pub thread: ThreadId,
+    /// The whole text: history, envelope, bootstrap. Never begins with `/`.
+    pub prompt: String,
+    pub images: Vec<Image>,
+    /// The session to resume; none starts a fresh one.
+    pub session: Option<SessionId>,
+    /// A UUID for a fresh session, for engines that let the caller choose (claude).
+    pub fresh_session: SessionId,
+    /// Absolute and existing.
+    pub project_dir: PathBuf,
+    /// A short name for a fresh session, so that it is recognised in the engine's own list.
+    pub title: String,
+    pub gate: Gate,
+    pub sandbox: Sandbox,
+    /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
+    pub model: Option<Model>,
+}
+
+/// An attachment that the engine is to see.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Image {
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Image({}, {} bytes)", self.media_type, self.bytes.len())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    pub provider: String,
+    pub model: String,
+}
+
+/// Whether the engine asks before it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Every tool that the engine would ask for becomes a [`TurnEvent::Question`].
+    Ask,
+    /// `allowAll`: the engine's own bypass. Loud wherever it is used.
+    AllowAll,
+}
+
+/// Codex's sandbox (`codexSandbox`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    ReadOnly,
+    #[default]
+    WorkspaceWrite,
+    DangerFullAccess,
+}
+
+impl Sandbox {
+    /// The spelling of the config file and of Codex's `thread/start`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Sandbox::ReadOnly => "read-only",
+            Sandbox::WorkspaceWrite => "workspace-write",
+            Sandbox::DangerFullAccess => "danger-full-access",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Sandbox> {
+        [Sandbox::ReadOnly, Sandbox::WorkspaceWrite, Sandbox::DangerFullAccess]
+            .into_iter()
+            .find(|sandbox| sandbox.as_str() == text)
+    }
+}
+
+/// What a turn reports while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TurnEvent {
+    /// The engine's session, as soon as it is sure to be resumable by this id.
+    Session(SessionId),
+    /// The engine now works on the prompt: from here on a crash must not blindly repeat it.
+    Working,
+    /// One line about what it is doing now.
+    Progress(String),
+    /// The engine waits for a decision: answer with [`TurnCommand::Decide`].
+    Question(Question),
+    /// The engine no longer waits for this one.
+    QuestionGone(QuestionId),
+    /// The model calls one of our tools: answer with [`TurnCommand::ToolResult`].
+    ToolCall(ToolCall),
+    /// The engine will try its model again by itself.
+    Retry {
+        message: String,
+        next: Option<Timestamp>,
+    },
+    Usage(Usage),
+}
+
+/// What a turn is told while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TurnCommand {
+    Decide { question: QuestionId, verdict: Verdict },
+    ToolResult { call: String, result: Result<String, String> },
+    Interrupt,
+}
+
+/// The engine's name for an open question, unique within the turn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuestionId(pub String);
+
+/// A tool that needs permission, in words that are the same for all engines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    pub id: QuestionId,
+    /// The engine's own name of the tool, for example `Bash` or `commandExecution`.
+    pub tool: String,
+    pub kind: ActionKind,
+    /// The command line, path or URL, as the policy matches it; empty if there is none.
+    pub subject: String,
+    /// The engine's reason, if it gives one.
+    pub reason: Option<String>,
+    /// The tool's whole input.
+    pub input: Value,
+}
+
+/// Engine-neutral kinds of actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActionKind {
+    Read,
+    Edit,
+    Run,
+    Fetch,
+    Mcp,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    /// Allow, and don't ask for the same again in this session of the engine's process.
+    AllowForSession,
+    /// The reason is handed to the agent where the engine has a place for it.
+    Deny {
+        reason: String,
+    },
+}
+
+/// A call of `bridge_post` or `bridge_thread_read` by the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    /// The protocol's name for the call, unique within the turn.
+    pub id: String,
+    pub tool: tools::BridgeTool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cost_usd: Option<f64>,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// The engine finished. The text is its final answer and may be empty.
+    Answered {
+        text: String,
+    },
+    /// Stopped by [`TurnCommand::Interrupt`] or by the daemon's stop.
+    Interrupted,
+    /// The session to resume does not exist here; nothing was done. A fresh one may be started.
+    SessionGone {
+        detail: String,
+    },
+    Failed(Failure),
+}
+
+/// Why a turn failed, for the person who reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// What happened, in the engine's words where it has any.
+    pub message: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+impl Failure {
+    pub fn new(
+        kind: FailureKind,
+        message: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Failure {
+        Failure { kind, message: message.into(), advice: advice.into() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The program is not there or can't be started.
+    NotInstalled,
+    NotLoggedIn,
+    RateLimited,
+    /// The model's service answered with an error.
+    Model,
+    /// The engine's process ended before the turn did.
+    Crashed,
+    /// The start-up, silence or turn limit was reached.
+    TimedOut,
+    /// The session is open in another process.
+    Busy,
+    /// Refused before anything was sent (for example a provider that was not chosen).
+    Refused,
+    /// The engine said something that the protocol has no place for.
+    Protocol,
+}
+
+/// How an engine's process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// Not known: the wait failed, or there is no process of the turn's own.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(signal) => write!(f, "signal {signal}"),
+            Exit::Unknown => f.write_str("an unknown end"),
+        }
+    }
+}
+
+/// Time limits of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the spawn to the engine's first value.
+    pub startup: Duration,
+    /// Without any value from the engine. Paused while a question or a tool call is open.
+    pub silence: Duration,
+    /// The whole turn.
+    pub turn: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            startup: Duration::from_secs(90),
+            silence: Duration::from_mins(15),
+            turn: Duration::from_hours(2),
+        }
+    }
+}

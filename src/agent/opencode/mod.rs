@@ -1,0 +1,3 @@
+//! The opencode protocol.
+
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Child processes: own group, pipes, deadline, kill, stragglers.

@@ -1,0 +1,1 @@
+//! What the agent is told: envelope, bootstrap, history block, defanging. Pure.

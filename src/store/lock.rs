@@ -1,0 +1,1 @@
+//! One daemon a state directory.

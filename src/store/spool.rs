@@ -1,0 +1,1 @@
+//! Inbox and outbox: one file an entry.

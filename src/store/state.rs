@@ -1,0 +1,1 @@
+//! state.json: bindings of threads to machines and sessions.

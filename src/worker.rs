@@ -1,0 +1,1 @@
+//! One bridge thread: turns in order.
