@@ -1,1 +1,295 @@
-//! To come.
+//! What goes over the wire, field for field (protocol sections 2 and 3). Pure. This and the config
+//! file are the only places where a machine is called `agentId` and an engine `agent`.
+//!
+//! From the bridge everything is tolerated: a field may be missing or of another type, and `_id`
+//! may stand for `messageId`. What we send is strict.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ids::{ClientMsgId, Engine, MachineId, MessageId, SessionId, ThreadId};
+
+/// A human's message for some machine: the data of a `reply` event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reply {
+    pub thread_id: ThreadId,
+    /// None when the bridge sent none; such a message can't be recognised when it comes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<MessageId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    #[serde(default)]
+    pub body: String,
+    /// The server's time, as it wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    #[serde(default, rename = "agent", skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// The machine that owns the thread; none while it is unclaimed.
+    #[serde(default, rename = "agentId", skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachment_ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_adoption: Option<Adoption>,
+}
+
+/// A session that was started outside the bridge and is to be taken over (protocol section 10).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Adoption {
+    pub session_id: SessionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_dir: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// Why the data of a `reply` event is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoReply {
+    /// No JSON object.
+    NotAnObject,
+    /// `threadId` is missing, blank or no string.
+    NoThread,
+}
+
+impl Reply {
+    /// Reads the data of a `reply` event.
+    pub fn parse(data: &str) -> Result<Reply, NoReply> {
+        match serde_json::from_str(data) {
+            Ok(Value::Object(object)) => Reply::from_object(&object),
+            Ok(_) | Err(_) => Err(NoReply::NotAnObject),
+        }
+    }
+
+    fn from_object(object: &Map<String, Value>) -> Result<Reply, NoReply> {
+        let thread_id = text(object, "threadId").ok_or(NoReply::NoThread)?;
+        Ok(Reply {
+            thread_id: ThreadId::new(thread_id),
+            message_id: message_id(object),
+            author: text(object, "author"),
+            role: text(object, "role"),
+            body: body(object),
+            created_at: text(object, "createdAt"),
+            engine: text(object, "agent").map(|name| Engine::new(&name)),
+            machine: text(object, "agentId").map(MachineId::new),
+            attachment_ids: attachments(object, "attachmentIds"),
+            external_adoption: object.get("externalAdoption").and_then(adoption),
+        })
+    }
+
+    /// A stored message that catch-up read, as if it had come on the stream.
+    pub fn from_message(message: Message, machine: Option<MachineId>) -> Reply {
+        Reply {
+            thread_id: message.thread_id,
+            message_id: message.message_id,
+            author: message.author,
+            role: message.role,
+            body: message.body,
+            created_at: message.created_at,
+            engine: message.engine,
+            machine,
+            attachment_ids: message.attachments,
+            external_adoption: None,
+        }
+    }
+}
+
+/// A stored message of a thread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    pub message_id: Option<MessageId>,
+    pub thread_id: ThreadId,
+    pub author: Option<String>,
+    pub role: Option<String>,
+    pub kind: Option<String>,
+    pub body: String,
+    pub created_at: Option<String>,
+    pub engine: Option<Engine>,
+    pub attachments: Vec<String>,
+}
+
+impl Message {
+    pub fn is_human(&self) -> bool {
+        self.role.as_deref() == Some("human")
+    }
+
+    /// Reads one of `{messages: […]}`; `thread` stands in for a missing `threadId`.
+    pub fn from_value(value: &Value, thread: &ThreadId) -> Option<Message> {
+        let object = value.as_object()?;
+        Some(Message {
+            message_id: message_id(object),
+            thread_id: text(object, "threadId").map_or_else(|| thread.clone(), ThreadId::new),
+            author: text(object, "author"),
+            role: text(object, "role"),
+            kind: text(object, "kind"),
+            body: body(object),
+            created_at: text(object, "createdAt"),
+            engine: text(object, "agent").map(|name| Engine::new(&name)),
+            attachments: attachments(object, "attachments"),
+        })
+    }
+}
+
+/// What we say on a thread: the body of `POST /api/message`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Post {
+    pub thread_id: ThreadId,
+    pub body: String,
+    pub kind: PostKind,
+    pub author: String,
+    /// Always `agent`.
+    pub role: Role,
+    pub client_msg_id: ClientMsgId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Agent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PostKind {
+    Status,
+    Question,
+    Result,
+    Error,
+}
+
+impl PostKind {
+    pub fn parse(text: &str) -> Option<PostKind> {
+        match text {
+            "status" => Some(PostKind::Status),
+            "question" => Some(PostKind::Question),
+            "result" => Some(PostKind::Result),
+            "error" => Some(PostKind::Error),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a thread is being worked on; shown, never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    Working,
+    Idle,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub won: bool,
+    pub winner: Option<MachineId>,
+}
+
+/// The answer to `whoami`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whoami {
+    pub account_id: Option<String>,
+    pub user: Option<String>,
+    pub email: Option<String>,
+    pub status: Option<String>,
+    pub token_prefix: Option<String>,
+    pub server_time: Option<String>,
+}
+
+/// A field as text: strings that are not blank, and numbers.
+pub fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
+    match object.get(key)? {
+        Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn message_id(object: &Map<String, Value>) -> Option<MessageId> {
+    text(object, "messageId").or_else(|| text(object, "_id")).map(MessageId::new)
+}
+
+/// A body that is no string is shown as the JSON that it is, so that nothing is swallowed.
+fn body(object: &Map<String, Value>) -> String {
+    match object.get("body") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn attachments(object: &Map<String, Value>, key: &str) -> Vec<String> {
+    let Some(Value::Array(list)) = object.get(key) else { return Vec::new() };
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn adoption(value: &Value) -> Option<Adoption> {
+    let object = value.as_object()?;
+    Some(Adoption {
+        session_id: SessionId::new(text(object, "sessionId")?),
+        project_dir: text(object, "projectDir"),
+        source: text(object, "source"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_read_whole() {
+        let data = r#"{"threadId":"t1","messageId":"m1","author":"ann","role":"human","body":"hi",
+            "createdAt":"2026-11-22T00:00:00Z","agent":"Codex","agentId":"mac","attachmentIds":["a",7],
+            "externalAdoption":{"sessionId":"s","projectDir":"/p","projectName":"p","source":"codex"}}"#;
+        let reply = Reply::parse(data).unwrap();
+        assert_eq!(reply.engine, Some(Engine::CODEX));
+        assert_eq!(reply.machine, Some(MachineId::new("mac")));
+        assert_eq!(reply.attachment_ids, ["a"]);
+        assert_eq!(reply.external_adoption.as_ref().unwrap().session_id.as_str(), "s");
+        let stored = serde_json::to_string(&reply).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Reply>(&stored).unwrap(),
+            reply,
+            "what is stored is read back"
+        );
+    }
+
+    #[test]
+    fn other_types_are_tolerated() {
+        for data in [
+            r#"{"threadId":"t"}"#,
+            r#"{"threadId":"t","body":null,"agent":null,"agentId":null,"attachmentIds":null}"#,
+            r#"{"threadId":"t","messageId":[],"author":{},"role":1.5,"agent":false,"attachmentIds":"a"}"#,
+            r#"{"threadId":"t","externalAdoption":{"sessionId":""},"createdAt":{}}"#,
+            r#"{"threadId":7,"body":{"a":1}}"#,
+        ] {
+            let reply = Reply::parse(data).unwrap_or_else(|why| panic!("{data}: {why:?}"));
+            assert_eq!((reply.message_id, reply.machine), (None, None), "{data}");
+        }
+        assert_eq!(
+            Reply::parse(r#"{"threadId":"t","_id":"m"}"#).unwrap().message_id,
+            Some(MessageId::new("m"))
+        );
+        assert_eq!(Reply::parse(r#"{"threadId":"t","body":[1]}"#).unwrap().body, "[1]");
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for (data, why) in [
+            ("", NoReply::NotAnObject),
+            ("[]", NoReply::NotAnObject),
+            ("<html>", NoReply::NotAnObject),
+            ("{}", NoReply::NoThread),
+            (r#"{"threadId":"  "}"#, NoReply::NoThread),
+            (r#"{"threadId":null}"#, NoReply::NoThread),
+            (r#"{"threadId":{}}"#, NoReply::NoThread),
+        ] {
+            assert_eq!(Reply::parse(data), Err(why), "{data}");
+        }
+    }
+}
