@@ -1,0 +1,435 @@
+//! Configuration: file, environment and defaults become one [`Config`]. The environment comes in as
+//! a value and wins over the file; a file that can't be read or parsed is an error that names the
+//! place, never ignored; keys that are not ours survive a rewrite (protocol section 5).
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+
+use crate::ids::{Engine, MachineId};
+
+pub mod live;
+#[cfg(test)]
+mod tests;
+
+const DEFAULT_BASE_URL: &str = "https://agent-bridge.obto.co";
+const DEFAULT_ORIGIN_HOST: &str = "agent-bridge.obto.co";
+
+/// An API token. It never prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    pub fn new(token: impl Into<String>) -> Token {
+        Token(token.into())
+    }
+
+    /// The secret itself, for the one header that carries it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// What the process was started with. Read once, in `cli`, and handed down.
+#[derive(Clone, Default)]
+pub struct Env {
+    pub home: PathBuf,
+    pub cwd: PathBuf,
+    pub vars: BTreeMap<OsString, OsString>,
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values of variables are secrets more often than not.
+        f.debug_struct("Env")
+            .field("home", &self.home)
+            .field("cwd", &self.cwd)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Env {
+    /// A variable's value. An empty one counts as unset, as in the reference.
+    pub fn var(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
+        let Some(value) = self.var(name) else { return Ok(None) };
+        value
+            .to_str()
+            .map(Some)
+            .ok_or_else(|| ConfigError(format!("the environment variable {name} is not UTF-8")))
+    }
+}
+
+/// Where the files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    pub config_file: PathBuf,
+    /// Bindings, spools and the lock.
+    pub state_dir: PathBuf,
+}
+
+impl Paths {
+    /// The reference's places below the home directory.
+    pub fn in_home(home: &Path) -> Paths {
+        Paths {
+            config_file: home.join(".obto-bridge").join("config.json"),
+            state_dir: home.join(".agent-bridge-daemon"),
+        }
+    }
+}
+
+/// What the daemon runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub base_url: String,
+    pub origin_host: String,
+    pub account_id: Option<String>,
+    pub token: Option<Token>,
+    pub machine: MachineId,
+    /// Working directory of fresh sessions; absolute.
+    pub project_dir: PathBuf,
+    /// The engine of a thread that names none, or one that this machine does not know.
+    pub engine: Engine,
+    pub codex_sandbox: String,
+    pub relay_permissions: bool,
+    pub relay_timeout: Duration,
+    pub allow_all: bool,
+    pub live_guard: bool,
+    pub live_threshold: Duration,
+    pub opencode_provider: Option<String>,
+    pub opencode_model: Option<String>,
+    /// Engines of the user's own: name to command line. Known names replace the built-in command.
+    pub agents: BTreeMap<Engine, Vec<String>>,
+    /// Turns in progress at the same time.
+    pub max_turns: usize,
+    pub stream_idle_timeout: Duration,
+    /// How long running turns may go on after the first signal.
+    pub drain: Duration,
+    /// PEM file of further certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    pub startup_timeout: Duration,
+    pub silence_timeout: Duration,
+    pub turn_timeout: Duration,
+}
+
+/// Why there is no configuration: for the person who reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The config file as it is, ours and foreign keys alike.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    pub exists: bool,
+    pub object: Map<String, Value>,
+}
+
+impl ConfigFile {
+    /// A missing file is an empty one.
+    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(ConfigFile { path: path.to_owned(), ..ConfigFile::default() });
+            }
+            Err(error) => {
+                return Err(ConfigError(format!(
+                    "cannot read the config file {}: {error}",
+                    path.display()
+                )));
+            }
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(object)) => {
+                Ok(ConfigFile { path: path.to_owned(), exists: true, object })
+            }
+            Ok(_) => {
+                Err(ConfigError(format!("the config file {} holds no JSON object", path.display())))
+            }
+            Err(error) => Err(ConfigError(format!(
+                "the config file {} is not valid JSON at line {}, column {}; mend it, or run `obto-bridge init`",
+                path.display(),
+                error.line(),
+                error.column(),
+            ))),
+        }
+    }
+
+    /// The file's new contents, indented as the reference writes it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes =
+            serde_json::to_vec_pretty(&self.object).expect("a JSON value can be written");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.object.insert(key.to_owned(), value.into());
+    }
+}
+
+impl Config {
+    /// Joins environment, file and defaults.
+    pub fn load(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
+        Config::from_file(&ConfigFile::read(&paths.config_file)?, env)
+    }
+
+    pub fn from_file(file: &ConfigFile, env: &Env) -> Result<Config, ConfigError> {
+        let source = Source { file, env };
+        let project_dir = source.text("projectDir", "BRIDGE_PROJECT_DIR")?;
+        Ok(Config {
+            base_url: base_url(&source)?,
+            origin_host: source
+                .text("originHost", "BRIDGE_ORIGIN_HOST")?
+                .unwrap_or_else(|| DEFAULT_ORIGIN_HOST.to_owned()),
+            account_id: source.text("accountId", "BRIDGE_ACCOUNT_ID")?,
+            token: token(&source)?,
+            machine: MachineId::new(source.text("agentId", "AGENT_ID")?.unwrap_or_else(host_name)),
+            project_dir: project_dir.map_or_else(|| env.cwd.clone(), |dir| absolute(env, &dir)),
+            engine: source
+                .text("agent", "BRIDGE_AGENT")?
+                .map_or(Engine::CLAUDE, |name| Engine::new(&name)),
+            codex_sandbox: source.one_of(
+                "codexSandbox",
+                "BRIDGE_CODEX_SANDBOX",
+                &["workspace-write", "read-only", "danger-full-access"],
+            )?,
+            relay_permissions: source.flag("relayPermissions", "BRIDGE_RELAY_PERMISSIONS")?,
+            relay_timeout: source.millis("relayTimeoutMs", "BRIDGE_RELAY_TIMEOUT_MS", 600_000)?,
+            allow_all: source.flag("allowAll", "BRIDGE_ALLOW_ALL")?,
+            live_guard: source.flag("liveGuard", "BRIDGE_LIVE_GUARD")?,
+            live_threshold: source.millis("liveThresholdMs", "BRIDGE_LIVE_THRESHOLD_MS", 60_000)?,
+            opencode_provider: source.text("opencodeProvider", "BRIDGE_OPENCODE_PROVIDER")?,
+            opencode_model: source.text("opencodeModel", "BRIDGE_OPENCODE_MODEL")?,
+            agents: agents(&source)?,
+            max_turns: source.count("maxTurns", "BRIDGE_MAX_TURNS", 4)?,
+            stream_idle_timeout: source.millis(
+                "streamIdleTimeoutMs",
+                "BRIDGE_STREAM_IDLE_TIMEOUT_MS",
+                75_000,
+            )?,
+            drain: source.seconds("drainSeconds", "BRIDGE_DRAIN_SECONDS", 20)?,
+            ca_file: source.text("caFile", "BRIDGE_CA_FILE")?.map(|file| absolute(env, &file)),
+            startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 90)?,
+            silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,
+            turn_timeout: source.seconds("turnSeconds", "BRIDGE_TURN_SECONDS", 7_200)?,
+        })
+    }
+}
+
+/// One key from the environment or else from the file; errors name where it stands.
+struct Source<'a> {
+    file: &'a ConfigFile,
+    env: &'a Env,
+}
+
+impl Source<'_> {
+    fn text(&self, key: &str, var: &'static str) -> Result<Option<String>, ConfigError> {
+        if let Some(text) = self.env.text(var)? {
+            return Ok(Some(text.to_owned()));
+        }
+        match self.file.object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(self.wrong(key, other, "a string")),
+        }
+    }
+
+    fn one_of(
+        &self,
+        key: &str,
+        var: &'static str,
+        allowed: &[&str],
+    ) -> Result<String, ConfigError> {
+        let value = self.text(key, var)?.unwrap_or_else(|| allowed[0].to_owned());
+        if allowed.contains(&value.as_str()) {
+            return Ok(value);
+        }
+        let place = self.place(key, var);
+        Err(ConfigError(format!("{place} is {value:?}; it must be one of {}", allowed.join(", "))))
+    }
+
+    fn flag(&self, key: &str, var: &'static str) -> Result<bool, ConfigError> {
+        if let Some(text) = self.env.text(var)? {
+            return match text.trim().to_lowercase().as_str() {
+                "1" | "true" | "yes" | "on" => Ok(true),
+                "0" | "false" | "no" | "off" => Ok(false),
+                _ => Err(ConfigError(format!(
+                    "the environment variable {var} is {text:?}; it must be 1 or 0"
+                ))),
+            };
+        }
+        match self.file.object.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.wrong(key, other, "true or false")),
+        }
+    }
+
+    fn number(&self, key: &str, var: &'static str) -> Result<Option<u64>, ConfigError> {
+        if let Some(text) = self.env.text(var)? {
+            return text.trim().parse().map(Some).map_err(|_| {
+                ConfigError(format!(
+                    "the environment variable {var} is {text:?}; it must be a whole number"
+                ))
+            });
+        }
+        match self.file.object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                value.as_u64().map(Some).ok_or_else(|| self.wrong(key, value, "a whole number"))
+            }
+        }
+    }
+
+    fn millis(&self, key: &str, var: &'static str, default: u64) -> Result<Duration, ConfigError> {
+        Ok(bounded(Duration::from_millis(self.number(key, var)?.unwrap_or(default))))
+    }
+
+    fn seconds(&self, key: &str, var: &'static str, default: u64) -> Result<Duration, ConfigError> {
+        Ok(bounded(Duration::from_secs(self.number(key, var)?.unwrap_or(default))))
+    }
+
+    fn count(&self, key: &str, var: &'static str, default: u64) -> Result<usize, ConfigError> {
+        let count = self.number(key, var)?.unwrap_or(default);
+        if count == 0 {
+            return Err(ConfigError(format!(
+                "{} is 0; it must be at least 1",
+                self.place(key, var)
+            )));
+        }
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    fn place(&self, key: &str, var: &str) -> String {
+        if self.env.var(var).is_some() {
+            format!("the environment variable {var}")
+        } else {
+            format!("{key:?} in {}", self.file.path.display())
+        }
+    }
+
+    fn wrong(&self, key: &str, value: &Value, expected: &str) -> ConfigError {
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an object",
+        };
+        ConfigError(format!(
+            "{key:?} in {} is {kind}; it must be {expected}",
+            self.file.path.display()
+        ))
+    }
+}
+
+/// A time limit longer than a year is a mistake of units; it would also overflow deadlines.
+fn bounded(duration: Duration) -> Duration {
+    duration.min(Duration::from_hours(24 * 365))
+}
+
+fn base_url(source: &Source<'_>) -> Result<String, ConfigError> {
+    let url =
+        source.text("baseUrl", "BRIDGE_BASE_URL")?.unwrap_or_else(|| DEFAULT_BASE_URL.to_owned());
+    let url = url.trim().trim_end_matches('/').to_owned();
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(url);
+    }
+    let place = source.place("baseUrl", "BRIDGE_BASE_URL");
+    Err(ConfigError(format!("{place} is {url:?}; it must begin with https:// or http://")))
+}
+
+fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
+    if source.env.var("BRIDGE_API_TOKEN").is_none()
+        && let Some(path) = source.env.text("BRIDGE_API_TOKEN_FILE")?
+    {
+        let token = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("cannot read {path}, which BRIDGE_API_TOKEN_FILE names: {error}"))
+        })?;
+        if token.trim().is_empty() {
+            return Err(ConfigError(format!(
+                "{path}, which BRIDGE_API_TOKEN_FILE names, is empty"
+            )));
+        }
+        return Ok(Some(Token::new(token.trim())));
+    }
+    let token = source.text("apiToken", "BRIDGE_API_TOKEN")?;
+    // A header can't carry these, and the error must not show the token.
+    if token.as_ref().is_some_and(|token| token.trim().bytes().any(|byte| !byte.is_ascii_graphic()))
+    {
+        let place = source.place("apiToken", "BRIDGE_API_TOKEN");
+        return Err(ConfigError(format!("{place} holds characters that no token has")));
+    }
+    Ok(token.map(|token| Token::new(token.trim())))
+}
+
+/// `"agents": {"NAME": {"command": ["program", "argument"]}}`
+fn agents(source: &Source<'_>) -> Result<BTreeMap<Engine, Vec<String>>, ConfigError> {
+    let agents = match source.file.object.get("agents") {
+        None | Some(Value::Null) => return Ok(BTreeMap::new()),
+        Some(Value::Object(agents)) => agents,
+        Some(other) => return Err(source.wrong("agents", other, "an object of agents by name")),
+    };
+    let path = source.file.path.display();
+    agents
+        .iter()
+        .map(|(name, agent)| {
+            let engine = Engine::new(name);
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if engine.as_str().is_empty() || engine.as_str().len() > 40 || !engine.as_str().chars().all(plain) {
+                return Err(ConfigError(format!(
+                    "the agent {name:?} in {path} must be named by at most 40 letters, digits, '-', '_' or '.'"
+                )));
+            }
+            let command: Option<Vec<String>> = agent.get("command").and_then(Value::as_array).and_then(|words| {
+                words.iter().map(|word| word.as_str().map(str::to_owned)).collect()
+            });
+            match command {
+                Some(command) if command.first().is_some_and(|program| !program.is_empty()) => Ok((engine, command)),
+                _ => Err(ConfigError(format!(
+                    "the agent {name:?} in {path} needs a command, a list of strings: \
+                     {{\"command\": [\"program\", \"argument\"]}}"
+                ))),
+            }
+        })
+        .collect()
+}
+
+fn absolute(env: &Env, path: &str) -> PathBuf {
+    match path.strip_prefix("~/") {
+        Some(rest) => env.home.join(rest),
+        None => env.cwd.join(path),
+    }
+}
+
+/// The name of this computer, the machine's name where none is configured.
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().trim().to_owned();
+    if name.is_empty() { "unnamed-agent".to_owned() } else { name }
+}
