@@ -1,1 +1,73 @@
-//! One daemon a state directory.
+//! One daemon a state directory. Two would drive the same threads and overwrite each other's
+//! bindings. The lock is the kernel's, so it is gone with the process, however that ended.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    store::{Disk, RealDisk},
+    time,
+};
+
+/// Longer than any pid and time.
+const CONTENTS_BYTES_MAX: u64 = 200;
+
+/// The right to use a state directory, until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes `dir/daemon.lock`; makes `dir` if need be. The file holds the pid and the start time
+    /// of the daemon that has it.
+    ///
+    /// # Errors
+    /// When another daemon has it: the error names its pid.
+    pub fn acquire(dir: &Path) -> Result<Lock> {
+        RealDisk
+            .create_dir(dir)
+            .with_context(|| format!("making the state directory {}", dir.display()))?;
+        let path = dir.join("daemon.lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another daemon ({}) uses {}; stop it first, or choose another state directory",
+                holder(&mut file),
+                dir.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "pid {}, since {}", process::id(), time::now()))
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+/// What the other daemon wrote; it may be about to.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(CONTENTS_BYTES_MAX).read_to_string(&mut text));
+    match (read, text.trim()) {
+        (Ok(_), text) if !text.is_empty() => text.to_owned(),
+        _ => "pid unknown".to_owned(),
+    }
+}

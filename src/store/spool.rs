@@ -1,1 +1,364 @@
-//! Inbox and outbox: one file an entry.
+//! Inbox and outbox: what came in and is not yet done, what is to go out and is not yet accepted.
+//! Maildir style, one file an entry, no index that could disagree with the directory.
+//!
+//! An entry of the inbox is a file in `new/`. When the engine is given its prompt, a file of the
+//! same name in `started/` says how far the turn came. (It is not the entry itself that moves: the
+//! message may be megabytes long, and the progress is written several times.) When it is done,
+//! first the message is removed and then the progress, so that a crash in between leaves a
+//! progress without a message, which means nothing, and never a begun message that looks new.
+//!
+//! Removing is not made durable, which would cost a flush for every message. After a loss of power
+//! a done entry may be back: the journal of done messages ([`crate::store::seen`]) is durable
+//! before anything is removed, and knows it. A message without an id is not in that journal; if it
+//! is back, so is its progress, and it is taken for an interrupted turn, not for a new one.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    bridge::wire::{Post, Reply},
+    ids::{Engine, TurnId},
+    store::{
+        Disk,
+        entry::{Entry, EntryId, Progress},
+    },
+    time,
+};
+
+/// The version of the files of both spools.
+const VERSION: u32 = 1;
+
+/// More messages than that do not wait: the bridge has to keep them.
+pub const INBOX_ENTRIES_MAX: usize = 10_000;
+
+/// All messages that wait are in memory as well.
+pub const INBOX_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// How much of the outbox is handed out at once.
+const OUTBOX_LIST_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The newest refused posts are kept for whoever looks into it.
+const REFUSED_MAX: usize = 1_000;
+
+/// Names an entry of the outbox.
+pub type OutboxId = EntryId;
+
+/// What every file of a spool holds: the version, so that a later one can tell, and the content.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<T> {
+    version: u32,
+    content: T,
+}
+
+/// One directory of numbered files. Sizes are kept in memory, for bounds; contents are not.
+#[derive(Clone, Debug)]
+struct Directory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// Sizes in bytes of what is in it.
+    sizes: Arc<Mutex<BTreeMap<EntryId, u64>>>,
+    /// The next sequence number.
+    next: Arc<AtomicU64>,
+}
+
+impl Directory {
+    fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Directory> {
+        disk.create_dir(path)?;
+        disk.sweep(path)?;
+        Ok(Directory {
+            disk,
+            path: path.to_owned(),
+            sizes: Arc::default(),
+            // Counting on from the clock keeps the ids of an earlier process apart from ours, also
+            // when none of its entries are left.
+            next: Arc::new(AtomicU64::new(time::now().as_millis() * 1_000)),
+        })
+    }
+
+    fn file(&self, id: EntryId) -> PathBuf {
+        self.path.join(format!("{id}.json"))
+    }
+
+    /// Only ever held for a look at the map.
+    fn sizes(&self) -> MutexGuard<'_, BTreeMap<EntryId, u64>> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all entries in order. What is no entry is set aside in `aside` and told in the log.
+    fn recover<T: DeserializeOwned>(&self, aside: &Path) -> io::Result<Vec<(EntryId, T)>> {
+        let mut entries = Vec::new();
+        for path in self.disk.list(&self.path)? {
+            match self.read_file(&path) {
+                Ok((id, size, content)) => {
+                    self.adopt(id, size);
+                    entries.push((id, content));
+                }
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    self.set_aside(&path, aside, &error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        entries.sort_by_key(|(id, _)| *id);
+        Ok(entries)
+    }
+
+    /// The ids that are there, in order, whatever the files hold.
+    fn ids(&self) -> io::Result<Vec<EntryId>> {
+        Ok(self.disk.list(&self.path)?.iter().filter_map(|path| id_of(path)).collect())
+    }
+
+    fn read_file<T: DeserializeOwned>(&self, path: &Path) -> io::Result<(EntryId, u64, T)> {
+        let id = id_of(path)
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the name is no entry's"))?;
+        let bytes = self.disk.read(path)?;
+        let content = decode(&bytes)?;
+        Ok((id, bytes.len() as u64, content))
+    }
+
+    fn read<T: DeserializeOwned>(&self, id: EntryId) -> io::Result<T> {
+        decode(&self.disk.read(&self.file(id))?)
+    }
+
+    /// Takes an entry of an earlier process into the count.
+    fn adopt(&self, id: EntryId, size: u64) {
+        self.next.fetch_max(id.sequence.saturating_add(1), Ordering::Relaxed);
+        self.sizes().insert(id, size);
+    }
+
+    fn set_aside(&self, path: &Path, aside: &Path, error: &io::Error) -> io::Result<()> {
+        self.disk.create_dir(aside)?;
+        let to = aside.join(path.file_name().unwrap_or_default());
+        log::error!("{} is broken ({error}); set aside as {}", path.display(), to.display());
+        self.disk.rename(path, &to)
+    }
+
+    fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
+        let id =
+            EntryId { sequence: self.next.fetch_add(1, Ordering::Relaxed), hash: short_hash(seed) };
+        self.write(id, content)?;
+        Ok(id)
+    }
+
+    fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&File { version: VERSION, content })?;
+        self.disk.write_atomic(&self.file(id), &bytes)?;
+        self.sizes().insert(id, bytes.len() as u64);
+        Ok(())
+    }
+
+    fn remove(&self, id: EntryId) -> io::Result<()> {
+        self.disk.remove(&self.file(id))?;
+        self.sizes().remove(&id);
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.sizes().len()
+    }
+}
+
+/// Names are fixed in width, so that the order of names is the order of ids.
+fn id_of(path: &Path) -> Option<EntryId> {
+    EntryId::parse(path.file_name()?.to_str()?.strip_suffix(".json")?)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let file: File<T> = serde_json::from_slice(bytes)?;
+    if file.version != VERSION {
+        let text = format!("version {} is not known to this program", file.version);
+        return Err(io::Error::new(ErrorKind::InvalidData, text));
+    }
+    Ok(file.content)
+}
+
+fn short_hash(seed: &str) -> u32 {
+    let hash = Sha256::digest(seed);
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+/// The messages that are not done. Clones share the directory.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    new: Directory,
+    started: Directory,
+}
+
+impl Inbox {
+    /// Opens, or makes, the inbox in `dir` and recovers what an earlier process left, in the order
+    /// of arrival.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<(Inbox, Vec<Entry>)> {
+        let inbox = Inbox {
+            new: Directory::open(Arc::clone(&disk), &dir.join("new"))?,
+            started: Directory::open(disk, &dir.join("started"))?,
+        };
+        let broken = dir.join("broken");
+        let replies: Vec<(EntryId, Reply)> = inbox.new.recover(&broken)?;
+        let begun: Vec<EntryId> = inbox.started.ids()?;
+        let mut progress: BTreeMap<EntryId, Progress> =
+            inbox.started.recover(&broken)?.into_iter().collect();
+        let entries = replies
+            .into_iter()
+            .map(|(id, reply)| {
+                let progress = progress
+                    .remove(&id)
+                    .or_else(|| begun.contains(&id).then(|| unknown_progress(&reply)));
+                Entry { id, reply, progress }
+            })
+            .collect();
+        for orphan in progress.into_keys() {
+            inbox.started.remove(orphan)?;
+        }
+        Ok((inbox, entries))
+    }
+
+    /// Stores a message; durable when it returns.
+    ///
+    /// # Errors
+    /// Of the kind `QuotaExceeded` when too much waits already.
+    pub fn put(&self, reply: &Reply) -> io::Result<EntryId> {
+        self.check_bounds()?;
+        let seed = reply.message_id.as_ref().map_or(reply.thread_id.as_str(), |id| id.as_str());
+        self.new.put(reply, seed)
+    }
+
+    fn check_bounds(&self) -> io::Result<()> {
+        let (entries, bytes) = {
+            let sizes = self.new.sizes();
+            (sizes.len(), sizes.values().sum::<u64>())
+        };
+        if entries < INBOX_ENTRIES_MAX && bytes < INBOX_BYTES_MAX {
+            return Ok(());
+        }
+        let text = format!("{entries} messages of {bytes} bytes in all wait already");
+        Err(io::Error::new(ErrorKind::QuotaExceeded, text))
+    }
+
+    /// Notes how far the turn of an entry came; durable when it returns. Called before the engine
+    /// is given the prompt, and whenever there is more to say.
+    pub fn started(&self, id: &EntryId, progress: &Progress) -> io::Result<()> {
+        self.started.write(*id, progress)
+    }
+
+    /// Forgets an entry, once its message is in the journal of done messages and its session in a
+    /// state.json that has been written. No error if it is gone already.
+    pub fn done(&self, id: &EntryId) -> io::Result<()> {
+        self.new.remove(*id)?;
+        self.started.remove(*id)
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.new.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Stands for a progress that can't be read: the turn was begun, and there is no session to resume,
+/// so the human will be asked.
+fn unknown_progress(reply: &Reply) -> Progress {
+    Progress {
+        turn: TurnId::new("unknown"),
+        engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
+        session: None,
+        attempts: 1,
+        posts: 0,
+    }
+}
+
+/// The posts that the bridge did not accept yet. Clones share the directory.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    waiting: Directory,
+    refused: Directory,
+}
+
+/// A post that the bridge will never take, for whoever looks into it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    reason: String,
+    post: Post,
+}
+
+impl Outbox {
+    /// Opens, or makes, the outbox in `dir` with what an earlier process left in it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Outbox> {
+        let outbox = Outbox {
+            waiting: Directory::open(Arc::clone(&disk), dir)?,
+            refused: Directory::open(disk, &dir.join("refused"))?,
+        };
+        drop(outbox.waiting.recover::<Post>(&dir.join("broken"))?);
+        let refused = outbox.refused.ids()?;
+        for old in refused.iter().rev().skip(REFUSED_MAX) {
+            outbox.refused.remove(*old)?;
+        }
+        Ok(outbox)
+    }
+
+    /// Stores a post; durable when it returns. Posts of one thread are handed in by one task at a
+    /// time, and leave in that order.
+    pub fn put(&self, post: &Post) -> io::Result<()> {
+        self.waiting.put(post, post.client_msg_id.as_str()).map(drop)
+    }
+
+    /// The oldest posts: at least one if there is any, and as many as fit in 8 MB. The directory
+    /// is not read for that, only the posts themselves are.
+    pub fn list(&self) -> io::Result<Vec<(OutboxId, Post)>> {
+        let mut room = OUTBOX_LIST_BYTES;
+        let mut ids = Vec::new();
+        for (id, size) in self.waiting.sizes().iter() {
+            if !ids.is_empty() && room < *size {
+                break;
+            }
+            room = room.saturating_sub(*size);
+            ids.push(*id);
+        }
+        let mut posts = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.waiting.read(id) {
+                Ok(post) => posts.push((id, post)),
+                // Removed by hand; it must not stand in the way of the others.
+                Err(error) if error.kind() == ErrorKind::NotFound => self.waiting.remove(id)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(posts)
+    }
+
+    /// Forgets a post that the bridge has. If it is back after a loss of power, it is sent again
+    /// under the same `clientMsgId`, which the bridge knows.
+    pub fn remove(&self, id: &OutboxId) -> io::Result<()> {
+        self.waiting.remove(*id)
+    }
+
+    /// Keeps a post that the bridge will never take in `refused/`, with the reason.
+    pub fn refuse(&self, id: &OutboxId, reason: &str) -> io::Result<()> {
+        let post = self.waiting.read(*id)?;
+        self.refused.write(*id, &Refused { reason: reason.to_owned(), post })?;
+        self.waiting.remove(*id)
+    }
+
+    /// How many posts wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

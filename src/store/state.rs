@@ -1,1 +1,292 @@
-//! state.json: bindings of threads to machines and sessions.
+//! state.json: which threads are ours, and with which sessions. In memory, with one task that
+//! writes. At 50,000 bindings the file is 15 MB, so nobody waits for it: a change sends one
+//! serialized binding to the writer, which keeps the text of all of them and puts a file together
+//! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
+//! inbox is done only when [`Store::is_written`] says so of the binding that its turn produced.
+//!
+//! How far the stream was read ([`Cursor`]) is in a file of its own, because it is no part of what
+//! we share with the reference daemon.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    ids::ThreadId,
+    store::{
+        Disk,
+        binding::Binding,
+        writer::{Change, Writer},
+    },
+    task::{self, Task},
+    time::{self, Timestamp},
+};
+
+/// The bindings in memory, and the way to the task that writes them. Owned by the main task.
+/// Dropping it writes what is not yet written and waits for that.
+#[derive(Debug)]
+pub struct Store {
+    bindings: BTreeMap<ThreadId, Binding>,
+    /// Of the newest change.
+    generation: u64,
+    /// Of the newest change that is on disk.
+    written: Arc<AtomicU64>,
+    wake: Receiver<()>,
+    // Order matters in `Drop`: the writer leaves when this closes. It has no bound, because the
+    // main task must not wait for a disk; there are a few changes for each entry of the inbox, and
+    // that one has a bound and is done only after they are written.
+    changes: Option<Sender<Change>>,
+    writer: Option<Task>,
+}
+
+/// How far the stream was read. Everything before it is in the inbox or was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cursor {
+    /// For `Last-Event-ID`.
+    pub last_event_id: Option<String>,
+    /// The newest `createdAt` that was read: the server's time, never ours.
+    pub seen_until: Option<Timestamp>,
+}
+
+impl Store {
+    /// Reads `dir/state.json` of either version and starts the writer. A file that can't be
+    /// understood is set aside under a name that the log tells, and no binding is known then.
+    ///
+    /// # Errors
+    /// When the file can't be read or set aside: going on would overwrite it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Store> {
+        disk.create_dir(dir)
+            .and_then(|()| disk.sweep(dir))
+            .with_context(|| format!("preparing the state directory {}", dir.display()))?;
+        let state_path = dir.join("state.json");
+        let file: File = read(&*disk, &state_path)?.unwrap_or_default();
+        let written = Arc::new(AtomicU64::new(0));
+        let (wake_sender, wake) = bounded(1);
+        let (changes, receiver) = unbounded();
+        let writer = Writer {
+            disk,
+            state_path,
+            cursor_path: cursor_path(dir),
+            bindings: file.bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
+            rest: file
+                .rest
+                .iter()
+                .map(|(key, it)| format!("{}: {it},\n", Value::from(&**key)))
+                .collect(),
+            generation: 0,
+            written: Arc::clone(&written),
+            wake: wake_sender,
+            cursor: None,
+            is_failing: false,
+        };
+        let writer = task::spawn("state", move || writer.run(&receiver))
+            .context("starting the task that writes state.json")?;
+        Ok(Store {
+            bindings: file.bindings,
+            generation: 0,
+            written,
+            wake,
+            changes: Some(changes),
+            writer: Some(writer),
+        })
+    }
+
+    pub fn get(&self, thread: &ThreadId) -> Option<&Binding> {
+        self.bindings.get(thread)
+    }
+
+    /// All bindings, by thread id.
+    pub fn bindings(&self) -> &BTreeMap<ThreadId, Binding> {
+        &self.bindings
+    }
+
+    /// Replaces a thread's binding and has it written. Returns the generation for
+    /// [`Store::is_written`].
+    pub fn set(&mut self, thread: &ThreadId, binding: Binding) -> u64 {
+        self.generation += 1;
+        self.send(Change::Binding {
+            thread: thread.clone(),
+            text: text(&binding),
+            generation: self.generation,
+        });
+        self.bindings.insert(thread.clone(), binding);
+        self.generation
+    }
+
+    /// The generation of the newest change.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a change, and everything before it, is on disk.
+    pub fn is_written(&self, generation: u64) -> bool {
+        generation <= self.written.load(Ordering::Acquire)
+    }
+
+    /// Receives something when more than before is on disk.
+    pub fn written(&self) -> &Receiver<()> {
+        &self.wake
+    }
+
+    /// Has the cursor written, some time soon: when an older one is found after a crash, what
+    /// follows it is read again and recognised.
+    pub fn set_cursor(&self, cursor: &Cursor) {
+        let bytes = serde_json::to_vec(cursor).expect("a cursor is plain data");
+        self.send(Change::Cursor(bytes));
+    }
+
+    /// Has everything written now. False when that failed or took longer than `patience`.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let (done, answer) = bounded(1);
+        self.send(Change::Flush(done));
+        answer.recv_timeout(patience).unwrap_or(false)
+    }
+
+    fn send(&self, change: Change) {
+        let changes = self.changes.as_ref().expect("open until dropped");
+        if changes.send(change).is_err() {
+            log::error!("the task that writes state.json is gone; restart the daemon");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.changes.take());
+        // A panic of the writer was logged by `join`.
+        self.writer.take().map(Task::join).transpose().unwrap_or_default();
+    }
+}
+
+impl Cursor {
+    /// Reads `dir/cursor.json`. Without one, or with one that can't be understood, the stream is
+    /// read from now on and threads are caught up from their history.
+    pub fn load(disk: &dyn Disk, dir: &Path) -> Result<Cursor> {
+        Ok(read(disk, &cursor_path(dir))?.unwrap_or_default())
+    }
+}
+
+fn cursor_path(dir: &Path) -> PathBuf {
+    dir.join("cursor.json")
+}
+
+fn text(binding: &Binding) -> String {
+    binding.to_value().to_string()
+}
+
+/// None when there is no such file, or it was broken and is now set aside.
+fn read<T: for<'de> Deserialize<'de>>(disk: &dyn Disk, path: &Path) -> Result<Option<T>> {
+    let bytes = match disk.read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) => {
+            set_aside(disk, path, &error)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Never overwrites: what is in a broken file may still be of use to a person.
+fn set_aside(disk: &dyn Disk, path: &Path, error: &serde_json::Error) -> Result<()> {
+    let mut seconds = time::now().as_millis() / 1_000;
+    let name = |seconds: u64| PathBuf::from(format!("{}.broken.{seconds}", path.display()));
+    while disk.read(&name(seconds)).is_ok() {
+        seconds += 1;
+    }
+    let to = name(seconds);
+    disk.rename(path, &to)
+        .with_context(|| format!("setting {} aside as {}", path.display(), to.display()))?;
+    log::error!(
+        "{} can't be understood ({error}); it is set aside as {}, and this daemon starts without it",
+        path.display(),
+        to.display()
+    );
+    Ok(())
+}
+
+/// state.json. Read binding by binding: as one tree of values it would take ten times the space.
+#[derive(Debug, Default)]
+struct File {
+    bindings: BTreeMap<ThreadId, Binding>,
+    /// The fields that we do not know.
+    rest: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<File, D::Error> {
+        deserializer.deserialize_map(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = File;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `bindings`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let mut file = File::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "bindings" {
+                map.next_value_seed(Bindings(&mut file.bindings))?;
+            } else {
+                file.rest.insert(key, map.next_value()?);
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// Reads the object of bindings into a map; `null` is none.
+struct Bindings<'a>(&'a mut BTreeMap<ThreadId, Binding>);
+
+impl<'de> DeserializeSeed<'de> for Bindings<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bindings<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of bindings")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((thread, value)) = map.next_entry::<ThreadId, Value>()? {
+            self.0.insert(thread, Binding::from_value(value));
+        }
+        Ok(())
+    }
+}

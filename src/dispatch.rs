@@ -1,1 +1,0 @@
-//! The dispatcher's decisions. Pure.

@@ -1,0 +1,166 @@
+//! What state.json says of a thread (protocol section 6). The file is shared with the reference
+//! daemon, so everything that is not understood is kept and written back: fields we do not know,
+//! and fields we know whose value is of another type.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Number, Value};
+
+use crate::{
+    ids::{Engine, MachineId, SessionId},
+    time::Timestamp,
+};
+
+/// What binds a thread to a machine, and to one session for each engine that was used on it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Binding {
+    /// The machine that owns the thread, as far as we know.
+    pub machine: Option<MachineId>,
+    pub created_at: Option<Timestamp>,
+    pub sessions: BTreeMap<Engine, SessionRecord>,
+    /// What else is there.
+    rest: Map<String, Value>,
+    /// What else is under `sessions`.
+    rest_of_sessions: Map<String, Value>,
+}
+
+/// An engine's session on a thread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRecord {
+    pub session_id: SessionId,
+    /// Absolute. A session can only be resumed there.
+    pub project_dir: Option<String>,
+    /// The session's own file (claude).
+    pub jsonl_path: Option<String>,
+    /// When that file was last changed, as far as we drove it: milliseconds since the Unix epoch,
+    /// with a fraction where Node wrote it.
+    pub last_jsonl_mtime_ms: Option<Number>,
+    pub created_at: Option<Timestamp>,
+    pub last_drive_at: Option<Timestamp>,
+    rest: Map<String, Value>,
+}
+
+impl SessionRecord {
+    pub fn new(session_id: SessionId) -> SessionRecord {
+        SessionRecord {
+            session_id,
+            project_dir: None,
+            jsonl_path: None,
+            last_jsonl_mtime_ms: None,
+            created_at: None,
+            last_drive_at: None,
+            rest: Map::new(),
+        }
+    }
+
+    /// None if there is no session id; then nothing is taken from `object`.
+    fn take(object: &mut Map<String, Value>) -> Option<SessionRecord> {
+        let session_id = SessionId::new(take_text(object, "sessionId")?);
+        Some(SessionRecord {
+            project_dir: take_text(object, "projectDir"),
+            jsonl_path: take_text(object, "jsonlPath"),
+            last_jsonl_mtime_ms: take_number(object, "lastJsonlMtimeMs"),
+            created_at: take_time(object, "createdAt"),
+            last_drive_at: take_time(object, "lastDriveAt"),
+            ..SessionRecord::new(session_id)
+        })
+    }
+
+    fn to_value(&self) -> Value {
+        let mut object = self.rest.clone();
+        put(&mut object, "sessionId", Some(self.session_id.as_str()));
+        put(&mut object, "projectDir", self.project_dir.as_deref());
+        put(&mut object, "jsonlPath", self.jsonl_path.as_deref());
+        put(&mut object, "lastJsonlMtimeMs", self.last_jsonl_mtime_ms.clone());
+        put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
+        put(&mut object, "lastDriveAt", self.last_drive_at.map(|time| time.to_string()));
+        Value::Object(object)
+    }
+}
+
+impl Binding {
+    /// Reads a binding of either version. What is no object becomes an empty binding.
+    pub fn from_value(value: Value) -> Binding {
+        let Value::Object(mut rest) = value else { return Binding::default() };
+        let mut binding = Binding::default();
+        match rest.remove("sessions") {
+            Some(Value::Object(sessions)) => binding.take_sessions(sessions),
+            Some(other) => {
+                rest.insert("sessions".to_owned(), other);
+            }
+            None => binding.migrate_flat(&mut rest),
+        }
+        binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
+        binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
+        binding.rest = rest;
+        binding
+    }
+
+    fn take_sessions(&mut self, sessions: Map<String, Value>) {
+        for (name, mut value) in sessions {
+            let engine = Engine::new(&name);
+            let record = match &mut value {
+                Value::Object(object) if engine.as_str() == name => {
+                    SessionRecord::take(object).map(|it| (it, std::mem::take(object)))
+                }
+                _ => None,
+            };
+            match record {
+                Some((record, rest)) => {
+                    self.sessions.insert(engine, SessionRecord { rest, ..record });
+                }
+                None => {
+                    self.rest_of_sessions.insert(name, value);
+                }
+            }
+        }
+    }
+
+    /// Version 1 knew one engine and had its session directly under the thread.
+    fn migrate_flat(&mut self, object: &mut Map<String, Value>) {
+        if let Some(record) = SessionRecord::take(object) {
+            self.created_at = record.created_at;
+            self.sessions.insert(Engine::CLAUDE, record);
+        }
+    }
+
+    /// As version 1.1 has it.
+    pub fn to_value(&self) -> Value {
+        let mut object = self.rest.clone();
+        put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
+        put(&mut object, "agentId", self.machine.as_ref().map(MachineId::as_str));
+        let mut sessions = self.rest_of_sessions.clone();
+        for (engine, record) in &self.sessions {
+            sessions.insert(engine.as_str().to_owned(), record.to_value());
+        }
+        if !sessions.is_empty() || !object.contains_key("sessions") {
+            object.insert("sessions".to_owned(), Value::Object(sessions));
+        }
+        Value::Object(object)
+    }
+}
+
+fn take_text(object: &mut Map<String, Value>, key: &str) -> Option<String> {
+    let text = object.get(key)?.as_str()?.to_owned();
+    object.remove(key);
+    Some(text)
+}
+
+fn take_time(object: &mut Map<String, Value>, key: &str) -> Option<Timestamp> {
+    let time = Timestamp::parse(object.get(key)?.as_str()?)?;
+    object.remove(key);
+    Some(time)
+}
+
+fn take_number(object: &mut Map<String, Value>, key: &str) -> Option<Number> {
+    let Value::Number(number) = object.get(key)? else { return None };
+    let number = number.clone();
+    object.remove(key);
+    Some(number)
+}
+
+fn put(object: &mut Map<String, Value>, key: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        object.insert(key.to_owned(), value.into());
+    }
+}

@@ -1,0 +1,65 @@
+//! The names and contents of spool entries, apart from the disk that holds them, so that the
+//! dispatcher can speak of them. Pure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bridge::wire::Reply,
+    ids::{Engine, SessionId, TurnId},
+};
+
+/// Names an entry of a spool. Ordered by arrival, and never used twice, not even by the entries of
+/// an earlier process. As a file name it holds nothing that came from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId {
+    pub sequence: u64,
+    /// Tells apart the entries of two processes that counted from the same number, should the
+    /// clock have been set back between them.
+    pub hash: u32,
+}
+
+impl EntryId {
+    /// Reads what `Display` writes, and nothing else.
+    pub fn parse(text: &str) -> Option<EntryId> {
+        let (sequence, hash) = text.split_once('-')?;
+        let id = EntryId {
+            sequence: u64::from_str_radix(sequence, 16).ok()?,
+            hash: u32::from_str_radix(hash, 16).ok()?,
+        };
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:08x}", self.sequence, self.hash)
+    }
+}
+
+/// A message that waits to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub id: EntryId,
+    pub reply: Reply,
+    /// None until the engine was given the prompt.
+    pub progress: Option<Progress>,
+}
+
+/// How far the turn of a message came. With it in the inbox a message is never blindly repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// The turn that runs, or was interrupted.
+    pub turn: TurnId,
+    pub engine: Engine,
+    /// The engine's session, as soon as it is known. Until a binding with it is written, this is
+    /// the only place that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// How many turns were begun for this message, this one included.
+    pub attempts: u32,
+    /// How many posts were made for this message; the next one's `clientMsgId` counts on from here.
+    pub posts: u32,
+}

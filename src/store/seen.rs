@@ -1,0 +1,127 @@
+//! The messages that are done. A bridge sends a message again when a connection breaks, catch-up
+//! reads it again, and a removed inbox entry may be back after a loss of power: none of that may
+//! drive it twice. The journal holds a digest of each id, so neither memory nor disk depends on
+//! how long the ids are that a bridge makes up.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    ids::{self, MessageId},
+    store::Disk,
+};
+
+/// The newest this many are remembered; a bridge repeats what is minutes old, not weeks.
+pub const CAPACITY: usize = 20_000;
+
+/// 16 of the 32 bytes: no two ids will ever share them.
+type Digest = [u8; 16];
+
+/// A bounded, durable set of message ids.
+#[derive(Debug)]
+pub struct Seen {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// Oldest first.
+    order: VecDeque<Digest>,
+    digests: HashSet<Digest>,
+    /// Lines in the journal, those of forgotten ids included.
+    lines: usize,
+}
+
+impl Seen {
+    /// Reads the journal. Lines that are none, such as a last one cut off by a crash, are dropped.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Seen> {
+        let bytes = match disk.read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut seen = Seen {
+            disk,
+            path: path.to_owned(),
+            order: VecDeque::new(),
+            digests: HashSet::new(),
+            lines: 0,
+        };
+        let mut is_whole = true;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match parse_line(line) {
+                Some(digest) => seen.remember(digest),
+                None => is_whole = false,
+            }
+        }
+        if !is_whole {
+            log::warn!("{} holds broken lines, as after a crash; dropping them", path.display());
+            seen.compact()?;
+        }
+        Ok(seen)
+    }
+
+    pub fn contains(&self, message: &MessageId) -> bool {
+        self.digests.contains(&digest(message))
+    }
+
+    /// Remembers a message; durable when it returns. On an error it is still remembered by this
+    /// process, and written with the next one.
+    pub fn insert(&mut self, message: &MessageId) -> io::Result<()> {
+        let digest = digest(message);
+        if self.digests.contains(&digest) {
+            return Ok(());
+        }
+        self.remember(digest);
+        if 2 * CAPACITY < self.lines {
+            return self.compact();
+        }
+        self.disk.append(&self.path, line(&digest).as_bytes()).inspect_err(|_| {
+            // Part of the line may be there. The next insert writes the whole journal anew.
+            self.lines = 2 * CAPACITY;
+        })
+    }
+
+    fn remember(&mut self, digest: Digest) {
+        self.lines += 1;
+        if !self.digests.insert(digest) {
+            return;
+        }
+        self.order.push_back(digest);
+        if CAPACITY < self.order.len()
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.digests.remove(&oldest);
+        }
+    }
+
+    fn compact(&mut self) -> io::Result<()> {
+        let text: String = self.order.iter().map(line).collect();
+        self.disk.write_atomic(&self.path, text.as_bytes())?;
+        self.lines = self.order.len();
+        Ok(())
+    }
+}
+
+fn digest(message: &MessageId) -> Digest {
+    let hash = Sha256::digest(message.as_str());
+    let mut digest = Digest::default();
+    digest.copy_from_slice(&hash[..16]);
+    digest
+}
+
+fn line(digest: &Digest) -> String {
+    ids::hex(digest) + "\n"
+}
+
+fn parse_line(line: &[u8]) -> Option<Digest> {
+    let hex = line.strip_suffix(b"\n").filter(|hex| hex.len() == 32)?;
+    let mut digest = Digest::default();
+    for (byte, digits) in digest.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}

@@ -1,0 +1,165 @@
+//! The task that writes state.json and cursor.json. It has a copy of the text of every binding, so
+//! that the main task neither serializes all of them for each change nor waits for the disk.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::{ids::ThreadId, store::Disk};
+
+/// Between two writes at least this passes, and a millisecond more for each 20 KB of the file, so
+/// that a burst costs a few writes and a large file does not keep the disk busy.
+const PAUSE: Duration = Duration::from_millis(20);
+const BYTES_PER_MILLISECOND: usize = 20 * 1024;
+
+/// After a failed write: the disk is full, most likely, and will be for a while.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Change {
+    Binding {
+        thread: ThreadId,
+        /// As JSON on one line.
+        text: String,
+        generation: u64,
+    },
+    /// The whole of cursor.json.
+    Cursor(Vec<u8>),
+    /// Write now; answered with whether everything is on disk.
+    Flush(Sender<bool>),
+}
+
+/// The state of the task.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) state_path: PathBuf,
+    pub(super) cursor_path: PathBuf,
+    /// Each as JSON on one line.
+    pub(super) bindings: BTreeMap<ThreadId, String>,
+    /// The fields beside `bindings`, as JSON with a comma behind each.
+    pub(super) rest: String,
+    /// The newest change in `bindings`.
+    pub(super) generation: u64,
+    /// The newest change that is on disk.
+    pub(super) written: Arc<AtomicU64>,
+    /// Says that `written` grew.
+    pub(super) wake: Sender<()>,
+    pub(super) cursor: Option<Vec<u8>>,
+    pub(super) is_failing: bool,
+}
+
+impl Writer {
+    /// Runs until `changes` closes, and writes what is left then.
+    pub(super) fn run(mut self, changes: &Receiver<Change>) {
+        let mut not_before = Instant::now();
+        loop {
+            let change = if self.is_dirty() {
+                changes.recv_deadline(not_before)
+            } else {
+                changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match change {
+                Ok(change) => self.apply(change),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if not_before <= Instant::now() && self.is_dirty() {
+                changes.try_iter().for_each(|change| self.apply(change));
+                let pause = self.write();
+                not_before = Instant::now() + pause;
+            }
+        }
+        if self.is_dirty() {
+            self.write();
+        }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.cursor.is_some() || self.written.load(Ordering::Relaxed) < self.generation
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Binding { thread, text, generation } => {
+                self.bindings.insert(thread, text);
+                self.generation = generation;
+            }
+            Change::Cursor(bytes) => self.cursor = Some(bytes),
+            Change::Flush(done) => {
+                if self.is_dirty() {
+                    self.write();
+                }
+                // Whoever asked may have stopped waiting.
+                done.try_send(!self.is_dirty()).unwrap_or_default();
+            }
+        }
+    }
+
+    /// Writes what changed. Returns how long to wait until the next time.
+    fn write(&mut self) -> Duration {
+        match self.try_write() {
+            Ok(pause) => {
+                if self.is_failing {
+                    log::info!("{} is written again", self.state_path.display());
+                }
+                self.is_failing = false;
+                pause
+            }
+            Err(error) => {
+                if !self.is_failing {
+                    let path = self.state_path.display();
+                    log::error!("writing {path} failed, trying again every second: {error}");
+                }
+                self.is_failing = true;
+                PAUSE_AFTER_FAILURE
+            }
+        }
+    }
+
+    fn try_write(&mut self) -> io::Result<Duration> {
+        let mut pause = PAUSE;
+        if self.written.load(Ordering::Relaxed) < self.generation {
+            let bytes = self.file()?;
+            self.disk.write_atomic(&self.state_path, &bytes)?;
+            self.written.store(self.generation, Ordering::Release);
+            // When it is full, the main task is about to look anyway.
+            self.wake.try_send(()).unwrap_or_default();
+            let extra = u64::try_from(bytes.len() / BYTES_PER_MILLISECOND).unwrap_or(u64::MAX);
+            pause = pause.saturating_add(Duration::from_millis(extra));
+        }
+        if let Some(bytes) = &self.cursor {
+            self.disk.write_atomic(&self.cursor_path, bytes)?;
+            self.cursor = None;
+        }
+        Ok(pause)
+    }
+
+    /// state.json with a line for each binding.
+    fn file(&self) -> io::Result<Vec<u8>> {
+        let size: usize =
+            self.bindings.iter().map(|(id, text)| id.as_str().len() + text.len() + 8).sum();
+        let mut bytes = Vec::with_capacity(size + self.rest.len() + 32);
+        bytes.extend_from_slice(b"{");
+        bytes.extend_from_slice(self.rest.as_bytes());
+        bytes.extend_from_slice(b"\"bindings\": {");
+        for (i, (thread, text)) in self.bindings.iter().enumerate() {
+            bytes.extend_from_slice(if i == 0 { b"\n" } else { b",\n" });
+            serde_json::to_writer(&mut bytes, thread)?;
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes.extend_from_slice(b"\n}}\n");
+        Ok(bytes)
+    }
+}
