@@ -200,6 +200,8 @@ fn nasty() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn a_header_cannot_be_forged(
         fields in proptest::array::uniform5(nasty()), body in nasty(),

@@ -36,7 +36,7 @@ pub enum Line {
     Other,
 }
 
-/// One content block of the main agent or a subagent.
+/// A message, or a block of one, of the main agent or a subagent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Assistant {
     /// `authentication_failed`, `rate_limit` and so on, on the made-up message of an API failure.
@@ -82,6 +82,7 @@ pub struct Outcome {
 }
 
 impl Line {
+    /// Takes any value; what it does not know is [`Line::Other`].
     pub fn read(value: &Value) -> Line {
         match text(value, "type") {
             "system" => read_system(value),
@@ -239,16 +240,18 @@ pub fn user(prompt: &str, images: &[Image]) -> Value {
     })
 }
 
+/// Stops the turn; its result follows. Without a turn it does nothing.
 pub fn interrupt(id: &str) -> Value {
     json!({ "type": "control_request", "request_id": id, "request": { "subtype": "interrupt" } })
 }
 
-/// An answer to a control request.
+/// A good answer to a control request.
 pub fn success(id: &str, response: Value) -> Value {
     let response = json!({ "subtype": "success", "request_id": id, "response": response });
     json!({ "type": "control_response", "response": response })
 }
 
+/// An answer to a control request that can't be met. Better than none, which may hang the turn.
 pub fn failure(id: &str, error: &str) -> Value {
     let response = json!({ "subtype": "error", "request_id": id, "error": error });
     json!({ "type": "control_response", "response": response })

@@ -110,6 +110,9 @@ fn results_that_are_failures() {
         Model,
         "maximum number of turns",
     );
+    // No session was to be resumed, so a second try with a fresh one would only fail again.
+    let lost = json!({ "errors": ["No conversation found with session ID: x"] });
+    check_result(lost, Model, "No conversation found");
     // Diagnostics are not for people; neither is silence.
     let diagnostic =
         json!({ "subtype": "error_during_execution", "errors": ["[ede_diagnostic] x"] });
