@@ -1,3 +1,325 @@
-//! The claude protocol.
+//! Claude Code: one process per turn, `stream-json` lines with a control protocol in between, our
+//! tools as an MCP server inside that. Facts are those of claude 2.1.197.
 
+mod end;
+mod mcp;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use self::wire::{CanUseTool, Line, Outcome, Request};
+use super::{
+    Actions, Exit, Gate, Protocol, Question, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent,
+    TurnSpec, Verdict,
+};
+use crate::ids::{SessionId, is_uuid};
+
+/// What the process gets on top of its cleaned environment: no background tasks, so that one
+/// prompt has one result and nothing outlives it; and `@path` in a message, which anyone may have
+/// written, attaches no file.
+pub const ENV: &[(&str, &str)] =
+    &[("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"), ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1")];
+
+/// What the process must not inherit: these change Node programs and make them chatty. The
+/// vendor's own launcher removes them too.
+pub const ENV_REMOVE: &[&str] = &["NODE_OPTIONS", "DEBUG"];
+
+/// Tools that wait for a person at the terminal, or outlive the turn.
+const DISALLOWED: &str = "AskUserQuestion,EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,\
+                          CronCreate,CronDelete,CronList,ScheduleWakeup,Workflow";
+
+/// Allowed without a question: they are the way to ask one.
+const BRIDGE_TOOLS: [&str; 2] = ["mcp__bridge__bridge_post", "mcp__bridge__bridge_thread_read"];
+
+/// Questions, calls and background tasks that are kept open at the same time, each. Claude Code
+/// was seen to open three.
+const MAX_OPEN: usize = 64;
+
+/// Characters of a progress line.
+const PROGRESS_CHARS: usize = 160;
+
+/// The arguments after the program's name.
+///
+/// With [`Gate::AllowAll`] nothing is asked. As root Claude Code then refuses to start unless
+/// `IS_SANDBOX=1` is set, which is for the user to say.
+pub fn args(spec: &TurnSpec) -> Vec<String> {
+    let mut args = vec!["--output-format", "stream-json", "--verbose"];
+    args.extend(["--input-format", "stream-json"]);
+    match spec.gate {
+        Gate::Ask => {
+            // The mode is given because the user's settings may have another default.
+            args.extend(["--permission-prompt-tool", "stdio", "--permission-mode", "default"]);
+        }
+        Gate::AllowAll => args.extend(["--permission-mode", "bypassPermissions"]),
+    }
+    // The project's `.mcp.json` would start programs of a directory that nobody has trusted.
+    args.push("--strict-mcp-config");
+    args.extend(["--disallowedTools", DISALLOWED]);
+    match resumable(spec) {
+        Some(session) => args.extend(["--resume", session.as_str()]),
+        None => args.extend(["--session-id", spec.fresh_session.as_str()]),
+    }
+    args.into_iter().map(str::to_owned).collect()
+}
+
+/// The session to resume. `--resume` takes what is no UUID for a title, and would open whatever
+/// session bears it.
+fn resumable(spec: &TurnSpec) -> Option<&SessionId> {
+    spec.session.as_ref().filter(|session| is_uuid(session.as_str()))
+}
+
+/// One turn of Claude Code.
+#[derive(Debug, Default)]
+pub struct Claude {
+    resuming: bool,
+    session: Option<SessionId>,
+    working: bool,
+    interrupted: bool,
+    /// Open `can_use_tool` requests by request id.
+    questions: BTreeMap<String, CanUseTool>,
+    /// Open `tools/call` requests: request id to JSON-RPC id.
+    calls: BTreeMap<String, Value>,
+    /// Background agents that still run; they ask and post over our pipe.
+    tasks: BTreeSet<String>,
+    /// `error` of the latest API failure.
+    api_error: Option<String>,
+    /// The turn's end, while background agents keep the process busy.
+    end: Option<TurnEnd>,
+    finished: bool,
+}
+
+impl Claude {
+    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
+        self.finished = true;
+        actions.finish(end);
+    }
+
+    fn started(&mut self, actions: &mut Actions) {
+        if !self.working {
+            self.working = true;
+            actions.event(TurnEvent::Working);
+        }
+    }
+
+    fn init(&mut self, session: Option<String>, actions: &mut Actions) {
+        let session = session.filter(|session| is_uuid(session)).map(SessionId::new);
+        if let Some(session) = session
+            && self.session.as_ref() != Some(&session)
+        {
+            self.session = Some(session.clone());
+            actions.event(TurnEvent::Session(session));
+        }
+        self.started(actions);
+    }
+
+    fn assistant(&mut self, line: wire::Assistant, actions: &mut Actions) {
+        self.started(actions);
+        if line.error.is_some() {
+            self.api_error = line.error;
+        }
+        for tool in line.tool_uses {
+            if BRIDGE_TOOLS.contains(&tool.name.as_str()) {
+                continue;
+            }
+            let (_, subject) = wire::describe(&tool.name, &tool.input);
+            let separator = if subject.is_empty() { "" } else { ": " };
+            let text = one_line(&format!("{}{separator}{subject}", tool.name), PROGRESS_CHARS);
+            actions.event(TurnEvent::Progress(text));
+        }
+    }
+
+    fn request(&mut self, id: String, request: Request, actions: &mut Actions) {
+        match request {
+            Request::CanUseTool(question) if BRIDGE_TOOLS.contains(&question.tool.as_str()) => {
+                actions.write(wire::allow(&id, &question.input));
+            }
+            Request::CanUseTool(_) if self.questions.len() >= MAX_OPEN => {
+                actions.write(wire::deny(&id, "too many questions are open; ask fewer at a time"));
+            }
+            Request::CanUseTool(question) => {
+                let (kind, subject) = wire::describe(&question.tool, &question.input);
+                // For many tools the "reason" only repeats what the tool acts on.
+                let reason = question.reason.clone().filter(|reason| *reason != subject);
+                actions.event(TurnEvent::Question(Question {
+                    id: QuestionId(id.clone()),
+                    tool: question.tool.clone(),
+                    kind,
+                    subject,
+                    reason,
+                    input: question.input.clone(),
+                }));
+                self.questions.insert(id, question);
+            }
+            Request::Mcp { server, message } if server == wire::SERVER => {
+                self.mcp(id, &message, actions);
+            }
+            Request::Mcp { server, .. } => {
+                let server = one_line(&server, PROGRESS_CHARS);
+                actions.write(wire::failure(&id, &format!("no MCP server {server:?} here")));
+            }
+            Request::Unknown { subtype } => {
+                let subtype = one_line(&subtype, PROGRESS_CHARS);
+                log::warn!("claude asks for {subtype:?}, which this version does not know");
+                actions.write(wire::failure(&id, &format!("{subtype:?} is not supported")));
+            }
+        }
+    }
+
+    fn mcp(&mut self, id: String, message: &Value, actions: &mut Actions) {
+        let answer = |id: &str, value: Value| wire::success(id, json!({ "mcp_response": value }));
+        match mcp::handle(message) {
+            mcp::Reply::Now(value) => actions.write(answer(&id, value)),
+            mcp::Reply::Cancel { rpc_id, acknowledge } => {
+                self.calls.retain(|_, open| *open != rpc_id);
+                actions.write(answer(&id, acknowledge));
+            }
+            mcp::Reply::Call { rpc_id, .. } if self.calls.len() >= MAX_OPEN => {
+                let refusal = Err("too many calls are open; wait for their results".to_owned());
+                actions.write(answer(&id, mcp::result(&rpc_id, &refusal)));
+            }
+            mcp::Reply::Call { rpc_id, tool } => {
+                self.calls.insert(id.clone(), rpc_id);
+                actions.event(TurnEvent::ToolCall(ToolCall { id, tool }));
+            }
+        }
+    }
+
+    fn result(&mut self, outcome: Outcome, actions: &mut Actions) {
+        // A turn that the CLI began by itself, when a background task ended or was lost.
+        if outcome.foreign || self.end.is_some() {
+            return;
+        }
+        if let Some(usage) = outcome.usage.clone() {
+            actions.event(TurnEvent::Usage(usage));
+        }
+        let api_error = self.api_error.as_deref();
+        self.end = Some(end::of_result(outcome, api_error, self.interrupted, self.resuming));
+        self.finish_if_idle(actions);
+    }
+
+    /// Ends the turn once there is a result and no background agent needs us any more: without our
+    /// end of the pipe all its questions and posts fail, and nobody notices. Who interrupts waits
+    /// for none of them.
+    fn finish_if_idle(&mut self, actions: &mut Actions) {
+        if (self.tasks.is_empty() || self.interrupted)
+            && let Some(end) = self.end.take()
+        {
+            self.finish(end, actions);
+        }
+    }
+
+    fn decide(&mut self, id: &str, verdict: Verdict, actions: &mut Actions) {
+        // Cancelled in the meantime, or decided before.
+        let Some(question) = self.questions.remove(id) else { return };
+        actions.write(match verdict {
+            Verdict::Allow => wire::allow(id, &question.input),
+            Verdict::AllowForSession => wire::allow_for_session(id, &question),
+            Verdict::Deny { reason } => wire::deny(id, &reason),
+        });
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        if let Some(end) = self.end.take() {
+            // The answer is there. Interrupting does not stop background agents; the end of the
+            // process does.
+            self.finish(end, actions);
+        } else if !self.interrupted {
+            self.interrupted = true;
+            actions.write(wire::interrupt("interrupt"));
+        }
+    }
+}
+
+impl Protocol for Claude {
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
+        if let Some(session) = &turn.session
+            && !is_uuid(session.as_str())
+        {
+            let detail = format!("{session} is no session id of Claude Code");
+            return self.finish(TurnEnd::SessionGone { detail }, actions);
+        }
+        self.resuming = turn.session.is_some();
+        actions.write(wire::initialize("initialize", &turn.title));
+        actions.write(wire::user(&turn.prompt, &turn.images));
+    }
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        if self.finished {
+            return;
+        }
+        match Line::read(&value) {
+            Line::Init { session } => self.init(session, actions),
+            Line::Retry(message) => actions.event(TurnEvent::Retry { message, next: None }),
+            Line::TaskStarted(task) => {
+                if self.tasks.len() < MAX_OPEN {
+                    self.tasks.insert(task);
+                }
+            }
+            Line::TaskEnded(task) => {
+                self.tasks.remove(&task);
+                self.finish_if_idle(actions);
+            }
+            Line::Assistant(line) => self.assistant(line, actions),
+            Line::Result(outcome) => self.result(*outcome, actions),
+            Line::Request { id, request } => self.request(id, request, actions),
+            Line::Cancelled(id) => {
+                if self.questions.remove(&id).is_some() {
+                    actions.event(TurnEvent::QuestionGone(QuestionId(id)));
+                }
+            }
+            Line::Other => {}
+        }
+    }
+
+    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        if self.finished {
+            return;
+        }
+        match command {
+            TurnCommand::Decide { question, verdict } => self.decide(&question.0, verdict, actions),
+            TurnCommand::ToolResult { call, result } => {
+                if let Some(rpc_id) = self.calls.remove(&call) {
+                    let response = json!({ "mcp_response": mcp::result(&rpc_id, &result) });
+                    actions.write(wire::success(&call, response));
+                }
+            }
+            TurnCommand::Interrupt => self.interrupt(actions),
+        }
+    }
+
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        if self.finished {
+            return;
+        }
+        let end = self
+            .end
+            .take()
+            .unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.interrupted, self.resuming));
+        self.finish(end, actions);
+    }
+}
+
+/// `text` as one line of at most `limit` characters, without anything that moves a cursor.
+fn one_line(text: &str, limit: usize) -> String {
+    // What is cut off need not be looked at; commands can be very long.
+    let head: String =
+        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
+    let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
+        return words;
+    }
+    let mut cut: String = words.chars().take(limit - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// Control characters, line separators, and marks that reverse or hide text.
+fn is_odd(c: char) -> bool {
+    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
+}

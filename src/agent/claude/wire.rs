@@ -1,1 +1,297 @@
-//! Wire types of claude.
+//! Lines of Claude Code's `stream-json` and control protocol (observed with claude 2.1.197). A
+//! line that lacks a field or has one of another type still says what the rest of it says, so
+//! lines are picked apart field by field instead of deserialised as a whole.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use crate::agent::{ActionKind, Image, Usage};
+
+/// The name of our MCP server: tools are called `mcp__bridge__…`.
+pub const SERVER: &str = "bridge";
+
+/// What Claude Code says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// `system/init`, at the start of every turn.
+    Init {
+        session: Option<String>,
+    },
+    /// `system/api_retry`: a sentence about it.
+    Retry(String),
+    /// `system/task_started` of a background agent or workflow.
+    TaskStarted(String),
+    /// `system/task_notification`, or `system/task_updated` with a final status.
+    TaskEnded(String),
+    Assistant(Assistant),
+    Result(Box<Outcome>),
+    /// A question to the host, which waits for a control response of the same id.
+    Request {
+        id: String,
+        request: Request,
+    },
+    /// The question of this id is void.
+    Cancelled(String),
+    /// Anything else; new kinds of lines come with every version.
+    Other,
+}
+
+/// A message, or a block of one, of the main agent or a subagent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assistant {
+    /// `authentication_failed`, `rate_limit` and so on, on the made-up message of an API failure.
+    pub error: Option<String>,
+    pub tool_uses: Vec<ToolUse>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolUse {
+    pub name: String,
+    pub input: Value,
+}
+
+/// A control request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    CanUseTool(CanUseTool),
+    Mcp { server: String, message: Value },
+    Unknown { subtype: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanUseTool {
+    pub tool: String,
+    pub input: Value,
+    pub reason: Option<String>,
+    /// Rules that would make the same question unnecessary.
+    pub suggestions: Vec<Value>,
+}
+
+/// A `result` line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    pub subtype: String,
+    pub is_error: bool,
+    pub text: String,
+    pub errors: Vec<String>,
+    pub api_status: Option<u64>,
+    pub terminal_reason: String,
+    /// The CLI started this turn by itself, for example because a background task ended.
+    pub foreign: bool,
+    pub usage: Option<Usage>,
+}
+
+impl Line {
+    /// Takes any value; what it does not know is [`Line::Other`].
+    pub fn read(value: &Value) -> Line {
+        match text(value, "type") {
+            "system" => read_system(value),
+            "assistant" => Line::Assistant(read_assistant(value)),
+            "result" => Line::Result(Box::new(read_outcome(value))),
+            "control_request" => read_request(value),
+            "control_cancel_request" => named(value, "request_id", Line::Cancelled),
+            _ => Line::Other,
+        }
+    }
+}
+
+fn read_system(value: &Value) -> Line {
+    match text(value, "subtype") {
+        "init" => Line::Init { session: full(value, "session_id") },
+        "api_retry" => Line::Retry(retry(value)),
+        "task_started" if matches!(text(value, "task_type"), "local_agent" | "local_workflow") => {
+            named(value, "task_id", Line::TaskStarted)
+        }
+        "task_notification" => named(value, "task_id", Line::TaskEnded),
+        "task_updated"
+            if matches!(text(&value["patch"], "status"), "completed" | "failed" | "killed") =>
+        {
+            named(value, "task_id", Line::TaskEnded)
+        }
+        _ => Line::Other,
+    }
+}
+
+/// A line that means nothing without its id.
+fn named(value: &Value, key: &str, line: impl FnOnce(String) -> Line) -> Line {
+    full(value, key).map_or(Line::Other, line)
+}
+
+fn retry(value: &Value) -> String {
+    let error = full(value, "error").unwrap_or_else(|| "error".to_owned());
+    let status = value["error_status"].as_u64().map(|status| format!(" ({status})"));
+    let attempt = value["attempt"].as_u64().zip(value["max_retries"].as_u64());
+    let attempt = attempt.map(|(attempt, of)| format!(", retry {attempt} of {of}"));
+    let delay = value["retry_delay_ms"].as_f64().filter(|delay| delay.is_finite());
+    let delay = delay.map(|delay| format!(" in {:.0} s", (delay / 1000.0).ceil()));
+    let part = |part: Option<String>| part.unwrap_or_default();
+    format!("{error}{}{}{}", part(status), part(attempt), part(delay))
+}
+
+fn read_assistant(value: &Value) -> Assistant {
+    let blocks = value["message"]["content"].as_array().map_or(&[][..], Vec::as_slice);
+    let tool_uses = blocks
+        .iter()
+        .filter(|block| text(block, "type") == "tool_use")
+        .map(|block| ToolUse {
+            name: text(block, "name").to_owned(),
+            input: block["input"].clone(),
+        })
+        .collect();
+    Assistant { error: full(value, "error"), tool_uses }
+}
+
+fn read_outcome(value: &Value) -> Outcome {
+    let errors = value["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    Outcome {
+        subtype: text(value, "subtype").to_owned(),
+        is_error: value["is_error"].as_bool().unwrap_or(false),
+        text: text(value, "result").to_owned(),
+        errors: errors.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        api_status: value["api_error_status"].as_u64(),
+        terminal_reason: text(value, "terminal_reason").to_owned(),
+        foreign: !value["origin"].is_null(),
+        usage: value["usage"].is_object().then(|| read_usage(value)),
+    }
+}
+
+fn read_usage(value: &Value) -> Usage {
+    // What was read from or written to the prompt cache is not in `input_tokens`, but it was input.
+    let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
+    let tokens = |key| value["usage"][key].as_u64().unwrap_or(0);
+    Usage {
+        input_tokens: input.into_iter().map(tokens).fold(0, u64::saturating_add),
+        output_tokens: tokens("output_tokens"),
+        cost_usd: value["total_cost_usd"].as_f64(),
+    }
+}
+
+fn read_request(value: &Value) -> Line {
+    // Without an id there is nothing to answer to.
+    let Some(id) = full(value, "request_id") else { return Line::Other };
+    let body = &value["request"];
+    let request = match text(body, "subtype") {
+        "can_use_tool" => Request::CanUseTool(CanUseTool {
+            tool: text(body, "tool_name").to_owned(),
+            input: body["input"].clone(),
+            reason: full(body, "decision_reason").or_else(|| full(body, "description")),
+            suggestions: body["permission_suggestions"].as_array().cloned().unwrap_or_default(),
+        }),
+        "mcp_message" => Request::Mcp {
+            server: text(body, "server_name").to_owned(),
+            message: body["message"].clone(),
+        },
+        subtype => Request::Unknown { subtype: subtype.to_owned() },
+    };
+    Line::Request { id, request }
+}
+
+/// The string under `key`; empty if there is none.
+pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn full(value: &Value, key: &str) -> Option<String> {
+    Some(text(value, key)).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// What kind of action a tool is, and what it acts on. Names are those of claude 2.1.141 to
+/// 2.1.197; not every version has all of them.
+pub fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
+    let (kind, key) = match tool {
+        "Bash" => (ActionKind::Run, "command"),
+        "Write" | "Edit" | "MultiEdit" => (ActionKind::Edit, "file_path"),
+        "NotebookEdit" => (ActionKind::Edit, "notebook_path"),
+        "Read" => (ActionKind::Read, "file_path"),
+        "NotebookRead" => (ActionKind::Read, "notebook_path"),
+        "Glob" => (ActionKind::Read, "pattern"),
+        "Grep" => (ActionKind::Read, "path"),
+        "WebFetch" => (ActionKind::Fetch, "url"),
+        "WebSearch" => (ActionKind::Fetch, "query"),
+        _ if tool.starts_with("mcp__") => return (ActionKind::Mcp, String::new()),
+        _ => return (ActionKind::Other, String::new()),
+    };
+    (kind, text(input, key).to_owned())
+}
+
+/// `initialize`. It need not be awaited. Leaving `systemPrompt` out keeps Claude Code's own.
+pub fn initialize(id: &str, title: &str) -> Value {
+    let request = json!({ "subtype": "initialize", "sdkMcpServers": [SERVER], "title": title });
+    json!({ "type": "control_request", "request_id": id, "request": request })
+}
+
+/// The prompt. Without a `uuid`: a repeated one is dropped without a word. The text is the last
+/// block because Claude Code looks for commands and file names in that one only.
+pub fn user(prompt: &str, images: &[Image]) -> Value {
+    let mut content: Vec<Value> = images
+        .iter()
+        .map(|image| {
+            let data = STANDARD.encode(&image.bytes);
+            let source = json!({ "type": "base64", "media_type": image.media_type, "data": data });
+            json!({ "type": "image", "source": source })
+        })
+        .collect();
+    content.push(json!({ "type": "text", "text": prompt }));
+    json!({
+        "type": "user",
+        "session_id": "",
+        "message": { "role": "user", "content": content },
+        "parent_tool_use_id": null,
+    })
+}
+
+/// Stops the turn; its result follows. Without a turn it does nothing.
+pub fn interrupt(id: &str) -> Value {
+    json!({ "type": "control_request", "request_id": id, "request": { "subtype": "interrupt" } })
+}
+
+/// A good answer to a control request.
+pub fn success(id: &str, response: Value) -> Value {
+    let response = json!({ "subtype": "success", "request_id": id, "response": response });
+    json!({ "type": "control_response", "response": response })
+}
+
+/// An answer to a control request that can't be met. Better than none, which may hang the turn.
+pub fn failure(id: &str, error: &str) -> Value {
+    let response = json!({ "subtype": "error", "request_id": id, "error": error });
+    json!({ "type": "control_response", "response": response })
+}
+
+/// Allows a tool. Without the input this is a schema error, which denies (claude 2.1.197).
+pub fn allow(id: &str, input: &Value) -> Value {
+    success(id, json!({ "behavior": "allow", "updatedInput": object(input) }))
+}
+
+/// Allows a tool and the same again until the process ends.
+pub fn allow_for_session(id: &str, question: &CanUseTool) -> Value {
+    let mut response = json!({ "behavior": "allow", "updatedInput": object(&question.input) });
+    let rules = session_rules(&question.suggestions);
+    if !rules.is_empty() {
+        response["updatedPermissions"] = Value::Array(rules);
+    }
+    success(id, response)
+}
+
+/// The suggested rules, kept in memory. As suggested they would be written into the project's
+/// settings, and suggested modes (`acceptEdits`) allow far more than what was asked.
+fn session_rules(suggestions: &[Value]) -> Vec<Value> {
+    suggestions
+        .iter()
+        .filter(|rule| text(rule, "type") == "addRules" && text(rule, "behavior") == "allow")
+        .map(|rule| {
+            let mut rule = rule.clone();
+            rule["destination"] = json!("session");
+            rule
+        })
+        .collect()
+}
+
+/// Denies a tool. Without a message this is a schema error too, and the model reads that instead.
+pub fn deny(id: &str, reason: &str) -> Value {
+    success(id, json!({ "behavior": "deny", "message": reason }))
+}
+
+/// The schema wants an object.
+fn object(input: &Value) -> Value {
+    if input.is_object() { input.clone() } else { json!({}) }
+}

@@ -1,0 +1,115 @@
+//! How a turn of Claude Code ended, in words for the person who waits for it. Pure.
+
+use super::{one_line, wire::Outcome};
+use crate::agent::{Exit, Failure, FailureKind, TurnEnd};
+
+const NO_SESSION: &str = "No conversation found with session ID";
+
+/// Characters of an error text that are passed on.
+const TEXT_CHARS: usize = 600;
+
+/// Lines of standard error that are passed on: the last ones say what was wrong.
+const STDERR_LINES: usize = 4;
+
+const LOG_IN: &str = "Run `claude` on the machine, type /login, and send the message again.";
+
+/// Reads a `result` line. Neither the exit code nor `subtype` tells: API failures are "success"
+/// with `is_error`.
+pub(super) fn of_result(
+    outcome: Outcome,
+    api_error: Option<&str>,
+    interrupted: bool,
+    resuming: bool,
+) -> TurnEnd {
+    if !outcome.is_error && outcome.subtype == "success" {
+        // Also after an interrupt that came too late: the answer is complete.
+        return TurnEnd::Answered { text: outcome.text };
+    }
+    if resuming && outcome.errors.iter().any(|error| error.starts_with(NO_SESSION)) {
+        return TurnEnd::SessionGone { detail: message(&outcome) };
+    }
+    if interrupted || outcome.terminal_reason.starts_with("aborted") {
+        return TurnEnd::Interrupted;
+    }
+    let (kind, advice) = classify(&outcome, api_error);
+    TurnEnd::Failed(Failure::new(kind, message(&outcome), advice))
+}
+
+fn classify(outcome: &Outcome, api_error: Option<&str>) -> (FailureKind, &'static str) {
+    let later = "This is on the side of the model's service; try again later.";
+    match (outcome.api_status, api_error) {
+        (Some(401 | 403), _) | (None, Some("authentication_failed")) => {
+            (FailureKind::NotLoggedIn, LOG_IN)
+        }
+        _ if outcome.text.starts_with("Not logged in") => (FailureKind::NotLoggedIn, LOG_IN),
+        (Some(429), _) | (None, Some("rate_limit")) => {
+            (FailureKind::RateLimited, "Wait until the limit is lifted, then send it again.")
+        }
+        (Some(404), _) | (None, Some("model_not_found")) => {
+            (FailureKind::Model, "Choose another model in Claude Code's settings.")
+        }
+        (Some(413), _) => (FailureKind::Model, "Send less, or start a new thread."),
+        (Some(500..), _) | (None, Some("server_error")) => (FailureKind::Model, later),
+        _ => (FailureKind::Model, "Send the message again, perhaps in other words."),
+    }
+}
+
+fn message(outcome: &Outcome) -> String {
+    // Diagnostics of the program itself mean nothing to its users.
+    let errors: Vec<&str> = outcome
+        .errors
+        .iter()
+        .map(String::as_str)
+        .filter(|error| !error.starts_with("[ede_diagnostic]"))
+        .collect();
+    let text = if errors.is_empty() { outcome.text.clone() } else { errors.join("; ") };
+    if text.trim().is_empty() {
+        let subtype = if outcome.subtype.is_empty() { "an error" } else { &outcome.subtype };
+        return format!("Claude Code ended the turn with {}", one_line(subtype, TEXT_CHARS));
+    }
+    one_line(&text, TEXT_CHARS)
+}
+
+/// The process is gone and there was no `result` line: only standard error can tell why.
+pub(super) fn of_exit(exit: Exit, stderr: &str, interrupted: bool, resuming: bool) -> TurnEnd {
+    // With SIGINT during a request to the model there is no result line, and exit code 0.
+    if interrupted {
+        return TurnEnd::Interrupted;
+    }
+    if resuming && stderr.contains(NO_SESSION) {
+        return TurnEnd::SessionGone { detail: tail(stderr) };
+    }
+    let failure = |kind, advice| {
+        let said = match tail(stderr) {
+            said if said.is_empty() => "it said nothing".to_owned(),
+            said => format!("it said: {said}"),
+        };
+        let message = format!("Claude Code ended with {exit} before it answered; {said}");
+        TurnEnd::Failed(Failure::new(kind, message, advice))
+    };
+    if stderr.contains("is already in use") {
+        return failure(FailureKind::Busy, "Close the other process, then send it again.");
+    }
+    if stderr.contains("cannot be used with root") {
+        let advice = "Run the daemon as a user other than root, or switch `allowAll` off. If the \
+                      whole machine is a sandbox, start the daemon with IS_SANDBOX=1.";
+        return failure(FailureKind::Refused, advice);
+    }
+    if stderr.contains("error: unknown option") {
+        return failure(FailureKind::Protocol, "Update Claude Code: `claude update`.");
+    }
+    if stderr.contains("Error parsing streaming input line") {
+        // The line itself follows, which is the prompt.
+        let message = "Claude Code could not read what it was sent";
+        let advice = "Check that Claude Code and obto-bridge are up to date.";
+        return TurnEnd::Failed(Failure::new(FailureKind::Protocol, message, advice));
+    }
+    failure(FailureKind::Crashed, "Check what was already done, then send the message again.")
+}
+
+/// The last lines, short enough for a message.
+fn tail(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(STDERR_LINES)..].join(" / ");
+    one_line(&last, TEXT_CHARS)
+}

@@ -1,0 +1,217 @@
+//! Recorded conversations with claude 2.1.197 are played to the protocol: `out` lines are what the
+//! program said, `in` lines what a host answered and the program was content with.
+
+mod ends;
+mod shapes;
+mod turns;
+
+use std::{fmt::Write, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    agent::{Image, Sandbox, tools::BridgeTool},
+    ids::{ThreadId, TurnId},
+};
+
+const SESSION: &str = "151c1199-4cec-44db-9db4-01f25c85f0f9";
+const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
+
+fn spec(session: Option<&str>) -> TurnSpec {
+    TurnSpec {
+        turn: TurnId::new("turn-1"),
+        thread: ThreadId::new("t-7"),
+        prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
+        images: Vec::new(),
+        session: session.map(SessionId::new),
+        fresh_session: SessionId::new(FRESH),
+        project_dir: PathBuf::from("/w"),
+        title: "t-7: hello".to_owned(),
+        gate: Gate::Ask,
+        sandbox: Sandbox::default(),
+        model: None,
+    }
+}
+
+/// The host's side of a conversation, and a log of what was seen.
+struct Play {
+    claude: Claude,
+    verdict: Verdict,
+    tool_result: Result<String, String>,
+    /// Answers by request id that wait until the recorded host gave them.
+    held: BTreeMap<String, TurnCommand>,
+    /// Not a recording: answer questions and calls at once.
+    at_once: bool,
+    log: String,
+    writes: Vec<Value>,
+    end: Option<TurnEnd>,
+}
+
+impl Play {
+    fn new(session: Option<&str>) -> Play {
+        let mut play = Play {
+            claude: Claude::default(),
+            verdict: Verdict::Allow,
+            tool_result: Ok("posted".to_owned()),
+            held: BTreeMap::new(),
+            at_once: true,
+            log: String::new(),
+            writes: Vec::new(),
+            end: None,
+        };
+        let mut actions = Actions::default();
+        play.claude.begin(&spec(session), &mut actions);
+        // What `begin` writes has tests of its own.
+        play.end = actions.finished;
+        play
+    }
+
+    fn verdict(mut self, verdict: Verdict) -> Play {
+        self.verdict = verdict;
+        self
+    }
+
+    /// Plays a recording to its end. What its host did, we do at the same moment.
+    fn run(mut self, recording: &str) -> Play {
+        self.at_once = false;
+        let mut stderr = String::new();
+        for line in load(recording) {
+            let value = &line["line"];
+            match line["dir"].as_str().unwrap() {
+                "out" => self.value(value.clone()),
+                "in" if value["request"]["subtype"] == "interrupt" => {
+                    self.command(TurnCommand::Interrupt);
+                }
+                "in" => {
+                    let id = value["response"]["request_id"].as_str().unwrap_or_default();
+                    if let Some(answer) = self.held.remove(id) {
+                        self.command(answer);
+                    }
+                }
+                "err" => {
+                    stderr.push_str(value.as_str().unwrap());
+                    stderr.push('\n');
+                }
+                "exit" => {
+                    let code = value["code"].as_i64().and_then(|code| i32::try_from(code).ok());
+                    self.exit(code.map_or(Exit::Unknown, Exit::Code), &stderr);
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    fn value(&mut self, value: Value) {
+        let mut actions = Actions::default();
+        self.claude.on_value(value, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn command(&mut self, command: TurnCommand) {
+        let mut actions = Actions::default();
+        self.claude.on_command(command, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn exit(&mut self, exit: Exit, stderr: &str) {
+        let mut actions = Actions::default();
+        self.claude.on_exit(exit, stderr, &mut actions);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Actions) {
+        for value in actions.write {
+            writeln!(self.log, "write {value}").unwrap();
+            self.writes.push(value);
+        }
+        for event in actions.events {
+            writeln!(self.log, "{}", shown(&event)).unwrap();
+            match event {
+                TurnEvent::Question(Question { id: question, .. }) => {
+                    let verdict = self.verdict.clone();
+                    let id = question.0.clone();
+                    self.held.insert(id, TurnCommand::Decide { question, verdict });
+                }
+                TurnEvent::ToolCall(ToolCall { id: call, .. }) => {
+                    let result = self.tool_result.clone();
+                    self.held.insert(call.clone(), TurnCommand::ToolResult { call, result });
+                }
+                _ => {}
+            }
+        }
+        if let Some(end) = actions.finished {
+            assert_eq!(self.end, None, "a turn ends once");
+            assert!(actions.close_stdin, "trap 3: the process never exits by itself");
+            writeln!(self.log, "{end:?}").unwrap();
+            self.end = Some(end);
+        }
+        if self.at_once {
+            while let Some((_, answer)) = self.held.pop_first() {
+                self.command(answer);
+            }
+        }
+    }
+
+    /// Our answers to control requests must be those that the recorded host gave.
+    #[track_caller]
+    fn answers_as_recorded(&self, recording: &str) {
+        let response = |value: &Value| value["type"] == "control_response";
+        let recorded: Vec<Value> = load(recording)
+            .into_iter()
+            .filter(|line| line["dir"] == "in" && response(&line["line"]))
+            .map(|mut line| line["line"].take())
+            .collect();
+        let ours: Vec<Value> =
+            self.writes.iter().filter(|value| response(value)).cloned().collect();
+        assert_eq!(ours, recorded);
+    }
+}
+
+fn load(recording: &str) -> Vec<Value> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
+    let text = std::fs::read_to_string(format!("{dir}/{recording}.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// An event in a line.
+fn shown(event: &TurnEvent) -> String {
+    match event {
+        TurnEvent::Question(question) => format!(
+            "Question {:?} {:?} {:?} because {:?}",
+            question.tool, question.kind, question.subject, question.reason
+        ),
+        TurnEvent::ToolCall(call) => format!("ToolCall {:?}", call.tool),
+        TurnEvent::Usage(usage) => format!(
+            "Usage {} in, {} out, {:?}",
+            usage.input_tokens, usage.output_tokens, usage.cost_usd
+        ),
+        _ => format!("{event:?}"),
+    }
+}
+
+/// A play in the middle of a turn.
+fn started() -> Play {
+    let mut play = Play::new(None);
+    play.value(json!({ "type": "system", "subtype": "init", "session_id": SESSION }));
+    play.log.clear();
+    play
+}
+
+fn can_use_tool(id: &str, tool: &str, input: Value) -> Value {
+    let request = json!({ "subtype": "can_use_tool", "tool_name": tool, "input": input });
+    json!({ "type": "control_request", "request_id": id, "request": request })
+}
+
+fn mcp(id: &str, message: Value) -> Value {
+    let request = json!({ "subtype": "mcp_message", "server_name": "bridge", "message": message });
+    json!({ "type": "control_request", "request_id": id, "request": request })
+}
+
+fn post_call(id: &str, rpc_id: u64) -> Value {
+    let params = json!({ "name": "bridge_post", "arguments": { "body": "hi" } });
+    let message =
+        json!({ "jsonrpc": "2.0", "id": rpc_id, "method": "tools/call", "params": params });
+    mcp(id, message)
+}

@@ -1,0 +1,392 @@
+//! What is sent, and what becomes of lines of every shape.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::agent::ActionKind;
+
+fn begun(spec: &TurnSpec) -> Actions {
+    let mut actions = Actions::default();
+    Claude::default().begin(spec, &mut actions);
+    actions
+}
+
+#[test]
+fn a_turn_begins_with_the_handshake_and_the_prompt() {
+    let mut spec = spec(None);
+    spec.images = vec![Image { media_type: "image/png".to_owned(), bytes: vec![1, 2, 3] }];
+    let actions = begun(&spec);
+    let image = json!({
+        "type": "image",
+        "source": { "type": "base64", "media_type": "image/png", "data": "AQID" },
+    });
+    let expected = [
+        json!({
+            "type": "control_request",
+            "request_id": "initialize",
+            // Trap 16: a `systemPrompt` would replace Claude Code's own, so there is none.
+            "request": {
+                "subtype": "initialize", "sdkMcpServers": ["bridge"], "title": "t-7: hello",
+            },
+        }),
+        json!({
+            "type": "user",
+            "session_id": "",
+            // Trap 10: no `uuid`. Trap 11: the text is the last block, and `@` attaches nothing.
+            "message": {
+                "role": "user",
+                "content": [image, { "type": "text", "text": spec.prompt }],
+            },
+            "parent_tool_use_id": null,
+        }),
+    ];
+    assert_eq!(actions.write, expected);
+    assert!(actions.finished.is_none() && !actions.close_stdin);
+}
+
+#[test]
+fn trap_11_files_are_not_attached() {
+    assert!(ENV.contains(&("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1")));
+}
+
+#[track_caller]
+fn check_args(change: impl FnOnce(&mut TurnSpec), with: &[&str], without: &[&str]) {
+    let mut spec = spec(None);
+    change(&mut spec);
+    let args = args(&spec).join(" ");
+    for part in with {
+        assert!(args.contains(part), "{args} lacks {part:?}");
+    }
+    for part in without {
+        assert!(!args.contains(part), "{args} holds {part:?}");
+    }
+}
+
+#[test]
+fn the_command_line() {
+    let always = [
+        "--output-format stream-json --verbose --input-format stream-json",
+        // Trap 12: servers of a directory that nobody has trusted are not started.
+        "--strict-mcp-config",
+        "--disallowedTools AskUserQuestion,EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,\
+         CronCreate,CronDelete,CronList,ScheduleWakeup,Workflow --",
+    ];
+    let fresh = format!("--session-id {FRESH}");
+    let resume = format!("--resume {SESSION}");
+    check_args(|_| {}, &always, &["--resume", "bypass"]);
+    let ask = "--permission-prompt-tool stdio --permission-mode default";
+    check_args(|_| {}, &[ask, &fresh], &[]);
+    let session = |spec: &mut TurnSpec| spec.session = Some(SessionId::new(SESSION));
+    check_args(session, &[ask, &resume], &["--session-id"]);
+    let allow_all = |spec: &mut TurnSpec| spec.gate = Gate::AllowAll;
+    check_args(allow_all, &["--permission-mode bypassPermissions"], &["--permission-prompt-tool"]);
+    check_args(allow_all, &always, &[]);
+}
+
+/// Trap 8: `--resume` also takes titles, and then opens another conversation.
+#[test]
+fn trap_8_only_uuids_are_resumed() {
+    for session in ["my session", "", &SESSION.to_uppercase(), "--help", "/etc/passwd.jsonl"] {
+        let spec = spec(Some(session));
+        assert!(!args(&spec).contains(&"--resume".to_owned()), "{session:?}");
+        let actions = begun(&spec);
+        assert!(matches!(actions.finished, Some(TurnEnd::SessionGone { .. })), "{session:?}");
+        assert!(actions.write.is_empty(), "the prompt is not sent to a session that is not asked");
+    }
+}
+
+#[track_caller]
+fn check_tool(tool: &str, input: Value, kind: ActionKind, subject: &str) {
+    assert_eq!(wire::describe(tool, &input), (kind, subject.to_owned()), "{tool}");
+}
+
+#[test]
+fn tools_have_kinds_and_subjects() {
+    check_tool("Bash", json!({"command": "ls"}), ActionKind::Run, "ls");
+    check_tool("Write", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
+    check_tool("Edit", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
+    check_tool("MultiEdit", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
+    check_tool("NotebookEdit", json!({"notebook_path": "/a"}), ActionKind::Edit, "/a");
+    check_tool("NotebookRead", json!({"notebook_path": "/a"}), ActionKind::Read, "/a");
+    check_tool("Read", json!({"file_path": "/a"}), ActionKind::Read, "/a");
+    check_tool("Glob", json!({"pattern": "*.rs"}), ActionKind::Read, "*.rs");
+    check_tool("Grep", json!({"pattern": "x", "path": "src"}), ActionKind::Read, "src");
+    check_tool("WebFetch", json!({"url": "http://a"}), ActionKind::Fetch, "http://a");
+    check_tool("WebSearch", json!({"query": "q"}), ActionKind::Fetch, "q");
+    check_tool("mcp__git__push", json!({"": "x"}), ActionKind::Mcp, "");
+    check_tool("TodoWrite", json!({}), ActionKind::Other, "");
+    check_tool("Bash", json!({"command": ["ls"]}), ActionKind::Run, "");
+    check_tool("bash", json!(null), ActionKind::Other, "");
+}
+
+#[test]
+fn only_our_own_tools_are_allowed_without_a_question() {
+    let mut play = started();
+    play.value(can_use_tool("1", "mcp__bridge__bridge_thread_read", json!({"limit": 1})));
+    assert_eq!(play.writes, [wire::allow("1", &json!({"limit": 1}))]);
+    assert_eq!(play.log.matches("Question").count(), 0);
+    for tool in ["mcp__bridge__other", "mcp__bridge", "xmcp__bridge__bridge_post", ""] {
+        play.log.clear();
+        play.value(can_use_tool("2", tool, json!({})));
+        assert_eq!(play.log.matches("Question").count(), 1, "{tool:?}");
+    }
+}
+
+#[test]
+fn for_this_session_means_rules_in_memory() {
+    let rule = json!({
+        "type": "addRules", "rules": [{ "toolName": "Bash" }], "behavior": "allow",
+        "destination": "localSettings",
+    });
+    let mode = json!({ "type": "setMode", "mode": "acceptEdits", "destination": "session" });
+    let mut question = can_use_tool("1", "Bash", json!({"command": "ls"}));
+    question["request"]["permission_suggestions"] = json!([rule, mode]);
+    let mut play = started().verdict(Verdict::AllowForSession);
+    play.value(question);
+    let response = &play.writes[0]["response"]["response"];
+    let mut expected = rule;
+    expected["destination"] = json!("session");
+    assert_eq!(response["updatedPermissions"], json!([expected]));
+    assert_eq!(response["updatedInput"], json!({"command": "ls"}));
+    play.value(can_use_tool("2", "Bash", json!({})));
+    assert!(play.writes[1]["response"]["response"].get("updatedPermissions").is_none());
+}
+
+#[test]
+fn a_question_is_answered_once() {
+    let mut play = started();
+    play.value(can_use_tool("1", "Bash", json!({})));
+    let decide = TurnCommand::Decide { question: QuestionId("1".into()), verdict: Verdict::Allow };
+    play.command(decide);
+    play.value(json!({ "type": "control_cancel_request", "request_id": "1" }));
+    assert_eq!(play.writes.len(), 1);
+    assert!(!play.log.contains("QuestionGone"));
+}
+
+#[test]
+fn open_questions_and_calls_have_a_bound() {
+    let mut actions = Actions::default();
+    let mut claude = Claude::default();
+    for n in 0..MAX_OPEN + 5 {
+        claude.on_value(can_use_tool(&format!("q{n}"), "Bash", json!({})), &mut actions);
+        claude.on_value(post_call(&format!("c{n}"), n as u64), &mut actions);
+        let task = json!({
+            "type": "system", "subtype": "task_started", "task_type": "local_agent",
+            "task_id": format!("t{n}"),
+        });
+        claude.on_value(task, &mut actions);
+    }
+    assert_eq!(claude.questions.len(), MAX_OPEN);
+    assert_eq!(claude.calls.len(), MAX_OPEN);
+    assert_eq!(claude.tasks.len(), MAX_OPEN);
+    assert_eq!(actions.events.len(), 2 * MAX_OPEN);
+    assert_eq!(actions.write.len(), 10, "the rest is refused, not left open");
+}
+
+#[track_caller]
+fn check_mcp(message: Value, expected: Value) {
+    let mut play = started();
+    play.value(mcp("1", message));
+    assert_eq!(play.writes, [wire::success("1", json!({ "mcp_response": expected }))]);
+}
+
+#[test]
+fn mcp_messages_are_always_answered() {
+    let rpc = |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method });
+    check_mcp(rpc(7, "ping"), json!({ "jsonrpc": "2.0", "id": 7, "result": {} }));
+    let unknown = json!({ "code": -32601, "message": "method not found" });
+    check_mcp(rpc(8, "resources/list"), json!({ "jsonrpc": "2.0", "id": 8, "error": unknown }));
+    let acknowledged = json!({ "jsonrpc": "2.0", "id": 0, "result": {} });
+    for message in [json!({ "method": "notifications/x" }), json!(null), json!([]), json!("x")] {
+        check_mcp(message, acknowledged.clone());
+    }
+    let mut initialize = rpc(0, "initialize");
+    initialize["params"] = json!({ "protocolVersion": "2024-11-05" });
+    let mut play = started();
+    play.value(mcp("1", initialize));
+    let result = &play.writes[0]["response"]["response"]["mcp_response"]["result"];
+    assert_eq!(result["protocolVersion"], "2024-11-05", "the client's version is echoed");
+}
+
+#[test]
+fn a_wrong_call_is_explained_to_the_model() {
+    let mut play = started();
+    let mut call = post_call("1", 4);
+    call["request"]["message"]["params"]["arguments"] = json!({});
+    play.value(call);
+    assert!(!play.log.contains("ToolCall"));
+    let result = &play.writes[0]["response"]["response"]["mcp_response"]["result"];
+    assert_eq!(result["isError"], true);
+    assert!(result["content"][0]["text"].as_str().unwrap().contains("`body` is missing"));
+}
+
+#[test]
+fn a_failed_call_reaches_the_model_as_an_error() {
+    let mut play = started();
+    play.tool_result = Err("the bridge is away".to_owned());
+    play.value(post_call("1", 4));
+    let answer = &play.writes[0]["response"]["response"]["mcp_response"];
+    assert_eq!(answer["id"], 4);
+    assert_eq!(answer["result"]["isError"], true);
+    assert_eq!(answer["result"]["content"][0]["text"], "the bridge is away");
+    let post = BridgeTool::Post { kind: "result".to_owned(), body: "hi".to_owned() };
+    assert!(play.log.contains(&format!("ToolCall {post:?}")));
+}
+
+#[test]
+fn unknown_requests_are_answered_with_an_error() {
+    let request = json!({ "subtype": "elicitation" });
+    let foreign = json!({ "subtype": "mcp_message", "server_name": "other", "message": {} });
+    for request in [request, foreign, json!({}), json!(null)] {
+        let mut play = started();
+        play.value(json!({ "type": "control_request", "request_id": "9", "request": request }));
+        assert_eq!(play.writes.len(), 1);
+        assert_eq!(play.writes[0]["response"]["subtype"], "error");
+        assert_eq!(play.writes[0]["response"]["request_id"], "9");
+    }
+}
+
+#[test]
+fn progress_is_one_short_line() {
+    let check = |input: &str, expected: &str| assert_eq!(one_line(input, 10), expected);
+    check("ls", "ls");
+    check(" a\n\tb\r\u{1b}[31m\u{202e}c ", "a b [31m c");
+    check("0123456789", "0123456789");
+    check("0123456789a", "012345678…");
+    check("ééééééééééé", "ééééééééé…");
+    check(&format!("a{}b", " ".repeat(100)), "a…");
+}
+
+#[test]
+fn a_session_is_reported_once_and_only_if_it_can_be_resumed() {
+    let mut play = Play::new(None);
+    for session in [json!("../x"), json!(7), json!(SESSION), json!(SESSION)] {
+        play.value(json!({ "type": "system", "subtype": "init", "session_id": session }));
+    }
+    assert_eq!(play.log, format!("Working\nSession({SESSION:?})\n"));
+}
+
+/// JSON of any shape, mostly with the words of the protocol in it.
+fn any_json() -> impl Strategy<Value = Value> {
+    let word = proptest::sample::select(vec![
+        "system",
+        "init",
+        "assistant",
+        "result",
+        "control_request",
+        "control_cancel_request",
+        "can_use_tool",
+        "mcp_message",
+        "tools/call",
+        "bridge",
+        "bridge_post",
+        "success",
+        "task_started",
+        "task_updated",
+        "local_agent",
+        "completed",
+        "api_retry",
+        "tool_use",
+        "1",
+        "notifications/cancelled",
+        "initialize",
+        "Bash",
+        SESSION,
+    ]);
+    let key = proptest::sample::select(vec![
+        "type",
+        "subtype",
+        "request_id",
+        "request",
+        "message",
+        "method",
+        "params",
+        "id",
+        "server_name",
+        "tool_name",
+        "input",
+        "arguments",
+        "name",
+        "content",
+        "session_id",
+        "task_id",
+        "task_type",
+        "patch",
+        "status",
+        "usage",
+        "errors",
+        "is_error",
+        "result",
+        "retry_delay_ms",
+        "origin",
+        "error",
+        "permission_suggestions",
+        "terminal_reason",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+        word.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 48, 8, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..8)
+                .prop_map(Value::from_iter),
+        ]
+    })
+}
+
+/// A known kind of line with any values in it.
+fn any_line() -> impl Strategy<Value = Value> {
+    let kinds = proptest::sample::select(vec![
+        ("system", "init"),
+        ("system", "api_retry"),
+        ("system", "task_started"),
+        ("system", "task_updated"),
+        ("assistant", ""),
+        ("result", "success"),
+        ("result", "error_during_execution"),
+        ("control_request", ""),
+        ("control_cancel_request", ""),
+    ]);
+    (kinds, any_json(), any_json()).prop_map(|((kind, subtype), mut line, request)| {
+        if line.is_object() {
+            line["type"] = json!(kind);
+            line["subtype"] = json!(subtype);
+            if kind == "control_request" {
+                line["request_id"] = json!("1");
+                line["request"] = request;
+            }
+        }
+        line
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_and_a_turn_ends_once(
+        lines in proptest::collection::vec(prop_oneof![any_line(), any_json()], 0..12),
+        interrupt in any::<bool>(),
+        stderr in ".{0,40}",
+    ) {
+        let mut play = Play::new(None);
+        for line in lines {
+            let open = play.writes.len() + play.log.matches("Question").count();
+            let waits = play.end.is_none()
+                && line["type"] == "control_request" && line["request_id"] == "1";
+            play.value(line);
+            let now = play.writes.len() + play.log.matches("Question").count();
+            prop_assert!(!waits || now > open, "a control request is never left open");
+        }
+        if interrupt {
+            play.command(TurnCommand::Interrupt);
+        }
+        play.exit(Exit::Code(0), &stderr);
+        prop_assert!(play.end.is_some());
+    }
+}
