@@ -34,7 +34,7 @@ alone() {
 }
 
 install_engines() {
-    key=$(cat "$pins/package.json" "$pins/package-lock.json" "$root/scripts/e2e-agents.sh" | sha256sum | cut -c1-16)
+    key=$(cat "$pins/package.json" "$pins/package-lock.json" | sha256sum | cut -c1-16)
     engines=$cache/$key
     [ -e "$engines/complete" ] && return
     need npm npm
