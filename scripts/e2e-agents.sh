@@ -52,6 +52,8 @@ install_engines() {
     # none is left to them; two engines need theirs to put the native program
     # in place.
     (cd "$new" && npm install --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
+    # Some npm versions leave out a program that is called like their own.
+    (cd "$new/node_modules/.bin" && ln -sf ../node-linux-*/bin/node node)
     (cd "$new/node_modules/@anthropic-ai/claude-code" && node install.cjs)
     (cd "$new/node_modules/opencode-ai" && node postinstall.mjs)
     for engine in node claude codex codex-acp opencode; do

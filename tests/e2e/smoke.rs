@@ -6,7 +6,7 @@
 
 use crate::{
     homes::{Engine, Home},
-    model::{Api, Model, Request},
+    model::{Api, Model},
     run::{Finished, Run},
 };
 use serde_json::{Value, json};
@@ -35,9 +35,9 @@ fn claude_says_what_the_script_says() {
     assert!(finished.status.success(), "{finished:?}");
     let result: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(result["result"], "from the script");
-    let request = model.wait_for(Request::is_turn, PATIENCE);
+    let request = model.wait_for(|it| it.is_turn, PATIENCE);
     assert_eq!((request.api, request.human()), (Api::Anthropic, "hi [[text:from the script]]"));
-    assert!(request.authorized);
+    assert!(request.authorized && request.tools.iter().any(|it| it == "Bash"), "{request:?}");
 }
 
 #[test]
@@ -49,9 +49,13 @@ fn claude_runs_tools_for_the_script() {
     let finished = run(command.args(["-p", "--output-format", "json"]), prompt);
     assert!(finished.status.success(), "{finished:?}");
     let result: Value = serde_json::from_str(&finished.stdout).unwrap();
-    assert_eq!(result["result"], "saw two");
     let request = model.wait_for(|it| it.results.len() == 2, PATIENCE);
-    assert_eq!(request.results, ["one", "two"]);
+    // Commands that only read run side by side, and end in any order.
+    assert_eq!(result["result"], format!("saw {}", request.results[1]));
+    assert!(
+        ["one", "two"].iter().all(|it| request.results.iter().any(|result| result == it)),
+        "{request:?}"
+    );
 }
 
 #[test]
@@ -71,7 +75,8 @@ fn claude_resumes_with_what_was_said() {
 #[test]
 fn claude_tries_again_when_it_was_told_to() {
     let model = Model::start();
-    let home = Home::logged_in(&model);
+    let mut home = Home::logged_in(&model);
+    home.set("CLAUDE_CODE_MAX_RETRIES", "5");
     model.set_status_with_retry_after(429, 1);
     let mut claude = Run::start(home.command(Engine::Claude).arg("-p"));
     claude.write("[[error:500x1]][[text:at last]]");
@@ -79,11 +84,8 @@ fn claude_tries_again_when_it_was_told_to() {
     model.wait_for(|it| it.status == Some(429), PATIENCE);
     model.recover();
     model.wait_for(|it| it.status == Some(500), PATIENCE);
-    // Only one retry is allowed, and it has gone to the 500.
     let finished = claude.finish(PATIENCE);
-    assert!(finished.stdout.contains("API Error"), "{finished:?}");
-    let second = run(home.command(Engine::Claude).arg("-p"), "[[error:500x1]][[text:at last]]");
-    assert_eq!(second.stdout.trim(), "at last");
+    assert_eq!(finished.stdout.trim(), "at last", "{finished:?}");
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn a_killed_engine_hangs_up() {
     let mut claude = Run::start(home.command(Engine::Claude).arg("-p"));
     claude.write("[[text:begun]][[hang:600]]");
     claude.close();
-    model.wait_for(|it| it.is_turn() && it.status == Some(200), PATIENCE);
+    model.wait_for(|it| it.is_turn && it.status == Some(200), PATIENCE);
     drop(claude);
     model.wait_for(|it| it.abandoned, PATIENCE);
 }
@@ -115,7 +117,7 @@ fn codex_says_what_the_script_says() {
     let finished = run(codex_exec(&mut home.command(Engine::Codex)), "hi [[text:from the script]]");
     assert!(finished.status.success(), "{finished:?}");
     assert_eq!(codex_answer(&finished), "from the script");
-    let request = model.wait_for(Request::is_turn, PATIENCE);
+    let request = model.wait_for(|it| it.is_turn, PATIENCE);
     assert_eq!((request.api, request.human()), (Api::Responses, "hi [[text:from the script]]"));
     assert!(request.authorized);
 }
@@ -195,7 +197,7 @@ fn the_acp_agent_says_what_the_script_says() {
     let session = session["result"]["sessionId"].clone();
     let prompt = json!([{"type": "text", "text": "hi [[gate:seen]][[text:from the script]]"}]);
     agent.send("session/prompt", &json!({"sessionId": session, "prompt": prompt}));
-    let request = model.wait_for(Request::is_turn, PATIENCE);
+    let request = model.wait_for(|it| it.is_turn, PATIENCE);
     assert_eq!((request.api, request.status), (Api::Responses, None));
     model.open("seen");
     let said =

@@ -12,6 +12,8 @@ pub(crate) struct Seen {
     /// Results of tools since then.
     pub(crate) results: Vec<String>,
     pub(crate) offers: Vec<Offer>,
+    /// The engine asks for itself: for a title, or whether a command is safe.
+    pub(crate) aside: bool,
 }
 
 impl Seen {
@@ -195,4 +197,18 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
         let names: Vec<&str> = seen.offers.iter().map(|it| it.name.as_str()).collect();
         format!("no tool for {call:?} among {names:?}")
     })
+}
+
+#[test]
+fn a_tool_is_found_by_the_end_of_its_name() {
+    let in_namespace = Offer { namespace: Some("bridge".to_owned()), ..Offer::plain("post") };
+    let offers = ["bridge_reply", "mcp__bridge__bridge_post", "Bash"].map(Offer::plain);
+    let seen = Seen {
+        offers: offers.into_iter().chain([in_namespace.clone()]).collect(),
+        ..Seen::default()
+    };
+    assert_eq!(seen.find("bridge_post"), Some(&Offer::plain("mcp__bridge__bridge_post")));
+    assert_eq!(seen.find("bridge_reply"), Some(&Offer::plain("bridge_reply")));
+    assert_eq!(seen.find("bridge/post"), Some(&in_namespace));
+    assert_eq!(seen.find("ash"), None);
 }

@@ -20,7 +20,8 @@ const NOISE: [&str; 4] = [
 pub(crate) fn seen(body: &Value) -> Seen {
     let empty = Vec::new();
     let messages = body["messages"].as_array().unwrap_or(&empty);
-    let mut seen = Seen { offers: offers(body), ..Seen::default() };
+    let offers = offers(body);
+    let mut seen = Seen { aside: offers.is_empty(), offers, ..Seen::default() };
     for message in messages.iter().filter(|it| it["role"] == "user") {
         let blocks = match &message["content"] {
             Value::Array(blocks) => blocks.clone(),

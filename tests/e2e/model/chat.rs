@@ -14,6 +14,7 @@ pub(crate) fn seen(body: &Value) -> Seen {
     for tool in body["tools"].as_array().map(Vec::as_slice).unwrap_or_default() {
         seen.offers.extend(tool["function"]["name"].as_str().map(Offer::plain));
     }
+    seen.aside = seen.offers.is_empty();
     for message in body["messages"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let text = text_of(&message["content"]);
         match message["role"].as_str() {

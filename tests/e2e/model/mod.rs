@@ -1,8 +1,9 @@
 //! A model server that answers as the prompt says.
 //!
 //! It speaks the APIs of all engines on one port, keeps every request, and lets
-//! a test wait for one. It is in the test's process, so that a test can hold
-//! an answer back until it has seen what it waits for.
+//! a test wait for one. Whoever brings no key gets a 401, as from the real ones.
+//! It is in the test's process, so that a test can hold an answer back until it
+//! has seen what it waits for.
 
 mod answer;
 mod anthropic;
@@ -45,9 +46,10 @@ pub(crate) struct Request {
     pub(crate) prompt: String,
     /// Results of tools since that message.
     pub(crate) results: Vec<String>,
-    /// Names of the tools that the engine offers; none in a side request, such
-    /// as that for a title.
+    /// Names of the tools that the engine offers.
     pub(crate) tools: Vec<String>,
+    /// Part of a turn, and not what the engine asks for itself, such as a title.
+    pub(crate) is_turn: bool,
     /// Whether a key or token came along.
     pub(crate) authorized: bool,
     /// The HTTP status, once answered.
@@ -60,11 +62,6 @@ impl Request {
     /// The human's message from its envelope header on.
     pub(crate) fn human(&self) -> &str {
         script::scripted(&self.prompt)
-    }
-
-    /// Whether this is part of a turn, and not a side request.
-    pub(crate) fn is_turn(&self) -> bool {
-        self.api != Api::Other && !self.tools.is_empty()
     }
 
     /// Whether any text that was sent holds these words: instructions, earlier
@@ -134,7 +131,7 @@ impl Model {
 
     /// Those requests so far that are part of a turn.
     pub(crate) fn turns(&self) -> Vec<Request> {
-        self.requests().into_iter().filter(Request::is_turn).collect()
+        self.requests().into_iter().filter(|it| it.is_turn).collect()
     }
 
     /// Waits for the first request of which this is true. It may become true
@@ -250,14 +247,20 @@ impl Shared {
             Some("completions") => (Api::Chat, chat::seen(&body)),
             _ => (Api::Other, Seen::default()),
         };
-        // A GET of the same path is an attempt to upgrade to a web socket.
-        let api = if incoming.method == "POST" { api } else { Api::Other };
-        let id = self.record(api, &incoming, body.clone(), &seen);
-        let outcome = match api {
-            Api::Other => self.answer_other(id, path, stream),
-            Api::Anthropic | Api::Responses | Api::Chat => {
-                self.answer(id, api, &body, &seen, stream)
-            }
+        // A GET of the path of a model is an attempt to upgrade to a web socket.
+        let is_upgrade = api != Api::Other && incoming.method == "GET";
+        let shown_api = if is_upgrade { Api::Other } else { api };
+        let id = self.record(shown_api, &incoming, body.clone(), &seen);
+        let refusal = self.lock().refusal.clone();
+        let refusal = match refusal {
+            None if !incoming.authorized => Some(Refusal { status: 401, ..Refusal::default() }),
+            None if is_upgrade => Some(Refusal { status: 426, ..Refusal::default() }),
+            refusal => refusal,
+        };
+        let outcome = match (api, refusal) {
+            (Api::Other, _) => self.answer_other(id, path, stream),
+            (_, Some(refusal)) => self.refuse(id, api, &refusal, stream),
+            (_, None) => self.answer(id, api, &body, &seen, stream),
         };
         self.update(id, |it| it.abandoned |= outcome.is_err());
         outcome
@@ -273,6 +276,7 @@ impl Shared {
             prompt: seen.prompt.clone(),
             results: seen.results.clone(),
             tools: seen.offers.iter().map(|it| it.name.clone()).collect(),
+            is_turn: api != Api::Other && !seen.aside,
             authorized: incoming.authorized,
             status: None,
             abandoned: false,
@@ -306,14 +310,10 @@ impl Shared {
         seen: &Seen,
         stream: &TcpStream,
     ) -> io::Result<()> {
-        let refusal = self.lock().refusal.clone();
-        if let Some(refusal) = refusal {
-            return self.refuse(id, api, &refusal, stream);
-        }
         let human = script::scripted(&seen.prompt);
         let responses = script::responses(script::parse(human));
         let last = seen.results.last().map_or("", String::as_str);
-        let ops = if seen.offers.is_empty() {
+        let ops = if seen.aside {
             vec![Op::Text("Scripted title".to_owned())]
         } else if responses.is_empty() {
             vec![Op::Text(format!("echo: {}", head(human, 200)))]

@@ -19,6 +19,11 @@ const NOISE: [&str; 8] = [
     "# AGENTS.md",
 ];
 
+/// Beginnings of what codex asks for itself. Such a request offers tools, too,
+/// and quotes the human, whose script isn't meant for it.
+const ASIDE: [&str; 2] =
+    ["Your task is to generate a very short title", "The following is the Codex agent history"];
+
 /// Finds what an answer depends on.
 pub(crate) fn seen(body: &Value) -> Seen {
     let mut seen = Seen::default();
@@ -30,6 +35,7 @@ pub(crate) fn seen(body: &Value) -> Seen {
         match item["type"].as_str().unwrap_or("message") {
             "message" if item["role"] == "user" => {
                 let text = text_of(&item["content"]);
+                seen.aside |= ASIDE.iter().any(|it| text.trim_start().starts_with(it));
                 if !text.trim().is_empty()
                     && !NOISE.iter().any(|it| text.trim_start().starts_with(it))
                 {
@@ -41,6 +47,7 @@ pub(crate) fn seen(body: &Value) -> Seen {
             _ => {}
         }
     }
+    seen.aside |= seen.offers.is_empty();
     seen
 }
 
