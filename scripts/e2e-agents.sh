@@ -47,9 +47,9 @@ install_engines() {
     trap 'rm -rf "$new"' EXIT
     trap 'exit 1' HUP INT TERM
     cp "$pins/package.json" "$pins/package-lock.json" "$pins/.npmrc" "$new/"
-    # The lock holds no packages for other systems than Linux, which "npm ci"
-    # would refuse. npm versions differ in which install scripts they run, so
-    # none is left to them; two engines need theirs to put the native program
+    # Not "npm ci", which refuses a lock without the packages that opencode has
+    # for other systems. npm versions differ in which install scripts they run,
+    # so none is left to them; two engines need theirs to put the native program
     # in place.
     (cd "$new" && npm install --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
     # Some npm versions leave out a program that is called like their own.
