@@ -1,1 +1,15 @@
+//! The real engines against a scripted model, without a network.
+//!
+//! `scripts/e2e-agents.sh` installs the engines and runs this; plain `cargo
+//! test` leaves it out.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the helpers stand outside of the daemon, and must not break with what they test"
+)]
+
+mod homes;
+mod model;
+mod run;
+mod smoke;

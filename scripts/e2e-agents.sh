@@ -1,0 +1,88 @@
+#!/bin/sh
+# Runs the end-to-end tests: the real engines, a scripted model, no network.
+#
+#   scripts/e2e-agents.sh [--install] [cargo test arguments, e.g. smoke::claude -- --nocapture]
+#
+# The engines are pinned in tests/e2e/engines and installed once into a cache
+# outside the tree. The tests then run in a network namespace that has only a
+# loopback, so that no engine can reach anything but the scripted model.
+# --install stops after the engines are in place.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+pins=$root/tests/e2e/engines
+cache=${OBTO_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obto-bridge-e2e}
+
+say() { printf 'e2e-agents: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Installs a Debian package when its command is missing, and only then.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return
+    [ "$(id -u)" -eq 0 ] || die "$1 is missing: install the package $2"
+    command -v apt-get >/dev/null 2>&1 || die "$1 is missing and there is no apt-get to install $2 with"
+    say "installing $2 for $1"
+    [ -n "${apt_updated:-}" ] || apt-get update -qq
+    apt_updated=1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+}
+
+# A user who isn't root becomes root of a user namespace, which is enough to
+# own the network namespace.
+alone() {
+    if [ "$(id -u)" -eq 0 ]; then unshare --net "$@"; else unshare --map-root-user --net "$@"; fi
+}
+
+install_engines() {
+    key=$(cat "$pins/package.json" "$pins/package-lock.json" | sha256sum | cut -c1-16)
+    engines=$cache/$key
+    [ -e "$engines/complete" ] && return
+    need npm npm
+    need node nodejs
+    say "installing the engines into $engines"
+    mkdir -p "$cache"
+    # A half-done install must never be taken for a good one, nor mixed with
+    # that of a second run: everything happens in a directory of its own.
+    new=$(mktemp -d "$cache/new.XXXXXX")
+    trap 'rm -rf "$new"' EXIT
+    trap 'exit 1' HUP INT TERM
+    cp "$pins/package.json" "$pins/package-lock.json" "$pins/.npmrc" "$new/"
+    # Not "npm ci", which refuses a lock without the packages that opencode has
+    # for other systems. npm versions differ in which install scripts they run,
+    # so none is left to them; two engines need theirs to put the native program
+    # in place.
+    (cd "$new" && npm install --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
+    # Some npm versions leave out a program that is called like their own.
+    (cd "$new/node_modules/.bin" && ln -sf ../node-linux-*/bin/node node)
+    (cd "$new/node_modules/@anthropic-ai/claude-code" && node install.cjs)
+    (cd "$new/node_modules/opencode-ai" && node postinstall.mjs)
+    for engine in node claude codex codex-acp opencode; do
+        [ -x "$new/node_modules/.bin/$engine" ] || die "the install brought no $engine"
+    done
+    : >"$new/complete"
+    # Another run may have been faster; its install is as good as ours.
+    mv -T "$new" "$engines" 2>/dev/null || [ -e "$engines/complete" ] || die "can't move $new to $engines"
+    rm -rf "$new"
+    trap - EXIT HUP INT TERM
+}
+
+only_install=
+if [ "${1:-}" = --install ]; then
+    only_install=1
+    shift
+fi
+[ "$(uname -s)" = Linux ] || die "the tests need Linux network namespaces"
+install_engines
+[ -z "$only_install" ] || exit 0
+
+need ip iproute2
+alone true 2>/dev/null ||
+    die "unshare --net is not permitted here: run as root with CAP_SYS_ADMIN (docker run --privileged), or allow user namespaces"
+
+cd "$root"
+cargo test --test e2e --no-run --locked
+
+export OBTO_E2E_ENGINES="$engines"
+export CARGO_NET_OFFLINE=true
+# shellcheck disable=SC2016 # The inner shell expands its own arguments.
+alone sh -c 'ip link set lo up && exec cargo test --test e2e --locked "$@"' e2e-agents "$@"
