@@ -33,6 +33,11 @@ fn main() -> io::Result<ExitCode> {
                 while out.write(&[b'x'; 4096])? {}
                 false
             }
+            // Values without an end.
+            "babble" => {
+                while out.write(b"{}\n")? {}
+                false
+            }
             // A line of output for each line of input, until that ends.
             "echo" => {
                 io::stdin()

@@ -126,7 +126,10 @@ fn a_name_is_looked_up_in_the_plans_path() {
     assert_eq!(proc::find(Path::new("sh"), &env("/nowhere")), None);
     assert_eq!(proc::find(Path::new("sh"), &[]), None);
     assert_eq!(proc::find(Path::new("/bin/sh"), &[]), Some("/bin/sh".into()));
-    assert_eq!(proc::find(Path::new("hosts"), &env("/etc")), None, "not executable");
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("notes")).unwrap();
+    let path = env(dir.path().to_str().unwrap());
+    assert_eq!(proc::find(Path::new("notes"), &path), None, "not executable");
 }
 
 #[test]
