@@ -1,1 +1,137 @@
-fn main() {}
+//! Plays an engine on stdio where a real one can't be made to misbehave. Each argument is a
+//! directive, with its operand after it; they are carried out in order. After the last one the
+//! program ends with code 0, whatever is still in its standard input.
+
+use std::{
+    env,
+    io::{self, BufRead as _, Read as _, Write as _},
+    process::{Command, ExitCode, Stdio},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+fn main() -> io::Result<ExitCode> {
+    let mut out = Out { left: None };
+    let mut words = env::args().skip(1);
+    while let Some(directive) = words.next() {
+        let mut operand = || words.next().ok_or_else(|| bad(&directive));
+        let alive = match directive.as_str() {
+            // A line of output.
+            "print" => out.write(format!("{}\n", operand()?).as_bytes())?,
+            // Output without a line feed.
+            "raw" => out.write(operand()?.as_bytes())?,
+            // A JSON string as a line of so many megabytes.
+            "spew" => {
+                let mut line = vec![b'x'; number(&operand()?)? << 20];
+                line[0] = b'"';
+                line.extend(b"\"\n");
+                out.write(&line)?
+            }
+            // Output that never ends and has no line feed.
+            "endless" => {
+                while out.write(&[b'x'; 4096])? {}
+                false
+            }
+            // Values without an end.
+            "babble" => {
+                while out.write(b"{}\n")? {}
+                false
+            }
+            // A line of output for each line of input, until that ends.
+            "echo" => {
+                io::stdin()
+                    .lock()
+                    .lines()
+                    .try_for_each(|line| out.write(format!("{}\n", line?).as_bytes()).map(drop))?;
+                true
+            }
+            "read" => io::stdin().lock().read_line(&mut String::new())? > 0,
+            "wait-eof" => {
+                io::stdin().lock().read_to_end(&mut Vec::new())?;
+                true
+            }
+            "complain" => {
+                writeln!(io::stderr(), "{}", operand()?)?;
+                true
+            }
+            // The value of a variable as a line.
+            "env" => {
+                let value = env::var_os(operand()?).unwrap_or_default();
+                out.write(format!("{:?}\n", value.to_string_lossy()).as_bytes())?
+            }
+            "deaf" => {
+                for signal in [SIGTERM, SIGINT, SIGHUP] {
+                    signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+                }
+                true
+            }
+            // A session of its own, out of the reach of its group's signals.
+            "leave-group" => rustix::process::setsid().map(|_| true)?,
+            // Says its pid, and on standard error that it did.
+            "ready" => {
+                out.write(format!("{}\n", std::process::id()).as_bytes())?;
+                writeln!(io::stderr(), "ready")?;
+                true
+            }
+            // A process that outlives this one and holds its output; its pid is a line of output.
+            "straggler" => straggler(&["leave-group", "ready", "hang"])?,
+            "group-straggler" => straggler(&["ready", "hang"])?,
+            "hang" => loop {
+                std::thread::park();
+            },
+            // From now on, the program ends in the middle of the output's byte of this number.
+            "die-at" => {
+                out.left = Some(number(&operand()?)?);
+                true
+            }
+            "exit" => return Ok(ExitCode::from(u8::try_from(number(&operand()?)?).unwrap_or(255))),
+            _ => return Err(bad(&directive)),
+        };
+        if !alive {
+            return Ok(ExitCode::from(9));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Standard output, which may have to break off.
+struct Out {
+    left: Option<usize>,
+}
+
+impl Out {
+    /// False: broken off.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let len = self.left.map_or(bytes.len(), |left| left.min(bytes.len()));
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&bytes[..len])?;
+        stdout.flush()?;
+        if let Some(left) = &mut self.left {
+            *left -= len;
+        }
+        Ok(self.left != Some(0))
+    }
+}
+
+/// Starts this program again, with our output for its own, and returns when it has said its pid.
+#[expect(clippy::disallowed_methods, reason = "the point is that the daemon does not know of it")]
+fn straggler(directives: &[&str]) -> io::Result<bool> {
+    let (mut told, teller) = io::pipe()?;
+    let mut child = Command::new(env::current_exe()?)
+        .args(directives)
+        .stdin(Stdio::null())
+        .stdout(Stdio::inherit())
+        .stderr(teller)
+        .spawn()?;
+    told.read_exact(&mut [0])?;
+    Ok(child.try_wait()?.is_none())
+}
+
+fn number(text: &str) -> io::Result<usize> {
+    text.parse().map_err(|_| bad(text))
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what}: no such directive, or no operand"))
+}

@@ -12,6 +12,7 @@ pub mod detect;
 pub mod engines;
 pub mod opencode;
 pub mod rpc;
+pub mod stdio;
 pub mod tools;
 pub mod turn;
 

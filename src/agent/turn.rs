@@ -1,1 +1,466 @@
-//! Runs one turn: joins a protocol with a carrier, clocks and channels. The same for all engines.
+//! Runs one turn: joins a protocol with a carrier, clocks and channels. The same for all engines,
+//! and the only place that decides when an engine has had its time.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    convert::Infallible,
+    io, mem,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
+
+use crate::agent::{
+    Actions, Exit, Failure, FailureKind, Limits, Protocol, QuestionId, TurnCommand, TurnEnd,
+    TurnEvent, TurnSpec,
+    carrier::{Carrier, Incoming},
+};
+
+/// Who runs the turn and hears of what happens in it.
+pub trait TurnHost {
+    /// Must not block. What it pushes to `commands` the protocol is given at once.
+    fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>);
+}
+
+/// How a turn is reached while it runs.
+#[derive(Debug)]
+pub struct Control<'a> {
+    /// From the dispatcher. Closed means: stop this turn.
+    pub commands: &'a Receiver<TurnCommand>,
+    /// Results of work that the host has others do. Closed means nothing.
+    pub late: &'a Receiver<TurnCommand>,
+    /// Closed means: stop now.
+    pub stop: &'a Receiver<Infallible>,
+    pub grace: Grace,
+}
+
+/// How long an engine is given to do what it was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Grace {
+    /// To end the turn after an interrupt. Claude Code 2.1.197 needs up to 2 s.
+    pub interrupt: Duration,
+    /// To leave after the turn's end and the end of its input. Claude Code 2.1.197 waits 5 s for its
+    /// background commands, codex 0.130 without network needs 5 s.
+    pub leave: Duration,
+    /// For each of these, and for each step of the exit ladder, once the daemon stops.
+    pub hurry: Duration,
+}
+
+impl Default for Grace {
+    fn default() -> Grace {
+        Grace {
+            interrupt: Duration::from_secs(5),
+            leave: Duration::from_secs(10),
+            hurry: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Runs a turn to its end: until the engine is gone, or nothing more can be done about it. Never
+/// fails otherwise than by the [`TurnEnd`]; never takes longer than the limits, the graces and the
+/// exit ladder together.
+pub fn run_turn(
+    protocol: &mut dyn Protocol,
+    carrier: &mut dyn Carrier,
+    spec: &TurnSpec,
+    limits: &Limits,
+    control: &Control<'_>,
+    host: &mut dyn TurnHost,
+) -> TurnEnd {
+    if control.stop.try_recv() == Err(TryRecvError::Disconnected) {
+        return TurnEnd::Interrupted;
+    }
+    let incoming = carrier.incoming().clone();
+    let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
+    let mut late = control.late.clone();
+    let mut turn = Turn::new(protocol, carrier, host, *limits, control.grace);
+    turn.act(|protocol, actions| protocol.begin(spec, actions));
+    loop {
+        turn.settle();
+        // Looked at every time: an engine that never stops talking must not outlive its limits.
+        turn.check(Instant::now());
+        if matches!(turn.phase, Phase::Gone | Phase::GivenUp) {
+            return turn.into_end();
+        }
+        select_biased! {
+            recv(stop) -> _ => {
+                stop = never();
+                turn.hurry();
+                turn.halt(Why::Interrupted);
+            }
+            recv(commands) -> command => if let Ok(command) = command {
+                turn.pending.push_back(command);
+            } else {
+                commands = never();
+                turn.halt(Why::Interrupted);
+            },
+            recv(late) -> command => if let Ok(command) = command {
+                turn.pending.push_back(command);
+            } else {
+                late = never();
+            },
+            recv(incoming) -> item => turn.incoming(item.ok()),
+            default(turn.deadline().saturating_duration_since(Instant::now())) => {}
+        }
+    }
+}
+
+/// Where a turn is. The instant is when patience ends.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// The engine works; its limits count.
+    Working,
+    /// The engine was asked to stop by its own means.
+    Stopping(Instant),
+    /// The turn has ended and the engine is expected to leave.
+    Leaving(Instant),
+    /// On the exit ladder.
+    Escalating(Instant),
+    /// It did not go, and there is nothing left to try.
+    GivenUp,
+    Gone,
+}
+
+/// Why we end a turn that did not end by itself.
+#[derive(Clone, Debug)]
+enum Why {
+    Interrupted,
+    Limit(Limit),
+    /// Its input is full.
+    Deaf(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Startup,
+    Silence,
+    Turn,
+}
+
+struct Turn<'a> {
+    protocol: &'a mut dyn Protocol,
+    carrier: &'a mut dyn Carrier,
+    host: &'a mut dyn TurnHost,
+    limits: Limits,
+    grace: Grace,
+    started: Instant,
+    /// When the engine, or someone it waits for, last said something.
+    alive: Instant,
+    /// It has sent a value.
+    heard: bool,
+    /// What it waits for from us; the clock of its silence stands still.
+    open: HashSet<Waiting>,
+    garbage: Garbage,
+    /// Commands that the protocol has not been given yet.
+    pending: VecDeque<TurnCommand>,
+    phase: Phase,
+    hurry: bool,
+    why: Option<Why>,
+    end: Option<TurnEnd>,
+    /// Steps of the exit ladder that were taken.
+    steps: u32,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Waiting {
+    Question(QuestionId),
+    Call(String),
+}
+
+/// Output that is no JSON.
+#[derive(Default)]
+struct Garbage {
+    count: u64,
+    /// How the first such line began.
+    first: String,
+}
+
+impl<'a> Turn<'a> {
+    fn new(
+        protocol: &'a mut dyn Protocol,
+        carrier: &'a mut dyn Carrier,
+        host: &'a mut dyn TurnHost,
+        limits: Limits,
+        grace: Grace,
+    ) -> Turn<'a> {
+        let now = Instant::now();
+        Turn {
+            protocol,
+            carrier,
+            host,
+            limits,
+            grace,
+            started: now,
+            alive: now,
+            heard: false,
+            open: HashSet::new(),
+            garbage: Garbage::default(),
+            pending: VecDeque::new(),
+            phase: Phase::Working,
+            hurry: false,
+            why: None,
+            end: None,
+            steps: 0,
+        }
+    }
+
+    /// Lets the protocol take a step and carries out what it wants.
+    fn act(&mut self, step: impl FnOnce(&mut dyn Protocol, &mut Actions)) {
+        let mut actions = Actions::default();
+        step(self.protocol, &mut actions);
+        for value in &actions.write {
+            match self.carrier.send(value) {
+                Ok(()) => {}
+                // Its exit follows, and says more.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    log::debug!("the engine takes no more input");
+                }
+                Err(error) => {
+                    self.why.get_or_insert(Why::Deaf(error.to_string()));
+                    self.phase = Phase::Stopping(Instant::now());
+                    break;
+                }
+            }
+        }
+        for event in mem::take(&mut actions.events) {
+            self.report(event);
+        }
+        if actions.close_stdin || actions.finished.is_some() {
+            self.carrier.close_input();
+        }
+        if let Some(end) = actions.finished
+            && self.end.is_none()
+        {
+            self.end = Some(end);
+            if matches!(self.phase, Phase::Working | Phase::Stopping(_)) {
+                self.phase = Phase::Leaving(self.patience(self.grace.leave));
+            }
+        }
+    }
+
+    fn report(&mut self, event: TurnEvent) {
+        match &event {
+            TurnEvent::Question(question) => {
+                self.open.insert(Waiting::Question(question.id.clone()));
+            }
+            TurnEvent::QuestionGone(id) => self.no_longer(Waiting::Question(id.clone())),
+            TurnEvent::ToolCall(call) => {
+                self.open.insert(Waiting::Call(call.id.clone()));
+            }
+            _ => {}
+        }
+        let mut commands = Vec::new();
+        self.host.on_event(event, &mut commands);
+        self.pending.extend(commands);
+    }
+
+    fn no_longer(&mut self, waiting: Waiting) {
+        self.open.remove(&waiting);
+        self.alive = Instant::now();
+    }
+
+    /// Gives the protocol the commands that wait. A command may lead to events, and these to
+    /// commands.
+    fn settle(&mut self) {
+        while let Some(command) = self.pending.pop_front() {
+            match &command {
+                TurnCommand::Decide { question, .. } => {
+                    self.no_longer(Waiting::Question(question.clone()));
+                }
+                TurnCommand::ToolResult { call, .. } => self.no_longer(Waiting::Call(call.clone())),
+                TurnCommand::Interrupt => {
+                    self.halt(Why::Interrupted);
+                    continue;
+                }
+            }
+            if self.end.is_none() {
+                self.act(|protocol, actions| protocol.on_command(command, actions));
+            }
+        }
+    }
+
+    /// None: the carrier is gone without a word.
+    fn incoming(&mut self, item: Option<Incoming>) {
+        match item {
+            Some(Incoming::Value(value)) => {
+                self.heard = true;
+                self.alive = Instant::now();
+                // Afterwards there is only the process leaving.
+                if self.end.is_none() {
+                    self.act(|protocol, actions| protocol.on_value(value, actions));
+                }
+            }
+            Some(Incoming::Garbage(text)) => self.garbage.add(text),
+            Some(Incoming::Exit { exit, stderr_tail }) => self.gone(exit, &stderr_tail),
+            None => self.gone(Exit::Unknown, ""),
+        }
+    }
+
+    fn gone(&mut self, exit: Exit, stderr_tail: &str) {
+        log::debug!("the engine is gone: {exit}");
+        if self.end.is_none() {
+            self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
+        }
+        if self.end.is_none() {
+            self.end = Some(TurnEnd::Failed(Failure::new(
+                FailureKind::Crashed,
+                format!("The engine ended with {exit} before the turn did."),
+                "Send the message again.",
+            )));
+        }
+        self.phase = Phase::Gone;
+    }
+
+    /// Begins to end the turn, by the engine's own means first. The first reason is the one that
+    /// counts.
+    fn halt(&mut self, why: Why) {
+        if self.why.is_some() || self.end.is_some() {
+            return;
+        }
+        log::debug!("ending a turn: {why:?}");
+        self.why = Some(why);
+        self.phase = Phase::Stopping(self.patience(self.grace.interrupt));
+        self.act(|protocol, actions| protocol.on_command(TurnCommand::Interrupt, actions));
+    }
+
+    /// The daemon stops: every wait, also the one that runs, is a short one now.
+    fn hurry(&mut self) {
+        self.hurry = true;
+        let soon = Instant::now() + self.grace.hurry;
+        if let Phase::Stopping(until) | Phase::Leaving(until) | Phase::Escalating(until) =
+            &mut self.phase
+        {
+            *until = soon.min(*until);
+        }
+    }
+
+    fn patience(&self, wait: Duration) -> Instant {
+        later(Instant::now(), if self.hurry { wait.min(self.grace.hurry) } else { wait })
+    }
+
+    /// The next limit, and when it is reached.
+    fn limit(&self) -> (Instant, Limit) {
+        let whole = (later(self.started, self.limits.turn), Limit::Turn);
+        let startup = (later(self.started, self.limits.startup), Limit::Startup);
+        let silence = (later(self.alive, self.limits.silence), Limit::Silence);
+        let next = match (self.heard, self.open.is_empty()) {
+            (false, _) => startup,
+            (true, true) => silence,
+            (true, false) => whole,
+        };
+        if next.0 < whole.0 { next } else { whole }
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Working => self.limit().0,
+            Phase::Stopping(until) | Phase::Leaving(until) | Phase::Escalating(until) => until,
+            Phase::GivenUp | Phase::Gone => self.started,
+        }
+    }
+
+    fn check(&mut self, now: Instant) {
+        if now < self.deadline() {
+            return;
+        }
+        match self.phase {
+            Phase::Working => self.halt(Why::Limit(self.limit().1)),
+            Phase::Stopping(_) | Phase::Leaving(_) | Phase::Escalating(_) => self.escalate(),
+            Phase::GivenUp | Phase::Gone => {}
+        }
+    }
+
+    fn escalate(&mut self) {
+        self.steps += 1;
+        self.phase = if let Some(wait) = self.carrier.escalate() {
+            log::info!("the engine does not stop: step {} of its exit ladder", self.steps);
+            Phase::Escalating(self.patience(wait))
+        } else {
+            log::warn!("the engine could not be ended in time");
+            self.carrier.kill();
+            Phase::GivenUp
+        };
+    }
+
+    /// An answer counts even if it came while the turn was being stopped: the work is done.
+    fn into_end(self) -> TurnEnd {
+        let what_was_done = match (self.steps, self.phase) {
+            (0, _) => "It stopped when it was asked to.",
+            (_, Phase::GivenUp) => "It did not stop, and its process could not be ended in time.",
+            _ => "It did not stop when it was asked to, and its process was ended.",
+        };
+        match (self.why, self.end) {
+            (_, Some(end @ TurnEnd::Answered { .. })) => end,
+            (Some(Why::Interrupted), _) => TurnEnd::Interrupted,
+            (Some(Why::Limit(Limit::Startup)), _) if self.garbage.count > 0 => {
+                TurnEnd::Failed(self.garbage.failure())
+            }
+            (Some(Why::Limit(limit)), _) => {
+                TurnEnd::Failed(limit.failure(&self.limits, what_was_done))
+            }
+            (Some(Why::Deaf(error)), _) => TurnEnd::Failed(Failure::new(
+                FailureKind::Protocol,
+                format!("The engine can't be written to: {error}. {what_was_done}"),
+                "Send the message again.",
+            )),
+            (None, Some(TurnEnd::Failed(failure)))
+                if failure.kind == FailureKind::Crashed
+                    && !self.heard
+                    && self.garbage.count > 0 =>
+            {
+                let said = &self.garbage.first;
+                let message = format!("{} All it wrote began with: {said}", failure.message);
+                TurnEnd::Failed(Failure { message, ..failure })
+            }
+            (None, Some(end)) => end,
+            (None, None) => unreachable!("a turn ends with an end, or for a reason"),
+        }
+    }
+}
+
+/// A limit may be configured away with a duration that no clock can count.
+fn later(from: Instant, wait: Duration) -> Instant {
+    from.checked_add(wait).unwrap_or(from + Duration::from_hours(24 * 365))
+}
+
+impl Garbage {
+    fn add(&mut self, text: String) {
+        self.count += 1;
+        if self.count.is_power_of_two() {
+            log::warn!(lines = self.count; "the engine writes lines that are no JSON");
+        }
+        log::debug!("no JSON: {text:?}");
+        if self.count == 1 {
+            self.first = text;
+        }
+    }
+
+    fn failure(&self) -> Failure {
+        Failure::new(
+            FailureKind::Protocol,
+            format!("The engine wrote nothing but text that is no JSON: {}", self.first),
+            "Check that the configured command is the right program, and start it in a terminal.",
+        )
+    }
+}
+
+impl Limit {
+    fn failure(self, limits: &Limits, what_was_done: &str) -> Failure {
+        let time = |limit| humantime::format_duration(limit).to_string();
+        let (message, advice) = match self {
+            Limit::Startup => (
+                format!("The engine said nothing for {} after its start.", time(limits.startup)),
+                "Start it in a terminal: it may wait for a login or for the network.",
+            ),
+            Limit::Silence => (
+                format!("The engine was silent for {}.", time(limits.silence)),
+                "Ask it to go on: what it did until then is kept in its session.",
+            ),
+            Limit::Turn => (
+                format!("The turn took longer than {}.", time(limits.turn)),
+                "Ask it to go on, in smaller steps.",
+            ),
+        };
+        Failure::new(FailureKind::TimedOut, format!("{message} {what_was_done}"), advice)
+    }
+}

@@ -1,0 +1,217 @@
+//! The carrier for engines that speak JSON lines on their standard streams, one process per turn.
+
+use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
+
+use crossbeam_channel::Receiver;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    agent::{
+        Exit,
+        carrier::{Carrier, Incoming},
+    },
+    proc::{
+        Child, Event, Plan,
+        kill::To,
+        sweep::{Marked, sweep},
+    },
+};
+
+/// How an engine is made to leave, mildest first, and how long each step is given to work. It
+/// always ends with a kill, which [`Carrier::kill`] adds.
+pub type Ladder = &'static [(Step, Duration)];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    CloseInput,
+    Signal(Signal, To),
+    /// The process group, and every process with the turn's marker.
+    Kill,
+}
+
+/// How much of a line that is no JSON is kept.
+const GARBAGE: usize = 200;
+
+/// A sweep is milliseconds; a process that the kernel holds on to is not waited for.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// One engine process. Dropping it kills what is left of the turn.
+#[derive(Debug)]
+pub struct StdioCarrier {
+    child: Child<Incoming>,
+    /// The value of the marker variable.
+    marker: String,
+    /// The steps that were not taken yet.
+    ladder: Ladder,
+}
+
+impl StdioCarrier {
+    /// Starts the engine. `marker` is the value that the plan's environment has for
+    /// [`crate::proc::sweep::MARKER`].
+    ///
+    /// # Errors
+    /// When it can't be started; nothing is left running then.
+    pub fn start(plan: &Plan, marker: &str, ladder: Ladder) -> io::Result<StdioCarrier> {
+        let child = Child::spawn_with(plan, incoming)?;
+        log::debug!(pid = child.handle().id(); "engine started");
+        Ok(StdioCarrier { child, marker: marker.to_owned(), ladder })
+    }
+}
+
+impl Carrier for StdioCarrier {
+    fn send(&mut self, value: &Value) -> io::Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.child.send(line)
+    }
+
+    fn incoming(&self) -> &Receiver<Incoming> {
+        self.child.events()
+    }
+
+    fn close_input(&mut self) {
+        self.child.close_input();
+    }
+
+    fn escalate(&mut self) -> Option<Duration> {
+        loop {
+            let ((step, wait), rest) = self.ladder.split_first()?;
+            self.ladder = rest;
+            match *step {
+                // It has had its time for this one.
+                Step::CloseInput if !self.child.input_is_open() => continue,
+                Step::CloseInput => self.child.close_input(),
+                Step::Signal(signal, to) => {
+                    if let Err(error) = self.child.handle().signal(signal, to) {
+                        log::warn!("the engine can't be signalled: {error}");
+                    }
+                }
+                Step::Kill => self.kill(),
+            }
+            return Some(*wait);
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Err(error) = self.child.handle().signal(Signal::KILL, To::Group) {
+            log::warn!("the engine can't be killed: {error}");
+        }
+        let ended = sweep(Marked::Turn(&self.marker), SWEEP);
+        if ended > 0 {
+            log::info!(ended; "processes that a turn left behind were ended");
+        }
+    }
+}
+
+impl Drop for StdioCarrier {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn incoming(event: Event) -> Option<Incoming> {
+    match event {
+        Event::Line(line) if line.trim_ascii().is_empty() => None,
+        Event::Line(line) => Some(parse(&line).map_or_else(|| garbage(&line), Incoming::Value)),
+        Event::LongLine(start) => Some(garbage(&start)),
+        Event::Exit { status, stderr_tail } => {
+            Some(Incoming::Exit { exit: exit(status), stderr_tail })
+        }
+    }
+}
+
+/// Engines cut long tool output where they like: in the middle of a UTF-8 sequence, or between the
+/// two `\u` escapes of an emoji. Such a line may be a question that waits for its answer, so it is
+/// mended and not dropped.
+fn parse(line: &[u8]) -> Option<Value> {
+    serde_json::from_slice(line).ok().or_else(|| {
+        let mended = mend_surrogates(&String::from_utf8_lossy(line));
+        serde_json::from_str(&mended).ok()
+    })
+}
+
+/// Replaces `\ud800` to `\udfff` that have no partner by `\ufffd`.
+fn mend_surrogates(text: &str) -> String {
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        mended.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let len = match (surrogate(rest), rest.get(6..).and_then(surrogate)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(_), _) => {
+                mended.push_str("\\ufffd");
+                rest = &rest[6..];
+                continue;
+            }
+            // Another escape: two characters, of which the second may be a backslash.
+            (None, _) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        mended.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    mended + rest
+}
+
+/// The value of the `\u` escape that `text` begins with, if it is half of a pair.
+fn surrogate(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..=0xdfff).contains(unit))
+}
+
+fn garbage(line: &[u8]) -> Incoming {
+    Incoming::Garbage(String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned())
+}
+
+fn exit(status: Option<ExitStatus>) -> Exit {
+    let Some(status) = status else { return Exit::Unknown };
+    let code = status.code().map(Exit::Code);
+    code.or_else(|| status.signal().map(Exit::Signal)).unwrap_or(Exit::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &[u8], expected: &str) {
+        let got = match incoming(Event::Line(line.to_vec())) {
+            Some(Incoming::Value(value)) => value.to_string(),
+            Some(Incoming::Garbage(text)) => format!("garbage {text}"),
+            Some(Incoming::Exit { .. }) => "exit".to_owned(),
+            None => "nothing".to_owned(),
+        };
+        assert_eq!(got, expected, "{}", line.escape_ascii());
+    }
+
+    #[test]
+    fn lines_become_values_or_garbage() {
+        check(br#"{"a":1}"#, r#"{"a":1}"#);
+        check(b"  7\r", "7");
+        check(b" \r", "nothing");
+        check(b"npm warn", "garbage npm warn");
+        check(br#"{"a":"#, r#"garbage {"a":"#);
+        check(&b"x".repeat(300), &format!("garbage {}", "x".repeat(200)));
+        let deep = "[".repeat(100_000);
+        check(deep.as_bytes(), &format!("garbage {}", "[".repeat(200)));
+    }
+
+    #[test]
+    fn characters_cut_in_half_are_mended() {
+        check(b"{\"a\":\"x\xc3\"}", "{\"a\":\"x\u{fffd}\"}");
+        check(br#"["\ud83d"]"#, "[\"\u{fffd}\"]");
+        check(br#"["\ud83d\ud83d\ude00","\ude00"]"#, "[\"\u{fffd}😀\",\"\u{fffd}\"]");
+        check(br#"["\\ud83d \ud83d"]"#, "[\"\\\\ud83d \u{fffd}\"]");
+        check(br#"["\ud83d\n"]"#, "[\"\u{fffd}\\n\"]");
+        check(br#"["\ud8"#, r#"garbage ["\ud8"#);
+        check("[\"\\ä\"".as_bytes(), "garbage [\"\\ä\"");
+    }
+
+    #[test]
+    fn an_exit_is_a_code_or_a_signal() {
+        assert_eq!(exit(Some(ExitStatus::from_raw(3 << 8))), Exit::Code(3));
+        assert_eq!(exit(Some(ExitStatus::from_raw(9))), Exit::Signal(9));
+        assert_eq!(exit(None), Exit::Unknown);
+    }
+}

@@ -1,1 +1,0 @@
-//! Child processes: own group, pipes, deadline, kill, stragglers.

@@ -1,0 +1,277 @@
+//! Child processes: each in a group of its own, its pipes emptied by tasks that nobody has to wait
+//! for, its end seen by `wait` and not by the end of a pipe, which a grandchild may hold open for
+//! ever. Nothing else in the program starts processes, and only [`kill`] sends signals.
+
+pub mod kill;
+mod pipes;
+pub mod sweep;
+
+use std::{
+    env::split_paths,
+    ffi::{OsStr, OsString},
+    fmt, io,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{self, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::process::Signal;
+
+use crate::task;
+use kill::{Handle, To};
+use pipes::{Drained, Input, Tail};
+
+/// The longest line that is kept. Claude Code 2.1.197 was seen to write images of 14 MB in one line.
+pub const MAX_LINE: usize = 64 << 20;
+
+/// Lines that wait for their reader. When it is full the child's own write blocks.
+const MAX_EVENTS: usize = 256;
+
+/// How long a killed process may take to be reaped. More means that the kernel holds on to it.
+const REAP: Duration = Duration::from_secs(2);
+
+/// What to start, completely: nothing is inherited but the descriptors of the three pipes.
+#[derive(Clone)]
+pub struct Plan {
+    /// A path, or a name to be looked up in the `PATH` of `env`.
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    /// Where the child runs. It must exist.
+    pub dir: PathBuf,
+    /// The complete environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+/// Leaves out the environment, which holds the keys of the user's model providers.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { program, args, dir, env } = self;
+        write!(f, "Plan({program:?} {args:?} in {dir:?}, {} variables)", env.len())
+    }
+}
+
+/// What a child does, in order; [`Event::Exit`] is the last that counts.
+#[derive(Debug)]
+pub enum Event {
+    /// A line of its output without the line feed. The last one may have had none.
+    Line(Vec<u8>),
+    /// A line over [`MAX_LINE`]: how it begins. The rest of it is skipped.
+    LongLine(Vec<u8>),
+    /// It has ended, and its output until then has been handed over.
+    Exit {
+        /// None when the system would not say.
+        status: Option<ExitStatus>,
+        /// The last 40 lines, at most 8 KB, of its standard error.
+        stderr_tail: String,
+    },
+}
+
+/// A child process that did start. Dropping it kills its process group.
+#[derive(Debug)]
+pub struct Child<T = Event> {
+    handle: Handle,
+    input: Option<Input>,
+    events: Receiver<T>,
+}
+
+impl Child {
+    /// Starts `plan`.
+    ///
+    /// # Errors
+    /// When the program or the directory is not there, and when the system gives no process or OS
+    /// thread. Nothing is left running then.
+    pub fn spawn(plan: &Plan) -> io::Result<Child> {
+        Child::spawn_with(plan, Some)
+    }
+}
+
+impl<T: Send + 'static> Child<T> {
+    /// Like [`Child::spawn`], with every event put through `convert` on the task that read it;
+    /// None drops it.
+    pub fn spawn_with(plan: &Plan, convert: fn(Event) -> Option<T>) -> io::Result<Child<T>> {
+        let mut command = command(plan)?;
+        let (events_in, events) = bounded(MAX_EVENTS);
+        let (input, queue) = Input::new();
+        let tail = Tail::default();
+        let (drained, out_end, err_end) = Drained::new();
+
+        // The tasks come before the process: a system that has no thread left to give then leaves
+        // no process behind either. Without one, they end as soon as these slots are dropped.
+        let stdin = waiting("agent-in", move |stdin| queue.write_to(stdin))?;
+        let stdout = waiting("agent-out", {
+            let sink = events_in.clone();
+            move |stdout| {
+                pipes::read_lines(stdout, MAX_LINE, |event| {
+                    out_end.touch();
+                    convert(event)
+                        .is_none_or(|event| !out_end.is_over() && sink.send(event).is_ok())
+                });
+            }
+        })?;
+        let stderr = waiting("agent-err", {
+            let tail = tail.clone();
+            move |stderr| {
+                tail.fill_from(stderr);
+                drop(err_end);
+            }
+        })?;
+        let wait = waiting("agent-wait", move |(child, handle): (process::Child, Handle)| {
+            let status = handle.reap(child).inspect_err(|error| log::warn!("wait: {error}")).ok();
+            drained.wait(|| events_in.is_full());
+            let exit = Event::Exit { status, stderr_tail: tail.text() };
+            if let Some(exit) = convert(exit) {
+                // An error means that nobody wants to know any more.
+                events_in.send(exit).ok();
+            }
+        })?;
+
+        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        let mut child = command.spawn()?;
+        hand_over(&stdin, child.stdin.take());
+        hand_over(&stdout, child.stdout.take());
+        hand_over(&stderr, child.stderr.take());
+        let handle = Handle::of(&child);
+        hand_over(&wait, Some((child, handle.clone())));
+        Ok(Child { handle, input: Some(input), events })
+    }
+}
+
+impl<T> Child<T> {
+    pub fn events(&self) -> &Receiver<T> {
+        &self.events
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Queues bytes for its standard input and returns at once.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when its input was closed, by us or by it; `QuotaExceeded` when it does not read
+    /// and too much waits already.
+    pub fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
+        self.input.as_ref().ok_or(io::ErrorKind::BrokenPipe)?.send(bytes)
+    }
+
+    /// Its standard input ends after what is queued.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    pub fn input_is_open(&self) -> bool {
+        self.input.is_some()
+    }
+}
+
+impl<T> Drop for Child<T> {
+    fn drop(&mut self) {
+        self.handle.signal(Signal::KILL, To::Group).ok();
+    }
+}
+
+/// What a short-lived child did.
+#[derive(Debug)]
+pub struct Output {
+    /// None when the system would not say, or the child could not be ended.
+    pub status: Option<ExitStatus>,
+    /// Its standard output, cut at the limit. Every line ends with a line feed.
+    pub stdout: Vec<u8>,
+    /// The end of its standard error.
+    pub stderr: String,
+    /// It was killed because the deadline had passed.
+    pub timed_out: bool,
+}
+
+/// Runs a program to its end, or to `deadline`, when it is killed with its group. At most
+/// `max_output` bytes of its output are kept.
+///
+/// # Errors
+/// As [`Child::spawn`].
+pub fn run(
+    plan: &Plan,
+    stdin: Option<&[u8]>,
+    deadline: Duration,
+    max_output: usize,
+) -> io::Result<Output> {
+    let mut child = Child::spawn(plan)?;
+    if let Some(bytes) = stdin {
+        child.send(bytes.to_vec())?;
+    }
+    child.close_input();
+    let mut output =
+        Output { status: None, stdout: Vec::new(), stderr: String::new(), timed_out: false };
+    let mut until = Instant::now() + deadline;
+    loop {
+        match child.events().recv_deadline(until) {
+            Ok(Event::Line(line) | Event::LongLine(line)) => {
+                let room = max_output.saturating_sub(output.stdout.len());
+                output.stdout.extend(line.into_iter().chain([b'\n']).take(room));
+            }
+            Ok(Event::Exit { status, stderr_tail }) => {
+                return Ok(Output { status, stderr: stderr_tail, ..output });
+            }
+            Err(RecvTimeoutError::Timeout) if !output.timed_out => {
+                output.timed_out = true;
+                child.handle.signal(Signal::KILL, To::Group).ok();
+                until = Instant::now() + REAP;
+            }
+            Err(_) => return Ok(output),
+        }
+    }
+}
+
+/// Finds `program` as a shell would: a path stays as it is, a name is looked up in the `PATH` of
+/// `env`.
+pub fn find(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {
+    if program.components().count() != 1 || program.is_absolute() {
+        return is_program(program).then(|| program.to_owned());
+    }
+    let path = env.iter().rev().find(|(name, _)| name == OsStr::new("PATH"))?;
+    split_paths(&path.1).map(|dir| dir.join(program)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The program is looked up here, and there is no `pre_exec`: either would make the standard library
+/// fork, which takes 35 to 60 ms in a process of 500 MB, instead of using `posix_spawn`.
+fn command(plan: &Plan) -> io::Result<Command> {
+    // The system's error for a missing directory is the same as for a missing program.
+    let not_found = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
+    if !plan.dir.is_dir() {
+        return Err(not_found(format!("the directory {} does not exist", plan.dir.display())));
+    }
+    let program = find(&plan.program, &plan.env)
+        .ok_or_else(|| not_found(format!("no program {} found", plan.program.display())))?;
+    let mut command = Command::new(program);
+    command.args(&plan.args).current_dir(&plan.dir).env_clear();
+    command.envs(plan.env.iter().map(|(name, value)| (name, value)));
+    command.process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// A task that waits for the thing it works on. Nobody joins it: it may be blocked on a pipe that a
+/// grandchild holds.
+fn waiting<S: Send + 'static>(
+    name: &str,
+    run: impl FnOnce(S) + Send + 'static,
+) -> io::Result<Sender<S>> {
+    let (slot, filled) = bounded::<S>(1);
+    let task = task::spawn(name, move || {
+        if let Ok(thing) = filled.recv() {
+            run(thing);
+        }
+    })?;
+    drop(task);
+    Ok(slot)
+}
+
+fn hand_over<S>(slot: &Sender<S>, thing: Option<S>) {
+    let thing = thing.expect("all three were asked to be pipes");
+    slot.try_send(thing).expect("the task has waited for just this one");
+}

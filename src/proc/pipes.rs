@@ -1,0 +1,277 @@
+//! A child's three pipes. Each has a task of its own, and every one of them may be stuck for as long
+//! as some grandchild lives: so none is joined, and what they share is small and bounded.
+
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead as _, BufReader, Read, Write},
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use super::Event;
+
+/// What may wait for a child that does not read. Attachments make lines of many megabytes.
+const MAX_QUEUED_BYTES: usize = 256 << 20;
+const MAX_QUEUED: usize = 4096;
+
+const TAIL_BYTES: usize = 8 << 10;
+const TAIL_LINES: usize = 40;
+
+/// How much of a line that is too long is kept.
+const LONG_LINE_START: usize = 200;
+
+/// After a child's exit, output is waited for until the pipes end, or none came for this long.
+const QUIET: Duration = Duration::from_millis(500);
+/// And never longer than this: a grandchild may write for ever.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The near end of a child's standard input.
+#[derive(Debug)]
+pub(super) struct Input {
+    queue: Sender<Vec<u8>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The far end: what the writing task works off.
+pub(super) struct Queue {
+    queue: Receiver<Vec<u8>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Input {
+    pub(super) fn new() -> (Input, Queue) {
+        let (sender, receiver) = bounded(MAX_QUEUED);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let input = Input { queue: sender, bytes: Arc::clone(&bytes) };
+        (input, Queue { queue: receiver, bytes })
+    }
+
+    pub(super) fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
+        let len = bytes.len();
+        let waiting = self.bytes.fetch_add(len, Relaxed);
+        let full = || {
+            let text = format!("the process does not read its input: {waiting} bytes wait");
+            io::Error::new(io::ErrorKind::QuotaExceeded, text)
+        };
+        let sent = if waiting.saturating_add(len) > MAX_QUEUED_BYTES {
+            Err(full())
+        } else {
+            self.queue.try_send(bytes).map_err(|error| match error {
+                TrySendError::Full(_) => full(),
+                TrySendError::Disconnected(_) => io::ErrorKind::BrokenPipe.into(),
+            })
+        };
+        sent.inspect_err(|_| {
+            self.bytes.fetch_sub(len, Relaxed);
+        })
+    }
+}
+
+impl Queue {
+    /// Writes until the near end is closed or nobody reads any more.
+    pub(super) fn write_to(self, mut pipe: impl Write) {
+        for bytes in self.queue {
+            if let Err(error) = pipe.write_all(&bytes) {
+                log::debug!("a child's input: {error}");
+                return;
+            }
+            self.bytes.fetch_sub(bytes.len(), Relaxed);
+        }
+    }
+}
+
+/// Hands over every line until the pipe ends or `emit` says false.
+pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(Event) -> bool) {
+    let mut reader = BufReader::with_capacity(64 << 10, pipe);
+    let mut line = Vec::new();
+    loop {
+        let most = u64::try_from(limit).map_or(u64::MAX, |limit| limit.saturating_add(1));
+        match reader.by_ref().take(most).read_until(b'\n', &mut line) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => return log::debug!("a child's output: {error}"),
+        }
+        let wanted = if line.pop_if(|byte| *byte == b'\n').is_some() || line.len() <= limit {
+            emit(Event::Line(mem::take(&mut line)))
+        } else {
+            let start = line[..LONG_LINE_START.min(line.len())].to_vec();
+            // Told before the rest is skipped, for there may be no end to it.
+            line = Vec::new();
+            emit(Event::LongLine(start)) && reader.skip_until(b'\n').is_ok()
+        };
+        if !wanted {
+            return;
+        }
+    }
+}
+
+/// The end of a child's standard error.
+#[derive(Clone, Default)]
+pub(super) struct Tail(Arc<Mutex<VecDeque<u8>>>);
+
+impl Tail {
+    /// Reads to the end, so that the child never blocks on its complaints.
+    pub(super) fn fill_from(&self, mut pipe: impl Read) {
+        let mut buffer = [0; 4 << 10];
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(len) => self.push(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return log::debug!("a child's error output: {error}"),
+            }
+        }
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(bytes);
+        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(tail.make_contiguous());
+        let lines: Vec<&str> = text.trim().lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+}
+
+/// Tells when both output pipes are empty, as far as that can be known.
+pub(super) struct Drained {
+    ends: Receiver<()>,
+    shared: Arc<Shared>,
+}
+
+/// Held by a pipe's task; dropping it says that the pipe has ended.
+pub(super) struct PipeEnd {
+    shared: Arc<Shared>,
+    _end: Sender<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Counts what was read.
+    activity: AtomicUsize,
+    /// The exit has been told: what comes now is a grandchild's.
+    over: AtomicBool,
+}
+
+impl Drained {
+    pub(super) fn new() -> (Drained, PipeEnd, PipeEnd) {
+        let (end, ends) = bounded(0);
+        let shared = Arc::new(Shared::default());
+        let pipe_end = |end| PipeEnd { shared: Arc::clone(&shared), _end: end };
+        let (out, err) = (pipe_end(end.clone()), pipe_end(end));
+        (Drained { ends, shared }, out, err)
+    }
+
+    /// Waits until both pipes have ended, or were quiet for [`QUIET`], at most [`DRAIN`]. While
+    /// `stuck`, it is our own side that is slow, and no time passes.
+    pub(super) fn wait(&self, stuck: impl Fn() -> bool) {
+        let mut until = Instant::now() + DRAIN;
+        let mut seen = self.shared.activity.load(Relaxed);
+        while self.ends.recv_timeout(QUIET) == Err(RecvTimeoutError::Timeout) {
+            let now = self.shared.activity.load(Relaxed);
+            if stuck() {
+                until = Instant::now() + DRAIN;
+            } else if now == seen || Instant::now() > until {
+                break;
+            }
+            seen = now;
+        }
+        self.shared.over.store(true, Relaxed);
+    }
+}
+
+impl PipeEnd {
+    pub(super) fn touch(&self) {
+        self.shared.activity.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.over.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(input: &str, limit: usize, expected: &[&str]) {
+        let mut lines = Vec::new();
+        read_lines(input.as_bytes(), limit, |event| {
+            lines.push(match event {
+                Event::Line(line) => String::from_utf8(line).unwrap(),
+                Event::LongLine(start) => format!("long {}", String::from_utf8(start).unwrap()),
+                Event::Exit { .. } => unreachable!("reading sees no exit"),
+            });
+            true
+        });
+        assert_eq!(lines, expected, "{input:?}");
+    }
+
+    #[test]
+    fn lines_are_cut_at_line_feeds_and_at_the_limit() {
+        check("", 4, &[]);
+        check("a\nb\n", 4, &["a", "b"]);
+        check("a\n\nhalf", 4, &["a", "", "half"]);
+        check("1234\n5\n", 4, &["1234", "5"]);
+        check("12345\n6\n", 4, &["long 12345", "6"]);
+        check("12345", 4, &["long 12345"]);
+        check("1234567890\n1234", 4, &["long 12345", "1234"]);
+    }
+
+    #[test]
+    fn reading_ends_when_nobody_listens() {
+        let mut told = 0;
+        read_lines(&b"1\n2\n3\n"[..], 10, |_| {
+            told += 1;
+            told < 2
+        });
+        assert_eq!(told, 2);
+    }
+
+    #[test]
+    fn the_tail_keeps_the_end() {
+        let tail = Tail::default();
+        let lines: Vec<String> = (0..10_000).map(|n| format!("line {n}\n")).collect();
+        tail.fill_from(lines.concat().as_bytes());
+        let kept = tail.text();
+        assert!(kept.starts_with("line 9960\n") && kept.ends_with("line 9999"), "{kept}");
+        tail.fill_from("ä".repeat(100_000).as_bytes());
+        assert!(tail.text().len() <= TAIL_BYTES + "\u{fffd}".len());
+    }
+
+    #[test]
+    fn a_child_that_does_not_read_makes_sending_fail_and_not_wait() {
+        let (input, queue) = Input::new();
+        let block = MAX_QUEUED_BYTES / 4;
+        for _ in 0..4 {
+            input.send(vec![0; block]).unwrap();
+        }
+        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        let writer = std::thread::scope(|scope| {
+            let near = scope.spawn(move || drop(input));
+            queue.write_to(io::sink());
+            near.join()
+        });
+        assert!(writer.is_ok());
+
+        let (input, queue) = Input::new();
+        for _ in 0..MAX_QUEUED {
+            input.send(vec![0]).unwrap();
+        }
+        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        drop(queue);
+        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,197 @@
+//! Stragglers: engines put commands into sessions of their own, so killing an engine's group is not
+//! enough (measured for claude 2.1.197, codex 0.169.0 and opencode 1.18.33). Every process of a turn
+//! inherits a marker variable, and what still carries it afterwards is ended here.
+//!
+//! Works on Linux, where `/proc` shows environments. Elsewhere nothing is found.
+
+use std::time::Duration;
+
+/// The variable. Its value is the daemon's state id, a dot, and the turn's id: see [`marker`].
+pub const MARKER: &str = "OBTO_BRIDGE_TURN";
+
+/// The marker's value for one turn of one daemon.
+pub fn marker(state_id: &str, turn: &str) -> String {
+    format!("{state_id}.{turn}")
+}
+
+/// Whose stragglers.
+#[derive(Clone, Copy, Debug)]
+pub enum Marked<'a> {
+    /// One turn's: the whole value of the marker.
+    Turn(&'a str),
+    /// Every turn's of the daemon with this state id. Other daemons' are left alone.
+    Daemon(&'a str),
+}
+
+impl Marked<'_> {
+    /// Whether a marker with this value is meant. Nothing empty ever is.
+    #[cfg_attr(not(any(target_os = "linux", test)), expect(dead_code, reason = "see above"))]
+    fn covers(self, value: &[u8]) -> bool {
+        match self {
+            Marked::Turn(whole) => !whole.is_empty() && value == whole.as_bytes(),
+            Marked::Daemon(id) => {
+                !id.is_empty()
+                    && value.strip_prefix(id.as_bytes()).is_some_and(|rest| rest.starts_with(b"."))
+            }
+        }
+    }
+}
+
+/// Kills what carries the marker, again and again until nothing does, for at most `limit`. Returns
+/// how many processes were signalled. This process itself is left out.
+pub fn sweep(marked: Marked<'_>, limit: Duration) -> usize {
+    #[cfg(target_os = "linux")]
+    return linux::sweep(marked, limit);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (_, _) = (marked, limit);
+        0
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{
+        collections::HashSet,
+        fs::{self, File},
+        io::{self, Read as _},
+        os::fd::AsFd as _,
+        time::{Duration, Instant},
+    };
+
+    use crossbeam_channel::after;
+    use rustix::{
+        io::Errno,
+        process::{Pid, PidfdFlags, Signal, getpid, pidfd_open},
+    };
+
+    use super::{super::kill, MARKER, Marked};
+
+    /// A killed process keeps its environment for a moment.
+    const AGAIN: Duration = Duration::from_millis(5);
+    /// The system's own limit for arguments and environment is a quarter of the stack limit, 2 MB.
+    const MAX_ENVIRON: u64 = 8 << 20;
+
+    /// A process as it was when its marker was read: a reused number has another start time.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct Found {
+        pid: Pid,
+        /// In clock ticks since boot.
+        start: u64,
+    }
+
+    pub(super) fn sweep(marked: Marked<'_>, limit: Duration) -> usize {
+        let until = Instant::now() + limit;
+        let mut signalled = HashSet::new();
+        loop {
+            let found = find(marked);
+            if found.is_empty() {
+                break;
+            }
+            for process in found {
+                match end(process, marked) {
+                    Ok(true) => drop(signalled.insert(process)),
+                    Ok(false) => {}
+                    Err(error) => log::warn!("could not end a straggler, {process:?}: {error}"),
+                }
+            }
+            if Instant::now() >= until {
+                log::warn!("stragglers are left after {} s", limit.as_secs());
+                break;
+            }
+            after(AGAIN).recv().ok();
+        }
+        signalled.len()
+    }
+
+    fn find(marked: Marked<'_>) -> Vec<Found> {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            log::warn!("/proc can't be read: stragglers are not found");
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(Pid::from_raw)
+            .filter(|pid| *pid != getpid())
+            .filter_map(|pid| carries(pid, marked))
+            .collect()
+    }
+
+    /// The process with this number, if it carries the marker.
+    fn carries(pid: Pid, marked: Marked<'_>) -> Option<Found> {
+        let start = start_time(pid)?;
+        let mut environ = Vec::new();
+        let file = File::open(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+        file.take(MAX_ENVIRON).read_to_end(&mut environ).ok()?;
+        let carried = environ.split(|byte| *byte == 0).any(|variable| {
+            variable
+                .strip_prefix(MARKER.as_bytes())
+                .and_then(|rest| rest.strip_prefix(b"="))
+                .is_some_and(|value| marked.covers(value))
+        });
+        carried.then_some(Found { pid, start })
+    }
+
+    /// Field 22 of `/proc/PID/stat`. The second field may hold spaces and parentheses.
+    fn start_time(pid: Pid) -> Option<u64> {
+        let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        let after_name = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = str::from_utf8(stat.get(after_name + 1..)?).ok()?;
+        rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    }
+
+    /// Kills one. False: it is gone, or its number is another process's by now.
+    fn end(found: Found, marked: Marked<'_>) -> io::Result<bool> {
+        // From here on the descriptor means one process, and the check that follows is about that
+        // one or, if it has just died, about another while the signal goes nowhere.
+        let held = match pidfd_open(found.pid, PidfdFlags::empty()) {
+            Ok(held) => Some(held),
+            Err(Errno::SRCH) => return Ok(false),
+            // Before Linux 5.3, and under some system call filters.
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if carries(found.pid, marked) != Some(found) {
+            return Ok(false);
+        }
+        let target = match &held {
+            Some(held) => kill::Target::Held(found.pid, held.as_fd()),
+            None => kill::Target::Process(found.pid),
+        };
+        match kill::send(target, Signal::KILL) {
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_process_has_a_start_time() {
+            assert!(start_time(getpid()).unwrap() > 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_one_turns_or_one_daemons() {
+        let value = marker("state", "turn");
+        let covers = |marked: Marked<'_>| marked.covers(value.as_bytes());
+        assert!(covers(Marked::Turn("state.turn")));
+        assert!(covers(Marked::Daemon("state")));
+        for other in ["", "state", "state.", "state.tur", "state.turn2", "other.turn"] {
+            assert!(!covers(Marked::Turn(other)), "{other}");
+        }
+        for other in ["", "stat", "state.", "state.turn", "other"] {
+            assert!(!covers(Marked::Daemon(other)), "{other}");
+        }
+        assert!(!Marked::Turn("").covers(b"") && !Marked::Daemon("").covers(b".turn"));
+    }
+}

@@ -1,0 +1,79 @@
+//! The thread's sessions: kept here while the worker lives, told to the dispatcher on every change.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Number;
+
+use crate::{
+    agent::claude,
+    ids::{Engine, SessionId},
+    store::binding::SessionRecord,
+    time::{self, Timestamp},
+    worker::{Report, Serving},
+};
+
+/// A session that is known from now on.
+pub(super) fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
+    let mut record = SessionRecord::new(session);
+    record.project_dir = Some(project_dir.display().to_string());
+    record.created_at = Some(time::now());
+    record
+}
+
+impl Serving<'_> {
+    /// The engine told its session.
+    pub(super) fn learned(&mut self, engine: &Engine, session: SessionId, project_dir: &Path) {
+        if self.sessions.get(engine).is_some_and(|known| known.session_id == session) {
+            return;
+        }
+        let mut record = record(session, project_dir);
+        if *engine == Engine::CLAUDE {
+            let file = claude::session_file(&self.shared.env, project_dir, &record.session_id);
+            record.jsonl_path = file.map(|file| file.display().to_string());
+        }
+        self.sessions.insert(engine.clone(), record);
+        self.report_session(engine);
+    }
+
+    /// A turn is over: remembers when, and how the session's file looks now.
+    pub(super) fn driven(&mut self, engine: &Engine) {
+        let Some(record) = self.sessions.get_mut(engine) else { return };
+        record.last_drive_at = Some(time::now());
+        if let Some(modified) = record.jsonl_path.as_deref().and_then(modified) {
+            record.last_jsonl_mtime_ms = Some(Number::from(modified.as_millis()));
+        }
+        self.report_session(engine);
+    }
+
+    pub(super) fn report_session(&self, engine: &Engine) {
+        let report = Report::Session {
+            thread: self.thread.clone(),
+            engine: engine.clone(),
+            record: self.sessions.get(engine).cloned(),
+        };
+        self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
+    }
+
+    /// Whether somebody else has written to the session since we drove it (`liveGuard`). Only
+    /// Claude Code keeps its sessions in files that tell; it locks nothing itself (2.1.197).
+    pub(super) fn is_live_elsewhere(&self, engine: &Engine, record: &SessionRecord) -> bool {
+        let settings = &self.shared.settings;
+        if !settings.live_guard || *engine != Engine::CLAUDE {
+            return false;
+        }
+        let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };
+        match record.last_jsonl_mtime_ms.as_ref().and_then(Number::as_f64) {
+            // Node wrote fractions of milliseconds; one millisecond is no other writer.
+            Some(baseline) => modified.as_millis() as f64 > baseline + 1.0,
+            None => time::now().since(modified) < settings.live_threshold,
+        }
+    }
+}
+
+fn modified(path: &str) -> Option<Timestamp> {
+    let modified: SystemTime = std::fs::metadata(path).ok()?.modified().ok()?;
+    Some(Timestamp::from_system(modified))
+}

@@ -1,0 +1,260 @@
+//! Child processes that misbehave, and killing.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use obto_bridge::proc::{
+    self, Child, Event, Plan,
+    kill::To,
+    sweep::{Marked, sweep},
+};
+use rustix::process::Signal;
+
+use crate::util::{
+    fake,
+    namespace::{in_own_pid_namespace, isolated},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn spawn(marker: &str, directives: &[&str]) -> Child {
+    Child::spawn(&fake::plan(marker, directives)).unwrap()
+}
+
+fn next(child: &Child) -> Event {
+    child.events().recv_timeout(SOON).expect("an event in time")
+}
+
+fn line(child: &Child) -> String {
+    match next(child) {
+        Event::Line(line) => String::from_utf8(line).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The exit code, or a signal's number below zero.
+fn exit(child: &Child) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    match next(child) {
+        Event::Exit { status: Some(status), .. } => {
+            status.code().unwrap_or_else(|| -status.signal().unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether a process runs; a dead one that nobody has reaped does not.
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
+}
+
+#[test]
+fn lines_come_before_the_exit_and_the_last_needs_no_end() {
+    let child =
+        spawn("", &["print", "one", "raw", "ha", "raw", "lf", "complain", "oh", "exit", "3"]);
+    assert_eq!(line(&child), "one");
+    assert_eq!(line(&child), "half");
+    match next(&child) {
+        Event::Exit { status, stderr_tail } => {
+            assert_eq!((status.unwrap().code(), stderr_tail.as_str()), (Some(3), "oh"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(child.events().recv_timeout(SOON).is_err(), "nothing follows the exit");
+}
+
+#[test]
+fn input_arrives_in_order_and_ends() {
+    let mut child = spawn("", &["echo"]);
+    for n in 0..1000 {
+        child.send(format!("{n}\n").into_bytes()).unwrap();
+    }
+    child.close_input();
+    assert_eq!(child.send(vec![b'\n']).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    for n in 0..1000 {
+        assert_eq!(line(&child), n.to_string());
+    }
+    assert_eq!(exit(&child), 0);
+}
+
+#[test]
+fn a_line_of_megabytes_arrives_whole() {
+    let child = spawn("", &["spew", "20", "print", "after"]);
+    assert_eq!(line(&child).len(), (20 << 20) + 1);
+    assert_eq!(line(&child), "after");
+    assert_eq!(exit(&child), 0);
+}
+
+#[test]
+fn the_environment_is_the_plans_alone() {
+    let child = spawn("a.b", &["env", "OBTO_BRIDGE_TURN", "env", "PATH", "env", "HOME"]);
+    assert_eq!([line(&child), line(&child), line(&child)], ["\"a.b\"", "\"\"", "\"\""]);
+}
+
+#[test]
+fn a_spawn_that_fails_says_why() {
+    let good = fake::plan("", &[]);
+    let check = |plan: &Plan, kind, text: &str| {
+        let error = Child::spawn(plan).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    let no_program = Plan { program: PathBuf::from("no-such-engine"), ..good.clone() };
+    check(&no_program, ErrorKind::NotFound, "no-such-engine");
+    let no_dir = Plan { dir: PathBuf::from("/no/such/directory"), ..good.clone() };
+    check(&no_dir, ErrorKind::NotFound, "/no/such/directory");
+    let directory = Plan { program: PathBuf::from("/"), ..good.clone() };
+    check(&directory, ErrorKind::NotFound, "no program /");
+    // It is there and may be executed, and the system refuses all the same.
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken");
+    fs::copy(&good.program, &broken).unwrap();
+    fs::File::options().write(true).open(&broken).unwrap().set_len(10).unwrap();
+    let broken = Plan { program: broken, ..good };
+    assert!(Child::spawn(&broken).is_err());
+}
+
+#[test]
+fn a_name_is_looked_up_in_the_plans_path() {
+    let env = |path: &str| vec![("PATH".into(), path.into())];
+    assert_eq!(proc::find(Path::new("sh"), &env("/nowhere:/bin")), Some("/bin/sh".into()));
+    assert_eq!(proc::find(Path::new("sh"), &env("/nowhere")), None);
+    assert_eq!(proc::find(Path::new("sh"), &[]), None);
+    assert_eq!(proc::find(Path::new("/bin/sh"), &[]), Some("/bin/sh".into()));
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("notes")).unwrap();
+    let path = env(dir.path().to_str().unwrap());
+    assert_eq!(proc::find(Path::new("notes"), &path), None, "not executable");
+}
+
+#[test]
+fn run_collects_output_and_has_limits() {
+    let run = |directives: &[&str], stdin: Option<&[u8]>, max| {
+        proc::run(&fake::plan("", directives), stdin, SOON, max).unwrap()
+    };
+    let output = run(&["print", "1.2.3", "complain", "warning", "exit", "4"], None, 100);
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_str()), (&b"1.2.3\n"[..], "warning"));
+    assert_eq!((output.status.unwrap().code(), output.timed_out), (Some(4), false));
+    assert_eq!(run(&["echo"], Some(b"in\nput"), 100).stdout, b"in\nput\n");
+    assert_eq!(run(&["print", "12345"], None, 3).stdout, b"123");
+}
+
+isolated! {
+    fn run_kills_at_its_deadline() {
+        let plan = fake::plan("", &["print", "x", "deaf", "hang"]);
+        let output = proc::run(&plan, None, Duration::from_millis(200), 100).unwrap();
+        assert!(output.timed_out && output.status.is_some(), "{output:?}");
+        assert_eq!(output.stdout, b"x\n");
+    }
+}
+
+isolated! {
+    fn a_deaf_child_is_killed() {
+        let child = spawn("", &["deaf", "print", "ready", "hang"]);
+        assert_eq!(line(&child), "ready");
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            assert!(child.handle().signal(signal, To::Process).unwrap());
+        }
+        let begin = Instant::now();
+        assert!(child.handle().signal(Signal::KILL, To::Group).unwrap());
+        assert_eq!(exit(&child), -9);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+}
+
+isolated! {
+    fn dropping_a_child_kills_its_group() {
+        let child = spawn("", &["group-straggler", "print", "ready", "hang"]);
+        let (straggler, leader) = (line(&child), child.handle().id().to_string());
+        assert!(is_alive(&straggler) && is_alive(&leader));
+        let (handle, events) = (child.handle().clone(), child.events().clone());
+        drop(child);
+        assert!(events.iter().any(|event| matches!(event, Event::Exit { .. })));
+        assert!(!is_alive(&leader) && !handle.signal(Signal::KILL, To::Group).unwrap());
+        until(|| !is_alive(&straggler));
+    }
+}
+
+isolated! {
+    fn what_is_left_of_the_group_goes_with_its_leader() {
+        let child = spawn("", &["group-straggler", "exit", "0"]);
+        let straggler = line(&child);
+        assert_eq!(exit(&child), 0);
+        until(|| !is_alive(&straggler));
+    }
+}
+
+isolated! {
+    fn a_reaped_child_refuses_signals() {
+        let child = spawn("", &["exit", "0"]);
+        assert_eq!(exit(&child), 0);
+        for to in [To::Process, To::Group] {
+            assert!(!child.handle().signal(Signal::KILL, to).unwrap(), "{to:?}");
+        }
+    }
+}
+
+isolated! {
+    fn a_grandchild_that_holds_the_pipe_does_not_hide_the_exit() {
+        let begin = Instant::now();
+        let child = spawn("mine.1", &["straggler", "print", "last", "exit", "5"]);
+        let straggler = line(&child);
+        assert_eq!(line(&child), "last");
+        assert_eq!(exit(&child), 5);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(is_alive(&straggler), "it has left the group");
+
+        assert_eq!(sweep(Marked::Turn("mine.2"), SOON), 0);
+        assert!(is_alive(&straggler));
+        assert_eq!(sweep(Marked::Turn("mine.1"), SOON), 1);
+        until(|| !is_alive(&straggler));
+        assert_eq!(sweep(Marked::Turn("mine.1"), SOON), 0);
+    }
+}
+
+isolated! {
+    fn a_sweep_leaves_other_daemons_alone() {
+        let [mine, other, none] = ["mine.1", "mine2.1", ""].map(|marker| {
+            let child = spawn(marker, &["straggler", "hang"]);
+            let straggler = line(&child);
+            (child, straggler)
+        });
+        // The engine and its straggler.
+        assert_eq!(sweep(Marked::Daemon("mine"), SOON), 2);
+        assert_eq!(exit(&mine.0), -9);
+        until(|| !is_alive(&mine.1));
+        for (child, straggler) in [&other, &none] {
+            assert!(is_alive(straggler) && is_alive(&child.handle().id().to_string()));
+        }
+        assert_eq!(sweep(Marked::Daemon("mine2"), SOON), 2);
+        assert_eq!(sweep(Marked::Daemon(""), SOON), 0);
+        assert!(is_alive(&none.1), "no marker, never swept");
+    }
+}
+
+isolated! {
+    fn a_spawn_that_fails_kills_nothing() {
+        let bystander = spawn("mine.1", &["print", "ready", "hang"]);
+        assert_eq!(line(&bystander), "ready");
+        let plan = Plan { program: PathBuf::from("/no/such/program"), ..fake::plan("mine.1", &[]) };
+        for _ in 0..20 {
+            assert!(Child::spawn(&plan).is_err());
+        }
+        assert!(is_alive(&bystander.handle().id().to_string()));
+        assert!(is_alive("1") && in_own_pid_namespace());
+    }
+}
+
+/// Waits for what the kernel is about to do.
+fn until(done: impl Fn() -> bool) {
+    let end = Instant::now() + SOON;
+    while !done() {
+        assert!(Instant::now() < end, "not in time");
+        crossbeam_channel::after(Duration::from_millis(1)).recv().unwrap();
+    }
+}

@@ -1,0 +1,324 @@
+//! The clocks of a turn and the order of things, without a process.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use obto_bridge::agent::{
+    Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
+    carrier::{Carrier, Incoming},
+};
+use serde_json::{Value, json};
+
+use super::{MS, Setup, answered, failure};
+
+/// What an engine does in answer to an entry of the log.
+type React = fn(&str) -> Vec<Incoming>;
+
+/// An engine in memory: writes down what is done to it, and reacts.
+struct Memory {
+    react: React,
+    log: Vec<String>,
+    /// Steps of its exit ladder.
+    steps: usize,
+    refuse: Option<io::ErrorKind>,
+    tx: Option<Sender<Incoming>>,
+    rx: Receiver<Incoming>,
+}
+
+impl Memory {
+    fn new(react: React) -> Memory {
+        let (tx, rx) = unbounded();
+        Memory { react, log: Vec::new(), steps: 2, refuse: None, tx: Some(tx), rx }
+    }
+
+    fn note(&mut self, entry: String) {
+        for incoming in (self.react)(&entry) {
+            self.tx.as_ref().unwrap().send(incoming).unwrap();
+        }
+        self.log.push(entry);
+    }
+}
+
+impl Carrier for Memory {
+    fn send(&mut self, value: &Value) -> io::Result<()> {
+        self.note(value.to_string());
+        self.refuse.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn incoming(&self) -> &Receiver<Incoming> {
+        &self.rx
+    }
+
+    fn close_input(&mut self) {
+        self.note("close".to_owned());
+    }
+
+    fn escalate(&mut self) -> Option<Duration> {
+        self.steps = self.steps.checked_sub(1)?;
+        self.note("step".to_owned());
+        Some(30 * MS)
+    }
+
+    fn kill(&mut self) {
+        self.note("kill".to_owned());
+    }
+}
+
+const PROMPT: &str = r#"{"prompt":"hello"}"#;
+const INTERRUPT: &str = r#""interrupt""#;
+
+fn value(value: Value) -> Incoming {
+    Incoming::Value(value)
+}
+
+fn garbage(text: &str) -> Incoming {
+    Incoming::Garbage(text.to_owned())
+}
+
+fn exit() -> Incoming {
+    Incoming::Exit { exit: Exit::Code(0), stderr_tail: "tail".to_owned() }
+}
+
+/// Runs and checks what was done to the engine, in order.
+#[track_caller]
+fn check(setup: &mut Setup, react: React, log: &[&str]) -> TurnEnd {
+    let mut memory = Memory::new(react);
+    let end = setup.run(&mut memory);
+    assert_eq!(memory.log, log, "{end:?}");
+    end
+}
+
+#[test]
+fn an_answer_closes_the_input_and_the_engine_leaves() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"answer": "hi"})), value(json!({"answer": "too late"}))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    assert_eq!(check(&mut Setup::new(), react, &[PROMPT, "close"]), answered("hi"));
+}
+
+#[test]
+fn an_engine_that_does_not_leave_is_ended_and_its_answer_counts() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"answer": "hi"}))],
+        _ => vec![],
+    };
+    let log = [PROMPT, "close", "step", "step", "kill"];
+    assert_eq!(check(&mut Setup::new(), react, &log), answered("hi"));
+}
+
+#[test]
+fn commands_come_from_the_host_the_dispatcher_and_late_work() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"ask": "q1"})), value(json!({"call": "c1"}))],
+        r#"{"result":"c1"}"# => vec![value(json!({"answer": "hi"}))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.host.decides = true;
+    setup.command(TurnCommand::Decide {
+        question: QuestionId("q0".into()),
+        verdict: Verdict::Allow,
+    });
+    let late = TurnCommand::ToolResult { call: "c1".to_owned(), result: Ok(String::new()) };
+    setup.late.0.take().unwrap().send(late).unwrap();
+    let mut memory = Memory::new(react);
+    assert_eq!(setup.run(&mut memory), answered("hi"));
+    // The two senders do not know of each other; the dispatcher comes first.
+    let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
+    assert_eq!(
+        memory.log[..3],
+        [PROMPT.to_owned(), decided("q0"), r#"{"result":"c1"}"#.to_owned()]
+    );
+    assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
+    assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
+}
+
+#[test]
+fn a_start_up_without_a_value_has_its_limit() {
+    let mut setup = Setup::new();
+    setup.limits.startup = 30 * MS;
+    let react: React = |entry| match entry {
+        INTERRUPT => vec![value(json!("stopped"))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let (kind, message) = failure(check(&mut setup, react, &[PROMPT, INTERRUPT, "close"]));
+    assert_eq!(kind, FailureKind::TimedOut);
+    assert!(
+        message.contains("said nothing for 30ms") && message.contains("It stopped"),
+        "{message}"
+    );
+}
+
+#[test]
+fn silence_has_its_limit_but_not_while_the_engine_waits_for_us() {
+    #[track_caller]
+    fn check(decides: bool, first: React, expected: &str) {
+        let mut setup = Setup::new();
+        setup.host.decides = decides;
+        setup.limits.silence = 40 * MS;
+        setup.limits.turn = 150 * MS;
+        let (kind, message) = failure(setup.run(&mut Memory::new(first)));
+        assert_eq!(kind, FailureKind::TimedOut);
+        assert!(message.contains(expected), "{message}");
+    }
+    let silent = "silent for 40ms";
+    let whole = "longer than 150ms";
+    check(false, |e| if e == PROMPT { vec![value(json!("working"))] } else { vec![] }, silent);
+    check(false, |e| if e == PROMPT { vec![value(json!({"ask": "q"}))] } else { vec![] }, whole);
+    check(false, |e| if e == PROMPT { vec![value(json!({"call": "c"}))] } else { vec![] }, whole);
+    check(true, |e| if e == PROMPT { vec![value(json!({"ask": "q"}))] } else { vec![] }, silent);
+    check(
+        false,
+        |e| match e {
+            PROMPT => vec![value(json!({"ask": "q"})), value(json!({"gone": "q"}))],
+            _ => vec![],
+        },
+        silent,
+    );
+}
+
+#[test]
+fn limits_may_be_longer_than_clocks_count() {
+    let mut setup = Setup::new();
+    setup.limits.silence = Duration::MAX;
+    setup.limits.turn = Duration::MAX;
+    setup.limits.startup = Duration::MAX;
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!("working")), exit()],
+        _ => vec![],
+    };
+    assert_eq!(failure(setup.run(&mut Memory::new(react))).0, FailureKind::Crashed);
+}
+
+#[test]
+fn an_engine_that_ignores_a_limit_is_ended() {
+    let mut setup = Setup::new();
+    setup.limits.startup = 10 * MS;
+    let react: React = |entry| if entry == "step" { vec![exit()] } else { vec![] };
+    let (_, message) = failure(check(&mut setup, react, &[PROMPT, INTERRUPT, "step", "close"]));
+    assert!(message.ends_with("and its process was ended."), "{message}");
+
+    let log = [PROMPT, INTERRUPT, "step", "step", "kill"];
+    let (_, message) = failure(check(&mut setup, |_| vec![], &log));
+    assert!(message.ends_with("could not be ended in time."), "{message}");
+}
+
+#[test]
+fn an_interrupt_goes_to_the_protocol_once_then_up_the_ladder() {
+    let mut setup = Setup::new();
+    setup.command(TurnCommand::Interrupt);
+    setup.command(TurnCommand::Interrupt);
+    let polite: React = |entry| match entry {
+        INTERRUPT => vec![value(json!("stopped"))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let end = check(&mut setup, polite, &[PROMPT, INTERRUPT, "close"]);
+    assert_eq!(end, TurnEnd::Interrupted);
+
+    let mut setup = Setup::new();
+    setup.command(TurnCommand::Interrupt);
+    let end = check(&mut setup, |_| vec![], &[PROMPT, INTERRUPT, "step", "step", "kill"]);
+    assert_eq!(end, TurnEnd::Interrupted);
+}
+
+#[test]
+fn an_answer_that_crosses_an_interrupt_counts() {
+    let mut setup = Setup::new();
+    setup.command(TurnCommand::Interrupt);
+    let react: React = |entry| match entry {
+        INTERRUPT => vec![value(json!({"answer": "done"}))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    assert_eq!(check(&mut setup, react, &[PROMPT, INTERRUPT, "close"]), answered("done"));
+}
+
+#[test]
+fn a_closed_command_channel_stops_the_turn_and_a_closed_late_channel_does_not() {
+    let mut setup = Setup::new();
+    setup.commands.0 = None;
+    let log = [PROMPT, INTERRUPT, "step", "step", "kill"];
+    assert_eq!(check(&mut setup, |_| vec![], &log), TurnEnd::Interrupted);
+
+    let mut setup = Setup::new();
+    setup.late.0 = None;
+    let react: React = |entry| if entry == PROMPT { vec![exit()] } else { vec![] };
+    assert_eq!(failure(setup.run(&mut Memory::new(react))).1, "toy: exit code 0; tail.");
+}
+
+#[test]
+fn a_stop_is_in_a_hurry() {
+    let mut setup = Setup::new();
+    setup.grace.interrupt = Duration::from_mins(1);
+    setup.grace.leave = Duration::from_mins(1);
+    setup.host.stop = setup.stop.0.take();
+    let react: React = |e| if e == PROMPT { vec![value(json!({"ask": "q"}))] } else { vec![] };
+    let log = [PROMPT, INTERRUPT, "step", "step", "kill"];
+    let begin = Instant::now();
+    assert_eq!(check(&mut setup, react, &log), TurnEnd::Interrupted);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_turn_that_is_stopped_before_it_begins_says_nothing_to_the_engine() {
+    let mut setup = Setup::new();
+    setup.stop.0 = None;
+    assert_eq!(check(&mut setup, |_| vec![], &[]), TurnEnd::Interrupted);
+}
+
+#[test]
+fn garbage_is_skipped_and_named_when_there_is_nothing_else() {
+    let mixed: React = |entry| match entry {
+        PROMPT => vec![garbage("npm warn"), value(json!({"answer": "hi"})), garbage("bye")],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    assert_eq!(check(&mut Setup::new(), mixed, &[PROMPT, "close"]), answered("hi"));
+
+    let mut setup = Setup::new();
+    setup.limits.startup = 20 * MS;
+    let only: React = |entry| match entry {
+        PROMPT => vec![garbage("Welcome!"), garbage("Choose:")],
+        _ => vec![],
+    };
+    let (kind, message) = failure(setup.run(&mut Memory::new(only)));
+    assert_eq!(kind, FailureKind::Protocol);
+    assert!(message.ends_with("Welcome!"), "{message}");
+
+    let and_gone: React = |entry| match entry {
+        PROMPT => vec![garbage("usage: x"), exit()],
+        _ => vec![],
+    };
+    let (kind, message) = failure(Setup::new().run(&mut Memory::new(and_gone)));
+    assert_eq!(kind, FailureKind::Crashed);
+    assert!(message.starts_with("toy: ") && message.ends_with("usage: x"), "{message}");
+}
+
+#[test]
+fn a_dead_input_is_no_error_but_a_full_one_is() {
+    let mut memory = Memory::new(|entry| if entry == PROMPT { vec![exit()] } else { vec![] });
+    memory.refuse = Some(io::ErrorKind::BrokenPipe);
+    assert_eq!(failure(Setup::new().run(&mut memory)).1, "toy: exit code 0; tail.");
+
+    let mut memory = Memory::new(|entry| if entry == "step" { vec![exit()] } else { vec![] });
+    memory.refuse = Some(io::ErrorKind::QuotaExceeded);
+    let (kind, message) = failure(Setup::new().run(&mut memory));
+    assert_eq!(kind, FailureKind::Protocol);
+    assert!(message.contains("can't be written to"), "{message}");
+}
+
+#[test]
+fn a_carrier_that_vanishes_is_an_exit() {
+    let mut memory = Memory::new(|_| vec![]);
+    memory.tx = None;
+    let (kind, message) = failure(Setup::new().run(&mut memory));
+    assert_eq!((kind, message.as_str()), (FailureKind::Crashed, "toy: an unknown end; ."));
+}

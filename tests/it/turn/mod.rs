@@ -1,0 +1,164 @@
+//! Turns: with a carrier in memory, for the clocks and the order of things, and with processes, for
+//! what only those do.
+
+mod memory;
+mod process;
+
+use std::{convert::Infallible, path::PathBuf, time::Duration};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use obto_bridge::{
+    agent::{
+        ActionKind, Actions, Exit, Failure, FailureKind, Gate, Limits, Protocol, Question,
+        QuestionId, Sandbox, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
+        carrier::Carrier,
+        tools::BridgeTool,
+        turn::{Control, Grace, TurnHost, run_turn},
+    },
+    ids::{SessionId, ThreadId, TurnId, random_uuid},
+};
+use serde_json::{Value, json};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A protocol with one word for each thing that a turn can meet.
+struct Toy;
+
+impl Protocol for Toy {
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
+        actions.write(json!({"prompt": turn.prompt}));
+    }
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        if let Some(text) = text("answer") {
+            actions.finish(TurnEnd::Answered { text });
+        } else if let Some(id) = text("ask") {
+            actions.event(TurnEvent::Question(question(id)));
+        } else if let Some(id) = text("gone") {
+            actions.event(TurnEvent::QuestionGone(QuestionId(id)));
+        } else if let Some(id) = text("call") {
+            let tool = BridgeTool::ThreadRead { limit: 1, before: None };
+            actions.event(TurnEvent::ToolCall(ToolCall { id, tool }));
+        } else if value == "stopped" {
+            actions.finish(TurnEnd::Interrupted);
+        } else if value == "panic" {
+            panic!("on purpose");
+        }
+    }
+
+    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        actions.write(match command {
+            TurnCommand::Decide { question, .. } => json!({"decided": question.0}),
+            TurnCommand::ToolResult { call, .. } => json!({"result": call}),
+            TurnCommand::Interrupt => json!("interrupt"),
+        });
+    }
+
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        let message = format!("toy: {exit}; {stderr_tail}.");
+        actions.finish(TurnEnd::Failed(Failure::new(FailureKind::Crashed, message, "")));
+    }
+}
+
+fn question(id: String) -> Question {
+    Question {
+        id: QuestionId(id),
+        tool: "Bash".to_owned(),
+        kind: ActionKind::Run,
+        subject: String::new(),
+        reason: None,
+        input: Value::Null,
+    }
+}
+
+fn spec() -> TurnSpec {
+    TurnSpec {
+        turn: TurnId::new("t1"),
+        thread: ThreadId::new("thread"),
+        prompt: "hello".to_owned(),
+        images: Vec::new(),
+        session: None,
+        fresh_session: SessionId::new(random_uuid()),
+        project_dir: PathBuf::from("/"),
+        title: "hello".to_owned(),
+        gate: Gate::Ask,
+        sandbox: Sandbox::default(),
+        model: None,
+    }
+}
+
+/// Decides every question at once, if it is to.
+#[derive(Default)]
+struct Host {
+    decides: bool,
+    /// Dropped at the first event.
+    stop: Option<Sender<Infallible>>,
+    events: Vec<TurnEvent>,
+}
+
+impl TurnHost for Host {
+    fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>) {
+        if let (TurnEvent::Question(question), true) = (&event, self.decides) {
+            let question = question.id.clone();
+            commands.push(TurnCommand::Decide { question, verdict: Verdict::Allow });
+        }
+        self.events.push(event);
+        self.stop = None;
+    }
+}
+
+/// A turn's circumstances. The senders are dropped to close the channels.
+struct Setup {
+    limits: Limits,
+    grace: Grace,
+    host: Host,
+    commands: (Option<Sender<TurnCommand>>, Receiver<TurnCommand>),
+    late: (Option<Sender<TurnCommand>>, Receiver<TurnCommand>),
+    stop: (Option<Sender<Infallible>>, Receiver<Infallible>),
+}
+
+impl Setup {
+    /// Limits that no test reaches by accident, and short graces.
+    fn new() -> Setup {
+        fn channel<T>() -> (Option<Sender<T>>, Receiver<T>) {
+            let (sender, receiver) = unbounded();
+            (Some(sender), receiver)
+        }
+        let long = Duration::from_secs(30);
+        Setup {
+            limits: Limits { startup: long, silence: long, turn: long },
+            grace: Grace { interrupt: 50 * MS, leave: 50 * MS, hurry: 20 * MS },
+            host: Host::default(),
+            commands: channel(),
+            late: channel(),
+            stop: channel(),
+        }
+    }
+
+    fn command(&self, command: TurnCommand) {
+        self.commands.0.as_ref().unwrap().send(command).unwrap();
+    }
+
+    fn run(&mut self, carrier: &mut dyn Carrier) -> TurnEnd {
+        let control = Control {
+            commands: &self.commands.1,
+            late: &self.late.1,
+            stop: &self.stop.1,
+            grace: self.grace,
+        };
+        run_turn(&mut Toy, carrier, &spec(), &self.limits, &control, &mut self.host)
+    }
+}
+
+fn answered(text: &str) -> TurnEnd {
+    TurnEnd::Answered { text: text.to_owned() }
+}
+
+#[track_caller]
+fn failure(end: TurnEnd) -> (FailureKind, String) {
+    match end {
+        TurnEnd::Failed(failure) => (failure.kind, failure.message),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,78 @@
+//! Tests that kill and sweep run in a PID namespace of their own, where there is nothing else to
+//! hit if they are wrong. [`isolated!`] starts the test binary again inside one.
+
+use std::{
+    env::{current_exe, temp_dir, vars_os},
+    fs,
+    path::Path,
+    time::Duration,
+};
+
+use obto_bridge::proc::{self, Plan};
+
+/// Tells the inner run which namespace the outer one is in.
+const OUTER: &str = "OBTO_TEST_OUTER_NAMESPACE";
+
+/// More than the slowest of these tests takes on a busy machine.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// A test that may kill.
+macro_rules! isolated {
+    ($(#[$meta:meta])* fn $name:ident() $body:block) => {
+        $(#[$meta])*
+        #[test]
+        fn $name() {
+            let name = concat!(module_path!(), "::", stringify!($name));
+            crate::util::namespace::isolate(name, || $body);
+        }
+    };
+}
+pub(crate) use isolated;
+
+/// Whether what runs now was started by [`isolate`], in another namespace than the one outside.
+pub(crate) fn in_own_pid_namespace() -> bool {
+    let outer = vars_os().find(|(name, _)| name == OUTER).map(|(_, value)| value);
+    outer.is_some_and(|outer| outer != namespace())
+}
+
+fn namespace() -> std::ffi::OsString {
+    fs::read_link("/proc/self/ns/pid").expect("Linux with /proc").into()
+}
+
+pub(crate) fn isolate(test: &str, body: impl FnOnce()) {
+    if in_own_pid_namespace() {
+        return body();
+    }
+    // The name as libtest knows it is without the crate's.
+    let test = test.split_once("::").expect("the crate's name is a part of it").1;
+    let mut errors = String::new();
+    // Without root's rights a user namespace gives them.
+    for rights in [&[][..], &["--user", "--map-root-user"]] {
+        let output = proc::run(&inner(test, rights), None, LIMIT, 1 << 20).unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
+        if told.contains("running 1 test") {
+            let passed = output.status.is_some_and(|status| status.success());
+            assert!(passed && !output.timed_out, "{test} failed in its namespace:\n{told}");
+            return;
+        }
+        errors += &told;
+    }
+    panic!("{test} needs a PID namespace, and unshare can't make one here:\n{errors}");
+}
+
+fn inner(test: &str, rights: &[&str]) -> Plan {
+    let mut args: Vec<_> = rights.iter().map(Into::into).collect();
+    // The shell is init in there, and reaps what the test leaves behind.
+    let init = r#""$@"; exit $?"#;
+    let fixed = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", init, "sh"];
+    args.extend(fixed.map(Into::into));
+    args.push(current_exe().unwrap().into());
+    args.extend([test, "--exact", "--nocapture"].map(Into::into));
+    let outer = (OUTER.into(), namespace());
+    Plan {
+        program: Path::new("unshare").to_owned(),
+        args,
+        dir: temp_dir(),
+        env: vars_os().filter(|(name, _)| name != OUTER).chain([outer]).collect(),
+    }
+}
