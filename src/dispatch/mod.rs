@@ -57,7 +57,7 @@ pub const CLAIMS_MAX: usize = 4;
 
 /// After a failure this passes, then twice as much, up to the maximum.
 const DELAY_MIN: Duration = Duration::from_secs(1);
-const DELAY_MAX: Duration = Duration::from_secs(60);
+const DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// A bridge that asks for more patience than this gets this much.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
@@ -237,14 +237,11 @@ impl Dispatch {
             None if message.progress.is_some() => self.own(thread, effects),
             None => {}
         }
-        let is_known =
-            reply.message_id.as_ref().is_some_and(|id| !self.outstanding.insert(id.clone()));
-        if is_known || is_seen {
-            if !is_known {
-                self.forget(&message);
-            }
+        let id = reply.message_id.as_ref();
+        if is_seen || id.is_some_and(|id| self.outstanding.contains(id)) {
             return done(&message, Why::Duplicate, effects);
         }
+        self.outstanding.extend(id.cloned());
         if self.ours.contains(thread) {
             self.workers.deliver(thread, message, effects);
         } else {
