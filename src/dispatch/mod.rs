@@ -1,16 +1,69 @@
-//! The dispatcher's decisions. Pure.
+//! The dispatcher's decisions: who acts on a message, and when. Pure: events in, effects out, the
+//! time comes with the event. `daemon` carries the effects out; a seeded simulation
+//! (`tests/it/sim`) carries them out on a model of bridge, workers and disk.
+//!
+//! Two small state machines for each thread, independent of each other, make it up:
+//!
+//! ```text
+//! ownership (claims.rs)                      work (workers.rs)
+//!
+//!            message on a thread                        message on a thread
+//!            nobody is known to own                     that is ours
+//!                    |                                         |
+//!                    v      a place is free                    v
+//!   +---------> waiting ---------------> in flight    +----> working <-----------+
+//!   |                                      |  |  |    |        |  |  \           |
+//!   | time      failed                     |  |  |    |  idle, |  |   \ refused  | time
+//!   +-- later <----------------------------+  |  |    | nothing|  |    v         |
+//!                                             |  |    |  queued|  |   later -----+
+//!      messages go over to    <--- won -------+  |    |        v  |
+//!      the other machine                         |    |  leaving  | ended by itself:
+//!      messages are not ours  <--- lost ---------+    |        |  | its oldest message is
+//!                                                     +--------+--+ answered with an error
+//!                                                  ended, more queued
+//! ```
+//!
+//! * A message that says who owns its thread settles a claim, whatever state that is in; only the
+//!   answer to a claim in flight may say that another machine has it.
+//! * The messages of a thread stay together and in order. A claim never delays another thread.
+//! * A message is *outstanding* from its arrival to its [`Effect::Done`]; the same one arriving
+//!   meanwhile, or later, is a duplicate. Every entry gets exactly one `Done`, and until then it
+//!   is in the inbox: nothing here needs to be saved, and a message that is held when the program
+//!   ends is met again at the next start.
+//! * A panicking worker costs the turn that it was in, never the same one twice: what it had begun
+//!   must not be blindly repeated.
+//! * An event may say that a thread moved to another machine. What was handed to a worker before
+//!   that is ours and is finished.
+//! * After [`Event::Stop`] nothing is started, claimed or delivered; what ends is still noted.
+//!
+//! Memory is bounded by the inbox, which holds every message that is held here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+mod claims;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
     bridge::wire::{PostKind, Reply},
+    dispatch::{claims::Claims, workers::Workers},
     ids::{MachineId, MessageId, ThreadId},
     store::entry::{EntryId, Progress},
 };
+
+/// Calls on the bridge at the same time.
+pub const CLAIMS_MAX: usize = 4;
+
+/// After a failure this passes, then twice as much, up to the maximum.
+const DELAY_MIN: Duration = Duration::from_secs(1);
+const DELAY_MAX: Duration = Duration::from_mins(1);
+
+/// A bridge that asks for more patience than this gets this much.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+const WORKER_FAILED: &str = "The daemon failed while it worked on your message (its log says why). \
+    What the agent had done until then stays done. Send the message again if you want another try.";
 
 /// What the dispatcher is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,23 +141,203 @@ pub enum Why {
     NotOurs,
 }
 
-/// See the module.
+/// A message that is not done.
+#[derive(Clone, Debug)]
+struct Message {
+    entry: EntryId,
+    reply: Arc<Reply>,
+    progress: Option<Progress>,
+}
+
+/// What is known of all threads. Threads that are at rest take no space but their name, if they are
+/// ours.
 #[derive(Debug)]
 pub struct Dispatch {
     machine: MachineId,
+    ours: HashSet<ThreadId>,
+    claims: Claims,
+    workers: Workers,
+    /// Of the messages that are not done.
+    outstanding: HashSet<MessageId>,
+    is_stopping: bool,
 }
 
 impl Dispatch {
+    /// `ours` are the threads that are bound to this machine already.
     pub fn new(machine: MachineId, ours: impl IntoIterator<Item = ThreadId>) -> Dispatch {
-        let _ = ours;
-        Dispatch { machine }
+        Dispatch {
+            machine,
+            ours: ours.into_iter().collect(),
+            claims: Claims::default(),
+            workers: Workers::default(),
+            outstanding: HashSet::new(),
+            is_stopping: false,
+        }
     }
 
+    /// Takes one event in. `now` is the time since the start of the program and never runs
+    /// backwards. Effects are appended, to be carried out in order before the next event.
     pub fn step(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
-        let _ = (now, event, effects);
+        if self.is_stopping {
+            return self.step_while_stopping(event, effects);
+        }
+        match event {
+            Event::Inbound { entry, reply, progress, is_seen } => {
+                self.inbound(Message { entry, reply, progress }, is_seen, effects);
+            }
+            Event::Claimed { thread, outcome } => self.claimed(now, &thread, outcome, effects),
+            Event::Finished { thread, entry } => self.finished(&thread, entry, effects),
+            Event::Idle { thread } => self.workers.idle(&thread, effects),
+            Event::WorkerEnded { thread } => self.worker_ended(&thread, effects),
+            Event::WorkerRefused { thread } => self.workers.refused(now, &thread),
+            Event::Tick => {}
+            Event::Stop => {
+                self.is_stopping = true;
+                return;
+            }
+        }
+        self.workers.wake(now, effects);
+        self.claims.wake(now);
+        self.claims.start(effects);
     }
 
+    /// When to hand in an [`Event::Tick`] if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
-        None
+        if self.is_stopping {
+            return None;
+        }
+        [self.claims.next_deadline(), self.workers.next_deadline()].into_iter().flatten().min()
     }
+
+    /// How many messages are not done.
+    pub fn outstanding(&self) -> usize {
+        self.claims.len() + self.workers.len()
+    }
+
+    fn step_while_stopping(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Finished { thread, entry } => self.finished(&thread, entry, effects),
+            Event::Claimed { thread, outcome } if self.is_won(&outcome) => {
+                self.bind(&thread, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn inbound(&mut self, message: Message, is_seen: bool, effects: &mut Vec<Effect>) {
+        let reply = Arc::clone(&message.reply);
+        let thread = &reply.thread_id;
+        match &reply.machine {
+            Some(machine) if *machine != self.machine => {
+                self.disown(thread, effects);
+                return done(&message, Why::NotOurs, effects);
+            }
+            Some(_) => self.own(thread, effects),
+            // A turn is begun only on a thread that is ours; the binding may not have been written.
+            None if message.progress.is_some() => self.own(thread, effects),
+            None => {}
+        }
+        let id = reply.message_id.as_ref();
+        if is_seen || id.is_some_and(|id| self.outstanding.contains(id)) {
+            return done(&message, Why::Duplicate, effects);
+        }
+        self.outstanding.extend(id.cloned());
+        if self.ours.contains(thread) {
+            self.workers.deliver(thread, message, effects);
+        } else {
+            self.claims.hold(thread, message);
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        now: Duration,
+        thread: &ThreadId,
+        outcome: ClaimOutcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.claims.landed(thread) {
+            return;
+        }
+        match outcome {
+            outcome if self.is_won(&outcome) => self.own(thread, effects),
+            ClaimOutcome::Failed { retry_after } => self.claims.failed(now, thread, retry_after),
+            ClaimOutcome::Won | ClaimOutcome::Lost { .. } => self.disown(thread, effects),
+        }
+    }
+
+    fn is_won(&self, outcome: &ClaimOutcome) -> bool {
+        match outcome {
+            ClaimOutcome::Won => true,
+            ClaimOutcome::Lost { winner } => winner.as_ref() == Some(&self.machine),
+            ClaimOutcome::Failed { .. } => false,
+        }
+    }
+
+    fn bind(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        if self.ours.insert(thread.clone()) {
+            effects.push(Effect::Bind { thread: thread.clone() });
+        }
+    }
+
+    /// The thread is ours, and so is what was held for it.
+    fn own(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        self.bind(thread, effects);
+        for message in self.claims.settle(thread) {
+            self.workers.deliver(thread, message, effects);
+        }
+    }
+
+    /// The thread is another machine's, and so is what was held for it; but not if a claim is in
+    /// flight, because its answer knows better.
+    fn disown(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        self.ours.remove(thread);
+        if self.claims.is_in_flight(thread) {
+            return;
+        }
+        for message in self.claims.settle(thread) {
+            self.forget(&message);
+            done(&message, Why::NotOurs, effects);
+        }
+    }
+
+    fn finished(&mut self, thread: &ThreadId, entry: EntryId, effects: &mut Vec<Effect>) {
+        if let Some(message) = self.workers.finished(thread, entry) {
+            self.forget(&message);
+            done(&message, Why::Answered, effects);
+        }
+    }
+
+    fn worker_ended(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        if let Some(message) = self.workers.ended(thread) {
+            self.forget(&message);
+            effects.push(Effect::Say {
+                thread: thread.clone(),
+                entry: message.entry,
+                kind: PostKind::Error,
+                body: WORKER_FAILED.to_owned(),
+            });
+            done(&message, Why::Answered, effects);
+        }
+        self.workers.start_over(thread, effects);
+    }
+
+    fn forget(&mut self, message: &Message) {
+        if let Some(id) = &message.reply.message_id {
+            self.outstanding.remove(id);
+        }
+    }
+}
+
+fn done(message: &Message, why: Why, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Done {
+        entry: message.entry,
+        message: message.reply.message_id.clone(),
+        why,
+    });
+}
+
+/// How long to wait after so many failures in a row.
+fn delay(failures: u32) -> Duration {
+    DELAY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(DELAY_MAX)
 }

@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt::{self, Write},
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
@@ -85,11 +85,7 @@ impl Store {
             state_path,
             cursor_path: cursor_path(dir),
             bindings: file.bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
-            rest: file
-                .rest
-                .iter()
-                .map(|(key, it)| format!("{}: {it},\n", Value::from(&**key)))
-                .collect(),
+            rest: fields(&file.rest),
             generation: 0,
             written: Arc::clone(&written),
             wake: wake_sender,
@@ -189,6 +185,15 @@ fn cursor_path(dir: &Path) -> PathBuf {
 
 fn text(binding: &Binding) -> String {
     binding.to_value().to_string()
+}
+
+/// The fields of an object as JSON, with a comma behind each.
+fn fields(object: &Map<String, Value>) -> String {
+    object.iter().fold(String::new(), |mut text, (key, value)| {
+        writeln!(text, "{}: {value},", Value::from(key.as_str()))
+            .expect("writing to a string works");
+        text
+    })
 }
 
 /// None when there is no such file, or it was broken and is now set aside.

@@ -1,0 +1,134 @@
+//! Threads of which nobody is known to be the owner. Their messages are held until the bridge has
+//! said who it is: driving them on the spot would have two machines drive the same thread. Pure.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    dispatch::{CLAIMS_MAX, Effect, Message, RETRY_AFTER_MAX, delay},
+    ids::ThreadId,
+};
+
+/// The first state machine of the module above.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    threads: HashMap<ThreadId, Unclaimed>,
+    /// First come, first served. May hold threads that were settled meanwhile.
+    waiting: VecDeque<ThreadId>,
+    /// Calls that have not returned; also those whose outcome no longer matters.
+    in_flight: HashSet<ThreadId>,
+    deadlines: BTreeSet<(Duration, ThreadId)>,
+}
+
+#[derive(Debug)]
+struct Unclaimed {
+    state: State,
+    held: Vec<Message>,
+    /// In a row.
+    failures: u32,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Waiting,
+    InFlight,
+    Later { at: Duration },
+}
+
+impl Claims {
+    /// Holds a message until its thread's owner is known.
+    pub(super) fn hold(&mut self, thread: &ThreadId, message: Message) {
+        if let Some(unclaimed) = self.threads.get_mut(thread) {
+            unclaimed.held.push(message);
+            return;
+        }
+        let unclaimed = Unclaimed { state: State::Waiting, held: vec![message], failures: 0 };
+        self.threads.insert(thread.clone(), unclaimed);
+        self.waiting.push_back(thread.clone());
+    }
+
+    /// Makes the calls that there is room for.
+    pub(super) fn start(&mut self, effects: &mut Vec<Effect>) {
+        for _ in 0..self.waiting.len() {
+            if self.in_flight.len() == CLAIMS_MAX {
+                return;
+            }
+            let Some(thread) = self.waiting.pop_front() else { return };
+            let Some(unclaimed) = self.threads.get_mut(&thread) else { continue };
+            if unclaimed.state != State::Waiting {
+                continue;
+            }
+            if self.in_flight.contains(&thread) {
+                // An older call on this thread is still out, and its answer may be out of date.
+                self.waiting.push_back(thread);
+                continue;
+            }
+            unclaimed.state = State::InFlight;
+            self.in_flight.insert(thread.clone());
+            effects.push(Effect::Claim { thread });
+        }
+    }
+
+    /// A call returned. Whether its outcome is still of interest.
+    pub(super) fn landed(&mut self, thread: &ThreadId) -> bool {
+        let was_out = self.in_flight.remove(thread);
+        match self.threads.get_mut(thread) {
+            Some(unclaimed) if was_out && unclaimed.state == State::InFlight => {
+                // It no longer is, whatever comes of it.
+                unclaimed.state = State::Waiting;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_in_flight(&self, thread: &ThreadId) -> bool {
+        self.threads.get(thread).is_some_and(|unclaimed| unclaimed.state == State::InFlight)
+    }
+
+    /// The call that just landed failed: another one follows later.
+    pub(super) fn failed(
+        &mut self,
+        now: Duration,
+        thread: &ThreadId,
+        retry_after: Option<Duration>,
+    ) {
+        let Some(unclaimed) = self.threads.get_mut(thread) else { return };
+        unclaimed.failures = unclaimed.failures.saturating_add(1);
+        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let at = now + delay(unclaimed.failures).max(asked);
+        unclaimed.state = State::Later { at };
+        self.deadlines.insert((at, thread.clone()));
+    }
+
+    /// The owner is known: hands out what was held.
+    pub(super) fn settle(&mut self, thread: &ThreadId) -> Vec<Message> {
+        let Some(unclaimed) = self.threads.remove(thread) else { return Vec::new() };
+        if let State::Later { at } = unclaimed.state {
+            self.deadlines.remove(&(at, thread.clone()));
+        }
+        unclaimed.held
+    }
+
+    /// Puts those whose time has come in line.
+    pub(super) fn wake(&mut self, now: Duration) {
+        while self.next_deadline().is_some_and(|at| at <= now) {
+            let Some((_, thread)) = self.deadlines.pop_first() else { return };
+            if let Some(unclaimed) = self.threads.get_mut(&thread) {
+                unclaimed.state = State::Waiting;
+                self.waiting.push_back(thread);
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// How many messages are held.
+    pub(super) fn len(&self) -> usize {
+        self.threads.values().map(|unclaimed| unclaimed.held.len()).sum()
+    }
+}

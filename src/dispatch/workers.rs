@@ -1,0 +1,148 @@
+//! Threads that are ours and have something to do: which messages their workers have, and what
+//! happens when a worker comes or goes. Pure.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    dispatch::{Effect, Message, delay},
+    ids::ThreadId,
+    store::entry::EntryId,
+};
+
+/// The second state machine of the module above.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    threads: HashMap<ThreadId, Worker>,
+    deadlines: BTreeSet<(Duration, ThreadId)>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    state: State,
+    /// What is not answered, oldest first. While the state is `Working` all of it is in the mailbox
+    /// or being worked on; in any other state no worker has any of it.
+    queue: VecDeque<Message>,
+    /// In a row.
+    refusals: u32,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Working,
+    /// Its mailbox is dropped; it may take a moment to notice.
+    Leaving,
+    /// There was no room for it.
+    Later {
+        at: Duration,
+    },
+}
+
+impl Workers {
+    /// Hands a message to the worker of its thread, once there is one.
+    pub(super) fn deliver(
+        &mut self,
+        thread: &ThreadId,
+        message: Message,
+        effects: &mut Vec<Effect>,
+    ) {
+        let worker = self.threads.entry(thread.clone()).or_insert_with(|| {
+            effects.push(Effect::StartWorker { thread: thread.clone() });
+            Worker { state: State::Working, queue: VecDeque::new(), refusals: 0 }
+        });
+        if worker.state == State::Working {
+            effects.push(delivery(thread, &message));
+        }
+        worker.queue.push_back(message);
+    }
+
+    /// A message was answered. None if that is no news.
+    pub(super) fn finished(&mut self, thread: &ThreadId, entry: EntryId) -> Option<Message> {
+        let worker = self.threads.get_mut(thread)?;
+        let at = worker.queue.iter().position(|message| message.entry == entry)?;
+        worker.refusals = 0;
+        worker.queue.remove(at)
+    }
+
+    /// Lets a worker go, unless it was given something while it asked.
+    pub(super) fn idle(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.threads.get_mut(thread) else { return };
+        if worker.state == State::Working && worker.queue.is_empty() {
+            worker.state = State::Leaving;
+            effects.push(Effect::Retire { thread: thread.clone() });
+        }
+    }
+
+    /// A worker is gone. Returns the message that it was working on, if it was not asked to leave:
+    /// the oldest one, because a worker takes them in order. Then comes [`Workers::start_over`].
+    pub(super) fn ended(&mut self, thread: &ThreadId) -> Option<Message> {
+        let worker = self.threads.get_mut(thread)?;
+        match worker.state {
+            State::Working => worker.queue.pop_front(),
+            State::Leaving | State::Later { .. } => None,
+        }
+    }
+
+    /// Gives what the worker before left to a new one; without anything left the thread rests.
+    pub(super) fn start_over(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.threads.get_mut(thread) else { return };
+        if matches!(worker.state, State::Later { .. }) {
+            return;
+        }
+        if worker.queue.is_empty() {
+            self.threads.remove(thread);
+            return;
+        }
+        worker.state = State::Working;
+        start(thread, worker, effects);
+    }
+
+    /// There was no room for a worker: try again later, with everything that was meant for it.
+    pub(super) fn refused(&mut self, now: Duration, thread: &ThreadId) {
+        let Some(worker) = self.threads.get_mut(thread) else { return };
+        if worker.state != State::Working {
+            return;
+        }
+        worker.refusals = worker.refusals.saturating_add(1);
+        let at = now + delay(worker.refusals);
+        worker.state = State::Later { at };
+        self.deadlines.insert((at, thread.clone()));
+    }
+
+    /// Starts those whose time has come.
+    pub(super) fn wake(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        while self.next_deadline().is_some_and(|at| at <= now) {
+            let Some((_, thread)) = self.deadlines.pop_first() else { return };
+            if let Some(worker) = self.threads.get_mut(&thread) {
+                worker.state = State::Working;
+                start(&thread, worker, effects);
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// How many messages are not answered.
+    pub(super) fn len(&self) -> usize {
+        self.threads.values().map(|worker| worker.queue.len()).sum()
+    }
+}
+
+fn start(thread: &ThreadId, worker: &Worker, effects: &mut Vec<Effect>) {
+    effects.push(Effect::StartWorker { thread: thread.clone() });
+    effects.extend(worker.queue.iter().map(|message| delivery(thread, message)));
+}
+
+fn delivery(thread: &ThreadId, message: &Message) -> Effect {
+    Effect::Deliver {
+        thread: thread.clone(),
+        entry: message.entry,
+        reply: Arc::clone(&message.reply),
+        progress: message.progress.clone(),
+    }
+}
