@@ -83,20 +83,33 @@ mod linux {
     pub(super) fn sweep(marked: Marked<'_>, limit: Duration) -> usize {
         let until = Instant::now() + limit;
         let mut signalled = HashSet::new();
+        // Not ours to kill, for example a setuid program's: asking again changes nothing.
+        let mut refused = HashSet::new();
+        // A process in the middle of an exec shows no environment. Where there was one straggler
+        // there may be such another, so a second look must find nothing too.
+        let mut looks = 1;
         loop {
-            let found = find(marked);
-            if found.is_empty() {
+            let mut found = find(marked);
+            found.retain(|process| !refused.contains(process));
+            looks = if found.is_empty() { looks - 1 } else { 2 };
+            if looks == 0 {
                 break;
             }
             for process in found {
                 match end(process, marked) {
                     Ok(true) => drop(signalled.insert(process)),
                     Ok(false) => {}
-                    Err(error) => log::warn!("could not end a straggler, {process:?}: {error}"),
+                    Err(error) => {
+                        log::warn!("could not end a straggler, {process:?}: {error}");
+                        refused.insert(process);
+                    }
                 }
             }
             if Instant::now() >= until {
-                log::warn!("stragglers are left after {} s", limit.as_secs());
+                // What was killed a moment ago may still be there, and is no news.
+                log::debug!(
+                    "the sweep ended after {limit:?}, and may not have seen the last of them"
+                );
                 break;
             }
             after(AGAIN).recv().ok();

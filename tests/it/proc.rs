@@ -200,6 +200,17 @@ isolated! {
 }
 
 isolated! {
+    fn signals_that_cross_the_end_reach_the_child_or_nobody() {
+        for _ in 0..50 {
+            let child = spawn("", &["exit", "0"]);
+            // An error would be a signal to a number that is nobody's.
+            while child.handle().signal(Signal::CONT, To::Process).unwrap() {}
+            assert_eq!(exit(&child), 0);
+        }
+    }
+}
+
+isolated! {
     fn a_grandchild_that_holds_the_pipe_does_not_hide_the_exit() {
         let begin = Instant::now();
         let child = spawn("mine.1", &["straggler", "print", "last", "exit", "5"]);
