@@ -1,7 +1,508 @@
-//! The client side of the bridge.
+//! The client side of the bridge: one method per endpoint here, the event stream in [`stream`], the
+//! posts that must not be lost in [`outbox`].
 
 pub mod backoff;
+mod error;
+mod net;
 pub mod outbox;
 pub mod sse;
 pub mod stream;
 pub mod wire;
+
+use std::{
+    fmt,
+    io::{self, Read},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+use ureq::{
+    Agent, Body,
+    http::{Response, Uri, header},
+};
+
+pub use self::{error::Error, net::Net};
+use self::{
+    error::{excerpt, parse_date, parse_retry_after},
+    wire::{Activity, Claim, Message, Post, Whoami, text},
+};
+use crate::{
+    config::Token,
+    ids::{MachineId, ThreadId},
+    time,
+};
+
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 32 * 1024 * 1024;
+/// The bridge's own cap on an attachment is 25 MB (protocol section 2).
+const MAX_ATTACHMENT: u64 = 26 * 1024 * 1024;
+/// What is read of an error page.
+const MAX_ERROR_PAGE: usize = 8 * 1024;
+
+/// Where the bridge is and what it wants to see.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// `https://host`, a trailing `/` is ignored.
+    pub base_url: String,
+    /// The `OBTO-ORIGIN-HOST` header, on which the hosted bridge routes.
+    pub origin_host: String,
+    pub token: Token,
+}
+
+/// Asked before every request, so that a rotated token takes effect without a restart.
+pub trait AccessSource: Send + Sync + fmt::Debug {
+    fn access(&self) -> anyhow::Result<Access>;
+}
+
+/// Access that does not change, for example while `init` tries a token.
+impl AccessSource for Access {
+    fn access(&self) -> anyhow::Result<Access> {
+        Ok(self.clone())
+    }
+}
+
+/// A new account, from `register`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub account_id: Option<String>,
+    pub token: Token,
+    pub user: Option<String>,
+}
+
+/// The bytes of an attachment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attachment({}, {} bytes)", self.media_type, self.bytes.len())
+    }
+}
+
+/// The bridge's endpoints. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    access: Arc<dyn AccessSource>,
+    agent: Agent,
+}
+
+/// One request, not yet tied to a bridge.
+#[derive(Clone, Copy, Default)]
+struct Request<'a> {
+    method: Method,
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    body: &'a [u8],
+    content_type: &'a str,
+    /// Asking twice does what asking once does, so a connection that turns out to be dead is no
+    /// reason to fail.
+    repeatable: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Method {
+    #[default]
+    Get,
+    Post,
+}
+
+impl Client {
+    /// # Errors
+    /// When the CA file can't be read.
+    pub fn new(access: Arc<dyn AccessSource>, net: &Net) -> anyhow::Result<Client> {
+        Ok(Client { access, agent: Agent::new_with_config(net.request_config()?) })
+    }
+
+    /// Ends every request of this client and its clones, now and later, with an error.
+    pub fn shutdown(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// Asks for an unowned thread. Ours for certain if `won`, or if the winner is this machine.
+    pub fn claim(&self, thread: &ThreadId, machine: &MachineId) -> Result<Claim, Error> {
+        let body = json!({"threadId": thread, "agentId": machine});
+        let (answer, request) = self.post_json("/api/bridge/thread/claim", &body)?;
+        let Some(won) = answer.get("won").and_then(Value::as_bool) else {
+            return Err(unexpected(request, &answer));
+        };
+        Ok(Claim { won, winner: text(&answer, "winner").map(MachineId::new) })
+    }
+
+    /// Shows whether the thread is being worked on. Nothing depends on it.
+    pub fn activity(&self, thread: &ThreadId, state: Activity) -> Result<(), Error> {
+        let body = json!({"threadId": thread, "state": state});
+        self.post_json("/api/bridge/agent-activity", &body).map(drop)
+    }
+
+    /// Posts a message. May be repeated: `clientMsgId` is stored once.
+    pub fn post(&self, post: &Post) -> Result<(), Error> {
+        let (answer, request) = self.post_json("/api/message", post)?;
+        match answer.get("ok") {
+            Some(Value::Bool(false)) => Err(unexpected(request, &answer)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Messages after the server time `since`, oldest first.
+    pub fn messages_since(&self, thread: &ThreadId, since: &str) -> Result<Vec<Message>, Error> {
+        self.messages(thread, &[("threadId", thread.as_str()), ("since", since)])
+    }
+
+    /// The `limit` newest messages before the server time `before`, oldest first.
+    pub fn messages_before(
+        &self,
+        thread: &ThreadId,
+        before: &str,
+        limit: u32,
+    ) -> Result<Vec<Message>, Error> {
+        let limit = limit.to_string();
+        self.messages(
+            thread,
+            &[("threadId", thread.as_str()), ("before", before), ("limit", &limit)],
+        )
+    }
+
+    fn messages(&self, thread: &ThreadId, query: &[(&str, &str)]) -> Result<Vec<Message>, Error> {
+        let request = Request { path: "/api/messages", query, repeatable: true, ..get() };
+        let (answer, request) = self.json(request)?;
+        let Some(Value::Array(list)) = answer.get("messages") else {
+            return Err(unexpected(request, &answer));
+        };
+        Ok(list.iter().filter_map(|value| Message::from_value(value, thread)).collect())
+    }
+
+    /// The bytes of an attachment, with its stored type.
+    pub fn attachment(&self, id: &str) -> Result<Attachment, Error> {
+        let path = format!("/api/bridge/attachment/{}", percent(id));
+        let mut answer = self.send(Request { path: &path, repeatable: true, ..get() })?;
+        let media_type = answer.header(&header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        Ok(Attachment { media_type, bytes: answer.read(MAX_ATTACHMENT)? })
+    }
+
+    pub fn whoami(&self) -> Result<Whoami, Error> {
+        let request = Request { path: "/api/bridge/whoami", repeatable: true, ..get() };
+        let (answer, request) = self.json(request)?;
+        let Some(account) = answer.get("account").and_then(Value::as_object) else {
+            return Err(unexpected(request, &answer));
+        };
+        Ok(Whoami {
+            account_id: text(account, "accountId"),
+            user: text(account, "basicAuthUser"),
+            email: text(account, "email"),
+            status: text(account, "status"),
+            token_prefix: text(account, "apiTokenPrefix"),
+            server_time: answer
+                .get("server")
+                .and_then(Value::as_object)
+                .and_then(|server| text(server, "time")),
+        })
+    }
+
+    /// Asks for a new token; the old one is dead at once. Never repeated: the answer to a lost
+    /// first try would be lost with it.
+    pub fn rotate_token(&self) -> Result<Token, Error> {
+        let path = "/api/bridge/rotate-token";
+        let request =
+            Request { method: Method::Post, path, body: b"{}", content_type: JSON, ..get() };
+        let (answer, request) = self.json(request)?;
+        // The answer may hold the token, so it is not quoted.
+        text(&answer, "apiToken").map(Token::new).ok_or_else(|| no_token(request))
+    }
+
+    /// Opens an account. The client is one whose [`Access`] has an empty token.
+    pub fn register(&self, email: &str, user: &str, password: &str) -> Result<Account, Error> {
+        let form = [("email", email), ("username", user), ("password", password)];
+        let body = form.map(|(key, value)| format!("{key}={}", percent(value))).join("&");
+        let (answer, request) = self.json(Request {
+            method: Method::Post,
+            path: "/api/bridge/register",
+            body: body.as_bytes(),
+            content_type: "application/x-www-form-urlencoded",
+            ..get()
+        })?;
+        match (text(&answer, "apiToken"), text(&answer, "error")) {
+            (Some(token), _) => Ok(Account {
+                account_id: text(&answer, "accountId"),
+                token: Token::new(token),
+                user: text(&answer, "basicAuthUser"),
+            }),
+            (None, Some(error)) => {
+                let excerpt = excerpt(&error);
+                Err(Error::Status { request, code: 400, excerpt, retry_after: None })
+            }
+            (None, None) => Err(no_token(request)),
+        }
+    }
+
+    fn post_json(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<(Map<String, Value>, String), Error> {
+        let body = serde_json::to_vec(body).expect("our own types become JSON");
+        self.json(Request {
+            method: Method::Post,
+            path,
+            body: &body,
+            content_type: JSON,
+            repeatable: true,
+            ..get()
+        })
+    }
+
+    /// Sends, and reads the JSON object that answers. The string names the request.
+    fn json(&self, request: Request<'_>) -> Result<(Map<String, Value>, String), Error> {
+        let mut answer = self.send(request)?;
+        let body = answer.read(MAX_ANSWER)?;
+        match serde_json::from_slice(&body) {
+            Ok(Value::Object(object)) => Ok((object, answer.request)),
+            _ => Err(answer.not_the_bridge(&body)),
+        }
+    }
+
+    fn send(&self, request: Request<'_>) -> Result<Answer, Error> {
+        let access = self.access.access().map_err(|error| Error::Access(format!("{error:#}")))?;
+        let target = Target::new(&access, request.path)?;
+        let name = target.name(request.method);
+        let mut response = send_once(&self.agent, &access, &target, request);
+        if request.repeatable && response.as_ref().is_err_and(is_stale) {
+            response = send_once(&self.agent, &access, &target, request);
+        }
+        let response = response.map_err(|error| Error::from_ureq(name.clone(), error))?;
+        Answer { request: name, response, token: access.token }.checked()
+    }
+}
+
+const JSON: &str = "application/json";
+
+fn get<'a>() -> Request<'a> {
+    Request::default()
+}
+
+/// A full address, without what must not be shown.
+struct Target {
+    url: String,
+    shown: String,
+}
+
+impl Target {
+    fn new(access: &Access, path: &str) -> Result<Target, Error> {
+        let url = format!("{}{path}", access.base_url.trim().trim_end_matches('/'));
+        let uri = url.parse::<Uri>().ok();
+        let host = uri.as_ref().and_then(|uri| {
+            let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+            // A user name or password in front of the host is not for the log.
+            let host = uri.authority()?.as_str().rsplit('@').next()?;
+            Some(format!("{scheme}://{host}"))
+        });
+        match (host, uri) {
+            (Some(host), Some(uri)) => Ok(Target { shown: host + uri.path(), url }),
+            _ => Err(Error::Access(
+                "baseUrl in the config is no address: it must begin with https:// or http:// and \
+                 name a host"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn name(&self, method: Method) -> String {
+        let method = match method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        };
+        format!("{method} {}", self.shown)
+    }
+}
+
+fn send_once(
+    agent: &Agent,
+    access: &Access,
+    target: &Target,
+    request: Request<'_>,
+) -> Result<Response<Body>, ureq::Error> {
+    match request.method {
+        Method::Get => {
+            let query = request.query.iter().copied();
+            with_access(agent.get(&target.url), access).query_pairs(query).call()
+        }
+        Method::Post => with_access(agent.post(&target.url), access)
+            .header(header::ACCEPT, JSON)
+            .content_type(request.content_type)
+            .send(request.body),
+    }
+}
+
+/// The headers that every request carries (protocol section 2).
+fn with_access<B>(builder: ureq::RequestBuilder<B>, access: &Access) -> ureq::RequestBuilder<B> {
+    let builder = builder.header("OBTO-ORIGIN-HOST", &access.origin_host);
+    match access.token.reveal() {
+        "" => builder,
+        token => builder.header(header::AUTHORIZATION, format!("Bearer {token}")),
+    }
+}
+
+/// Whether a connection that was kept turned out to be dead: the server hung up between our look
+/// at it and our request.
+fn is_stale(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ureq::Error::Io(error) = error else { return false };
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+/// A response, with the name of its request for errors.
+struct Answer {
+    request: String,
+    response: Response<Body>,
+    /// What the request carried: an error page may repeat it.
+    token: Token,
+}
+
+impl Answer {
+    fn header(&self, name: &header::HeaderName) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    fn code(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Turns every status but 2xx into an error.
+    fn checked(mut self) -> Result<Answer, Error> {
+        if self.response.status().is_success() {
+            return Ok(self);
+        }
+        let page = self.page();
+        Err(self.refused(&page))
+    }
+
+    /// The beginning of an error page. A few reads and no more: who trickles must not hold us up.
+    fn page(&mut self) -> Vec<u8> {
+        let mut page = Vec::new();
+        let mut part = [0; MAX_ERROR_PAGE / 8];
+        let mut body = self.response.body_mut().as_reader();
+        for _ in 0..8 {
+            match body.read(&mut part) {
+                Ok(length @ 1..) => page.extend_from_slice(&part[..length]),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        page
+    }
+
+    fn read(&mut self, limit: u64) -> Result<Vec<u8>, Error> {
+        let body = self.response.body_mut().with_config().limit(limit);
+        body.read_to_vec().map_err(|error| Error::from_ureq(self.request.clone(), error))
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        let now = self.header(&header::DATE).and_then(parse_date).unwrap_or_else(time::now);
+        parse_retry_after(self.header(&header::RETRY_AFTER)?, now)
+    }
+
+    fn excerpt(&self, body: &[u8]) -> String {
+        let mut shown =
+            String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_PAGE)]).into_owned();
+        if !self.token.reveal().is_empty() {
+            shown = shown.replace(self.token.reveal(), "…");
+        }
+        excerpt(&shown)
+    }
+
+    /// The error for a status that is none of success. A client error in HTML was written by
+    /// something in front of the bridge, which may be gone in a minute; only "too large" is as
+    /// final from there.
+    fn refused(&self, page: &[u8]) -> Error {
+        let code = self.code();
+        let html = page.trim_ascii_start().starts_with(b"<");
+        if html && matches!(code, 400 | 404 | 405 | 406 | 409 | 410 | 421) {
+            return self.not_the_bridge(page);
+        }
+        let mut excerpt = self.excerpt(page);
+        if let Some(location) = self.header(&header::LOCATION).filter(|_| code / 100 == 3) {
+            excerpt = format!("redirect to {}", error::excerpt(without_query(location)));
+        }
+        let retry_after = self.retry_after();
+        Error::Status { request: self.request.clone(), code, excerpt, retry_after }
+    }
+
+    /// The error for a body that the bridge would not send.
+    fn not_the_bridge(&self, body: &[u8]) -> Error {
+        let mut excerpt = self.excerpt(body);
+        if excerpt.is_empty() {
+            "an empty body".clone_into(&mut excerpt);
+        }
+        let (request, retry_after) = (self.request.clone(), self.retry_after());
+        Error::BadBody { request, code: self.code(), excerpt, retry_after }
+    }
+}
+
+fn without_query(location: &str) -> &str {
+    location.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// The bridge answered with an object, but not with the one that was asked for.
+fn unexpected(request: String, answer: &Map<String, Value>) -> Error {
+    let said = text(answer, "error").unwrap_or_else(|| Value::Object(answer.clone()).to_string());
+    Error::BadBody { request, code: 200, excerpt: excerpt(&said), retry_after: None }
+}
+
+fn no_token(request: String) -> Error {
+    let excerpt = "an object without apiToken".to_owned();
+    Error::BadBody { request, code: 200, excerpt, retry_after: None }
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986.
+fn percent(text: &str) -> String {
+    use fmt::Write;
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a string works");
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(base_url: &str) -> Access {
+        Access {
+            base_url: base_url.to_owned(),
+            origin_host: "h".to_owned(),
+            token: Token::new("obto_secret"),
+        }
+    }
+
+    #[test]
+    fn addresses_are_joined_and_shown_without_secrets() {
+        for (base, expected) in [
+            ("http://h", "GET http://h/api/x"),
+            ("https://h:81///", "GET https://h:81/api/x"),
+            (" https://h/sub/ ", "GET https://h/sub/api/x"),
+            ("https://ann:pass@h", "GET https://h/api/x"),
+        ] {
+            assert_eq!(Target::new(&access(base), "/api/x").unwrap().name(Method::Get), expected);
+        }
+        for bad in ["", "h", "ftp://h", "https://", "h:80", "http://a b"] {
+            assert!(matches!(Target::new(&access(bad), "/x"), Err(Error::Access(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_prints_the_token() {
+        let client = Client::new(Arc::new(access("http://h")), &Net::default()).unwrap();
+        assert!(!format!("{client:?} {:?}", access("http://h")).contains("obto_secret"));
+    }
+
+    #[test]
+    fn percent_encoding() {
+        assert_eq!(percent("a-1._~ ä&=/%\n"), "a-1._~%20%C3%A4%26%3D%2F%25%0A");
+    }
+}

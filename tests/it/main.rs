@@ -1,7 +1,9 @@
-//! The one integration binary: modules by subject.
+//! The one integration binary: modules by subject. The real binary, real OS threads, sockets and
+//! files.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails, here and in its helpers")]
 
+mod bridge_client;
 mod proc;
 mod turn;
 mod util;

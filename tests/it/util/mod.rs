@@ -2,3 +2,4 @@
 
 pub(crate) mod fake;
 pub(crate) mod namespace;
+pub(crate) mod sick_bridge;

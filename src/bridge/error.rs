@@ -1,0 +1,217 @@
+//! What can go wrong with a request, by what the caller can do about it.
+
+use std::{fmt, time::Duration};
+
+use crate::time::Timestamp;
+
+/// Error pages and messages are quoted up to this many characters.
+const EXCERPT: usize = 200;
+
+/// A request that failed. Says what was tried, on what, and what to do; never holds the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The address or the token is not there or not usable; nothing was sent.
+    Access(String),
+    /// No answer: name, connection, TLS, time limit.
+    Network { request: String, cause: String },
+    /// The bridge refused.
+    Status { request: String, code: u16, excerpt: String, retry_after: Option<Duration> },
+    /// Something answered that is not the bridge, for example a proxy with a login page.
+    BadBody { request: String, code: u16, excerpt: String, retry_after: Option<Duration> },
+}
+
+impl Error {
+    /// Whether the same request may work later without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Network { .. } | Error::BadBody { .. } => true,
+            Error::Status { code, .. } => matches!(code, 408 | 425 | 429 | 500..),
+            Error::Access(_) => false,
+        }
+    }
+
+    /// Whether the token was refused. Only a person can help, by a new token in the config.
+    pub fn is_auth(&self) -> bool {
+        matches!(self, Error::Status { code: 401 | 403, .. })
+    }
+
+    /// What the server asked for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Status { retry_after, .. } | Error::BadBody { retry_after, .. } => *retry_after,
+            Error::Access(_) | Error::Network { .. } => None,
+        }
+    }
+
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Error::Status { code, .. } | Error::BadBody { code, .. } => Some(*code),
+            Error::Access(_) | Error::Network { .. } => None,
+        }
+    }
+
+    /// An error of ureq's while `request` was on its way.
+    pub(super) fn from_ureq(request: String, error: ureq::Error) -> Error {
+        match error {
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => Error::Access(format!(
+                "{request} can't be sent: {error}; check baseUrl, originHost and apiToken in the \
+                 config for stray characters"
+            )),
+            ureq::Error::BodyExceedsLimit(limit) => Error::BadBody {
+                request,
+                code: 200,
+                excerpt: format!("more than {limit} bytes"),
+                retry_after: None,
+            },
+            other => Error::Network { request, cause: excerpt(&other.to_string()) },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Access(text) => f.write_str(text),
+            Error::Network { request, cause } => {
+                write!(f, "{request} got no answer: {cause}; is the bridge up and baseUrl right?")
+            }
+            Error::Status { request, code, excerpt, retry_after } => {
+                write!(f, "{request} was answered with status {code}")?;
+                if !excerpt.is_empty() {
+                    write!(f, " ({excerpt})")?;
+                }
+                match (code, retry_after) {
+                    (401 | 403, _) => {
+                        f.write_str("; check apiToken in the config, or run `obto-bridge init`")
+                    }
+                    (300..=399, _) => f.write_str(
+                        "; redirects are not followed, so that the token stays with its host: put \
+                         the final address into baseUrl",
+                    ),
+                    (_, Some(wait)) => write!(f, "; it asks to wait {} s", wait.as_secs()),
+                    _ => Ok(()),
+                }
+            }
+            Error::BadBody { request, code, excerpt, .. } => write!(
+                f,
+                "{request} was answered with status {code}, but not by the bridge ({excerpt}); is \
+                 there a proxy or a login page in between, and is baseUrl right?"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The first characters of a foreign text on one line, fit for a log.
+pub(super) fn excerpt(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let mut out = String::new();
+    for word in words.filter(|word| !word.is_empty()) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+        if out.len() > EXCERPT * 4 {
+            break;
+        }
+    }
+    match out.char_indices().nth(EXCERPT) {
+        Some((at, _)) => format!("{}…", &out[..at]),
+        None => out,
+    }
+}
+
+/// Reads `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3), which is compared with
+/// `now`, best the server's own `Date`.
+pub(super) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    parse_date(value).map(|at| at.since(now))
+}
+
+/// Reads the one form of date that servers still write: `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(super) fn parse_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.trim().strip_suffix(" GMT")?.split_once(", ")?;
+    let mut parts = date.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    Timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 22 Nov 2026 16:41:33 GMT";
+
+    #[track_caller]
+    fn check(value: &str, expected: Option<u64>) {
+        let now = Timestamp::parse("2026-11-22T16:41:03Z").unwrap();
+        let wait = parse_retry_after(value, now);
+        assert_eq!(wait, expected.map(Duration::from_secs), "{value}");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        check("0", Some(0));
+        check(" 120 ", Some(120));
+        check("99999999999999999999999", Some(u64::MAX));
+        check(DATE, Some(30));
+        check("Sun, 22 Nov 2026 16:41:00 GMT", Some(0));
+        check("Mon, 23 Nov 2026 16:41:03 GMT", Some(86_400));
+        for bad in
+            ["", "-1", "1.5", "soon", "Sun, 22 Foo 2026 16:41:33 GMT", "22 Nov 2026", ", GMT"]
+        {
+            check(bad, None);
+        }
+    }
+
+    fn status(code: u16) -> Error {
+        let (request, excerpt) = ("POST http://b/api/message".to_owned(), "no".to_owned());
+        Error::Status { request, code, excerpt, retry_after: None }
+    }
+
+    #[test]
+    fn what_may_work_later_is_told_from_what_will_not() {
+        for code in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(status(code).is_retryable() && !status(code).is_auth(), "{code}");
+        }
+        for code in [301, 400, 404, 409, 410, 413, 422] {
+            assert!(!status(code).is_retryable() && !status(code).is_auth(), "{code}");
+        }
+        for code in [401, 403] {
+            assert!(!status(code).is_retryable() && status(code).is_auth(), "{code}");
+        }
+        let request = "GET http://b/api/messages".to_owned();
+        let network = Error::Network { request: request.clone(), cause: "refused".into() };
+        assert!(network.is_retryable());
+        let retry_after = Some(Duration::from_secs(9));
+        let page = Error::BadBody { request, code: 200, excerpt: "<html>".into(), retry_after };
+        assert!(page.is_retryable());
+        assert_eq!(page.retry_after(), retry_after);
+        assert!(!Error::Access("no token".into()).is_retryable());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (error, expected) in [
+            (status(401), "check apiToken"),
+            (status(302), "baseUrl"),
+            (status(404), "POST http://b/api/message was answered with status 404 (no)"),
+        ] {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn excerpts_are_short_and_on_one_line() {
+        assert_eq!(excerpt("<html>\r\n\t<b>\x1b[31mno\0</b>  "), "<html> <b> [31mno </b>");
+        assert_eq!(excerpt(&"ä".repeat(100_000)).chars().count(), EXCERPT + 1);
+        assert_eq!(excerpt(""), "");
+    }
+}

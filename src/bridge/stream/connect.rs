@@ -1,0 +1,53 @@
+//! From a request to an open event stream, or the reason why there is none.
+
+use ureq::{Agent, Body, http::header};
+
+use crate::{
+    bridge::{Access, Answer, Error, Method, Target, percent, with_access},
+    ids::MachineId,
+};
+
+/// What the bridge made of the request.
+pub(super) enum Opened {
+    Stream(Body),
+    /// 204: there is nothing to come, do not ask again soon (WHATWG HTML 9.2.3).
+    NoContent,
+}
+
+/// What is asked for.
+pub(super) struct Ask<'a> {
+    pub machine: &'a MachineId,
+    pub capabilities: &'a [String],
+    pub last_event_id: Option<&'a str>,
+}
+
+/// Asks for the stream. Anything but status 200 with the type of an event stream is none.
+pub(super) fn open(agent: &Agent, access: Access, ask: &Ask<'_>) -> Result<Opened, Error> {
+    let target = Target::new(&access, "/api/bridge/stream")?;
+    let request = target.name(Method::Get);
+    let capabilities: Vec<String> = ask.capabilities.iter().map(|name| percent(name)).collect();
+    let url = format!(
+        "{}?agentId={}&capabilities={}",
+        target.url,
+        percent(ask.machine.as_str()),
+        capabilities.join(",")
+    );
+    let mut builder = with_access(agent.get(url), &access)
+        .header(header::ACCEPT, "text/event-stream")
+        .header(header::CACHE_CONTROL, "no-store");
+    if let Some(id) = ask.last_event_id {
+        builder = builder.header("Last-Event-ID", id.as_bytes());
+    }
+    let response = builder.call().map_err(|error| Error::from_ureq(request.clone(), error))?;
+    let mut answer = Answer { request, response, token: access.token }.checked()?;
+    if answer.code() == 204 {
+        return Ok(Opened::NoContent);
+    }
+    let kind = answer.header(&header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if answer.code() == 200 && kind.eq_ignore_ascii_case("text/event-stream") {
+        return Ok(Opened::Stream(answer.response.into_body()));
+    }
+    let page = answer.page();
+    Err(answer.not_the_bridge(&page))
+}
