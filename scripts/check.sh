@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What must hold for every commit: form, lints, tests, the client-only build, documentation.
+# Needs Rust and a C compiler (SQLite is compiled in); nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; "$@"; }
+
+step cargo fmt --check
+step cargo clippy --all-targets --locked -- -D warnings
+# The README's test command.
+step cargo test --locked
+# The build for CI runners: no server, no SQLite.
+step cargo clippy --all-targets --locked --no-default-features -- -D warnings
+step cargo build --locked --no-default-features
+if cargo tree --locked --no-default-features --edges normal | grep -E 'rusqlite|httparse v.*\(\*\)$'; then
+    echo "the client-only build depends on the server's crates" >&2
+    exit 1
+fi
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --document-private-items
