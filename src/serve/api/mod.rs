@@ -2,7 +2,10 @@
 
 mod routes;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -28,7 +31,8 @@ pub struct Api {
     options: Options,
     passwords: password::Checker,
     /// Checked when the user name is unknown, so that an answer takes as long either way.
-    no_password: String,
+    /// Made when it is first needed, because that takes as long as a check.
+    no_password: OnceLock<String>,
 }
 
 /// Answers the request or refuses it.
@@ -49,6 +53,7 @@ pub enum Admitted {
     Known(fn(&Api, Caller, &Request) -> Answer, Caller),
 }
 
+/// Method and path; a path takes one method, and HEAD where that is GET.
 const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/healthz", Action::Open(routes::health)),
     ("POST", "/api/bridge/register", Action::Open(routes::register)),
@@ -71,8 +76,8 @@ const ROUTES: &[(&str, &str, Action)] = &[
 
 impl Api {
     pub fn new(store: Arc<Store>, hub: Arc<Hub>, options: Options) -> Api {
-        let no_password = password::hash("", options.password_rounds);
-        Api { store, hub, options, passwords: password::Checker::default(), no_password }
+        let (passwords, no_password) = (password::Checker::default(), OnceLock::new());
+        Api { store, hub, options, passwords, no_password }
     }
 
     /// Who calls, by bearer token or by user name and password.
@@ -106,7 +111,10 @@ impl Api {
             Some(_) => Ok(None),
             None => {
                 // A zero byte is in no password that was ever accepted.
-                self.passwords.check(&format!("\0{password}"), &self.no_password);
+                let stored = self
+                    .no_password
+                    .get_or_init(|| password::hash("", self.options.password_rounds));
+                self.passwords.check(&format!("\0{password}"), stored);
                 Ok(None)
             }
         }
@@ -134,24 +142,17 @@ impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
         self.refuse_foreign_host(head)?;
         let method = if head.method == "HEAD" { "GET" } else { &head.method };
-        let methods: HashMap<&str, Action> = ROUTES
-            .iter()
-            .filter(|(_, path, _)| *path == head.path)
-            .map(|(method, _, action)| (*method, *action))
-            .collect();
-        let action = match methods.get(method) {
-            Some(action) => *action,
-            None if head.path.starts_with("/api/bridge/attachment/") && method == "GET" => {
-                Action::Known(routes::not_yet)
-            }
-            None if methods.is_empty() => {
-                return Err(Response::error(404, "there is no such route"));
-            }
-            None => {
-                let allow = if methods.contains_key("GET") { "GET, HEAD" } else { "POST" };
+        let action = match ROUTES.iter().find(|(_, path, _)| *path == head.path) {
+            Some((known, _, action)) if *known == method => *action,
+            Some((known, ..)) => {
+                let allow = if *known == "GET" { "GET, HEAD" } else { "POST" };
                 let text = format!("this route takes {allow}");
                 return Err(Response::error(405, text).with("Allow", allow));
             }
+            None if head.path.starts_with("/api/bridge/attachment/") && method == "GET" => {
+                Action::Known(routes::not_yet)
+            }
+            None => return Err(Response::error(404, "there is no such route")),
         };
         match action {
             Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),

@@ -342,6 +342,23 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever comes, and wherever it is cut: no panic, and a length within what was given.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            start in "(GET|POST|[A-Z]{0,3}) /[a-z?#%&=]{0,8} HTTP/1\\.[019]\r\n",
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+        ) {
+            let bytes = [start.as_bytes(), &rest, b"\r\n\r\n"].concat();
+            for end in 0..=bytes.len() {
+                if let Ok(Some((head, length))) = Head::parse(&bytes[..end]) {
+                    assert!(length <= end && head.path.starts_with('/'));
+                    head.param("a");
+                }
+            }
+        }
+    }
+
     #[test]
     fn form_fields_are_decoded() {
         #[track_caller]

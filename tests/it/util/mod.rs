@@ -1,0 +1,4 @@
+//! Helpers that several subjects use.
+
+#[cfg(feature = "serve")]
+pub(crate) mod http;
