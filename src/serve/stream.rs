@@ -106,11 +106,18 @@ impl Hub {
         });
     }
 
-    /// The daemons of an account, the longest connected first.
+    /// The daemons of an account. One that came back while its old stream is not yet seen to be
+    /// dead is one machine.
     pub fn machines(&self, account: AccountKey) -> Vec<Machine> {
-        let state = self.lock();
-        let ours = state.subscribers.iter().filter(|it| it.caller.account == account);
-        ours.filter_map(|it| it.machine.clone()).collect()
+        let mut machines: Vec<Machine> = Vec::new();
+        for subscriber in &self.lock().subscribers {
+            let Some(machine) = &subscriber.machine else { continue };
+            if subscriber.caller.account == account {
+                machines.retain(|it| it.id != machine.id);
+                machines.push(machine.clone());
+            }
+        }
+        machines
     }
 
     /// Ends every stream of a token at once.

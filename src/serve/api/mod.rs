@@ -183,8 +183,11 @@ fn refuse_forgery(head: &Head) -> Result<(), Response> {
         return Err(Response::error(415, "with a password, Content-Type must be application/json"));
     }
     let host = head.header("host").unwrap_or_default();
-    match head.header("origin").and_then(|it| it.split_once("://")) {
-        Some((_, origin)) if !origin.eq_ignore_ascii_case(host) => {
+    let is_ours = |origin: &str| {
+        origin.split_once("://").is_some_and(|(_, it)| it.eq_ignore_ascii_case(host))
+    };
+    match head.header("origin") {
+        Some(origin) if !is_ours(origin) => {
             Err(Response::error(403, "a page of another origin may not do this"))
         }
         _ => Ok(()),

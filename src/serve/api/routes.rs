@@ -29,6 +29,8 @@ const CAPABILITIES_MAX: usize = 64;
 /// The page is a plain list; it shows the newest.
 const VIEW_THREADS: u32 = 50;
 const VIEW_MESSAGES: u32 = 30;
+/// Threads past this much text are listed without their messages.
+const VIEW_BYTES: usize = 4 * 1024 * 1024;
 
 #[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
 pub(super) fn health(_: &Api, _: &Request) -> Answer {
@@ -264,11 +266,15 @@ pub(super) fn threads(api: &Api, caller: Caller, request: &Request) -> Answer {
 
 pub(super) fn view(api: &Api, caller: Caller, _: &Request) -> Answer {
     let account = api.store.account(caller).map_err(internal)?;
-    let mut shown = Vec::new();
+    let (mut shown, mut bytes) = (Vec::new(), 0);
     let newest = Range::Before(Timestamp::from_millis(u64::MAX));
     for thread in api.store.threads(caller.account, VIEW_THREADS).map_err(internal)? {
-        let page = api.store.messages(caller.account, &thread.id, newest, VIEW_MESSAGES);
-        let messages = page.map_err(internal)?.map(|it| it.messages).unwrap_or_default();
+        let mut messages = Vec::new();
+        if bytes < VIEW_BYTES {
+            let page = api.store.messages(caller.account, &thread.id, newest, VIEW_MESSAGES);
+            messages = page.map_err(internal)?.map(|it| it.messages).unwrap_or_default();
+        }
+        bytes += messages.iter().map(|it| it.body.len()).sum::<usize>();
         shown.push((thread, messages));
     }
     Ok(page::render(&account.username, &shown))

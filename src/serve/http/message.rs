@@ -11,7 +11,6 @@ use crate::serve::http::StreamWriter;
 const HEADERS_MAX: usize = 64;
 
 /// A request up to its empty line.
-#[derive(Debug)]
 pub struct Head {
     pub method: String,
     pub path: String,
@@ -31,10 +30,22 @@ pub(super) enum Framing {
 }
 
 /// A whole request.
-#[derive(Debug)]
 pub struct Request {
     pub head: Head,
     pub body: Vec<u8>,
+}
+
+/// Headers hold tokens, bodies passwords and prompts: neither is printed.
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} bytes)", self.head, self.body.len())
+    }
 }
 
 impl Head {

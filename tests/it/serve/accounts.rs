@@ -135,6 +135,7 @@ fn a_password_is_good_for_the_page_but_not_for_foreign_pages() {
     let post = |headers: &str| ask(good, &format!("POST /api/bridge/thread/claim\n{headers}"));
     assert_eq!(post("Content-Type: text/plain\n"), 415);
     assert_eq!(post("Content-Type: application/json\nOrigin: https://evil.example\n"), 403);
+    assert_eq!(post("Content-Type: application/json\nOrigin: null\n"), 403);
     assert_eq!(post("Content-Type: application/json\nOrigin: http://localhost\n"), 400);
 }
 

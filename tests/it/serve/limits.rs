@@ -1,8 +1,17 @@
 //! Bounds: what holds a place too long, or takes too much, is told so and goes.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use obto_bridge::serve::{Options, Server, http::Limits};
+use obto_bridge::serve::{
+    Options, Server,
+    http::{
+        self, Handler, Limits,
+        message::{Head, Request, Response},
+    },
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -62,6 +71,10 @@ fn connections_over_the_limit_are_told_to_come_back() {
     }
     // A place that is given up can be taken.
     drop(conns);
+    wait_for_a_place(&bridge);
+}
+
+fn wait_for_a_place(bridge: &Bridge) {
     let begun = Instant::now();
     loop {
         let mut conn = bridge.conn();
@@ -71,6 +84,53 @@ fn connections_over_the_limit_are_told_to_come_back() {
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
     }
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    let bridge = Bridge::with(|options| {
+        options.limits.connections = 1;
+        options.limits.write = Duration::from_millis(100);
+    });
+    let body = "x".repeat(1024 * 1024);
+    let mut deaf = bridge.conn();
+    for _ in 0..9 {
+        let reply = json!({ "threadId": "t", "body": body });
+        deaf.request("POST", "/api/reply", &bridge.token, Some(&reply)).ok();
+    }
+    let one = format!(
+        "GET /api/messages?threadId=t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        bridge.token
+    );
+    deaf.send(one.repeat(2));
+    wait_for_a_place(&bridge);
+}
+
+struct Faulty;
+
+impl Handler for Faulty {
+    type Admitted = ();
+
+    fn admit(&self, _: &Head) -> Result<((), usize), Response> {
+        Ok(((), 10))
+    }
+
+    fn handle(&self, (): (), request: Request) -> Response {
+        assert_ne!(request.head.path, "/panic", "on purpose");
+        Response::json(200, &json!(request.body.len()))
+    }
+}
+
+#[test]
+fn a_panic_costs_one_request() {
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let server = http::Server::start(addr, Arc::new(Faulty), Limits::default()).unwrap();
+    let mut conn = Conn::open(server.addr());
+    assert_eq!(conn.request("GET", "/panic", "", None).status, 500);
+    assert!(conn.is_closed());
+    let mut conn = Conn::open(server.addr());
+    assert_eq!(conn.request("POST", "/", "", Some(&json!("12345678"))).ok(), 10);
+    assert_eq!(conn.request("POST", "/", "", Some(&json!("123456789"))).status, 413);
 }
 
 #[test]

@@ -24,7 +24,10 @@ fn a_daemon_hears_replies_in_the_protocols_words() {
     assert_eq!(hello.data["replay"], "none");
     assert!(hello.data["serverTime"].is_string());
 
+    // The same machine a second time is the same machine.
+    bridge.events("?agentId=box&capabilities=claude,%20Codex,", None).expect("hello");
     let machines = bridge.get("/api/bridge/machines").ok();
+    assert_eq!(machines["machines"].as_array().unwrap().len(), 1);
     assert_eq!(machines["machines"][0]["agentId"], "box");
     assert_eq!(machines["machines"][0]["capabilities"], json!(["claude", "codex"]));
 
