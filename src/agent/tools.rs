@@ -17,6 +17,11 @@ pub fn definitions() -> Vec<Value> {
     Vec::new()
 }
 
+/// The same as Codex's dynamic tools.
+pub fn dynamic_tools() -> Vec<Value> {
+    Vec::new()
+}
+
 /// Reads a call. The error is a text for the model.
 pub fn parse(name: &str, arguments: &Value) -> Result<BridgeTool, String> {
     let (_, _) = (name, arguments);
