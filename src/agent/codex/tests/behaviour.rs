@@ -15,29 +15,20 @@ fn the_handshake_says_everything() {
         (
             TurnSpec { images: vec![image], title: "bridge".to_owned(), ..spec() },
             expect![[r#"
-                {"id":1,"method":"initialize","params":{"capabilities":{"experimentalApi":true,"optOutNotificationMethods":["item/agentMessage/delta","turn/diff/updated","account/rateLimits/updated","thread/status/changed","thread/started","remoteControl/status/changed"],"requestAttestation":false},"clientInfo":{"name":"obto-bridge","title":"obto-bridge","version":"0.1.0"}}}
-                {"method":"initialized"}
-                {"id":2,"method":"account/read","params":{"refreshToken":false}}
-                {"id":3,"method":"thread/start","params":{"approvalPolicy":"on-request","cwd":"/home/me/project","dynamicTools":[],"sandbox":"workspace-write"}}
+                {"id":3,"method":"thread/start","params":{"approvalPolicy":"on-request","cwd":"/home/me/project","dynamicTools":"ours","sandbox":"workspace-write"}}
                 {"id":4,"method":"turn/start","params":{"input":[{"type":"image","url":"data:image/png;base64,AQID"},{"text":"hello","type":"text"}],"threadId":"t"}}
                 {"id":5,"method":"thread/name/set","params":{"name":"bridge","threadId":"t"}}"#]],
         ),
         (
             TurnSpec { sandbox: Sandbox::ReadOnly, title: "bridge".to_owned(), ..resuming() },
             expect![[r#"
-                {"id":1,"method":"initialize","params":{"capabilities":{"experimentalApi":true,"optOutNotificationMethods":["item/agentMessage/delta","turn/diff/updated","account/rateLimits/updated","thread/status/changed","thread/started","remoteControl/status/changed"],"requestAttestation":false},"clientInfo":{"name":"obto-bridge","title":"obto-bridge","version":"0.1.0"}}}
-                {"method":"initialized"}
-                {"id":2,"method":"account/read","params":{"refreshToken":false}}
                 {"id":3,"method":"thread/resume","params":{"approvalPolicy":"on-request","cwd":"/home/me/project","excludeTurns":true,"sandbox":"read-only","threadId":"01a203c7-2267-77e1-afe0-041b0d6be873"}}
                 {"id":4,"method":"turn/start","params":{"input":[{"text":"hello","type":"text"}],"threadId":"t"}}"#]],
         ),
         (
             TurnSpec { gate: Gate::AllowAll, ..spec() },
             expect![[r#"
-                {"id":1,"method":"initialize","params":{"capabilities":{"experimentalApi":true,"optOutNotificationMethods":["item/agentMessage/delta","turn/diff/updated","account/rateLimits/updated","thread/status/changed","thread/started","remoteControl/status/changed"],"requestAttestation":false},"clientInfo":{"name":"obto-bridge","title":"obto-bridge","version":"0.1.0"}}}
-                {"method":"initialized"}
-                {"id":2,"method":"account/read","params":{"refreshToken":false}}
-                {"id":3,"method":"thread/start","params":{"approvalPolicy":"never","cwd":"/home/me/project","dynamicTools":[],"sandbox":"danger-full-access"}}
+                {"id":3,"method":"thread/start","params":{"approvalPolicy":"never","cwd":"/home/me/project","dynamicTools":"ours","sandbox":"danger-full-access"}}
                 {"id":4,"method":"turn/start","params":{"input":[{"text":"hello","type":"text"}],"threadId":"t"}}"#]],
         ),
     ] {
@@ -49,6 +40,15 @@ fn the_handshake_says_everything() {
         player.hear(json!({"id": 4, "result": {"turn": {"id": "u"}}}));
         player.note("item/started", json!({"item": {"type": "userMessage", "id": "m"}}));
         player.note("item/completed", json!({"item": {"type": "userMessage", "id": "m"}}));
+        let hello = player.written.remove(0);
+        assert_eq!(hello["method"], "initialize");
+        assert_eq!(hello["params"]["capabilities"]["experimentalApi"], true);
+        assert_eq!(player.written.remove(0), json!({"method": "initialized"}));
+        assert_eq!(player.written.remove(0)["method"], "account/read");
+        if let Some(given) = player.written[0]["params"].get_mut("dynamicTools") {
+            assert_eq!(*given, json!(tools::dynamic_tools()));
+            *given = json!("ours");
+        }
         expected.assert_eq(&writes(&player));
     }
 }
@@ -106,7 +106,6 @@ fn a_session_that_is_no_uuid_is_not_even_asked_for() {
     assert!(player.written.is_empty());
 }
 
-#[cfg(unix)]
 #[test]
 fn a_directory_that_json_cannot_name_is_refused() {
     use std::os::unix::ffi::OsStrExt;
