@@ -49,7 +49,7 @@ use crate::{
     bridge::wire::{PostKind, Reply},
     dispatch::{claims::Claims, workers::Workers},
     ids::{MachineId, MessageId, ThreadId},
-    store::entry::{EntryId, Progress},
+    store::entry::{EntryId, Progress, message_key},
 };
 
 /// Calls on the bridge at the same time.
@@ -74,7 +74,7 @@ pub enum Event {
         reply: Arc<Reply>,
         /// How far its turn came before the crash.
         progress: Option<Progress>,
-        /// Whether the journal of done messages has it.
+        /// Whether the journal of done messages has its [`message_key`].
         is_seen: bool,
     },
     /// A claim is over.
@@ -123,10 +123,10 @@ pub enum Effect {
     Deliver { thread: ThreadId, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress> },
     /// Drop the worker's mailbox, so that it leaves.
     Retire { thread: ThreadId },
-    /// The entry is done with. [`Why::Answered`]: write `message` into the journal of done messages
-    /// before the next event is handed in. Any: remove the entry once the thread's binding is
-    /// on disk.
-    Done { entry: EntryId, message: Option<MessageId>, why: Why },
+    /// The entry is done with. [`Why::Answered`]: write `message`, the [`message_key`], into the
+    /// journal of done messages before the next event is handed in. Any: remove the entry once the
+    /// thread's binding is on disk.
+    Done { entry: EntryId, message: MessageId, why: Why },
     /// Post this on the thread, as the answer to `entry`.
     Say { thread: ThreadId, entry: EntryId, kind: PostKind, body: String },
 }
@@ -149,6 +149,12 @@ struct Message {
     progress: Option<Progress>,
 }
 
+impl Message {
+    fn key(&self) -> MessageId {
+        message_key(self.entry, &self.reply)
+    }
+}
+
 /// What is known of all threads. Threads that are at rest take no space but their name, if they are
 /// ours.
 #[derive(Debug)]
@@ -157,7 +163,7 @@ pub struct Dispatch {
     ours: HashSet<ThreadId>,
     claims: Claims,
     workers: Workers,
-    /// Of the messages that are not done.
+    /// The keys of the messages that are not done.
     outstanding: HashSet<MessageId>,
     is_stopping: bool,
 }
@@ -237,11 +243,9 @@ impl Dispatch {
             None if message.progress.is_some() => self.own(thread, effects),
             None => {}
         }
-        let id = reply.message_id.as_ref();
-        if is_seen || id.is_some_and(|id| self.outstanding.contains(id)) {
+        if is_seen || !self.outstanding.insert(message.key()) {
             return done(&message, Why::Duplicate, effects);
         }
-        self.outstanding.extend(id.cloned());
         if self.ours.contains(thread) {
             self.workers.deliver(thread, message, effects);
         } else {
@@ -323,18 +327,12 @@ impl Dispatch {
     }
 
     fn forget(&mut self, message: &Message) {
-        if let Some(id) = &message.reply.message_id {
-            self.outstanding.remove(id);
-        }
+        self.outstanding.remove(&message.key());
     }
 }
 
 fn done(message: &Message, why: Why, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Done {
-        entry: message.entry,
-        message: message.reply.message_id.clone(),
-        why,
-    });
+    effects.push(Effect::Done { entry: message.entry, message: message.key(), why });
 }
 
 /// How long to wait after so many failures in a row.

@@ -9,8 +9,7 @@
 //!
 //! Removing is not made durable, which would cost a flush for every message. After a loss of power
 //! a done entry may be back: the journal of done messages ([`crate::store::seen`]) is durable
-//! before anything is removed, and knows it. A message without an id is not in that journal; if it
-//! is back, so is its progress, and it is taken for an interrupted turn, not for a new one.
+//! before anything is removed and knows it, by its message's id or by its own.
 
 use std::{
     collections::BTreeMap,

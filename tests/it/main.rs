@@ -7,5 +7,7 @@ mod bridge_client;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
+mod sim;
+mod store;
 mod turn;
 mod util;
