@@ -72,6 +72,7 @@ impl Settings {
 
 /// What the stream reports. `T` is what keeping a reply returned.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost every event is a reply")]
 pub enum StreamEvent<T> {
     /// Once for each connection, before its replies unless the bridge sends them first.
     Connected {
