@@ -101,7 +101,8 @@ mod tests {
     use super::*;
 
     fn talk(lines: &[Value]) -> Vec<Value> {
-        let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let input = lines.join("\n");
         let mut output = Vec::new();
         run(input.as_bytes(), &mut output).unwrap();
         let text = String::from_utf8(output).unwrap();
