@@ -99,9 +99,14 @@ fn human_text(prompt: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        agent::{Actions, Gate, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
+        ids::{SessionId, ThreadId, TurnId},
+    };
 
     fn talk(lines: &[Value]) -> Vec<Value> {
-        let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let input = lines.join("\n");
         let mut output = Vec::new();
         run(input.as_bytes(), &mut output).unwrap();
         let text = String::from_utf8(output).unwrap();
@@ -154,6 +159,35 @@ mod tests {
         assert_eq!(said.len(), 2);
         assert_eq!(said[0]["result"]["protocolVersion"], 1);
         assert_eq!(said[1]["error"]["code"], METHOD_NOT_FOUND);
+    }
+
+    #[test]
+    fn the_host_for_acp_agents_gets_its_answer_from_it() {
+        let turn = TurnSpec {
+            turn: TurnId::new("t"),
+            thread: ThreadId::new("th"),
+            prompt: "[Agent Bridge | thread=th]\n\nhello".to_owned(),
+            images: Vec::new(),
+            session: None,
+            fresh_session: SessionId::new("f"),
+            project_dir: "/p".into(),
+            title: "title".to_owned(),
+            gate: Gate::Ask,
+            sandbox: Sandbox::default(),
+            model: None,
+        };
+        let (mut host, mut actions) = (Acp::new(), Actions::default());
+        host.begin(&turn, &mut actions);
+        while actions.finished.is_none() {
+            assert!(!actions.write.is_empty(), "neither side has anything to say");
+            for value in talk(&std::mem::take(&mut actions.write)) {
+                host.on_value(value, &mut actions);
+            }
+        }
+        let text = "Echo agent (no model): You said: hello".to_owned();
+        assert_eq!(actions.finished, Some(TurnEnd::Answered { text }));
+        let resumable = |event: &TurnEvent| matches!(event, TurnEvent::Session(id) if id.as_str().starts_with(PREFIX));
+        assert!(actions.events.iter().any(resumable), "{:?}", actions.events);
     }
 
     #[test]
