@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails, here and in its helpers")]
 
 mod bridge_client;
+mod bridge_outbox;
+mod bridge_stream;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

@@ -130,13 +130,6 @@ impl<E: Ord + Clone> Lanes<E> {
         wait
     }
 
-    /// The post stays and is due at once, as soon as anything is sent at all.
-    pub(super) fn put_back(&mut self, thread: &ThreadId) {
-        if let Some(lane) = self.by_thread.get_mut(thread) {
-            lane.busy = false;
-        }
-    }
-
     /// Whatever waits for its time is due now.
     pub(super) fn hurry(&mut self) {
         for lane in self.by_thread.values_mut() {
@@ -195,7 +188,8 @@ mod tests {
         assert_eq!(takes(&mut lanes, now), [1, 3, 4]);
         lanes.done(&ThreadId::new("b"));
         assert_eq!(takes(&mut lanes, now), [5]);
-        lanes.put_back(&ThreadId::new("a"));
+        lanes.later(&ThreadId::new("a"), now, 0, None, false);
+        lanes.hurry();
         assert_eq!(takes(&mut lanes, now), [1], "not sent yet, so 2 has to wait");
         assert_eq!(lanes.len(), 4);
     }

@@ -28,7 +28,7 @@ const SENDERS: usize = 4;
 /// How often a refused token is complained about in the log.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// When a store that failed is asked again.
-const STORE_AGAIN: Duration = Duration::from_secs(5);
+const STORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where posts wait. One entry is one post; entries sort in the order in which they were written.
 pub trait OutboxStore: Send + 'static {
@@ -296,7 +296,7 @@ impl<S: OutboxStore> Outbox<S> {
                 }
             }
             Done::Post { thread, entry, result: Err(error) } => {
-                self.failed(&thread, &entry, &error)
+                self.failed(&thread, &entry, &error);
             }
         }
     }
@@ -305,18 +305,20 @@ impl<S: OutboxStore> Outbox<S> {
         // A redirect is a wrong baseUrl, not an answer to this post.
         let everywhere = matches!(error, Error::Network { .. } | Error::Access(_))
             || matches!(error.status(), Some(300..=399 | 401 | 429));
-        if everywhere {
-            self.lanes.put_back(thread);
-            self.gate.close(error);
-            if self.leave_at.is_some() {
-                self.leave_at = Some(Instant::now());
-            }
-        } else if error.is_retryable() || error.is_auth() {
-            // 403 can be about the token, but also about this thread alone, or a firewall's
-            // opinion of this text: the others go on.
+        if everywhere || error.is_retryable() || error.is_auth() {
+            // The thread waits for itself in any case: when the others do get through, it was
+            // about this post. That may even be so with 403, a firewall's opinion of its text.
             let (now, random) = (Instant::now(), fastrand::u64(..));
             let wait = self.lanes.later(thread, now, random, error.retry_after(), error.is_auth());
-            log::warn!(thread:% = thread; "outbox: {error}; next try in {:.1} s", wait.as_secs_f64());
+            if everywhere {
+                self.gate.close(error);
+            } else {
+                let secs = wait.as_secs_f64();
+                log::warn!(thread:% = thread; "outbox: {error}; next try in {secs:.1} s");
+            }
+            if everywhere && self.leave_at.is_some() {
+                self.leave_at = Some(Instant::now());
+            }
         } else {
             log::error!(thread:% = thread; "outbox: {error}; the post is kept aside, the next one goes on");
             if let Err(problem) = self.store.refuse(entry, &error.to_string()) {
