@@ -520,7 +520,6 @@ impl World {
             engine: Engine::CLAUDE,
             session: None,
             attempts,
-            posts: 0,
         });
         Ok(())
     }
