@@ -12,7 +12,7 @@
 //! before anything is removed and knows it, by its message's id or by its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
@@ -168,7 +168,8 @@ fn id_of(path: &Path) -> Option<EntryId> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let file: File<T> = serde_json::from_slice(bytes)?;
+    let file: File<T> = serde_json::from_slice(bytes)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     if file.version != VERSION {
         let text = format!("version {} is not known to this program", file.version);
         return Err(io::Error::new(ErrorKind::InvalidData, text));
@@ -198,22 +199,33 @@ impl Inbox {
         };
         let broken = dir.join("broken");
         let replies: Vec<(EntryId, Reply)> = inbox.new.recover(&broken)?;
-        let begun: Vec<EntryId> = inbox.started.ids()?;
-        let mut progress: BTreeMap<EntryId, Progress> =
-            inbox.started.recover(&broken)?.into_iter().collect();
-        let entries = replies
-            .into_iter()
-            .map(|(id, reply)| {
-                let progress = progress
-                    .remove(&id)
-                    .or_else(|| begun.contains(&id).then(|| unknown_progress(&reply)));
-                Entry { id, reply, progress }
-            })
-            .collect();
-        for orphan in progress.into_keys() {
+        let mut begun: BTreeSet<EntryId> = inbox.started.ids()?.into_iter().collect();
+        let mut entries = Vec::with_capacity(replies.len());
+        for (id, reply) in replies {
+            let progress = if begun.remove(&id) { Some(inbox.progress(id, &reply)?) } else { None };
+            entries.push(Entry { id, reply, progress });
+        }
+        for orphan in begun {
             inbox.started.remove(orphan)?;
         }
         Ok((inbox, entries))
+    }
+
+    /// If it can't be read, still the turn was begun. Without a session to resume, the human will
+    /// be asked. The file stays, so that the next start comes to the same conclusion.
+    fn progress(&self, id: EntryId, reply: &Reply) -> io::Result<Progress> {
+        match self.started.read(id) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                log::error!("{} is broken: {error}", self.started.file(id).display());
+                Ok(Progress {
+                    turn: TurnId::new("unknown"),
+                    engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
+                    session: None,
+                    attempts: 1,
+                })
+            }
+            result => result,
+        }
     }
 
     /// Stores a message; durable when it returns.
@@ -258,16 +270,5 @@ impl Inbox {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// Stands for a progress that can't be read: the turn was begun, and there is no session to resume,
-/// so the human will be asked.
-fn unknown_progress(reply: &Reply) -> Progress {
-    Progress {
-        turn: TurnId::new("unknown"),
-        engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
-        session: None,
-        attempts: 1,
     }
 }
