@@ -4,19 +4,23 @@
 
 mod clock;
 mod connect;
+mod handle;
 
 use std::{
     io::{self, Read},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use ureq::{Agent, Body, config::Config};
+use ureq::{Body, config::Config};
+
+pub use self::handle::Handle;
 
 use self::{
     clock::Clocks,
     connect::{Ask, Opened},
+    handle::{Line, LineState},
 };
 use super::{
     AccessSource, Error, Net,
@@ -26,7 +30,7 @@ use super::{
 };
 use crate::{
     ids::{MachineId, ThreadId},
-    task::{self, Task},
+    task,
 };
 
 /// How often a silent connection is looked at: for a machine that slept, and for the idle limit.
@@ -108,77 +112,6 @@ pub enum Replay {
     Gap,
     /// It says nothing about it, as the hosted bridge, or had no position to start from.
     Unknown,
-}
-
-/// The running task. Dropping it stops the stream.
-#[derive(Debug)]
-pub struct Handle {
-    stop: Option<Sender<()>>,
-    poke: Sender<()>,
-    line: Arc<Line>,
-    task: Option<Task>,
-}
-
-impl Handle {
-    /// Reconnects with other capabilities; the position is kept.
-    pub fn set_capabilities(&self, capabilities: Vec<String>) {
-        let mut line = self.line.lock();
-        if line.capabilities == capabilities {
-            return;
-        }
-        line.capabilities = capabilities;
-        line.cut();
-        drop(line);
-        // A wait between two connections ends. If it was told before, that is enough.
-        self.poke.try_send(()).ok();
-    }
-
-    /// Ends the connection and the task. Takes milliseconds, at worst the time limit of a
-    /// connection attempt. A receiver that nobody reads any more does not matter.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        // First close the channel, then cut: see `Stream::connection` for why.
-        self.stop = None;
-        self.line.lock().cut();
-        if let Some(task) = self.task.take() {
-            // A panic is logged by `join`; there is nothing to add.
-            drop(task.join());
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// The connection in use, where the handle can reach it: a blocked read has no other way to be
-/// woken than its agent's shutdown, which an agent does not survive.
-#[derive(Debug)]
-struct Line(Mutex<LineState>);
-
-#[derive(Debug)]
-struct LineState {
-    agent: Option<Agent>,
-    capabilities: Vec<String>,
-}
-
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, LineState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LineState {
-    fn cut(&mut self) {
-        if let Some(agent) = self.agent.take() {
-            agent.shutdown();
-        }
-    }
 }
 
 /// Starts the stream. `keep` makes a reply durable; what it returns goes along with the reply.
