@@ -33,9 +33,9 @@ use crate::{
     task,
 };
 
-/// How often a silent connection is looked at: for a machine that slept, and for the idle limit.
-/// It also bounds the wait for each read while the response's head comes.
-const GLANCE: Duration = Duration::from_secs(15);
+/// A silent connection is looked at this often within the idle limit: the machine may have slept.
+/// Every read has that much time, those of the response's head too: 15 s by default.
+const GLANCES: u32 = 5;
 /// How often a wait between two connections looks whether the machine slept.
 const WAIT_GLANCE: Duration = Duration::from_secs(5);
 /// How often a refused token is complained about in the log.
@@ -78,7 +78,8 @@ impl Settings {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "almost every event is a reply")]
 pub enum StreamEvent<T> {
-    /// Once for each connection, before its replies unless the bridge sends them first.
+    /// Once for each connection, before its replies. With a position to go on from it waits for the
+    /// bridge's first event, which may say what was replayed, or for a fifth of the idle limit.
     Connected {
         replay: Replay,
         /// The server's time, as it wrote it.
@@ -130,9 +131,8 @@ where
     T: Send + 'static,
     K: FnMut(&Reply) -> io::Result<T> + Send + 'static,
 {
-    let glances = settings.idle.as_millis().div_ceil(GLANCE.as_millis()).max(1);
-    let glance = settings.idle / u32::try_from(glances).unwrap_or(u32::MAX);
-    let config = net.stream_config(glance.max(Duration::from_millis(1)))?;
+    let glance = (settings.idle / GLANCES).max(Duration::from_millis(1));
+    let config = net.stream_config(glance)?;
     let (stop_sender, stop) = bounded(0);
     let (poke_sender, poke) = bounded(1);
     let (sender, events) = bounded(EVENTS);
@@ -276,7 +276,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                         return Ok(End::Renew("the machine slept"));
                     }
                     if heard.elapsed() >= self.idle {
-                        return Ok(End::Lost(format!("silent for {} s", self.idle.as_secs())));
+                        return Ok(End::Lost(format!("silent for {:?}", self.idle)));
                     }
                 }
                 Err(error) => return Ok(End::Lost(format!("reading failed: {error}"))),
