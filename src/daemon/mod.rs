@@ -240,12 +240,24 @@ impl Daemon {
 
     /// A message that was in the inbox at the start.
     fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+        self.restore_session(&reply.thread_id, progress.as_ref());
         if self.shared.outgoing.outbox.finishes(entry) {
             // Its answer is on the way out (design: crash table).
             self.settle(entry, Some(message_key(entry, &reply)));
             return;
         }
         self.inbound(entry, reply, progress);
+    }
+
+    /// A session that the inbox knows and state.json does not: the crash came between the two.
+    fn restore_session(&mut self, thread: &ThreadId, progress: Option<&Progress>) {
+        let Some(Progress { engine, session: Some(session), .. }) = progress else { return };
+        let mut binding = self.binding(thread);
+        if !binding.sessions.contains_key(engine) {
+            let record = worker::record(session.clone(), &self.setup.config.project_dir);
+            binding.sessions.insert(engine.clone(), record);
+            self.store.set(thread, binding);
+        }
     }
 
     /// The loop.
@@ -377,12 +389,8 @@ impl Daemon {
 
     /// The thread's binding, or a new one that is ours.
     fn binding(&self, thread: &ThreadId) -> Binding {
-        self.store.get(thread).cloned().unwrap_or_else(|| {
-            let mut binding = Binding::default();
-            binding.machine = Some(self.setup.config.machine.clone());
-            binding.created_at = Some(time::now());
-            binding
-        })
+        let machine = || self.setup.config.machine.clone();
+        self.store.get(thread).cloned().unwrap_or_else(|| Binding::new(machine(), time::now()))
     }
 
     /// Hands everything that happened to the dispatcher and carries out what it decides.

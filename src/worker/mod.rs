@@ -18,6 +18,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 pub use places::Places;
+pub use sessions::record;
 
 use crate::{
     agent::{Limits, Model, Sandbox, TurnCommand, engines::Engines, opencode},

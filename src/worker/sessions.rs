@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A session that is known from now on.
-pub(super) fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
+pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
     let mut record = SessionRecord::new(session);
     record.project_dir = Some(project_dir.display().to_string());
     record.created_at = Some(time::now());
