@@ -5,5 +5,7 @@
 
 mod bridge_client;
 mod proc;
+#[cfg(feature = "serve")]
+mod serve;
 mod turn;
 mod util;

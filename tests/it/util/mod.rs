@@ -1,5 +1,7 @@
 //! What several subjects need.
 
 pub(crate) mod fake;
+#[cfg(feature = "serve")]
+pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod sick_bridge;

@@ -1,0 +1,386 @@
+//! HTTP/1.1 messages as values: bytes to a request head, a response to bytes. No sockets in here.
+//! Strict where leniency lets two readers of the same bytes disagree about where a request ends.
+
+use std::{fmt, io};
+
+use serde_json::{Value, json};
+
+use crate::serve::http::StreamWriter;
+
+/// More header lines than any client sends.
+const HEADERS_MAX: usize = 64;
+
+/// A request up to its empty line.
+pub struct Head {
+    pub method: String,
+    pub path: String,
+    query: String,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+    pub(super) http11: bool,
+    pub(super) framing: Framing,
+    pub(super) expects_continue: bool,
+}
+
+/// How a request says where its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+/// A whole request.
+pub struct Request {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+/// Headers hold tokens, bodies passwords and prompts: neither is printed.
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} bytes)", self.head, self.body.len())
+    }
+}
+
+impl Head {
+    /// Reads a head from the start of `bytes`; the number is its length. None: more bytes are needed.
+    ///
+    /// # Errors
+    /// The response that refuses it. The connection can't be used further.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Response> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let length = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(Response::error(431, format!("more than {HEADERS_MAX} header lines")));
+            }
+            Err(httparse::Error::Version) => {
+                return Err(Response::error(505, "only HTTP/1.1 and HTTP/1.0 are spoken here"));
+            }
+            Err(error) => return Err(Response::error(400, format!("no HTTP request: {error}"))),
+        };
+        let (Some(method), Some(target), Some(version)) =
+            (request.method, request.path, request.version)
+        else {
+            return Err(Response::error(400, "no HTTP request: the request line is incomplete"));
+        };
+        let mut headers = Vec::with_capacity(request.headers.len());
+        for header in request.headers.iter() {
+            let Ok(value) = str::from_utf8(header.value) else {
+                return Err(Response::error(400, "a header value is not UTF-8"));
+            };
+            headers.push((header.name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let (path, query) = split_target(target)?;
+        let mut head = Head {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers,
+            http11: version == 1,
+            framing: Framing::Length(0),
+            expects_continue: false,
+        };
+        head.framing = head.read_framing()?;
+        head.expects_continue = head.http11 && head.read_expectation()?;
+        match head.headers.iter().filter(|(name, _)| name == "host").count() {
+            0 if head.http11 => Err(Response::error(400, "the Host header is missing")),
+            0 | 1 => Ok(Some((head, length))),
+            _ => Err(Response::error(400, "more than one Host header")),
+        }
+    }
+
+    /// The first header of this name, which is given in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first query parameter of this name, decoded.
+    pub fn param(&self, name: &str) -> Option<String> {
+        form_field(&self.query, name)
+    }
+
+    pub(super) fn keeps_alive(&self) -> bool {
+        let says = |option: &str| {
+            self.headers
+                .iter()
+                .filter(|(name, _)| name == "connection")
+                .flat_map(|(_, value)| value.split(','))
+                .any(|it| it.trim().eq_ignore_ascii_case(option))
+        };
+        !says("close") && (self.http11 || says("keep-alive"))
+    }
+
+    /// RFC 9112 section 6.3, with everything ambiguous refused.
+    fn read_framing(&self) -> Result<Framing, Response> {
+        let all = |wanted: &'static str| {
+            self.headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value)
+        };
+        let bad = |text: &str| Err(Response::error(400, text));
+        let mut lengths = all("content-length");
+        let mut encodings = all("transfer-encoding");
+        match (lengths.next(), encodings.next()) {
+            (None, None) => Ok(Framing::Length(0)),
+            (Some(_), Some(_)) => bad("both Content-Length and Transfer-Encoding"),
+            (None, Some(_)) if !self.http11 => bad("Transfer-Encoding in HTTP/1.0"),
+            (None, Some(encoding)) => {
+                if encoding.eq_ignore_ascii_case("chunked") && encodings.next().is_none() {
+                    Ok(Framing::Chunked)
+                } else {
+                    Err(Response::error(501, "only chunked is a known Transfer-Encoding"))
+                }
+            }
+            (Some(_), None) if lengths.next().is_some() => bad("more than one Content-Length"),
+            (Some(length), None) => {
+                if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return bad("Content-Length is no number");
+                }
+                // What does not fit the type is over every limit, too.
+                Ok(Framing::Length(length.parse().unwrap_or(usize::MAX)))
+            }
+        }
+    }
+
+    fn read_expectation(&self) -> Result<bool, Response> {
+        match self.header("expect") {
+            None => Ok(false),
+            Some(it) if it.eq_ignore_ascii_case("100-continue") => Ok(true),
+            Some(_) => Err(Response::error(417, "the only known expectation is 100-continue")),
+        }
+    }
+}
+
+/// Path and query of a request target; a proxy may send the absolute form.
+fn split_target(target: &str) -> Result<(&str, &str), Response> {
+    let origin = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
+    if !origin.starts_with('/') || origin.contains('#') {
+        return Err(Response::error(400, "the request target is no path"));
+    }
+    Ok(origin.split_once('?').unwrap_or((origin, "")))
+}
+
+/// The first value of `name` in `a=b&c=d`, decoded as the URL standard says:
+/// `+` is a blank, a broken escape stands for itself.
+pub fn form_field(form: &str, name: &str) -> Option<String> {
+    form.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key) == name).then(|| decode(value))
+    })
+}
+
+fn decode(text: &str) -> String {
+    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = (bytes[at] == b'%').then(|| (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))));
+        if let Some((Some(high), Some(low))) = escape {
+            decoded.push(u8::try_from(high * 16 + low).expect("two hex digits fit a byte"));
+            at += 3;
+        } else {
+            decoded.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
+            at += 1;
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// What a handler answers.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    headers: Vec<(&'static str, String)>,
+    pub(super) body: Body,
+}
+
+pub(super) enum Body {
+    Bytes(Vec<u8>),
+    /// Written piece by piece until the function returns.
+    Stream(StreamBody),
+}
+
+pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter) -> io::Result<()> + Send>;
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Body::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl Response {
+    fn new(status: u16, content_type: &str, body: Body) -> Response {
+        let headers = vec![
+            ("Content-Type", content_type.to_owned()),
+            ("Cache-Control", "no-store".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ];
+        Response { status, headers, body }
+    }
+
+    pub fn json(status: u16, value: &Value) -> Response {
+        Response::new(status, "application/json", Body::Bytes(value.to_string().into_bytes()))
+    }
+
+    /// `{"ok":false,"error":…}`, the protocol's form of every refusal.
+    pub fn error(status: u16, text: impl Into<String>) -> Response {
+        Response::json(status, &json!({ "ok": false, "error": text.into() }))
+    }
+
+    pub fn html(status: u16, page: String) -> Response {
+        Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
+    }
+
+    /// A body without an end of its own. `run` returns when the stream is over; its errors are
+    /// those of the socket.
+    pub fn stream(
+        content_type: &str,
+        run: impl FnOnce(&mut StreamWriter) -> io::Result<()> + Send + 'static,
+    ) -> Response {
+        Response::new(200, content_type, Body::Stream(Box::new(run)))
+    }
+
+    /// Adds a header line. Both parts are our own words: nothing from outside gets here.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The bytes up to the empty line.
+    pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
+        use std::fmt::Write;
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        for (name, value) in &self.headers {
+            write!(head, "{name}: {value}\r\n").expect("writing to a string works");
+        }
+        match &self.body {
+            Body::Bytes(bytes) => write!(head, "Content-Length: {}\r\n", bytes.len())
+                .expect("writing to a string works"),
+            Body::Stream(_) if chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
+            Body::Stream(_) => (),
+        }
+        head.push_str(if keep {
+            "Connection: keep-alive\r\n\r\n"
+        } else {
+            "Connection: close\r\n\r\n"
+        });
+        head.into_bytes()
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `expected` is `method path framing alive`, or the status that refuses.
+    #[track_caller]
+    fn check(lines: &str, expected: &str) {
+        let text = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        let seen = match Head::parse(text.as_bytes()) {
+            Ok(Some((head, length))) => {
+                assert_eq!(length, text.len());
+                let Head { method, path, framing, .. } = &head;
+                format!("{method} {path} {framing:?} {}", head.keeps_alive())
+            }
+            Ok(None) => "incomplete".to_owned(),
+            Err(response) => response.status.to_string(),
+        };
+        assert_eq!(seen, expected, "{lines}");
+    }
+
+    #[test]
+    fn heads_are_read_or_refused() {
+        check("GET / HTTP/1.1\nHost: a", "GET / Length(0) true");
+        check("GET /a?b=c HTTP/1.1\nhOST: a\nConnection: x, Close", "GET /a Length(0) false");
+        check("GET http://a.b/c?d HTTP/1.1\nHost: a", "GET /c Length(0) true");
+        check("GET http://a.b HTTP/1.1\nHost: a", "GET / Length(0) true");
+        check("GET / HTTP/1.0", "GET / Length(0) false");
+        check("GET / HTTP/1.0\nConnection: keep-alive", "GET / Length(0) true");
+        check("POST / HTTP/1.1\nHost: a\nContent-Length: 12", "POST / Length(12) true");
+        check("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: Chunked", "POST / Chunked true");
+        check("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: gzip, chunked", "501");
+        check("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nContent-Length: 1", "400");
+        check("POST / HTTP/1.1\nHost: a\nContent-Length: 1, 1", "400");
+        check("POST / HTTP/1.1\nHost: a\nContent-Length: +1", "400");
+        check("GET / HTTP/1.1", "400");
+        check("GET / HTTP/1.1\nHost: a\nHost: a", "400");
+        check("GET / HTTP/2.0\nHost: a", "505");
+        check("OPTIONS * HTTP/1.1\nHost: a", "400");
+    }
+
+    #[test]
+    fn a_head_in_pieces_waits_for_the_rest() {
+        let whole = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n";
+        for end in 0..whole.len() {
+            assert!(matches!(Head::parse(&whole[..end]), Ok(None)), "{end}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever comes, and wherever it is cut: no panic, and a length within what was given.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            start in "(GET|POST|[A-Z]{0,3}) /[a-z?#%&=]{0,8} HTTP/1\\.[019]\r\n",
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+        ) {
+            let bytes = [start.as_bytes(), &rest, b"\r\n\r\n"].concat();
+            for end in 0..=bytes.len() {
+                if let Ok(Some((head, length))) = Head::parse(&bytes[..end]) {
+                    assert!(length <= end && head.path.starts_with('/'));
+                    head.param("a");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn form_fields_are_decoded() {
+        #[track_caller]
+        fn check(form: &str, name: &str, expected: Option<&str>) {
+            assert_eq!(form_field(form, name).as_deref(), expected, "{form}");
+        }
+        check("a=1&b=x+y%2Bz&b=2", "b", Some("x y+z"));
+        check("a", "a", Some(""));
+        check("a=%zz%4", "a", Some("%zz%4"));
+        check("a=%C3%A4", "a", Some("ä"));
+        check("a=%ff", "a", Some("\u{fffd}"));
+        check("", "a", None);
+    }
+}

@@ -1,0 +1,224 @@
+//! What happened, numbered: the source of every stream and of its replay.
+
+use anyhow::Result;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use crate::{
+    ids::{Engine, MachineId, ThreadId},
+    serve::store::{
+        AccountKey, Caller, Retention, Store,
+        messages::{Message, Role, message_from},
+    },
+    time,
+};
+
+/// Replay reads this many events at a time, and stops early at [`PAGE_BYTES`].
+const PAGE_EVENTS: u32 = 256;
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// One event of an account; `seq` is its id on the stream and grows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub seq: i64,
+    pub account: AccountKey,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A human's message is for daemons, an agent's for browsers.
+    Message { message: Box<Message>, agent: Option<Engine>, machine: Option<MachineId> },
+    /// A machine has bound the thread. On replay, as it is now.
+    Claimed { thread: ThreadId, machine: Option<MachineId> },
+    /// A thread was made or has another agent. On replay, as it is now.
+    Thread { thread: ThreadId, agent: Option<Engine> },
+}
+
+impl Change {
+    /// Whether daemons are told; browsers are told everything.
+    pub fn is_for_daemons(&self) -> bool {
+        matches!(self, Change::Message { message, .. } if message.role == Role::Human)
+    }
+
+    /// The name of the event in the table and on the stream.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Change::Message { .. } if self.is_for_daemons() => "reply",
+            Change::Message { .. } => "message",
+            Change::Claimed { .. } => "claimed",
+            Change::Thread { .. } => "thread",
+        }
+    }
+}
+
+/// The rows an event is about.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub thread: i64,
+    pub message: Option<i64>,
+}
+
+/// Where a stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    pub kind: Replay,
+    /// Events after this one are to be replayed,
+    pub after: i64,
+    /// up to this one. What comes later is live.
+    pub head: i64,
+}
+
+/// What a stream that starts is told about the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Everything since the last event it saw follows.
+    Complete,
+    /// Some of what it missed is no longer kept: read the messages instead.
+    Gap,
+    /// It did not ask.
+    None,
+}
+
+impl Replay {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Replay::Complete => "complete",
+            Replay::Gap => "gap",
+            Replay::None => "none",
+        }
+    }
+}
+
+impl Store {
+    /// Finds out where a stream goes on and runs `subscribe` at that very point: no event comes
+    /// between. `last` is its `Last-Event-ID`. None: the token has been revoked meanwhile.
+    pub fn resume<T>(
+        &self,
+        caller: Caller,
+        last: Option<&str>,
+        subscribe: impl FnOnce() -> T,
+    ) -> Result<Option<(Resume, T)>> {
+        // The write lock keeps new events and rotations out until the subscriber is listed.
+        let conn = self.writer();
+        if let Some(token) = caller.token
+            && !super::accounts::is_valid(&conn, token)?
+        {
+            return Ok(None);
+        }
+        let (pruned, newest): (i64, Option<i64>) = conn
+            .prepare_cached(
+                "SELECT pruned, (SELECT max(seq) FROM events WHERE account = accounts.id)
+                 FROM accounts WHERE id = ?",
+            )?
+            .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let head = newest.unwrap_or(pruned);
+        // A number past our head was given out by another file, one before `pruned` is forgotten.
+        let (kind, after) = match last.map(|it| it.trim().parse::<i64>().ok()) {
+            None => (Replay::None, head),
+            Some(Some(last)) if (pruned..=head).contains(&last) => (Replay::Complete, last),
+            Some(Some(last)) if (0..pruned).contains(&last) => (Replay::Gap, pruned),
+            Some(_) => (Replay::Gap, head),
+        };
+        Ok(Some((Resume { kind, after, head }, subscribe())))
+    }
+
+    /// Some of the events after `after` up to `head`, in order; none when there are no more.
+    pub fn events(
+        &self,
+        account: AccountKey,
+        after: i64,
+        head: i64,
+        daemons: bool,
+    ) -> Result<Vec<Event>> {
+        let conn = self.reader();
+        let mut query = conn.prepare_cached(
+            "SELECT events.seq, events.kind, threads.agent, threads.machine, threads.thread_id,
+                    messages.message_id, messages.author, messages.role, messages.kind,
+                    messages.body, messages.created
+             FROM events
+             JOIN threads ON threads.id = events.thread
+             LEFT JOIN messages ON messages.id = events.message
+             WHERE events.account = ?1 AND events.seq > ?2 AND events.seq <= ?3
+                   AND (NOT ?4 OR events.kind = 'reply')
+             ORDER BY events.seq LIMIT ?5",
+        )?;
+        let mut rows = query.query(params![account.0, after, head, daemons, PAGE_EVENTS])?;
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()?
+            && bytes < PAGE_BYTES
+        {
+            let event = event_from(row, account)?;
+            if let Change::Message { message, .. } = &event.change {
+                bytes += message.body.len();
+            }
+            page.push(event);
+        }
+        Ok(page)
+    }
+}
+
+fn event_from(row: &Row<'_>, account: AccountKey) -> rusqlite::Result<Event> {
+    let kind: String = row.get(1)?;
+    let agent = row.get::<_, Option<String>>(2)?.map(|it| Engine::new(&it));
+    let machine = row.get::<_, Option<String>>(3)?.map(MachineId::new);
+    let thread = || row.get::<_, String>(4).map(ThreadId::new);
+    let change = match kind.as_str() {
+        "claimed" => Change::Claimed { thread: thread()?, machine },
+        "thread" => Change::Thread { thread: thread()?, agent },
+        _ => Change::Message { message: Box::new(message_from(row, 4)?), agent, machine },
+    };
+    Ok(Event { seq: row.get(0)?, account, change })
+}
+
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    account: AccountKey,
+    change: &Change,
+    keys: Keys,
+) -> Result<i64> {
+    tx.prepare_cached(
+        "INSERT INTO events (account, kind, thread, message, created) VALUES (?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        account.0,
+        change.kind(),
+        keys.thread,
+        keys.message,
+        millis(time::now())
+    ])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Forgets events that are too many or too old, now and then.
+pub(super) fn prune(tx: &Transaction<'_>, event: &Event, retention: Retention) -> Result<()> {
+    let every = retention.events.div_ceil(32).max(1);
+    if event.seq % i64::from(every) != 0 {
+        return Ok(());
+    }
+    let too_many: Option<i64> = tx
+        .prepare_cached(
+            "SELECT seq FROM events WHERE account = ? ORDER BY seq DESC LIMIT 1 OFFSET ?",
+        )?
+        .query_row(params![event.account.0, retention.events], |row| row.get(0))
+        .optional()?;
+    let oldest = millis(time::now()) - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
+    let too_old: Option<i64> = tx
+        .prepare_cached(
+            "SELECT seq FROM events WHERE account = ? AND created < ? ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(params![event.account.0, oldest], |row| row.get(0))
+        .optional()?;
+    if let Some(last) = too_many.max(too_old) {
+        tx.execute(
+            "DELETE FROM events WHERE account = ? AND seq <= ?",
+            params![event.account.0, last],
+        )?;
+        tx.execute("UPDATE accounts SET pruned = ? WHERE id = ?", params![last, event.account.0])?;
+    }
+    Ok(())
+}
+
+/// Times in the tables; past the year 292 million they stand still.
+pub(super) fn millis(time: time::Timestamp) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

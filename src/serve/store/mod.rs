@@ -1,0 +1,212 @@
+//! The bridge's memory: one SQLite file. Everything is scoped by account, so an id of somebody
+//! else is an id that does not exist.
+//!
+//! Writes take turns on one connection and are synced before they are answered. Events get their
+//! sequence numbers there, and are published before the turn is over: the order in which the hub
+//! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync.
+
+pub mod accounts;
+pub mod events;
+pub mod messages;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use events::{Change, Event};
+
+/// The schema, one step a version (`user_version`). Steps are only ever added.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+/// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
+const BUSY_TIME: Duration = Duration::from_secs(5);
+
+/// An account's row: the proof that somebody was let in, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountKey(i64);
+
+/// Who is calling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub account: AccountKey,
+    /// None for somebody who came with user name and password.
+    pub token: Option<TokenKey>,
+}
+
+/// A token's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenKey(i64);
+
+/// How long events are kept for streams that come back. Messages are kept for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// The newest of each account.
+    pub events: u32,
+    pub age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { events: 10_000, age: Duration::from_hours(7 * 24) }
+    }
+}
+
+/// Told of every event in the order of their numbers. Must not block.
+pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
+
+pub struct Store {
+    write: Mutex<Connection>,
+    read: Mutex<Connection>,
+    retention: Retention,
+    publish: Publish,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made if need be and belongs to this process alone.
+    ///
+    /// # Errors
+    /// Others may read the directory; another server uses it; the file is none of ours or newer.
+    pub fn open(dir: &Path, retention: Retention, publish: Publish) -> Result<Store> {
+        let lock = claim_directory(dir)?;
+        let path = dir.join("bridge.sqlite");
+        private_file(&path)?;
+        let open = || connect(&path).with_context(|| format!("opening {}", path.display()));
+        let mut write = open()?;
+        migrate(&mut write).with_context(|| format!("preparing {}", path.display()))?;
+        let read = open()?;
+        read.pragma_update(None, "query_only", true)?;
+        let (write, read) = (Mutex::new(write), Mutex::new(read));
+        Ok(Store { write, read, retention, publish, _lock: lock })
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A panic in a write rolled its transaction back; the connection is as good as before.
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.write.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` in a transaction. When it is durable, and before any other write, the events
+    /// it left are published.
+    fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
+        let mut conn = self.writer();
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut write = Write { tx, events: Vec::new() };
+        let done = change(&mut write)?;
+        if let Some(last) = write.events.last() {
+            events::prune(&write.tx, last, self.retention)?;
+        }
+        let Write { tx, events } = write;
+        tx.commit().context("committing")?;
+        for event in &events {
+            (self.publish)(event);
+        }
+        Ok(done)
+    }
+}
+
+/// A write in progress.
+struct Write<'a> {
+    tx: Transaction<'a>,
+    events: Vec<Event>,
+}
+
+impl Write<'_> {
+    fn event(&mut self, account: AccountKey, change: Change, keys: events::Keys) -> Result<()> {
+        let seq = events::insert(&self.tx, account, &change, keys)?;
+        self.events.push(Event { seq, account, change });
+        Ok(())
+    }
+}
+
+/// Makes the directory private and ours; the lock lasts as long as the file is open.
+fn claim_directory(dir: &Path) -> Result<File> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("making the data directory {}", dir.display()))?;
+    refuse_if_shared(dir, "700")?;
+    let path = dir.join("serve.lock");
+    let lock = private_file(&path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another server uses {}; stop it, or choose another data directory",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+fn private_file(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = opened.with_context(|| format!("opening {}", path.display()))?;
+    refuse_if_shared(path, "600")?;
+    Ok(file)
+}
+
+/// Tokens are stored hashed, conversations are not.
+fn refuse_if_shared(path: &Path, wanted: &str) -> Result<()> {
+    let mode = path.metadata().with_context(|| format!("looking at {}", path.display()))?.mode();
+    if mode & 0o077 != 0 {
+        bail!(
+            "{} can be used by others (mode {:o}); run: chmod {wanted} {}",
+            path.display(),
+            mode & 0o777,
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIME)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(io::Error::other(format!("no write-ahead log here, but {mode}")).into());
+    }
+    // A message that was acknowledged must survive a power cut: NORMAL would sync only at
+    // checkpoints. It costs one fdatasync a message, at the pace of people and agents.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+fn migrate(conn: &mut Connection) -> Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    let version: u32 = tx.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    let Some(steps) = usize::try_from(version).ok().and_then(|it| MIGRATIONS.get(it..)) else {
+        bail!("it was written by a newer obto-bridge (version {version} of the schema)");
+    };
+    for step in steps {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", u32::try_from(MIGRATIONS.len())?)?;
+    tx.commit()?;
+    Ok(())
+}

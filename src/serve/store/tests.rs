@@ -1,0 +1,177 @@
+//! The store without a server: what can't be seen, or not be brought about, over HTTP.
+
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    ids::{MachineId, ThreadId},
+    serve::store::{
+        accounts::NewAccount,
+        events::Replay,
+        messages::{Draft, Message, Range, Role},
+    },
+    time::{self, Timestamp},
+};
+
+struct Opened {
+    store: Store,
+    caller: Caller,
+    published: Arc<Mutex<Vec<Event>>>,
+    _dir: TempDir,
+}
+
+fn open(retention: Retention) -> Opened {
+    let dir = private_dir();
+    let published = Arc::<Mutex<Vec<Event>>>::default();
+    let events = Arc::clone(&published);
+    let publish = Box::new(move |event: &Event| events.lock().unwrap().push(event.clone()));
+    let store = Store::open(dir.path(), retention, publish).unwrap();
+    let new = NewAccount { username: "ada", email: None, password: None };
+    let (_, token) = store.create_account(new).unwrap().unwrap();
+    let caller = store.authenticate(token.reveal()).unwrap().unwrap();
+    Opened { store, caller, published, _dir: dir }
+}
+
+fn private_dir() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    dir
+}
+
+fn draft(thread: &str, body: &str) -> Draft {
+    Draft {
+        thread: ThreadId::new(thread),
+        author: "ada".to_owned(),
+        role: Role::Human,
+        kind: None,
+        body: body.to_owned(),
+        client_msg_id: None,
+        agent: None,
+    }
+}
+
+fn post(opened: &Opened, thread: &str, body: &str) -> Message {
+    opened.store.post(opened.caller.account, draft(thread, body)).unwrap().unwrap()
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_hide_messages() {
+    let opened = open(Retention::default());
+    post(&opened, "t", "first");
+    let future = time::now().plus(Duration::from_hours(1));
+    let last = events::millis(future);
+    opened.store.writer().execute("UPDATE threads SET last = ?", [last]).unwrap();
+    opened.store.writer().execute("UPDATE messages SET created = ?", [last]).unwrap();
+    let second = post(&opened, "t", "second");
+    assert_eq!(second.created, future.plus(Duration::from_millis(1)));
+    let range = Range::Since(future);
+    let page = opened.store.messages(opened.caller.account, &second.thread, range, 9);
+    assert_eq!(page.unwrap().unwrap().messages, [second]);
+}
+
+#[test]
+fn events_are_published_in_the_order_of_their_numbers() {
+    let opened = open(Retention::default());
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let opened = &opened;
+            scope.spawn(move || (0..25).for_each(|_| drop(post(opened, &n.to_string(), "x"))));
+        }
+    });
+    let published = opened.published.lock().unwrap();
+    assert_eq!(published.len(), 4 * 25 + 4, "a message each, and four new threads");
+    assert!(published.is_sorted_by(|a, b| a.seq < b.seq));
+    // Replay tells what was told live. (On replay a thread is as it is now, which is the same here.)
+    let account = opened.caller.account;
+    let mut replayed: Vec<Event> = Vec::new();
+    loop {
+        let after = replayed.last().map_or(0, |it| it.seq);
+        let page = opened.store.events(account, after, i64::MAX, false).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        replayed.extend(page);
+    }
+    assert_eq!(replayed, *published);
+}
+
+#[test]
+fn old_events_are_forgotten_and_messages_are_not() {
+    let opened = open(Retention { events: 1, age: Duration::from_hours(1) });
+    let long_ago = events::millis(time::now()) - 2 * 3_600_000;
+    let first = post(&opened, "t", "first");
+    opened.store.writer().execute("UPDATE events SET created = ?", [long_ago]).unwrap();
+    post(&opened, "t", "second");
+    let kind = |last: i64| {
+        let resumed = opened.store.resume(opened.caller, Some(&last.to_string()), || ());
+        resumed.unwrap().unwrap().0.kind
+    };
+    let newest = opened.published.lock().unwrap().last().unwrap().seq;
+    assert_eq!(
+        [kind(0), kind(newest - 1), kind(newest)],
+        [Replay::Gap, Replay::Complete, Replay::Complete]
+    );
+    let range = Range::Before(Timestamp::from_millis(u64::MAX));
+    let page = opened.store.messages(opened.caller.account, &first.thread, range, 9);
+    assert_eq!(page.unwrap().unwrap().messages.len(), 2);
+}
+
+#[test]
+fn a_token_that_is_replaced_meanwhile_gets_no_stream() {
+    let opened = open(Retention::default());
+    let token = opened.caller.token.unwrap();
+    opened.store.note_machine(token, &MachineId::new("box")).unwrap();
+    let new = opened.store.rotate(token, || ()).unwrap().unwrap();
+    assert_eq!(opened.store.rotate(token, || ()).unwrap(), None);
+    let mut asked = false;
+    assert_eq!(opened.store.resume(opened.caller, None, || asked = true).unwrap(), None);
+    assert!(!asked);
+    // The new one inherits the machine, and neither is in the file.
+    let conn = opened.store.reader();
+    let machines: Vec<String> = conn
+        .prepare("SELECT machine FROM tokens")
+        .unwrap()
+        .query_map((), |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(machines, ["box", "box"]);
+    drop(conn);
+    assert_eq!(format!("{new:?}"), "Token(…)");
+}
+
+#[test]
+fn a_newer_file_is_refused_and_left_alone() {
+    let dir = private_dir();
+    let open = || Store::open(dir.path(), Retention::default(), Box::new(|_| ()));
+    let store = open().unwrap();
+    store.writer().pragma_update(None, "user_version", 99).unwrap();
+    drop(store);
+    let error = format!("{:#}", open().unwrap_err());
+    assert!(error.contains("newer") && error.contains("bridge.sqlite"), "{error}");
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_and_publishes_nothing() {
+    let opened = open(Retention::default());
+    post(&opened, "t", "first");
+    let before = opened.published.lock().unwrap().len();
+    opened
+        .store
+        .writer()
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'full'); END",
+        )
+        .unwrap();
+    assert!(opened.store.post(opened.caller.account, draft("t", "second")).is_err());
+    assert_eq!(opened.published.lock().unwrap().len(), before);
+    opened.store.writer().execute_batch("DROP TRIGGER full").unwrap();
+    post(&opened, "t", "third");
+    let range = Range::Since(Timestamp::default());
+    let page = opened.store.messages(opened.caller.account, &ThreadId::new("t"), range, 9);
+    let bodies: Vec<String> =
+        page.unwrap().unwrap().messages.into_iter().map(|it| it.body).collect();
+    assert_eq!(bodies, ["first", "third"]);
+}

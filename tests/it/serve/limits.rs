@@ -1,0 +1,233 @@
+//! Bounds: what holds a place too long, or takes too much, is told so and goes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use obto_bridge::serve::{
+    Options, Server,
+    http::{
+        self, Handler, Limits,
+        message::{Head, Request, Response},
+    },
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{serve::Bridge, util::http::Conn};
+
+fn short() -> Limits {
+    let tenth = Duration::from_millis(100);
+    Limits { head_time: tenth, body_time: tenth, idle: tenth, ..Limits::default() }
+}
+
+#[test]
+fn a_trickling_head_or_body_is_cut_off() {
+    let bridge = Bridge::with(|options| options.limits = short());
+    let token = &bridge.token;
+    for beginning in [
+        "GET /healthz HTTP/1.1\r\n".to_owned(),
+        format!(
+            "POST /api/reply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 100000\r\n\r\n"
+        ),
+    ] {
+        let mut conn = bridge.conn();
+        conn.send(&beginning);
+        let begun = Instant::now();
+        // A byte now and then must not earn it any time; the peek is the pause between two.
+        conn.socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        while conn.socket.peek(&mut [0]).is_err() {
+            conn.send("x");
+            assert!(begun.elapsed() < Duration::from_secs(5), "it is never cut off");
+        }
+        assert_eq!(conn.reply().unwrap().status, 408);
+    }
+}
+
+#[test]
+fn idle_connections_are_closed_without_a_word() {
+    let bridge = Bridge::with(|options| options.limits = short());
+    assert!(bridge.conn().is_closed());
+    let mut used = bridge.conn();
+    assert_eq!(used.request("GET", "/healthz", "", None).status, 200);
+    assert!(used.is_closed());
+}
+
+#[test]
+fn connections_over_the_limit_are_told_to_come_back() {
+    let bridge = Bridge::with(|options| options.limits.connections = 3);
+    let mut conns: Vec<Conn> = (0..3).map(|_| bridge.conn()).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.request("GET", "/healthz", "", None).status, 200);
+    }
+    let mut refused = bridge.conn();
+    let reply = refused.reply().unwrap();
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    assert!(refused.is_closed());
+    for conn in &mut conns {
+        assert_eq!(conn.request("GET", "/healthz", "", None).status, 200);
+    }
+    // A place that is given up can be taken.
+    drop(conns);
+    wait_for_a_place(&bridge);
+}
+
+fn wait_for_a_place(bridge: &Bridge) {
+    let begun = Instant::now();
+    loop {
+        let mut conn = bridge.conn();
+        conn.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        if conn.reply().unwrap().status == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
+    }
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    let bridge = Bridge::with(|options| {
+        options.limits.connections = 1;
+        options.limits.write = Duration::from_millis(100);
+    });
+    let body = "x".repeat(1024 * 1024);
+    let mut deaf = bridge.conn();
+    for _ in 0..9 {
+        let reply = json!({ "threadId": "t", "body": body });
+        deaf.request("POST", "/api/reply", &bridge.token, Some(&reply)).ok();
+    }
+    let one = format!(
+        "GET /api/messages?threadId=t HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+        bridge.token
+    );
+    deaf.send(one.repeat(2));
+    wait_for_a_place(&bridge);
+}
+
+struct Faulty;
+
+impl Handler for Faulty {
+    type Admitted = ();
+
+    fn admit(&self, _: &Head) -> Result<((), usize), Response> {
+        Ok(((), 10))
+    }
+
+    fn handle(&self, (): (), request: Request) -> Response {
+        assert_ne!(request.head.path, "/panic", "on purpose");
+        Response::json(200, &json!(request.body.len()))
+    }
+}
+
+#[test]
+fn a_panic_costs_one_request() {
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let server = http::Server::start(addr, Arc::new(Faulty), Limits::default()).unwrap();
+    let mut conn = Conn::open(server.addr());
+    assert_eq!(conn.request("GET", "/panic", "", None).status, 500);
+    assert!(conn.is_closed());
+    let mut conn = Conn::open(server.addr());
+    assert_eq!(conn.request("POST", "/", "", Some(&json!("12345678"))).ok(), 10);
+    assert_eq!(conn.request("POST", "/", "", Some(&json!("123456789"))).status, 413);
+}
+
+#[test]
+fn a_body_is_asked_for_only_from_who_may_send_it() {
+    let bridge = Bridge::start();
+    let head = |token: &str, length: usize| {
+        format!(
+            "POST /api/reply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let mut conn = bridge.conn();
+    conn.send(head(&bridge.token, 12));
+    assert_eq!(conn.reply_head().unwrap().status, 100);
+    conn.send("{\"body\":\"a\"}");
+    conn.reply().unwrap().ok();
+    for (token, length, status) in [("wrong", 12, 401), (&bridge.token, 9_000_000, 413)] {
+        let mut conn = bridge.conn();
+        conn.send(head(token, length));
+        assert_eq!(conn.reply().unwrap().status, status);
+        assert!(conn.is_closed());
+    }
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let bridge = Bridge::with(|options| options.body_bytes = 1000);
+    let mut conn = bridge.conn();
+    let token = &bridge.token;
+    conn.send(format!(
+        "POST /api/reply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: 500000\r\n\r\n"
+    ));
+    conn.send(vec![b'x'; 500_000]);
+    let reply = conn.reply().unwrap();
+    assert_eq!(reply.status, 413);
+    assert_eq!(reply.json()["error"], "the request body is over 1000 bytes");
+}
+
+#[test]
+fn connections_are_kept_and_quick() {
+    let bridge = Bridge::start();
+    let mut conn = bridge.conn();
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let begun = Instant::now();
+            conn.request("GET", "/healthz", "", None).ok();
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    // The target is well under 1 ms; a Nagle delay would be 40 ms.
+    assert!(times[150] < Duration::from_millis(10), "median {:?}", times[150]);
+}
+
+#[test]
+fn other_machines_reach_it_only_on_purpose() {
+    let dir = TempDir::new().unwrap();
+    let mut options = Options::new("0.0.0.0:0".parse().unwrap(), dir.path().join("data"));
+    let error = Server::start(options.clone()).unwrap_err().to_string();
+    assert!(error.contains("--public"), "{error}");
+    options.public = true;
+    Server::start(options).unwrap().stop();
+}
+
+#[test]
+fn a_stop_is_quick_whoever_is_connected() {
+    let bridge = Bridge::start();
+    let mut idle = bridge.conn();
+    idle.request("GET", "/healthz", "", None).ok();
+    let mut half = bridge.conn();
+    half.send("GET /healthz HTT");
+    let mut stream = bridge.events("", None);
+    stream.expect("hello");
+    let begun = Instant::now();
+    bridge.server.stop();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(stream.next(), None);
+    assert!(idle.is_closed());
+    assert!(half.is_closed());
+}
+
+#[test]
+fn a_common_client_understands_it() {
+    let bridge = Bridge::start();
+    let url = format!("http://{}", bridge.server.addr());
+    let auth = format!("Bearer {}", bridge.token);
+    let agent = ureq::Agent::new_with_defaults();
+    for n in 0..3 {
+        let mut response = agent
+            .post(format!("{url}/api/reply"))
+            .header("Authorization", &auth)
+            .send_json(json!({ "threadId": "t", "body": n.to_string() }))
+            .unwrap();
+        let answer: serde_json::Value = response.body_mut().read_json().unwrap();
+        assert_eq!(answer["ok"], true);
+    }
+    let error = agent.get(format!("{url}/api/threads")).call().unwrap_err();
+    assert!(matches!(error, ureq::Error::StatusCode(401)), "{error}");
+}

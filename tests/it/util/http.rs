@@ -1,0 +1,215 @@
+//! A raw HTTP client: it sends the bytes it is given, right or wrong, and every wait has a deadline.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Far more than anything here takes; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) socket: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        let text = String::from_utf8_lossy(&self.body);
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// The body of an answer that must be a success.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+}
+
+impl Conn {
+    pub(crate) fn open(addr: SocketAddr) -> Conn {
+        let socket = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Conn { socket, buffer: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        self.socket.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a JSON request, or one without a body.
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: Option<&Value>,
+    ) -> Reply {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        self.reply().expect("the server answers")
+    }
+
+    /// The next response to anything but HEAD. None: the server has closed.
+    pub(crate) fn reply(&mut self) -> Option<Reply> {
+        let mut reply = self.reply_head()?;
+        let length = reply.header("content-length").expect("the length is told").parse().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while self.buffer.len() < length {
+            assert!(self.fill(deadline), "the body is cut off");
+        }
+        reply.body = self.buffer.drain(..length).collect();
+        Some(reply)
+    }
+
+    /// The next response up to its empty line.
+    pub(crate) fn reply_head(&mut self) -> Option<Reply> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|it| it == b"\r\n\r\n") {
+                let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+                let head = String::from_utf8(head).unwrap();
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                return Some(Reply { status, head, body: Vec::new() });
+            }
+            if !self.fill(deadline) {
+                assert!(self.buffer.is_empty(), "the head is cut off");
+                return None;
+            }
+        }
+    }
+
+    /// Whether the server closes without another byte.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && !self.fill(Instant::now() + PATIENCE)
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
+            }
+            if !self.fill(deadline) {
+                return None;
+            }
+        }
+    }
+
+    /// Reads some more. False: the end, or a reset, which is one.
+    #[track_caller]
+    fn fill(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "nothing came in time");
+        self.socket.set_read_timeout(Some(left)).unwrap();
+        let mut piece = [0; 16 * 1024];
+        match self.socket.read(&mut piece) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.buffer.extend_from_slice(&piece[..count]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("nothing came in time: {error}"),
+        }
+    }
+}
+
+/// One event of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) id: Option<i64>,
+    pub(crate) name: String,
+    pub(crate) data: Value,
+}
+
+/// An open event stream. The server sends each event, and each heartbeat, as one chunk.
+#[derive(Debug)]
+pub(crate) struct Events {
+    pub(crate) conn: Conn,
+    pub(crate) head: Reply,
+}
+
+impl Events {
+    /// `query` is for example `?agentId=box`.
+    #[track_caller]
+    pub(crate) fn open(addr: SocketAddr, token: &str, query: &str, last: Option<i64>) -> Events {
+        let mut conn = Conn::open(addr);
+        let last = last.map(|it| format!("Last-Event-ID: {it}\r\n")).unwrap_or_default();
+        conn.send(format!(
+            "GET /api/bridge/stream{query} HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {token}\r\nAccept: text/event-stream\r\n{last}\r\n"
+        ));
+        let head = conn.reply_head().expect("the server answers");
+        assert_eq!(head.status, 200);
+        Events { conn, head }
+    }
+
+    /// The next event. None: the stream has ended.
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        std::iter::from_fn(|| self.chunk()).find(|event| !event.name.is_empty())
+    }
+
+    /// Waits for a heartbeat, which has to be what comes next.
+    #[track_caller]
+    pub(crate) fn wait_for_heartbeat(&mut self) {
+        assert_eq!(self.chunk().expect("the stream goes on").name, "");
+    }
+
+    /// The next event, or one without a name for a heartbeat.
+    fn chunk(&mut self) -> Option<Event> {
+        let size = usize::from_str_radix(&self.conn.line()?, 16).unwrap();
+        if size == 0 {
+            return None;
+        }
+        let mut event = Event { id: None, name: String::new(), data: Value::Null };
+        loop {
+            let line = self.conn.line()?;
+            match line.split_once(':') {
+                Some(("id", it)) => event.id = Some(it.trim().parse().unwrap()),
+                Some(("event", it)) => it.trim().clone_into(&mut event.name),
+                Some(("data", it)) => event.data = serde_json::from_str(it).unwrap(),
+                Some(("", _)) => (),
+                Some(("retry", it)) => assert_eq!(it.trim(), "1000"),
+                _ if line.is_empty() => break,
+                _ => panic!("an unknown line: {line}"),
+            }
+        }
+        assert_eq!(self.conn.line().as_deref(), Some(""), "the chunk's end");
+        Some(event)
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&mut self, name: &str) -> Event {
+        let event = self.next().expect("the stream goes on");
+        assert_eq!(event.name, name, "{event:?}");
+        event
+    }
+}
