@@ -1,1 +1,267 @@
-//! JSON-RPC 2.0 as codex and ACP agents speak it: ids and pending requests. Pure.
+//! JSON-RPC as Codex and ACP agents speak it: both sides send requests, each in an id space of its
+//! own. [`Rpc`] keeps the ids of ours and what was asked with them, and sorts what comes in. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Value, json};
+
+/// The code for a request that is not served here.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+
+/// No engine has more than a handful of our requests open. A peer that answers none of them costs
+/// the oldest tags, not memory.
+const PENDING_MAX: usize = 64;
+
+/// Whether messages say which JSON-RPC they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Without a `jsonrpc` field (codex 0.169.0).
+    Bare,
+    /// With `"jsonrpc": "2.0"`, as ACP has it. What comes in is taken without it, too.
+    V2,
+}
+
+/// One side of a connection. `T` is the caller's tag for a request of its own: what the response
+/// is the response to.
+#[derive(Debug)]
+pub struct Rpc<T> {
+    dialect: Dialect,
+    next_id: u64,
+    pending: BTreeMap<u64, T>,
+}
+
+/// What a value from the peer is.
+#[derive(Debug)]
+pub enum Incoming<T> {
+    /// Waits for [`Rpc::result`] or [`Rpc::error`] with the same id, which may be any JSON.
+    Request {
+        id: Value,
+        method: String,
+        params: Value,
+    },
+    Notification {
+        method: String,
+        params: Value,
+    },
+    /// The answer to a request of ours. Each tag comes back at most once.
+    Response {
+        tag: T,
+        result: Result<Value, RpcError>,
+    },
+    /// None of these, or a response to nothing that was asked.
+    Junk(Value),
+}
+
+/// The peer's refusal of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RpcError {
+    /// 0 if the peer gave none. Codex uses -32600 for nearly everything: go by the message.
+    pub code: i64,
+    pub message: String,
+    pub data: Value,
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (code {})", self.message, self.code)
+    }
+}
+
+impl<T> Rpc<T> {
+    pub fn new(dialect: Dialect) -> Rpc<T> {
+        Rpc { dialect, next_id: 1, pending: BTreeMap::new() }
+    }
+
+    /// A request with a new id; the response to it will carry `tag`.
+    pub fn request(&mut self, method: &str, params: Value, tag: T) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
+        if self.pending.len() >= PENDING_MAX {
+            self.pending.pop_first();
+        }
+        self.pending.insert(id, tag);
+        self.message(json!({ "id": id, "method": method, "params": params }))
+    }
+
+    /// A message that has no answer. Params that are null are left out.
+    pub fn notification(&self, method: &str, params: Value) -> Value {
+        let mut message = json!({ "method": method });
+        if !params.is_null() {
+            message["params"] = params;
+        }
+        self.message(message)
+    }
+
+    /// The answer to the peer's request `id`.
+    pub fn result(&self, id: &Value, result: Value) -> Value {
+        self.message(json!({ "id": id, "result": result }))
+    }
+
+    /// The refusal of the peer's request `id`.
+    pub fn error(&self, id: &Value, code: i64, message: &str) -> Value {
+        self.message(json!({ "id": id, "error": { "code": code, "message": message } }))
+    }
+
+    /// Sorts a value from the peer; a response ends its pending request.
+    pub fn classify(&mut self, mut value: Value) -> Incoming<T> {
+        let Some(object) = value.as_object_mut() else {
+            return Incoming::Junk(value);
+        };
+        if let Some(method) = object.get("method").and_then(Value::as_str).map(str::to_owned) {
+            let params = object.get_mut("params").map(Value::take).unwrap_or_default();
+            // A null id can't be told from another's, so nobody can be waiting for it.
+            return match object.get_mut("id").map(Value::take).unwrap_or_default() {
+                Value::Null => Incoming::Notification { method, params },
+                id => Incoming::Request { id, method, params },
+            };
+        }
+        let asked = object.get("id").and_then(Value::as_u64);
+        let Some(tag) = asked.and_then(|id| self.pending.remove(&id)) else {
+            return Incoming::Junk(value);
+        };
+        let mut take = |key| object.get_mut(key).map(Value::take).unwrap_or_default();
+        // An answer with neither is an answer: whoever waits must not wait for ever.
+        let result = match take("error") {
+            Value::Null => Ok(take("result")),
+            error => Err(RpcError::read(error)),
+        };
+        Incoming::Response { tag, result }
+    }
+
+    fn message(&self, mut message: Value) -> Value {
+        if self.dialect == Dialect::V2 {
+            message["jsonrpc"] = json!("2.0");
+        }
+        message
+    }
+}
+
+impl RpcError {
+    fn read(mut error: Value) -> RpcError {
+        let data = error.get_mut("data").map(Value::take).unwrap_or_default();
+        let message = match error.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => error.to_string(),
+        };
+        RpcError { code: error.get("code").and_then(Value::as_i64).unwrap_or(0), message, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Hands in `value` while requests 1 ("first") and 2 ("second") are open.
+    #[track_caller]
+    fn check(value: Value, expected: &str) {
+        let mut rpc = Rpc::new(Dialect::Bare);
+        rpc.request("a", Value::Null, "first");
+        rpc.request("b", Value::Null, "second");
+        let text = match rpc.classify(value.clone()) {
+            Incoming::Request { id, method, params } => format!("request {id} {method} {params}"),
+            Incoming::Notification { method, params } => format!("notification {method} {params}"),
+            Incoming::Response { tag, result: Ok(result) } => format!("{tag}: {result}"),
+            Incoming::Response { tag, result: Err(error) } => format!("{tag}: {error}"),
+            Incoming::Junk(_) => "junk".to_owned(),
+        };
+        assert_eq!(text, expected, "{value}");
+    }
+
+    #[test]
+    fn sorts_what_comes_in() {
+        check(json!({"id": 0, "method": "ask", "params": {"a": 1}}), r#"request 0 ask {"a":1}"#);
+        check(json!({"id": "x-1", "method": "ask"}), r#"request "x-1" ask null"#);
+        check(json!({"jsonrpc": "2.0", "method": "note", "params": []}), "notification note []");
+        check(json!({"id": null, "method": "note"}), "notification note null");
+        check(json!({"id": 2, "result": {"ok": true}}), r#"second: {"ok":true}"#);
+        check(json!({"id": 1, "result": null}), "first: null");
+        check(json!({"id": 1}), "first: null");
+        check(
+            json!({"id": 1, "error": {"code": -32600, "message": "no"}}),
+            "first: no (code -32600)",
+        );
+        check(json!({"id": 1, "error": null, "result": 7}), "first: 7");
+        check(json!({"id": 1, "error": "odd"}), "first: \"odd\" (code 0)");
+        for junk in [
+            json!({"id": 3, "result": 1}),
+            json!({"id": "1", "result": 1}),
+            json!({"id": -1, "result": 1}),
+            json!({"method": 5, "id": 9}),
+            json!({}),
+            json!([1]),
+            json!("text"),
+            Value::Null,
+        ] {
+            check(junk, "junk");
+        }
+    }
+
+    #[test]
+    fn each_response_is_taken_once() {
+        let mut rpc = Rpc::new(Dialect::Bare);
+        rpc.request("a", json!({}), ());
+        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Response { .. }));
+        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk(_)));
+    }
+
+    #[test]
+    fn only_the_newer_dialect_names_itself() {
+        let mut bare = Rpc::new(Dialect::Bare);
+        let mut v2 = Rpc::new(Dialect::V2);
+        assert_eq!(
+            bare.request("m", json!({"a": 1}), ()),
+            json!({"id": 1, "method": "m", "params": {"a": 1}})
+        );
+        assert_eq!(
+            v2.request("m", json!({}), ()),
+            json!({"jsonrpc": "2.0", "id": 1, "method": "m", "params": {}})
+        );
+        assert_eq!(bare.notification("initialized", Value::Null), json!({"method": "initialized"}));
+        assert_eq!(
+            v2.notification("n", json!({"a": 1})),
+            json!({"jsonrpc": "2.0", "method": "n", "params": {"a": 1}})
+        );
+        assert_eq!(
+            bare.error(&json!("x"), METHOD_NOT_FOUND, "no"),
+            json!({"id": "x", "error": {"code": -32601, "message": "no"}})
+        );
+        assert_eq!(
+            v2.result(&json!(0), json!({"ok": true})),
+            json!({"jsonrpc": "2.0", "id": 0, "result": {"ok": true}})
+        );
+    }
+
+    #[test]
+    fn a_peer_that_never_answers_costs_no_memory() {
+        let mut rpc = Rpc::new(Dialect::Bare);
+        for tag in 0..=PENDING_MAX {
+            rpc.request("m", Value::Null, tag);
+        }
+        assert_eq!(rpc.pending.len(), PENDING_MAX);
+        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk(_)));
+        assert!(matches!(
+            rpc.classify(json!({"id": PENDING_MAX + 1})),
+            Incoming::Response { tag: PENDING_MAX, .. }
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_objects_never_panic(
+            id in prop::option::of(any::<i64>()),
+            keys in prop::collection::vec("id|method|params|result|error|message|code", 0..5),
+            text in ".{0,8}",
+        ) {
+            let mut value = json!({ "id": id });
+            for key in keys {
+                let inner = value.clone();
+                value[&key] = if text.len() % 2 == 0 { inner } else { json!(text) };
+            }
+            let mut rpc = Rpc::new(Dialect::V2);
+            rpc.request("m", Value::Null, ());
+            rpc.classify(value);
+        }
+    }
+}

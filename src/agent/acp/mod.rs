@@ -1,22 +1,431 @@
-//! The acp protocol.
+//! Any agent that speaks the Agent Client Protocol, version 1: opencode, gemini, qwen and the
+//! adapters for Claude Code and Codex. They differ in nearly everything that the protocol leaves
+//! open; what is done here is what works with all of them. Pure.
 
+mod answer;
+mod failure;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
-// Stands in until the protocol is here; only its names matter.
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::agent::{Actions, Exit, Failure, FailureKind, Protocol, TurnCommand, TurnEnd, TurnSpec};
+use crate::{
+    agent::{
+        Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
+        TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
+        rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+    },
+    ids::SessionId,
+};
+use answer::Answer;
+use wire::{Capabilities, KnownCall, ModeChoice, Options, Setting, text};
 
-#[derive(Debug, Default)]
-pub struct Acp;
+/// Calls that are remembered at a time. An agent with more loses the details of the others.
+const CALLS_MAX: usize = 256;
+/// Questions that are open at a time; more are refused.
+const QUESTIONS_MAX: usize = 64;
+
+/// What one of our requests was for.
+#[derive(Debug)]
+enum Asked {
+    Initialize,
+    /// `session/resume` or `session/load`.
+    OldSession,
+    NewSession,
+    Set(Setting),
+    Prompt,
+}
+
+/// A permission request of the agent that has no answer yet.
+#[derive(Debug)]
+struct Pending {
+    request: Value,
+    options: Options,
+    question: Question,
+}
+
+/// The ACP host for one turn.
+#[derive(Debug)]
+pub struct Acp {
+    rpc: Rpc<Asked>,
+    turn: Option<TurnSpec>,
+    capabilities: Capabilities,
+    session: String,
+    /// Choices to be made before the prompt, one after the other.
+    settings: VecDeque<Setting>,
+    /// Before the prompt is sent, updates are the replay of an old session.
+    prompted: bool,
+    answer: Answer,
+    calls: BTreeMap<String, KnownCall>,
+    pending: BTreeMap<QuestionId, Pending>,
+    questions: u64,
+    /// What was allowed for the session: tool and subject. It is kept here and not left to the
+    /// agent's own "always", which often lasts for ever.
+    allowed: Vec<(String, String)>,
+    denied: bool,
+    interrupted: bool,
+    cost: Option<f64>,
+}
+
+impl Default for Acp {
+    fn default() -> Acp {
+        Acp::new()
+    }
+}
+
+impl Acp {
+    pub fn new() -> Acp {
+        Acp {
+            rpc: Rpc::new(Dialect::V2),
+            turn: None,
+            capabilities: Capabilities::default(),
+            session: String::new(),
+            settings: VecDeque::new(),
+            prompted: false,
+            answer: Answer::default(),
+            calls: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            questions: 0,
+            allowed: Vec::new(),
+            denied: false,
+            interrupted: false,
+            cost: None,
+        }
+    }
+
+    fn ask(&mut self, method: &str, params: Value, asked: Asked, actions: &mut Actions) {
+        let request = self.rpc.request(method, params, asked);
+        actions.write(request);
+    }
+
+    fn on_response(
+        &mut self,
+        asked: Asked,
+        result: Result<Value, RpcError>,
+        actions: &mut Actions,
+    ) {
+        match (asked, result) {
+            (Asked::Prompt, Ok(result)) => self.on_stop(&result, actions),
+            (Asked::Prompt, Err(_)) if self.interrupted => actions.finish(TurnEnd::Interrupted),
+            (Asked::Initialize, Ok(result)) => self.on_initialized(&result, actions),
+            (Asked::OldSession | Asked::NewSession, Ok(result)) => {
+                self.on_session(&result, actions);
+            }
+            (Asked::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
+            (_, Err(error)) if error.code == wire::AUTH_REQUIRED => {
+                let failure = failure::not_logged_in(&error, &self.capabilities.logins);
+                actions.finish(TurnEnd::Failed(failure));
+            }
+            // Each agent has an error of its own for an unknown session. Nothing was done yet, so
+            // whatever it is, a fresh one may be tried.
+            (Asked::OldSession, Err(error)) => {
+                actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
+            }
+            (Asked::Set(setting), Err(error)) => {
+                refuse(&setting, &failure::describe(&error), actions);
+            }
+            (Asked::Initialize | Asked::NewSession | Asked::Prompt, Err(error)) => {
+                actions.finish(TurnEnd::Failed(failure::of_error(&error)));
+            }
+        }
+    }
+
+    fn on_initialized(&mut self, result: &Value, actions: &mut Actions) {
+        let version = &result["protocolVersion"];
+        if version.as_u64() != Some(wire::PROTOCOL_VERSION) {
+            return actions.finish(TurnEnd::Failed(Failure::new(
+                FailureKind::Protocol,
+                format!("the agent speaks version {version} of the Agent Client Protocol, not 1"),
+                "Use a version of the agent that still speaks ACP 1.",
+            )));
+        }
+        self.capabilities = Capabilities::read(result);
+        let Some(turn) = &self.turn else { return };
+        let mut params = json!({ "cwd": turn.project_dir, "mcpServers": [] });
+        let Some(session) = &turn.session else {
+            return self.ask("session/new", params, Asked::NewSession, actions);
+        };
+        session.as_str().clone_into(&mut self.session);
+        params["sessionId"] = json!(session);
+        if self.capabilities.resume {
+            self.ask("session/resume", params, Asked::OldSession, actions);
+        } else if self.capabilities.load {
+            self.ask("session/load", params, Asked::OldSession, actions);
+        } else {
+            let detail = "this agent can't go on with an earlier session".to_owned();
+            actions.finish(TurnEnd::SessionGone { detail });
+        }
+    }
+
+    fn on_session(&mut self, result: &Value, actions: &mut Actions) {
+        let Some(turn) = &self.turn else { return };
+        if turn.session.is_none() {
+            text(result, "/sessionId").clone_into(&mut self.session);
+        }
+        if self.session.is_empty() {
+            return actions.finish(TurnEnd::Failed(failure::protocol("a session without an id")));
+        }
+        match wire::asking_mode(&self.session, result) {
+            ModeChoice::Set(setting) => self.settings.push_back(setting),
+            ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
+                actions.event(TurnEvent::Progress(format!(
+                    "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
+                )));
+            }
+            ModeChoice::Unknown(_) | ModeChoice::Fine => {}
+        }
+        if let Some(model) = &turn.model {
+            match wire::model_choice(&self.session, result, model) {
+                Ok(setting) => self.settings.extend(setting),
+                Err(reason) => return actions.finish(TurnEnd::Failed(wrong_model(reason))),
+            }
+        }
+        self.go_on(actions);
+    }
+
+    fn on_set(&mut self, setting: &Setting, result: &Value, actions: &mut Actions) {
+        match wire::confirmed(setting, result) {
+            Some(now) if now != setting.wanted => {
+                let detail = format!("it says that it now uses {now:?}");
+                refuse(setting, &detail, actions);
+            }
+            _ => self.go_on(actions),
+        }
+    }
+
+    /// The next setting; after the last one, the prompt.
+    fn go_on(&mut self, actions: &mut Actions) {
+        if let Some(setting) = self.settings.pop_front() {
+            let (method, params) = (setting.method, setting.params.clone());
+            return self.ask(method, params, Asked::Set(setting), actions);
+        }
+        let Some(turn) = &self.turn else { return };
+        let mut prompt = turn.prompt.clone();
+        let mut images = turn.images.as_slice();
+        if !self.capabilities.image && !images.is_empty() {
+            let count = images.len();
+            actions.event(TurnEvent::Progress(format!(
+                "This agent takes no images: {count} left out."
+            )));
+            let note = format!("\n\n({count} image(s) were attached that you can't be shown.)");
+            prompt += &note;
+            images = &[];
+        }
+        let params = wire::prompt(&self.session, &prompt, images);
+        self.ask("session/prompt", params, Asked::Prompt, actions);
+        self.prompted = true;
+        if self.capabilities.resume || self.capabilities.load {
+            actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
+        }
+        actions.event(TurnEvent::Working);
+    }
+
+    fn on_update(&mut self, params: &Value, actions: &mut Actions) {
+        if !self.prompted || text(params, "/sessionId") != self.session {
+            return;
+        }
+        let update = &params["update"];
+        match text(update, "/sessionUpdate") {
+            "agent_message_chunk" => {
+                let message = update["messageId"].as_str();
+                self.answer.push(message, text(update, "/content/text"));
+            }
+            "tool_call" | "tool_call_update" => self.on_tool_call(update, actions),
+            "agent_thought_chunk" | "plan" => self.answer.end_segment(),
+            "usage_update" => self.cost = update.pointer("/cost/amount").and_then(Value::as_f64),
+            _ => {}
+        }
+    }
+
+    fn on_tool_call(&mut self, update: &Value, actions: &mut Actions) {
+        self.answer.end_segment();
+        let id = text(update, "/toolCallId");
+        if matches!(text(update, "/status"), "completed" | "failed") {
+            self.calls.remove(id);
+            return;
+        }
+        if self.calls.len() >= CALLS_MAX && !self.calls.contains_key(id) {
+            return;
+        }
+        let call = self.calls.entry(id.to_owned()).or_default();
+        let before = call.title.clone();
+        call.merge(update);
+        if call.title != before {
+            let line = call.title.lines().next().unwrap_or_default();
+            actions.event(TurnEvent::Progress(line.to_owned()));
+        }
+    }
+
+    fn on_request(&mut self, id: Value, method: &str, params: &Value, actions: &mut Actions) {
+        // Agents ask for files and terminals though they were told that there are none, and have
+        // methods of their own (qwen: craft/drainMidTurnQueue). Unanswered, they wait for ever.
+        if method != "session/request_permission" {
+            let error = self.rpc.error(&id, METHOD_NOT_FOUND, "this client has no such method");
+            return actions.write(error);
+        }
+        self.answer.end_segment();
+        let options = Options::read(params);
+        let known = self.calls.get(text(params, "/toolCall/toolCallId"));
+        self.questions += 1;
+        let name = QuestionId(format!("acp-{}", self.questions));
+        let question = wire::question(name.clone(), params, known);
+        let pending = Pending { request: id, options, question };
+        let ours = text(params, "/sessionId") == self.session && self.prompted;
+        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
+        let key = (pending.question.tool.clone(), pending.question.subject.clone());
+        if self.interrupted || !ours || self.pending.len() >= QUESTIONS_MAX {
+            actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
+        } else if gate == Gate::AllowAll || self.allowed.contains(&key) {
+            self.settle(&pending, true, actions);
+        } else {
+            actions.event(TurnEvent::Question(pending.question.clone()));
+            self.pending.insert(name, pending);
+        }
+    }
+
+    /// Answers a permission request.
+    fn settle(&self, pending: &Pending, allow: bool, actions: &mut Actions) {
+        let options = &pending.options;
+        let option = if allow { &options.allow } else { &options.reject };
+        if allow && option.is_none() {
+            actions.event(TurnEvent::Progress(
+                "The agent can't be allowed this just once, so it was refused.".to_owned(),
+            ));
+        }
+        actions.write(self.rpc.result(&pending.request, wire::outcome(option.as_deref())));
+    }
+
+    fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
+        let Some(pending) = self.pending.remove(question) else { return };
+        match verdict {
+            Verdict::Allow => {}
+            Verdict::AllowForSession => {
+                let Question { tool, subject, .. } = &pending.question;
+                self.allowed.push((tool.clone(), subject.clone()));
+            }
+            // ACP has no place for the reason.
+            Verdict::Deny { .. } => self.denied = true,
+        }
+        self.settle(&pending, !matches!(verdict, Verdict::Deny { .. }), actions);
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        self.interrupted = true;
+        if !self.prompted {
+            return actions.finish(TurnEnd::Interrupted);
+        }
+        let cancel = json!({ "sessionId": self.session });
+        actions.write(self.rpc.notification("session/cancel", cancel));
+        // Gemini 0.61.0 never ends the turn while one of these is unanswered.
+        for (name, pending) in mem::take(&mut self.pending) {
+            actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
+            actions.event(TurnEvent::QuestionGone(name));
+        }
+    }
+
+    /// The prompt has its response: the turn is over.
+    fn on_stop(&mut self, result: &Value, actions: &mut Actions) {
+        if let Some(usage) = usage(result, self.cost) {
+            actions.event(TurnEvent::Usage(usage));
+        }
+        let mut text = self.answer.text();
+        let end = match result["stopReason"].as_str().unwrap_or_default() {
+            _ if self.interrupted => TurnEnd::Interrupted,
+            // Codex answers a refused permission with the end of the turn.
+            "cancelled" if self.denied => TurnEnd::Answered { text },
+            "cancelled" => TurnEnd::Failed(Failure::new(
+                FailureKind::Model,
+                "the agent cancelled the turn by itself",
+                "Send the message again.",
+            )),
+            "refusal" => TurnEnd::Failed(Failure::new(
+                FailureKind::Model,
+                "the model refused to go on",
+                "Say it in another way, or in a new thread.",
+            )),
+            "max_tokens" | "max_turn_requests" => {
+                text += "\n\n(The agent stopped at a limit of its own; it may not be done.)";
+                TurnEnd::Answered { text: text.trim_start().to_owned() }
+            }
+            _ => TurnEnd::Answered { text },
+        };
+        actions.finish(end);
+    }
+}
 
 impl Protocol for Acp {
-    fn begin(&mut self, _: &TurnSpec, actions: &mut Actions) {
-        let failure = Failure::new(FailureKind::Protocol, "not built yet", "");
-        actions.finish(TurnEnd::Failed(failure));
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
+        self.turn = Some(turn.clone());
+        self.ask("initialize", wire::initialize(), Asked::Initialize, actions);
     }
-    fn on_value(&mut self, _: Value, _: &mut Actions) {}
-    fn on_command(&mut self, _: TurnCommand, _: &mut Actions) {}
-    fn on_exit(&mut self, _: Exit, _: &str, _: &mut Actions) {}
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        match self.rpc.classify(value) {
+            Incoming::Request { id, method, params } => {
+                self.on_request(id, &method, &params, actions);
+            }
+            Incoming::Notification { method, params } if method == "session/update" => {
+                self.on_update(&params, actions);
+            }
+            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
+            Incoming::Notification { .. } | Incoming::Junk(_) => {}
+        }
+    }
+
+    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        match command {
+            TurnCommand::Decide { question, verdict } => self.decide(&question, &verdict, actions),
+            TurnCommand::Interrupt => self.interrupt(actions),
+            // ACP agents get no tools of ours.
+            TurnCommand::ToolResult { .. } => {}
+        }
+    }
+
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        actions.finish(if self.interrupted {
+            TurnEnd::Interrupted
+        } else {
+            TurnEnd::Failed(failure::crashed(exit, stderr_tail))
+        });
+    }
+}
+
+/// Token counts are in the response (opencode, claude, qwen) or in `_meta` (gemini 0.61.0).
+fn usage(result: &Value, cost_usd: Option<f64>) -> Option<Usage> {
+    let tokens =
+        |at: &[&str]| at.iter().find_map(|pointer| result.pointer(pointer).and_then(Value::as_u64));
+    let input = tokens(&["/usage/inputTokens", "/_meta/quota/token_count/input_tokens"]);
+    let output = tokens(&["/usage/outputTokens", "/_meta/quota/token_count/output_tokens"]);
+    (input.is_some() || output.is_some() || cost_usd.is_some()).then(|| Usage {
+        input_tokens: input.unwrap_or(0),
+        output_tokens: output.unwrap_or(0),
+        cost_usd,
+    })
+}
+
+/// A mode or model that was wanted and is not in use: the prompt must not be sent.
+fn refuse(setting: &Setting, detail: &str, actions: &mut Actions) {
+    let Setting { what, wanted, .. } = setting;
+    actions.finish(TurnEnd::Failed(match *what {
+        "model" => wrong_model(format!("the agent did not take the model {wanted:?}: {detail}")),
+        _ => Failure::new(
+            FailureKind::Refused,
+            format!("the agent did not take the {what} {wanted:?}, in which it asks: {detail}"),
+            "Nothing was sent. Update the agent, or allow everything for it in the config.",
+        ),
+    }));
+}
+
+fn wrong_model(reason: String) -> Failure {
+    Failure::new(
+        FailureKind::Refused,
+        reason,
+        "Nothing was sent. Name another model in the config.",
+    )
 }

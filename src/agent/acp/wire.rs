@@ -1,1 +1,349 @@
-//! Wire types of acp.
+//! What of ACP v1's messages is read, as functions on JSON values. Agents add fields, update kinds
+//! and option kinds all the time, so nothing here fails on what it does not know. Pure.
+
+use serde_json::{Value, json};
+
+use crate::agent::{ActionKind, Image, Model, Question, QuestionId};
+
+/// The only version that is asked for. Adapters also speak version 2, in which the answer to
+/// `session/prompt` no longer means the end of the turn (claude-agent-acp 0.101.0).
+pub const PROTOCOL_VERSION: u64 = 1;
+
+/// The error code for "log in first".
+pub const AUTH_REQUIRED: i64 = -32000;
+
+/// Modes in which an agent asks before it acts: claude, gemini and qwen `default`, opencode
+/// `build`, codex-acp 2.6.0 `read-only`. Some adapters start in one in which a model decides.
+const ASKING_MODES: [&str; 4] = ["default", "build", "read-only", "ask"];
+
+/// The string at `pointer`; empty if there is none.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The parameters of `initialize`.
+pub fn initialize() -> Value {
+    json!({
+        "protocolVersion": PROTOCOL_VERSION,
+        "clientCapabilities": {
+            "fs": { "readTextFile": false, "writeTextFile": false },
+            "terminal": false,
+        },
+        "clientInfo": {
+            "name": "obto-bridge",
+            "title": "obto bridge",
+            "version": env!("CARGO_PKG_VERSION"),
+        },
+    })
+}
+
+/// What the agent said it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `session/resume`: no replay.
+    pub resume: bool,
+    /// `session/load`: replays the whole session as updates.
+    pub load: bool,
+    pub image: bool,
+    /// The names of the ways to log in.
+    pub logins: Vec<String>,
+}
+
+impl Capabilities {
+    pub fn read(result: &Value) -> Capabilities {
+        let there = |pointer| result.pointer(pointer).is_some_and(|value: &Value| !value.is_null());
+        let set = |pointer| result.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
+        Capabilities {
+            resume: there("/agentCapabilities/sessionCapabilities/resume"),
+            load: set("/agentCapabilities/loadSession"),
+            image: set("/agentCapabilities/promptCapabilities/image"),
+            logins: list(result, "/authMethods")
+                .iter()
+                .map(|method| text(method, "/name").to_owned())
+                .filter(|name| !name.is_empty())
+                .take(8)
+                .collect(),
+        }
+    }
+}
+
+/// A choice that is made before the prompt, and the request that makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    pub what: &'static str,
+    pub method: &'static str,
+    pub params: Value,
+    /// What the choice should then be.
+    pub wanted: String,
+}
+
+/// Which mode to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModeChoice {
+    /// The agent has no modes, or is in one that asks.
+    Fine,
+    Set(Setting),
+    /// It has modes and none that is known to ask. The name of the one it is in.
+    Unknown(String),
+}
+
+/// Looks for a mode that asks, in the result of `session/new`, `load` or `resume`. A mode is not
+/// kept over a load (qwen-code 0.24.4 goes back to `auto`), so this is for every session.
+pub fn asking_mode(session: &str, result: &Value) -> ModeChoice {
+    let (current, offered, option) = match option_of(result, "mode") {
+        Some(option) => {
+            (text(option, "/currentValue"), values(option), Some(text(option, "/id").to_owned()))
+        }
+        None => (
+            text(result, "/modes/currentModeId"),
+            list(result, "/modes/availableModes").iter().map(|mode| text(mode, "/id")).collect(),
+            None,
+        ),
+    };
+    if offered.is_empty() || ASKING_MODES.contains(&current) {
+        return ModeChoice::Fine;
+    }
+    let Some(mode) = ASKING_MODES.into_iter().find(|mode| offered.contains(mode)) else {
+        return ModeChoice::Unknown(current.to_owned());
+    };
+    ModeChoice::Set(match option {
+        Some(id) => config_option("mode", session, &id, mode),
+        None => Setting {
+            what: "mode",
+            method: "session/set_mode",
+            params: json!({ "sessionId": session, "modeId": mode }),
+            wanted: mode.to_owned(),
+        },
+    })
+}
+
+/// The request that chooses `model`; None if the agent already uses it. The error is for people.
+pub fn model_choice(
+    session: &str,
+    result: &Value,
+    model: &Model,
+) -> Result<Option<Setting>, String> {
+    let names = [format!("{}/{}", model.provider, model.model), model.model.clone()];
+    let pick =
+        |offered: &[&str]| names.iter().find(|name| offered.contains(&name.as_str())).cloned();
+    if let Some(option) = option_of(result, "model") {
+        let offered = values(option);
+        let value = pick(&offered).ok_or_else(|| not_offered(&names[0], &offered))?;
+        let id = text(option, "/id");
+        return Ok((text(option, "/currentValue") != value)
+            .then(|| config_option("model", session, id, &value)));
+    }
+    let offered: Vec<&str> = list(result, "/models/availableModels")
+        .iter()
+        .map(|model| text(model, "/modelId"))
+        .collect();
+    let value = pick(&offered).ok_or_else(|| not_offered(&names[0], &offered))?;
+    Ok((text(result, "/models/currentModelId") != value).then(|| Setting {
+        what: "model",
+        method: "session/set_model",
+        params: json!({ "sessionId": session, "modelId": value }),
+        wanted: value,
+    }))
+}
+
+fn not_offered(name: &str, offered: &[&str]) -> String {
+    if offered.is_empty() {
+        return format!("the agent has no way to choose a model, so {name} can't be used");
+    }
+    let some: Vec<&str> = offered.iter().take(10).copied().collect();
+    format!("the agent does not offer the model {name}; it offers {}", some.join(", "))
+}
+
+fn config_option(what: &'static str, session: &str, id: &str, value: &str) -> Setting {
+    Setting {
+        what,
+        method: "session/set_config_option",
+        params: json!({ "sessionId": session, "configId": id, "value": value }),
+        wanted: value.to_owned(),
+    }
+}
+
+/// What a setting is according to the answer to the request that set it; None if it does not say.
+pub fn confirmed<'a>(setting: &Setting, result: &'a Value) -> Option<&'a str> {
+    option_of(result, setting.what).map(|option| text(option, "/currentValue"))
+}
+
+fn option_of<'a>(result: &'a Value, category: &str) -> Option<&'a Value> {
+    list(result, "/configOptions").iter().find(|option| text(option, "/category") == category)
+}
+
+/// The values of a select, which may be in groups.
+fn values(option: &Value) -> Vec<&str> {
+    list(option, "/options")
+        .iter()
+        .flat_map(|entry| {
+            let inner = list(entry, "/options").iter().map(|inner| text(inner, "/value"));
+            inner.chain([text(entry, "/value")])
+        })
+        .filter(|value| !value.is_empty())
+        .collect()
+}
+
+/// The blocks of a prompt.
+pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut blocks = vec![json!({ "type": "text", "text": prompt })];
+    blocks.extend(images.iter().map(|image| {
+        let data = STANDARD.encode(&image.bytes);
+        json!({ "type": "image", "mimeType": image.media_type, "data": data })
+    }));
+    json!({ "sessionId": session, "prompt": blocks })
+}
+
+/// Reads `session/request_permission`. `known` is what earlier updates told about the same call.
+pub fn question(id: QuestionId, params: &Value, known: Option<&KnownCall>) -> Question {
+    let call = params.get("toolCall").unwrap_or(&Value::Null);
+    let raw = [call.get("rawInput"), known.map(|known| &known.input)]
+        .into_iter()
+        .flatten()
+        .find(|raw| raw.as_object().is_some_and(|fields| !fields.is_empty()));
+    let kind_name = match (text(call, "/kind"), known) {
+        ("", Some(known)) => &known.kind,
+        (kind, _) => kind,
+    };
+    let title = match (text(call, "/title"), known) {
+        ("", Some(known)) => &known.title,
+        (title, _) => title,
+    };
+    let named = ["/name", "/_meta/toolName", "/_meta/claudeCode/toolName"]
+        .into_iter()
+        .map(|pointer| text(call, pointer))
+        .find(|name| !name.is_empty());
+    // Gemini 0.61.0 names a tool only in the title, and only if it is another server's.
+    let foreign = title.ends_with("MCP Server)");
+    let tool = named.unwrap_or(if foreign { title } else { kind_name });
+    let mcp = foreign || tool.starts_with("mcp__");
+    let kind = if mcp { ActionKind::Mcp } else { action_kind(kind_name) };
+    let reason = raw
+        .and_then(|raw| {
+            ["/reason", "/description"].into_iter().map(|at| text(raw, at)).find(|t| !t.is_empty())
+        })
+        .map(str::to_owned);
+    Question {
+        id,
+        tool: tool.to_owned(),
+        kind,
+        subject: subject(kind, raw.unwrap_or(&Value::Null), call).unwrap_or(title.to_owned()),
+        reason,
+        input: raw.unwrap_or(call).clone(),
+    }
+}
+
+fn action_kind(kind: &str) -> ActionKind {
+    match kind {
+        "execute" => ActionKind::Run,
+        "edit" | "delete" | "move" => ActionKind::Edit,
+        "read" | "search" => ActionKind::Read,
+        "fetch" => ActionKind::Fetch,
+        _ => ActionKind::Other,
+    }
+}
+
+/// The command, path or URL. Several paths are joined, so that a policy for one of them can't be
+/// taken for a permission for all.
+fn subject(kind: ActionKind, raw: &Value, call: &Value) -> Option<String> {
+    let first = |pointers: &[&str]| {
+        pointers.iter().map(|at| text(raw, at)).find(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let path = || first(&["/file_path", "/filePath", "/filepath", "/path", "/abs_path"]);
+    let url = || first(&["/url"]);
+    match kind {
+        ActionKind::Run => command(&raw["command"]),
+        ActionKind::Edit | ActionKind::Read => path().or_else(|| locations(call)),
+        ActionKind::Fetch => url(),
+        ActionKind::Mcp => None,
+        ActionKind::Other => command(&raw["command"]).or_else(path).or_else(url),
+    }
+}
+
+/// A command line, also from the form `["/bin/bash", "-lc", "…"]` (codex-acp 0.16.0).
+fn command(value: &Value) -> Option<String> {
+    if let Some(line) = value.as_str() {
+        return (!line.is_empty()).then(|| line.to_owned());
+    }
+    let words: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).collect();
+    match words[..] {
+        [] => None,
+        [shell, "-c" | "-lc", line] if shell.ends_with("sh") => Some(line.to_owned()),
+        _ => Some(words.join(" ")),
+    }
+}
+
+fn locations(call: &Value) -> Option<String> {
+    let mut paths: Vec<&str> = list(call, "/locations")
+        .iter()
+        .chain(list(call, "/content"))
+        .map(|entry| text(entry, "/path"))
+        .filter(|path| !path.is_empty())
+        .collect();
+    paths.sort_unstable();
+    paths.dedup();
+    (!paths.is_empty()).then(|| paths.join(", "))
+}
+
+/// The options of a permission request that are ever chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub allow: Option<String>,
+    pub reject: Option<String>,
+}
+
+impl Options {
+    /// Goes by kind, never by id: those differ from agent to agent. `allow_always` is not used,
+    /// because with many agents it lasts for ever and is written into the project.
+    pub fn read(params: &Value) -> Options {
+        let of = |kind: &str| {
+            list(params, "/options")
+                .iter()
+                .find(|option| text(option, "/kind") == kind && option["optionId"].is_string())
+                .map(|option| text(option, "/optionId").to_owned())
+        };
+        Options {
+            allow: of("allow_once"),
+            reject: of("reject_once").or_else(|| of("reject_always")),
+        }
+    }
+}
+
+/// The answer to a permission request; None is `cancelled`.
+pub fn outcome(option: Option<&str>) -> Value {
+    match option {
+        Some(id) => json!({ "outcome": { "outcome": "selected", "optionId": id } }),
+        None => json!({ "outcome": { "outcome": "cancelled" } }),
+    }
+}
+
+/// What updates told about a tool call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnownCall {
+    pub title: String,
+    pub kind: String,
+    pub input: Value,
+}
+
+impl KnownCall {
+    /// Takes over what `update` has; updates carry only what changed.
+    pub fn merge(&mut self, update: &Value) {
+        let title = text(update, "/title");
+        if !title.is_empty() {
+            title.clone_into(&mut self.title);
+        }
+        let kind = text(update, "/kind");
+        if !kind.is_empty() {
+            kind.clone_into(&mut self.kind);
+        }
+        if let Some(input) = update.get("rawInput").filter(|input| input.is_object()) {
+            self.input = input.clone();
+        }
+    }
+}
+
+/// The array at `pointer`; empty if there is none.
+pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

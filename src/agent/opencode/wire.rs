@@ -1,1 +1,221 @@
-//! Wire types of opencode.
+//! What of opencode's REST API is written and read (opencode 1.18.33), as functions on JSON
+//! values. Pure.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::agent::{
+    ActionKind, Failure, FailureKind, Gate, Image, Model, Question, QuestionId, Usage,
+};
+
+/// The provider that opencode falls back to when none is configured: its maker's own service.
+pub const HOSTED: &str = "opencode";
+
+/// More than any answer; what is beyond is cut off.
+const TEXT_MAX: usize = 1 << 20;
+
+/// What reads and does nothing else. Everything not named here asks, tools of MCP servers too.
+const READERS: [&str; 8] =
+    ["glob", "grep", "list", "lsp", "question", "skill", "todoread", "todowrite"];
+/// Named although `*` covers them, so that they win over the person's own `allow`.
+const ACTORS: [&str; 5] = ["bash", "edit", "task", "webfetch", "websearch"];
+/// `read` as opencode has it by default, in the order in which it is matched.
+const READ: [(&str, &str); 4] =
+    [("*", "allow"), ("*.env", "ask"), ("*.env.*", "ask"), ("*.env.example", "allow")];
+
+/// The string at `pointer`; empty if there is none.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// An id as one segment of a path.
+pub fn segment(id: &str) -> String {
+    id.bytes().fold(String::with_capacity(id.len()), |mut out, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => out.push(char::from(byte)),
+            _ => write!(out, "%{byte:02X}").expect("writing to a string works"),
+        }
+        out
+    })
+}
+
+/// A session's permission rules; the last one that matches counts. By default bash, edit and
+/// write are allowed without asking.
+pub fn session_rules(gate: Gate) -> Value {
+    let rule = |permission: &str, pattern: &str, action: &str| json!({ "permission": permission, "pattern": pattern, "action": action });
+    if gate == Gate::AllowAll {
+        return json!([rule("*", "*", "allow")]);
+    }
+    let mut rules = vec![rule("*", "*", "ask")];
+    rules.extend(READERS.map(|tool| rule(tool, "*", "allow")));
+    rules.extend(READ.map(|(pattern, action)| rule("read", pattern, action)));
+    Value::Array(rules)
+}
+
+/// The same for the whole server. A session's rules are not handed on to those of its subagents,
+/// which without this run commands unasked.
+pub fn server_permission() -> Value {
+    let mut all = Map::new();
+    all.insert("*".to_owned(), json!("ask"));
+    all.extend(ACTORS.map(|tool| (tool.to_owned(), json!("ask"))));
+    all.extend(READERS.map(|tool| (tool.to_owned(), json!("allow"))));
+    let read = READ.map(|(pattern, action)| (pattern.to_owned(), json!(action)));
+    all.insert("read".to_owned(), Value::Object(read.into_iter().collect()));
+    Value::Object(all)
+}
+
+/// Whether the session has these rules already. A PATCH appends, so it is not repeated.
+pub fn ends_with_rules(session: &Value, rules: &Value) -> bool {
+    match (session["permission"].as_array(), rules.as_array()) {
+        (Some(has), Some(wanted)) => has.ends_with(wanted),
+        _ => false,
+    }
+}
+
+/// The model that the person chose in opencode's own config (`GET /config`).
+pub fn configured_model(config: &Value) -> Option<Model> {
+    let (provider, model) = text(config, "/model").split_once('/')?;
+    (!provider.is_empty() && !model.is_empty())
+        .then(|| Model { provider: provider.to_owned(), model: model.to_owned() })
+}
+
+/// The default model of the first provider that the person set up (`GET /config/providers`).
+pub fn provider_model(body: &Value) -> Option<Model> {
+    let default = |provider: &str| body["default"][provider].as_str().map(str::to_owned);
+    list(body, "/providers").iter().map(|provider| text(provider, "/id")).find_map(|provider| {
+        let model = default(provider).filter(|_| provider != HOSTED && !provider.is_empty())?;
+        Some(Model { provider: provider.to_owned(), model })
+    })
+}
+
+/// The refusal to send a prompt to a service that nobody chose.
+pub fn no_provider() -> Failure {
+    Failure::new(
+        FailureKind::Refused,
+        "no model provider is set up for opencode on this machine, so it would send the prompt to \
+         its maker's hosted model",
+        "Run `opencode auth login` there, or name provider and model in the config (`opencode` as \
+         the provider allows the hosted one). Nothing was sent.",
+    )
+}
+
+/// The body of `POST /session/:id/message`. Without a model, opencode would use the session's
+/// last one, even one that does not exist.
+pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut parts = vec![json!({ "type": "text", "text": prompt })];
+    parts.extend(images.iter().enumerate().map(|(i, image)| {
+        let extension = image.media_type.rsplit('/').next().unwrap_or("bin");
+        json!({
+            "type": "file",
+            "mime": image.media_type,
+            "filename": format!("attachment-{}.{extension}", i + 1),
+            "url": format!("data:{};base64,{}", image.media_type, STANDARD.encode(&image.bytes)),
+        })
+    }));
+    json!({
+        "model": { "providerID": model.provider, "modelID": model.model },
+        "parts": parts,
+    })
+}
+
+/// Reads `permission.asked`.
+pub fn question(asked: &Value) -> Question {
+    let tool = text(asked, "/permission");
+    let metadata = &asked["metadata"];
+    let patterns: Vec<&str> = list(asked, "/patterns").iter().filter_map(Value::as_str).collect();
+    let subject = ["/command", "/filepath", "/url"]
+        .into_iter()
+        .map(|at| text(metadata, at))
+        .find(|text| !text.is_empty())
+        .map_or_else(|| patterns.join(", "), str::to_owned);
+    let empty = metadata.as_object().is_none_or(Map::is_empty);
+    Question {
+        id: QuestionId(text(asked, "/id").to_owned()),
+        tool: tool.to_owned(),
+        kind: action_kind(tool),
+        subject,
+        reason: None,
+        input: if empty { json!({ "patterns": patterns }) } else { metadata.clone() },
+    }
+}
+
+fn action_kind(permission: &str) -> ActionKind {
+    match permission {
+        "bash" => ActionKind::Run,
+        "edit" | "write" | "patch" => ActionKind::Edit,
+        "read" | "glob" | "grep" | "list" | "lsp" => ActionKind::Read,
+        "webfetch" | "websearch" | "codesearch" => ActionKind::Fetch,
+        "doom_loop" | "external_directory" => ActionKind::Other,
+        // Tools of MCP servers are named `<server>_<tool>`.
+        other if other.contains('_') => ActionKind::Mcp,
+        _ => ActionKind::Other,
+    }
+}
+
+/// The final text: opencode marks as synthetic or ignored what the model did not say.
+pub fn answer(message: &Value) -> String {
+    let said: Vec<&str> = list(message, "/parts")
+        .iter()
+        .filter(|part| text(part, "/type") == "text")
+        .filter(|part| part["synthetic"] != true && part["ignored"] != true)
+        .map(|part| text(part, "/text").trim())
+        .filter(|text| !text.is_empty())
+        .collect();
+    let mut answer = said.join("\n\n");
+    answer.truncate(answer.floor_char_boundary(TEXT_MAX));
+    answer
+}
+
+pub fn usage(info: &Value) -> Usage {
+    let tokens = |at| info.pointer(at).and_then(Value::as_u64).unwrap_or(0);
+    let input = ["/tokens/input", "/tokens/cache/read", "/tokens/cache/write"].map(tokens);
+    Usage {
+        input_tokens: input.into_iter().fold(0, u64::saturating_add),
+        output_tokens: tokens("/tokens/output"),
+        cost_usd: info["cost"].as_f64(),
+    }
+}
+
+/// What a running tool does, in one line.
+pub fn progress(part: &Value) -> String {
+    let detail = ["/state/input/command", "/state/input/filePath", "/state/input/url"]
+        .into_iter()
+        .chain(["/state/input/pattern", "/state/input/description", "/state/title"])
+        .map(|at| text(part, at))
+        .find(|detail| !detail.is_empty())
+        .and_then(|detail| detail.lines().next());
+    let tool = text(part, "/tool");
+    detail.map_or_else(|| tool.to_owned(), |detail| format!("{tool}: {detail}"))
+}
+
+/// An error of a message or of `session.error`, in words for people.
+pub fn failure(error: &Value) -> Failure {
+    let name = text(error, "/name");
+    let said = text(error, "/data/message").lines().next().unwrap_or_default();
+    let message = if said.is_empty() { name } else { said };
+    let status = error.pointer("/data/statusCode").and_then(Value::as_u64).unwrap_or(0);
+    let (kind, advice) = match (name, status) {
+        ("ProviderAuthError", _) | (_, 401) => {
+            (FailureKind::NotLoggedIn, "Run `opencode auth login` on this machine.")
+        }
+        (_, 429 | 529) => (FailureKind::RateLimited, "Try again later."),
+        ("ContextOverflowError", _) => {
+            (FailureKind::Model, "The session is too long for the model: start a new thread.")
+        }
+        _ if message.contains("odel not found") => (
+            FailureKind::Model,
+            "Name another provider and model in the config; `opencode models` lists them.",
+        ),
+        _ => (FailureKind::Model, "Try again; opencode's log on this machine says more."),
+    };
+    let message =
+        if message.is_empty() { "opencode reported an error without a text" } else { message };
+    Failure::new(kind, message, advice)
+}
+
+/// The array at `pointer`; empty if there is none.
+pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

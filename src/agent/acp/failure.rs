@@ -1,0 +1,73 @@
+//! Errors of ACP agents in words for people. Codes tell little (nearly everything is -32603), so
+//! the kind is guessed from the text. Pure.
+
+use serde_json::Value;
+
+use crate::agent::{Exit, Failure, FailureKind, acp::wire::text, rpc::RpcError};
+
+/// The message with what `data` adds to it: agents put the reason into `details` or `message`.
+pub(super) fn describe(error: &RpcError) -> String {
+    let more = ["/details", "/message"]
+        .into_iter()
+        .map(|at| text(&error.data, at))
+        .chain([error.data.as_str().unwrap_or_default()])
+        .find(|more| !more.is_empty() && !error.message.contains(more));
+    match more {
+        Some(more) => format!("{}: {more}", error.message),
+        None => error.message.clone(),
+    }
+}
+
+pub(super) fn not_logged_in(error: &RpcError, logins: &[String]) -> Failure {
+    let advice = match logins {
+        [] => "Log in with the agent's own command in a terminal on this machine.".to_owned(),
+        names => format!(
+            "Log in with the agent's own command in a terminal on this machine. It offers: {}.",
+            names.join(", ")
+        ),
+    };
+    Failure::new(FailureKind::NotLoggedIn, describe(error), advice)
+}
+
+/// An error response to the prompt, or to a request before it.
+pub(super) fn of_error(error: &RpcError) -> Failure {
+    let message = describe(error);
+    let status = http_status(&error.data).unwrap_or(0);
+    let lower = message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let (kind, advice) = if status == 429
+        || says(&["429", "529", "rate limit", "usage limit", "quota", "overloaded"])
+    {
+        (FailureKind::RateLimited, "Try again later.")
+    } else if status == 401 || says(&["401", "unauthorized", "authentication"]) {
+        (FailureKind::Model, "Check the agent's login or API key on this machine.")
+    } else if matches!(error.code, -32601 | -32602 | -32700 | -32600) {
+        (FailureKind::Protocol, "The agent and this program don't fit together; update them.")
+    } else {
+        (FailureKind::Model, "Try again; if it stays, run the agent in a terminal to see more.")
+    };
+    Failure::new(kind, message, advice)
+}
+
+/// `http_status_code` wherever it is, at most a few levels down (codex-acp 0.16.0).
+fn http_status(data: &Value) -> Option<u64> {
+    let info = data.get("codex_error_info")?.as_object()?;
+    info.values().find_map(|inner| inner.get("http_status_code")?.as_u64())
+}
+
+pub(super) fn protocol(what: &str) -> Failure {
+    Failure::new(
+        FailureKind::Protocol,
+        format!("the agent sent {what}"),
+        "The agent and this program don't fit together; update them.",
+    )
+}
+
+pub(super) fn crashed(exit: Exit, stderr_tail: &str) -> Failure {
+    let tail = stderr_tail.trim();
+    let message = match tail {
+        "" => format!("the agent ended before it had answered ({exit})"),
+        tail => format!("the agent ended before it had answered ({exit}): {tail}"),
+    };
+    Failure::new(FailureKind::Crashed, message, "Run the agent in a terminal to see why.")
+}

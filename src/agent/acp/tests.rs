@@ -1,0 +1,560 @@
+//! Plays recorded conversations of seven ACP agents to the host, and what none of them would say.
+
+use std::{collections::BTreeMap, path::Path};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Acp, wire};
+use crate::{
+    agent::{
+        ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
+        Sandbox, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
+    },
+    ids::{SessionId, ThreadId, TurnId},
+};
+
+fn spec() -> TurnSpec {
+    TurnSpec {
+        turn: TurnId::new("t1"),
+        thread: ThreadId::new("th1"),
+        prompt: "[Agent Bridge | hello]".to_owned(),
+        images: Vec::new(),
+        session: None,
+        fresh_session: SessionId::new("fresh"),
+        project_dir: "/p".into(),
+        title: "title".to_owned(),
+        gate: Gate::Ask,
+        sandbox: Sandbox::default(),
+        model: None,
+    }
+}
+
+/// A host and everything it did.
+struct Played {
+    acp: Acp,
+    writes: Vec<Value>,
+    events: Vec<TurnEvent>,
+    end: Option<TurnEnd>,
+}
+
+impl Played {
+    fn new(spec: &TurnSpec) -> Played {
+        let mut played =
+            Played { acp: Acp::new(), writes: Vec::new(), events: Vec::new(), end: None };
+        let mut actions = Actions::default();
+        played.acp.begin(spec, &mut actions);
+        played.take(actions);
+        played
+    }
+
+    fn take(&mut self, actions: Actions) {
+        self.writes.extend(actions.write);
+        self.events.extend(actions.events);
+        self.end = self.end.take().or(actions.finished);
+    }
+
+    fn value(&mut self, value: Value) {
+        let mut actions = Actions::default();
+        self.acp.on_value(value, &mut actions);
+        self.take(actions);
+    }
+
+    fn command(&mut self, command: TurnCommand) {
+        let mut actions = Actions::default();
+        self.acp.on_command(command, &mut actions);
+        self.take(actions);
+    }
+
+    fn written(&self, method: &str) -> Vec<&Value> {
+        self.writes.iter().filter(|value| value["method"] == method).collect()
+    }
+
+    /// Answers the last request of `method`.
+    fn respond(&mut self, method: &str, mut response: Value) {
+        let id = self.written(method).last().expect("it was asked")["id"].clone();
+        response["id"] = id;
+        self.value(response);
+    }
+
+    fn result(&mut self, method: &str, result: Value) {
+        self.respond(method, json!({ "result": result }));
+    }
+
+    fn questions(&self) -> Vec<&Question> {
+        let questions = self.events.iter().filter_map(|event| match event {
+            TurnEvent::Question(question) => Some(question),
+            _ => None,
+        });
+        questions.collect()
+    }
+
+    fn answered(&self) -> &str {
+        match &self.end {
+            Some(TurnEnd::Answered { text }) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failed(&self) -> (FailureKind, &str, &str) {
+        match &self.end {
+            Some(TurnEnd::Failed(failure)) => (failure.kind, &failure.message, &failure.advice),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A host that has sent its prompt in the session `s`.
+    fn prompted(spec: &TurnSpec) -> Played {
+        let mut played = Played::new(spec);
+        played.result("initialize", json!({ "protocolVersion": 1 }));
+        played.result("session/new", json!({ "sessionId": "s" }));
+        assert_eq!(played.written("session/prompt").len(), 1);
+        played
+    }
+
+    fn update(&mut self, update: Value) {
+        let params = json!({ "sessionId": "s", "update": update });
+        self.value(json!({ "method": "session/update", "params": params }));
+    }
+
+    fn permission(&mut self, id: u64, call: Value, options: Value) {
+        let params = json!({ "sessionId": "s", "toolCall": call, "options": options });
+        self.value(json!({ "id": id, "method": "session/request_permission", "params": params }));
+    }
+
+    fn outcome(&self, id: u64) -> Option<&Value> {
+        self.writes
+            .iter()
+            .find(|v| v["id"] == id && v["method"].is_null())
+            .map(|v| &v["result"]["outcome"])
+    }
+}
+
+fn recording(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/acp").join(name);
+    let text = std::fs::read_to_string(path.with_extension("jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Plays the agent's side of a recording; responses get the ids of our requests. Every question
+/// is answered with `verdict`; none interrupts instead.
+fn play(name: &str, verdict: Option<&Verdict>) -> Played {
+    let lines = recording(name);
+    let mut spec = spec();
+    let old = lines
+        .iter()
+        .map(|line| &line["msg"])
+        .find(|m| matches!(m["method"].as_str(), Some("session/load" | "session/resume")));
+    spec.session = old.map(|m| SessionId::new(m["params"]["sessionId"].as_str().unwrap()));
+    let mut played = Played::new(&spec);
+    let mut methods = BTreeMap::new();
+    for line in lines {
+        if played.end.is_some() {
+            break;
+        }
+        let mut message = line["msg"].clone();
+        if line["dir"] == "->" {
+            methods.insert(message["id"].to_string(), message["method"].clone());
+            continue;
+        }
+        if message["method"].is_null() {
+            let method = methods[&message["id"].to_string()].as_str().unwrap().to_owned();
+            if method.starts_with("session/set_") {
+                continue;
+            }
+            let ours = played.writes.iter().rev().find(|v| same_request(&v["method"], &method));
+            message["id"] = ours.unwrap_or_else(|| panic!("{method} was not sent"))["id"].clone();
+        }
+        let asked = played.questions().len();
+        let written = played.writes.len();
+        played.value(message);
+        agree_to_settings(&mut played, written);
+        let new: Vec<_> = played.questions()[asked..].iter().map(|q| q.id.clone()).collect();
+        for question in new {
+            played.command(match verdict.cloned() {
+                Some(verdict) => TurnCommand::Decide { question, verdict },
+                None => TurnCommand::Interrupt,
+            });
+        }
+    }
+    played
+}
+
+fn same_request(ours: &Value, recorded: &str) -> bool {
+    ours == recorded || (ours == "session/resume" && recorded == "session/load")
+}
+
+/// The recordings have no answers to the settings that we make before the prompt.
+fn agree_to_settings(played: &mut Played, mut from: usize) {
+    while let Some(value) = played.writes.get(from).cloned() {
+        if value["method"].as_str().is_some_and(|method| method.starts_with("session/set_")) {
+            played.value(json!({ "id": value["id"], "result": {} }));
+        }
+        from += 1;
+    }
+}
+
+#[track_caller]
+fn check_permission(recording: &str, verdict: &Verdict, tool: &str, option: &str, answer: &str) {
+    let played = play(recording, Some(verdict));
+    let [question] = played.questions()[..] else { panic!("{:?}", played.events) };
+    assert_eq!(question.tool, tool, "{recording}");
+    assert_eq!(question.kind, ActionKind::Run, "{recording}");
+    assert!(question.subject.starts_with("echo hi > perm_"), "{recording}: {}", question.subject);
+    assert!(!question.subject.contains("(run)"), "{recording}: {}", question.subject);
+    let chosen: Vec<&Value> =
+        played.writes.iter().filter_map(|v| v.pointer("/result/outcome/optionId")).collect();
+    assert_eq!(chosen, [option], "{recording}");
+    assert_eq!(played.answered(), answer, "{recording}");
+    assert!(played.events.contains(&TurnEvent::Working));
+}
+
+fn deny() -> Verdict {
+    Verdict::Deny { reason: "no".to_owned() }
+}
+
+#[test]
+fn seven_agents_ask_and_answer_each_in_its_own_way() {
+    let allow = Verdict::Allow;
+    check_permission("opencode-perm-allow-once", &allow, "execute", "once", "after.");
+    check_permission("claude-perm-allow-once", &allow, "execute", "allow", "after.");
+    check_permission("codex-perm-allow-once", &allow, "execute", "approved", "after.");
+    check_permission("gemini-perm-allow-once", &allow, "execute", "proceed_once", "after.");
+    check_permission("qwen-perm-allow-once", &allow, "run_shell_command", "proceed_once", "after.");
+}
+
+#[test]
+fn trap_a_refusal_may_end_the_turn_and_says_so_differently() {
+    check_permission("opencode-perm-reject-once", &deny(), "execute", "reject", "before.");
+    check_permission("claude101-perm-reject-once", &deny(), "Bash", "reject", "after.");
+    // Codex says `cancelled`, which is no interrupt.
+    check_permission("codex26-perm-reject-once", &deny(), "execute", "cancel", "before.");
+    check_permission("qwen-perm-reject-once", &deny(), "run_shell_command", "cancel", "before.");
+}
+
+#[track_caller]
+fn check_edit(recording: &str, kind: ActionKind, subject: &str) -> Played {
+    let played = play(recording, Some(&Verdict::Allow));
+    let question = played.questions()[0];
+    assert_eq!((question.kind, &*question.subject), (kind, subject), "{recording}");
+    played
+}
+
+#[test]
+fn edits_and_foreign_tools_are_told_apart() {
+    check_edit("gemini-edit", ActionKind::Edit, "/home/dev/projs/gemini/edit.txt");
+    let mcp = "bridge_post (bridge MCP Server)";
+    check_edit("gemini-mcp", ActionKind::Mcp, mcp);
+    let opencode =
+        check_edit("opencode-edit", ActionKind::Edit, "/home/dev/projs/opencode/edit.txt");
+    // It asks the client to write the file although the client said that it can't.
+    let refused = opencode.writes.iter().any(|v| v["error"]["code"] == -32601);
+    assert!(refused, "{:?}", opencode.writes);
+}
+
+#[test]
+fn trap_new_adapters_start_in_a_mode_in_which_a_model_decides() {
+    for (recording, mode) in [
+        ("claude101-perm-reject-once", "default"),
+        ("codex26-perm-reject-once", "read-only"),
+        ("qwen-perm-allow-once", "default"),
+        // A mode is not kept over a load.
+        ("qwen-resume-load", "default"),
+    ] {
+        let played = play(recording, Some(&deny()));
+        let set = played.written("session/set_config_option");
+        assert_eq!(set.len(), 1, "{recording}");
+        assert_eq!(set[0]["params"]["configId"], "mode");
+        assert_eq!(set[0]["params"]["value"], mode, "{recording}");
+    }
+    for recording in ["opencode-perm-allow-once", "gemini-perm-allow-once"] {
+        assert!(play(recording, Some(&deny())).written("session/set_config_option").is_empty());
+    }
+}
+
+#[test]
+fn trap_a_replay_is_no_answer() {
+    let played = play("qwen-resume-load", None);
+    assert_eq!(played.answered(), "continued");
+    let progress = played.events.iter().any(|event| matches!(event, TurnEvent::Progress(_)));
+    assert!(!progress, "{:?}", played.events);
+}
+
+#[test]
+fn an_unknown_session_is_gone_whatever_the_error() {
+    for recording in ["claude-resume-othercwd", "qwen-resume-othercwd"] {
+        let played = play(recording, None);
+        let end = played.end.as_ref();
+        assert!(matches!(end, Some(TurnEnd::SessionGone { .. })), "{recording}: {end:?}");
+        assert!(played.written("session/prompt").is_empty());
+    }
+    let mut spec = spec();
+    spec.session = Some(SessionId::new("old"));
+    let mut played = Played::new(&spec);
+    played.result("initialize", json!({ "protocolVersion": 1 }));
+    assert!(matches!(&played.end, Some(TurnEnd::SessionGone { .. })), "{:?}", played.end);
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let (kind, message, advice) = play("gemini-noauth", None).failed_owned();
+    assert_eq!(kind, FailureKind::NotLoggedIn);
+    assert_eq!(message, "Gemini API key is missing or not configured.");
+    assert!(advice.contains("Log in with Google, Gemini API key"), "{advice}");
+    assert_eq!(play("qwen-noauth", None).failed().0, FailureKind::NotLoggedIn);
+    let (kind, message, _) = play("codex-err-429", None).failed_owned();
+    assert_eq!(kind, FailureKind::RateLimited);
+    assert!(message.contains("429 Too Many Requests"), "{message}");
+    let (kind, message, _) = play("opencode-err-401", None).failed_owned();
+    assert_eq!((kind, &*message), (FailureKind::Model, "Internal error: mock 401"));
+}
+
+impl Played {
+    fn failed_owned(&self) -> (FailureKind, String, String) {
+        let (kind, message, advice) = self.failed();
+        (kind, message.to_owned(), advice.to_owned())
+    }
+}
+
+#[test]
+fn trap_an_interrupt_answers_every_open_permission() {
+    let played = play("gemini-cancel-perm-answer", None);
+    assert_eq!(played.end, Some(TurnEnd::Interrupted));
+    assert_eq!(played.written("session/cancel").len(), 1);
+    assert_eq!(played.outcome(0).unwrap()["outcome"], "cancelled");
+    assert!(
+        matches!(played.events.last(), Some(TurnEvent::QuestionGone(_))),
+        "{:?}",
+        played.events
+    );
+}
+
+#[test]
+fn an_interrupt_before_the_prompt_ends_at_once() {
+    let mut played = Played::new(&spec());
+    played.command(TurnCommand::Interrupt);
+    assert_eq!(played.end, Some(TurnEnd::Interrupted));
+}
+
+#[test]
+fn only_version_one_is_spoken() {
+    let mut played = Played::new(&spec());
+    assert_eq!(played.writes[0]["params"]["protocolVersion"], 1);
+    played.result("initialize", json!({ "protocolVersion": 2 }));
+    assert_eq!(played.failed().0, FailureKind::Protocol);
+}
+
+#[test]
+fn images_are_sent_only_where_they_are_taken() {
+    let mut spec = spec();
+    spec.images = vec![Image { media_type: "image/png".to_owned(), bytes: vec![1, 2, 3] }];
+    let blind = Played::prompted(&spec);
+    let prompt = &blind.written("session/prompt")[0]["params"]["prompt"];
+    assert_eq!(prompt.as_array().unwrap().len(), 1);
+    assert!(prompt[0]["text"].as_str().unwrap().contains("1 image(s) were attached"));
+    assert!(
+        blind
+            .events
+            .contains(&TurnEvent::Progress("This agent takes no images: 1 left out.".to_owned()))
+    );
+    let mut seeing = Played::new(&spec);
+    let capabilities = json!({ "promptCapabilities": { "image": true } });
+    seeing.result("initialize", json!({ "protocolVersion": 1, "agentCapabilities": capabilities }));
+    seeing.result("session/new", json!({ "sessionId": "s" }));
+    let prompt = &seeing.written("session/prompt")[0]["params"]["prompt"];
+    assert_eq!(prompt[1], json!({ "type": "image", "mimeType": "image/png", "data": "AQID" }));
+}
+
+/// What `session/new` offers, and what is then asked for, or refused.
+#[track_caller]
+fn check_model(offer: Value, expected: Result<Option<(&str, &str)>, &str>) {
+    let model = Model { provider: "mock".to_owned(), model: "m1".to_owned() };
+    let choice = wire::model_choice("s", &offer, &model);
+    let choice = choice.as_ref().map(|s| s.as_ref().map(|s| (s.method, &*s.wanted)));
+    assert_eq!(choice.map_err(String::as_str), expected);
+}
+
+#[test]
+fn a_model_is_chosen_or_refused_but_never_ignored() {
+    let option = |current: &str, values: &[&str]| {
+        let values: Vec<_> = values.iter().map(|value| json!({ "value": value })).collect();
+        json!({ "configOptions": [{ "id": "model", "category": "model", "currentValue": current,
+            "options": values }] })
+    };
+    let set = "session/set_config_option";
+    check_model(option("other", &["other", "mock/m1"]), Ok(Some((set, "mock/m1"))));
+    check_model(option("other", &["other", "m1"]), Ok(Some((set, "m1"))));
+    check_model(option("m1", &["m1"]), Ok(None));
+    let grouped = json!({ "configOptions": [{ "id": "x", "category": "model",
+        "options": [{ "group": "g", "options": [{ "value": "m1" }] }] }] });
+    check_model(grouped, Ok(Some((set, "m1"))));
+    let gemini = json!({ "models": { "availableModels": [{ "modelId": "m1" }] } });
+    check_model(gemini, Ok(Some(("session/set_model", "m1"))));
+    check_model(
+        option("a", &["a", "b"]),
+        Err("the agent does not offer the model mock/m1; it offers a, b"),
+    );
+    check_model(json!({}), Err("the agent has no way to choose a model, so mock/m1 can't be used"));
+}
+
+#[test]
+fn a_mode_that_is_not_taken_keeps_the_prompt_back() {
+    let modes = json!({ "currentModeId": "yolo",
+        "availableModes": [{ "id": "yolo" }, { "id": "default" }] });
+    let mut played = Played::new(&spec());
+    played.result("initialize", json!({ "protocolVersion": 1 }));
+    played.result("session/new", json!({ "sessionId": "s", "modes": modes }));
+    assert_eq!(played.written("session/set_mode")[0]["params"]["modeId"], "default");
+    played.respond("session/set_mode", json!({ "error": { "code": -32602, "message": "no" } }));
+    assert_eq!(played.failed().0, FailureKind::Refused);
+    assert!(played.written("session/prompt").is_empty());
+}
+
+#[test]
+fn trap_always_is_kept_here_and_not_by_the_agent() {
+    let options = json!([
+        { "optionId": "always", "kind": "allow_always" },
+        { "optionId": "once", "kind": "allow_once" },
+        { "optionId": "twice", "kind": "allow_once" },
+    ]);
+    let call = json!({ "kind": "execute", "rawInput": { "command": "ls" } });
+    let mut played = Played::prompted(&spec());
+    played.permission(7, call.clone(), options.clone());
+    let question = played.questions()[0].id.clone();
+    played.command(TurnCommand::Decide { question, verdict: Verdict::AllowForSession });
+    played.permission(8, call, options.clone());
+    assert_eq!(played.questions().len(), 1);
+    for id in [7, 8] {
+        assert_eq!(played.outcome(id).unwrap()["optionId"], "once");
+    }
+    played.permission(9, json!({ "kind": "execute", "rawInput": { "command": "rm" } }), options);
+    assert_eq!(played.questions().len(), 2);
+    assert_eq!(played.outcome(9), None);
+}
+
+#[test]
+fn with_allow_all_nobody_is_asked() {
+    let mut spec = spec();
+    spec.gate = Gate::AllowAll;
+    let mut played = Played::prompted(&spec);
+    played.permission(1, json!({}), json!([{ "optionId": "y", "kind": "allow_once" }]));
+    assert_eq!(played.outcome(1).unwrap()["optionId"], "y");
+    assert!(played.questions().is_empty());
+}
+
+#[test]
+fn another_sessions_words_and_wishes_are_not_ours() {
+    let mut played = Played::prompted(&spec());
+    let update =
+        json!({ "sessionUpdate": "agent_message_chunk", "content": { "text": "foreign" } });
+    let params = json!({ "sessionId": "other", "update": update });
+    played.value(json!({ "method": "session/update", "params": params }));
+    let params =
+        json!({ "sessionId": "other", "options": [{ "optionId": "y", "kind": "allow_once" }] });
+    played.value(json!({ "id": 1, "method": "session/request_permission", "params": params }));
+    assert_eq!(played.outcome(1).unwrap()["outcome"], "cancelled");
+    played.update(json!({ "sessionUpdate": "something_new" }));
+    played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+    assert_eq!(played.answered(), "");
+}
+
+#[track_caller]
+fn check_stop(reason: &str, expected: Result<&str, FailureKind>) {
+    let mut played = Played::prompted(&spec());
+    played.update(json!({ "sessionUpdate": "agent_message_chunk", "content": { "text": "hm" } }));
+    played.result("session/prompt", json!({ "stopReason": reason }));
+    match expected {
+        Ok(text) => assert_eq!(played.answered(), text),
+        Err(kind) => assert_eq!(played.failed().0, kind),
+    }
+}
+
+#[test]
+fn every_stop_reason_ends_the_turn() {
+    check_stop("end_turn", Ok("hm"));
+    check_stop("a_new_one", Ok("hm"));
+    check_stop(
+        "max_tokens",
+        Ok("hm\n\n(The agent stopped at a limit of its own; it may not be done.)"),
+    );
+    check_stop("refusal", Err(FailureKind::Model));
+    check_stop("cancelled", Err(FailureKind::Model));
+}
+
+#[test]
+fn an_agent_that_leaves_is_a_failed_turn() {
+    let mut actions = Actions::default();
+    let mut played = Played::prompted(&spec());
+    played.acp.on_exit(Exit::Code(1), "out of memory\n", &mut actions);
+    played.take(actions);
+    let (kind, message, _) = played.failed();
+    assert_eq!(kind, FailureKind::Crashed);
+    assert!(message.ends_with("(exit code 1): out of memory"), "{message}");
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "id",
+        "method",
+        "params",
+        "result",
+        "error",
+        "sessionId",
+        "update",
+        "sessionUpdate",
+        "toolCall",
+        "options",
+        "configOptions",
+        "modes",
+        "models",
+        "category",
+        "kind",
+        "rawInput",
+        "command",
+        "content",
+        "code",
+        "stopReason",
+        "protocolVersion",
+    ]);
+    let word = prop::sample::select(vec![
+        "session/update",
+        "session/request_permission",
+        "s",
+        "agent_message_chunk",
+        "tool_call",
+        "mode",
+        "model",
+        "execute",
+        "allow_once",
+        "ä",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0..9_u64).prop_map(Value::from),
+        word.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..5)
+                .prop_map(|map| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_json_makes_it_panic(values in prop::collection::vec(any_json(), 1..12), prompted: bool) {
+        let spec = spec();
+        let mut played = if prompted { Played::prompted(&spec) } else { Played::new(&spec) };
+        for value in values {
+            played.value(value);
+        }
+        played.command(TurnCommand::Decide {
+            question: QuestionId("acp-1".to_owned()),
+            verdict: Verdict::Allow,
+        });
+        played.command(TurnCommand::Interrupt);
+    }
+}

@@ -1,0 +1,306 @@
+//! One `opencode serve` for all threads. A start costs 4 s and 600 MB, so the server is kept while
+//! turns come, and stopped after some idle minutes. One task owns it; everybody else holds a
+//! [`Handle`] and, for the time of a turn, a [`Lease`].
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
+use serde_json::json;
+
+use crate::{
+    agent::{
+        http::{self, Password, Request, Server},
+        opencode::wire,
+    },
+    ids::random_hex,
+    task::{self, Task},
+};
+
+/// Leases that are waited for or given back at a time; turns are limited to far fewer.
+const QUEUE: usize = 64;
+/// From the spawn to the line that says where it listens (measured: 2 to 4 s).
+const STARTUP: Duration = Duration::from_secs(20);
+/// For each step of the stop: dispose, SIGTERM, SIGKILL.
+const STEP: Duration = Duration::from_secs(3);
+/// The line before the address (opencode 1.18.33).
+const LISTENING: &str = "opencode server listening on http://";
+
+/// How to start the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The program, for example `opencode`.
+    pub program: OsString,
+    /// The server's own directory. Sessions have theirs.
+    pub cwd: PathBuf,
+    /// How long an unused server is kept: 5 minutes in the daemon.
+    pub idle: Duration,
+}
+
+/// A program to start, as [`Spawner`] is given it.
+#[derive(Clone, Debug)]
+pub struct Command {
+    pub program: OsString,
+    pub args: Vec<OsString>,
+    /// In addition to the cleaned environment. Holds the password: never log it.
+    pub env: Vec<(OsString, OsString)>,
+    pub cwd: PathBuf,
+}
+
+/// Starts processes: `proc` in the daemon, a fake in tests.
+pub trait Spawner: Send + 'static {
+    fn spawn(&mut self, command: &Command) -> Result<Box<dyn Process>>;
+}
+
+/// A started server.
+pub trait Process: Send {
+    /// Lines of its standard output. Someone must go on reading them: the keeper does.
+    fn lines(&self) -> &Receiver<String>;
+    /// Closed or written to when the process has ended.
+    fn exited(&self) -> &Receiver<()>;
+    /// SIGTERM to its group.
+    fn terminate(&mut self);
+    /// SIGKILL to its group and to all that carry its marker.
+    fn kill(&mut self);
+}
+
+/// The right to use the server. While one exists, the server is kept.
+#[derive(Debug)]
+pub struct Lease {
+    pub server: Server,
+    /// Dropping it gives the lease back; nothing is ever sent.
+    _returned: Sender<()>,
+}
+
+type Wanted = Sender<Result<Lease>>;
+
+/// Starts the keeper. There is nothing else to it.
+#[derive(Debug)]
+pub struct ServerKeeper;
+
+/// The way to the keeper. Dropping it stops the server and waits until it is gone.
+#[derive(Debug)]
+pub struct Handle {
+    /// Taken on drop, so that the keeper sees the end before it is joined.
+    wanted: Option<Sender<Wanted>>,
+    task: Option<Task>,
+}
+
+impl ServerKeeper {
+    /// Starts the keeper's task; the server is started with the first lease.
+    ///
+    /// # Errors
+    /// When the system gives no more OS threads.
+    pub fn start(config: Config, spawner: impl Spawner) -> Result<Handle> {
+        let (wanted, requests) = bounded(QUEUE);
+        let mut keeper =
+            Keeper { config, spawner, requests, running: None, leases: Vec::new(), idle: None };
+        let task = task::spawn("opencode-serve", move || keeper.run())
+            .context("can't start the task that keeps opencode's server")?;
+        Ok(Handle { wanted: Some(wanted), task: Some(task) })
+    }
+}
+
+impl Handle {
+    /// The server, started if it is not running.
+    ///
+    /// # Errors
+    /// When it can't be started, or not before `deadline`.
+    pub fn lease(&self, deadline: Instant) -> Result<Lease> {
+        let wanted = self.wanted.as_ref().expect("it is only taken on drop");
+        let (reply, lease) = bounded(1);
+        wanted
+            .send_deadline(reply, deadline)
+            .map_err(|_| anyhow!("opencode's server is asked for by too many turns at once"))?;
+        lease
+            .recv_deadline(deadline)
+            .map_err(|_| anyhow!("opencode's server did not start in time"))?
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.wanted = None;
+        if let Some(task) = self.task.take() {
+            // A panic is logged by the task itself.
+            drop(task.join());
+        }
+    }
+}
+
+struct Keeper<S> {
+    config: Config,
+    spawner: S,
+    requests: Receiver<Wanted>,
+    running: Option<Running>,
+    /// Each disconnects when its lease is dropped.
+    leases: Vec<Receiver<()>>,
+    /// Since when nobody uses the server.
+    idle: Option<Instant>,
+}
+
+struct Running {
+    process: Box<dyn Process>,
+    server: Server,
+}
+
+impl<S: Spawner> Keeper<S> {
+    fn run(&mut self) {
+        while self.step() {}
+        self.stop();
+    }
+
+    /// Waits for one thing to happen. False when the handle is gone.
+    fn step(&mut self) -> bool {
+        let (nothing, no_line) = (never(), never());
+        let (exited, lines) = self.running.as_ref().map_or((&nothing, &no_line), |running| {
+            (running.process.exited(), running.process.lines())
+        });
+        let no_lease = never();
+        // Leases are looked at one at a time: idleness begins when the last one has ended.
+        let lease = self.leases.first().unwrap_or(&no_lease);
+        let idle = match self.idle {
+            Some(since) if self.running.is_some() => {
+                after((since + self.config.idle).saturating_duration_since(Instant::now()))
+            }
+            _ => never(),
+        };
+        select_biased! {
+            recv(exited) -> _ => {
+                log::warn!("opencode's server ended by itself");
+                self.running = None;
+            }
+            recv(self.requests) -> wanted => {
+                let Ok(wanted) = wanted else { return false };
+                let lease = self.lease();
+                // The caller may have given up; its lease ends here then.
+                drop(wanted.send(lease));
+            }
+            recv(lease) -> _ => {
+                self.leases.swap_remove(0);
+                self.idle = self.leases.is_empty().then(Instant::now);
+            }
+            recv(lines) -> line => match line {
+                Ok(line) => log::debug!("opencode serve: {line}"),
+                // Without its output nothing is left to wait for but its end.
+                Err(_) => self.wait_for_exit(),
+            },
+            recv(idle) -> _ => self.stop(),
+        }
+        true
+    }
+
+    fn lease(&mut self) -> Result<Lease> {
+        if self.running.is_none() {
+            self.running = Some(self.start()?);
+        }
+        let running = self.running.as_ref().context("it was just started")?;
+        let (returned, lease) = bounded(0);
+        self.leases.push(lease);
+        self.idle = None;
+        Ok(Lease { server: running.server.clone(), _returned: returned })
+    }
+
+    fn start(&mut self) -> Result<Running> {
+        let password = Password::new(random_hex());
+        let command = command(&self.config, &password);
+        let mut process = self.spawner.spawn(&command).context("can't start `opencode serve`")?;
+        match listening(&*process) {
+            Ok(address) => {
+                log::info!("opencode's server listens on {address}");
+                Ok(Running { process, server: Server { address, password } })
+            }
+            Err(error) => {
+                process.kill();
+                Err(error)
+            }
+        }
+    }
+
+    /// The output has ended, which it does a moment before the process.
+    fn wait_for_exit(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        if running.process.exited().recv_timeout(STEP).is_err_and(|error| error.is_timeout()) {
+            log::warn!("opencode's server closed its output but did not end: killed");
+            running.process.kill();
+        }
+    }
+
+    /// Ends the server. Only its own dispose reaches the shells of running tools, which are in
+    /// sessions of their own.
+    fn stop(&mut self) {
+        self.idle = None;
+        let Some(mut running) = self.running.take() else { return };
+        let request =
+            Request { method: "POST", path: "/global/dispose", directory: "", body: None };
+        if let Err(error) = http::call(&running.server, request, STEP) {
+            log::warn!("can't dispose of opencode's server: {error}");
+        }
+        running.process.terminate();
+        if ended(&*running.process) {
+            return;
+        }
+        log::warn!("opencode's server ignores SIGTERM: killed");
+        running.process.kill();
+        if !ended(&*running.process) {
+            log::error!("opencode's server can't be killed");
+        }
+    }
+}
+
+fn ended(process: &dyn Process) -> bool {
+    !process.exited().recv_timeout(STEP).is_err_and(|error| error.is_timeout())
+}
+
+fn command(config: &Config, password: &Password) -> Command {
+    let settings = json!({
+        "autoupdate": false,
+        "share": "disabled",
+        "permission": wire::server_permission(),
+    });
+    Command {
+        program: config.program.clone(),
+        // Port 0 means 4096 if that is free, and any other if not.
+        args: ["serve", "--hostname=127.0.0.1", "--port=0"].map(OsString::from).into(),
+        env: vec![
+            ("OPENCODE_SERVER_PASSWORD".into(), password.expose().into()),
+            ("OPENCODE_CONFIG_CONTENT".into(), settings.to_string().into()),
+        ],
+        cwd: config.cwd.clone(),
+    }
+}
+
+/// Waits for the line that tells the address.
+fn listening(process: &dyn Process) -> Result<SocketAddr> {
+    let deadline = after(STARTUP);
+    let mut last = String::new();
+    loop {
+        select_biased! {
+            recv(process.lines()) -> line => match line {
+                Ok(line) => match line.trim().strip_prefix(LISTENING) {
+                    Some(address) => {
+                        return address.trim_end_matches('/').parse().with_context(|| {
+                            format!("`opencode serve` listens on {address:?}, which is no address")
+                        });
+                    }
+                    None => last = line.chars().take(200).collect(),
+                },
+                Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
+            },
+            recv(process.exited()) -> _ => {
+                bail!("`opencode serve` ended before it listened: {last:?}");
+            }
+            recv(deadline) -> _ => {
+                bail!("`opencode serve` did not listen within {} s: {last:?}", STARTUP.as_secs());
+            }
+        }
+    }
+}

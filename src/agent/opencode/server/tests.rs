@@ -1,0 +1,220 @@
+//! The keeper with processes that are channels.
+
+use std::{
+    ffi::OsString,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde_json::Value;
+
+use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
+use crate::agent::opencode::wire;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// What the keeper did, in order.
+#[derive(Debug, PartialEq)]
+enum Did {
+    Spawn,
+    Terminate,
+    Kill,
+}
+
+/// Starts fakes that print `line`.
+struct Fakes {
+    line: Option<String>,
+    did: Sender<Did>,
+    started: Sender<(Command, Sender<()>)>,
+    /// Ignores SIGTERM.
+    stubborn: bool,
+}
+
+struct Fake {
+    lines: Receiver<String>,
+    /// Keeps the output open.
+    _output: Sender<String>,
+    exited: Receiver<()>,
+    exit: Sender<()>,
+    did: Sender<Did>,
+    stubborn: bool,
+}
+
+impl Spawner for Fakes {
+    fn spawn(&mut self, command: &Command) -> Result<Box<dyn Process>> {
+        self.did.send(Did::Spawn)?;
+        let Some(line) = &self.line else { bail!("no such program") };
+        let (output, lines) = bounded(8);
+        output.send("Warning: something else first".to_owned())?;
+        output.send(line.clone())?;
+        let (exit, exited) = bounded(2);
+        self.started.send((command.clone(), exit.clone()))?;
+        let (did, stubborn) = (self.did.clone(), self.stubborn);
+        Ok(Box::new(Fake { lines, _output: output, exited, exit, did, stubborn }))
+    }
+}
+
+impl Process for Fake {
+    fn lines(&self) -> &Receiver<String> {
+        &self.lines
+    }
+
+    fn exited(&self) -> &Receiver<()> {
+        &self.exited
+    }
+
+    fn terminate(&mut self) {
+        self.did.send(Did::Terminate).unwrap();
+        if !self.stubborn {
+            self.exit.send(()).unwrap();
+        }
+    }
+
+    fn kill(&mut self) {
+        self.did.send(Did::Kill).unwrap();
+        self.exit.send(()).unwrap();
+    }
+}
+
+struct Kept {
+    handle: Handle,
+    did: Receiver<Did>,
+    started: Receiver<(Command, Sender<()>)>,
+}
+
+impl Kept {
+    fn start(line: Option<&str>, idle: Duration, stubborn: bool) -> Kept {
+        let (did_sender, did) = unbounded();
+        let (started_sender, started) = unbounded();
+        let line = line.map(str::to_owned);
+        let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
+        let config = Config { program: "opencode".into(), cwd: "/".into(), idle };
+        Kept { handle: ServerKeeper::start(config, fakes).unwrap(), did, started }
+    }
+
+    fn lease(&self) -> Result<super::Lease> {
+        self.handle.lease(Instant::now() + SOON)
+    }
+
+    #[track_caller]
+    fn check_did(&self, expected: &[Did]) {
+        for expected in expected {
+            assert_eq!(self.did.recv_timeout(SOON).as_ref(), Ok(expected));
+        }
+    }
+}
+
+/// A line with a port on which nobody answers.
+fn listening() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("opencode server listening on http://127.0.0.1:{port}")
+}
+
+#[test]
+fn one_server_does_for_all_and_is_told_to_ask() {
+    let line = listening();
+    let kept = Kept::start(Some(&line), SOON, false);
+    let (one, two) = (kept.lease().unwrap(), kept.lease().unwrap());
+    assert_eq!(one.server, two.server);
+    assert!(line.ends_with(&one.server.address.to_string()), "{line}");
+    kept.check_did(&[Did::Spawn]);
+    let (command, _) = kept.started.try_recv().unwrap();
+    assert_eq!(command.args, ["serve", "--hostname=127.0.0.1", "--port=0"]);
+    let variable = |name: &str| {
+        let found = command.env.iter().find(|(key, _)| key == name);
+        found.unwrap().1.clone().into_string().unwrap()
+    };
+    let password = variable("OPENCODE_SERVER_PASSWORD");
+    assert_eq!((password.len(), &*password), (32, one.server.password.expose()));
+    assert!(!command.args.contains(&OsString::from(password)));
+    let settings: Value = serde_json::from_str(&variable("OPENCODE_CONFIG_CONTENT")).unwrap();
+    assert_eq!(settings["autoupdate"], false);
+    assert_eq!(settings["share"], "disabled");
+    assert_eq!(settings["permission"], wire::server_permission());
+}
+
+#[test]
+fn trap_a_subagent_has_only_the_servers_rules() {
+    let permission = wire::server_permission();
+    for tool in ["*", "bash", "edit", "task", "webfetch"] {
+        assert_eq!(permission[tool], "ask", "{tool}");
+    }
+    assert_eq!(permission["glob"], "allow");
+    assert_eq!(permission["read"]["*.env"], "ask");
+    // The last rule that matches counts, so the general ones must come first.
+    let text = permission["read"].to_string();
+    assert!(text.starts_with(r#"{"*":"allow","*.env":"ask""#), "{text}");
+}
+
+#[test]
+fn an_unused_server_is_stopped_and_the_next_lease_starts_another() {
+    let kept = Kept::start(Some(&listening()), Duration::from_millis(1), false);
+    drop(kept.lease().unwrap());
+    kept.check_did(&[Did::Spawn, Did::Terminate]);
+    let _lease = kept.lease().unwrap();
+    kept.check_did(&[Did::Spawn]);
+}
+
+#[test]
+fn a_used_server_is_kept_until_the_handle_is_dropped() {
+    let kept = Kept::start(Some(&listening()), Duration::ZERO, false);
+    let lease = kept.lease().unwrap();
+    drop(kept.lease().unwrap());
+    let Kept { handle, did, .. } = kept;
+    assert_eq!(did.try_recv(), Ok(Did::Spawn));
+    drop(handle);
+    assert_eq!(did.try_recv(), Ok(Did::Terminate));
+    assert!(did.try_recv().is_err());
+    drop(lease);
+}
+
+#[test]
+fn a_server_that_ignores_the_signal_is_killed() {
+    let kept = Kept::start(Some(&listening()), Duration::ZERO, true);
+    drop(kept.lease().unwrap());
+    kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
+}
+
+#[test]
+fn a_server_that_died_is_replaced() {
+    let kept = Kept::start(Some(&listening()), SOON, false);
+    let first = kept.lease().unwrap();
+    let (_, exit) = kept.started.recv_timeout(SOON).unwrap();
+    exit.send(()).unwrap();
+    let second = kept.lease().unwrap();
+    assert_ne!(first.server.password, second.server.password);
+    kept.check_did(&[Did::Spawn, Did::Spawn]);
+}
+
+/// The error of a lease when the server prints `line` and ends.
+#[track_caller]
+fn check_error(line: Option<&str>, expected: &str) {
+    let kept = Kept::start(line, SOON, false);
+    let error = format!("{:#}", kept.lease().unwrap_err());
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_start_that_fails_says_why() {
+    check_error(None, "can't start `opencode serve`: no such program");
+    check_error(
+        Some("opencode server listening on http://nowhere"),
+        r#"`opencode serve` listens on "nowhere", which is no address"#,
+    );
+}
+
+#[test]
+fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
+    let kept = Kept::start(Some("Configuration is invalid"), SOON, false);
+    let exits = kept.started.clone();
+    let ender = crate::task::spawn("ender", move || {
+        let (_, exit) = exits.recv_timeout(SOON).unwrap();
+        exit.send(()).unwrap();
+    });
+    let error = format!("{:#}", kept.lease().unwrap_err());
+    assert_eq!(ender.unwrap().join(), Ok(()));
+    assert!(error.contains(r#"ended before it listened: "Configuration is invalid""#), "{error}");
+    kept.check_did(&[Did::Spawn, Did::Kill]);
+}
