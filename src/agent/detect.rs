@@ -1,1 +1,384 @@
-//! Which engines work on this machine, and why not: found, version, can start.
+//! Which engines work here, and why the others do not. An engine is asked for its version once and
+//! then remembered, because to start one only for that costs up to a second and 150 MB.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsStr,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{agent::Exit, ids::Engine, time::Timestamp};
+
+/// The longest part of a program's output that is quoted.
+const QUOTE_MAX: usize = 200;
+
+/// Starts a program with these arguments and waits for its end, both within the caller's deadline:
+/// how it ended, and its standard output and error together. The error says why there is no end.
+pub type Run<'a> = dyn FnMut(&Path, &[&str]) -> Result<(Exit, String), String> + 'a;
+
+/// What is known of an engine on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub engine: Engine,
+    /// Where it was found.
+    pub program: Option<PathBuf>,
+    pub version: Option<String>,
+    /// Why it can't be used and what to do about it.
+    pub problem: Option<String>,
+    /// What should be done although it can be used.
+    pub note: Option<String>,
+}
+
+impl Verdict {
+    pub fn usable(&self) -> bool {
+        self.program.is_some() && self.problem.is_none()
+    }
+}
+
+/// The versions of engines as they were when last asked. The owner keeps it in the state directory;
+/// one that can't be read is as good as an empty one.
+///
+/// Problems are not remembered: most of them are cured by something other than a new program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cache(BTreeMap<Engine, Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    stamp: Stamp,
+    version: String,
+}
+
+/// Tells one program from the next that is installed in its place. The path has its links resolved,
+/// since some installers only point a link at another file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    path: PathBuf,
+    modified: Timestamp,
+    size: u64,
+}
+
+/// Looks for `engine`, whose program is `name` (see [`find_program`]), and asks it for its version
+/// unless `cache` has it from before.
+pub fn detect(
+    engine: &Engine,
+    name: &str,
+    path: &OsStr,
+    cwd: &Path,
+    cache: &mut Cache,
+    run: &mut Run<'_>,
+) -> Verdict {
+    let mut verdict = Verdict {
+        engine: engine.clone(),
+        program: find_program(name, path, cwd),
+        version: None,
+        problem: None,
+        note: None,
+    };
+    let Some(program) = &verdict.program else {
+        let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
+        verdict.problem = Some(format!("`{name}` {place}. {}", how_to_install(engine, name)));
+        return verdict;
+    };
+    let stamp = stamp(program);
+    let known = cache.0.get(engine).filter(|entry| Some(&entry.stamp) == stamp.as_ref());
+    let version = match known {
+        Some(entry) => Ok(entry.version.clone()),
+        None => ask(program, run),
+    };
+    match version {
+        Ok(version) => {
+            if let Some(stamp) = stamp {
+                cache.0.insert(engine.clone(), Entry { stamp, version: version.clone() });
+            }
+            verdict.note = age_note(engine, &version);
+            verdict.version = Some(version);
+        }
+        Err(problem) => verdict.problem = Some(problem),
+    }
+    verdict
+}
+
+/// Finds the program that a shell would start for `name`: through `path` (a `PATH`), or, if the
+/// name has a slash, there, seen from `cwd`. Relative directories in `path`, the empty one too, are
+/// passed over: they would mean another program in every project.
+pub fn find_program(name: &str, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
+    if name.is_empty() {
+        return None;
+    }
+    if name.contains('/') {
+        return Some(cwd.join(name)).filter(|program| is_program(program));
+    }
+    env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|program| is_program(program))
+}
+
+/// The version in what `--version` printed: `2.1.197 (Claude Code)`, `codex-cli 0.169.0`, `1.18.3`.
+/// It is the first word that is two or more numbers with dots between, with a `v` before or a
+/// pre-release after it or not.
+pub fn version_of(output: &str) -> Option<String> {
+    output.split_whitespace().find_map(|word| {
+        let word = word.trim_matches(|char: char| !char.is_ascii_alphanumeric());
+        let word = word.strip_prefix('v').unwrap_or(word);
+        (numbers(word).len() >= 2).then(|| word.to_owned())
+    })
+}
+
+/// How to get an engine, for the person who has none.
+pub fn how_to_install(engine: &Engine, name: &str) -> String {
+    let (package, then) = match engine.as_str() {
+        "claude" => ("@anthropic-ai/claude-code", "start `claude` once to log in"),
+        "codex" => ("@openai/codex", "run `codex login`"),
+        "opencode" => ("opencode-ai", "run `opencode auth login`"),
+        _ => return format!("Install `{name}`, or correct its command in the config file."),
+    };
+    format!("Install it with `npm install -g {package}`, then {then}.")
+}
+
+/// The oldest version that the protocols here were tried with.
+fn oldest_tried(engine: &Engine) -> Option<&'static str> {
+    match engine.as_str() {
+        "claude" => Some("2.1.141"),
+        "codex" => Some("0.130.0"),
+        "opencode" => Some("1.18.33"),
+        _ => None,
+    }
+}
+
+fn age_note(engine: &Engine, version: &str) -> Option<String> {
+    let oldest = oldest_tried(engine)?;
+    (numbers(version) < numbers(oldest))
+        .then(|| format!("{engine} {version} is older than {oldest}, the oldest that was tried."))
+}
+
+/// Asks `program` for its version; the error is the problem with it.
+fn ask(program: &Path, run: &mut Run<'_>) -> Result<String, String> {
+    let asked = format!("`{} --version`", program.display());
+    let (exit, output) =
+        run(program, &["--version"]).map_err(|error| format!("{asked} did not work: {error}"))?;
+    let quote = match output.lines().map(str::trim).find(|line| !line.is_empty()) {
+        Some(line) => format!(": {}", line.chars().take(QUOTE_MAX).collect::<String>()),
+        None => " and printed nothing".to_owned(),
+    };
+    if exit != Exit::Code(0) {
+        return Err(format!("{asked} ended with {exit}{quote}"));
+    }
+    version_of(&output).ok_or_else(|| format!("{asked} told no version{quote}"))
+}
+
+/// The numbers before the first `-` or `+`; none if there is anything else.
+fn numbers(version: &str) -> Vec<u64> {
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Result<Vec<u64>, _> = release.split('.').map(str::parse).collect();
+    numbers.unwrap_or_default()
+}
+
+/// None if the program can't be looked at; then it is asked every time.
+fn stamp(program: &Path) -> Option<Stamp> {
+    let path = fs::canonicalize(program).ok()?;
+    let meta = fs::metadata(&path).ok()?;
+    let modified = Timestamp::from_system(meta.modified().ok()?);
+    Some(Stamp { path, modified, size: meta.len() })
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A file in `dir`, made new.
+    fn install(dir: &Path, name: &str, mode: u32, content: &str) -> PathBuf {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(mode);
+        options.open(&path).unwrap().write_all(content.as_bytes()).unwrap();
+        path
+    }
+
+    /// A machine with one directory on its `PATH`.
+    struct Machine {
+        dir: TempDir,
+        cache: Cache,
+        asked: usize,
+    }
+
+    impl Machine {
+        fn new() -> Machine {
+            Machine { dir: TempDir::new().unwrap(), cache: Cache::default(), asked: 0 }
+        }
+
+        fn detect(&mut self, engine: Engine, answer: Result<(Exit, &str), &str>) -> Verdict {
+            let asked = &mut self.asked;
+            let mut run = |_: &Path, args: &[&str]| {
+                assert_eq!(args, ["--version"]);
+                *asked += 1;
+                answer.map(|(exit, text)| (exit, text.to_owned())).map_err(str::to_owned)
+            };
+            let (dir, name) = (self.dir.path(), engine.as_str());
+            detect(&engine, name, dir.as_os_str(), dir, &mut self.cache, &mut run)
+        }
+    }
+
+    #[track_caller]
+    fn check_version(output: &str, expected: Option<&str>) {
+        assert_eq!(version_of(output).as_deref(), expected, "{output:?}");
+    }
+
+    #[test]
+    fn versions_are_found_in_what_engines_print() {
+        check_version("2.1.197 (Claude Code)\n", Some("2.1.197"));
+        check_version("codex-cli 0.169.0\n", Some("0.169.0"));
+        check_version("1.18.3\n", Some("1.18.3"));
+        check_version(
+            "WARNING: proceeding\nagent version v0.9.1-beta.2, built today",
+            Some("0.9.1-beta.2"),
+        );
+        check_version("gemini (1.2)", Some("1.2"));
+        for none in [
+            "",
+            "codex-cli",
+            "version 5",
+            "1.x.2",
+            "see https://example.org/1.2/",
+            "-",
+            "99999999999999999999.1",
+        ] {
+            check_version(none, None);
+        }
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_would() {
+        let dir = TempDir::new().unwrap();
+        let root = dir.path();
+        install(root, "first/codex", 0o644, "no program");
+        fs::create_dir_all(root.join("second/codex")).unwrap();
+        let codex = install(root, "third/codex", 0o755, "");
+        install(root, "fourth/codex", 0o755, "");
+        let path = env::join_paths(["first", "second", "third", "fourth"].map(|it| root.join(it)));
+        let path = path.unwrap();
+        let find = |name| find_program(name, &path, root);
+        assert_eq!(find("codex"), Some(codex.clone()));
+        assert_eq!(find("third/codex"), Some(codex.clone()));
+        assert_eq!(find(codex.to_str().unwrap()), Some(codex.clone()));
+        for none in ["", "claude", "./codex", "first/codex", "/", "third/"] {
+            assert_eq!(find(none), None, "{none:?}");
+        }
+        // What is relative would be found in the project, and whoever wrote that could choose.
+        for relative in ["", "third", "./third", ":"] {
+            assert_eq!(find_program("codex", OsStr::new(relative), root), None, "{relative:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_asked_once_until_it_changes() {
+        let mut machine = Machine::new();
+        let program = install(machine.dir.path(), "codex", 0o755, "one");
+        let first = machine.detect(Engine::CODEX, Ok((Exit::Code(0), "codex-cli 0.169.0\n")));
+        assert_eq!(first.version.as_deref(), Some("0.169.0"));
+        assert_eq!((first.usable(), &first.note), (true, &None));
+        assert_eq!(first.program.as_ref(), Some(&program));
+        // Also after a restart, which reads what was written.
+        let written = serde_json::to_string(&machine.cache).unwrap();
+        machine.cache = serde_json::from_str(&written).unwrap();
+        assert_eq!(machine.detect(Engine::CODEX, Err("not to be asked")), first);
+        assert_eq!(machine.asked, 1);
+        install(machine.dir.path(), "codex", 0o755, "longer");
+        let next = machine.detect(Engine::CODEX, Ok((Exit::Code(0), "codex-cli 0.170.0")));
+        assert_eq!((next.version.as_deref(), machine.asked), (Some("0.170.0"), 2));
+    }
+
+    #[test]
+    fn a_link_that_points_elsewhere_is_another_program() {
+        let mut machine = Machine::new();
+        let dir = machine.dir.path().to_owned();
+        let link = dir.join("claude");
+        for (version, output) in [("a", "2.1.197"), ("b", "2.1.198")] {
+            let target = install(&dir, version, 0o755, "same");
+            if link.is_symlink() {
+                fs::remove_file(&link).unwrap();
+            }
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let verdict = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), output)));
+            assert_eq!(verdict.version.as_deref(), Some(output));
+        }
+    }
+
+    #[track_caller]
+    fn check_problem(answer: Result<(Exit, &str), &str>, expected: &str) {
+        let mut machine = Machine::new();
+        install(machine.dir.path(), "opencode", 0o755, "");
+        for asked in 1..=2 {
+            let verdict = machine.detect(Engine::OPENCODE, answer);
+            let problem = verdict.problem.clone().unwrap_or_default();
+            assert!(problem.ends_with(expected), "{problem:?} does not end with {expected:?}");
+            assert!(!verdict.usable() && verdict.program.is_some());
+            // What is broken now may be cured by the next start.
+            assert_eq!(machine.asked, asked);
+        }
+    }
+
+    #[test]
+    fn a_program_that_does_not_work_is_told_in_words() {
+        check_problem(
+            Ok((Exit::Code(127), "\n env: node: No such file\nmore")),
+            "/opencode --version` ended with exit code 127: env: node: No such file",
+        );
+        check_problem(Ok((Exit::Signal(6), "")), "ended with signal 6 and printed nothing");
+        check_problem(Ok((Exit::Code(0), " \n")), "told no version and printed nothing");
+        check_problem(Ok((Exit::Code(0), "hello")), "told no version: hello");
+        check_problem(Err("no end within 10 s"), "did not work: no end within 10 s");
+    }
+
+    #[test]
+    fn what_is_not_there_comes_with_advice() {
+        let mut machine = Machine::new();
+        for (engine, advice) in [
+            (Engine::CLAUDE, "npm install -g @anthropic-ai/claude-code"),
+            (Engine::CODEX, "npm install -g @openai/codex"),
+            (Engine::OPENCODE, "npm install -g opencode-ai"),
+            (Engine::new("gemini"), "Install `gemini`, or correct its command in the config file."),
+            (Engine::new("./gemini"), "`./gemini` is no program."),
+        ] {
+            let verdict = machine.detect(engine, Err("not to be asked"));
+            assert!(!verdict.usable());
+            assert!(verdict.problem.as_ref().unwrap().contains(advice), "{verdict:?}");
+        }
+        assert_eq!(machine.asked, 0);
+    }
+
+    #[track_caller]
+    fn check_note(engine: Engine, version: &str, old: bool) {
+        let mut machine = Machine::new();
+        install(machine.dir.path(), engine.as_str(), 0o755, "");
+        let verdict = machine.detect(engine, Ok((Exit::Code(0), version)));
+        assert!(verdict.usable());
+        assert_eq!(verdict.note.is_some(), old, "{verdict:?}");
+    }
+
+    #[test]
+    fn an_old_version_is_usable_but_noted() {
+        check_note(Engine::CLAUDE, "2.1.141", false);
+        check_note(Engine::CLAUDE, "2.1.9", true);
+        check_note(Engine::CODEX, "0.130.0", false);
+        check_note(Engine::CODEX, "0.99.0-alpha.1", true);
+        check_note(Engine::CODEX, "1.0", false);
+        check_note(Engine::OPENCODE, "1.4.2", true);
+        check_note(Engine::new("gemini"), "0.0.1", false);
+    }
+}
