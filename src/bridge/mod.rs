@@ -28,7 +28,10 @@ use self::{
     wire::{Activity, Claim, Message, Post, Whoami, text},
 };
 use crate::{
-    config::Token,
+    config::{
+        Token,
+        live::{Connection, Live},
+    },
     ids::{MachineId, ThreadId},
     time,
 };
@@ -59,6 +62,14 @@ pub trait AccessSource: Send + Sync + fmt::Debug {
 impl AccessSource for Access {
     fn access(&self) -> anyhow::Result<Access> {
         Ok(self.clone())
+    }
+}
+
+/// Access that follows the config file, for everything that runs longer than a command.
+impl AccessSource for Live {
+    fn access(&self) -> anyhow::Result<Access> {
+        let Connection { base_url, origin_host, token } = self.connection()?;
+        Ok(Access { base_url, origin_host, token })
     }
 }
 
