@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails, here and in its helpers")]
 
 mod bridge_client;
+mod cli;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
