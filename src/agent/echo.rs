@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc},
     ids::random_hex,
+    prompt,
 };
 
 /// What every session of this agent is named with.
@@ -93,15 +94,22 @@ fn text_of(params: &Value) -> String {
 /// What the person wrote: the text after the last envelope's header and its blank line.
 fn human_text(prompt: &str) -> &str {
     let envelope = prompt.rfind("[Agent Bridge |").map_or(prompt, |at| &prompt[at..]);
-    envelope.split_once("\n\n").map_or(envelope, |(_, body)| body).trim()
+    let body = envelope.split_once("\n\n").map_or(envelope, |(_, body)| body);
+    // The person's own text may have a rule in it; ours comes last.
+    body.rfind(prompt::BOOTSTRAP_OPENING).map_or(body, |at| &body[..at]).trim()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        agent::{Actions, Gate, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
+        ids::{SessionId, ThreadId, TurnId},
+    };
 
     fn talk(lines: &[Value]) -> Vec<Value> {
-        let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let input = lines.join("\n");
         let mut output = Vec::new();
         run(input.as_bytes(), &mut output).unwrap();
         let text = String::from_utf8(output).unwrap();
@@ -125,6 +133,10 @@ mod tests {
     #[test]
     fn it_says_what_the_person_said_and_that_it_is_no_model() {
         let envelope = "[Agent Bridge | thread=t1 | from=me]";
+        let bootstrap = prompt::bootstrap("t1", false);
+        let prompt =
+            prompt::first_touch(None, &format!("{envelope}\n\nhello\n\n---\n\nyou"), &bootstrap);
+        check(&prompt, "Echo agent (no model): You said: hello\n\n---\n\nyou");
         check(
             &format!("history\n{envelope}\n\nold\n\n{envelope}\n\nhello\n\nthere\n"),
             "Echo agent (no model): You said: hello\n\nthere",
@@ -154,6 +166,35 @@ mod tests {
         assert_eq!(said.len(), 2);
         assert_eq!(said[0]["result"]["protocolVersion"], 1);
         assert_eq!(said[1]["error"]["code"], METHOD_NOT_FOUND);
+    }
+
+    #[test]
+    fn the_host_for_acp_agents_gets_its_answer_from_it() {
+        let turn = TurnSpec {
+            turn: TurnId::new("t"),
+            thread: ThreadId::new("th"),
+            prompt: "[Agent Bridge | thread=th]\n\nhello".to_owned(),
+            images: Vec::new(),
+            session: None,
+            fresh_session: SessionId::new("f"),
+            project_dir: "/p".into(),
+            title: "title".to_owned(),
+            gate: Gate::Ask,
+            sandbox: Sandbox::default(),
+            model: None,
+        };
+        let (mut host, mut actions) = (Acp::new(), Actions::default());
+        host.begin(&turn, &mut actions);
+        while actions.finished.is_none() {
+            assert!(!actions.write.is_empty(), "neither side has anything to say");
+            for value in talk(&std::mem::take(&mut actions.write)) {
+                host.on_value(value, &mut actions);
+            }
+        }
+        let text = "Echo agent (no model): You said: hello".to_owned();
+        assert_eq!(actions.finished, Some(TurnEnd::Answered { text }));
+        let resumable = |event: &TurnEvent| matches!(event, TurnEvent::Session(id) if id.as_str().starts_with(PREFIX));
+        assert!(actions.events.iter().any(resumable), "{:?}", actions.events);
     }
 
     #[test]

@@ -2,29 +2,31 @@
 //! time comes with the event. `daemon` carries the effects out; a seeded simulation
 //! (`tests/it/sim`) carries them out on a model of bridge, workers and disk.
 //!
-//! Two small state machines for each thread, independent of each other, make it up:
+//! A thread goes through two small state machines that are independent of each other. One is about
+//! who owns it (`claims`); a thread that is known to be ours, or of which nothing is held, is not
+//! in it:
 //!
-//! ```text
-//! ownership (claims.rs)                      work (workers.rs)
+//! | state | what happens | next |
+//! |---|---|---|
+//! | waiting | one of the few places for claims is free | in flight |
+//! | in flight | won: messages go to the worker. Lost: they are not ours | – |
+//! | in flight | failed, so nobody knows | later |
+//! | later | the time has come | waiting |
 //!
-//!            message on a thread                        message on a thread
-//!            nobody is known to own                     that is ours
-//!                    |                                         |
-//!                    v      a place is free                    v
-//!   +---------> waiting ---------------> in flight    +----> working <-----------+
-//!   |                                      |  |  |    |        |  |  \           |
-//!   | time      failed                     |  |  |    |  idle, |  |   \ refused  | time
-//!   +-- later <----------------------------+  |  |    | nothing|  |    v         |
-//!                                             |  |    |  queued|  |   later -----+
-//!      messages go over to    <--- won -------+  |    |        v  |
-//!      the other machine                         |    |  leaving  | ended by itself:
-//!      messages are not ours  <--- lost ---------+    |        |  | its oldest message is
-//!                                                     +--------+--+ answered with an error
-//!                                                  ended, more queued
-//! ```
+//! The other is about the work on a thread that is ours (`workers`); a thread without a worker and
+//! without messages is not in it:
 //!
-//! * A message that says who owns its thread settles a claim, whatever state that is in; only the
-//!   answer to a claim in flight may say that another machine has it.
+//! | state | what happens | next |
+//! |---|---|---|
+//! | working | a message: into the mailbox | working |
+//! | working | the worker offers to leave, and nothing is queued | leaving |
+//! | working | the worker ends by itself: its oldest message is answered with an error | working with a new one if more is queued, else – |
+//! | working | the system refused to start it | later |
+//! | leaving | the worker ended | working with a new one if more is queued, else – |
+//! | later | the time has come: everything is handed over again | working |
+//!
+//! * A message that says who owns its thread settles a claim; but while one is in flight, only its
+//!   answer may say that it is another machine.
 //! * The messages of a thread stay together and in order. A claim never delays another thread.
 //! * A message is *outstanding* from its arrival to its [`Effect::Done`]; the same one arriving
 //!   meanwhile, or later, is a duplicate. Every entry gets exactly one `Done`, and until then it
@@ -49,7 +51,7 @@ use crate::{
     bridge::wire::{PostKind, Reply},
     dispatch::{claims::Claims, workers::Workers},
     ids::{MachineId, MessageId, ThreadId},
-    store::entry::{EntryId, Progress},
+    store::entry::{EntryId, Progress, message_key},
 };
 
 /// Calls on the bridge at the same time.
@@ -74,7 +76,7 @@ pub enum Event {
         reply: Arc<Reply>,
         /// How far its turn came before the crash.
         progress: Option<Progress>,
-        /// Whether the journal of done messages has it.
+        /// Whether the journal of done messages has its [`message_key`].
         is_seen: bool,
     },
     /// A claim is over.
@@ -123,10 +125,10 @@ pub enum Effect {
     Deliver { thread: ThreadId, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress> },
     /// Drop the worker's mailbox, so that it leaves.
     Retire { thread: ThreadId },
-    /// The entry is done with. [`Why::Answered`]: write `message` into the journal of done messages
-    /// before the next event is handed in. Any: remove the entry once the thread's binding is
-    /// on disk.
-    Done { entry: EntryId, message: Option<MessageId>, why: Why },
+    /// The entry is done with. [`Why::Answered`]: write `message`, the [`message_key`], into the
+    /// journal of done messages before the next event is handed in. Any: remove the entry once the
+    /// thread's binding is on disk.
+    Done { entry: EntryId, message: MessageId, why: Why },
     /// Post this on the thread, as the answer to `entry`.
     Say { thread: ThreadId, entry: EntryId, kind: PostKind, body: String },
 }
@@ -149,6 +151,12 @@ struct Message {
     progress: Option<Progress>,
 }
 
+impl Message {
+    fn key(&self) -> MessageId {
+        message_key(self.entry, &self.reply)
+    }
+}
+
 /// What is known of all threads. Threads that are at rest take no space but their name, if they are
 /// ours.
 #[derive(Debug)]
@@ -157,7 +165,7 @@ pub struct Dispatch {
     ours: HashSet<ThreadId>,
     claims: Claims,
     workers: Workers,
-    /// Of the messages that are not done.
+    /// The keys of the messages that are not done.
     outstanding: HashSet<MessageId>,
     is_stopping: bool,
 }
@@ -237,11 +245,9 @@ impl Dispatch {
             None if message.progress.is_some() => self.own(thread, effects),
             None => {}
         }
-        let id = reply.message_id.as_ref();
-        if is_seen || id.is_some_and(|id| self.outstanding.contains(id)) {
+        if is_seen || !self.outstanding.insert(message.key()) {
             return done(&message, Why::Duplicate, effects);
         }
-        self.outstanding.extend(id.cloned());
         if self.ours.contains(thread) {
             self.workers.deliver(thread, message, effects);
         } else {
@@ -323,18 +329,12 @@ impl Dispatch {
     }
 
     fn forget(&mut self, message: &Message) {
-        if let Some(id) = &message.reply.message_id {
-            self.outstanding.remove(id);
-        }
+        self.outstanding.remove(&message.key());
     }
 }
 
 fn done(message: &Message, why: Why, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Done {
-        entry: message.entry,
-        message: message.reply.message_id.clone(),
-        why,
-    });
+    effects.push(Effect::Done { entry: message.entry, message: message.key(), why });
 }
 
 /// How long to wait after so many failures in a row.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bridge::wire::Reply,
-    ids::{Engine, SessionId, TurnId},
+    ids::{Engine, MessageId, SessionId, TurnId},
 };
 
 /// Names an entry of a spool. Ordered by arrival, and never used twice, not even by the entries of
@@ -38,6 +38,12 @@ impl fmt::Display for EntryId {
     }
 }
 
+/// What a message is known by: its id, or its entry's if the bridge gave it none. Such a message
+/// can't be recognised when the bridge sends it again, but when its entry is met again it can.
+pub fn message_key(id: EntryId, reply: &Reply) -> MessageId {
+    reply.message_id.clone().unwrap_or_else(|| MessageId::new(format!("entry {id}")))
+}
+
 /// A message that waits to be answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -60,6 +66,4 @@ pub struct Progress {
     pub session: Option<SessionId>,
     /// How many turns were begun for this message, this one included.
     pub attempts: u32,
-    /// How many posts were made for this message; the next one's `clientMsgId` counts on from here.
-    pub posts: u32,
 }

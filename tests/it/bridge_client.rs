@@ -218,11 +218,22 @@ fn no_answer_is_a_network_error() {
 }
 
 #[test]
+fn tls_that_is_none_is_said() {
+    let bridge = SickBridge::start(|_, conn| conn.close());
+    let url = bridge.url().replace("http://", "https://");
+    // The bridge waits for the end of a line, and TLS has none.
+    let net = Net { connect: Duration::from_millis(500), ..Net::default() };
+    let client = Client::new(Arc::new(access(url)), &net).unwrap();
+    let error = client.post(&post("x")).unwrap_err();
+    assert!(matches!(error, Error::Network { .. }) && error.is_retryable(), "{error}");
+}
+
+#[test]
 fn an_endless_answer_is_not_read_to_its_end() {
     let (_bridge, client) = bridge_and_client(|_, conn| {
         conn.raw("HTTP/1.1 200 OK\r\n\r\n");
         for _ in 0..40 * 16 {
-            conn.raw([b' '; 65_536]);
+            conn.raw(vec![b' '; 65_536]);
         }
         conn.close();
     });

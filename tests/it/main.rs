@@ -5,8 +5,12 @@
 
 mod bridge_client;
 mod cli;
+mod bridge_outbox;
+mod bridge_stream;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
+mod sim;
+mod store;
 mod turn;
 mod util;

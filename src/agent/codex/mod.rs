@@ -1,29 +1,485 @@
-//! The codex protocol.
+//! Codex: `codex app-server` on standard streams, one process a turn. The server speaks JSON-RPC
+//! without the `jsonrpc` field; both sides ask and answer. Written for 0.130.0 and later, recorded
+//! with 0.169.0.
+//!
+//! ```text
+//! initialize → initialized, account/read → thread/start | thread/resume → turn/start
+//!   ← item/…, …/requestApproval, item/tool/call … ← turn/completed → end of input
+//! ```
+//!
+//! The process must live as long as the turn, for the end of its input interrupts it; and it must
+//! end with the turn, for until then nobody else can open the thread.
 
-pub mod wire;
+mod approval;
+mod failure;
+mod wire;
 
-// Stands in until the protocol is here; only its names matter.
+#[cfg(test)]
+mod tests;
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use crate::agent::{Actions, Exit, Failure, FailureKind, Protocol, TurnCommand, TurnEnd, TurnSpec};
+use serde_json::{Value, json};
 
-#[derive(Debug, Default)]
-pub struct Codex;
+use crate::{
+    agent::{
+        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd,
+        TurnEvent, TurnSpec, Usage,
+        codex::{
+            approval::{Asked, Changes},
+            wire::{Item, read},
+        },
+        rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        tools,
+    },
+    ids::{SessionId, is_uuid},
+};
 
-impl Protocol for Codex {
-    fn begin(&mut self, _: &TurnSpec, actions: &mut Actions) {
-        let failure = Failure::new(FailureKind::Protocol, "not built yet", "");
-        actions.finish(TurnEnd::Failed(failure));
-    }
-    fn on_value(&mut self, _: Value, _: &mut Actions) {}
-    fn on_command(&mut self, _: TurnCommand, _: &mut Actions) {}
-    fn on_exit(&mut self, _: Exit, _: &str, _: &mut Actions) {}
+/// Questions and tool calls that may be open at a time, each. More are refused.
+const OPEN_MAX: usize = 64;
+
+/// The longest progress line, in characters.
+const PROGRESS_MAX: usize = 200;
+
+/// The arguments for `codex`. They override the user's configuration where it would keep a turn
+/// from working or be written to.
+pub fn args(spec: &TurnSpec) -> Vec<String> {
+    wire::args(spec)
 }
 
-pub const ENV: &[(&str, &str)] = &[];
-pub const ENV_REMOVE: &[&str] = &[];
+/// The protocol of one turn.
+#[derive(Debug)]
+pub struct Codex {
+    rpc: Rpc<Sent>,
+    plan: Plan,
+    thread: Option<String>,
+    turn: Option<String>,
+    working: bool,
+    session_told: bool,
+    interrupted: bool,
+    over: bool,
+    questions: BTreeMap<QuestionId, Asked>,
+    /// Request ids of open tool calls.
+    calls: BTreeMap<String, Value>,
+    changes: Changes,
+    answer: Answer,
+    meter: Option<Meter>,
+}
 
-pub fn args(_: &TurnSpec) -> Vec<String> {
-    Vec::new()
+/// What a response answers.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    Initialize,
+    Account,
+    OpenThread,
+    Turn,
+    Interrupt,
+    /// The turn goes on whatever comes back.
+    Aside,
+}
+
+/// What is left of the [`TurnSpec`] after `begin`.
+#[derive(Debug, Default)]
+struct Plan {
+    open: (&'static str, Value),
+    input: Value,
+    resuming: bool,
+    title: String,
+}
+
+/// The messages of the turn. Only the last one counts: the others were on the way, and a stream that
+/// drops and is taken up again repeats whole messages.
+#[derive(Debug, Default)]
+struct Answer {
+    message: Option<String>,
+    /// Used if the model said nothing else.
+    commentary: Option<String>,
+}
+
+/// Tokens of this turn, as the difference of the thread's totals: updates repeat (0.130.0), and the
+/// totals go on over resumes.
+#[derive(Debug)]
+struct Meter {
+    before: Usage,
+    now: Usage,
+}
+
+impl Default for Codex {
+    fn default() -> Codex {
+        Codex::new()
+    }
+}
+
+impl Codex {
+    pub fn new() -> Codex {
+        Codex {
+            rpc: Rpc::new(Dialect::Bare),
+            plan: Plan::default(),
+            thread: None,
+            turn: None,
+            working: false,
+            session_told: false,
+            interrupted: false,
+            over: false,
+            questions: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            changes: Changes::default(),
+            answer: Answer::default(),
+            meter: None,
+        }
+    }
+
+    fn request(&mut self, method: &str, params: Value, tag: Sent, actions: &mut Actions) {
+        let request = self.rpc.request(method, params, tag);
+        actions.write(request);
+    }
+
+    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
+        if let Some(meter) = self.meter.take() {
+            actions.event(TurnEvent::Usage(meter.used()));
+        }
+        self.over = true;
+        actions.finish(end);
+    }
+
+    fn on_response(&mut self, tag: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
+        match (tag, result) {
+            (Sent::Initialize, Ok(_)) => {
+                actions.write(self.rpc.notification("initialized", Value::Null));
+                let params = json!({ "refreshToken": false });
+                self.request("account/read", params, Sent::Account, actions);
+            }
+            (Sent::Account, account) => self.open_thread(account, actions),
+            (Sent::OpenThread, Ok(result)) => self.start_turn(result, actions),
+            (Sent::Turn, Ok(result)) => {
+                // `turn/started` usually tells the same a little later.
+                if let Some(begun) = read::<wire::Begun>("turn/start result", result) {
+                    self.began(begun.turn.id, actions);
+                }
+            }
+            (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
+                self.finish(failure::of_refusal(&error, self.plan.resuming), actions);
+            }
+            // There is no turn (any more) that could be stopped.
+            (Sent::Interrupt, Err(_)) => self.finish(TurnEnd::Interrupted, actions),
+            (Sent::Interrupt, Ok(_)) | (Sent::Aside, _) => {}
+        }
+    }
+
+    /// An account that can't be read is no reason to stop: the turn itself will tell.
+    fn open_thread(&mut self, account: Result<Value, RpcError>, actions: &mut Actions) {
+        let account = account.ok().and_then(|it| read::<wire::Account>("account", it));
+        if account.is_some_and(|account| account.is_missing()) {
+            return self.finish(TurnEnd::Failed(failure::not_logged_in()), actions);
+        }
+        let (method, params) = std::mem::take(&mut self.plan.open);
+        self.request(method, params, Sent::OpenThread, actions);
+    }
+
+    fn start_turn(&mut self, result: Value, actions: &mut Actions) {
+        let Some(opened) = read::<wire::Opened>("thread", result) else {
+            let failure = Failure::new(
+                FailureKind::Protocol,
+                "Codex opened a thread without saying which.",
+                "Update Codex: `npm install -g @openai/codex`.",
+            );
+            return self.finish(TurnEnd::Failed(failure), actions);
+        };
+        let thread = opened.thread.id;
+        let params = json!({ "threadId": thread, "input": self.plan.input.take() });
+        self.thread = Some(thread);
+        self.request("turn/start", params, Sent::Turn, actions);
+    }
+
+    fn began(&mut self, turn: String, actions: &mut Actions) {
+        self.turn = Some(turn);
+        if !self.working {
+            self.working = true;
+            actions.event(TurnEvent::Working);
+        }
+    }
+
+    fn on_notification(&mut self, method: &str, params: Value, actions: &mut Actions) {
+        match method {
+            "turn/started" | "turn/completed" => self.on_turn_note(method, params, actions),
+            "serverRequest/resolved" => self.on_resolved(&params["requestId"], actions),
+            "item/started" | "item/completed" => self.on_item(method, params, actions),
+            "thread/tokenUsage/updated" if self.is_ours(&params) => {
+                if let Some(note) = read::<wire::UsageNote>("usage", params) {
+                    let meter = self.meter.get_or_insert_with(|| Meter::begin(note.token_usage));
+                    meter.now = tokens(note.token_usage.total);
+                }
+            }
+            "error" if params["willRetry"] == true && self.is_ours(&params) => {
+                let message = failure::retry_text(&params["error"]);
+                actions.event(TurnEvent::Retry { message, next: None });
+            }
+            // A final `error` is repeated by `turn/completed`. Other notifications are for programs
+            // with a screen.
+            _ => {}
+        }
+    }
+
+    fn on_turn_note(&mut self, method: &str, params: Value, actions: &mut Actions) {
+        let Some(note) = read::<wire::TurnNote>(method, params) else { return };
+        if self.thread.as_deref() != Some(&note.thread_id[..]) {
+            return;
+        }
+        match (method, self.turn.as_deref()) {
+            ("turn/started", None) => self.began(note.turn.id, actions),
+            ("turn/completed", Some(turn)) if turn == note.turn.id => {
+                self.on_end(note.turn, actions);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_end(&mut self, turn: wire::Turn, actions: &mut Actions) {
+        let end = match turn.status.as_str() {
+            Some("completed") => {
+                if let Value::Array(items) = turn.items {
+                    items.into_iter().filter_map(|it| read("item", it)).for_each(|item| {
+                        self.answer.hear(item);
+                    });
+                }
+                TurnEnd::Answered { text: std::mem::take(&mut self.answer).text() }
+            }
+            Some("interrupted") => TurnEnd::Interrupted,
+            _ => TurnEnd::Failed(failure::of_turn(&turn.error)),
+        };
+        self.finish(end, actions);
+    }
+
+    fn on_resolved(&mut self, request: &Value, actions: &mut Actions) {
+        let question = approval::question_id(request);
+        self.calls.remove(&question.0);
+        // It also comes after an answer of ours; then the question is gone already.
+        if self.questions.remove(&question).is_some() {
+            actions.event(TurnEvent::QuestionGone(question));
+        }
+    }
+
+    fn on_item(&mut self, method: &str, mut params: Value, actions: &mut Actions) {
+        let Some(item) = read::<Item>("item", wire::take(&mut params, "item")) else { return };
+        let started = method == "item/started";
+        let ours = self.is_ours(&params);
+        if ours {
+            self.tell_session(actions);
+        }
+        if ours
+            && started
+            && let Some(line) = progress(&item)
+        {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            actions.event(TurnEvent::Progress(clip(&line, PROGRESS_MAX)));
+        }
+        match item {
+            // Whatever its thread: a helper's patch is asked for like the model's own.
+            Item::FileChange { id, changes } if started => self.changes.started(id, changes),
+            Item::FileChange { id, .. } => self.changes.completed(&id),
+            item if ours && !started => self.answer.hear(item),
+            _ => {}
+        }
+    }
+
+    /// A thread without an item is not on disk yet and can't be resumed.
+    fn tell_session(&mut self, actions: &mut Actions) {
+        let Some(thread) = self.thread.clone().filter(|_| !self.session_told) else { return };
+        self.session_told = true;
+        if !self.plan.resuming && !self.plan.title.is_empty() {
+            let params = json!({ "threadId": thread, "name": self.plan.title });
+            self.request("thread/name/set", params, Sent::Aside, actions);
+        }
+        actions.event(TurnEvent::Session(SessionId::new(thread)));
+    }
+
+    /// Whether a notification is about this turn: a resumed thread first repeats things about older
+    /// ones, and helpers that the model starts are threads of their own.
+    fn is_ours(&self, params: &Value) -> bool {
+        let Some(thread) = &self.thread else { return false };
+        let Some(turn) = &self.turn else { return false };
+        params["threadId"] == thread[..] && params["turnId"] == turn[..]
+    }
+
+    /// Every request is answered, now or by a command: an open one halts the turn. Those of helpers'
+    /// threads are served like our own.
+    fn on_request(&mut self, id: Value, method: &str, params: Value, actions: &mut Actions) {
+        if method == "item/tool/call" && self.calls.len() < OPEN_MAX {
+            return self.on_tool_call(id, params, actions);
+        }
+        if self.questions.len() < OPEN_MAX
+            && let Some((question, asked)) = approval::read(&id, method, params, &self.changes)
+        {
+            self.questions.insert(question.id.clone(), asked);
+            return actions.event(TurnEvent::Question(question));
+        }
+        actions.write(if method == "mcpServer/elicitation/request" {
+            self.rpc.result(&id, approval::elicitation_declined())
+        } else {
+            log::debug!("codex asked {method:?}, which is not served here");
+            self.rpc.error(&id, METHOD_NOT_FOUND, "unsupported")
+        });
+    }
+
+    fn on_tool_call(&mut self, id: Value, params: Value, actions: &mut Actions) {
+        let call = read::<wire::ToolUse>("tool call", params)
+            .ok_or_else(|| "The call has no tool name.".to_owned())
+            .and_then(|call| tools::parse(&call.tool, &call.arguments));
+        match call {
+            Ok(tool) => {
+                let call = id.to_string();
+                self.calls.insert(call.clone(), id);
+                actions.event(TurnEvent::ToolCall(ToolCall { id: call, tool }));
+            }
+            Err(text) => actions.write(self.rpc.result(&id, wire::tool_answer(Err(text)))),
+        }
+    }
+
+    /// The interrupt ends the turn but not a command that it started, so these are ended as well.
+    fn interrupt(&mut self, actions: &mut Actions) {
+        self.interrupted = true;
+        let (Some(thread), Some(turn)) = (self.thread.clone(), self.turn.clone()) else {
+            return self.finish(TurnEnd::Interrupted, actions);
+        };
+        let params = json!({ "threadId": thread, "turnId": turn });
+        self.request("turn/interrupt", params, Sent::Interrupt, actions);
+        let params = json!({ "threadId": thread });
+        self.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
+    }
+}
+
+impl Protocol for Codex {
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
+        let Some(cwd) = turn.project_dir.to_str() else {
+            let failure = Failure::new(
+                FailureKind::Refused,
+                format!("Codex can't be told the directory {}.", turn.project_dir.display()),
+                "Rename the project's directory so that its path is UTF-8.",
+            );
+            return self.finish(TurnEnd::Failed(failure), actions);
+        };
+        if let Some(session) = turn.session.as_ref().filter(|id| !is_uuid(id.as_str())) {
+            let detail = format!("{session:?} is no id of a Codex session");
+            return self.finish(TurnEnd::SessionGone { detail }, actions);
+        }
+        self.plan = Plan {
+            open: wire::open_thread(turn, cwd),
+            input: wire::input(turn),
+            resuming: turn.session.is_some(),
+            title: turn.title.clone(),
+        };
+        self.request("initialize", wire::initialize(), Sent::Initialize, actions);
+    }
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        if self.over {
+            return;
+        }
+        match self.rpc.classify(value) {
+            Incoming::Request { id, method, params } => {
+                self.on_request(id, &method, params, actions);
+            }
+            Incoming::Notification { method, params } => {
+                self.on_notification(&method, params, actions);
+            }
+            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
+            Incoming::Junk(_) => log::debug!("codex sent a value that is no message"),
+        }
+    }
+
+    /// Answers to what is no longer open are dropped: Codex ignores them, too.
+    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        if self.over {
+            return;
+        }
+        match command {
+            TurnCommand::Decide { question, verdict } => {
+                if let Some(asked) = self.questions.remove(&question) {
+                    let request = asked.request.clone();
+                    actions.write(self.rpc.result(&request, asked.answer(&verdict)));
+                }
+            }
+            TurnCommand::ToolResult { call, result } => {
+                if let Some(request) = self.calls.remove(&call) {
+                    actions.write(self.rpc.result(&request, wire::tool_answer(result)));
+                }
+            }
+            TurnCommand::Interrupt => self.interrupt(actions),
+        }
+    }
+
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        if self.over {
+            return;
+        }
+        let end = if self.interrupted {
+            TurnEnd::Interrupted
+        } else {
+            TurnEnd::Failed(failure::of_crash(exit, stderr_tail))
+        };
+        self.finish(end, actions);
+    }
+}
+
+impl Answer {
+    fn hear(&mut self, item: Item) {
+        if let Item::AgentMessage { text, phase } = item {
+            let kind = if phase == "commentary" { &mut self.commentary } else { &mut self.message };
+            *kind = Some(text);
+        }
+    }
+
+    fn text(self) -> String {
+        self.message.or(self.commentary).unwrap_or_default()
+    }
+}
+
+impl Meter {
+    fn begin(first: wire::TokenUsage) -> Meter {
+        let (total, last) = (tokens(first.total), tokens(first.last));
+        let before = Usage {
+            input_tokens: total.input_tokens.saturating_sub(last.input_tokens),
+            output_tokens: total.output_tokens.saturating_sub(last.output_tokens),
+            cost_usd: None,
+        };
+        Meter { before, now: total }
+    }
+
+    fn used(&self) -> Usage {
+        Usage {
+            input_tokens: self.now.input_tokens.saturating_sub(self.before.input_tokens),
+            output_tokens: self.now.output_tokens.saturating_sub(self.before.output_tokens),
+            cost_usd: None,
+        }
+    }
+}
+
+fn tokens(tokens: wire::Tokens) -> Usage {
+    Usage { input_tokens: tokens.input_tokens, output_tokens: tokens.output_tokens, cost_usd: None }
+}
+
+/// What an item that has just started says about the turn. Our own tools show themselves.
+fn progress(item: &Item) -> Option<String> {
+    match item {
+        Item::CommandExecution { command } => {
+            Some(format!("Runs {}", approval::shell_command(command)))
+        }
+        Item::FileChange { changes, .. } => {
+            let paths: Vec<&str> = changes.iter().filter_map(|it| it["path"].as_str()).collect();
+            Some(format!("Edits {}", paths.join(", ")))
+        }
+        Item::McpToolCall { server, tool } => Some(format!("Calls {server}/{tool}")),
+        Item::WebSearch { query } if query.is_empty() => Some("Searches the web".to_owned()),
+        Item::WebSearch { query } => Some(format!("Searches the web for {query}")),
+        Item::ContextCompaction {} => Some("Condenses the conversation so far".to_owned()),
+        Item::AgentMessage { .. } | Item::Other => None,
+    }
+}
+
+/// At most `max` characters of `text`; what is cut is marked.
+fn clip(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -1,1 +1,304 @@
-//! Wire types of codex.
+//! What travels between us and `codex app-server`, field for field and no more than the protocol
+//! uses: a field that Codex adds, drops or retypes elsewhere must not cost a turn. Seen in codex
+//! 0.130.0 and 0.169.0 unless noted.
+
+use std::{fmt::Write, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::agent::{Gate, Image, Sandbox, TurnSpec, tools};
+
+/// Notifications that would only cost time: text comes whole with its item, diffs with theirs. What
+/// stays on although unused is a sign of life (`outputDelta`, for one).
+const OPT_OUT: [&str; 6] = [
+    "item/agentMessage/delta",
+    "turn/diff/updated",
+    "account/rateLimits/updated",
+    "thread/status/changed",
+    "thread/started",
+    "remoteControl/status/changed",
+];
+
+/// Reads `value` as a `T`; none, and a line in the log, when it has another shape.
+pub(super) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Option<T> {
+    serde_json::from_value(value)
+        .inspect_err(|error| log::debug!("codex: unexpected {what}: {error}"))
+        .ok()
+}
+
+/// Moves a field out; null if `value` has none or is no object, where `value[key]` would panic.
+pub(super) fn take(value: &mut Value, key: &str) -> Value {
+    value.get_mut(key).map(Value::take).unwrap_or_default()
+}
+
+/// Params of `initialize`. `experimentalApi` is needed for dynamic tools and for
+/// `thread/backgroundTerminals/clean`.
+pub(super) fn initialize() -> Value {
+    json!({
+        "clientInfo": {
+            "name": "obto-bridge",
+            "title": "obto-bridge",
+            "version": env!("CARGO_PKG_VERSION"),
+        },
+        "capabilities": {
+            "experimentalApi": true,
+            "requestAttestation": false,
+            "optOutNotificationMethods": OPT_OUT,
+        },
+    })
+}
+
+/// Method and params that open the thread. Directory, sandbox and policy go with both: a resume
+/// without them comes back with the sandbox of an untrusted directory. Tools are taken on start
+/// only; a resumed thread has them from then.
+pub(super) fn open_thread(spec: &TurnSpec, cwd: &str) -> (&'static str, Value) {
+    let mut params = json!({
+        "cwd": cwd,
+        "sandbox": sandbox(spec).as_str(),
+        "approvalPolicy": approval_policy(spec),
+    });
+    if let Some(session) = &spec.session {
+        params["threadId"] = json!(session);
+        params["excludeTurns"] = json!(true);
+        ("thread/resume", params)
+    } else {
+        params["dynamicTools"] = json!(tools::dynamic_tools());
+        ("thread/start", params)
+    }
+}
+
+/// `input` of `turn/start`. Images travel as data URLs: http URLs are refused, and a path would
+/// have to outlive the turn.
+pub(super) fn input(spec: &TurnSpec) -> Value {
+    let text = json!({ "type": "text", "text": spec.prompt });
+    spec.images.iter().map(image).chain([text]).collect()
+}
+
+fn image(image: &Image) -> Value {
+    let data = BASE64_STANDARD.encode(&image.bytes);
+    json!({ "type": "image", "url": format!("data:{};base64,{data}", image.media_type) })
+}
+
+/// `allowAll` is Codex's own bypass, as in the reference: it asks nothing and is not confined.
+fn sandbox(spec: &TurnSpec) -> Sandbox {
+    match spec.gate {
+        Gate::Ask => spec.sandbox,
+        Gate::AllowAll => Sandbox::DangerFullAccess,
+    }
+}
+
+fn approval_policy(spec: &TurnSpec) -> &'static str {
+    match spec.gate {
+        Gate::Ask => "on-request",
+        Gate::AllowAll => "never",
+    }
+}
+
+/// See [`super::args`].
+pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
+    let mut settings = vec![
+        // Also overrides a value in the user's file that newer versions refuse to start with
+        // (`untrusted`, from 0.149).
+        format!("approval_policy={}", toml_string(approval_policy(spec))),
+        // Without a network Codex would try for ever. As `--disable` it would be fatal to versions
+        // that don't know it; as a setting it is skipped by them.
+        "features.unbounded_connection_retries=false".to_owned(),
+    ];
+    if sandbox(spec) != Sandbox::ReadOnly {
+        settings.push(trust(&spec.project_dir));
+    }
+    let settings = settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]);
+    ["app-server".to_owned()].into_iter().chain(settings).collect()
+}
+
+/// Opening a thread with a writable sandbox in a git repository makes Codex note in the user's
+/// config.toml that the directory is trusted, unless it already is.
+fn trust(dir: &Path) -> String {
+    format!("projects={{{}={{trust_level=\"trusted\"}}}}", toml_string(&dir.to_string_lossy()))
+}
+
+/// A TOML basic string.
+fn toml_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            char if char.is_control() => {
+                write!(quoted, "\\u{:04X}", u32::from(char)).expect("writing to a string works");
+            }
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Result of `account/read`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Account {
+    #[serde(default)]
+    account: Value,
+    #[serde(default)]
+    requires_openai_auth: bool,
+}
+
+impl Account {
+    /// A provider of the user's own needs no account.
+    pub(super) fn is_missing(&self) -> bool {
+        self.account.is_null() && self.requires_openai_auth
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Id {
+    pub(super) id: String,
+}
+
+/// Result of `thread/start` and `thread/resume`.
+#[derive(Deserialize)]
+pub(super) struct Opened {
+    pub(super) thread: Id,
+}
+
+/// Result of `turn/start`.
+#[derive(Deserialize)]
+pub(super) struct Begun {
+    pub(super) turn: Id,
+}
+
+/// Params of `turn/started` and `turn/completed`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TurnNote {
+    pub(super) thread_id: String,
+    pub(super) turn: Turn,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Turn {
+    pub(super) id: String,
+    /// `completed`, `interrupted`, `failed`, `inProgress`.
+    #[serde(default)]
+    pub(super) status: Value,
+    #[serde(default)]
+    pub(super) error: Value,
+    /// The final message on 0.169.0, empty on 0.130.0.
+    #[serde(default)]
+    pub(super) items: Value,
+}
+
+/// A step of the turn: `item` of `item/started` and `item/completed`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub(super) enum Item {
+    AgentMessage {
+        #[serde(default)]
+        text: String,
+        /// `commentary`, `partial_answer`, `final_answer` or, mostly, null.
+        #[serde(default)]
+        phase: Value,
+    },
+    CommandExecution {
+        #[serde(default)]
+        command: String,
+    },
+    FileChange {
+        id: String,
+        #[serde(default)]
+        changes: Vec<Value>,
+    },
+    McpToolCall {
+        #[serde(default)]
+        server: String,
+        #[serde(default)]
+        tool: String,
+    },
+    WebSearch {
+        #[serde(default)]
+        query: String,
+    },
+    ContextCompaction {},
+    #[serde(other)]
+    Other,
+}
+
+/// Params of `thread/tokenUsage/updated`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UsageNote {
+    pub(super) token_usage: TokenUsage,
+}
+
+/// `total` is the thread's since its beginning; `last` is what the latest request added to it.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct TokenUsage {
+    pub(super) total: Tokens,
+    pub(super) last: Tokens,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Tokens {
+    #[serde(default)]
+    pub(super) input_tokens: u64,
+    #[serde(default)]
+    pub(super) output_tokens: u64,
+}
+
+/// Params of `item/tool/call`.
+#[derive(Deserialize)]
+pub(super) struct ToolUse {
+    pub(super) tool: String,
+    #[serde(default)]
+    pub(super) arguments: Value,
+}
+
+/// The answer to `item/tool/call`. A failed one is a text for the model; the turn goes on.
+pub(super) fn tool_answer(result: Result<String, String>) -> Value {
+    let success = result.is_ok();
+    let text = result.unwrap_or_else(|error| error);
+    json!({ "contentItems": [{ "type": "inputText", "text": text }], "success": success })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(toml_string(text), expected);
+    }
+
+    #[test]
+    fn paths_cannot_leave_their_toml_string() {
+        check("/home/me/project", r#""/home/me/project""#);
+        check("/a b/ü'#=", r#""/a b/ü'#=""#);
+        check(r#"/a"={}}\b"#, r#""/a\"={}}\\b""#);
+        check("/a\nb\t\u{7f}", r#""/a\u000Ab\u0009\u007F""#);
+    }
+
+    #[test]
+    fn items_of_unknown_or_odd_shape_cost_nothing() {
+        let item = |value| read::<Item>("item", value);
+        assert!(matches!(item(json!({"type": "sleep", "id": "x"})), Some(Item::Other)));
+        assert!(matches!(
+            item(json!({"type": "contextCompaction", "id": "x"})),
+            Some(Item::ContextCompaction {})
+        ));
+        assert!(item(json!({"type": "fileChange"})).is_none());
+        assert!(item(json!(7)).is_none());
+    }
+
+    #[test]
+    fn an_account_is_missing_only_where_one_is_needed() {
+        let missing = |value| read::<Account>("account", value).is_none_or(|it| it.is_missing());
+        assert!(missing(json!({"account": null, "requiresOpenaiAuth": true})));
+        assert!(!missing(json!({"account": null, "requiresOpenaiAuth": false})));
+        assert!(!missing(json!({"account": {"type": "chatgpt"}, "requiresOpenaiAuth": true})));
+        assert!(!missing(json!({})));
+    }
+}

@@ -173,6 +173,16 @@ fn a_bad_response_is_an_error_and_never_silence() {
 }
 
 #[test]
+fn trap_a_connection_may_stay_open_after_the_response() {
+    let fake = Fake::start();
+    let (mut carrier, _events) = fake.carrier();
+    carrier.send(&json!({ "id": 1, "method": "GET", "path": "/config" })).unwrap();
+    let mut open = fake.next().stream;
+    open.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue").unwrap();
+    assert_eq!(value(&carrier)["body"], true);
+}
+
+#[test]
 fn the_end_of_the_events_is_the_end_of_the_engine() {
     let fake = Fake::start();
     let (carrier, events) = fake.carrier();

@@ -286,7 +286,7 @@ fn an_endless_line_does_not_grow() {
     let mut parser = Parser::new(1_000_000);
     let mut items = Vec::new();
     for _ in 0..1_000 {
-        parser.feed(&[b'x'; 65_536], &mut items);
+        parser.feed(&vec![b'x'; 65_536], &mut items);
         assert!(parser.line.capacity() <= 2_000_000 && parser.data.capacity() == 0);
     }
     assert_eq!(items, [Item::Oversized { limit: 1_000_000 }], "said once");
@@ -312,7 +312,7 @@ fn a_big_event_is_not_paid_for_twice() {
     let started = Instant::now();
     parser.feed(b"data: ", &mut items);
     for _ in 0..160 {
-        parser.feed(&[b'a'; 65_536], &mut items);
+        parser.feed(&vec![b'a'; 65_536], &mut items);
     }
     parser.feed(b"\n\n", &mut items);
     let Some(Item::Event(event)) = items.first() else { panic!("no event") };
@@ -391,7 +391,9 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
 
 /// Cuts `stream` at the given places.
 fn cut(stream: &[u8], mut places: Vec<usize>) -> Vec<&[u8]> {
-    places.iter_mut().for_each(|at| *at %= stream.len() + 1);
+    for at in &mut places {
+        *at %= stream.len() + 1;
+    }
     places.sort_unstable();
     places.push(stream.len());
     let mut from = 0;

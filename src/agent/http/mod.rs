@@ -100,7 +100,8 @@ impl<'a> Request<'a> {
         let Server { address, password } = server;
         let credentials = STANDARD.encode(format!("opencode:{}", password.0));
         let mut head = format!(
-            "{} {} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Basic {credentials}\r\n",
+            "{} {} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\
+             Authorization: Basic {credentials}\r\n",
             self.method, self.path
         );
         if !self.directory.is_empty() {
@@ -155,7 +156,10 @@ fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<(u16, Value)> {
     let mut reader = BufReader::new(stream);
     let head = read_head(&mut reader)?;
     let mut body = Vec::new();
-    reader.take(BODY_MAX + 1).read_to_end(&mut body)?;
+    // Without a length the body ends with the connection. With one, nobody waits for that end: it
+    // may come much later.
+    let length = head.length.unwrap_or(BODY_MAX + 1);
+    reader.take(length.min(BODY_MAX + 1)).read_to_end(&mut body)?;
     if body.len() as u64 > BODY_MAX {
         return Err(invalid("the response is too long"));
     }

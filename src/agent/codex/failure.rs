@@ -1,0 +1,253 @@
+//! Codex's errors as a person should read them: what happened, and what to do about it.
+
+use serde_json::Value;
+
+use crate::agent::{Exit, Failure, FailureKind, TurnEnd, codex::clip, rpc::RpcError};
+
+/// The longest error text that is passed on. Providers answer with whole HTML pages.
+const MESSAGE_MAX: usize = 1_000;
+
+/// Lines of standard error that go into a crash's message.
+const TAIL_LINES: usize = 5;
+
+/// No account on this machine. Codex itself would try without one for 13 seconds (0.169.0).
+pub(super) fn not_logged_in() -> Failure {
+    Failure::new(
+        FailureKind::NotLoggedIn,
+        "Codex is not logged in on this machine.",
+        "Run `codex login` there, or `codex login --with-api-key`, then send the message again.",
+    )
+}
+
+/// The error of a turn that failed: `{message, codexErrorInfo, additionalDetails}`.
+pub(super) fn of_turn(error: &Value) -> Failure {
+    let text = text(error);
+    let (kind, advice) = match (info(error), status(error, &text)) {
+        ("usageLimitExceeded" | "rateLimitExceeded", _) | (_, Some(429)) => (
+            FailureKind::RateLimited,
+            "Wait until the limit is reset, or give the thread to another agent.",
+        ),
+        ("unauthorized", _) | (_, Some(401 | 403)) => (
+            FailureKind::NotLoggedIn,
+            "Run `codex login` on this machine, or check the key of the provider that Codex is \
+             configured for.",
+        ),
+        _ if text.starts_with("Missing environment variable") => (
+            FailureKind::NotLoggedIn,
+            "Set the variable where the daemon is started, then restart the daemon.",
+        ),
+        ("contextWindowExceeded" | "sessionBudgetExceeded", _) => (
+            FailureKind::Model,
+            "The session is full. Start a new thread, or ask for less at once.",
+        ),
+        ("serverOverloaded" | "internalServerError", _) | (_, Some(500..)) => {
+            (FailureKind::Model, "The model's service has a problem. Try again in a few minutes.")
+        }
+        (
+            "httpConnectionFailed"
+            | "responseStreamConnectionFailed"
+            | "responseStreamDisconnected",
+            None,
+        ) => (FailureKind::Model, "Check the machine's network, then send the message again."),
+        ("modelNotFound", _) => {
+            (FailureKind::Model, "Choose another model in Codex's configuration.")
+        }
+        _ => (
+            FailureKind::Model,
+            "Send the message again. If that does not help, try `codex` in a terminal in the \
+             project's directory.",
+        ),
+    };
+    Failure::new(kind, text, advice)
+}
+
+/// The refusal of a request that a turn can't do without. Codex has one code for nearly all of
+/// them, so the text decides (0.169.0).
+pub(super) fn of_refusal(error: &RpcError, resuming: bool) -> TurnEnd {
+    let gone = ["no rollout found", "invalid thread id", "thread not found"];
+    if resuming && gone.iter().any(|text| error.message.contains(text)) {
+        return TurnEnd::SessionGone { detail: clip(&error.message, MESSAGE_MAX) };
+    }
+    let (kind, advice) = if error.message.contains("already has an active writer") {
+        (
+            FailureKind::Busy,
+            "The session is open in another Codex (a terminal, an editor). Close it there, then \
+             send the message again.",
+        )
+    } else if error.data["input_error_code"] == "input_too_large" {
+        (FailureKind::Refused, "Send a shorter message.")
+    } else if error.message.contains("failed to load configuration") {
+        (FailureKind::Refused, "Correct Codex's config.toml; `codex` in a terminal says the same.")
+    } else {
+        (FailureKind::Protocol, "Update Codex: `npm install -g @openai/codex`.")
+    };
+    let message = clip(&error.message, MESSAGE_MAX);
+    TurnEnd::Failed(Failure::new(kind, format!("Codex refused: {message}"), advice))
+}
+
+/// The process ended before the turn did.
+pub(super) fn of_crash(exit: Exit, stderr_tail: &str) -> Failure {
+    let tail = readable_tail(stderr_tail);
+    let message = if tail.is_empty() {
+        format!("Codex ended with {exit} and said nothing.")
+    } else {
+        format!("Codex ended with {exit}:\n{tail}")
+    };
+    Failure::new(
+        FailureKind::Crashed,
+        message,
+        "Its session is kept; the next message resumes it. If it happens again, try `codex` in a \
+         terminal in the project's directory.",
+    )
+}
+
+/// One line for a notice that Codex tries again.
+pub(super) fn retry_text(error: &Value) -> String {
+    match error["additionalDetails"].as_str() {
+        Some(details) if !details.is_empty() => {
+            clip(&format!("{} ({details})", text(error)), MESSAGE_MAX)
+        }
+        _ => text(error),
+    }
+}
+
+fn text(error: &Value) -> String {
+    match error["message"].as_str() {
+        Some(message) if !message.trim().is_empty() => clip(message.trim(), MESSAGE_MAX),
+        _ => "Codex's turn failed without a reason.".to_owned(),
+    }
+}
+
+/// `codexErrorInfo` is a name, or an object with the name as its only key.
+fn info(error: &Value) -> &str {
+    match &error["codexErrorInfo"] {
+        Value::String(name) => name,
+        Value::Object(object) => object.keys().next().map_or("", String::as_str),
+        _ => "",
+    }
+}
+
+/// The HTTP status, from the object or else from the text (`unexpected status 401 Unauthorized`).
+fn status(error: &Value, text: &str) -> Option<u64> {
+    let field = error["codexErrorInfo"][info(error)]["httpStatusCode"].as_u64();
+    field.or_else(|| {
+        let (_, rest) = text.split_once("status")?;
+        rest.trim_start_matches([':', ' ']).get(..3)?.parse().ok()
+    })
+}
+
+/// The last lines of standard error without colours, and without the complaint about a missing
+/// bubblewrap that is there in every run.
+fn readable_tail(stderr: &str) -> String {
+    let plain = without_ansi(stderr);
+    let lines: Vec<&str> = plain
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !line.contains("could not find bubblewrap"))
+        .collect();
+    clip(&lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"), MESSAGE_MAX)
+}
+
+/// Drops escape sequences (`ESC [ … letter`) and other control characters but line ends.
+fn without_ansi(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '\x1b' => {
+                if chars.next() == Some('[') {
+                    chars.by_ref().find(|char| ('@'..='~').contains(char));
+                }
+            }
+            '\n' => plain.push('\n'),
+            char if char.is_control() => {}
+            char => plain.push(char),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: Value, kind: FailureKind, advice: &str) {
+        let failure = of_turn(&error);
+        assert_eq!(failure.kind, kind, "{error}");
+        assert!(failure.advice.contains(advice), "{error}: {}", failure.advice);
+        assert!(!failure.message.is_empty());
+    }
+
+    #[test]
+    fn turn_errors_are_told_by_info_and_status() {
+        use FailureKind::{Model, NotLoggedIn, RateLimited};
+        let status = |name: &str, code: u64| json!({"message": "m", "codexErrorInfo": {name: {"httpStatusCode": code}}});
+        check(status("httpConnectionFailed", 401), NotLoggedIn, "codex login");
+        check(status("httpConnectionFailed", 403), NotLoggedIn, "codex login");
+        check(status("responseTooManyFailedAttempts", 429), RateLimited, "Wait");
+        check(status("responseStreamDisconnected", 404), Model, "again");
+        check(status("anything", 503), Model, "few minutes");
+        check(json!({"message": "m", "codexErrorInfo": "usageLimitExceeded"}), RateLimited, "Wait");
+        check(json!({"message": "m", "codexErrorInfo": "unauthorized"}), NotLoggedIn, "login");
+        check(json!({"message": "m", "codexErrorInfo": "contextWindowExceeded"}), Model, "full");
+        check(
+            json!({"message": "unexpected status 401 Unauthorized: no", "codexErrorInfo": "other"}),
+            NotLoggedIn,
+            "codex login",
+        );
+        check(
+            json!({"message": "exceeded retry limit, last status: 429 Too"}),
+            RateLimited,
+            "Wait",
+        );
+        check(
+            json!({"codexErrorInfo": {"httpConnectionFailed": {"httpStatusCode": null}}}),
+            Model,
+            "network",
+        );
+        check(json!({"message": "status ü", "codexErrorInfo": [1]}), Model, "again");
+        check(Value::Null, Model, "again");
+    }
+
+    #[test]
+    fn refusals_are_told_by_their_text() {
+        let refuse = |message: &str, resuming| {
+            let error = RpcError { code: -32600, message: message.to_owned(), data: Value::Null };
+            of_refusal(&error, resuming)
+        };
+        let kind = |end| match end {
+            TurnEnd::Failed(failure) => Some(failure.kind),
+            _ => None,
+        };
+        assert!(matches!(refuse("invalid thread id: x", true), TurnEnd::SessionGone { .. }));
+        assert!(matches!(refuse("thread not found: x", true), TurnEnd::SessionGone { .. }));
+        assert_eq!(kind(refuse("thread not found: x", false)), Some(FailureKind::Protocol));
+        assert_eq!(
+            kind(refuse("failed to load configuration: x", false)),
+            Some(FailureKind::Refused)
+        );
+        let too_large = RpcError {
+            code: -32602,
+            message: "Input exceeds the maximum length of 1048576 characters.".to_owned(),
+            data: json!({"input_error_code": "input_too_large"}),
+        };
+        assert_eq!(kind(of_refusal(&too_large, true)), Some(FailureKind::Refused));
+    }
+
+    #[test]
+    fn a_crash_tells_the_end_of_standard_error_without_colours() {
+        let tail = "\u{1b}[2m2026\u{1b}[0m \u{1b}[31mERROR\u{1b}[0m Codex could not find bubblewrap on PATH.\n\
+                    Error: \u{1b}[1mno config\u{1b}[0m\r\n\n\u{1b}[";
+        let failure = of_crash(Exit::Code(1), tail);
+        assert_eq!(failure.message, "Codex ended with exit code 1:\nError: no config");
+        assert_eq!(
+            of_crash(Exit::Signal(9), " \n").message,
+            "Codex ended with signal 9 and said nothing."
+        );
+        let long = "é".repeat(5_000);
+        assert!(of_crash(Exit::Unknown, &long).message.chars().count() < MESSAGE_MAX + 100);
+    }
+}

@@ -1,0 +1,427 @@
+//! What no recording shows, or shows only by the way: each rule of the protocol by itself.
+
+use expect_test::expect;
+use proptest::prelude::*;
+
+use super::*;
+use crate::agent::Image;
+
+/// What goes to codex before the model is asked anything. A resume without directory, sandbox and
+/// policy comes back read-only.
+#[test]
+fn the_handshake_says_everything() {
+    let image = Image { media_type: "image/png".to_owned(), bytes: vec![1, 2, 3] };
+    for (spec, expected) in [
+        (
+            TurnSpec { images: vec![image], title: "bridge".to_owned(), ..spec() },
+            expect![[r#"
+                {"id":3,"method":"thread/start","params":{"approvalPolicy":"on-request","cwd":"/home/me/project","dynamicTools":"ours","sandbox":"workspace-write"}}
+                {"id":4,"method":"turn/start","params":{"input":[{"type":"image","url":"data:image/png;base64,AQID"},{"text":"hello","type":"text"}],"threadId":"t"}}
+                {"id":5,"method":"thread/name/set","params":{"name":"bridge","threadId":"t"}}"#]],
+        ),
+        (
+            TurnSpec { sandbox: Sandbox::ReadOnly, title: "bridge".to_owned(), ..resuming() },
+            expect![[r#"
+                {"id":3,"method":"thread/resume","params":{"approvalPolicy":"on-request","cwd":"/home/me/project","excludeTurns":true,"sandbox":"read-only","threadId":"01a203c7-2267-77e1-afe0-041b0d6be873"}}
+                {"id":4,"method":"turn/start","params":{"input":[{"text":"hello","type":"text"}],"threadId":"t"}}"#]],
+        ),
+        (
+            TurnSpec { gate: Gate::AllowAll, ..spec() },
+            expect![[r#"
+                {"id":3,"method":"thread/start","params":{"approvalPolicy":"never","cwd":"/home/me/project","dynamicTools":"ours","sandbox":"danger-full-access"}}
+                {"id":4,"method":"turn/start","params":{"input":[{"text":"hello","type":"text"}],"threadId":"t"}}"#]],
+        ),
+    ] {
+        let mut player = Player::new(&spec);
+        player.hear(json!({"id": 1, "result": {"userAgent": "obto-bridge/0.169.0"}}));
+        // An older codex may not know `account/read`.
+        player.hear(json!({"id": 2, "error": {"code": -32600, "message": "unknown variant"}}));
+        player.hear(json!({"id": 3, "result": {"thread": {"id": "t"}}}));
+        player.hear(json!({"id": 4, "result": {"turn": {"id": "u"}}}));
+        player.note("item/started", json!({"item": {"type": "userMessage", "id": "m"}}));
+        player.note("item/completed", json!({"item": {"type": "userMessage", "id": "m"}}));
+        let hello = player.written.remove(0);
+        assert_eq!(hello["method"], "initialize");
+        assert_eq!(hello["params"]["capabilities"]["experimentalApi"], true);
+        assert_eq!(player.written.remove(0), json!({"method": "initialized"}));
+        assert_eq!(player.written.remove(0)["method"], "account/read");
+        if let Some(given) = player.written[0]["params"].get_mut("dynamicTools") {
+            assert_eq!(*given, json!(tools::dynamic_tools()));
+            *given = json!("ours");
+        }
+        expected.assert_eq(&writes(&player));
+    }
+}
+
+#[test]
+fn the_command_line_overrides_what_would_get_in_the_way() {
+    let tricky = TurnSpec { project_dir: PathBuf::from("/home/me/a \"b\""), ..spec() };
+    for (spec, expected) in [
+        (
+            tricky,
+            expect![[r#"
+            app-server
+            -c
+            approval_policy="on-request"
+            -c
+            features.unbounded_connection_retries=false
+            -c
+            projects={"/home/me/a \"b\""={trust_level="trusted"}}"#]],
+        ),
+        // Nothing is trusted for a sandbox that writes nothing.
+        (
+            TurnSpec { sandbox: Sandbox::ReadOnly, ..spec() },
+            expect![[r#"
+            app-server
+            -c
+            approval_policy="on-request"
+            -c
+            features.unbounded_connection_retries=false"#]],
+        ),
+        (
+            TurnSpec { gate: Gate::AllowAll, sandbox: Sandbox::ReadOnly, ..spec() },
+            expect![[r#"
+            app-server
+            -c
+            approval_policy="never"
+            -c
+            features.unbounded_connection_retries=false
+            -c
+            projects={"/home/me/project"={trust_level="trusted"}}"#]],
+        ),
+    ] {
+        expected.assert_eq(&args(&spec).join("\n"));
+    }
+}
+
+/// Codex takes other ids for names and may start something new.
+#[test]
+fn a_session_that_is_no_uuid_is_not_even_asked_for() {
+    let spec = TurnSpec { session: Some(SessionId::new("my session")), ..spec() };
+    let player = Player::new(&spec);
+    assert_eq!(
+        player.log,
+        ["=> SessionGone { detail: \"\\\"my session\\\" is no id of a Codex session\" }"]
+    );
+    assert!(player.written.is_empty());
+}
+
+#[test]
+fn a_directory_that_json_cannot_name_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = PathBuf::from(std::ffi::OsStr::from_bytes(b"/home/\xff"));
+    let player = Player::new(&TurnSpec { project_dir: dir, ..spec() });
+    assert!(player.log[0].starts_with("=> Refused"), "{:?}", player.log);
+}
+
+/// A thread without an item has no rollout on disk: its id is worth nothing yet.
+#[test]
+fn the_session_is_told_with_the_first_item() {
+    let mut player = Player::working(&spec());
+    player.hear(json!({"method": "thread/started", "params": {"thread": {"id": "t"}}}));
+    player
+        .hear(json!({"method": "turn/started", "params": {"threadId": "t", "turn": {"id": "u"}}}));
+    assert_eq!(player.log, [] as [&str; 0]);
+    player.note("item/started", json!({"item": {"type": "userMessage", "id": "m"}}));
+    assert_eq!(player.log, ["Session(\"t\")"]);
+}
+
+/// Helpers' threads and older turns have messages, usage, errors and ends of their own.
+#[test]
+fn other_threads_and_turns_do_not_touch_the_turn() {
+    let mut player = Player::working(&spec());
+    for (thread, turn) in [("other", "u"), ("t", "other")] {
+        let mut hear = |method: &str, mut params: Value| {
+            params["threadId"] = json!(thread);
+            params["turnId"] = json!(turn);
+            player.hear(json!({"method": method, "params": params}));
+        };
+        hear("item/completed", json!({"item": {"type": "agentMessage", "text": "foreign"}}));
+        hear("item/started", json!({"item": {"type": "commandExecution", "command": "x"}}));
+        hear("error", json!({"error": {"message": "foreign"}, "willRetry": true}));
+        let tokens = json!({"inputTokens": 9, "outputTokens": 9});
+        hear("thread/tokenUsage/updated", json!({"tokenUsage": {"total": tokens, "last": tokens}}));
+        hear("turn/completed", json!({"turn": {"id": turn, "status": "completed"}}));
+    }
+    assert_eq!(player.log, [] as [&str; 0]);
+    player.note("item/completed", json!({"item": {"type": "agentMessage", "text": "ours"}}));
+    player.note("turn/completed", json!({"turn": {"id": "u", "status": "completed"}}));
+    assert_eq!(player.log[1..], ["=> Answered { text: \"ours\" }"]);
+}
+
+#[track_caller]
+fn check_answer(messages: &[(&str, Value)], items: Value, expected: &str) {
+    let mut player = Player::working(&spec());
+    for (text, phase) in messages {
+        let item = json!({"type": "agentMessage", "text": text, "phase": phase});
+        player.note("item/completed", json!({ "item": item }));
+    }
+    let turn = json!({"id": "u", "status": "completed", "items": items});
+    player.note("turn/completed", json!({ "turn": turn }));
+    let end = end_text(&TurnEnd::Answered { text: expected.to_owned() });
+    assert_eq!(player.log.last(), Some(&format!("=> {end}")));
+}
+
+#[test]
+fn the_answer_is_the_last_message_that_is_no_commentary() {
+    let (none, commentary) = (Value::Null, json!("commentary"));
+    let message = json!([{"type": "agentMessage", "text": "final"}, {"type": "new"}, 7]);
+    check_answer(&[("a", none.clone()), ("b", none.clone())], json!([]), "b");
+    check_answer(&[("a", json!("final_answer")), ("b", commentary.clone())], Value::Null, "a");
+    check_answer(&[("a", commentary.clone()), ("b", commentary)], json!([]), "b");
+    check_answer(&[("half", none)], message.clone(), "final");
+    check_answer(&[], message, "final");
+    check_answer(&[], Value::Null, "");
+}
+
+/// A stream that drops repeats whole messages.
+#[test]
+fn a_repeated_message_is_not_added_up() {
+    check_answer(&[("done", Value::Null), ("done", Value::Null)], json!([]), "done");
+}
+
+/// Nothing may stay open: Codex would wait for it for ever.
+#[test]
+fn requests_that_are_not_served_are_refused_at_once() {
+    for method in ["item/tool/requestUserInput", "execCommandApproval", "currentTime/read", ""] {
+        let mut player = Player::working(&spec());
+        player.hear(json!({"id": 5, "method": method, "params": {}}));
+        let error = json!({"code": -32601, "message": "unsupported"});
+        assert_eq!(player.written, [json!({"id": 5, "error": error})]);
+    }
+    let mut player = Player::working(&spec());
+    player.hear(
+        json!({"id": 6, "method": "mcpServer/elicitation/request", "params": {"mode": "url"}}),
+    );
+    assert_eq!(player.written[0]["result"]["action"], "decline");
+    player.written.clear();
+    player.hear(json!({"id": 7, "method": "item/tool/call", "params": {"tool": "unheard_of"}}));
+    assert_eq!(player.written[0]["result"]["success"], false);
+    assert_eq!(player.log, [] as [&str; 0]);
+}
+
+#[test]
+fn more_questions_than_anyone_reads_are_refused() {
+    let mut player = Player::working(&spec());
+    for id in 0..=OPEN_MAX {
+        let method = "item/commandExecution/requestApproval";
+        player.hear(json!({"id": id, "method": method, "params": {"command": "ls"}}));
+    }
+    assert_eq!(player.log.len(), OPEN_MAX);
+    assert_eq!(player.written.len(), 1);
+    assert_eq!(player.written[0]["error"]["code"], METHOD_NOT_FOUND);
+}
+
+#[test]
+fn late_and_repeated_answers_are_dropped() {
+    let question = QuestionId("5".to_owned());
+    let decide = TurnCommand::Decide { question, verdict: Verdict::Allow };
+    let mut player = Player::working(&spec());
+    player.tell(decide.clone());
+    player.tell(TurnCommand::ToolResult { call: "5".to_owned(), result: Ok(String::new()) });
+    let method = "item/commandExecution/requestApproval";
+    player.hear(json!({"id": 5, "method": method, "params": {"command": "ls"}}));
+    player.tell(decide.clone());
+    player.tell(decide.clone());
+    assert_eq!(player.written, [json!({"id": 5, "result": {"decision": "accept"}})]);
+    // Its own answer is no reason to say that the question is gone.
+    player.note("serverRequest/resolved", json!({"requestId": 5}));
+    player.note("turn/completed", json!({"turn": {"id": "u", "status": "interrupted"}}));
+    let log = player.log.len();
+    player.tell(decide);
+    player.tell(TurnCommand::Interrupt);
+    player.hear(json!({"id": 6, "method": method, "params": {}}));
+    player.run(|codex, actions| codex.on_exit(Exit::Code(0), "", actions));
+    assert_eq!((player.written.len(), player.log.len()), (1, log));
+}
+
+/// The interrupt alone leaves a running command alive.
+#[test]
+fn an_interrupt_also_ends_commands() {
+    let mut player = Player::working(&spec());
+    player.tell(TurnCommand::Interrupt);
+    expect![[r#"
+        {"id":5,"method":"turn/interrupt","params":{"threadId":"t","turnId":"u"}}
+        {"id":6,"method":"thread/backgroundTerminals/clean","params":{"threadId":"t"}}"#]]
+    .assert_eq(&writes(&player));
+    player.hear(json!({"id": 6, "error": {"code": -32600, "message": "requires experimentalApi"}}));
+    assert!(!player.closed);
+    player.hear(
+        json!({"id": 5, "error": {"code": -32600, "message": "no active turn to interrupt"}}),
+    );
+    assert_eq!(player.log, ["=> Interrupted"]);
+}
+
+#[test]
+fn an_interrupt_before_the_turn_ends_it_at_once() {
+    let mut player = Player::new(&spec());
+    player.tell(TurnCommand::Interrupt);
+    assert_eq!(player.log, ["=> Interrupted"]);
+}
+
+#[test]
+fn an_exit_before_the_end_is_a_crash_unless_it_was_wished_for() {
+    let exit = |player: &mut Player| {
+        player.run(|codex, actions| {
+            codex.on_exit(Exit::Signal(9), "\u{1b}[31mERROR\u{1b}[0m out of memory\n", actions);
+        });
+        player.log.join("\n")
+    };
+    let crash = exit(&mut Player::working(&spec()));
+    assert!(
+        crash.starts_with("=> Crashed: Codex ended with signal 9:\nERROR out of memory\n"),
+        "{crash}"
+    );
+    let mut stopped = Player::working(&spec());
+    stopped.tell(TurnCommand::Interrupt);
+    assert_eq!(exit(&mut stopped), "=> Interrupted");
+}
+
+/// Refusals on the way to the turn; `id` is that of our request.
+#[test]
+fn a_refused_handshake_ends_the_turn() {
+    for (id, message, expected) in [
+        (1, "Not today", "=> Protocol: Codex refused: Not today"),
+        (3, "failed to load configuration: x", "=> Refused: Codex refused: failed"),
+        (4, "Input exceeds the maximum length", "=> Refused: Codex refused: Input"),
+    ] {
+        let mut player = Player::new(&spec());
+        for ok in 1..id {
+            player.hear(json!({"id": ok, "result": {"thread": {"id": "t"}}}));
+        }
+        let data = json!({"input_error_code": if id == 4 { "input_too_large" } else { "" }});
+        let error = json!({"code": -32600, "message": message, "data": data});
+        player.hear(json!({"id": id, "error": error}));
+        assert!(player.log[0].starts_with(expected), "{:?}", player.log);
+    }
+}
+
+#[test]
+fn progress_is_one_short_line() {
+    let mut player = Player::working(&spec());
+    player.session_known();
+    for item in [
+        json!({"type": "commandExecution", "command": "/bin/bash -lc 'a\n  b'"}),
+        json!({"type": "commandExecution", "command": "é".repeat(1_000)}),
+        json!({"type": "webSearch", "query": "rust"}),
+        json!({"type": "webSearch", "query": ""}),
+        json!({"type": "mcpToolCall", "server": "s", "tool": "t"}),
+        json!({"type": "contextCompaction", "id": "c"}),
+        json!({"type": "dynamicToolCall", "tool": "bridge_post"}),
+        json!({"type": "reasoning"}),
+    ] {
+        player.note("item/started", json!({ "item": item }));
+    }
+    assert_eq!(player.log[0], "Progress(\"Runs a b\")");
+    assert_eq!(player.log[1].chars().count(), PROGRESS_MAX + "Progress(\"…\")".chars().count());
+    expect![[r#"
+        Progress("Searches the web for rust")
+        Progress("Searches the web")
+        Progress("Calls s/t")
+        Progress("Condenses the conversation so far")"#]]
+    .assert_eq(&player.log[2..].join("\n"));
+}
+
+/// Values that look like Codex's, with anything in the place of anything.
+fn almost_codex() -> impl Strategy<Value = Value> {
+    let word = prop::sample::select(vec![
+        "t",
+        "u",
+        "completed",
+        "failed",
+        "agentMessage",
+        "fileChange",
+        "commandExecution",
+        "form",
+        "commentary",
+        "mcp_tool_call",
+        "ls",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        word.prop_map(Value::from),
+        ".{0,6}".prop_map(Value::from),
+    ];
+    let key = prop::sample::select(vec![
+        "id",
+        "threadId",
+        "turnId",
+        "turn",
+        "thread",
+        "item",
+        "type",
+        "text",
+        "changes",
+        "error",
+        "message",
+        "codexErrorInfo",
+        "status",
+        "items",
+        "tokenUsage",
+        "total",
+        "last",
+        "requestId",
+        "command",
+        "permissions",
+        "_meta",
+        "mode",
+        "tool",
+        "arguments",
+        "willRetry",
+        "phase",
+    ]);
+    let params = leaf.prop_recursive(4, 24, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(key.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    let method = prop::sample::select(vec![
+        "turn/started",
+        "turn/completed",
+        "item/started",
+        "item/completed",
+        "error",
+        "serverRequest/resolved",
+        "thread/tokenUsage/updated",
+        "item/tool/call",
+        "item/commandExecution/requestApproval",
+        "item/fileChange/requestApproval",
+        "item/permissions/requestApproval",
+        "mcpServer/elicitation/request",
+        "unknown",
+    ]);
+    prop_oneof![
+        params.clone(),
+        (0..8u64, params.clone()).prop_map(|(id, result)| json!({"id": id, "result": result})),
+        (0..8u64, params.clone()).prop_map(|(id, error)| json!({"id": id, "error": error})),
+        (method.clone(), params.clone())
+            .prop_map(|(method, params)| json!({"method": method, "params": params})),
+        (params.clone(), method, params)
+            .prop_map(|(id, method, params)| json!({"id": id, "method": method, "params": params})),
+    ]
+}
+
+proptest! {
+    /// Whatever comes, nothing panics, a request gets an answer or becomes an event, and the turn
+    /// ends once ([`Player::run`] checks that).
+    #[test]
+    fn arbitrary_values_never_panic(
+        values in prop::collection::vec(almost_codex(), 0..12),
+        working in any::<bool>(),
+    ) {
+        let mut player = if working { Player::working(&spec()) } else { Player::new(&resuming()) };
+        for value in values {
+            let asks = value["method"].is_string() && !value["id"].is_null() && !player.closed;
+            let before = player.written.len() + player.log.len();
+            player.hear(value);
+            prop_assert!(!asks || player.written.len() + player.log.len() > before);
+        }
+        player.tell(TurnCommand::Interrupt);
+        player.run(|codex, actions| codex.on_exit(Exit::Unknown, "", actions));
+        prop_assert!(player.closed);
+    }
+}

@@ -1,0 +1,225 @@
+//! A player that stands in for codex: it hands the protocol what codex would say, keeps what the
+//! protocol writes, and turns what it reports into lines.
+//!
+//! A fixture has what one client wrote (`c2s`) and what codex answered (`s2c`), without the
+//! notifications that the protocol opts out of. The player compares the protocol's own requests
+//! with the client's by method, gives it the recorded responses under its own ids, turns the
+//! client's answers into commands, and expects the protocol to write exactly these answers. The
+//! recording client did not call `account/read`; the player answers that by itself.
+
+mod behaviour;
+mod recorded;
+
+use std::{collections::HashMap, path::PathBuf};
+
+use super::*;
+use crate::{
+    agent::{Gate, Sandbox, Verdict},
+    ids::{ThreadId, TurnId},
+};
+
+const SESSION: &str = "01a203c7-2267-77e1-afe0-041b0d6be873";
+
+fn spec() -> TurnSpec {
+    TurnSpec {
+        turn: TurnId::new("turn-1"),
+        thread: ThreadId::new("thread-1"),
+        prompt: "hello".to_owned(),
+        images: Vec::new(),
+        session: None,
+        fresh_session: SessionId::new("00000000-0000-4000-8000-000000000000"),
+        project_dir: PathBuf::from("/home/me/project"),
+        title: String::new(),
+        gate: Gate::Ask,
+        sandbox: Sandbox::WorkspaceWrite,
+        model: None,
+    }
+}
+
+fn resuming() -> TurnSpec {
+    TurnSpec { session: Some(SessionId::new(SESSION)), ..spec() }
+}
+
+/// A protocol, what it has written but nobody has looked at yet, and what it has reported.
+struct Player {
+    codex: Codex,
+    written: Vec<Value>,
+    /// Our id of the request that the recording has under the key.
+    ids: HashMap<u64, Value>,
+    log: Vec<String>,
+    closed: bool,
+}
+
+impl Player {
+    fn new(spec: &TurnSpec) -> Player {
+        let codex = Codex::new();
+        let mut player = Player {
+            codex,
+            written: Vec::new(),
+            ids: HashMap::new(),
+            log: Vec::new(),
+            closed: false,
+        };
+        player.run(|codex, actions| codex.begin(spec, actions));
+        player
+    }
+
+    fn run(&mut self, step: impl FnOnce(&mut Codex, &mut Actions)) {
+        let mut actions = Actions::default();
+        step(&mut self.codex, &mut actions);
+        self.written.append(&mut actions.write);
+        self.log.extend(actions.events.iter().map(event_text));
+        if let Some(end) = actions.finished {
+            assert!(!self.closed, "the turn ended twice");
+            assert!(actions.close_stdin, "an end must let codex go");
+            self.closed = true;
+            self.log.push(format!("=> {}", end_text(&end)));
+        }
+    }
+
+    fn hear(&mut self, value: Value) {
+        self.run(|codex, actions| codex.on_value(value, actions));
+    }
+
+    fn tell(&mut self, command: TurnCommand) {
+        self.run(|codex, actions| codex.on_command(command, actions));
+    }
+
+    /// Plays a fixture to its end.
+    #[track_caller]
+    fn play(&mut self, fixture: &str) {
+        let path = format!("{}/tests/fixtures/codex/{fixture}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect(&path);
+        for line in text.lines() {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            if line["c2s"].is_object() {
+                self.client_wrote(line["c2s"].take());
+            } else {
+                self.codex_wrote(line["s2c"].take());
+            }
+        }
+    }
+
+    #[track_caller]
+    fn client_wrote(&mut self, recorded: Value) {
+        let Some(method) = recorded["method"].as_str() else {
+            return self.client_answered(&recorded);
+        };
+        if method == "turn/interrupt" {
+            self.tell(TurnCommand::Interrupt);
+        }
+        let ours = self.next_write();
+        let ours = if ours["method"] == "account/read" && method != "account/read" {
+            let account = json!({"account": {"type": "apiKey"}, "requiresOpenaiAuth": true});
+            self.hear(json!({"id": ours["id"], "result": account}));
+            self.next_write()
+        } else {
+            ours
+        };
+        assert_eq!(ours["method"], method);
+        if let Some(id) = recorded["id"].as_u64() {
+            self.ids.insert(id, ours["id"].clone());
+        }
+    }
+
+    /// `cancel` is the one answer that the protocol never gives: somebody else did.
+    #[track_caller]
+    fn client_answered(&mut self, recorded: &Value) {
+        let result = &recorded["result"];
+        let question = QuestionId(recorded["id"].to_string());
+        let call = recorded["id"].to_string();
+        let deny = Verdict::Deny { reason: "not now".to_owned() };
+        let decide = |verdict| TurnCommand::Decide { question, verdict };
+        self.tell(match result["decision"].as_str().or(result["action"].as_str()) {
+            Some("cancel") => return,
+            Some("acceptForSession") => decide(Verdict::AllowForSession),
+            Some("accept") if result["_meta"]["persist"] == "session" => {
+                decide(Verdict::AllowForSession)
+            }
+            Some("accept") => decide(Verdict::Allow),
+            Some("decline") => decide(deny),
+            Some(other) => panic!("no verdict for {other}"),
+            None => {
+                let text = result["contentItems"][0]["text"].as_str().unwrap().to_owned();
+                let success = result["success"] == true;
+                let result = if success { Ok(text) } else { Err(text) };
+                TurnCommand::ToolResult { call, result }
+            }
+        });
+        assert_eq!(self.next_write(), *recorded);
+    }
+
+    fn codex_wrote(&mut self, mut value: Value) {
+        if value["method"].is_null() {
+            let id = value["id"].as_u64().expect("responses have the id of a request");
+            value["id"] = self.ids[&id].clone();
+        }
+        if value["method"] == "item/tool/call" {
+            // What a call must look like is the business of `tools`; here it only travels.
+            let call = value["id"].to_string();
+            self.codex.calls.insert(call.clone(), value["id"].clone());
+            self.log.push(format!("ToolCall {call} {}", value["params"]["tool"]));
+            return;
+        }
+        self.hear(value);
+    }
+
+    #[track_caller]
+    fn next_write(&mut self) -> Value {
+        assert!(!self.written.is_empty(), "nothing was written after {:#?}", self.log);
+        self.written.remove(0)
+    }
+
+    /// Through the handshake, into a running turn `u` of thread `t`.
+    fn working(spec: &TurnSpec) -> Player {
+        let mut player = Player::new(spec);
+        player.hear(json!({"id": 1, "result": {}}));
+        player.hear(json!({"id": 2, "result": {"account": {}}}));
+        player.hear(json!({"id": 3, "result": {"thread": {"id": "t"}}}));
+        player.hear(json!({"id": 4, "result": {"turn": {"id": "u"}}}));
+        player.written.clear();
+        player.log.clear();
+        player
+    }
+
+    fn session_known(&mut self) {
+        self.note("item/started", json!({"item": {"type": "userMessage"}}));
+        self.log.clear();
+    }
+
+    fn note(&mut self, method: &str, mut params: Value) {
+        params["threadId"] = json!("t");
+        params["turnId"] = json!("u");
+        self.hear(json!({"method": method, "params": params}));
+    }
+}
+
+fn event_text(event: &TurnEvent) -> String {
+    match event {
+        TurnEvent::Question(it) => format!(
+            "Question {} {} {:?} {:?} {}{}",
+            it.id.0,
+            it.tool,
+            it.kind,
+            it.subject,
+            it.input,
+            it.reason.as_ref().map(|reason| format!(" because {reason:?}")).unwrap_or_default(),
+        ),
+        TurnEvent::Usage(usage) => {
+            format!("Usage {} in, {} out", usage.input_tokens, usage.output_tokens)
+        }
+        TurnEvent::Retry { message, .. } => format!("Retry {message:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn end_text(end: &TurnEnd) -> String {
+    match end {
+        TurnEnd::Failed(it) => format!("{:?}: {}\n   {}", it.kind, it.message, it.advice),
+        other => format!("{other:?}"),
+    }
+}
+
+fn writes(player: &Player) -> String {
+    player.written.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,256 @@
+//! What waits to be sent, in one lane per bridge thread. Pure. Within a lane strictly one after
+//! another, so that answers keep their order; a lane that has to wait does not hold up the others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    bridge::{
+        backoff::{Backoff, Pace},
+        wire::Post,
+    },
+    ids::ThreadId,
+};
+
+/// Bodies held in memory; those of a longer backlog are read again when it is their turn.
+const POSTS_IN_MEMORY: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Lanes<E> {
+    by_thread: BTreeMap<ThreadId, Lane<E>>,
+    /// Entries that were seen, sent ones too as long as the store has them.
+    known: BTreeSet<E>,
+    in_memory: usize,
+    pace: Pace,
+}
+
+#[derive(Debug)]
+struct Lane<E> {
+    queue: VecDeque<Waiting<E>>,
+    busy: bool,
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting<E> {
+    entry: E,
+    post: Option<Post>,
+}
+
+/// The next thing to send.
+#[derive(Debug, PartialEq)]
+pub(super) struct Next<E> {
+    pub thread: ThreadId,
+    pub entry: E,
+    /// None if it has to be read again.
+    pub post: Option<Post>,
+}
+
+impl<E: Ord + Clone> Lanes<E> {
+    pub(super) fn new(pace: Pace) -> Lanes<E> {
+        Lanes { by_thread: BTreeMap::new(), known: BTreeSet::new(), in_memory: 0, pace }
+    }
+
+    /// Of what the store lists, what is new. What the store no longer has is forgotten.
+    pub(super) fn new_ones(&mut self, listed: Vec<E>) -> Vec<E> {
+        let listed: BTreeSet<E> = listed.into_iter().collect();
+        self.known.retain(|entry| listed.contains(entry));
+        listed.into_iter().filter(|entry| !self.known.contains(entry)).collect()
+    }
+
+    /// Puts a new entry at the end of its lane. An entry older than one that waits goes before it:
+    /// two workers may finish writing in another order than they began.
+    pub(super) fn add(&mut self, entry: E, post: Post) {
+        if !self.known.insert(entry.clone()) {
+            return;
+        }
+        let backoff = Backoff::new(self.pace);
+        let lane = self.by_thread.entry(post.thread_id.clone()).or_insert_with(|| Lane {
+            queue: VecDeque::new(),
+            busy: false,
+            backoff,
+            not_before: None,
+        });
+        let post = (self.in_memory < POSTS_IN_MEMORY).then_some(post);
+        self.in_memory += usize::from(post.is_some());
+        let first_movable = usize::from(lane.busy);
+        let at = lane.queue.partition_point(|waiting| waiting.entry < entry).max(first_movable);
+        lane.queue.insert(at.min(lane.queue.len()), Waiting { entry, post });
+    }
+
+    /// Takes the oldest post whose lane is free and due. The lane is busy until it is told the
+    /// outcome.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Next<E>> {
+        let due = |lane: &&mut Lane<E>| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
+        let (thread, lane) = self
+            .by_thread
+            .iter_mut()
+            .filter(|(_, lane)| due(lane) && !lane.queue.is_empty())
+            .min_by(|(_, a), (_, b)| a.queue[0].entry.cmp(&b.queue[0].entry))?;
+        lane.busy = true;
+        let head = &lane.queue[0];
+        Some(Next { thread: thread.clone(), entry: head.entry.clone(), post: head.post.clone() })
+    }
+
+    /// The post that was taken from this lane is done with.
+    pub(super) fn done(&mut self, thread: &ThreadId) {
+        let Some(lane) = self.by_thread.get_mut(thread) else { return };
+        if let Some(Waiting { post: Some(_), .. }) = lane.queue.pop_front() {
+            self.in_memory -= 1;
+        }
+        lane.busy = false;
+        lane.not_before = None;
+        lane.backoff.good();
+        if lane.queue.is_empty() {
+            self.by_thread.remove(thread);
+        }
+    }
+
+    /// The post stays where it is and is due again later, much later if `slow`; how much is
+    /// returned.
+    pub(super) fn later(
+        &mut self,
+        thread: &ThreadId,
+        now: Instant,
+        random: u64,
+        retry_after: Option<Duration>,
+        slow: bool,
+    ) -> Duration {
+        let Some(lane) = self.by_thread.get_mut(thread) else { return Duration::ZERO };
+        let wait = if slow {
+            lane.backoff.slow(random, retry_after)
+        } else {
+            lane.backoff.next(random, retry_after)
+        };
+        lane.busy = false;
+        lane.not_before = Some(now + wait);
+        wait
+    }
+
+    /// Whatever waits for its time is due now.
+    pub(super) fn hurry(&mut self) {
+        for lane in self.by_thread.values_mut() {
+            lane.not_before = None;
+        }
+    }
+
+    /// When [`Lanes::take`] will have something, if nothing else happens before.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let waiting = self.by_thread.values().filter(|lane| !lane.busy);
+        waiting.filter_map(|lane| lane.not_before).min()
+    }
+
+    /// How many posts wait, those on their way included.
+    pub(super) fn len(&self) -> usize {
+        self.by_thread.values().map(|lane| lane.queue.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bridge::wire::{PostKind, Role},
+        ids::ClientMsgId,
+    };
+
+    fn post(thread: &str) -> Post {
+        Post {
+            thread_id: ThreadId::new(thread),
+            body: String::new(),
+            kind: PostKind::Result,
+            author: "a".into(),
+            role: Role::Agent,
+            client_msg_id: ClientMsgId::new("c"),
+        }
+    }
+
+    fn lanes(entries: &[(u32, &str)]) -> Lanes<u32> {
+        let mut lanes = Lanes::new(Pace::default());
+        for (entry, thread) in entries {
+            lanes.add(*entry, post(thread));
+        }
+        lanes
+    }
+
+    /// The entries that can be taken at `now`.
+    fn takes(lanes: &mut Lanes<u32>, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| lanes.take(now)).map(|next| next.entry).collect()
+    }
+
+    #[test]
+    fn one_of_each_thread_at_a_time_oldest_first() {
+        let now = Instant::now();
+        let mut lanes = lanes(&[(1, "a"), (2, "a"), (3, "b"), (4, "c"), (5, "b")]);
+        assert_eq!(takes(&mut lanes, now), [1, 3, 4]);
+        lanes.done(&ThreadId::new("b"));
+        assert_eq!(takes(&mut lanes, now), [5]);
+        lanes.later(&ThreadId::new("a"), now, 0, None, false);
+        lanes.hurry();
+        assert_eq!(takes(&mut lanes, now), [1], "not sent yet, so 2 has to wait");
+        assert_eq!(lanes.len(), 4);
+    }
+
+    #[test]
+    fn a_lane_that_waits_holds_up_no_other() {
+        let now = Instant::now();
+        let mut lanes = lanes(&[(1, "a"), (2, "b"), (3, "a")]);
+        lanes.take(now).unwrap();
+        let wait = lanes.later(&ThreadId::new("a"), now, u64::MAX, None, false);
+        assert_eq!(wait, Duration::from_secs(1));
+        assert_eq!(takes(&mut lanes, now), [2]);
+        assert_eq!(lanes.next_due(), Some(now + wait));
+        assert_eq!(takes(&mut lanes, now + wait), [1]);
+        let longer = lanes.later(&ThreadId::new("a"), now, 0, Some(Duration::from_secs(30)), false);
+        assert_eq!(longer, Duration::from_secs(30), "what the bridge asked for");
+        lanes.take(now + longer).unwrap();
+        let slow = lanes.later(&ThreadId::new("a"), now, 0, None, true);
+        assert_eq!(slow, Duration::from_secs(30), "half a minute at least");
+        lanes.hurry();
+        assert_eq!(takes(&mut lanes, now), [1]);
+    }
+
+    #[test]
+    fn entries_are_taken_once_and_forgotten_with_the_file() {
+        let now = Instant::now();
+        let mut lanes = lanes(&[(1, "a")]);
+        assert_eq!(lanes.new_ones(vec![1, 2]), [2]);
+        lanes.take(now);
+        lanes.done(&ThreadId::new("a"));
+        assert!(lanes.new_ones(vec![1]).is_empty(), "sent, though it could not be removed");
+        assert!(lanes.new_ones(vec![]).is_empty());
+        assert_eq!(lanes.new_ones(vec![1]), [1], "gone, so this is another");
+        assert_eq!(lanes.len(), 0);
+    }
+
+    #[test]
+    fn a_late_listing_does_not_change_the_order() {
+        let now = Instant::now();
+        let mut waiting = lanes(&[(3, "a"), (1, "a"), (2, "a")]);
+        for expected in [1, 2, 3] {
+            assert_eq!(takes(&mut waiting, now), [expected]);
+            waiting.done(&ThreadId::new("a"));
+        }
+        let mut on_its_way = lanes(&[(3, "a")]);
+        on_its_way.take(now);
+        on_its_way.add(2, post("a"));
+        on_its_way.done(&ThreadId::new("a"));
+        assert_eq!(takes(&mut on_its_way, now), [2], "3 was on its way already");
+    }
+
+    #[test]
+    fn a_long_backlog_is_not_held_in_memory() {
+        let now = Instant::now();
+        let entries: Vec<(u32, &str)> = (0..1_000).map(|entry| (entry, "a")).collect();
+        let mut lanes = lanes(&entries);
+        let mut bodies = 0;
+        while let Some(next) = lanes.take(now) {
+            bodies += usize::from(next.post.is_some());
+            lanes.done(&next.thread);
+        }
+        assert_eq!((bodies, lanes.in_memory, lanes.len()), (POSTS_IN_MEMORY, 0, 0));
+    }
+}

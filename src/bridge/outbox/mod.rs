@@ -1,0 +1,360 @@
+//! The task `outbox`: what engines say, from the disk to the bridge. A post stays on the disk until
+//! the bridge has accepted it; sent twice after a crash, it is stored once (`clientMsgId`). Posts of
+//! one thread go strictly one after another, those of several threads side by side.
+
+mod lanes;
+
+use std::{
+    fmt, io,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+
+use self::lanes::Lanes;
+use super::{
+    Client, Error,
+    backoff::{Backoff, Pace},
+    wire::{Activity, Post},
+};
+use crate::{
+    ids::ThreadId,
+    task::{self, Task},
+};
+
+/// Requests on their way at the same time. One would do on a near bridge; over a round trip of
+/// 50 ms a thousand answers took 50 s.
+const SENDERS: usize = 4;
+/// How often a refused token is complained about in the log.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
+/// When a store that failed is asked again.
+const STORE_AGAIN: Duration = Duration::from_secs(2);
+
+/// Where posts wait. One entry is one post; entries sort in the order in which they were written.
+pub trait OutboxStore: Send + 'static {
+    type Entry: Clone + Ord + fmt::Debug + Send + 'static;
+
+    /// Every entry that waits.
+    fn list(&mut self) -> io::Result<Vec<Self::Entry>>;
+    /// The post of an entry; none if the entry is gone or can never be read, which the store then
+    /// has dealt with.
+    fn read(&mut self, entry: &Self::Entry) -> io::Result<Option<Post>>;
+    /// The bridge has it.
+    fn remove(&mut self, entry: &Self::Entry) -> io::Result<()>;
+    /// The bridge will never take it: it is kept aside, with the reason, for a person to look at.
+    fn refuse(&mut self, entry: &Self::Entry, reason: &str) -> io::Result<()>;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub pace: Pace,
+    /// How long the task goes on when it is to stop.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { pace: Pace::default(), drain: Duration::from_secs(3) }
+    }
+}
+
+/// Starts the task. It looks into the store at once, and again whenever `wake` says so; when `wake`
+/// is closed it tries what it has for [`Settings::drain`] and leaves. `activity` is shown and
+/// forgotten. The client is shut down at the end, so it is not to be shared.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn start<S: OutboxStore>(
+    client: Client,
+    store: S,
+    settings: Settings,
+    wake: Receiver<()>,
+    activity: Receiver<(ThreadId, Activity)>,
+) -> io::Result<Task> {
+    let (jobs, queue) = bounded(SENDERS);
+    // As many as can be on their way: reporting never blocks.
+    let (report, done) = bounded(SENDERS);
+    let mut senders = Vec::new();
+    for number in 0..SENDERS {
+        let (client, queue, report) = (client.clone(), queue.clone(), report.clone());
+        let run = move || send_all(&client, &queue, &report);
+        senders.push(task::spawn(&format!("outbox-{number}"), run)?);
+    }
+    let outbox = Outbox {
+        client,
+        lanes: Lanes::new(settings.pace),
+        store,
+        drain: settings.drain,
+        wake,
+        activity,
+        jobs,
+        done,
+        on_their_way: 0,
+        showing: false,
+        gate: Gate { backoff: Backoff::new(settings.pace), until: None, complained: None },
+        list_again: None,
+        leave_at: None,
+    };
+    task::spawn("outbox", move || outbox.run(senders))
+}
+
+enum Job<E> {
+    Post { thread: ThreadId, entry: E, post: Box<Post> },
+    Show(ThreadId, Activity),
+}
+
+enum Done<E> {
+    Post { thread: ThreadId, entry: E, result: Result<(), Error> },
+    Shown,
+}
+
+/// One sender: blocking requests, one after the other.
+fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>>) {
+    for job in jobs {
+        let done = match job {
+            Job::Post { thread, entry, post } => {
+                Done::Post { thread, entry, result: client.post(&post) }
+            }
+            Job::Show(thread, state) => {
+                if let Err(error) = client.activity(&thread, state) {
+                    log::debug!(thread:% = thread; "outbox: activity not shown: {error}");
+                }
+                Done::Shown
+            }
+        };
+        if report.send(done).is_err() {
+            return;
+        }
+    }
+}
+
+/// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
+struct Gate {
+    backoff: Backoff,
+    until: Option<Instant>,
+    complained: Option<Instant>,
+}
+
+struct Outbox<S: OutboxStore> {
+    client: Client,
+    store: S,
+    lanes: Lanes<S::Entry>,
+    drain: Duration,
+    wake: Receiver<()>,
+    activity: Receiver<(ThreadId, Activity)>,
+    jobs: Sender<Job<S::Entry>>,
+    done: Receiver<Done<S::Entry>>,
+    on_their_way: usize,
+    /// An activity is on its way. One at a time, so that they keep their order.
+    showing: bool,
+    gate: Gate,
+    /// The store could not be listed and is asked again then.
+    list_again: Option<Instant>,
+    /// Set when the task is to stop.
+    leave_at: Option<Instant>,
+}
+
+impl<S: OutboxStore> Outbox<S> {
+    fn run(mut self, senders: Vec<Task>) {
+        self.refresh();
+        loop {
+            self.fill();
+            let nothing_left = self.on_their_way == 0 && self.activity.is_empty();
+            if self.leave_at.is_some_and(|at| nothing_left || at <= Instant::now()) {
+                break;
+            }
+            self.wait();
+        }
+        if self.lanes.len() > 0 {
+            log::info!("outbox: {} posts are left for the next start", self.lanes.len());
+        }
+        self.client.shutdown();
+        drop((self.jobs, self.done));
+        for sender in senders {
+            // A panic is logged by `join`; there is nothing to add.
+            drop(sender.join());
+        }
+    }
+
+    /// Waits for whatever comes first and deals with it.
+    fn wait(&mut self) {
+        let room = self.on_their_way < SENDERS && !self.showing;
+        let activity = if room { self.activity.clone() } else { never() };
+        let alarm = self
+            .alarm()
+            .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
+        select! {
+            recv(self.done) -> done => match done {
+                Ok(done) => self.settle(done),
+                Err(_) => self.leave_at = Some(Instant::now()),
+            },
+            recv(self.wake) -> woken => {
+                if woken.is_err() {
+                    self.start_to_leave();
+                }
+                self.refresh();
+            }
+            recv(activity) -> shown => match shown {
+                Ok((thread, state)) => self.show(thread, state),
+                Err(_) => self.activity = never(),
+            },
+            recv(alarm) -> _ => {
+                if self.list_again.is_some_and(|at| at <= Instant::now()) {
+                    self.refresh();
+                }
+            }
+        }
+    }
+
+    /// When there is something to do though nothing comes.
+    fn alarm(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due =
+            self.lanes.next_due().map(|due| self.gate.until.map_or(due, |open| due.max(open)));
+        let gate = self.gate.until.filter(|open| *open > now && self.lanes.len() > 0);
+        // While every sender is busy, nothing that becomes due can be sent.
+        let sendable = due.into_iter().chain(gate).filter(|_| self.on_their_way < SENDERS).min();
+        sendable.into_iter().chain(self.leave_at).chain(self.list_again).min()
+    }
+
+    /// Everything is due once more, and what fails now is left for the next start.
+    fn start_to_leave(&mut self) {
+        self.wake = never();
+        self.leave_at = Some(Instant::now() + self.drain);
+        self.gate.until = None;
+        self.lanes.hurry();
+    }
+
+    /// Looks for new posts.
+    fn refresh(&mut self) {
+        self.list_again = None;
+        let listed = match self.store.list() {
+            Ok(listed) => listed,
+            Err(error) => return self.store_failed("listing it", &error),
+        };
+        for entry in self.lanes.new_ones(listed) {
+            match self.store.read(&entry) {
+                Ok(Some(post)) => self.lanes.add(entry, post),
+                Ok(None) => {}
+                Err(error) => self.store_failed("reading a post", &error),
+            }
+        }
+    }
+
+    fn store_failed(&mut self, doing: &str, error: &io::Error) {
+        log::error!("outbox: {doing} failed: {error}; is the state directory all right?");
+        self.list_again = Some(Instant::now() + STORE_AGAIN);
+    }
+
+    /// Gives the senders what is due.
+    fn fill(&mut self) {
+        while self.on_their_way < SENDERS && self.gate.until.is_none_or(|at| at <= Instant::now()) {
+            let Some(next) = self.lanes.take(Instant::now()) else { return };
+            let post = match next
+                .post
+                .map_or_else(|| self.store.read(&next.entry), |post| Ok(Some(post)))
+            {
+                Ok(Some(post)) => Box::new(post),
+                Ok(None) => {
+                    self.lanes.done(&next.thread);
+                    continue;
+                }
+                Err(error) => {
+                    log::error!(thread:% = next.thread; "outbox: reading a post failed: {error}");
+                    self.lanes.later(&next.thread, Instant::now(), fastrand::u64(..), None, false);
+                    continue;
+                }
+            };
+            self.send(Job::Post { thread: next.thread, entry: next.entry, post });
+        }
+    }
+
+    fn show(&mut self, thread: ThreadId, state: Activity) {
+        // Only an indicator: when the bridge is out of reach it is dropped.
+        if self.gate.until.is_none_or(|at| at <= Instant::now()) {
+            self.showing = true;
+            self.send(Job::Show(thread, state));
+        }
+    }
+
+    fn send(&mut self, job: Job<S::Entry>) {
+        self.on_their_way += 1;
+        // Fails only when all senders are gone, and then `done` is closed and the task leaves.
+        self.jobs.send(job).ok();
+    }
+
+    fn settle(&mut self, done: Done<S::Entry>) {
+        self.on_their_way -= 1;
+        match done {
+            Done::Shown => self.showing = false,
+            Done::Post { thread, entry, result: Ok(()) } => {
+                self.gate.open();
+                self.lanes.done(&thread);
+                if let Err(error) = self.store.remove(&entry) {
+                    log::error!(thread:% = thread; "outbox: removing a post that was sent failed: \
+                        {error}; it is sent again at the next start, and stored once");
+                }
+            }
+            Done::Post { thread, entry, result: Err(error) } => {
+                self.failed(&thread, &entry, &error);
+            }
+        }
+    }
+
+    fn failed(&mut self, thread: &ThreadId, entry: &S::Entry, error: &Error) {
+        // A redirect is a wrong baseUrl, not an answer to this post.
+        let everywhere = matches!(error, Error::Network { .. } | Error::Access(_))
+            || matches!(error.status(), Some(300..=399 | 401 | 429));
+        if everywhere || error.is_retryable() || error.is_auth() {
+            // The thread waits for itself in any case: when the others do get through, it was
+            // about this post. That may even be so with 403, a firewall's opinion of its text.
+            let (now, random) = (Instant::now(), fastrand::u64(..));
+            let wait = self.lanes.later(thread, now, random, error.retry_after(), error.is_auth());
+            if everywhere {
+                self.gate.close(error);
+            } else {
+                let secs = wait.as_secs_f64();
+                log::warn!(thread:% = thread; "outbox: {error}; next try in {secs:.1} s");
+            }
+            if everywhere && self.leave_at.is_some() {
+                self.leave_at = Some(Instant::now());
+            }
+        } else {
+            log::error!(thread:% = thread; "outbox: {error}; the post is kept aside, the next one goes on");
+            if let Err(problem) = self.store.refuse(entry, &error.to_string()) {
+                log::error!(thread:% = thread; "outbox: keeping a refused post aside failed: {problem}");
+            }
+            self.lanes.done(thread);
+        }
+    }
+}
+
+impl Gate {
+    /// A request went through.
+    fn open(&mut self) {
+        self.backoff.good();
+        self.until = None;
+    }
+
+    /// The bridge is out of reach. Requests that were on their way together count as one try.
+    fn close(&mut self, error: &Error) {
+        let now = Instant::now();
+        if self.until.is_some_and(|at| at > now) {
+            return;
+        }
+        let random = fastrand::u64(..);
+        let wait = if error.is_auth() {
+            self.backoff.slow(random, error.retry_after())
+        } else {
+            self.backoff.next(random, error.retry_after())
+        };
+        self.until = Some(now + wait);
+        if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
+            self.complained = Some(now);
+            log::warn!(
+                "outbox: {error}; posts wait on disk, next try in {:.1} s",
+                wait.as_secs_f64()
+            );
+        }
+    }
+}

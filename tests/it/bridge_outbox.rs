@@ -1,0 +1,416 @@
+//! The outbox task: order, refusals, patience, and leaving.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Sender, bounded};
+use obto_bridge::{
+    bridge::{
+        Access, Client, Net,
+        backoff::Pace,
+        outbox::{self, OutboxStore, Settings},
+        wire::{Activity, Post, PostKind, Role},
+    },
+    config::Token,
+    ids::{ClientMsgId, ThreadId},
+    task::Task,
+};
+use serde_json::json;
+
+use crate::util::sick_bridge::{Conn, DEADLINE, Seen, SickBridge};
+
+/// A disk in memory, which can fail.
+#[derive(Clone, Default)]
+struct Store(Arc<(Mutex<Files>, Condvar)>);
+
+#[derive(Default)]
+struct Files {
+    posts: BTreeMap<u32, Post>,
+    refused: Vec<(u32, String)>,
+    broken: bool,
+    failures: usize,
+}
+
+impl Store {
+    fn put(&self, entry: u32, thread: &str) {
+        let post = Post {
+            thread_id: ThreadId::new(thread),
+            body: format!("{entry}"),
+            kind: PostKind::Result,
+            author: "claude-bridge".into(),
+            role: Role::Agent,
+            client_msg_id: ClientMsgId::new(format!("c{entry}")),
+        };
+        self.files().posts.insert(entry, post);
+    }
+
+    fn entries(&self) -> Vec<u32> {
+        self.files().posts.keys().copied().collect()
+    }
+
+    /// Waits until the store looks as expected.
+    #[track_caller]
+    fn until(&self, what: impl Fn(&Files) -> bool) {
+        let waiting = |files: &mut Files| !what(files);
+        let (files, timeout) =
+            self.0.1.wait_timeout_while(self.files(), DEADLINE, waiting).unwrap();
+        assert!(!timeout.timed_out(), "{:?} {:?}", files.posts.keys(), files.refused);
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// The files for an operation of the task, unless the disk is broken.
+    fn working(&self) -> io::Result<MutexGuard<'_, Files>> {
+        let mut files = self.files();
+        // Whoever waits in `until` looks once the operation is done and the lock free.
+        self.0.1.notify_all();
+        if files.broken {
+            files.failures += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(files)
+    }
+}
+
+impl OutboxStore for Store {
+    type Entry = u32;
+
+    fn list(&mut self) -> io::Result<Vec<u32>> {
+        Ok(self.working()?.posts.keys().copied().collect())
+    }
+
+    fn read(&mut self, entry: &u32) -> io::Result<Option<Post>> {
+        Ok(self.working()?.posts.get(entry).cloned())
+    }
+
+    fn remove(&mut self, entry: &u32) -> io::Result<()> {
+        self.working()?.posts.remove(entry);
+        Ok(())
+    }
+
+    fn refuse(&mut self, entry: &u32, reason: &str) -> io::Result<()> {
+        let mut files = self.working()?;
+        files.posts.remove(entry);
+        files.refused.push((*entry, reason.to_owned()));
+        Ok(())
+    }
+}
+
+struct Rig {
+    bridge: SickBridge,
+    store: Store,
+    wake: Sender<()>,
+    activity: Sender<(ThreadId, Activity)>,
+    task: Task,
+}
+
+/// Starts the task on a store that holds `posts`.
+fn rig(posts: &[(u32, &str)], script: impl Fn(&Seen, &mut Conn) + Send + Sync + 'static) -> Rig {
+    let store = Store::default();
+    for (entry, thread) in posts {
+        store.put(*entry, thread);
+    }
+    rig_on(store, script)
+}
+
+fn rig_on(store: Store, script: impl Fn(&Seen, &mut Conn) + Send + Sync + 'static) -> Rig {
+    let ms = Duration::from_millis;
+    let pace = Pace { base: ms(250), cap: ms(300), slow: ms(500) };
+    let settings = Settings { pace, drain: ms(700) };
+    let bridge = SickBridge::start(script);
+    let access = Access {
+        base_url: bridge.url(),
+        origin_host: "origin.example".into(),
+        token: Token::new("obto_s3cr3t"),
+    };
+    let client = Client::new(Arc::new(access), &Net::default()).unwrap();
+    let ((wake, woken), (activity, shown)) = (bounded(1), bounded(16));
+    let task = outbox::start(client, store.clone(), settings, woken, shown).unwrap();
+    Rig { bridge, store, wake, activity, task }
+}
+
+impl Rig {
+    /// Stops the task; how long that took, and what the bridge was sent and not told before.
+    #[track_caller]
+    fn stop(self) -> (Duration, Vec<Seen>) {
+        let started = Instant::now();
+        drop((self.wake, self.activity));
+        self.task.join().unwrap();
+        (started.elapsed(), self.bridge.seen.try_iter().collect())
+    }
+}
+
+fn ok(conn: &mut Conn) {
+    conn.json(200, json!({"ok": true}));
+}
+
+fn body(seen: &Seen) -> u32 {
+    seen.json()["body"].as_str().unwrap().parse().unwrap()
+}
+
+fn thread(seen: &Seen) -> String {
+    seen.json()["threadId"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn posts_of_a_thread_keep_their_order_and_go_once() {
+    let posts: Vec<(u32, String)> = (0..300).map(|n| (n, format!("t{}", n % 7))).collect();
+    let posts: Vec<(u32, &str)> = posts.iter().map(|(n, thread)| (*n, thread.as_str())).collect();
+    let rig = rig(&posts, |_, conn| ok(conn));
+    rig.store.until(|files| files.posts.is_empty());
+    for entry in 300..320 {
+        rig.store.put(entry, "t0");
+        rig.wake.try_send(()).ok();
+    }
+    rig.store.until(|files| files.posts.is_empty());
+    let (_, seen) = rig.stop();
+    let mut by_thread: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for seen in &seen {
+        by_thread.entry(thread(seen)).or_default().push(body(seen));
+    }
+    assert!(by_thread.values().all(|entries| entries.is_sorted()), "{by_thread:?}");
+    assert_eq!(seen.len(), 320);
+    assert_eq!(seen.iter().map(body).collect::<BTreeSet<_>>().len(), 320);
+}
+
+#[test]
+fn a_post_is_sent_when_it_is_written_and_not_at_the_next_tick() {
+    let rig = rig(&[], |_, conn| ok(conn));
+    let mut best = Duration::MAX;
+    for entry in 0..20 {
+        let started = Instant::now();
+        rig.store.put(entry, "t");
+        rig.wake.try_send(()).ok();
+        rig.bridge.next();
+        best = best.min(started.elapsed());
+    }
+    assert!(best < Duration::from_millis(20), "{best:?}");
+    rig.stop();
+}
+
+#[test]
+fn a_refused_post_is_kept_aside_and_holds_up_nothing() {
+    let rig = rig(&[(1, "a"), (2, "a"), (3, "b"), (4, "c")], |seen, conn| match body(seen) {
+        1 => conn.json(404, json!({"ok": false, "error": "no such thread"})),
+        3 => conn.json(413, json!({"ok": false, "error": "too large"})),
+        _ => ok(conn),
+    });
+    rig.store.until(|files| files.posts.is_empty());
+    let mut refused = std::mem::take(&mut rig.store.files().refused);
+    refused.sort();
+    assert_eq!(refused.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [1, 3]);
+    assert!(
+        refused[0].1.contains("404 (no such thread)") || refused[0].1.contains("no such"),
+        "{refused:?}"
+    );
+    let (_, seen) = rig.stop();
+    assert_eq!(seen.len(), 4, "each was tried once");
+}
+
+/// Post 1 of thread a is answered with `status` twice; what is sent until all is accepted.
+#[track_caller]
+fn check_patience(status: u16, headers: &'static str, text: &'static str) -> Duration {
+    let failures = AtomicUsize::new(0);
+    let started = Instant::now();
+    let rig = rig(&[(1, "a"), (2, "a"), (3, "b")], move |seen, conn| {
+        if body(seen) == 1 && failures.fetch_add(1, Ordering::SeqCst) < 2 {
+            conn.answer(status, headers, text);
+        } else {
+            ok(conn);
+        }
+    });
+    rig.store.until(|files| files.posts.is_empty());
+    let took = started.elapsed();
+    assert!(rig.store.files().refused.is_empty(), "{status}");
+    let (_, seen) = rig.stop();
+    let of_a: Vec<u32> = seen.iter().filter(|seen| thread(seen) == "a").map(body).collect();
+    assert_eq!(of_a, [1, 1, 1, 2], "{status}: in order, whatever the tries");
+    let ids: BTreeSet<String> = seen
+        .iter()
+        .filter(|seen| body(seen) == 1)
+        .map(|seen| seen.json()["clientMsgId"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 1, "every try has the same id");
+    took
+}
+
+#[test]
+fn what_may_work_later_is_tried_again() {
+    for status in [408, 425, 429, 500, 502, 503, 302] {
+        let took = check_patience(status, "", "");
+        assert!(took >= Duration::from_millis(500), "{status}: two waits: {took:?}");
+    }
+}
+
+#[test]
+fn a_page_that_is_not_the_bridges_is_waited_out() {
+    check_patience(200, "Content-Type: text/html\r\n", "<html>please log in</html>");
+    check_patience(404, "", "<html>no such site</html>");
+}
+
+#[test]
+fn a_refused_token_and_an_asked_for_wait_are_slow() {
+    for status in [401, 403] {
+        let took = check_patience(status, "", "{}");
+        assert!(took >= Duration::from_millis(500), "{status}: slowly: {took:?}");
+    }
+    let took = check_patience(503, "Retry-After: 1\r\n", "");
+    assert!(took >= Duration::from_secs(2), "as long as the bridge asked for: {took:?}");
+}
+
+#[test]
+fn a_thread_that_waits_holds_up_no_other() {
+    let rig =
+        rig(&[(1, "a"), (2, "b"), (3, "b"), (4, "c")], |seen, conn| match thread(seen).as_str() {
+            "a" => conn.answer(503, "Retry-After: 300\r\n", ""),
+            _ => ok(conn),
+        });
+    rig.store.until(|files| files.posts.len() == 1);
+    rig.store.put(5, "b");
+    rig.wake.try_send(()).ok();
+    rig.store.until(|files| files.posts.keys().eq([&1]));
+    let (_, seen) = rig.stop();
+    assert_eq!(seen.iter().filter(|seen| thread(seen) == "a").count(), 2, "the last when leaving");
+}
+
+#[test]
+fn a_post_that_hangs_holds_up_no_other() {
+    let rig = rig(&[(1, "a"), (2, "b"), (3, "c")], |seen, conn| match thread(seen).as_str() {
+        "a" => conn.hold(),
+        _ => ok(conn),
+    });
+    rig.store.until(|files| files.posts.keys().eq([&1]));
+    let (took, _) = rig.stop();
+    assert!(took < Duration::from_secs(2), "and not the stop either: {took:?}");
+}
+
+#[test]
+fn posts_go_side_by_side_on_a_far_bridge() {
+    let (_never, distance) = bounded::<()>(0);
+    let posts: Vec<(u32, String)> = (0..40).map(|n| (n, format!("t{n}"))).collect();
+    let posts: Vec<(u32, &str)> = posts.iter().map(|(n, thread)| (*n, thread.as_str())).collect();
+    let started = Instant::now();
+    let rig = rig(&posts, move |_, conn| {
+        distance.recv_timeout(Duration::from_millis(50)).ok();
+        ok(conn);
+    });
+    rig.store.until(|files| files.posts.is_empty());
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+    rig.stop();
+}
+
+#[test]
+fn a_bridge_that_is_away_is_waited_for() {
+    let up = Arc::new(AtomicUsize::new(0));
+    let is_up = Arc::clone(&up);
+    let posts: Vec<(u32, String)> = (0..50).map(|n| (n, format!("t{n}"))).collect();
+    let posts: Vec<(u32, &str)> = posts.iter().map(|(n, thread)| (*n, thread.as_str())).collect();
+    let rig = rig(&posts, move |_, conn| match is_up.load(Ordering::SeqCst) {
+        0 => conn.close(),
+        _ => ok(conn),
+    });
+    rig.bridge.next();
+    let second = rig.bridge.seen.recv_timeout(DEADLINE).unwrap();
+    up.store(1, Ordering::SeqCst);
+    rig.store.until(|files| files.posts.is_empty());
+    let (_, seen) = rig.stop();
+    assert!(seen.len() < 50 + 40, "not every thread asks for itself: {} {second:?}", seen.len());
+}
+
+#[test]
+fn leaving_tries_what_there_is_and_keeps_the_rest() {
+    let rig = rig(&[], |seen, conn| match thread(seen).as_str() {
+        "dead" => conn.answer(503, "Retry-After: 300\r\n", ""),
+        _ => ok(conn),
+    });
+    rig.store.put(1, "dead");
+    rig.store.put(2, "fine");
+    let store = rig.store.clone();
+    let (took, seen) = rig.stop();
+    assert_eq!((store.entries(), seen.len()), (vec![1], 2), "not even woken, and still tried");
+    assert!(took < Duration::from_millis(600), "there was nothing to wait for: {took:?}");
+}
+
+#[test]
+fn leaving_takes_no_longer_than_it_may() {
+    let rig = rig(&[(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")], |_, conn| conn.hold());
+    for _ in 0..4 {
+        rig.bridge.next();
+    }
+    let store = rig.store.clone();
+    let (took, _) = rig.stop();
+    assert_eq!(store.entries().len(), 5);
+    assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_disk_that_cant_remove_does_not_make_posts_repeat() {
+    let store = Store::default();
+    let disk = store.clone();
+    // The disk breaks while the first post is on its way, and works again before the second.
+    let rig = rig_on(store, move |seen, conn| {
+        disk.files().broken = body(seen) == 1;
+        ok(conn);
+    });
+    rig.store.put(1, "a");
+    rig.wake.try_send(()).ok();
+    rig.bridge.next();
+    rig.store.until(|files| files.failures > 0);
+    rig.store.files().broken = false;
+    rig.store.put(2, "a");
+    rig.wake.try_send(()).ok();
+    assert_eq!(body(&rig.bridge.next()), 2);
+    rig.store.until(|files| files.posts.keys().eq([&1]));
+    let (_, seen) = rig.stop();
+    assert!(seen.is_empty(), "1 is left on the disk and not sent again by this process");
+}
+
+#[test]
+fn a_disk_that_cant_be_listed_is_asked_again() {
+    let rig = rig(&[], |_, conn| ok(conn));
+    rig.store.put(1, "a");
+    rig.store.files().broken = true;
+    rig.wake.try_send(()).ok();
+    rig.store.until(|files| files.failures > 0);
+    rig.store.files().broken = false;
+    rig.store.until(|files| files.posts.is_empty());
+    rig.stop();
+}
+
+#[test]
+fn activity_is_shown_in_order_and_lost_when_it_must() {
+    let rig = rig(&[], |_, conn| ok(conn));
+    for state in [Activity::Working, Activity::Idle, Activity::Working, Activity::Idle] {
+        rig.activity.send((ThreadId::new("t"), state)).unwrap();
+    }
+    let (_, seen) = rig.stop();
+    let states: Vec<String> = seen.iter().map(|seen| seen.json()["state"].to_string()).collect();
+    assert_eq!(states, ["\"working\"", "\"idle\"", "\"working\"", "\"idle\""]);
+    assert!(seen.iter().all(|seen| seen.target == "/api/bridge/agent-activity"));
+}
+
+#[test]
+fn activity_that_fails_holds_up_no_post() {
+    let rig = rig(&[], |seen, conn| match seen.target.as_str() {
+        "/api/message" => ok(conn),
+        _ => conn.hold(),
+    });
+    for _ in 0..16 {
+        rig.activity.try_send((ThreadId::new("t"), Activity::Working)).ok();
+    }
+    for entry in 0..10 {
+        rig.store.put(entry, "t");
+    }
+    rig.wake.try_send(()).ok();
+    rig.store.until(|files| files.posts.is_empty());
+    rig.stop();
+}
