@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails, here and in its helpers")]
 
 mod bridge_client;
-mod cli;
 mod bridge_outbox;
 mod bridge_stream;
+mod cli;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

@@ -123,3 +123,37 @@ fn a_broken_config_in_its_directory_is_78() {
     home.put("data/config.json", "{\n\n!");
     home.run(&["local", "--data", "data", "--agent", "echo"]).expect(78, &["line 3"]);
 }
+
+/// An agent that never says a word.
+const MUTE: &str = r#"{"agents":{"mute":{"command":["sleep","600"]}},"drainSeconds":0}"#;
+
+#[test]
+fn no_answer_in_time_is_1() {
+    let home = Home::new();
+    home.put("data/config.json", MUTE);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "mute", "--timeout", "1"];
+    let ran = home.run(&args).expect(1, &["--timeout"]);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn an_interrupted_question_is_1() {
+    let home = Home::new();
+    home.put("data/config.json", MUTE);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "mute"];
+    // With its log on standard output, where it can be waited for.
+    let asking = [&args[..], &["--log", "info"]].concat();
+    let mut asking = home.command(&asking).after("exec 2>&1").start();
+    asking.line("the bridge listens");
+    asking.signal(Signal::INT);
+    asking.end().expect(1, &["interrupted"]);
+}
+
+#[test]
+fn an_agent_that_fails_is_1_with_its_reason() {
+    let home = Home::new();
+    home.put("data/config.json", r#"{"agents":{"broken":{"command":["false"]}}}"#);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "broken"];
+    let ran = home.run(&args).expect(1, &["broken"]);
+    assert_eq!(ran.stdout, "");
+}

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use obto_bridge::store::lock::Lock;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::util::{bin::Home, sick_bridge::SickBridge};
 
@@ -61,4 +61,12 @@ fn the_log_is_text_if_wanted() {
     assert!(daemon.line("allowAll").contains(" warn  allowAll is set"));
     daemon.signal(Signal::INT);
     daemon.end().expect(0, &[]);
+}
+
+#[test]
+fn a_refused_token_is_77_if_wanted() {
+    let (home, bridge) = (Home::new(), SickBridge::start(|_, conn| conn.json(401, json!({}))));
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    let command = home.command(&["start", "--exit-on-auth-failure"]);
+    command.env("BRIDGE_BASE_URL", &bridge.url()).run().expect(77, &["401"]);
 }
