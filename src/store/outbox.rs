@@ -146,6 +146,14 @@ impl Outbox {
         self.waiting.remove(id)
     }
 
+    /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
+    /// other answers are posts like any other; nobody will say that their messages are settled.
+    pub fn expect_settled(&self, inbox: &HashSet<EntryId>) {
+        let mut answers = self.answers();
+        answers.by_message.retain(|entry, _| inbox.contains(entry));
+        answers.by_post.retain(|_, entry| inbox.contains(entry));
+    }
+
     /// How many posts wait for the bridge.
     pub fn len(&self) -> usize {
         self.list().len()
@@ -234,6 +242,25 @@ mod tests {
         outbox.remove(outbox.list()[0]).unwrap();
         outbox.settled(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    /// It was sent again at every start, for ever.
+    #[test]
+    fn an_answer_whose_message_was_settled_earlier_is_sent_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        let other = EntryId { sequence: 8, hash: 1 };
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.put(&post("other"), Some(other)).unwrap();
+        outbox.settled(ENTRY).unwrap();
+
+        let outbox = open(dir.path());
+        outbox.expect_settled(&HashSet::from([other]));
+        assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
+        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        let outbox = open(dir.path());
+        assert_eq!(outbox.len(), 1, "that of the message in the inbox");
+        assert!(outbox.finishes(other));
     }
 
     #[test]
