@@ -12,5 +12,6 @@ mod proc;
 mod serve;
 mod sim;
 mod store;
+mod tidy;
 mod turn;
 mod util;
