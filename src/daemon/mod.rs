@@ -6,6 +6,7 @@ mod catchup;
 mod config;
 mod engines;
 mod outbox;
+pub mod status;
 mod stop;
 
 use std::{
@@ -19,7 +20,10 @@ use std::{
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
 
-use self::catchup::{Catching, Found};
+use self::{
+    catchup::{Catching, Found},
+    status::Board,
+};
 use crate::{
     bridge::{
         AccessSource, Client, Net,
@@ -129,6 +133,7 @@ struct Daemon {
     capabilities: Receiver<Vec<Engine>>,
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
+    board: Board,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -230,6 +235,7 @@ impl Daemon {
             capabilities,
             inbound,
             catching: Catching::default(),
+            board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -306,7 +312,7 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due].into_iter().flatten().min()
+        [dispatch, self.cursor_due, self.disk_due, self.board.due()].into_iter().flatten().min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -342,6 +348,7 @@ impl Daemon {
         match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
                 log::info!(replay:? = replay; "connected to the bridge");
+                self.board.connected();
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
@@ -350,14 +357,16 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
                     "reply"
                 );
+                self.board.event();
                 self.moved_on(last_event_id);
                 self.inbound(kept, reply, None);
             }
             StreamEvent::Disconnected { why, next } => {
+                self.board.disconnected(&why, next);
                 log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
             }
-            // The stream says it itself, once a minute.
-            StreamEvent::AuthRefused { .. } => {}
+            // The stream says it in the log itself, once a minute.
+            StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
         }
     }
 
@@ -388,12 +397,15 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
+            Report::Started { thread, engine } => self.board.turn_started(thread, engine),
+            Report::Rested { thread } => self.board.turn_ended(&thread),
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
+                self.board.turn_ended(&thread);
                 self.events.push_back(Event::WorkerEnded { thread });
             }
         }
@@ -415,6 +427,7 @@ impl Daemon {
             }
         }
         self.settle_all();
+        self.publish();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -507,6 +520,7 @@ impl Daemon {
             // If its file stays, it is sent again after the next start, under the same name.
             self.shared.outgoing.outbox.settled(*entry).unwrap_or_default();
             self.settling.pop_front();
+            self.board.changed();
         }
     }
 }

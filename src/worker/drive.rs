@@ -87,7 +87,7 @@ impl<'a> Serving<'a> {
 
     /// The engine that answers: the asked one if this machine knows it, else the configured one,
     /// else claude (protocol section 3).
-    fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
+    pub(super) fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
         let engines = &self.shared.engines;
         asked
             .and_then(|asked| engines.get(asked))
