@@ -66,6 +66,11 @@ impl EngineKind {
         }
     }
 
+    /// Whether the model can use `bridge_post` and `bridge_thread_read`.
+    pub fn has_bridge_tools(self) -> bool {
+        matches!(self, EngineKind::Claude | EngineKind::Codex)
+    }
+
     /// How a process of this kind is made to leave.
     pub fn ladder(self) -> Ladder {
         match self {
@@ -88,8 +93,7 @@ impl EngineKind {
     fn env(self) -> &'static [(&'static str, &'static str)] {
         match self {
             EngineKind::Claude => claude::ENV,
-            EngineKind::Codex => codex::ENV,
-            EngineKind::Opencode | EngineKind::Acp => &[],
+            EngineKind::Codex | EngineKind::Opencode | EngineKind::Acp => &[],
         }
     }
 
@@ -97,8 +101,7 @@ impl EngineKind {
     fn env_remove(self) -> &'static [&'static str] {
         match self {
             EngineKind::Claude => claude::ENV_REMOVE,
-            EngineKind::Codex => codex::ENV_REMOVE,
-            EngineKind::Opencode | EngineKind::Acp => &[],
+            EngineKind::Codex | EngineKind::Opencode | EngineKind::Acp => &[],
         }
     }
 }
@@ -144,9 +147,18 @@ impl EngineDef {
 }
 
 /// Variables of this program and of the one that it replaces.
-fn is_ours(name: &OsStr) -> bool {
+pub fn is_ours(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
+}
+
+/// `env` without the variables that hold `token`, whatever their names.
+pub fn without_token(
+    mut env: Vec<(OsString, OsString)>,
+    token: Option<&str>,
+) -> Vec<(OsString, OsString)> {
+    env.retain(|(_, value)| !holds(value, token));
+    env
 }
 
 /// Whether `token` is in `value`, alone or as a part, as in a URL.

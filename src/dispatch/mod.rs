@@ -2,29 +2,31 @@
 //! time comes with the event. `daemon` carries the effects out; a seeded simulation
 //! (`tests/it/sim`) carries them out on a model of bridge, workers and disk.
 //!
-//! Two small state machines for each thread, independent of each other, make it up:
+//! A thread goes through two small state machines that are independent of each other. One is about
+//! who owns it (`claims`); a thread that is known to be ours, or of which nothing is held, is not
+//! in it:
 //!
-//! ```text
-//! ownership (claims.rs)                      work (workers.rs)
+//! | state | what happens | next |
+//! |---|---|---|
+//! | waiting | one of the few places for claims is free | in flight |
+//! | in flight | won: messages go to the worker. Lost: they are not ours | – |
+//! | in flight | failed, so nobody knows | later |
+//! | later | the time has come | waiting |
 //!
-//!            message on a thread                        message on a thread
-//!            nobody is known to own                     that is ours
-//!                    |                                         |
-//!                    v      a place is free                    v
-//!   +---------> waiting ---------------> in flight    +----> working <-----------+
-//!   |                                      |  |  |    |        |  |  \           |
-//!   | time      failed                     |  |  |    |  idle, |  |   \ refused  | time
-//!   +-- later <----------------------------+  |  |    | nothing|  |    v         |
-//!                                             |  |    |  queued|  |   later -----+
-//!      messages go over to    <--- won -------+  |    |        v  |
-//!      the other machine                         |    |  leaving  | ended by itself:
-//!      messages are not ours  <--- lost ---------+    |        |  | its oldest message is
-//!                                                     +--------+--+ answered with an error
-//!                                                  ended, more queued
-//! ```
+//! The other is about the work on a thread that is ours (`workers`); a thread without a worker and
+//! without messages is not in it:
 //!
-//! * A message that says who owns its thread settles a claim, whatever state that is in; only the
-//!   answer to a claim in flight may say that another machine has it.
+//! | state | what happens | next |
+//! |---|---|---|
+//! | working | a message: into the mailbox | working |
+//! | working | the worker offers to leave, and nothing is queued | leaving |
+//! | working | the worker ends by itself: its oldest message is answered with an error | working with a new one if more is queued, else – |
+//! | working | the system refused to start it | later |
+//! | leaving | the worker ended | working with a new one if more is queued, else – |
+//! | later | the time has come: everything is handed over again | working |
+//!
+//! * A message that says who owns its thread settles a claim; but while one is in flight, only its
+//!   answer may say that it is another machine.
 //! * The messages of a thread stay together and in order. A claim never delays another thread.
 //! * A message is *outstanding* from its arrival to its [`Effect::Done`]; the same one arriving
 //!   meanwhile, or later, is a duplicate. Every entry gets exactly one `Done`, and until then it

@@ -79,6 +79,12 @@ impl SessionRecord {
 }
 
 impl Binding {
+    /// A thread that was just won.
+    pub fn new(machine: MachineId, created_at: Timestamp) -> Binding {
+        let (machine, created_at) = (Some(machine), Some(created_at));
+        Binding { machine, created_at, ..Binding::default() }
+    }
+
     /// Reads a binding of either version. What is no object becomes an empty binding.
     pub fn from_value(value: Value) -> Binding {
         let Value::Object(mut rest) = value else { return Binding::default() };

@@ -66,6 +66,4 @@ pub struct Progress {
     pub session: Option<SessionId>,
     /// How many turns were begun for this message, this one included.
     pub attempts: u32,
-    /// How many posts were made for this message; the next one's `clientMsgId` counts on from here.
-    pub posts: u32,
 }

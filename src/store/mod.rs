@@ -5,6 +5,7 @@
 pub mod binding;
 pub mod entry;
 pub mod lock;
+pub mod outbox;
 pub mod seen;
 pub mod spool;
 pub mod state;

@@ -12,7 +12,7 @@
 //! before anything is removed and knows it, by its message's id or by its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    bridge::wire::{Post, Reply},
+    bridge::wire::Reply,
     ids::{Engine, TurnId},
     store::{
         Disk,
@@ -43,15 +43,6 @@ pub const INBOX_ENTRIES_MAX: usize = 10_000;
 /// All messages that wait are in memory as well.
 pub const INBOX_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// How much of the outbox is handed out at once.
-const OUTBOX_LIST_BYTES: u64 = 8 * 1024 * 1024;
-
-/// The newest refused posts are kept for whoever looks into it.
-const REFUSED_MAX: usize = 1_000;
-
-/// Names an entry of the outbox.
-pub type OutboxId = EntryId;
-
 /// What every file of a spool holds: the version, so that a later one can tell, and the content.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +53,7 @@ struct File<T> {
 
 /// One directory of numbered files. Sizes are kept in memory, for bounds; contents are not.
 #[derive(Clone, Debug)]
-struct Directory {
+pub(super) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     /// Sizes in bytes of what is in it.
@@ -72,7 +63,7 @@ struct Directory {
 }
 
 impl Directory {
-    fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Directory> {
+    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Directory> {
         disk.create_dir(path)?;
         disk.sweep(path)?;
         Ok(Directory {
@@ -90,12 +81,15 @@ impl Directory {
     }
 
     /// Only ever held for a look at the map.
-    fn sizes(&self) -> MutexGuard<'_, BTreeMap<EntryId, u64>> {
+    pub(super) fn sizes(&self) -> MutexGuard<'_, BTreeMap<EntryId, u64>> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads all entries in order. What is no entry is set aside in `aside` and told in the log.
-    fn recover<T: DeserializeOwned>(&self, aside: &Path) -> io::Result<Vec<(EntryId, T)>> {
+    pub(super) fn recover<T: DeserializeOwned>(
+        &self,
+        aside: &Path,
+    ) -> io::Result<Vec<(EntryId, T)>> {
         let mut entries = Vec::new();
         for path in self.disk.list(&self.path)? {
             match self.read_file(&path) {
@@ -114,7 +108,7 @@ impl Directory {
     }
 
     /// The ids that are there, in order, whatever the files hold.
-    fn ids(&self) -> io::Result<Vec<EntryId>> {
+    pub(super) fn ids(&self) -> io::Result<Vec<EntryId>> {
         Ok(self.disk.list(&self.path)?.iter().filter_map(|path| id_of(path)).collect())
     }
 
@@ -126,7 +120,7 @@ impl Directory {
         Ok((id, bytes.len() as u64, content))
     }
 
-    fn read<T: DeserializeOwned>(&self, id: EntryId) -> io::Result<T> {
+    pub(super) fn read<T: DeserializeOwned>(&self, id: EntryId) -> io::Result<T> {
         decode(&self.disk.read(&self.file(id))?)
     }
 
@@ -143,27 +137,27 @@ impl Directory {
         self.disk.rename(path, &to)
     }
 
-    fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
+    pub(super) fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
         let id =
             EntryId { sequence: self.next.fetch_add(1, Ordering::Relaxed), hash: short_hash(seed) };
         self.write(id, content)?;
         Ok(id)
     }
 
-    fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {
+    pub(super) fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec(&File { version: VERSION, content })?;
         self.disk.write_atomic(&self.file(id), &bytes)?;
         self.sizes().insert(id, bytes.len() as u64);
         Ok(())
     }
 
-    fn remove(&self, id: EntryId) -> io::Result<()> {
+    pub(super) fn remove(&self, id: EntryId) -> io::Result<()> {
         self.disk.remove(&self.file(id))?;
         self.sizes().remove(&id);
         Ok(())
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.sizes().len()
     }
 }
@@ -174,7 +168,8 @@ fn id_of(path: &Path) -> Option<EntryId> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let file: File<T> = serde_json::from_slice(bytes)?;
+    let file: File<T> = serde_json::from_slice(bytes)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     if file.version != VERSION {
         let text = format!("version {} is not known to this program", file.version);
         return Err(io::Error::new(ErrorKind::InvalidData, text));
@@ -204,22 +199,33 @@ impl Inbox {
         };
         let broken = dir.join("broken");
         let replies: Vec<(EntryId, Reply)> = inbox.new.recover(&broken)?;
-        let begun: Vec<EntryId> = inbox.started.ids()?;
-        let mut progress: BTreeMap<EntryId, Progress> =
-            inbox.started.recover(&broken)?.into_iter().collect();
-        let entries = replies
-            .into_iter()
-            .map(|(id, reply)| {
-                let progress = progress
-                    .remove(&id)
-                    .or_else(|| begun.contains(&id).then(|| unknown_progress(&reply)));
-                Entry { id, reply, progress }
-            })
-            .collect();
-        for orphan in progress.into_keys() {
+        let mut begun: BTreeSet<EntryId> = inbox.started.ids()?.into_iter().collect();
+        let mut entries = Vec::with_capacity(replies.len());
+        for (id, reply) in replies {
+            let progress = if begun.remove(&id) { Some(inbox.progress(id, &reply)?) } else { None };
+            entries.push(Entry { id, reply, progress });
+        }
+        for orphan in begun {
             inbox.started.remove(orphan)?;
         }
         Ok((inbox, entries))
+    }
+
+    /// If it can't be read, still the turn was begun. Without a session to resume, the human will
+    /// be asked. The file stays, so that the next start comes to the same conclusion.
+    fn progress(&self, id: EntryId, reply: &Reply) -> io::Result<Progress> {
+        match self.started.read(id) {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                log::error!("{} is broken: {error}", self.started.file(id).display());
+                Ok(Progress {
+                    turn: TurnId::new("unknown"),
+                    engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
+                    session: None,
+                    attempts: 1,
+                })
+            }
+            result => result,
+        }
     }
 
     /// Stores a message; durable when it returns.
@@ -260,101 +266,6 @@ impl Inbox {
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.new.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Stands for a progress that can't be read: the turn was begun, and there is no session to resume,
-/// so the human will be asked.
-fn unknown_progress(reply: &Reply) -> Progress {
-    Progress {
-        turn: TurnId::new("unknown"),
-        engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
-        session: None,
-        attempts: 1,
-        posts: 0,
-    }
-}
-
-/// The posts that the bridge did not accept yet. Clones share the directory.
-#[derive(Clone, Debug)]
-pub struct Outbox {
-    waiting: Directory,
-    refused: Directory,
-}
-
-/// A post that the bridge will never take, for whoever looks into it.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Refused {
-    reason: String,
-    post: Post,
-}
-
-impl Outbox {
-    /// Opens, or makes, the outbox in `dir` with what an earlier process left in it.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Outbox> {
-        let outbox = Outbox {
-            waiting: Directory::open(Arc::clone(&disk), dir)?,
-            refused: Directory::open(disk, &dir.join("refused"))?,
-        };
-        drop(outbox.waiting.recover::<Post>(&dir.join("broken"))?);
-        let refused = outbox.refused.ids()?;
-        for old in refused.iter().rev().skip(REFUSED_MAX) {
-            outbox.refused.remove(*old)?;
-        }
-        Ok(outbox)
-    }
-
-    /// Stores a post; durable when it returns. Posts of one thread are handed in by one task at a
-    /// time, and leave in that order.
-    pub fn put(&self, post: &Post) -> io::Result<()> {
-        self.waiting.put(post, post.client_msg_id.as_str()).map(drop)
-    }
-
-    /// The oldest posts: at least one if there is any, and as many as fit in 8 MB. The directory
-    /// is not read for that, only the posts themselves are.
-    pub fn list(&self) -> io::Result<Vec<(OutboxId, Post)>> {
-        let mut room = OUTBOX_LIST_BYTES;
-        let mut ids = Vec::new();
-        for (id, size) in self.waiting.sizes().iter() {
-            if !ids.is_empty() && room < *size {
-                break;
-            }
-            room = room.saturating_sub(*size);
-            ids.push(*id);
-        }
-        let mut posts = Vec::with_capacity(ids.len());
-        for id in ids {
-            match self.waiting.read(id) {
-                Ok(post) => posts.push((id, post)),
-                // Removed by hand; it must not stand in the way of the others.
-                Err(error) if error.kind() == ErrorKind::NotFound => self.waiting.remove(id)?,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(posts)
-    }
-
-    /// Forgets a post that the bridge has. If it is back after a loss of power, it is sent again
-    /// under the same `clientMsgId`, which the bridge knows.
-    pub fn remove(&self, id: &OutboxId) -> io::Result<()> {
-        self.waiting.remove(*id)
-    }
-
-    /// Keeps a post that the bridge will never take in `refused/`, with the reason.
-    pub fn refuse(&self, id: &OutboxId, reason: &str) -> io::Result<()> {
-        let post = self.waiting.read(*id)?;
-        self.refused.write(*id, &Refused { reason: reason.to_owned(), post })?;
-        self.waiting.remove(*id)
-    }
-
-    /// How many posts wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
     }
 
     pub fn is_empty(&self) -> bool {

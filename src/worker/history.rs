@@ -3,7 +3,10 @@
 
 use crate::{
     agent::Image,
-    bridge::wire::{Message, Reply},
+    bridge::{
+        Attachment,
+        wire::{Message, Reply},
+    },
     ids::ThreadId,
     prompt::{self, Past},
     time,
@@ -30,9 +33,8 @@ pub(super) fn block(shared: &Shared, thread: &ThreadId, reply: &Reply) -> Option
             log::warn!(threadId = thread.as_str(), error:% = error; "going on without history");
         })
         .ok()?;
-    let is_current = |message: &Message| {
-        message.message_id.is_some() && message.message_id == reply.message_id
-    };
+    let is_current =
+        |message: &Message| message.message_id.is_some() && message.message_id == reply.message_id;
     let past: Vec<Past> = messages
         .into_iter()
         .filter(|message| !is_current(message) && !is_permission_question(message))
@@ -68,11 +70,11 @@ pub(super) fn images(shared: &Shared, reply: &Reply) -> Gathered {
     let mut gathered = Gathered::default();
     for id in reply.attachment_ids.iter().take(IMAGES) {
         match shared.client.attachment(id) {
-            Ok((media_type, bytes)) if media_type.starts_with("image/") => {
+            Ok(Attachment { media_type, bytes }) if media_type.starts_with("image/") => {
                 gathered.images.push(Image { media_type, bytes });
             }
-            Ok((media_type, _)) => {
-                log::warn!(attachment = id.as_str(), media_type; "attachment left out: no image");
+            Ok(Attachment { media_type, .. }) => {
+                log::warn!(attachment = id.as_str(), media_type = media_type.as_str(); "attachment left out: no image");
             }
             Err(error) => {
                 log::warn!(attachment = id.as_str(), error:% = error; "attachment left out");

@@ -9,11 +9,7 @@ use std::{
 use crossbeam_channel::Sender;
 
 use crate::{
-    agent::{
-        ToolCall, TurnCommand, TurnEvent,
-        tools::BridgeTool,
-        turn::TurnHost,
-    },
+    agent::{ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost},
     bridge::{
         Client,
         wire::{Message, PostKind},
@@ -96,7 +92,8 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         }
         self.retry_told = Some(Instant::now());
         let next = next.map(|next| next.since(time::now())).filter(|wait| wait.as_secs() > 0);
-        let when = next.map(|wait| format!(" (next try in {})", time::age(wait))).unwrap_or_default();
+        let when =
+            next.map(|wait| format!(" (next try in {})", time::age(wait))).unwrap_or_default();
         let text = format!("{}{when}", words::retrying(self.ride.engine(), message));
         self.serving.post(self.ride, PostKind::Status, text, false);
     }
@@ -119,7 +116,8 @@ impl TurnHost for Host<'_, '_, '_> {
             TurnEvent::Question(question) => {
                 let verdict = permission::decide(&question);
                 log::info!(
-                    threadId = thread, tool = question.tool.as_str(), verdict = verdict.name();
+                    threadId = thread, tool = question.tool.as_str(),
+                    allowed = verdict == Verdict::Allow;
                     "permission decided by the fixed policy"
                 );
                 commands.push(TurnCommand::Decide { question: question.id, verdict });

@@ -1,9 +1,6 @@
 //! The thread's sessions: kept here while the worker lives, told to the dispatcher on every change.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{path::Path, time::SystemTime};
 
 use serde_json::Number;
 
@@ -16,7 +13,7 @@ use crate::{
 };
 
 /// A session that is known from now on.
-pub(super) fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
+pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
     let mut record = SessionRecord::new(session);
     record.project_dir = Some(project_dir.display().to_string());
     record.created_at = Some(time::now());
@@ -31,7 +28,8 @@ impl Serving<'_> {
         }
         let mut record = record(session, project_dir);
         if *engine == Engine::CLAUDE {
-            let file = claude::session_file(&self.shared.env, project_dir, &record.session_id);
+            let file =
+                claude::files::session_file(&self.shared.env, project_dir, &record.session_id);
             record.jsonl_path = file.map(|file| file.display().to_string());
         }
         self.sessions.insert(engine.clone(), record);
@@ -65,12 +63,17 @@ impl Serving<'_> {
             return false;
         }
         let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };
-        match record.last_jsonl_mtime_ms.as_ref().and_then(Number::as_f64) {
-            // Node wrote fractions of milliseconds; one millisecond is no other writer.
-            Some(baseline) => modified.as_millis() as f64 > baseline + 1.0,
+        match record.last_jsonl_mtime_ms.as_ref().and_then(whole) {
+            // One millisecond is the fraction that was cut off, no other writer.
+            Some(baseline) => baseline + 1 < modified.as_millis(),
             None => time::now().since(modified) < settings.live_threshold,
         }
     }
+}
+
+/// Node wrote fractions of milliseconds.
+fn whole(millis: &Number) -> Option<u64> {
+    millis.to_string().split('.').next()?.parse().ok()
 }
 
 fn modified(path: &str) -> Option<Timestamp> {

@@ -3,7 +3,10 @@
 use ureq::{Agent, Body, http::header};
 
 use crate::{
-    bridge::{Access, Answer, Error, Method, Target, percent, with_access},
+    bridge::{
+        Access, Error,
+        http::{Answer, Method, Target, percent, with_access},
+    },
     ids::MachineId,
 };
 

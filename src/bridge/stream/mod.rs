@@ -4,19 +4,23 @@
 
 mod clock;
 mod connect;
+mod handle;
 
 use std::{
     io::{self, Read},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use ureq::{Agent, Body, config::Config};
+use ureq::{Body, config::Config};
+
+pub use self::handle::Handle;
 
 use self::{
     clock::Clocks,
     connect::{Ask, Opened},
+    handle::{Line, LineState},
 };
 use super::{
     AccessSource, Error, Net,
@@ -26,12 +30,12 @@ use super::{
 };
 use crate::{
     ids::{MachineId, ThreadId},
-    task::{self, Task},
+    task,
 };
 
-/// How often a silent connection is looked at: for a machine that slept, and for the idle limit.
-/// It also bounds the wait for each read while the response's head comes.
-const GLANCE: Duration = Duration::from_secs(15);
+/// A silent connection is looked at this often within the idle limit: the machine may have slept.
+/// Every read has that much time, those of the response's head too: 15 s by default.
+const GLANCES: u32 = 5;
 /// How often a wait between two connections looks whether the machine slept.
 const WAIT_GLANCE: Duration = Duration::from_secs(5);
 /// How often a refused token is complained about in the log.
@@ -74,7 +78,8 @@ impl Settings {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "almost every event is a reply")]
 pub enum StreamEvent<T> {
-    /// Once for each connection, before its replies unless the bridge sends them first.
+    /// Once for each connection, before its replies. With a position to go on from it waits for the
+    /// bridge's first event, which may say what was replayed, or for a fifth of the idle limit.
     Connected {
         replay: Replay,
         /// The server's time, as it wrote it.
@@ -110,77 +115,6 @@ pub enum Replay {
     Unknown,
 }
 
-/// The running task. Dropping it stops the stream.
-#[derive(Debug)]
-pub struct Handle {
-    stop: Option<Sender<()>>,
-    poke: Sender<()>,
-    line: Arc<Line>,
-    task: Option<Task>,
-}
-
-impl Handle {
-    /// Reconnects with other capabilities; the position is kept.
-    pub fn set_capabilities(&self, capabilities: Vec<String>) {
-        let mut line = self.line.lock();
-        if line.capabilities == capabilities {
-            return;
-        }
-        line.capabilities = capabilities;
-        line.cut();
-        drop(line);
-        // A wait between two connections ends. If it was told before, that is enough.
-        self.poke.try_send(()).ok();
-    }
-
-    /// Ends the connection and the task. Takes milliseconds, at worst the time limit of a
-    /// connection attempt. A receiver that nobody reads any more does not matter.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        // First close the channel, then cut: see `Stream::connection` for why.
-        self.stop = None;
-        self.line.lock().cut();
-        if let Some(task) = self.task.take() {
-            // A panic is logged by `join`; there is nothing to add.
-            drop(task.join());
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// The connection in use, where the handle can reach it: a blocked read has no other way to be
-/// woken than its agent's shutdown, which an agent does not survive.
-#[derive(Debug)]
-struct Line(Mutex<LineState>);
-
-#[derive(Debug)]
-struct LineState {
-    agent: Option<Agent>,
-    capabilities: Vec<String>,
-}
-
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, LineState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LineState {
-    fn cut(&mut self) {
-        if let Some(agent) = self.agent.take() {
-            agent.shutdown();
-        }
-    }
-}
-
 /// Starts the stream. `keep` makes a reply durable; what it returns goes along with the reply.
 /// A `keep` that fails is tried again until it works: the reply is not lost, and neither is the
 /// place in the stream.
@@ -197,9 +131,8 @@ where
     T: Send + 'static,
     K: FnMut(&Reply) -> io::Result<T> + Send + 'static,
 {
-    let glances = settings.idle.as_millis().div_ceil(GLANCE.as_millis()).max(1);
-    let glance = settings.idle / u32::try_from(glances).unwrap_or(u32::MAX);
-    let config = net.stream_config(glance.max(Duration::from_millis(1)))?;
+    let glance = (settings.idle / GLANCES).max(Duration::from_millis(1));
+    let config = net.stream_config(glance)?;
     let (stop_sender, stop) = bounded(0);
     let (poke_sender, poke) = bounded(1);
     let (sender, events) = bounded(EVENTS);
@@ -343,7 +276,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                         return Ok(End::Renew("the machine slept"));
                     }
                     if heard.elapsed() >= self.idle {
-                        return Ok(End::Lost(format!("silent for {} s", self.idle.as_secs())));
+                        return Ok(End::Lost(format!("silent for {:?}", self.idle)));
                     }
                 }
                 Err(error) => return Ok(End::Lost(format!("reading failed: {error}"))),

@@ -7,8 +7,10 @@
 //! one that failed and prints what happened.
 
 mod model;
+mod parts;
 
-use model::{Mutation, World};
+use model::World;
+use parts::{Counts, Mutation};
 
 const SEEDS: u64 = 10_000;
 
@@ -63,7 +65,7 @@ fn broken_dispatchers_are_found_out() {
 
 #[test]
 fn the_simulation_meets_what_it_is_about() {
-    let mut total = model::Counts::default();
+    let mut total = Counts::default();
     for seed in 0..300 {
         let mut world = World::new(seed, Mutation::None);
         world.run().unwrap();

@@ -1,161 +1,22 @@
-//! The model: a bridge, two machines with their disks and workers, and a dice.
+//! The model: a bridge, two machines with their disks and workers, and dice.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use obto_bridge::{
-    bridge::wire::Reply,
-    dispatch::{CLAIMS_MAX, ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{Engine, MachineId, MessageId, ThreadId, TurnId},
+    dispatch::{CLAIMS_MAX, ClaimOutcome, Effect, Event, Why},
+    ids::{Engine, MessageId, TurnId},
     store::entry::{EntryId, Progress, message_key},
+};
+
+use crate::sim::parts::{
+    Count, Counts, Disk, Entry, MACHINES, Machine, Message, Mutation, Outcome, Wire, Worker,
+    ensure, index, machine_id, reply, thread_id,
 };
 
 /// Steps with faults; calm ones follow.
 const STEPS: usize = 120;
 const CALM_STEPS: usize = 5_000;
-const MACHINES: usize = 2;
-
-/// What is broken on purpose.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Mutation {
-    None,
-    LoseClaim,
-    LoseDeliver,
-    LoseDone,
-    DeliverTwice,
-    StartTwice,
-    ReverseDeliveries,
-    /// The journal of done messages is not asked.
-    IgnoreSeen,
-    /// A lost claim is taken for a won one.
-    WinAlways,
-    /// A failed claim is taken for a won one.
-    DriveOnFailure,
-    /// What an earlier process had begun looks new.
-    ForgetProgress,
-    /// A worker may go though it was given something.
-    RetireAlways,
-}
-
-impl Mutation {
-    pub(super) const ALL: [Mutation; 11] = [
-        Mutation::LoseClaim,
-        Mutation::LoseDeliver,
-        Mutation::LoseDone,
-        Mutation::DeliverTwice,
-        Mutation::StartTwice,
-        Mutation::ReverseDeliveries,
-        Mutation::IgnoreSeen,
-        Mutation::WinAlways,
-        Mutation::DriveOnFailure,
-        Mutation::ForgetProgress,
-        Mutation::RetireAlways,
-    ];
-}
-
-/// How often the interesting things happened.
-#[derive(Debug, Default)]
-pub(super) struct Counts([u32; 9]);
-
-#[derive(Clone, Copy)]
-enum Count {
-    Crash,
-    Stop,
-    Panic,
-    Refusal,
-    Retire,
-    LostClaim,
-    FailedClaim,
-    Duplicate,
-    Resumed,
-}
-
-impl Counts {
-    fn count(&mut self, what: Count) {
-        self.0[what as usize] += 1;
-    }
-
-    pub(super) fn add(&mut self, other: &Counts) {
-        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
-    }
-
-    pub(super) fn all_above(&self, least: u32) -> bool {
-        self.0.iter().all(|count| least < *count)
-    }
-}
-
-type Outcome = Result<(), String>;
-
-fn ensure(is_fine: bool, what: impl FnOnce() -> String) -> Outcome {
-    if is_fine { Ok(()) } else { Err(what()) }
-}
-
-/// A message on the bridge, and what became of it.
-struct Message {
-    thread: usize,
-    id: Option<MessageId>,
-    /// By the machine, in all.
-    driven_by: [u32; MACHINES],
-    answers: u32,
-    errors: u32,
-    /// Two faults hit the same message, and the human was told twice.
-    is_excused: bool,
-}
-
-/// An event on its way to a machine: a message, and who owned its thread when it was sent.
-#[derive(Clone, Copy)]
-struct Wire {
-    message: usize,
-    owner: Option<usize>,
-}
-
-/// An entry of the inbox.
-#[derive(Clone)]
-struct Entry {
-    wire: Wire,
-    progress: Option<Progress>,
-}
-
-/// What survives a crash.
-#[derive(Default)]
-struct Disk {
-    inbox: BTreeMap<EntryId, Entry>,
-    seen: BTreeSet<MessageId>,
-    bound: BTreeSet<usize>,
-    /// Messages that have an answer in the outbox, sent or not.
-    outbox: BTreeSet<usize>,
-    next: u64,
-}
-
-#[derive(Default)]
-struct Worker {
-    mailbox: VecDeque<(EntryId, usize, Option<Progress>)>,
-    is_open: bool,
-    current: Option<(EntryId, usize)>,
-}
-
-struct Machine {
-    disk: Disk,
-    dispatch: Dispatch,
-    /// Entries of the process before, not yet handed in.
-    recovered: VecDeque<EntryId>,
-    workers: HashMap<usize, Worker>,
-    /// What the workers of a thread say, in order.
-    reports: BTreeMap<usize, VecDeque<Event>>,
-    claims: Vec<usize>,
-    /// Bindings and removals that will be on disk soon.
-    unwritten: Vec<usize>,
-    removals: Vec<EntryId>,
-    /// An error was told and not yet noted.
-    told: Option<usize>,
-    is_stopping: bool,
-    /// Of the newest answer on each thread.
-    newest: HashMap<usize, EntryId>,
-}
 
 pub(super) struct World {
     rng: Rng,
@@ -171,46 +32,6 @@ pub(super) struct World {
     pub(super) counts: Counts,
     pub(super) is_traced: bool,
     pub(super) trace: Vec<String>,
-}
-
-fn machine_id(machine: usize) -> MachineId {
-    MachineId::new(["ann", "bob"][machine])
-}
-
-fn thread_id(thread: usize) -> ThreadId {
-    ThreadId::new(thread.to_string())
-}
-
-fn index(thread: &ThreadId) -> usize {
-    thread.as_str().parse().expect("made by thread_id")
-}
-
-impl Machine {
-    fn start(machine: usize, disk: Disk) -> Machine {
-        let recovered = disk.inbox.keys().copied().collect();
-        let ours = disk.bound.iter().map(|thread| thread_id(*thread));
-        Machine {
-            dispatch: Dispatch::new(machine_id(machine), ours),
-            disk,
-            recovered,
-            workers: HashMap::new(),
-            reports: BTreeMap::new(),
-            claims: Vec::new(),
-            unwritten: Vec::new(),
-            removals: Vec::new(),
-            told: None,
-            is_stopping: false,
-            newest: HashMap::new(),
-        }
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.disk.inbox.is_empty()
-            && self.recovered.is_empty()
-            && self.reports.values().all(VecDeque::is_empty)
-            && self.claims.is_empty()
-            && self.workers.is_empty()
-    }
 }
 
 impl World {
@@ -341,7 +162,7 @@ impl World {
 
     fn restart(&mut self, machine: usize) {
         let old = &mut self.machines[machine];
-        let (disk, newest) = (std::mem::take(&mut old.disk), std::mem::take(&mut old.newest));
+        let (disk, newest) = (mem::take(&mut old.disk), mem::take(&mut old.newest));
         for thread in old.claims.drain(..) {
             self.late_claims.push((machine, thread));
         }
@@ -520,7 +341,6 @@ impl World {
             engine: Engine::CLAUDE,
             session: None,
             attempts,
-            posts: 0,
         });
         Ok(())
     }
@@ -697,20 +517,5 @@ impl World {
         }
         machine.removals.push(entry);
         Ok(())
-    }
-}
-
-fn reply(message: &Message, owner: Option<usize>) -> Reply {
-    Reply {
-        thread_id: thread_id(message.thread),
-        message_id: message.id.clone(),
-        author: None,
-        role: None,
-        body: String::new(),
-        created_at: None,
-        engine: None,
-        machine: owner.map(machine_id),
-        attachment_ids: Vec::new(),
-        external_adoption: None,
     }
 }

@@ -1,0 +1,44 @@
+//! From the configuration to what turns need.
+
+use crate::{
+    agent::{Limits, Model, Sandbox},
+    config::Config,
+    worker::Settings,
+};
+
+/// The model that opencode is told when the config names a provider or a model alone: the
+/// reference's defaults (protocol section 5).
+const OPENCODE_PROVIDER: &str = "anthropic";
+const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
+
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        project_dir: config.project_dir.clone(),
+        engine: config.engine.clone(),
+        // `Config` has refused other words.
+        sandbox: Sandbox::parse(&config.codex_sandbox).unwrap_or_default(),
+        allow_all: config.allow_all,
+        live_guard: config.live_guard,
+        live_threshold: config.live_threshold,
+        opencode_model: opencode_model(config),
+        limits: Limits {
+            startup: config.startup_timeout,
+            silence: config.silence_timeout,
+            turn: config.turn_timeout,
+        },
+    }
+}
+
+/// None, if neither is configured: then opencode's own default is used.
+fn opencode_model(config: &Config) -> Option<Model> {
+    let Config { opencode_provider, opencode_model, .. } = config;
+    if opencode_provider.is_none() && opencode_model.is_none() {
+        return None;
+    }
+    let or =
+        |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+    Some(Model {
+        provider: or(opencode_provider, OPENCODE_PROVIDER),
+        model: or(opencode_model, OPENCODE_MODEL),
+    })
+}

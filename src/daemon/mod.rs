@@ -1,0 +1,533 @@
+//! The daemon: one loop owns the state. It selects over everything that can happen, hands it to the
+//! dispatcher, and carries out what that decides. It never waits for the network, a disk flush of
+//! somebody else, or a child.
+
+mod config;
+mod engines;
+mod outbox;
+mod stop;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
+
+use crate::{
+    bridge::{
+        AccessSource, Client, Net,
+        stream::{self, StreamEvent},
+        wire::{Post, PostKind, Reply, Role},
+    },
+    config::{Config, Env, Paths, live::Live},
+    dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
+    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    logging,
+    proc::sweep::{Marked, sweep},
+    signals::Signal,
+    store::{
+        Disk, RealDisk,
+        binding::Binding,
+        entry::{EntryId, Progress, message_key},
+        lock::Lock,
+        outbox::Outbox,
+        seen::Seen,
+        spool::Inbox,
+        state::{Cursor, Store},
+    },
+    task,
+    time::{self, Timestamp},
+    worker::{self, Job, Outgoing, Places, Report, Shared, Worker},
+};
+
+/// How long leftovers of an earlier daemon's engines are hunted at the start.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// A disk that failed is tried again after this long.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The place in the stream is written at most this often: when an older one is found after a crash,
+/// what follows it comes again and is recognised.
+const CURSOR: Duration = Duration::from_secs(5);
+
+/// What a daemon is started with.
+#[derive(Debug)]
+pub struct Setup {
+    pub paths: Paths,
+    pub env: Env,
+    pub config: Config,
+    pub net: Net,
+    /// This executable: it plays the echo engine.
+    pub own_program: PathBuf,
+    /// Name the echo engine among the capabilities.
+    pub offers_echo: bool,
+    /// End when the bridge refuses the token, instead of trying again slowly.
+    pub exit_on_auth_failure: bool,
+}
+
+/// Why the daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody asked.
+    Stopped,
+    /// Somebody asked twice; the number of the signal.
+    Killed(i32),
+    /// The bridge refuses the token, and [`Setup::exit_on_auth_failure`] is set.
+    Refused,
+}
+
+/// Runs the daemon until a signal, or something it can't go on without, ends it.
+///
+/// # Errors
+/// When the state directory can't be used or an essential task can't be started or ended.
+pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
+    // Held until the very end, after everything else is dropped.
+    let _lock = Lock::acquire(&setup.paths.state_dir)?;
+    let mut daemon = Daemon::open(setup)?;
+    let end = daemon.serve(signals);
+    daemon.stop(signals, end)
+}
+
+/// An answered message whose entry goes as soon as its thread's binding is on disk.
+#[derive(Debug)]
+struct Settling {
+    generation: u64,
+    entry: EntryId,
+    /// For the journal, if it could not be written at once.
+    message: Option<MessageId>,
+}
+
+/// How a claim ended.
+type Claimed = (ThreadId, ClaimOutcome);
+
+/// The state, owned by the one loop.
+struct Daemon {
+    setup: Setup,
+    started: Instant,
+    dispatch: Dispatch,
+    events: VecDeque<Event>,
+    shared: Arc<Shared>,
+    workers: HashMap<ThreadId, Worker>,
+    workers_started: u64,
+    store: Store,
+    seen: Seen,
+    settling: VecDeque<Settling>,
+    cursor: Cursor,
+    cursor_due: Option<Instant>,
+    disk_due: Option<Instant>,
+    /// For the tasks that claim.
+    claimed_in: Sender<Claimed>,
+    claimed: Receiver<Claimed>,
+    reports: Receiver<Report>,
+    capabilities: Receiver<Vec<Engine>>,
+    inbound: Receiver<StreamEvent<EntryId>>,
+    stream: Option<stream::Handle>,
+    sending: outbox::Sending,
+    drain: Option<Sender<Infallible>>,
+    stop: Option<Sender<Infallible>>,
+}
+
+/// What woke the loop.
+enum Woken {
+    Signal(Signal),
+    Report(Report),
+    Claimed(ThreadId, ClaimOutcome),
+    Inbound(StreamEvent<EntryId>),
+    Capabilities(Vec<Engine>),
+    /// A timer, or state.json was written.
+    Time,
+    /// The stream's task is gone, without which there is no daemon.
+    StreamEnded,
+}
+
+impl Daemon {
+    /// Opens the store, takes in what an earlier daemon left, starts the tasks.
+    fn open(setup: Setup) -> anyhow::Result<Daemon> {
+        let started = Instant::now();
+        let dir = setup.paths.state_dir.clone();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
+            .with_context(|| format!("opening the inbox in {}", dir.display()))?;
+        let cursor = Cursor::load(&*disk, &dir)?;
+
+        // The connection is made while the rest is read.
+        let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
+        let table = engines::table(&setup);
+        let (known, capabilities) = engines::detect(&setup, &table, &dir);
+        let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
+
+        let store = Store::open(Arc::clone(&disk), &dir)?;
+        let seen = Seen::open(Arc::clone(&disk), &dir.join("seen")).with_context(|| {
+            format!("opening the journal of done messages in {}", dir.display())
+        })?;
+        let outbox = Outbox::open(disk, &dir.join("outbox"))
+            .with_context(|| format!("opening the outbox in {}", dir.display()))?;
+
+        let client = Client::new(Arc::clone(&live), &setup.net)?;
+        let (stop_now, stop) = bounded(0);
+        let (drain_now, drain) = bounded(0);
+        let (report, reports) = bounded(256);
+        // Unbounded: the dispatcher limits the claims in flight.
+        let (claimed_in, claimed) = unbounded();
+        let channels = outbox::channels();
+        // The sending task shuts its client down when it leaves.
+        let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
+            .context("starting the tasks that send posts")?;
+        let state_id = engines::state_id(&dir);
+        let stragglers = sweep(Marked::Daemon(&state_id), SWEEP);
+        if stragglers > 0 {
+            log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
+        }
+        let shared = Arc::new(Shared {
+            settings: config::settings(&setup.config),
+            client,
+            inbox,
+            outgoing: Outgoing { outbox, wake: channels.wake },
+            opencode: engines::opencode(&setup, &table, &state_id)?,
+            engines: table,
+            env: setup.env.vars.clone().into_iter().collect(),
+            token: setup.config.token.clone(),
+            state_id,
+            places: Places::new(setup.config.max_turns),
+            reports: report,
+            activity: channels.activity,
+            drain,
+            stop,
+        });
+        let machine = setup.config.machine.clone();
+        let ours = store
+            .bindings()
+            .iter()
+            .filter(|(_, binding)| binding.machine.as_ref().is_none_or(|owner| *owner == machine))
+            .map(|(thread, _)| thread.clone());
+        let mut daemon = Daemon {
+            dispatch: Dispatch::new(machine.clone(), ours),
+            setup,
+            started,
+            events: VecDeque::new(),
+            shared,
+            workers: HashMap::new(),
+            workers_started: 0,
+            store,
+            seen,
+            settling: VecDeque::new(),
+            cursor,
+            cursor_due: None,
+            disk_due: None,
+            claimed_in,
+            claimed,
+            reports,
+            capabilities,
+            inbound,
+            stream: Some(stream),
+            sending,
+            drain: Some(drain_now),
+            stop: Some(stop_now),
+        };
+        if !recovered.is_empty() {
+            log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
+        }
+        for entry in recovered {
+            daemon.recover(entry.id, entry.reply, entry.progress);
+        }
+        Ok(daemon)
+    }
+
+    /// A message that was in the inbox at the start.
+    fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+        self.restore_session(&reply.thread_id, progress.as_ref());
+        if self.shared.outgoing.outbox.finishes(entry) {
+            // Its answer is on the way out (design: crash table).
+            self.settle(entry, Some(message_key(entry, &reply)));
+            return;
+        }
+        self.inbound(entry, reply, progress);
+    }
+
+    /// A session that the inbox knows and state.json does not: the crash came between the two.
+    fn restore_session(&mut self, thread: &ThreadId, progress: Option<&Progress>) {
+        let Some(Progress { engine, session: Some(session), .. }) = progress else { return };
+        let mut binding = self.binding(thread);
+        if !binding.sessions.contains_key(engine) {
+            let record = worker::record(session.clone(), &self.setup.config.project_dir);
+            binding.sessions.insert(engine.clone(), record);
+            self.store.set(thread, binding);
+        }
+    }
+
+    /// The loop.
+    fn serve(&mut self, signals: &Receiver<Signal>) -> anyhow::Result<End> {
+        self.step_all();
+        loop {
+            match self.wait(signals) {
+                Woken::Signal(Signal::Stop(_)) => return Ok(End::Stopped),
+                Woken::Signal(Signal::StopNow(signal)) => return Ok(End::Killed(signal)),
+                Woken::Inbound(StreamEvent::AuthRefused { .. })
+                    if self.setup.exit_on_auth_failure =>
+                {
+                    return Ok(End::Refused);
+                }
+                Woken::StreamEnded => bail!("the stream's task ended; restart the daemon"),
+                woken => self.take(woken),
+            }
+            self.step_all();
+        }
+    }
+
+    /// Waits for the next thing to happen, whatever it is.
+    fn wait(&self, signals: &Receiver<Signal>) -> Woken {
+        let timer = self.deadline().map_or_else(never, at);
+        select_biased! {
+            recv(signals) -> signal => signal.map_or(Woken::Signal(Signal::Stop(0)), Woken::Signal),
+            recv(self.reports) -> report => report.map_or(Woken::Time, Woken::Report),
+            recv(self.claimed) -> claim => match claim {
+                Ok((thread, outcome)) => Woken::Claimed(thread, outcome),
+                Err(_) => Woken::Time,
+            },
+            recv(self.store.written()) -> _ => Woken::Time,
+            recv(self.inbound) -> event => event.map_or(Woken::StreamEnded, Woken::Inbound),
+            recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
+            recv(timer) -> _ => Woken::Time,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
+        [dispatch, self.cursor_due, self.disk_due].into_iter().flatten().min()
+    }
+
+    /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
+    fn take(&mut self, woken: Woken) {
+        match woken {
+            Woken::Signal(_) => log::info!(
+                "HUP is ignored: the settings of the connection are read anew for every request"
+            ),
+            Woken::Report(report) => self.report(report),
+            Woken::Claimed(thread, outcome) => {
+                self.events.push_back(Event::Claimed { thread, outcome });
+            }
+            Woken::Inbound(event) => self.stream_event(event),
+            Woken::Capabilities(engines) => {
+                // Detection is done once for each start.
+                self.capabilities = never();
+                let names = engines.iter().map(ToString::to_string).collect();
+                if let Some(stream) = &self.stream {
+                    stream.set_capabilities(names);
+                }
+            }
+            Woken::Time | Woken::StreamEnded => self.events.push_back(Event::Tick),
+        }
+        let now = Instant::now();
+        if self.cursor_due.is_some_and(|due| due <= now) {
+            self.cursor_due = None;
+            self.store.set_cursor(&self.cursor);
+        }
+    }
+
+    fn stream_event(&mut self, event: StreamEvent<EntryId>) {
+        match event {
+            StreamEvent::Connected { replay, last_event_id, .. } => {
+                log::info!(replay:? = replay; "connected to the bridge");
+                self.moved_on(last_event_id);
+            }
+            StreamEvent::Reply { kept, reply, last_event_id } => {
+                log::info!(
+                    target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
+                    "reply"
+                );
+                self.moved_on(last_event_id);
+                self.inbound(kept, reply, None);
+            }
+            StreamEvent::Disconnected { why, next } => {
+                log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
+            }
+            // The stream says it itself, once a minute.
+            StreamEvent::AuthRefused { .. } => {}
+        }
+    }
+
+    fn moved_on(&mut self, last_event_id: Option<String>) {
+        if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
+            self.cursor.last_event_id = last_event_id;
+            self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR);
+        }
+    }
+
+    fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+        if let Some(at) = reply.created_at.as_deref().and_then(Timestamp::parse) {
+            self.cursor.seen_until = self.cursor.seen_until.max(Some(at));
+        }
+        let is_seen = self.seen.contains(&message_key(entry, &reply));
+        self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Session { thread, engine, record } => {
+                let mut binding = self.binding(&thread);
+                match record {
+                    Some(record) => binding.sessions.insert(engine, record),
+                    None => binding.sessions.remove(&engine),
+                };
+                self.store.set(&thread, binding);
+            }
+            Report::Finished { thread, entry } => {
+                self.events.push_back(Event::Finished { thread, entry });
+            }
+            Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
+            Report::Ended { thread } => {
+                self.workers.remove(&thread);
+                self.events.push_back(Event::WorkerEnded { thread });
+            }
+        }
+    }
+
+    /// The thread's binding, or a new one that is ours.
+    fn binding(&self, thread: &ThreadId) -> Binding {
+        let machine = || self.setup.config.machine.clone();
+        self.store.get(thread).cloned().unwrap_or_else(|| Binding::new(machine(), time::now()))
+    }
+
+    /// Hands everything that happened to the dispatcher and carries out what it decides.
+    fn step_all(&mut self) {
+        let mut effects = Vec::new();
+        while let Some(event) = self.events.pop_front() {
+            self.dispatch.step(self.started.elapsed(), event, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+        }
+        self.settle_all();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Claim { thread } => self.claim(thread),
+            Effect::Bind { thread } => {
+                let mut binding = self.binding(&thread);
+                binding.machine = Some(self.setup.config.machine.clone());
+                self.store.set(&thread, binding);
+            }
+            Effect::StartWorker { thread } => self.start_worker(thread),
+            Effect::Deliver { thread, entry, reply, progress } => {
+                // Without a worker it was refused just now, and the delivery comes again.
+                if let Some(worker) = self.workers.get(&thread) {
+                    worker.messages.send(Job { entry, reply, progress }).ok(); // Its end is reported.
+                }
+            }
+            Effect::Retire { thread } => drop(self.workers.remove(&thread)),
+            Effect::Done { entry, message, why } => {
+                log::debug!(entry:% = entry, why:? = why; "done with a message");
+                self.settle(entry, (why == Why::Answered).then_some(message));
+            }
+            Effect::Say { thread, entry, kind, body } => self.say(thread, entry, kind, body),
+        }
+    }
+
+    /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
+    fn claim(&self, thread: ThreadId) {
+        let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
+        let (claimed, id) = (self.claimed_in.clone(), thread.clone());
+        let started = task::spawn("claim", move || {
+            let outcome = claim(&client, &thread, &machine);
+            claimed.send((thread, outcome)).ok(); // The daemon may have left.
+        });
+        if let Err(error) = started {
+            log::error!(threadId = id.as_str(), error:% = error; "cannot start a task to claim a thread; trying again");
+            self.claimed_in.send((id, ClaimOutcome::Failed { retry_after: None })).ok(); // We hold the receiver.
+        }
+    }
+
+    fn start_worker(&mut self, thread: ThreadId) {
+        self.workers_started += 1;
+        let binding = self.binding(&thread);
+        match worker::start(&self.shared, thread.clone(), self.workers_started, binding) {
+            Ok(worker) => drop(self.workers.insert(thread, worker)),
+            Err(error) => {
+                log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");
+                self.events.push_back(Event::WorkerRefused { thread });
+            }
+        }
+    }
+
+    /// A post of the dispatcher's own, as the answer to a message.
+    fn say(&mut self, thread: ThreadId, entry: EntryId, kind: PostKind, body: String) {
+        let post = Post {
+            thread_id: thread,
+            body,
+            kind,
+            author: self.setup.config.engine.author(),
+            role: Role::Agent,
+            client_msg_id: ClientMsgId::new(format!("{entry}.say")),
+        };
+        if let Err(error) = self.shared.outgoing.put(&post, Some(entry)) {
+            log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
+        }
+    }
+
+    /// The message is done with; its entry goes as soon as nothing relies on it any more.
+    fn settle(&mut self, entry: EntryId, message: Option<MessageId>) {
+        let generation = self.store.generation();
+        let message = message.filter(|message| self.seen.insert(message).is_err());
+        self.settling.push_back(Settling { generation, entry, message });
+    }
+
+    /// Removes the entries whose bindings are on disk (design: persist before you act).
+    fn settle_all(&mut self) {
+        self.disk_due = None;
+        while let Some(next) = self.settling.front() {
+            if !self.store.is_written(next.generation) {
+                return;
+            }
+            let Settling { entry, message, .. } = next;
+            let remembered = message.as_ref().map_or(Ok(()), |message| self.seen.insert(message));
+            let removed = remembered.and_then(|()| self.shared.inbox.done(entry));
+            if let Err(error) = removed {
+                log::error!(error:% = error; "cannot write to the state directory; trying again");
+                self.disk_due = Some(Instant::now() + DISK_RETRY);
+                return;
+            }
+            // If its file stays, it is sent again after the next start, under the same name.
+            self.shared.outgoing.outbox.settled(*entry).unwrap_or_default();
+            self.settling.pop_front();
+        }
+    }
+}
+
+/// One claim, start to end.
+fn claim(client: &Client, thread: &ThreadId, machine: &MachineId) -> ClaimOutcome {
+    match client.claim(thread, machine) {
+        Ok(claim) if claim.won => ClaimOutcome::Won,
+        Ok(claim) => ClaimOutcome::Lost { winner: claim.winner },
+        Err(error) => {
+            log::warn!(threadId = thread.as_str(), error:% = error; "cannot claim the thread yet");
+            ClaimOutcome::Failed { retry_after: error.retry_after() }
+        }
+    }
+}
+
+fn start_stream(
+    setup: &Setup,
+    live: &Arc<dyn AccessSource>,
+    inbox: &Inbox,
+    cursor: &Cursor,
+    engines: Vec<Engine>,
+) -> anyhow::Result<(stream::Handle, Receiver<StreamEvent<EntryId>>)> {
+    let settings = stream::Settings {
+        capabilities: engines.iter().map(ToString::to_string).collect(),
+        last_event_id: cursor.last_event_id.clone(),
+        idle: setup.config.stream_idle_timeout,
+        ..stream::Settings::new(setup.config.machine.clone())
+    };
+    let inbox = inbox.clone();
+    stream::start(Arc::clone(live), &setup.net, settings, move |reply| inbox.put(reply))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,260 @@
+//! The outbox: what is to go out and is not yet accepted, one file a post. A post can be the last
+//! one of a message, its answer. While that message's entry is in the inbox, the answer's file is
+//! kept even when the bridge has it: after a crash it tells that the message is answered, and being
+//! sent again under the same `clientMsgId` does no harm.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, ErrorKind},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bridge::wire::Post,
+    store::{Disk, entry::EntryId, spool::Directory},
+};
+
+/// The newest refused posts are kept for whoever looks into it.
+const REFUSED_MAX: usize = 1_000;
+
+/// Names an entry of the outbox.
+pub type OutboxId = EntryId;
+
+/// The posts that the bridge did not accept yet. Clones share the directory.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    waiting: Directory,
+    refused: Directory,
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// The posts that end a message whose entry is still in the inbox.
+#[derive(Debug, Default)]
+struct Answers {
+    by_message: HashMap<EntryId, OutboxId>,
+    by_post: HashMap<OutboxId, EntryId>,
+    /// Those that the bridge has.
+    sent: HashSet<OutboxId>,
+}
+
+/// What a file of the outbox holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    post: Post,
+    /// The inbox's entry whose answer this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finishes: Option<String>,
+}
+
+/// A post that the bridge will never take.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    reason: String,
+    post: Post,
+}
+
+impl Outbox {
+    /// Opens, or makes, the outbox in `dir` with what an earlier process left in it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Outbox> {
+        let outbox = Outbox {
+            waiting: Directory::open(Arc::clone(&disk), dir)?,
+            refused: Directory::open(disk, &dir.join("refused"))?,
+            answers: Arc::default(),
+        };
+        for (id, content) in outbox.waiting.recover::<Content>(&dir.join("broken"))? {
+            if let Some(entry) = content.finishes.as_deref().and_then(EntryId::parse) {
+                outbox.answers().add(id, entry);
+            }
+        }
+        let refused = outbox.refused.ids()?;
+        for old in refused.iter().rev().skip(REFUSED_MAX) {
+            outbox.refused.remove(*old)?;
+        }
+        Ok(outbox)
+    }
+
+    /// Stores a post; durable when it returns. Posts of one thread are handed in by one task at a
+    /// time, and leave in that order. `finishes` is the message that this post ends.
+    pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
+        let content =
+            Content { post: post.clone(), finishes: finishes.map(|entry| entry.to_string()) };
+        let id = self.waiting.put(&content, post.client_msg_id.as_str())?;
+        if let Some(entry) = finishes {
+            self.answers().add(id, entry);
+        }
+        Ok(())
+    }
+
+    /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
+    pub fn list(&self) -> Vec<OutboxId> {
+        let answers = self.answers();
+        self.waiting.sizes().keys().filter(|id| !answers.sent.contains(id)).copied().collect()
+    }
+
+    /// None if the entry is gone, for example removed by hand.
+    pub fn read(&self, id: OutboxId) -> io::Result<Option<Post>> {
+        match self.waiting.read::<Content>(id) {
+            Ok(content) => Ok(Some(content.post)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.waiting.remove(id)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a post that the bridge has, or, if it ends a message that is not settled, keeps only
+    /// the file. If it is back after a loss of power, it is sent again under the same
+    /// `clientMsgId`, which the bridge knows.
+    pub fn remove(&self, id: OutboxId) -> io::Result<()> {
+        let mut answers = self.answers();
+        if answers.by_post.contains_key(&id) {
+            answers.sent.insert(id);
+            return Ok(());
+        }
+        drop(answers);
+        self.waiting.remove(id)
+    }
+
+    /// Keeps a post that the bridge will never take in `refused/`, with the reason.
+    pub fn refuse(&self, id: OutboxId, reason: &str) -> io::Result<()> {
+        if let Some(post) = self.read(id)? {
+            self.refused.write(id, &Refused { reason: reason.to_owned(), post })?;
+        }
+        self.remove(id)
+    }
+
+    /// Whether the answer to this message is here.
+    pub fn finishes(&self, entry: EntryId) -> bool {
+        self.answers().by_message.contains_key(&entry)
+    }
+
+    /// The message's entry is gone from the inbox, so its answer need not be kept for it.
+    pub fn settled(&self, entry: EntryId) -> io::Result<()> {
+        let mut answers = self.answers();
+        let Some(id) = answers.by_message.remove(&entry) else { return Ok(()) };
+        answers.by_post.remove(&id);
+        if !answers.sent.remove(&id) {
+            return Ok(());
+        }
+        drop(answers);
+        self.waiting.remove(id)
+    }
+
+    /// How many posts wait for the bridge.
+    pub fn len(&self) -> usize {
+        self.list().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Only ever held for a look at the maps.
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answers {
+    fn add(&mut self, id: OutboxId, entry: EntryId) {
+        self.by_message.insert(entry, id);
+        self.by_post.insert(id, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bridge::wire::{PostKind, Role},
+        ids::{ClientMsgId, ThreadId},
+        store::RealDisk,
+    };
+
+    const ENTRY: EntryId = EntryId { sequence: 7, hash: 1 };
+
+    fn open(dir: &Path) -> Outbox {
+        Outbox::open(Arc::new(RealDisk), dir).unwrap()
+    }
+
+    fn post(body: &str) -> Post {
+        Post {
+            thread_id: ThreadId::new("../../t"),
+            body: body.to_owned(),
+            kind: PostKind::Result,
+            author: "claude-bridge".to_owned(),
+            role: Role::Agent,
+            client_msg_id: ClientMsgId::new(body),
+        }
+    }
+
+    #[test]
+    fn posts_leave_in_order_and_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        for body in ["a", "b", "c"] {
+            outbox.put(&post(body), None).unwrap();
+        }
+        outbox.remove(outbox.list()[0]).unwrap();
+        let outbox = open(dir.path());
+        let bodies: Vec<String> =
+            outbox.list().into_iter().map(|id| outbox.read(id).unwrap().unwrap().body).collect();
+        assert_eq!(bodies, ["b", "c"]);
+    }
+
+    #[test]
+    fn an_answer_is_kept_until_its_message_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.remove(outbox.list()[0]).unwrap();
+        assert!(outbox.is_empty(), "it is not sent again by this process");
+        assert!(outbox.finishes(ENTRY));
+
+        let outbox = open(dir.path());
+        assert!(outbox.finishes(ENTRY), "a crash before the message was settled");
+        assert_eq!(outbox.len(), 1, "sent again, since nobody knows");
+        outbox.settled(ENTRY).unwrap();
+        assert!(!outbox.finishes(ENTRY));
+        outbox.remove(outbox.list()[0]).unwrap();
+        assert!(open(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_was_sent_goes_when_its_message_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.settled(ENTRY).unwrap();
+        assert!(open(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_refused_post_is_kept_aside_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        outbox.put(&post("too large"), None).unwrap();
+        outbox.refuse(outbox.list()[0], "413").unwrap();
+        assert!(outbox.is_empty());
+        let kept = RealDisk.list(&dir.path().join("refused")).unwrap();
+        let text = String::from_utf8(RealDisk.read(&kept[0]).unwrap()).unwrap();
+        assert!(text.contains("413") && text.contains("too large"), "{text}");
+    }
+
+    #[test]
+    fn a_post_removed_by_hand_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        outbox.put(&post("a"), None).unwrap();
+        std::fs::remove_file(&RealDisk.list(dir.path()).unwrap()[0]).unwrap();
+        assert!(outbox.read(outbox.list()[0]).unwrap().is_none());
+        assert!(outbox.is_empty());
+    }
+}

@@ -1,1 +1,0 @@
-//! One bridge thread: turns in order.

@@ -1,0 +1,108 @@
+//! Opens the way to an engine: a process of the turn's own, or a place at the shared server.
+
+use std::{
+    io::{self, ErrorKind},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use serde_json::Value;
+
+use crate::{
+    agent::{
+        Failure, FailureKind, TurnSpec,
+        carrier::{Carrier, Incoming},
+        detect,
+        engines::{EngineDef, EngineKind},
+        http::HttpCarrier,
+        opencode::server::Lease,
+        stdio::StdioCarrier,
+    },
+    config::Token,
+    proc::sweep,
+    worker::Shared,
+};
+
+/// opencode 1.18.33 listens after 2 to 4 s; a busy machine takes longer.
+const SERVER_START: Duration = Duration::from_secs(30);
+
+/// Opens the carrier of a turn.
+pub(super) fn open(
+    shared: &Shared,
+    def: &EngineDef,
+    spec: &TurnSpec,
+) -> Result<Box<dyn Carrier>, Failure> {
+    if def.kind == EngineKind::Opencode {
+        return server(shared, def);
+    }
+    let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
+    let token = shared.token.as_ref().map(Token::reveal);
+    let plan = def.plan(spec, &shared.env, token, &marker);
+    match StdioCarrier::start(&plan, &marker, def.kind.ladder()) {
+        Ok(carrier) => Ok(Box::new(carrier)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def)),
+        Err(error) => Err(Failure::new(
+            FailureKind::NotInstalled,
+            format!("`{}` could not be started: {error}.", def.program[0]),
+            "Look at the daemon's log and at the limits of the machine (processes, open files, \
+             memory), then send the message again.",
+        )),
+    }
+}
+
+fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure> {
+    let failed = |error: anyhow::Error| {
+        let is_missing = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == ErrorKind::NotFound);
+        if is_missing {
+            return not_installed(def);
+        }
+        Failure::new(
+            FailureKind::NotInstalled,
+            format!("opencode's server could not be started: {error:#}."),
+            "Run `opencode serve` on the machine to see why, then send the message again.",
+        )
+    };
+    let lease = shared.opencode.lease(Instant::now() + SERVER_START).map_err(failed)?;
+    let carrier = HttpCarrier::connect(lease.server.clone())
+        .map_err(|error| failed(anyhow::Error::new(error).context("connecting to it")))?;
+    Ok(Box::new(Leased { carrier, _lease: lease }))
+}
+
+/// A carrier to the shared server, and the lease that keeps the server.
+struct Leased {
+    carrier: HttpCarrier,
+    _lease: Lease,
+}
+
+impl Carrier for Leased {
+    fn send(&mut self, value: &Value) -> io::Result<()> {
+        self.carrier.send(value)
+    }
+
+    fn incoming(&self) -> &Receiver<Incoming> {
+        self.carrier.incoming()
+    }
+
+    fn close_input(&mut self) {
+        self.carrier.close_input();
+    }
+
+    fn escalate(&mut self) -> Option<Duration> {
+        self.carrier.escalate()
+    }
+
+    fn kill(&mut self) {
+        self.carrier.kill();
+    }
+}
+
+fn not_installed(def: &EngineDef) -> Failure {
+    Failure::new(
+        FailureKind::NotInstalled,
+        format!("`{}` was not found on this machine.", def.program[0]),
+        detect::how_to_install(&def.name, &def.program[0]),
+    )
+}

@@ -1,0 +1,337 @@
+//! One message from the inbox to its answer in the outbox.
+
+use std::{path::PathBuf, time::Duration};
+
+use crossbeam_channel::{Receiver, after, bounded, select_biased};
+
+use crate::{
+    agent::{
+        Failure, FailureKind, Gate, TurnCommand, TurnEnd, TurnSpec,
+        engines::EngineDef,
+        turn::{Control, Grace, run_turn},
+    },
+    bridge::wire::{Post, PostKind, Role},
+    ids::{self, ClientMsgId, Engine, SessionId, TurnId},
+    prompt::{self, Header},
+    store::{binding::SessionRecord, entry::Progress},
+    time,
+    worker::{
+        Job, Report, Serving, Settings, Shared, carriers,
+        history::{self, Gathered},
+        host::Host,
+        is_closed, sessions, words,
+    },
+};
+
+/// After this many interruptions a message is not tried again by itself (design: crash table).
+const ATTEMPTS: u32 = 2;
+
+/// How long a post waits before it tries the disk again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// A message on its way through.
+pub(super) struct Ride<'a> {
+    pub(super) job: &'a Job,
+    pub(super) def: &'a EngineDef,
+    /// Counts from 1 over all interruptions.
+    pub(super) attempt: u32,
+    /// Posts made in this attempt.
+    pub(super) posts: u32,
+}
+
+impl Ride<'_> {
+    /// Names the next post, the same way whenever this very post is made again: by message, attempt
+    /// and place. The attempt is durable before its first post, so no two posts share a name.
+    pub(super) fn next_post(&mut self) -> ClientMsgId {
+        self.posts += 1;
+        let entry = || self.job.entry.to_string();
+        let message = self.job.reply.message_id.as_ref().map_or_else(entry, ToString::to_string);
+        ClientMsgId::new(format!("{message}.{}.{}", self.attempt, self.posts))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.def.name
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The human has an answer.
+    Done,
+    /// The daemon stops; the next start goes on with it.
+    Left,
+}
+
+impl<'a> Serving<'a> {
+    /// Drives one message to its end.
+    pub(super) fn drive(&mut self, job: &Job, commands: &Receiver<TurnCommand>) {
+        let asked = job.reply.engine.as_ref();
+        let def = self.engine(asked);
+        let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
+        let mut ride = Ride { job, def, attempt, posts: 0 };
+        log::info!(
+            threadId = self.thread.as_str(), entry:% = job.entry, agent = def.name.as_str(), attempt;
+            "turn starts"
+        );
+        let outcome = self.outcome(&mut ride, commands);
+        log::info!(
+            threadId = self.thread.as_str(), entry:% = job.entry, outcome:? = outcome;
+            "turn ended"
+        );
+        if outcome == Outcome::Done {
+            let report = Report::Finished { thread: self.thread.clone(), entry: job.entry };
+            self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
+        }
+    }
+
+    /// The engine that answers: the asked one if this machine knows it, else the configured one,
+    /// else claude (protocol section 3).
+    fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
+        let engines = &self.shared.engines;
+        asked
+            .and_then(|asked| engines.get(asked))
+            .or_else(|| engines.get(&self.shared.settings.engine))
+            .or_else(|| engines.get(&Engine::CLAUDE))
+            .expect("claude is always in the table")
+    }
+
+    fn outcome(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
+        if let Some(asked) = &ride.job.reply.engine
+            && asked != ride.engine()
+        {
+            let text = words::unknown_engine(asked, ride.engine());
+            self.say(ride, PostKind::Status, text);
+        }
+        let record = match &ride.job.progress {
+            None => self.sessions.get(ride.engine()).cloned(),
+            Some(progress) => match self.interrupted(ride, progress) {
+                Ok(record) => Some(record),
+                Err(text) => return self.end_with(ride, PostKind::Status, text),
+            },
+        };
+        let Some(record) = record else { return self.fresh(ride, commands) };
+        if self.is_live_elsewhere(ride.engine(), &record) {
+            let text = words::live_elsewhere(ride.engine());
+            return self.end_with(ride, PostKind::Error, text);
+        }
+        match self.turn(ride, Some(&record), commands) {
+            TurnEnd::SessionGone { detail } => {
+                let text = words::session_gone(ride.engine(), &record.session_id, &detail);
+                self.say(ride, PostKind::Status, text);
+                self.sessions.remove(ride.engine());
+                self.report_session(ride.engine());
+                self.fresh(ride, commands)
+            }
+            end => self.conclude(ride, end),
+        }
+    }
+
+    /// What to resume after an earlier daemon was stopped in the middle of this message, or what to
+    /// tell the human (design: crash table).
+    fn interrupted(
+        &mut self,
+        ride: &mut Ride<'_>,
+        progress: &Progress,
+    ) -> Result<SessionRecord, String> {
+        if ride.attempt > ATTEMPTS {
+            return Err(words::interrupted_again(ride.engine()));
+        }
+        let Some(session) = progress.session.as_ref().filter(|_| progress.engine == *ride.engine())
+        else {
+            return Err(words::interrupted_without_session(ride.engine()));
+        };
+        let text = words::resumed_after_interruption(ride.engine());
+        self.say(ride, PostKind::Status, text);
+        let known = self.sessions.get(ride.engine()).filter(|known| known.session_id == *session);
+        Ok(known.cloned().unwrap_or_else(|| {
+            sessions::record(session.clone(), &self.shared.settings.project_dir)
+        }))
+    }
+
+    fn fresh(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
+        let end = self.turn(ride, None, commands);
+        self.conclude(ride, end)
+    }
+
+    /// Runs the engine once.
+    fn turn(
+        &mut self,
+        ride: &mut Ride<'_>,
+        record: Option<&SessionRecord>,
+        commands: &Receiver<TurnCommand>,
+    ) -> TurnEnd {
+        let spec = match self.spec(ride, record) {
+            Ok(spec) => spec,
+            Err(failure) => return TurnEnd::Failed(failure),
+        };
+        let progress = Progress {
+            turn: spec.turn.clone(),
+            engine: ride.engine().clone(),
+            session: spec.session.clone(),
+            attempts: ride.attempt,
+        };
+        let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
+            Ok(carrier) => carrier,
+            Err(failure) => return TurnEnd::Failed(failure),
+        };
+        // The engine is starting meanwhile, but has no prompt before this is on disk.
+        if !self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress)) {
+            return TurnEnd::Interrupted;
+        }
+        let mut protocol = ride.def.kind.protocol();
+        let (late_results, late) = bounded(16);
+        let mut host = Host::new(self, ride, progress, spec.project_dir.clone(), late_results);
+        let control = Control {
+            commands,
+            late: &late,
+            stop: &host.serving.shared.stop.clone(),
+            grace: Grace::default(),
+        };
+        let limits = &host.serving.shared.settings.limits;
+        let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
+        let has_answered = host.has_answered;
+        self.driven(ride.engine());
+        match end {
+            // What the model posted is the answer; its last words are for a terminal.
+            TurnEnd::Answered { .. } if has_answered => TurnEnd::Answered { text: String::new() },
+            TurnEnd::Answered { text } if text.trim().is_empty() => TurnEnd::Failed(Failure::new(
+                FailureKind::Protocol,
+                words::silent(ride.engine()),
+                "",
+            )),
+            end => end,
+        }
+    }
+
+    fn spec(
+        &mut self,
+        ride: &mut Ride<'_>,
+        record: Option<&SessionRecord>,
+    ) -> Result<TurnSpec, Failure> {
+        let Settings { project_dir, allow_all, sandbox, opencode_model, .. } =
+            &self.shared.settings;
+        let dir = record.and_then(|record| record.project_dir.as_ref());
+        let project_dir = dir.map_or_else(|| project_dir.clone(), PathBuf::from);
+        if !project_dir.is_dir() {
+            let text = words::no_directory(&project_dir);
+            return Err(Failure::new(FailureKind::Refused, text, ""));
+        }
+        let Gathered { images, note } = history::images(self.shared, &ride.job.reply);
+        if *allow_all {
+            log::warn!(threadId = self.thread.as_str(); "allowAll: this turn runs without any permission gate");
+        }
+        Ok(TurnSpec {
+            turn: TurnId::new(ids::random_hex()),
+            thread: self.thread.clone(),
+            prompt: self.prompt(ride, record.is_some(), &note),
+            images,
+            session: record.map(|record| record.session_id.clone()),
+            fresh_session: SessionId::new(ids::random_uuid()),
+            project_dir,
+            title: history::title(&ride.job.reply),
+            gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
+            sandbox: *sandbox,
+            model: opencode_model.clone(),
+        })
+    }
+
+    fn prompt(&self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
+        let reply = &ride.job.reply;
+        let now = time::now().to_string();
+        let header = Header {
+            thread: self.thread.as_str(),
+            author: reply.author.as_deref().unwrap_or_default(),
+            role: reply.role.as_deref().unwrap_or_default(),
+            ts: reply.created_at.as_deref().unwrap_or(&now),
+            message_id: reply.message_id.as_ref().map(ids::MessageId::as_str),
+        };
+        let body = format!("{}{note}", reply.body);
+        let envelope = prompt::envelope(&header, &body);
+        if is_resume {
+            return match ride.attempt {
+                1 => envelope,
+                _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
+            };
+        }
+        let history = history::block(self.shared, self.thread, reply);
+        let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
+        prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
+    }
+
+    /// Turns an end into the post that the human reads.
+    fn conclude(&mut self, ride: &mut Ride<'_>, end: TurnEnd) -> Outcome {
+        match end {
+            TurnEnd::Answered { text } if text.is_empty() => Outcome::Done,
+            TurnEnd::Answered { text } => self.end_with(ride, PostKind::Result, text),
+            TurnEnd::Interrupted if is_closed(&self.shared.stop) => {
+                let text = words::stopping(ride.engine());
+                self.say(ride, PostKind::Status, text);
+                Outcome::Left
+            }
+            TurnEnd::Interrupted => self.end_with(ride, PostKind::Status, words::interrupted()),
+            TurnEnd::SessionGone { detail } => {
+                let failure = Failure::new(FailureKind::Protocol, detail, "");
+                let text = words::failed(ride.engine(), &failure);
+                self.end_with(ride, PostKind::Error, text)
+            }
+            TurnEnd::Failed(failure) => {
+                log::warn!(
+                    threadId = self.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+                    "turn failed"
+                );
+                let text = words::failed(ride.engine(), &failure);
+                self.end_with(ride, PostKind::Error, text)
+            }
+        }
+    }
+
+    /// The last post of a message.
+    fn end_with(&self, ride: &mut Ride<'_>, kind: PostKind, body: String) -> Outcome {
+        if self.post(ride, kind, body, true) { Outcome::Done } else { Outcome::Left }
+    }
+
+    /// A post on the way.
+    fn say(&self, ride: &mut Ride<'_>, kind: PostKind, body: String) {
+        self.post(ride, kind, body, false);
+    }
+
+    /// Makes a post durable. False when the daemon stops before that was possible.
+    pub(super) fn post(
+        &self,
+        ride: &mut Ride<'_>,
+        kind: PostKind,
+        body: String,
+        is_last: bool,
+    ) -> bool {
+        let post = Post {
+            thread_id: self.thread.clone(),
+            body,
+            kind,
+            author: ride.engine().author(),
+            role: Role::Agent,
+            client_msg_id: ride.next_post(),
+        };
+        let finishes = is_last.then_some(ride.job.entry);
+        self.persist(|shared| shared.outgoing.put(&post, finishes))
+    }
+
+    /// Tries until the disk has taken it; a full disk is said once. False when the daemon stops.
+    pub(super) fn persist(&self, write: impl Fn(&Shared) -> std::io::Result<()>) -> bool {
+        let mut is_said = false;
+        loop {
+            let Err(error) = write(self.shared) else { return true };
+            if !is_said {
+                log::error!(
+                    threadId = self.thread.as_str(), error:% = error;
+                    "cannot write to the state directory; trying again every second"
+                );
+                is_said = true;
+            }
+            select_biased! {
+                recv(self.shared.stop) -> _ => return false,
+                recv(after(DISK_RETRY)) -> _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A worker serves one thread of the bridge: it takes the thread's messages in order and drives one
+//! turn for each. While it lives it owns the thread's binding; the dispatcher hears of every change
+//! and has the only copy once the worker is gone.
+
+mod carriers;
+mod drive;
+mod history;
+mod host;
+mod places;
+mod sessions;
+mod words;
+
+use std::{
+    collections::BTreeMap, convert::Infallible, ffi::OsString, io, path::PathBuf, sync::Arc,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
+
+pub use places::Places;
+pub use sessions::record;
+
+use crate::{
+    agent::{Limits, Model, Sandbox, TurnCommand, engines::Engines, opencode},
+    bridge::{
+        Client,
+        wire::{Activity, Post, Reply},
+    },
+    config::Token,
+    ids::{Engine, ThreadId},
+    store::{
+        binding::{Binding, SessionRecord},
+        entry::{EntryId, Progress},
+        outbox::Outbox,
+        spool::Inbox,
+    },
+    task::{self, Task},
+};
+
+/// A worker without work leaves after this long.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// One message for a worker.
+#[derive(Debug)]
+pub struct Job {
+    pub entry: EntryId,
+    pub reply: Arc<Reply>,
+    /// How far an earlier daemon came with it.
+    pub progress: Option<Progress>,
+}
+
+/// What a worker tells the dispatcher.
+#[derive(Debug)]
+pub enum Report {
+    /// The thread's session of this engine; none when it is gone.
+    Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
+    /// The message's answer is durable in the outbox.
+    Finished { thread: ThreadId, entry: EntryId },
+    /// Nothing to do for some minutes: may I leave?
+    Idle { thread: ThreadId },
+    /// The worker is gone.
+    Ended { thread: ThreadId },
+}
+
+/// The settings that turns need.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub project_dir: PathBuf,
+    pub engine: Engine,
+    pub sandbox: Sandbox,
+    pub allow_all: bool,
+    pub live_guard: bool,
+    pub live_threshold: Duration,
+    pub opencode_model: Option<Model>,
+    pub limits: Limits,
+}
+
+/// Handles that all workers share. Nothing in it is state of the daemon.
+#[derive(Debug)]
+pub struct Shared {
+    pub settings: Settings,
+    pub client: Client,
+    pub inbox: Inbox,
+    pub outgoing: Outgoing,
+    pub engines: Engines,
+    pub opencode: opencode::server::Handle,
+    /// The daemon's own environment, of which engines inherit what is not ours.
+    pub env: Vec<(OsString, OsString)>,
+    /// Taken out of what engines inherit, whatever its name there.
+    pub token: Option<Token>,
+    /// Leads the marker of every process that a turn starts.
+    pub state_id: String,
+    pub places: Places,
+    pub reports: Sender<Report>,
+    pub activity: Sender<(ThreadId, Activity)>,
+    /// Closed: no new turn starts.
+    pub drain: Receiver<Infallible>,
+    /// Closed: stop now.
+    pub stop: Receiver<Infallible>,
+}
+
+/// The way out: durable first, then the outbox task is woken.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub outbox: Outbox,
+    pub wake: Sender<()>,
+}
+
+impl Outgoing {
+    /// Stores a post; `finishes` is the message whose answer this is.
+    pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
+        self.outbox.put(post, finishes)?;
+        self.wake.try_send(()).ok(); // Full means that it is awake already.
+        Ok(())
+    }
+}
+
+/// The dispatcher's end of a worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Dropping it asks the worker to leave after its turn.
+    pub messages: Sender<Job>,
+    pub commands: Sender<TurnCommand>,
+    pub task: Task,
+}
+
+/// The worker's own end.
+struct Mailbox {
+    messages: Receiver<Job>,
+    commands: Receiver<TurnCommand>,
+}
+
+/// Starts the worker of `thread`.
+///
+/// # Errors
+/// When the system gives no more threads.
+pub fn start(
+    shared: &Arc<Shared>,
+    thread: ThreadId,
+    number: u64,
+    binding: Binding,
+) -> io::Result<Worker> {
+    // Unbounded: what is in it is also in the inbox, which has a bound.
+    let (messages, inbox) = crossbeam_channel::unbounded();
+    let (commands, orders) = crossbeam_channel::bounded(16);
+    let shared = Arc::clone(shared);
+    let mailbox = Mailbox { messages: inbox, commands: orders };
+    // Linux keeps 15 bytes of a name; the number is for logs and debuggers and may wrap.
+    let task = task::spawn(&format!("worker-{}", number % 100_000_000), move || {
+        let outcome = task::catch(|| Serving::new(&shared, &thread, binding).run(&mailbox));
+        if let Err(panic) = &outcome {
+            log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a worker panicked");
+        }
+        shared.reports.send(Report::Ended { thread }).ok(); // The dispatcher may have left before us.
+    })?;
+    Ok(Worker { messages, commands, task })
+}
+
+/// The worker at work.
+struct Serving<'a> {
+    shared: &'a Shared,
+    thread: &'a ThreadId,
+    sessions: BTreeMap<Engine, SessionRecord>,
+}
+
+impl<'a> Serving<'a> {
+    fn new(shared: &'a Shared, thread: &'a ThreadId, binding: Binding) -> Serving<'a> {
+        Serving { shared, thread, sessions: binding.sessions }
+    }
+
+    fn run(&mut self, mailbox: &Mailbox) {
+        let Shared { drain, stop, reports, .. } = self.shared;
+        loop {
+            // Closing a channel does not discard what is queued in it, so a stop is looked for
+            // before the next message is taken.
+            if is_closed(stop) || is_closed(drain) {
+                return;
+            }
+            select_biased! {
+                recv(stop) -> _ => return,
+                recv(drain) -> _ => return,
+                recv(mailbox.messages) -> job => match job {
+                    Ok(job) => self.serve(job, mailbox),
+                    Err(_) => return,
+                },
+                default(IDLE) => {
+                    let idle = Report::Idle { thread: self.thread.clone() };
+                    if reports.send(idle).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a place, then drives the message.
+    fn serve(&mut self, job: Job, mailbox: &Mailbox) {
+        let Shared { places, drain, stop, .. } = self.shared;
+        let Some(place) = places.take(drain, stop) else {
+            // The message stays in the inbox; the next start drives it.
+            return;
+        };
+        // A command that came between two turns has lost its turn.
+        while mailbox.commands.try_recv().is_ok() {}
+        self.activity(Activity::Working);
+        self.drive(&job, &mailbox.commands);
+        self.activity(Activity::Idle);
+        drop(place);
+    }
+
+    /// Only an indicator: dropped when the outbox is busy.
+    fn activity(&self, activity: Activity) {
+        self.shared.activity.try_send((self.thread.clone(), activity)).ok();
+    }
+}
+
+/// Whether a channel that speaks by closing has spoken.
+pub fn is_closed(channel: &Receiver<Infallible>) -> bool {
+    matches!(channel.try_recv(), Err(TryRecvError::Disconnected))
+}

@@ -1,0 +1,96 @@
+//! What the daemon itself says on a thread. Each says what happened and what to do. Pure.
+
+use std::path::Path;
+
+use crate::{
+    agent::Failure,
+    ids::{Engine, SessionId},
+};
+
+/// A turn that failed.
+pub(super) fn failed(engine: &Engine, failure: &Failure) -> String {
+    let Failure { message, advice, .. } = failure;
+    let message = message.trim();
+    if advice.is_empty() {
+        format!("**{engine} could not answer.** {message}")
+    } else {
+        format!("**{engine} could not answer.** {message}\n\n{advice}")
+    }
+}
+
+pub(super) fn silent(engine: &Engine) -> String {
+    format!(
+        "{engine} finished without saying anything. Ask again, or look at the session on the \
+         machine."
+    )
+}
+
+pub(super) fn session_gone(engine: &Engine, session: &SessionId, detail: &str) -> String {
+    format!(
+        "The {engine} session of this thread (`{session}`) cannot be resumed here: {}. A fresh one \
+         is started with what was said on this thread; what only the session knew is lost.",
+        detail.trim().trim_end_matches('.')
+    )
+}
+
+pub(super) fn resumed_after_interruption(engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped while {engine} worked on this. The session is resumed; {engine} is \
+         told to check what is done already."
+    )
+}
+
+pub(super) fn interrupted_again(engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped for the second time while {engine} worked on this message, so it is \
+         not tried again by itself. Reply to go on."
+    )
+}
+
+pub(super) fn interrupted_without_session(engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped after {engine} had begun with this message and before it had a \
+         session that can be resumed. It is not repeated by itself, since part of it may be done. \
+         Send it again if you want it run."
+    )
+}
+
+pub(super) fn stopping(engine: &Engine) -> String {
+    format!(
+        "The daemon on this machine is stopping and has interrupted {engine}. When it runs again it \
+         resumes this turn."
+    )
+}
+
+pub(super) fn interrupted() -> String {
+    "Stopped.".to_owned()
+}
+
+pub(super) fn unknown_engine(asked: &Engine, taken: &Engine) -> String {
+    format!("This machine knows no agent called {asked}; {taken} answers instead.")
+}
+
+pub(super) fn no_directory(dir: &Path) -> String {
+    format!(
+        "The project directory `{}` does not exist on this machine. Create it, or set another one \
+         (`projectDir` in the config file) and restart the daemon.",
+        dir.display()
+    )
+}
+
+pub(super) fn live_elsewhere(engine: &Engine) -> String {
+    format!(
+        "The {engine} session of this thread was changed on the machine since it was last driven \
+         from here, so somebody may be working in it. Nothing was sent to it (`liveGuard`). Close \
+         it there and send the message again."
+    )
+}
+
+pub(super) fn attachments_left_out(count: usize) -> String {
+    let (files, were) = if count == 1 { ("attachment", "was") } else { ("attachments", "were") };
+    format!("[{count} {files} could not be fetched and {were} left out.]")
+}
+
+pub(super) fn retrying(engine: &Engine, message: &str) -> String {
+    format!("{engine} is having trouble with its model and tries again: {}", message.trim())
+}
