@@ -1,3 +1,7 @@
 //! Parse, configure, run, report.
 
-fn main() {}
+use obto_bridge::cli::{self, ExitCode};
+
+fn main() -> ExitCode {
+    cli::main()
+}

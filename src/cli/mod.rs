@@ -1,1 +1,199 @@
-//! The command line.
+//! The command line: what was typed, and what came of it. The only reader of the environment and of
+//! `$HOME`, and the only place that prints.
+
+#[cfg(feature = "serve")]
+mod account;
+mod client;
+mod console;
+mod init;
+#[cfg(feature = "serve")]
+mod local;
+mod logout;
+mod logs;
+mod rotate_token;
+#[cfg(feature = "serve")]
+mod serve;
+mod start;
+mod status;
+mod whoami;
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process,
+};
+
+use argh::FromArgs;
+
+use self::console::Console;
+use crate::{
+    agent::echo,
+    config::{Env, Paths},
+};
+
+/// What the echo engine is started with. It is no command for people, so the help does not name it.
+const ECHO_AGENT: &str = "echo-agent";
+
+/// Drive the coding agents on this machine from a web page.
+#[derive(FromArgs, Debug)]
+#[argh(
+    note = "`obto-bridge COMMAND --help` tells more of a command.",
+    error_code(2, "The command line was not understood.")
+)]
+struct Args {
+    /// print the version
+    #[argh(switch, short = 'V')]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Command {
+    Init(init::Args),
+    Start(start::Args),
+    Status(status::Args),
+    Whoami(whoami::Args),
+    RotateToken(rotate_token::Args),
+    Logout(logout::Args),
+    #[cfg(feature = "serve")]
+    Local(local::Args),
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
+}
+
+/// How the program ends. The numbers are the reference's where it has any (protocol section 11),
+/// else those of sysexits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCode {
+    /// Done, or stopped because somebody asked.
+    Ok,
+    /// Failed; the commands' own tables say more.
+    Failure(u8),
+    /// The command line was not understood.
+    Usage,
+    /// Another daemon holds the state directory.
+    InUse,
+    /// The bridge refuses the token.
+    Refused,
+    /// The configuration is unreadable, malformed or incomplete.
+    Config,
+    /// Ended by a second signal.
+    Signal(u8),
+}
+
+impl ExitCode {
+    fn of_signal(number: i32) -> ExitCode {
+        ExitCode::Signal(u8::try_from(number).unwrap_or(u8::MAX))
+    }
+
+    pub fn code(self) -> u8 {
+        match self {
+            ExitCode::Ok => 0,
+            ExitCode::Failure(code) => code,
+            ExitCode::Usage => 2,
+            ExitCode::InUse => 75,
+            ExitCode::Refused => 77,
+            ExitCode::Config => 78,
+            ExitCode::Signal(signal) => 128_u8.saturating_add(signal),
+        }
+    }
+}
+
+impl process::Termination for ExitCode {
+    fn report(self) -> process::ExitCode {
+        process::ExitCode::from(self.code())
+    }
+}
+
+/// Runs the program that this process was started as.
+pub fn main() -> ExitCode {
+    let mut input = io::stdin().lock();
+    let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let mut console =
+        Console { out: &mut io::stdout(), err: &mut io::stderr(), input: &mut input, interactive };
+    let env = match env() {
+        Ok(env) => env,
+        Err(error) => {
+            console.complain(error);
+            return ExitCode::Config;
+        }
+    };
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let Some(args) = args else {
+        console.complain("an argument is not UTF-8");
+        return ExitCode::Usage;
+    };
+    run(&args, &env, &mut console)
+}
+
+fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
+    if args == [ECHO_AGENT] {
+        return echo_agent(console);
+    }
+    let args = match Args::from_args(&["obto-bridge"], args) {
+        Ok(args) => args,
+        Err(early) if early.status.is_ok() => {
+            console.say(early.output.trim_end());
+            return ExitCode::Ok;
+        }
+        Err(early) => {
+            console.complain(early.output.trim_end());
+            console.note("`obto-bridge --help` lists the commands.");
+            return ExitCode::Usage;
+        }
+    };
+    if args.version {
+        console.say(env!("CARGO_PKG_VERSION"));
+        return ExitCode::Ok;
+    }
+    let paths = Paths::in_home(&env.home);
+    match args.command {
+        Some(Command::Init(args)) => init::run(args, env, &paths, console),
+        Some(Command::Start(args)) => start::run(args, env, paths, console),
+        Some(Command::Status(args)) => status::run(args, env, &paths, console),
+        Some(Command::Whoami(args)) => whoami::run(args, env, &paths, console),
+        Some(Command::RotateToken(args)) => rotate_token::run(args, env, &paths, console),
+        Some(Command::Logout(args)) => logout::run(args, env, &paths, console),
+        #[cfg(feature = "serve")]
+        Some(Command::Local(args)) => local::run(args, env, &paths, console),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => serve::run(args, env, &paths, console),
+        None => {
+            let help = Args::from_args(&["obto-bridge"], &["--help"]);
+            console.note(help.map_or_else(|early| early.output, |_| String::new()).trim_end());
+            ExitCode::Usage
+        }
+    }
+}
+
+fn echo_agent(console: &mut Console<'_>) -> ExitCode {
+    match echo::run(&mut *console.input, &mut *console.out) {
+        Ok(()) => ExitCode::Ok,
+        Err(error) => {
+            console.complain(format!("the echo agent: {error}"));
+            ExitCode::Failure(1)
+        }
+    }
+}
+
+/// Reads the process's surroundings, once.
+fn env() -> Result<Env, String> {
+    let home = home::home_dir()
+        .filter(|home| home.is_absolute())
+        .ok_or("no home directory: set HOME to an absolute path")?;
+    let cwd = std::env::current_dir()
+        .map_err(|error| format!("cannot tell the current directory: {error}"))?;
+    Ok(Env { home, cwd, vars: std::env::vars_os().collect() })
+}
+
+/// `path` for messages: the home directory is `~`.
+fn short(path: &Path, env: &Env) -> String {
+    match path.strip_prefix(&env.home) {
+        Ok(rest) => PathBuf::from("~").join(rest).display().to_string(),
+        Err(_) => path.display().to_string(),
+    }
+}

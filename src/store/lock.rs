@@ -2,14 +2,15 @@
 //! bindings. The lock is the kernel's, so it is gone with the process, however that ended.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
     store::{Disk, RealDisk},
@@ -18,6 +19,27 @@ use crate::{
 
 /// Longer than any pid and time.
 const CONTENTS_BYTES_MAX: u64 = 200;
+
+/// Another daemon has the directory. A type of its own, because the exit code tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What the other daemon says of itself.
+    holder: String,
+    dir: PathBuf,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "another daemon ({}) uses {}; stop it first, or choose another state directory",
+            self.holder,
+            self.dir.display()
+        )
+    }
+}
+
+impl std::error::Error for Held {}
 
 /// The right to use a state directory, until dropped.
 #[derive(Debug)]
@@ -30,7 +52,7 @@ impl Lock {
     /// of the daemon that has it.
     ///
     /// # Errors
-    /// When another daemon has it: the error names its pid.
+    /// [`Held`] when another daemon has it: the error names its pid.
     pub fn acquire(dir: &Path) -> Result<Lock> {
         RealDisk
             .create_dir(dir)
@@ -46,11 +68,9 @@ impl Lock {
             .with_context(|| format!("opening {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "another daemon ({}) uses {}; stop it first, or choose another state directory",
-                holder(&mut file),
-                dir.display()
-            ),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Held { holder: holder(&mut file), dir: dir.to_owned() }.into());
+            }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("locking {}", path.display()));
             }

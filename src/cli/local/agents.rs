@@ -1,0 +1,139 @@
+//! Which agent answers, and what to say when none can.
+
+use std::{fmt::Write, path::Path};
+
+use crate::{
+    agent::{detect, engines::Engines},
+    config::{Config, Env},
+    ids::Engine,
+};
+
+/// Why nobody can answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// The agent that was asked for.
+    Wanted(String),
+    /// No agent at all.
+    NoneFound(String),
+}
+
+/// The agent of threads that name none: the wanted one, the configured one, or any that is
+/// installed.
+pub(super) fn choose(
+    wanted: Option<&str>,
+    config: &Config,
+    env: &Env,
+    own_program: &Path,
+) -> Result<Engine, Unusable> {
+    let engines = Engines::new(config.agents.clone(), own_program);
+    let missing = |engine: &Engine| {
+        let program = &engines.get(engine)?.program[0];
+        let path = env.var("PATH").unwrap_or_default();
+        match detect::find_program(program, path, &env.cwd) {
+            Some(_) => None,
+            None => Some(program.as_str()),
+        }
+    };
+    if let Some(wanted) = wanted.map(Engine::new) {
+        if engines.get(&wanted).is_none() {
+            let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+            return Err(Unusable::Wanted(format!(
+                "there is no agent {wanted}; there are {}, and those that the config file adds",
+                names.join(", ")
+            )));
+        }
+        return match missing(&wanted) {
+            None => Ok(wanted),
+            Some(program) => Err(Unusable::Wanted(format!(
+                "the agent {wanted} is not installed: there is no `{program}` on the PATH. {}",
+                detect::how_to_install(&wanted, program)
+            ))),
+        };
+    }
+    let configured = std::iter::once(&config.engine);
+    let others: Vec<&Engine> = engines.names().filter(|name| **name != Engine::ECHO).collect();
+    let found = configured
+        .chain(others.iter().copied())
+        .find(|name| engines.get(name).is_some() && missing(name).is_none());
+    found.cloned().ok_or_else(|| {
+        let mut text = "no coding agent is installed. These were looked for on the PATH:".to_owned();
+        for engine in others {
+            let program = missing(engine).unwrap_or(engine.as_str());
+            let how = detect::how_to_install(engine, program);
+            write!(text, "\n  {engine} (`{program}`): {how}").expect("writing to a string works");
+        }
+        text.push_str(
+            "\nTo see the way working without one, add --agent echo: the built-in echo agent has no \
+             model and only repeats what it is told.",
+        );
+        Unusable::NoneFound(text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+    use crate::config::ConfigFile;
+
+    #[track_caller]
+    fn check(
+        installed: &[&str],
+        config: &str,
+        wanted: Option<&str>,
+        expected: Result<&str, &[&str]>,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in installed {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let env = Env {
+            home: dir.path().to_owned(),
+            cwd: dir.path().to_owned(),
+            vars: [(OsString::from("PATH"), dir.path().into())].into(),
+        };
+        let object = serde_json::from_str(config).unwrap();
+        let file = ConfigFile { object, ..ConfigFile::default() };
+        let config = Config::from_file(&file, &env).unwrap();
+        // A program of our own that is certainly there.
+        let own = std::env::current_exe().unwrap();
+        match (choose(wanted, &config, &env, &own), expected) {
+            (Ok(engine), Ok(expected)) => assert_eq!(engine.as_str(), expected),
+            (Err(Unusable::Wanted(text) | Unusable::NoneFound(text)), Err(words)) => {
+                for word in words {
+                    assert!(text.contains(word), "{text:?} lacks {word:?}");
+                }
+            }
+            (result, expected) => panic!("{result:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn the_wanted_one_or_the_configured_one_or_any() {
+        check(&["claude", "codex"], "{}", None, Ok("claude"));
+        check(&["codex"], "{}", None, Ok("codex"));
+        check(&["claude", "codex"], r#"{"agent":"codex"}"#, None, Ok("codex"));
+        check(&["claude", "codex"], "{}", Some("Codex"), Ok("codex"));
+        check(&["gem"], r#"{"agents":{"gem":{"command":["gem"]}}}"#, None, Ok("gem"));
+        check(&[], "{}", Some("echo"), Ok("echo"));
+    }
+
+    #[test]
+    fn who_can_t_answer_is_named_with_what_to_do() {
+        check(&["claude"], "{}", Some("nobody"), Err(&["no agent nobody", "claude, codex, echo"]));
+        check(&["claude"], "{}", Some("codex"), Err(&["`codex`", "npm install"]));
+        check(
+            &[],
+            r#"{"agents":{"gem":{"command":["gem-cli"]}}}"#,
+            None,
+            Err(&["claude", "codex", "opencode", "`gem-cli`", "npm install", "--agent echo"]),
+        );
+    }
+
+    #[test]
+    fn echo_never_answers_unasked() {
+        check(&[], r#"{"agent":"unknown"}"#, None, Err(&["no coding agent"]));
+    }
+}

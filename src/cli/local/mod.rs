@@ -1,0 +1,339 @@
+//! `local`: a bridge and a daemon in one process, which talk over loopback HTTP like strangers, so
+//! that there is no second code path. With `--send` it asks one question and prints the answer.
+
+mod agents;
+mod ask;
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use argh::FromArgs;
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+
+use self::{
+    agents::Unusable,
+    ask::{Ask, Question, Said},
+};
+use crate::{
+    bridge::{Access, Client, Net},
+    cli::{
+        ExitCode, account, client,
+        console::{Console, printable},
+        logs, start,
+    },
+    config::{Config, ConfigFile, Env, Paths, Token},
+    daemon::{self, End, Setup},
+    ids,
+    logging::{self, Format},
+    serve::{Options, Server},
+    signals::{self, Signal},
+    task::{self, Task},
+};
+
+/// The account's name, and the first port that is tried.
+const ACCOUNT: &str = "local";
+const PORT: u16 = 4780;
+/// Further ports that are tried when that one is taken.
+const MORE_PORTS: u16 = 19;
+
+/// run a bridge and a daemon in one process, for this machine alone
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "local",
+    example = "{command_name} --send \"What is in this directory?\" --agent claude",
+    note = "A second signal does not wait for running turns; the exit code is 128 plus its number.",
+    error_code(1, "It can't start, or --send got no answer; the reason is on standard error."),
+    error_code(75, "Another daemon uses the directory."),
+    error_code(78, "The config.json in the directory can't be used.")
+)]
+pub(super) struct Args {
+    /// post this message on a new thread and print the answer
+    #[argh(option)]
+    send: Option<String>,
+    /// agent that answers: claude, codex, opencode, one of the config, or echo, which is built in
+    /// and only repeats what it is told
+    #[argh(option)]
+    agent: Option<String>,
+    /// directory in which the agent works; default the current one
+    #[argh(option)]
+    project: Option<PathBuf>,
+    /// with --send: seconds to wait for the answer; default 7200
+    #[argh(option, default = "7200")]
+    timeout: u32,
+    /// address and port; default 127.0.0.1:4780 or the next free port, with --send any free one
+    #[argh(option)]
+    listen: Option<SocketAddr>,
+    /// directory of the bridge, the daemon's state and config.json; default
+    /// ~/.agent-bridge-daemon/local
+    #[argh(option)]
+    data: Option<PathBuf>,
+    /// json or text; text if standard error is a terminal
+    #[argh(option, from_str_fn(logs::format))]
+    log_format: Option<Format>,
+    /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces; with --send
+    /// warnings alone if neither is given
+    #[argh(option)]
+    log: Option<String>,
+}
+
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    logs::to_stderr(args.log_format, args.log.as_deref(), env, args.send.is_some());
+    match local(&args, env, paths, console) {
+        Ok(code) => code,
+        Err(error) => {
+            console.complain(logging::redact(&format!("{error:#}")));
+            client::exit_code_of(&error)
+        }
+    }
+}
+
+fn local(
+    args: &Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> anyhow::Result<ExitCode> {
+    let data = match &args.data {
+        Some(data) => env.cwd.join(data),
+        None => paths.state_dir.join("local"),
+    };
+    let paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
+    let own_program = std::env::current_exe().context("looking for this program's own file")?;
+    let mut env = environment(args, env);
+    let config = load(&paths, &env)?;
+    if !config.project_dir.is_dir() {
+        bail!("the project directory {} does not exist", config.project_dir.display());
+    }
+    let agent = agents::choose(args.agent.as_deref(), &config, &env, &own_program);
+    let agent = match (agent, &args.send) {
+        (Ok(engine), _) => Some(engine),
+        // Somebody may install one while this runs.
+        (Err(Unusable::NoneFound(why)), None) => {
+            console.note(why);
+            None
+        }
+        (Err(Unusable::NoneFound(why) | Unusable::Wanted(why)), _) => bail!(why),
+    };
+    if let Some(engine) = agent {
+        set(&mut env, "BRIDGE_AGENT", engine.as_str());
+    }
+
+    let signals = signals::watch()?;
+    let server = serve(args, &data)?;
+    let token = token(&server, &data)?;
+    set(&mut env, "BRIDGE_BASE_URL", url(&server));
+    set(&mut env, "BRIDGE_API_TOKEN_FILE", account::token_file(&data));
+    let config = load(&paths, &env)?;
+    start::warn(&config, &paths.config_file);
+    let setup = Setup {
+        paths,
+        config,
+        // Not through a proxy: the bridge is in this process.
+        net: Net::default(),
+        env,
+        own_program,
+        offers_echo: true,
+        exit_on_auth_failure: true,
+    };
+    let running = Running { daemon: Daemon::start(setup)?, signals: signals.rx.clone(), server };
+    match &args.send {
+        None => running.wait(&data, console),
+        Some(text) => {
+            let question = Question {
+                text: text.clone(),
+                engine: args.agent.clone(),
+                thread: format!("thread_{}", ids::random_hex()),
+            };
+            let deadline = Instant::now() + Duration::from_secs(args.timeout.into());
+            running.ask(question, token, deadline, console)
+        }
+    }
+}
+
+/// The surroundings without what belongs to another bridge.
+fn environment(args: &Args, env: &Env) -> Env {
+    let mut env = env.clone();
+    for name in ["BRIDGE_API_TOKEN", "BRIDGE_API_TOKEN_FILE", "BRIDGE_ACCOUNT_ID"] {
+        env.vars.remove(OsStr::new(name));
+    }
+    // Something that is an address, until there is one.
+    set(&mut env, "BRIDGE_BASE_URL", "http://127.0.0.1");
+    set(&mut env, "BRIDGE_ORIGIN_HOST", "127.0.0.1");
+    if let Some(project) = &args.project {
+        set(&mut env, "BRIDGE_PROJECT_DIR", project);
+    }
+    env
+}
+
+fn set(env: &mut Env, name: &str, value: impl Into<OsString>) {
+    env.vars.insert(name.into(), value.into());
+}
+
+fn load(paths: &Paths, env: &Env) -> anyhow::Result<Config> {
+    Ok(Config::from_file(&ConfigFile::read(&paths.config_file)?, env)?)
+}
+
+fn url(server: &Server) -> String {
+    format!("http://{}", server.addr())
+}
+
+/// Starts the bridge on the wanted port, or on one that is free.
+fn serve(args: &Args, data: &Path) -> anyhow::Result<Server> {
+    let start = |listen| Server::start(Options::new(listen, data.join("bridge")));
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let first = match (args.listen, &args.send) {
+        (Some(listen), _) => return start(listen),
+        (None, Some(_)) => return start(loopback(0)),
+        (None, None) => start(loopback(PORT)),
+    };
+    (1..=MORE_PORTS).fold(first, |server, more| match server {
+        Err(error) if is_taken(&error) => start(loopback(PORT + more)),
+        server => server,
+    })
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The token of the first start, or of a new account if that one is lost or no longer good.
+fn token(server: &Server, data: &Path) -> anyhow::Result<Token> {
+    if let Some(token) = account::stored(data)? {
+        let access =
+            Access { base_url: url(server), origin_host: String::new(), token: token.clone() };
+        match Client::new(Arc::new(access), &Net::default())?.whoami() {
+            Err(error) if error.is_auth() => {
+                log::warn!("the bridge in {} does not know its token any more", data.display());
+            }
+            Err(error) => return Err(error).context("asking our own bridge"),
+            Ok(_) => return Ok(token),
+        }
+    }
+    // The name is taken if the token was lost; then its threads are lost with it.
+    account::create(server, ACCOUNT, data).or_else(|_| {
+        account::create(server, &format!("{ACCOUNT}-{}", &ids::random_hex()[..8]), data)
+    })
+}
+
+/// The daemon's task.
+struct Daemon {
+    signals: Sender<Signal>,
+    end: Receiver<anyhow::Result<End>>,
+    task: Task,
+}
+
+impl Daemon {
+    fn start(setup: Setup) -> anyhow::Result<Daemon> {
+        let (signals, received) = bounded(16);
+        let (tell, end) = bounded(1);
+        let task = task::spawn("daemon", move || {
+            // Somebody who no longer wants to know is no failure.
+            tell.send(daemon::run(setup, &received)).ok();
+        })?;
+        Ok(Daemon { signals, end, task })
+    }
+}
+
+/// Bridge and daemon.
+struct Running {
+    daemon: Daemon,
+    /// The process's own; the daemon gets what is meant for it.
+    signals: Receiver<Signal>,
+    server: Server,
+}
+
+impl Running {
+    /// Runs until a signal.
+    fn wait(self, data: &Path, console: &mut Console<'_>) -> anyhow::Result<ExitCode> {
+        let (url, file) = (url(&self.server), account::token_file(data));
+        let file = file.display();
+        console.say(format!("The bridge is at {url}, with a daemon for this machine."));
+        console.say(format!("Its token is in {file}. Read the threads with:"));
+        console.say(format!(
+            "  (printf 'Authorization: Bearer '; cat {file}) | curl -H @- {url}/api/view"
+        ));
+        Ok(match self.finish()? {
+            End::Stopped => ExitCode::Ok,
+            End::Killed(signal) => ExitCode::of_signal(signal),
+            End::Refused => bail!("the bridge refused its own token; start again"),
+        })
+    }
+
+    /// Asks, prints what comes, and stops.
+    fn ask(
+        self,
+        question: Question,
+        token: Token,
+        deadline: Instant,
+        console: &mut Console<'_>,
+    ) -> anyhow::Result<ExitCode> {
+        let ask = Ask::start(&url(&self.server), token, question)?;
+        let outcome = loop {
+            select! {
+                recv(ask.said) -> said => match said {
+                    Ok(Said::Progress(text)) => console.note(printable(&text)),
+                    Ok(Said::Answer(text)) => break Ok(text),
+                    Ok(Said::Failure(why)) => break Err(why),
+                    Err(_) => break Err("the conversation broke off".to_owned()),
+                },
+                recv(self.signals) -> signal => if signal != Ok(Signal::HangUp) {
+                    break Err("interrupted before there was an answer".to_owned());
+                },
+                recv(self.daemon.end) -> end => break Err(match end {
+                    Ok(Err(error)) => return Err(error),
+                    _ => "the daemon ended before there was an answer".to_owned(),
+                }),
+                recv(at(deadline)) -> _ => {
+                    break Err("there was no answer within the time of --timeout".to_owned());
+                }
+            }
+        };
+        let code = match outcome {
+            Ok(answer) => {
+                console.say(printable(&answer));
+                ExitCode::Ok
+            }
+            Err(why) => {
+                console.complain(printable(&why));
+                ExitCode::Failure(1)
+            }
+        };
+        // The daemon may have ended by itself; then there is nobody to tell.
+        self.daemon.signals.try_send(Signal::Stop(0)).ok();
+        let end = self.finish();
+        ask.stop();
+        match end {
+            Ok(End::Killed(signal)) => Ok(ExitCode::of_signal(signal)),
+            Ok(_) => Ok(code),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the daemon's end, handing signals on, and stops the bridge after it: what the
+    /// daemon still has to say goes there.
+    fn finish(self) -> anyhow::Result<End> {
+        let mut signals = self.signals;
+        let end = loop {
+            select! {
+                recv(signals) -> signal => match signal {
+                    // More signals than the daemon can take say nothing new.
+                    Ok(signal) => drop(self.daemon.signals.try_send(signal)),
+                    Err(_) => signals = never(),
+                },
+                recv(self.daemon.end) -> end => break end,
+            }
+        };
+        self.daemon.task.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;
+        self.server.stop();
+        end.context("the daemon ended without a word")?
+    }
+}

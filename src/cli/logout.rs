@@ -1,0 +1,30 @@
+//! `logout`: forgets the token and the other settings; the bindings stay.
+
+use std::io;
+
+use argh::FromArgs;
+
+use crate::{
+    cli::{ExitCode, console::Console, short},
+    config::{Env, Paths},
+};
+
+/// remove the configuration with its token
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "logout", note = "The threads and their sessions are kept.")]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    let file = short(&paths.config_file, env);
+    match std::fs::remove_file(&paths.config_file) {
+        Ok(()) => console.say(format!("Logged out: {file} is removed. The state is kept.")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            console.say(format!("There is no configuration at {file}."));
+        }
+        Err(error) => {
+            console.complain(format!("cannot remove {file}: {error}"));
+            return ExitCode::Failure(1);
+        }
+    }
+    ExitCode::Ok
+}

@@ -1,0 +1,93 @@
+//! `rotate-token`: a new token for the old one. From the moment the bridge has answered, the old
+//! one is dead, so nothing after that may lose the new one.
+
+use argh::FromArgs;
+
+use crate::{
+    cli::{ExitCode, client, console::Console, short},
+    config::{Config, ConfigFile, Env, Paths, Token},
+    store::{Disk, RealDisk},
+    time,
+};
+
+/// exchange the token for a new one
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "rotate-token",
+    note = "A daemon that is running takes the new token by itself.",
+    error_code(1, "There is no usable configuration."),
+    error_code(2, "The bridge can't be reached."),
+    error_code(3, "The bridge refuses."),
+    error_code(4, "The new token could not be stored. It is printed, since the old one is dead.")
+)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    let prepared = ConfigFile::read(&paths.config_file)
+        .and_then(|file| Config::from_file(&file, env).map(|config| (file, config)));
+    let (file, config) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            console.complain(error.to_string());
+            return ExitCode::Failure(1);
+        }
+    };
+    if env.var("BRIDGE_API_TOKEN").is_some() || env.var("BRIDGE_API_TOKEN_FILE").is_some() {
+        console.complain(
+            "the token comes from BRIDGE_API_TOKEN or BRIDGE_API_TOKEN_FILE, which can't be \
+             rewritten from here; unset it to rotate the token of the config file",
+        );
+        return ExitCode::Failure(1);
+    }
+    let client = match client::of(&config, paths) {
+        Ok(client) => client,
+        Err(error) => {
+            console.complain(format!("{error:#}"));
+            return ExitCode::Failure(1);
+        }
+    };
+    match client.rotate_token() {
+        Ok(token) => store(file, &token, env, paths, console),
+        Err(error) => {
+            console.complain(error.to_string());
+            client::exit_code(&error)
+        }
+    }
+}
+
+fn store(
+    mut file: ConfigFile,
+    token: &Token,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> ExitCode {
+    let disk = RealDisk;
+    let backup = paths
+        .config_file
+        .with_file_name(format!("config.json.bak.{}", time::now().as_millis() / 1000));
+    let kept = disk.write_atomic(&backup, &file.to_bytes());
+    file.set("apiToken", token.reveal());
+    match disk.write_atomic(&paths.config_file, &file.to_bytes()) {
+        Ok(()) => {
+            console.say(format!(
+                "The token is replaced; the old one no longer works. {} is rewritten.",
+                short(&paths.config_file, env)
+            ));
+            match kept {
+                Ok(()) => console.say(format!("The old file is {}.", short(&backup, env))),
+                Err(error) => {
+                    console.complain(format!("no copy of the old file was kept: {error}"));
+                }
+            }
+            ExitCode::Ok
+        }
+        Err(error) => {
+            console.complain(format!("cannot write {}: {error}", paths.config_file.display()));
+            console.complain("the old token is dead; put this one into the file as \"apiToken\":");
+            console.say(token.reveal());
+            ExitCode::Failure(4)
+        }
+    }
+}

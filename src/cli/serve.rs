@@ -1,0 +1,92 @@
+//! `serve`: a bridge of one's own, without a daemon.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use argh::FromArgs;
+
+use crate::{
+    cli::{ExitCode, account, console::Console, logs},
+    config::{Env, Paths},
+    logging::{self, Format},
+    serve::{Options, Server},
+    signals::{self, Signal},
+};
+
+/// The account of the person who runs the bridge.
+const OWNER: &str = "owner";
+
+/// run a bridge of your own, until INT or TERM
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "serve",
+    error_code(1, "It can't start: the address, the directory or its contents.")
+)]
+pub(super) struct Args {
+    /// address and port; default 127.0.0.1:4780. Port 0 takes a free one
+    #[argh(option, default = "SocketAddr::from(([127, 0, 0, 1], 4780))")]
+    listen: SocketAddr,
+    /// allow an address that other machines can reach. There is no TLS here: put a proxy in front
+    #[argh(switch)]
+    public: bool,
+    /// directory of everything the bridge knows; default ~/.obto-bridge/serve
+    #[argh(option)]
+    data: Option<PathBuf>,
+    /// let everybody who can reach the bridge open an account
+    #[argh(switch)]
+    allow_register: bool,
+    /// name by which browsers may call the bridge, besides localhost and addresses; may be repeated
+    #[argh(option)]
+    host: Vec<String>,
+    /// json or text; text if standard error is a terminal
+    #[argh(option, from_str_fn(logs::format))]
+    log_format: Option<Format>,
+    /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces
+    #[argh(option)]
+    log: Option<String>,
+}
+
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
+    match serve(args, env, paths, console) {
+        Ok(()) => ExitCode::Ok,
+        Err(error) => {
+            console.complain(logging::redact(&format!("{error:#}")));
+            ExitCode::Failure(1)
+        }
+    }
+}
+
+fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> anyhow::Result<()> {
+    let signals = signals::watch()?;
+    let data = match &args.data {
+        Some(data) => env.cwd.join(data),
+        None => paths.config_file.with_file_name("serve"),
+    };
+    let mut options = Options::new(args.listen, data.clone());
+    options.public = args.public;
+    options.allow_register = args.allow_register;
+    options.hosts = args.host;
+    let server = Server::start(options)?;
+    console.say(format!("The bridge is at http://{}", server.addr()));
+    if account::stored(&data)?.is_none()
+        && let Err(error) = account::create(&server, OWNER, &data)
+    {
+        // Somebody may have taken the token elsewhere; the bridge works without it.
+        log::warn!("no account was made: {error:#}");
+    }
+    let file = account::token_file(&data);
+    if file.exists() {
+        console.say(format!("The token of its account {OWNER:?} is in {}", file.display()));
+        console.say(format!(
+            "Connect a machine with: obto-bridge init --base-url http://{} --token - < {}",
+            server.addr(),
+            file.display()
+        ));
+    }
+    while let Ok(Signal::HangUp) = signals.rx.recv() {
+        log::info!("HUP is ignored");
+    }
+    server.stop();
+    Ok(())
+}

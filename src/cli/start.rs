@@ -1,0 +1,120 @@
+//! `start`: the daemon, in the foreground.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use argh::FromArgs;
+
+use crate::{
+    cli::{ExitCode, client, console::Console, logs},
+    config::{Config, ConfigError, Env, Paths, live::missing_token},
+    daemon::{self, End, Setup},
+    logging::{self, Format},
+    signals,
+};
+
+/// run the daemon in the foreground, until INT or TERM
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "start",
+    note = "A second signal does not wait for running turns; the exit code is 128 plus its number.",
+    error_code(1, "Something the daemon can't go on without failed."),
+    error_code(75, "Another daemon uses the state directory."),
+    error_code(77, "The bridge refuses the token, and --exit-on-auth-failure is given."),
+    error_code(78, "There is no usable configuration.")
+)]
+pub(super) struct Args {
+    /// json or text; text if the output is a terminal
+    #[argh(option, from_str_fn(logs::format))]
+    log_format: Option<Format>,
+    /// what is logged, in the form of `RUST_LOG`, which it replaces: `debug`, or
+    /// `warn,obto_bridge::bridge=debug`
+    #[argh(option)]
+    log: Option<String>,
+    /// end when the bridge refuses the token, instead of trying again slowly
+    #[argh(switch)]
+    exit_on_auth_failure: bool,
+}
+
+pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>) -> ExitCode {
+    let config = match config(&paths, env) {
+        Ok(config) => config,
+        Err(error) => {
+            console.complain(error.to_string());
+            return ExitCode::Config;
+        }
+    };
+    logs::to_stdout(args.log_format, args.log.as_deref(), env);
+    warn(&config, &paths.config_file);
+    match start(args, env, paths, config) {
+        Ok(End::Stopped) => ExitCode::Ok,
+        Ok(End::Killed(signal)) => ExitCode::of_signal(signal),
+        Ok(End::Refused) => ExitCode::Refused,
+        Err(error) => {
+            console.complain(logging::redact(&format!("{error:#}")));
+            client::exit_code_of(&error)
+        }
+    }
+}
+
+fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
+    let config = Config::load(paths, env)?;
+    match &config.token {
+        Some(token) => logging::hide(token),
+        None => return Err(missing_token(&paths.config_file)),
+    }
+    Ok(config)
+}
+
+fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<End> {
+    let signals = signals::watch()?;
+    let setup = Setup {
+        paths,
+        env: env.clone(),
+        net: client::net(&config),
+        config,
+        own_program: std::env::current_exe()?,
+        offers_echo: false,
+        exit_on_auth_failure: args.exit_on_auth_failure,
+    };
+    daemon::run(setup, &signals.rx)
+}
+
+/// What a person should know about their settings, at every start.
+pub(super) fn warn(config: &Config, file: &Path) {
+    if config.allow_all {
+        log::warn!(
+            "allowAll is set: agents run every command and change every file without asking \
+             anybody; whoever can write on a thread can do so, too"
+        );
+    }
+    if is_open_to_others(file) {
+        log::warn!(
+            file:% = file.display();
+            "others on this machine can read the config file and the token in it: chmod 600 it"
+        );
+    }
+}
+
+fn is_open_to_others(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.mode() & 0o077 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_open_if_anyone_else_may_do_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        assert!(!is_open_to_others(&file), "not there");
+        fs::File::create(&file).unwrap();
+        for (mode, open) in [(0o600, false), (0o400, false), (0o640, true), (0o602, true)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_others(&file), open, "{mode:o}");
+        }
+    }
+}

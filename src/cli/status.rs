@@ -1,0 +1,170 @@
+//! `status`: what state.json says, whether a daemon runs or not.
+
+use std::{fs, io};
+
+use anyhow::{Context, bail};
+use argh::FromArgs;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{
+        ExitCode,
+        console::{Console, printable},
+        short,
+    },
+    config::{Env, Paths},
+    store::binding::Binding,
+    time::{self, Timestamp},
+};
+
+/// list the threads of this machine with their sessions
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "status", error_code(1, "The state file can't be read."))]
+pub(super) struct Args {
+    /// print a list of JSON objects
+    #[argh(switch)]
+    json: bool,
+}
+
+/// A session, or a thread that has none.
+#[derive(Debug, Default, PartialEq)]
+struct Row {
+    thread: String,
+    machine: Option<String>,
+    engine: Option<String>,
+    session: Option<String>,
+    project: Option<String>,
+    last_drive: Option<Timestamp>,
+}
+
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    let file = paths.state_dir.join("state.json");
+    let rows = match fs::read(&file) {
+        Ok(bytes) => rows(&bytes).with_context(|| format!("reading {}", file.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            console
+                .note(format!("There are no threads yet: {} does not exist.", short(&file, env)));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    };
+    match rows {
+        Ok(rows) if args.json => {
+            let list: Value = rows.iter().map(json).collect();
+            console.say(format!("{list:#}"));
+        }
+        Ok(rows) if rows.is_empty() => {}
+        Ok(rows) => console.say(table(&rows, time::now())),
+        Err(error) => {
+            console.complain(format!("{error:#}"));
+            return ExitCode::Failure(1);
+        }
+    }
+    ExitCode::Ok
+}
+
+/// Reads state.json of either version.
+fn rows(bytes: &[u8]) -> anyhow::Result<Vec<Row>> {
+    let state: Value = serde_json::from_slice(bytes)?;
+    let Value::Object(mut state) = state else { bail!("it holds no JSON object") };
+    let bindings = match state.remove("bindings") {
+        Some(Value::Object(bindings)) => bindings,
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(_) => bail!("\"bindings\" is no JSON object"),
+    };
+    let rows = bindings.into_iter().flat_map(|(thread, value)| of_binding(&thread, value));
+    Ok(rows.collect())
+}
+
+fn of_binding(thread: &str, value: Value) -> Vec<Row> {
+    let binding = Binding::from_value(value);
+    let machine = binding.machine.map(|machine| machine.to_string());
+    let row = || Row { thread: thread.to_owned(), machine: machine.clone(), ..Row::default() };
+    if binding.sessions.is_empty() {
+        return vec![row()];
+    }
+    let sessions = binding.sessions.into_iter().map(|(engine, session)| Row {
+        engine: Some(engine.to_string()),
+        session: Some(session.session_id.to_string()),
+        project: session.project_dir,
+        last_drive: session.last_drive_at,
+        ..row()
+    });
+    sessions.collect()
+}
+
+fn json(row: &Row) -> Value {
+    json!({
+        "threadId": row.thread,
+        "agentId": row.machine,
+        "agent": row.engine,
+        "sessionId": row.session,
+        "projectDir": row.project,
+        "lastDriveAt": row.last_drive,
+    })
+}
+
+fn table(rows: &[Row], now: Timestamp) -> String {
+    let head = ["THREAD", "AGENT", "SESSION", "LAST DRIVE"].map(str::to_owned);
+    let cells = rows.iter().map(|row| {
+        let text = |text: &Option<String>| text.as_ref().map_or("-".to_owned(), |it| one_line(it));
+        let age = row.last_drive.map_or("-".to_owned(), |at| time::age(now.since(at)) + " ago");
+        [one_line(&row.thread), text(&row.engine), text(&row.session), age]
+    });
+    let lines: Vec<[String; 4]> = std::iter::once(head).chain(cells).collect();
+    let width = |column: usize| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths = [width(0), width(1), width(2)];
+    let lines = lines.iter().map(|[thread, engine, session, age]| {
+        let [first, second, third] = widths;
+        format!("{thread:first$}  {engine:second$}  {session:third$}  {age}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn one_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(state: &str, expected: &str) {
+        let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
+        assert_eq!(table(&rows(state.as_bytes()).unwrap(), now), expected, "{state}");
+    }
+
+    #[test]
+    fn both_versions_and_odd_values_make_rows() {
+        check(
+            r#"{"bindings":{"t1":{"sessionId":"s-1","lastDriveAt":"2026-11-22T11:00:00Z"}}}"#,
+            "THREAD  AGENT   SESSION  LAST DRIVE\n\
+             t1      claude  s-1      60 min ago",
+        );
+        check(
+            r#"{"bindings":{"thread_2":{"sessions":{"codex":{"sessionId":"c"},
+                "claude":{"sessionId":"\u001b[2Jä","lastDriveAt":"2026-11-20T12:00:00Z"}}},"x":7}}"#,
+            "THREAD    AGENT   SESSION  LAST DRIVE\n\
+             thread_2  claude  \u{fffd}[2Jä    2 d ago\n\
+             thread_2  codex   c        -\n\
+             x         -       -        -",
+        );
+        check("{}", "THREAD  AGENT  SESSION  LAST DRIVE");
+        check(r#"{"bindings":null}"#, "THREAD  AGENT  SESSION  LAST DRIVE");
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error() {
+        for (state, expected) in [
+            ("{\"bindings\": {\n}", "line 2"),
+            ("[]", "no JSON object"),
+            (r#"{"bindings":[]}"#, "bindings"),
+        ] {
+            let error = format!("{:#}", rows(state.as_bytes()).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
