@@ -24,6 +24,9 @@ use crate::{
 /// More than any start, stop or turn takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two looks at what nothing tells about.
+pub(crate) const GLANCE: Duration = Duration::from_millis(2);
+
 /// What is measured, and with what.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -102,6 +105,11 @@ impl Home {
         Ok(())
     }
 
+    /// Where `serve` keeps the token of its account.
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.dir.path().join(".obto-bridge/serve/token")
+    }
+
     fn agent_log(&self) -> PathBuf {
         self.dir.path().join("agent.log")
     }
@@ -119,7 +127,7 @@ impl Home {
                 bail!("the agents noted {} turns of {count}", turns.len());
             }
             // They write right after their answer; there is no event to wait for.
-            never::<()>().recv_timeout(Duration::from_millis(2)).ok();
+            never::<()>().recv_timeout(GLANCE).ok();
         }
     }
 }
