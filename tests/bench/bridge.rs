@@ -36,7 +36,7 @@ pub(crate) enum What {
     Claim,
     Working { thread: String },
     Idle { thread: String },
-    Post { thread: String, kind: String, body: String },
+    Post { thread: String, client_msg_id: String, body: String },
     Other(String),
 }
 
@@ -257,7 +257,8 @@ impl Request {
             }
             ("POST", "/api/bridge/agent-activity") => (What::Working { thread }, ok),
             ("POST", "/api/message") => {
-                let what = What::Post { thread, kind: text("kind"), body: text("body") };
+                let client_msg_id = text("clientMsgId");
+                let what = What::Post { thread, client_msg_id, body: text("body") };
                 (what, json!({"ok": true, "message": {"_id": "x"}}))
             }
             (method, path) => {
@@ -321,7 +322,7 @@ mod tests {
 
         bridge.set_round_trip(Duration::from_millis(20));
         let mut client = TcpStream::connect(bridge.addr).unwrap();
-        let body = r#"{"threadId":"t","kind":"result","body":"re m"}"#;
+        let body = r#"{"threadId":"t","clientMsgId":"m.1.1","body":"re m"}"#;
         let head = "POST /api/message HTTP/1.1\r\ncontent-length";
         let asked = Instant::now();
         write!(client, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
@@ -330,10 +331,10 @@ mod tests {
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         assert!(asked.elapsed() >= Duration::from_millis(20));
         let post = bridge.wait("post", PATIENCE, |note| match note.what {
-            What::Post { thread, kind, body } => Some((thread, kind, body)),
+            What::Post { thread, client_msg_id, body } => Some((thread, client_msg_id, body)),
             _ => None,
         });
-        assert_eq!(post.unwrap(), ("t".into(), "result".into(), "re m".into()));
+        assert_eq!(post.unwrap(), ("t".into(), "m.1.1".into(), "re m".into()));
 
         bridge.drop_stream().unwrap();
         assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0, "the stream has ended");

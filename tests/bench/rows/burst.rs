@@ -30,6 +30,8 @@ struct Burst {
     cpu_each: f64,
     peak: f64,
     descriptors: usize,
+    /// Posts that were sent twice under one `clientMsgId`: harmless, but work for nothing.
+    repeated: usize,
     faults: Faults,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn burst(bench: &Bench) -> Result<Vec<Row>> {
     ];
     let faults: usize = counts.iter().sum();
     let other = sum(|it| it.other_posts);
+    let repeated: usize = bursts.iter().map(|it| it.repeated).sum();
     let [lost, doubled, reordered, second] = counts;
     Ok(vec![
         Row::at_most(
@@ -72,7 +75,8 @@ pub(crate) fn burst(bench: &Bench) -> Result<Vec<Row>> {
         Row::at_most("… file descriptors", count(descriptors), 300.0, ""),
         Row::at_most("… lost + doubled + reordered + second sessions", count(faults), 0.0, "")
             .note(format!(
-                "{lost} + {doubled} + {reordered} + {second}; {other} posts beside the answers"
+                "{lost} + {doubled} + {reordered} + {second}; {other} posts beside the answers, \
+             {repeated} sent twice under one clientMsgId"
             )),
         Row::at_most("CPU per event, burst", cpu.median(), 1.2, "ms").note(cpu),
     ])
@@ -97,12 +101,19 @@ fn once(bench: &Bench) -> Result<Burst> {
     let cpu_before = process.cpu()?.0;
     let written = stage.bridge.send(&events)?;
     let (mut posts, mut seen) = (Vec::<(String, String)>::new(), HashSet::new());
+    // What is sent again under the same name is stored once.
+    let (mut stored, mut repeated) = (HashSet::new(), 0);
     let (mut last, mut descriptors, mut cpu) = (written, 0, 0.0);
     let mut until = Instant::now() + LIMIT;
     loop {
         match stage.bridge.notes.recv_timeout(GLANCE) {
             Ok(note) => {
-                if let What::Post { thread, body, .. } = note.what {
+                if let What::Post { thread, client_msg_id, body } = note.what {
+                    // As the bridge does it.
+                    if !stored.insert(client_msg_id) {
+                        repeated += 1;
+                        continue;
+                    }
                     if body.starts_with("re ") && seen.insert(body.clone()) {
                         last = note.at;
                     }
@@ -127,6 +138,7 @@ fn once(bench: &Bench) -> Result<Burst> {
         cpu_each: if cpu == 0.0 { f64::NAN } else { cpu / count(THREADS * EACH) },
         peak: process.memory()?.1,
         descriptors,
+        repeated,
         faults: faults(&posts, &turns),
     })
 }
