@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc},
     ids::random_hex,
+    prompt,
 };
 
 /// What every session of this agent is named with.
@@ -93,7 +94,9 @@ fn text_of(params: &Value) -> String {
 /// What the person wrote: the text after the last envelope's header and its blank line.
 fn human_text(prompt: &str) -> &str {
     let envelope = prompt.rfind("[Agent Bridge |").map_or(prompt, |at| &prompt[at..]);
-    envelope.split_once("\n\n").map_or(envelope, |(_, body)| body).trim()
+    let body = envelope.split_once("\n\n").map_or(envelope, |(_, body)| body);
+    // The person's own text may have a rule in it; ours comes last.
+    body.rfind(prompt::BOOTSTRAP_OPENING).map_or(body, |at| &body[..at]).trim()
 }
 
 #[cfg(test)]
@@ -130,6 +133,10 @@ mod tests {
     #[test]
     fn it_says_what_the_person_said_and_that_it_is_no_model() {
         let envelope = "[Agent Bridge | thread=t1 | from=me]";
+        let bootstrap = prompt::bootstrap("t1", false);
+        let prompt =
+            prompt::first_touch(None, &format!("{envelope}\n\nhello\n\n---\n\nyou"), &bootstrap);
+        check(&prompt, "Echo agent (no model): You said: hello\n\n---\n\nyou");
         check(
             &format!("history\n{envelope}\n\nold\n\n{envelope}\n\nhello\n\nthere\n"),
             "Echo agent (no model): You said: hello\n\nthere",

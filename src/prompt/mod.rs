@@ -23,6 +23,9 @@ const FENCE_SKELETONS: [&str; 2] = ["earliermessagesbegin", "earliermessagesend"
 /// Stands where a message had a fence in it.
 const FENCE_REMOVED: &str = "(a line that imitates the border of this block was removed)";
 
+/// Between the human's message and the bootstrap text.
+pub const BOOTSTRAP_OPENING: &str = "\n\n---\n\nAbout this session: ";
+
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
@@ -80,7 +83,7 @@ pub fn bootstrap(thread: &str, has_tools: bool) -> String {
          - These rules hold for every later turn of this thread too."
     };
     format!(
-        "About this session: it was started by Agent Bridge to serve the thread {thread:?}. The \
+        "it was started by Agent Bridge to serve the thread {thread:?}. The \
          human reads and writes on the bridge's web page, perhaps on a phone, and sees nothing of \
          a terminal, of your tools or of files unless you tell them. The message above is from \
          them; later ones come in the same form. Markdown works.\n\n{how}"
@@ -135,7 +138,7 @@ pub fn history(messages: &[Past]) -> Option<String> {
 /// The first prompt of a session.
 pub fn first_touch(history: Option<&str>, envelope: &str, bootstrap: &str) -> String {
     let history = history.map(|history| format!("{history}\n\n")).unwrap_or_default();
-    format!("{history}{envelope}\n\n---\n\n{bootstrap}")
+    format!("{history}{envelope}{BOOTSTRAP_OPENING}{bootstrap}")
 }
 
 /// Put before the envelope of a message that is given to a session for the second time.

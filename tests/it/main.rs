@@ -6,6 +6,7 @@
 mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;
+mod cli;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
