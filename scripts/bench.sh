@@ -50,7 +50,7 @@ if [ -n "$use_static" ] || wants installed; then
 fi
 if [ -z "$program" ]; then
     cargo build --release --locked
-    cp target/release/obto-bridge "$out/obto-bridge"
+    cp --remove-destination target/release/obto-bridge "$out/obto-bridge"
     weigh "with the bridge" "$out/obto-bridge"
     program=$out/obto-bridge
     [ -z "$use_static" ] || program=target/release-static/obto-bridge
