@@ -211,7 +211,6 @@ impl<'a> Serving<'a> {
         reports.send(Report::Started { thread: thread.clone(), engine }).ok(); // It may be leaving.
         self.activity(Activity::Working);
         self.drive(&job, &mailbox.commands);
-        self.activity(Activity::Idle);
         reports.send(Report::Rested { thread: thread.clone() }).ok();
         drop(place);
     }
