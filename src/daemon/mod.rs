@@ -49,7 +49,7 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Early, Job, Outgoing, Places, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -119,6 +119,8 @@ struct Daemon {
     shared: Arc<Shared>,
     workers: HashMap<ThreadId, Worker>,
     workers_started: u64,
+    /// Of threads that are being claimed.
+    early: HashMap<ThreadId, Early>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -222,6 +224,7 @@ impl Daemon {
             shared,
             workers: HashMap::new(),
             workers_started: 0,
+            early: HashMap::new(),
             store,
             seen,
             settling: VecDeque::new(),
@@ -328,6 +331,9 @@ impl Daemon {
                 }
             }
             Woken::Claimed(thread, outcome) => {
+                if outcome != ClaimOutcome::Won {
+                    self.early.remove(&thread);
+                }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
             Woken::Inbound(event) => self.stream_event(event),
@@ -460,7 +466,10 @@ impl Daemon {
     }
 
     /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
-    fn claim(&self, thread: ThreadId) {
+    fn claim(&mut self, thread: ThreadId) {
+        if let Some(early) = worker::ask_early(&self.shared.client, &thread) {
+            self.early.insert(thread.clone(), early);
+        }
         let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
         let (claimed, id) = (self.claimed_in.clone(), thread.clone());
         let started = task::spawn("claim", move || {
@@ -476,7 +485,8 @@ impl Daemon {
     fn start_worker(&mut self, thread: ThreadId) {
         self.workers_started += 1;
         let binding = self.binding(&thread);
-        match worker::start(&self.shared, thread.clone(), self.workers_started, binding) {
+        let early = self.early.remove(&thread);
+        match worker::start(&self.shared, thread.clone(), self.workers_started, binding, early) {
             Ok(worker) => drop(self.workers.insert(thread, worker)),
             Err(error) => {
                 log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");

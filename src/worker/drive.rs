@@ -256,7 +256,7 @@ impl<'a> Serving<'a> {
         })
     }
 
-    fn prompt(&self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
+    fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
         let reply = &ride.job.reply;
         let now = time::now().to_string();
         let header = Header {
@@ -274,7 +274,7 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply);
+        let history = history::block(self.shared, self.thread, reply, self.early.take());
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }
