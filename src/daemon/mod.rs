@@ -5,14 +5,15 @@
 mod catchup;
 mod config;
 mod engines;
+mod held;
 mod outbox;
+mod settle;
 pub mod status;
 mod stop;
 
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unb
 
 use self::{
     catchup::{Catching, Found},
+    held::Held,
+    settle::Settling,
     status::Board,
 };
 use crate::{
@@ -33,7 +36,7 @@ use crate::{
     },
     config::{Config, Env, Paths, live::Live},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    ids::{ClientMsgId, Engine, MachineId, ThreadId},
     logging,
     proc::sweep::{Before, Marked, sweep},
     signals::Signal,
@@ -54,9 +57,6 @@ use crate::{
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
-
-/// A disk that failed is tried again after this long.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
@@ -100,13 +100,6 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
     daemon.stop(signals, end)
 }
 
-/// A message that is done with, whose entry goes as soon as its thread's binding is on disk.
-#[derive(Debug)]
-struct Settling {
-    generation: u64,
-    entry: EntryId,
-}
-
 /// How a claim ended.
 type Claimed = (ThreadId, ClaimOutcome);
 
@@ -135,6 +128,7 @@ struct Daemon {
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
     board: Board,
+    held: Held,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -238,6 +232,7 @@ impl Daemon {
             inbound,
             catching: Catching::default(),
             board: Board::new(&dir, &machine),
+            held: Held::default(),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -314,7 +309,10 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due, self.board.due()].into_iter().flatten().min()
+        [dispatch, self.cursor_due, self.disk_due, self.board.due(), self.held.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -370,7 +368,9 @@ impl Daemon {
                 );
                 self.board.event();
                 self.moved_on(last_event_id);
-                self.inbound(kept, reply, None);
+                if !self.lets_go(kept, &reply) {
+                    self.inbound(kept, reply, None);
+                }
             }
             StreamEvent::Disconnected { why, next } => {
                 self.board.disconnected(&why, next);
@@ -394,6 +394,15 @@ impl Daemon {
 
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
+        let key = message_key(entry, &reply);
+        // What was begun is finished, however old it is.
+        if progress.is_none() && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
+            return;
+        }
+        self.dispatch_inbound(entry, reply, progress);
+    }
+
+    fn dispatch_inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         let is_seen = self.seen.contains(&message_key(entry, &reply));
         self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
     }
@@ -438,6 +447,7 @@ impl Daemon {
             }
         }
         self.settle_all();
+        self.tell_held();
         self.publish();
     }
 
@@ -461,7 +471,9 @@ impl Daemon {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
                 self.settle(entry, (why == Why::Answered).then_some(&message));
             }
-            Effect::Say { thread, entry, kind, body } => self.say(thread, entry, kind, body),
+            Effect::Say { thread, entry, kind, body } => {
+                self.say(thread, format!("{entry}.say"), Some(entry), kind, body);
+            }
         }
     }
 
@@ -495,54 +507,26 @@ impl Daemon {
         }
     }
 
-    /// A post of the dispatcher's own, as the answer to a message.
-    fn say(&mut self, thread: ThreadId, entry: EntryId, kind: PostKind, body: String) {
+    /// A post of the daemon's own under a name of its own; `finishes` is the message it answers.
+    fn say(
+        &mut self,
+        thread: ThreadId,
+        name: String,
+        finishes: Option<EntryId>,
+        kind: PostKind,
+        body: String,
+    ) {
         let post = Post {
             thread_id: thread,
             body,
             kind,
             author: self.setup.config.engine.author(),
             role: Role::Agent,
-            client_msg_id: ClientMsgId::new(format!("{entry}.say")),
+            client_msg_id: ClientMsgId::new(name),
         };
-        if let Err(error) = self.shared.outgoing.put(&post, Some(entry)) {
+        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
         }
-    }
-
-    /// The message is done with; its entry goes as soon as nothing relies on it any more. An
-    /// `answered` one is remembered from now on, and on disk before its entry goes.
-    fn settle(&mut self, entry: EntryId, answered: Option<&MessageId>) {
-        if let Some(message) = answered {
-            self.seen.remember(message);
-        }
-        self.settling.push_back(Settling { generation: self.store.generation(), entry });
-    }
-
-    /// Removes the entries whose bindings are on disk: persist before you act.
-    fn settle_all(&mut self) {
-        self.disk_due = None;
-        let written = |settling: &Settling| self.store.is_written(settling.generation);
-        if !self.settling.front().is_some_and(written) {
-            return;
-        }
-        if let Err(error) = self.seen.flush() {
-            return self.disk_failed(&error);
-        }
-        while let Some(Settling { entry, .. }) = self.settling.pop_front_if(|it| written(it)) {
-            if let Err(error) = self.shared.inbox.done(&entry) {
-                self.settling.push_front(Settling { generation: 0, entry });
-                return self.disk_failed(&error);
-            }
-            // If its file stays, it is sent again after the next start, under the same name.
-            self.shared.outgoing.outbox.settled(entry).unwrap_or_default();
-            self.board.changed();
-        }
-    }
-
-    fn disk_failed(&mut self, error: &io::Error) {
-        log::error!(error:% = error; "cannot write to the state directory; trying again");
-        self.disk_due = Some(Instant::now() + DISK_RETRY);
     }
 }
 
