@@ -10,6 +10,7 @@
 )]
 
 mod claude;
+mod codex;
 mod daemon;
 mod homes;
 #[expect(dead_code, reason = "it serves other tests, which need all of it")]
@@ -19,4 +20,6 @@ mod model;
 mod process;
 mod rig;
 mod run;
+mod scenarios;
 mod smoke;
+mod switch;

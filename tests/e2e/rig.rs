@@ -181,6 +181,13 @@ impl Rig {
         state["bindings"][thread].clone()
     }
 
+    /// Changes the text of state.json while no daemon runs.
+    pub(crate) fn edit_state(&self, edit: impl FnOnce(String) -> String) {
+        assert!(self.daemon.is_none(), "the daemon would overwrite it");
+        let path = self.home.path(".agent-bridge-daemon/state.json");
+        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
     /// The id of a thread's session with an engine, once the daemon has written one.
     #[track_caller]
     pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {
