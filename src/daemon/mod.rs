@@ -241,8 +241,9 @@ impl Daemon {
     /// A message that was in the inbox at the start.
     fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.restore_session(&reply.thread_id, progress.as_ref());
-        if self.shared.outgoing.outbox.finishes(entry) {
-            // Its answer is on the way out (design: crash table).
+        let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
+        if is_answered || self.shared.outgoing.outbox.finishes(entry) {
+            // Its answer is out, or on the way.
             self.settle(entry, Some(message_key(entry, &reply)));
             return;
         }
@@ -477,7 +478,7 @@ impl Daemon {
         self.settling.push_back(Settling { generation, entry, message });
     }
 
-    /// Removes the entries whose bindings are on disk (design: persist before you act).
+    /// Removes the entries whose bindings are on disk (persist before you act).
     fn settle_all(&mut self) {
         self.disk_due = None;
         while let Some(next) = self.settling.front() {
