@@ -2,8 +2,10 @@
 
 use crate::{
     homes::Engine,
+    rig::Setup,
     scenarios::{killed, tests_of},
 };
+use serde_json::json;
 
 tests_of! { Engine::Codex;
     a_first_message_comes_with_envelope_and_bootstrap,
@@ -25,11 +27,14 @@ tests_of! { Engine::Codex;
     allow_all_asks_nobody,
 }
 
-/// The npm package starts the program by a script, which may die alone.
+/// Without `process.execve`, in older Node, the npm package's launcher stays and may die alone.
 #[test]
 fn a_launcher_that_is_killed_takes_codex_with_it() {
-    killed(Engine::Codex, |all| {
-        assert!(1 < all.len(), "there is no launcher: {all:?}");
+    let mut setup = Setup::logged_in();
+    let launcher = ["sh", "-c", "codex \"$@\"; exit $?", "codex"];
+    setup.config["agents"]["codex"] = json!({"command": launcher});
+    killed(setup, Engine::Codex, |all| {
+        assert!(all[0].command.contains("sh -c") && 1 < all.len(), "no launcher: {all:#?}");
         all[0].clone()
     });
 }

@@ -272,8 +272,8 @@ pub(crate) fn an_unknown_session_is_replaced(engine: Engine) {
 
 /// Ends one process of the engine in the middle of the second turn.
 #[track_caller]
-pub(crate) fn killed(engine: Engine, which: impl FnOnce(Vec<Process>) -> Process) {
-    let rig = Rig::start();
+pub(crate) fn killed(setup: Setup, engine: Engine, which: impl FnOnce(Vec<Process>) -> Process) {
+    let rig = setup.start();
     let thread = rig.begin(engine, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
     rig.say(&thread, "which word? [[gate:never]]");
@@ -292,7 +292,7 @@ pub(crate) fn killed(engine: Engine, which: impl FnOnce(Vec<Process>) -> Process
 }
 
 pub(crate) fn an_engine_that_is_killed_is_told_and_resumed(engine: Engine) {
-    killed(engine, |all| all.last().unwrap().clone());
+    killed(Setup::logged_in(), engine, |all| all.last().unwrap().clone());
 }
 
 pub(crate) fn a_turn_goes_on_after_a_stop_of_the_daemon(engine: Engine) {
@@ -352,8 +352,10 @@ pub(crate) fn a_turn_goes_on_after_the_daemon_was_killed(engine: Engine) {
 /// Also what an engine has only just begun is not repeated without a word about it.
 pub(crate) fn a_first_turn_goes_on_after_the_daemon_was_killed(engine: Engine) {
     let mut rig = Rig::start();
-    let thread = rig.begin(engine, "begin [[gate:later]][[text:begun]]");
-    asked(&rig, "begin");
+    fs::write(rig.home.project().join("note"), "noted").unwrap();
+    let thread = rig.begin(engine, "begin [[shell:cat note]][[gate:later]][[text:begun]]");
+    // The session is sure to be on disk by the second request.
+    results(&rig, "begin");
     rig.take_daemon().kill9();
     rig.model.open("later");
     rig.start_daemon();
