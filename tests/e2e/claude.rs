@@ -24,6 +24,10 @@ tests_of! { Engine::Claude;
     what_nobody_allowed_is_refused,
     commands_for_a_terminal_are_plain_words,
     allow_all_asks_nobody,
+    a_hiccup_of_the_model_is_survived,
+    a_long_answer_comes_whole,
+    an_engine_that_is_not_installed_is_named,
+    an_engine_is_given_no_token_of_ours,
 }
 
 #[test]

@@ -267,6 +267,11 @@ impl Bridge {
         Bridge { addr, token, heard, server: Some(server), listener: Some(listener) }
     }
 
+    /// The account's token, which the daemon has.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Says something on a new thread and returns the thread's id.
     #[track_caller]
     pub(crate) fn begin(&self, engine: Engine, text: &str) -> String {
