@@ -316,14 +316,6 @@ impl Bridge {
         assert_eq!(said, [("result", body)]);
     }
 
-    /// Waits for a post of which this is true.
-    #[track_caller]
-    pub(crate) fn wait_for(&self, thread: &str, wanted: impl Fn(&Post) -> bool) -> Post {
-        let found =
-            self.wait_for_posts(thread, |posts| posts.iter().find(|it| wanted(it)).cloned());
-        found.unwrap_or_else(|posts| panic!("no such post in {PATIENCE:?}, only {posts:#?}"))
-    }
-
     fn wait_for_posts<T>(
         &self,
         thread: &str,
