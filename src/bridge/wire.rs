@@ -1,5 +1,6 @@
-//! What goes over the wire, field for field (protocol sections 2 and 3). Pure. This and the config
-//! file are the only places where a machine is called `agentId` and an engine `agent`.
+//! What goes over the wire, field for field: PROTOCOL.md beside this file, sections 2 and 3. Pure.
+//! This and the config file are the only places where a machine is called `agentId` and an engine
+//! `agent`.
 //!
 //! From the bridge everything is tolerated: a field may be missing or of another type, and `_id`
 //! may stand for `messageId`. What we send is strict.
@@ -61,19 +62,22 @@ impl Reply {
     /// Reads the data of a `reply` event.
     pub fn parse(data: &str) -> Result<Reply, NoReply> {
         match serde_json::from_str(data) {
-            Ok(Value::Object(object)) => Reply::from_object(&object),
+            Ok(Value::Object(object)) => Reply::from_object(object),
             Ok(_) | Err(_) => Err(NoReply::NotAnObject),
         }
     }
 
-    fn from_object(object: &Map<String, Value>) -> Result<Reply, NoReply> {
+    fn from_object(mut object: Map<String, Value>) -> Result<Reply, NoReply> {
+        // Taken out, not copied: it may be megabytes long.
+        let body = body(object.remove("body"));
+        let object = &object;
         let thread_id = text(object, "threadId").ok_or(NoReply::NoThread)?;
         Ok(Reply {
             thread_id: ThreadId::new(thread_id),
             message_id: message_id(object),
             author: text(object, "author"),
             role: text(object, "role"),
-            body: body(object),
+            body,
             created_at: text(object, "createdAt"),
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             machine: text(object, "agentId").map(MachineId::new),
@@ -127,7 +131,7 @@ impl Message {
             author: text(object, "author"),
             role: text(object, "role"),
             kind: text(object, "kind"),
-            body: body(object),
+            body: body(object.get("body").cloned()),
             created_at: text(object, "createdAt"),
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             attachments: attachments(object, "attachments"),
@@ -215,10 +219,10 @@ fn message_id(object: &Map<String, Value>) -> Option<MessageId> {
 }
 
 /// A body that is no string is shown as the JSON that it is, so that nothing is swallowed.
-fn body(object: &Map<String, Value>) -> String {
-    match object.get("body") {
+fn body(value: Option<Value>) -> String {
+    match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => text,
         Some(other) => other.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! How the daemon leaves (design: stop). Every step has a bound; what is not finished is on disk and
+//! How the daemon leaves (ARCHITECTURE.md: stop). Every step has a bound; what is not finished is on disk and
 //! goes on with the next start.
 
 use std::time::{Duration, Instant};
@@ -52,9 +52,10 @@ impl Daemon {
         self.settle_all();
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and leaves. Dropping them ends opencode's server as well.
-        let Daemon { shared, sending, .. } = self;
+        let Daemon { shared, sending, board, .. } = self;
         drop(shared);
         sending.join();
+        board.take_down();
         log::info!("stopped");
         end
     }

@@ -1,3 +1,5 @@
+//! What an agent is told: the exact words, and that nobody can break out of them.
+
 use expect_test::expect;
 use proptest::prelude::*;
 

@@ -7,10 +7,11 @@ use crossbeam_channel::{Receiver, after, bounded, select_biased};
 use crate::{
     agent::{
         Failure, FailureKind, Gate, TurnCommand, TurnEnd, TurnSpec,
+        carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
     },
-    bridge::wire::{Post, PostKind, Role},
+    bridge::wire::{Activity, Post, PostKind, Role},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
     store::{binding::SessionRecord, entry::Progress},
@@ -23,7 +24,7 @@ use crate::{
     },
 };
 
-/// After this many interruptions a message is not tried again by itself (design: crash table).
+/// After this many interruptions a message is not tried again by itself (ARCHITECTURE.md: crashes).
 const ATTEMPTS: u32 = 2;
 
 /// How long a post waits before it tries the disk again.
@@ -37,6 +38,9 @@ pub(super) struct Ride<'a> {
     pub(super) attempt: u32,
     /// Posts made in this attempt.
     pub(super) posts: u32,
+    /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
+    /// takes longer than the human should wait for the answer.
+    leaving: Option<Box<dyn Carrier>>,
 }
 
 impl Ride<'_> {
@@ -69,7 +73,7 @@ impl<'a> Serving<'a> {
         let asked = job.reply.engine.as_ref();
         let def = self.engine(asked);
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        let mut ride = Ride { job, def, attempt, posts: 0 };
+        let mut ride = Ride { job, def, attempt, posts: 0, leaving: None };
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, agent = def.name.as_str(), attempt;
             "turn starts"
@@ -83,11 +87,13 @@ impl<'a> Serving<'a> {
             let report = Report::Finished { thread: self.thread.clone(), entry: job.entry };
             self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
         }
+        self.activity(Activity::Idle);
+        drop(ride.leaving);
     }
 
     /// The engine that answers: the asked one if this machine knows it, else the configured one,
     /// else claude (protocol section 3).
-    fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
+    pub(super) fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
         let engines = &self.shared.engines;
         asked
             .and_then(|asked| engines.get(asked))
@@ -99,6 +105,7 @@ impl<'a> Serving<'a> {
     fn outcome(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
         if let Some(asked) = &ride.job.reply.engine
             && asked != ride.engine()
+            && !self.sessions.contains_key(ride.engine())
         {
             let text = words::unknown_engine(asked, ride.engine());
             self.say(ride, PostKind::Status, text);
@@ -117,10 +124,15 @@ impl<'a> Serving<'a> {
         }
         match self.turn(ride, Some(&record), commands) {
             TurnEnd::SessionGone { detail } => {
-                let text = words::session_gone(ride.engine(), &record.session_id, &detail);
-                self.say(ride, PostKind::Status, text);
                 self.sessions.remove(ride.engine());
                 self.report_session(ride.engine());
+                if ride.job.progress.is_some() {
+                    // It had begun, so a fresh session might do it twice.
+                    let text = words::interrupted_without_session(ride.engine());
+                    return self.end_with(ride, PostKind::Status, text);
+                }
+                let text = words::session_gone(ride.engine(), &record.session_id, &detail);
+                self.say(ride, PostKind::Status, text);
                 self.fresh(ride, commands)
             }
             end => self.conclude(ride, end),
@@ -128,7 +140,7 @@ impl<'a> Serving<'a> {
     }
 
     /// What to resume after an earlier daemon was stopped in the middle of this message, or what to
-    /// tell the human (design: crash table).
+    /// tell the human (ARCHITECTURE.md: crashes).
     fn interrupted(
         &mut self,
         ride: &mut Ride<'_>,
@@ -161,6 +173,7 @@ impl<'a> Serving<'a> {
         record: Option<&SessionRecord>,
         commands: &Receiver<TurnCommand>,
     ) -> TurnEnd {
+        ride.leaving = None;
         let spec = match self.spec(ride, record) {
             Ok(spec) => spec,
             Err(failure) => return TurnEnd::Failed(failure),
@@ -170,6 +183,7 @@ impl<'a> Serving<'a> {
             engine: ride.engine().clone(),
             session: spec.session.clone(),
             attempts: ride.attempt,
+            is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
             Ok(carrier) => carrier,
@@ -190,11 +204,17 @@ impl<'a> Serving<'a> {
         };
         let limits = &host.serving.shared.settings.limits;
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
-        let has_answered = host.has_answered;
+        let (has_answered, progress) = (host.has_answered, host.progress);
         self.driven(ride.engine());
+        ride.leaving = Some(carrier);
         match end {
-            // What the model posted is the answer; its last words are for a terminal.
-            TurnEnd::Answered { .. } if has_answered => TurnEnd::Answered { text: String::new() },
+            // What the model posted is the answer; its last words are for a terminal. Since no post
+            // of ours ends the message, the inbox is told.
+            TurnEnd::Answered { .. } if has_answered => {
+                let progress = Progress { is_answered: true, ..progress };
+                self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress));
+                TurnEnd::Answered { text: String::new() }
+            }
             TurnEnd::Answered { text } if text.trim().is_empty() => TurnEnd::Failed(Failure::new(
                 FailureKind::Protocol,
                 words::silent(ride.engine()),
@@ -236,7 +256,7 @@ impl<'a> Serving<'a> {
         })
     }
 
-    fn prompt(&self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
+    fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
         let reply = &ride.job.reply;
         let now = time::now().to_string();
         let header = Header {
@@ -254,7 +274,7 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply);
+        let history = history::block(self.shared, self.thread, reply, self.early.take());
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }

@@ -14,5 +14,6 @@ mod proc;
 mod serve;
 mod sim;
 mod store;
+mod tidy;
 mod turn;
 mod util;

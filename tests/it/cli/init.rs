@@ -26,9 +26,9 @@ fn what_flags_say_is_written_for_the_owner_alone() {
             "apiToken": "obto_abc123", "agentId": "box", "agent": "codex",
             "projectDir": project, "relayPermissions": false})
     );
-    let mode = |path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!(mode(home.config()), 0o600);
-    assert_eq!(mode(home.path().join(".obto-bridge")), 0o700);
+    let bits = |path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(bits(home.config()), 0o600);
+    assert_eq!(bits(home.path().join(".obto-bridge")), 0o700);
 }
 
 #[test]
