@@ -177,19 +177,20 @@ fn an_answer_from_before_an_orderly_stop_is_sent_once() {
     }
 }
 
-#[test]
-fn a_crash_right_after_the_message_loses_nothing() {
-    let stage = Stage::new(|_, _| false);
-    let machine = stage.machine();
-    let mut daemon = machine.start();
-    let line = stage.stream();
-    line.reply("t", "m1", "hello");
-    daemon.log("reply");
-    daemon.kill();
-    // It was killed at any point from the inbox to the answer: answered, resumed or asked for.
-    let _daemon = machine.start();
-    assert_eq!(stage.post()["threadId"], "t");
-    let line = stage.stream();
-    line.reply("t", "m2", "still there?");
-    while !stage.post()["body"].as_str().unwrap().ends_with("said: still there?") {}
+isolated! {
+    fn a_crash_right_after_the_message_loses_nothing() {
+        let stage = Stage::new(|_, _| false);
+        let machine = stage.machine();
+        let mut daemon = machine.start();
+        let line = stage.stream();
+        line.reply("t", "m1", "hello");
+        daemon.log("reply");
+        daemon.kill();
+        // It was killed at any point from the inbox to the answer: answered, resumed or asked for.
+        let _daemon = machine.start();
+        assert_eq!(stage.post()["threadId"], "t");
+        let line = stage.stream();
+        line.reply("t", "m2", "still there?");
+        while !stage.post()["body"].as_str().unwrap().ends_with("said: still there?") {}
+    }
 }

@@ -114,7 +114,7 @@ impl Machine {
         // Unbounded, so that a test that looks elsewhere does not stop the daemon. Ends with it.
         drop(
             task::spawn("daemon-log", move || {
-                events.iter().for_each(|event| drop(line.send(event)))
+                events.iter().for_each(|event| drop(line.send(event)));
             })
             .unwrap(),
         );
@@ -315,7 +315,7 @@ fn behave(seen: &Seen, conn: &mut Conn, opened: &Sender<Line>) {
             said.iter().for_each(|bytes| conn.raw(bytes));
         }
         "/api/bridge/thread/claim" => {
-            conn.json(200, json!({"ok": true, "won": true, "winner": MACHINE}))
+            conn.json(200, json!({"ok": true, "won": true, "winner": MACHINE}));
         }
         "/api/messages" => conn.json(200, json!({"ok": true, "messages": []})),
         _ => conn.json(200, json!({"ok": true})),
