@@ -15,7 +15,7 @@ use crate::{
         detect,
         engines::{EngineDef, EngineKind},
         http::HttpCarrier,
-        opencode::server::Lease,
+        opencode::{self, server::Lease},
         stdio::StdioCarrier,
     },
     config::Token,
@@ -68,17 +68,21 @@ fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure>
     let lease = shared.opencode.lease(Instant::now() + SERVER_START).map_err(failed)?;
     let carrier = HttpCarrier::connect(lease.server.clone())
         .map_err(|error| failed(anyhow::Error::new(error).context("connecting to it")))?;
-    Ok(Box::new(Leased { carrier, _lease: lease }))
+    Ok(Box::new(Leased { carrier, lease }))
 }
 
 /// A carrier to the shared server, and the lease that keeps the server.
 struct Leased {
     carrier: HttpCarrier,
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Carrier for Leased {
     fn send(&mut self, value: &Value) -> io::Result<()> {
+        if opencode::is_outdate(value) {
+            self.lease.outdate();
+            return Ok(());
+        }
         self.carrier.send(value)
     }
 

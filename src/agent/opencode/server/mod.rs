@@ -76,9 +76,22 @@ pub trait Process: Send {
 #[derive(Debug)]
 pub struct Lease {
     pub server: Server,
-    /// Dropping it gives the lease back; nothing is ever sent.
-    _returned: Sender<()>,
+    /// Dropping it gives the lease back.
+    returned: Sender<Outdated>,
 }
+
+impl Lease {
+    /// Has the server stopped as soon as nobody uses it.
+    pub fn outdate(&self) {
+        // There is room for one; a second one says nothing new.
+        self.returned.try_send(Outdated).ok();
+    }
+}
+
+/// The server knows settings of opencode that the person has been told to change. It reads them
+/// once (opencode 1.18.33).
+#[derive(Debug)]
+struct Outdated;
 
 type Wanted = Sender<Result<Lease>>;
 
@@ -101,8 +114,15 @@ impl ServerKeeper {
     /// When the system gives no more OS threads.
     pub fn start(config: Config, spawner: impl Spawner) -> Result<Handle> {
         let (wanted, requests) = bounded(QUEUE);
-        let mut keeper =
-            Keeper { config, spawner, requests, running: None, leases: Vec::new(), idle: None };
+        let mut keeper = Keeper {
+            config,
+            spawner,
+            requests,
+            running: None,
+            leases: Vec::new(),
+            outdated: false,
+            idle: None,
+        };
         let task = task::spawn("opencode-serve", move || keeper.run())
             .context("can't start the task that keeps opencode's server")?;
         Ok(Handle { wanted: Some(wanted), task: Some(task) })
@@ -142,7 +162,8 @@ struct Keeper<S> {
     requests: Receiver<Wanted>,
     running: Option<Running>,
     /// Each disconnects when its lease is dropped.
-    leases: Vec<Receiver<()>>,
+    leases: Vec<Receiver<Outdated>>,
+    outdated: bool,
     /// Since when nobody uses the server.
     idle: Option<Instant>,
 }
@@ -176,7 +197,7 @@ impl<S: Spawner> Keeper<S> {
         select_biased! {
             recv(exited) -> _ => {
                 log::warn!("opencode's server ended by itself");
-                self.running = None;
+                self.bury();
             }
             recv(self.requests) -> wanted => {
                 let Ok(wanted) = wanted else { return false };
@@ -184,10 +205,17 @@ impl<S: Spawner> Keeper<S> {
                 // The caller may have given up; its lease ends here then.
                 drop(wanted.send(lease));
             }
-            recv(lease) -> _ => {
-                self.leases.swap_remove(0);
-                self.idle = self.leases.is_empty().then(Instant::now);
-            }
+            recv(lease) -> returned => match returned {
+                Ok(Outdated) => self.outdated = true,
+                Err(_) => {
+                    self.leases.swap_remove(0);
+                    if self.leases.is_empty() && self.outdated {
+                        log::info!("opencode's server is stopped, so that the next one reads its settings anew");
+                        self.stop();
+                    }
+                    self.idle = self.leases.is_empty().then(Instant::now);
+                }
+            },
             recv(lines) -> line => match line {
                 Ok(line) => log::debug!("opencode serve: {line}"),
                 // Without its output nothing is left to wait for but its end.
@@ -203,10 +231,10 @@ impl<S: Spawner> Keeper<S> {
             self.running = Some(self.start()?);
         }
         let running = self.running.as_ref().context("it was just started")?;
-        let (returned, lease) = bounded(0);
+        let (returned, lease) = bounded(1);
         self.leases.push(lease);
         self.idle = None;
-        Ok(Lease { server: running.server.clone(), _returned: returned })
+        Ok(Lease { server: running.server.clone(), returned })
     }
 
     fn start(&mut self) -> Result<Running> {
@@ -227,9 +255,18 @@ impl<S: Spawner> Keeper<S> {
 
     /// The output has ended, which it does a moment before the process.
     fn wait_for_exit(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        if running.process.exited().recv_timeout(STEP).is_err_and(|error| error.is_timeout()) {
+        let Some(running) = &self.running else { return };
+        if !ended(&*running.process) {
             log::warn!("opencode's server closed its output but did not end: killed");
+        }
+        self.bury();
+    }
+
+    /// Ends what a dead server has left: the commands of its tools are in sessions of their own and
+    /// run on.
+    fn bury(&mut self) {
+        self.outdated = false;
+        if let Some(mut running) = self.running.take() {
             running.process.kill();
         }
     }
@@ -238,6 +275,7 @@ impl<S: Spawner> Keeper<S> {
     /// sessions of their own.
     fn stop(&mut self) {
         self.idle = None;
+        self.outdated = false;
         let Some(mut running) = self.running.take() else { return };
         let request =
             Request { method: "POST", path: "/global/dispose", directory: "", body: None };
@@ -245,12 +283,13 @@ impl<S: Spawner> Keeper<S> {
             log::warn!("can't dispose of opencode's server: {error}");
         }
         running.process.terminate();
-        if ended(&*running.process) {
-            return;
+        let left = ended(&*running.process);
+        if !left {
+            log::warn!("opencode's server ignores SIGTERM: killed");
         }
-        log::warn!("opencode's server ignores SIGTERM: killed");
+        // Also if it has left: where the dispose failed, the commands of its tools run on.
         running.process.kill();
-        if !ended(&*running.process) {
+        if !left && !ended(&*running.process) {
             log::error!("opencode's server can't be killed");
         }
     }

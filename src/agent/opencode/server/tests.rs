@@ -74,7 +74,7 @@ impl Process for Fake {
 
     fn kill(&mut self) {
         self.did.send(Did::Kill).unwrap();
-        self.exit.send(()).unwrap();
+        self.exit.try_send(()).ok(); // It may have ended before.
     }
 }
 
@@ -152,7 +152,7 @@ fn trap_a_subagent_has_only_the_servers_rules() {
 fn an_unused_server_is_stopped_and_the_next_lease_starts_another() {
     let kept = Kept::start(Some(&listening()), Duration::from_millis(1), false);
     drop(kept.lease().unwrap());
-    kept.check_did(&[Did::Spawn, Did::Terminate]);
+    kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
     let _lease = kept.lease().unwrap();
     kept.check_did(&[Did::Spawn]);
 }
@@ -166,6 +166,7 @@ fn a_used_server_is_kept_until_the_handle_is_dropped() {
     assert_eq!(did.try_recv(), Ok(Did::Spawn));
     drop(handle);
     assert_eq!(did.try_recv(), Ok(Did::Terminate));
+    assert_eq!(did.try_recv(), Ok(Did::Kill));
     assert!(did.try_recv().is_err());
     drop(lease);
 }
@@ -177,15 +178,34 @@ fn a_server_that_ignores_the_signal_is_killed() {
     kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
 }
 
+/// The commands of its tools outlive it.
 #[test]
-fn a_server_that_died_is_replaced() {
+fn a_server_that_died_is_cleaned_up_after_and_replaced() {
     let kept = Kept::start(Some(&listening()), SOON, false);
     let first = kept.lease().unwrap();
     let (_, exit) = kept.started.recv_timeout(SOON).unwrap();
     exit.send(()).unwrap();
     let second = kept.lease().unwrap();
     assert_ne!(first.server.password, second.server.password);
-    kept.check_did(&[Did::Spawn, Did::Spawn]);
+    kept.check_did(&[Did::Spawn, Did::Kill, Did::Spawn]);
+}
+
+/// It had read opencode's settings once and for all, so that a person who logged in as they were
+/// told was told again.
+#[test]
+fn an_outdated_server_is_stopped_after_its_last_lease() {
+    let kept = Kept::start(Some(&listening()), SOON, false);
+    let (one, two) = (kept.lease().unwrap(), kept.lease().unwrap());
+    two.outdate();
+    two.outdate();
+    drop(two);
+    let three = kept.lease().unwrap();
+    assert_eq!(one.server, three.server);
+    drop((one, three));
+    kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
+    drop(kept.lease().unwrap());
+    kept.check_did(&[Did::Spawn]);
+    assert!(kept.did.try_recv().is_err(), "the new one is not outdated");
 }
 
 /// The error of a lease when the server prints `line` and ends.
