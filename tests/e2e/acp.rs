@@ -47,14 +47,15 @@ fn the_human_is_told_what_ails_the_model() {
     let thread = rig.begin(Engine::Acp, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
     let ails = [
-        (401, &["Incorrect API key", "Check the agent's login"][..]),
-        (429, &["Rate limit", "Try again later"]),
-        (500, &["had an error", "Try again"]),
+        (401, &["Authentication required", "Log in with"][..]),
+        (429, &["429 Too Many Requests", "Try again later"]),
+        (500, &["high demand", "Try again"]),
     ];
     for (n, (status, words)) in (2..).zip(ails) {
         rig.model.set_status(status);
         rig.say(&thread, "[[text:never]]");
-        check(&rig.answer(&thread, n), &[("error", words)]);
+        let posts = rig.answer(&thread, n);
+        check(&posts[posts.len() - 1..], &[("error", words)]);
     }
     rig.model.recover();
     rig.say(&thread, "which word? [[text:well again]]");
@@ -116,13 +117,13 @@ fn what_the_sandbox_forbids_is_refused_and_not_run() {
         Engine::Acp,
         &format!("[[text:let me see]][[shell:{escalated} | touch made]][[text:over]]"),
     );
-    let posts = rig.answer(&thread, 1);
-    eprintln!("{posts:#?}");
-    for r in rig.model.requests() {
-        eprintln!("{:?} {} {:?} {:?}", r.status, r.is_turn, r.tools, r.results);
-    }
+    check(
+        &rig.answer(&thread, 1),
+        &[("result", &["let me see", "this was refused: `touch made`"])],
+    );
     assert!(!rig.home.project().join("made").exists());
-    panic!("{}", rig.daemon().log());
+    rig.say(&thread, "and now? [[text:still there]]");
+    rig.expect(&thread, 2, "still there");
 }
 
 #[test]
@@ -174,17 +175,17 @@ fn no_agent_can_take_the_daemon_along() {
         ("well", then(&["print", SAID, "print", OVER, "wait-eof"]), "fine"),
         (
             "garbage",
-            then(&["print", "{no json", "raw", "\u{0}\u{1}\n", "print", SAID, "print", OVER]),
+            then(&["print", "{no json", "print", "\u{1}", "print", SAID, "print", OVER]),
             "fine",
         ),
-        ("nothing", vec!["wait-eof"], "did not answer"),
+        ("nothing", vec!["wait-eof"], "said nothing"),
         ("gone", vec!["complain", "no licence", "exit", "3"], "no licence"),
         ("half", then(&["raw", &SAID[..40]]), ended),
         ("mute", then(&["print", OVER]), "without saying anything"),
         ("noise", vec!["babble"], "did not"),
-        ("flood", vec!["endless"], "did not"),
+        ("flood", vec!["endless"], "no JSON"),
         ("long", then(&["spew", "40", "print", SAID, "print", OVER]), "fine"),
-        ("deaf", vec!["deaf", "leave-group", "hang"], "did not"),
+        ("deaf", vec!["straggler", "deaf", "hang"], "said nothing"),
     ];
     let mut setup = Setup::logged_out();
     setup.config["startupSeconds"] = json!(3);
@@ -206,7 +207,6 @@ fn no_agent_can_take_the_daemon_along() {
     let threads: Vec<_> = cases.iter().map(|(name, ..)| rig.begin_with(name, "hello")).collect();
     for (thread, (name, _, expected)) in threads.iter().zip(&cases) {
         let posts = rig.answer(thread, 1);
-        eprintln!("{name} {posts:#?}");
         assert!(posts.last().unwrap().body.contains(expected), "{name}: {posts:#?}");
     }
     let dying: Vec<_> = deaths.iter().map(|(name, _)| rig.begin_with(name, "hello")).collect();
