@@ -3,7 +3,7 @@
 
 use crate::{
     homes::Engine,
-    process::Process,
+    process::{self, Process},
     rig::{PATIENCE, Rig, Setup, check},
 };
 use serde_json::{Value, json};
@@ -36,9 +36,9 @@ fn threads_have_processes_and_memories_of_their_own() {
     assert!(resumed.mentions("the word is quince") && resumed.mentions("**noted**"));
     assert!(!resumed.mentions("medlar"));
     assert!(!resumed.prompt.contains("Your final answer is delivered"), "{}", resumed.prompt);
-    let all = rig.daemon().descendants();
     rig.take_daemon().stop();
-    assert!(!all.iter().any(Process::is_alive), "{all:?}");
+    let left = process::marked(&rig.home);
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -161,68 +161,82 @@ fn fake(directives: &[&str]) -> Value {
     json!({ "command": command })
 }
 
+const ENDED: &str = "the agent ended before it had answered";
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1,"agentCapabilities":{"sessionCapabilities":{"resume":{}}}}}"#;
 const SESSION: &str = r#"{"jsonrpc":"2.0","id":2,"result":{"sessionId":"s1"}}"#;
 const SAID: &str = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s1","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"fine"}}}}"#;
 const OVER: &str = r#"{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn"}}"#;
 
-#[test]
-fn no_agent_can_take_the_daemon_along() {
-    let talk = ["read", "print", INITIALIZED, "read", "print", SESSION, "read"];
-    let then = |rest: &[&'static str]| [&talk[..], rest].concat();
-    let ended = "the agent ended before it had answered";
-    let cases: Vec<(&str, Vec<&str>, &str)> = vec![
-        ("well", then(&["print", SAID, "print", OVER, "wait-eof"]), "fine"),
-        (
-            "garbage",
-            then(&["print", "{no json", "print", "\u{1}", "print", SAID, "print", OVER]),
-            "fine",
-        ),
-        ("nothing", vec!["wait-eof"], "said nothing"),
-        ("gone", vec!["complain", "no licence", "exit", "3"], "no licence"),
-        ("half", then(&["raw", &SAID[..40]]), ended),
-        ("mute", then(&["print", OVER]), "without saying anything"),
-        ("noise", vec!["babble"], "did not"),
-        ("flood", vec!["endless"], "no JSON"),
-        ("long", then(&["spew", "40", "print", SAID, "print", OVER]), "fine"),
-        ("deaf", vec!["straggler", "deaf", "hang"], "said nothing"),
-    ];
+/// A turn with nothing wrong in it, and another end for its talk.
+fn talk(end: &[&'static str]) -> Vec<&'static str> {
+    [&["read", "print", INITIALIZED, "read", "print", SESSION, "read"], end].concat()
+}
+
+/// Has every one of these agents asked, checks what comes, and that each thread, and the daemon, can
+/// then do something else.
+#[track_caller]
+fn survive(agents: Vec<(String, Value)>, fits: impl Fn(&str, &str) -> bool) {
     let mut setup = Setup::logged_out();
     setup.config["startupSeconds"] = json!(3);
     setup.config["silenceSeconds"] = json!(3);
-    setup.config["turnSeconds"] = json!(8);
+    setup.config["turnSeconds"] = json!(6);
     setup.config["maxTurns"] = json!(8);
-    for (name, directives, _) in &cases {
-        setup.config["agents"][*name] = fake(directives);
-    }
-    let whole = then(&["print", SAID, "print", OVER]);
-    let bytes: usize = [INITIALIZED, SESSION, SAID, OVER].iter().map(|it| it.len() + 1).sum();
-    let deaths: Vec<(String, usize)> =
-        (0..=bytes).step_by(23).map(|at| (format!("dies-at-{at}"), at)).collect();
-    for (name, at) in &deaths {
-        let at = at.to_string();
-        setup.config["agents"][name] = fake(&[&["die-at", &at][..], &whole].concat());
+    for (name, command) in &agents {
+        setup.config["agents"][name] = command.clone();
     }
     let rig = setup.start();
-    let threads: Vec<_> = cases.iter().map(|(name, ..)| rig.begin_with(name, "hello")).collect();
-    for (thread, (name, _, expected)) in threads.iter().zip(&cases) {
+    let ask = |name: &str| (name.to_owned(), rig.begin_with(name, "hello"));
+    let threads: Vec<_> = agents.iter().map(|(name, _)| ask(name)).collect();
+    for (name, thread) in &threads {
         let posts = rig.answer(thread, 1);
-        assert!(posts.last().unwrap().body.contains(expected), "{name}: {posts:#?}");
+        let body = &posts.last().expect("an answer is a post").body;
+        assert!(fits(name, body), "{name}: {posts:#?}");
+        rig.switch_to(thread, "echo", "and now?");
     }
-    let dying: Vec<_> = deaths.iter().map(|(name, _)| rig.begin_with(name, "hello")).collect();
-    for (thread, (name, at)) in dying.iter().zip(&deaths) {
-        let posts = rig.answer(thread, 1);
-        let body = &posts.last().unwrap().body;
+    for (name, thread) in &threads {
+        let posts = rig.answer(thread, 2);
         assert!(
-            body.contains(ended) || *at + OVER.len() >= bytes && body == "fine",
+            posts.last().is_some_and(|it| it.body.ends_with("You said: and now?")),
             "{name}: {posts:#?}"
         );
     }
-    for thread in threads.iter().chain(&dying) {
-        rig.switch_to(thread, "echo", "and now?");
-        let posts = rig.answer(thread, 2);
-        assert!(posts.last().unwrap().body.ends_with("You said: and now?"), "{posts:#?}");
-    }
-    let left = rig.daemon().descendants();
+    let left = process::marked(&rig.home);
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_agent_that_misbehaves_is_reported_and_nothing_else_suffers() {
+    let garbage = ["print", "{no json", "print", "\u{1}", "print", SAID, "print", OVER];
+    let cases: [(&str, Vec<&str>, &str); 10] = [
+        ("well", talk(&["print", SAID, "print", OVER, "wait-eof"]), "fine"),
+        ("garbage", talk(&garbage), "fine"),
+        ("long", talk(&["spew", "40", "print", SAID, "print", OVER]), "fine"),
+        ("nothing", vec!["wait-eof"], "said nothing"),
+        ("gone", vec!["complain", "no licence", "exit", "3"], "no licence"),
+        ("half", talk(&["raw", &SAID[..40]]), ENDED),
+        ("mute", talk(&["print", OVER]), "without saying anything"),
+        ("noise", vec!["babble"], "could not answer"),
+        ("flood", vec!["endless"], "no JSON"),
+        ("deaf", vec!["straggler", "deaf", "hang"], "its process was ended"),
+    ];
+    let agents = cases.iter().map(|(name, plays, _)| ((*name).to_owned(), fake(plays))).collect();
+    survive(agents, |name, body| {
+        cases.iter().any(|(case, _, expected)| *case == name && body.contains(expected))
+    });
+}
+
+#[test]
+fn an_agent_may_die_at_any_byte() {
+    let whole = talk(&["print", SAID, "print", OVER]);
+    let bytes: usize = [INITIALIZED, SESSION, SAID, OVER].iter().map(|it| it.len() + 1).sum();
+    let deaths = (0..bytes).step_by(29).chain([bytes]).map(|at| at.to_string());
+    let agents =
+        deaths.map(|at| (format!("dies-at-{at}"), fake(&[&["die-at", &at][..], &whole].concat())));
+    let last = format!("dies-at-{bytes}");
+    survive(
+        agents.collect(),
+        |name, body| {
+            if name == last { body == "fine" } else { body.contains(ENDED) }
+        },
+    );
 }

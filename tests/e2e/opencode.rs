@@ -3,7 +3,7 @@
 
 use crate::{
     homes::Engine,
-    process::Process,
+    process::{self, Process},
     rig::{PATIENCE, Rig, Setup, check},
 };
 use serde_json::json;
@@ -33,16 +33,14 @@ fn server(rig: &Rig) -> Process {
     all.remove(0)
 }
 
-/// Waits for a command of a tool, and returns all that the daemon has started, that one as the last.
+/// Waits for a command of a tool.
 #[track_caller]
-fn wait_for_command(rig: &Rig, command: &str) -> Vec<Process> {
+fn wait_for_command(rig: &Rig, command: &str) -> Process {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut all = rig.daemon().descendants();
-        if let Some(at) = all.iter().position(|it| it.command == command) {
-            let found = all.remove(at);
-            all.push(found);
-            return all;
+        let all = rig.daemon().descendants();
+        if let Some(found) = all.iter().find(|it| it.command == command) {
+            return found.clone();
         }
         assert!(Instant::now() < deadline, "{command} does not run, only {all:#?}");
         rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
@@ -72,8 +70,11 @@ fn threads_share_a_server_and_no_memory() {
     assert!(!resumed.prompt.contains("Your final answer is delivered"), "{}", resumed.prompt);
 
     let server = server(&rig);
+    let left = process::marked(&rig.home);
+    assert!(left.contains(&server), "{left:?}");
     rig.take_daemon().stop();
-    assert!(!server.is_alive(), "{server:?}");
+    let left = process::marked(&rig.home);
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn a_server_that_dies_costs_one_turn() {
     let thread = rig.begin(Engine::Opencode, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
     rig.say(&thread, "[[shell:touch begun; sleep 600]]");
-    let command = wait_for_command(&rig, "sleep 600").pop().expect("it was found");
+    let command = wait_for_command(&rig, "sleep 600");
     let old = server(&rig);
     old.kill();
     check(&rig.answer(&thread, 2), &[("error", &["opencode could not answer", "server"])]);
@@ -197,9 +198,9 @@ fn a_stop_in_mid_turn_leaves_nothing_and_the_next_start_goes_on() {
         "the word is quince [[shell:test -e begun || { touch begun; sleep 600; }]][[text:over]]";
     let thread = rig.begin(Engine::Opencode, script);
     rig.model.wait_for(|it| it.is_turn && it.status == Some(200), PATIENCE);
-    let all = wait_for_command(&rig, "sleep 600");
+    wait_for_command(&rig, "sleep 600");
     rig.take_daemon().stop();
-    let left: Vec<_> = all.iter().filter(|it| it.is_alive()).collect();
+    let left = process::marked(&rig.home);
     assert!(left.is_empty(), "{left:?}");
     rig.start_daemon();
     let posts = rig.answer(&thread, 1);

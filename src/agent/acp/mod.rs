@@ -386,8 +386,8 @@ impl Acp {
         // Many agents end the turn at a refusal and say nothing of it: opencode, qwen, and codex,
         // which calls it `cancelled`.
         if let Some(what) = self.denied.as_ref().filter(|_| !self.has_gone_on) {
-            text += &format!("\n\n(The agent ended its turn because this was refused: `{what}`)");
-            text = text.trim_start().to_owned();
+            let note = format!("(The agent ended its turn because this was refused: `{what}`)");
+            text = [text, note].join("\n\n").trim_start().to_owned();
         }
         let end = match result["stopReason"].as_str().unwrap_or_default() {
             _ if self.interrupted => TurnEnd::Interrupted,

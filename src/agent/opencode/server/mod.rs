@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, after, bounded, never, select_biased};
 use serde_json::json;
 
 use crate::{
@@ -207,14 +207,7 @@ impl<S: Spawner> Keeper<S> {
             }
             recv(lease) -> returned => match returned {
                 Ok(Outdated) => self.outdated = true,
-                Err(_) => {
-                    self.leases.swap_remove(0);
-                    if self.leases.is_empty() && self.outdated {
-                        log::info!("opencode's server is stopped, so that the next one reads its settings anew");
-                        self.stop();
-                    }
-                    self.idle = self.leases.is_empty().then(Instant::now);
-                }
+                Err(RecvError) => self.returned(),
             },
             recv(lines) -> line => match line {
                 Ok(line) => log::debug!("opencode serve: {line}"),
@@ -224,6 +217,16 @@ impl<S: Spawner> Keeper<S> {
             recv(idle) -> _ => self.stop(),
         }
         true
+    }
+
+    /// The first lease was given back.
+    fn returned(&mut self) {
+        self.leases.swap_remove(0);
+        if self.leases.is_empty() && self.outdated {
+            log::info!("opencode's server is stopped: the next one reads opencode's settings anew");
+            self.stop();
+        }
+        self.idle = self.leases.is_empty().then(Instant::now);
     }
 
     fn lease(&mut self) -> Result<Lease> {
