@@ -1,5 +1,6 @@
-//! What goes over the wire, field for field (protocol sections 2 and 3). Pure. This and the config
-//! file are the only places where a machine is called `agentId` and an engine `agent`.
+//! What goes over the wire, field for field: PROTOCOL.md beside this file, sections 2 and 3. Pure.
+//! This and the config file are the only places where a machine is called `agentId` and an engine
+//! `agent`.
 //!
 //! From the bridge everything is tolerated: a field may be missing or of another type, and `_id`
 //! may stand for `messageId`. What we send is strict.

@@ -2,6 +2,7 @@
 //! dispatcher, and carries out what that decides. It never waits for the network, a disk flush of
 //! somebody else, or a child.
 
+mod catchup;
 mod config;
 mod engines;
 mod outbox;
@@ -18,6 +19,7 @@ use std::{
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
 
+use self::catchup::{Catching, Found};
 use crate::{
     bridge::{
         AccessSource, Client, Net,
@@ -126,6 +128,7 @@ struct Daemon {
     reports: Receiver<Report>,
     capabilities: Receiver<Vec<Engine>>,
     inbound: Receiver<StreamEvent<EntryId>>,
+    catching: Catching,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -138,6 +141,8 @@ enum Woken {
     Report(Report),
     Claimed(ThreadId, ClaimOutcome),
     Inbound(StreamEvent<EntryId>),
+    /// From catching up; none when it has ended.
+    Found(Option<Found>),
     Capabilities(Vec<Engine>),
     /// A timer, or state.json was written.
     Time,
@@ -224,6 +229,7 @@ impl Daemon {
             reports,
             capabilities,
             inbound,
+            catching: Catching::default(),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -241,8 +247,9 @@ impl Daemon {
     /// A message that was in the inbox at the start.
     fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.restore_session(&reply.thread_id, progress.as_ref());
-        if self.shared.outgoing.outbox.finishes(entry) {
-            // Its answer is on the way out (design: crash table).
+        let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
+        if is_answered || self.shared.outgoing.outbox.finishes(entry) {
+            // Its answer is out, or on the way.
             self.settle(entry, Some(message_key(entry, &reply)));
             return;
         }
@@ -291,6 +298,7 @@ impl Daemon {
             },
             recv(self.store.written()) -> _ => Woken::Time,
             recv(self.inbound) -> event => event.map_or(Woken::StreamEnded, Woken::Inbound),
+            recv(self.catching.found()) -> found => Woken::Found(found.ok()),
             recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
             recv(timer) -> _ => Woken::Time,
         }
@@ -312,6 +320,7 @@ impl Daemon {
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
             Woken::Inbound(event) => self.stream_event(event),
+            Woken::Found(found) => self.found(found),
             Woken::Capabilities(engines) => {
                 // Detection is done once for each start.
                 self.capabilities = never();
@@ -331,9 +340,10 @@ impl Daemon {
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
         match event {
-            StreamEvent::Connected { replay, last_event_id, .. } => {
+            StreamEvent::Connected { replay, server_time, last_event_id } => {
                 log::info!(replay:? = replay; "connected to the bridge");
                 self.moved_on(last_event_id);
+                self.catch_up(replay, server_time.as_deref());
             }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
@@ -354,14 +364,16 @@ impl Daemon {
     fn moved_on(&mut self, last_event_id: Option<String>) {
         if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
             self.cursor.last_event_id = last_event_id;
-            self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR);
+            self.cursor_moved();
         }
     }
 
+    fn cursor_moved(&mut self) {
+        self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR);
+    }
+
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
-        if let Some(at) = reply.created_at.as_deref().and_then(Timestamp::parse) {
-            self.cursor.seen_until = self.cursor.seen_until.max(Some(at));
-        }
+        self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
         let is_seen = self.seen.contains(&message_key(entry, &reply));
         self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
     }
@@ -477,7 +489,7 @@ impl Daemon {
         self.settling.push_back(Settling { generation, entry, message });
     }
 
-    /// Removes the entries whose bindings are on disk (design: persist before you act).
+    /// Removes the entries whose bindings are on disk (persist before you act).
     fn settle_all(&mut self) {
         self.disk_due = None;
         while let Some(next) = self.settling.front() {

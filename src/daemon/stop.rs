@@ -1,4 +1,4 @@
-//! How the daemon leaves (design: stop). Every step has a bound; what is not finished is on disk and
+//! How the daemon leaves (ARCHITECTURE.md: stop). Every step has a bound; what is not finished is on disk and
 //! goes on with the next start.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! What an agent is told: the exact words, and that nobody can break out of them.
+
 use expect_test::expect;
 use proptest::prelude::*;
 
@@ -180,7 +182,7 @@ fn a_long_body_is_cut_between_characters() {
 #[test]
 fn a_first_prompt_has_its_parts_in_order() {
     assert_eq!(first_touch(None, "E", "B"), "E\n\n---\n\nAbout this session: B");
-    assert_eq!(first_touch(Some("H"), "E", "B"), "H\n\nE\n\n---\n\nB");
+    assert_eq!(first_touch(Some("H"), "E", "B"), "H\n\nE\n\n---\n\nAbout this session: B");
 }
 
 /// Anything, and often the characters that this file is about.

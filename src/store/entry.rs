@@ -66,4 +66,7 @@ pub struct Progress {
     pub session: Option<SessionId>,
     /// How many turns were begun for this message, this one included.
     pub attempts: u32,
+    /// The turn is over and what the human is to read was posted before its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_answered: bool,
 }

@@ -222,6 +222,7 @@ impl Inbox {
                     engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
                     session: None,
                     attempts: 1,
+                    is_answered: false,
                 })
             }
             result => result,

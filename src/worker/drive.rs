@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// After this many interruptions a message is not tried again by itself (design: crash table).
+/// After this many interruptions a message is not tried again by itself (ARCHITECTURE.md: crashes).
 const ATTEMPTS: u32 = 2;
 
 /// How long a post waits before it tries the disk again.
@@ -99,6 +99,7 @@ impl<'a> Serving<'a> {
     fn outcome(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
         if let Some(asked) = &ride.job.reply.engine
             && asked != ride.engine()
+            && !self.sessions.contains_key(ride.engine())
         {
             let text = words::unknown_engine(asked, ride.engine());
             self.say(ride, PostKind::Status, text);
@@ -117,10 +118,15 @@ impl<'a> Serving<'a> {
         }
         match self.turn(ride, Some(&record), commands) {
             TurnEnd::SessionGone { detail } => {
-                let text = words::session_gone(ride.engine(), &record.session_id, &detail);
-                self.say(ride, PostKind::Status, text);
                 self.sessions.remove(ride.engine());
                 self.report_session(ride.engine());
+                if ride.job.progress.is_some() {
+                    // It had begun, so a fresh session might do it twice.
+                    let text = words::interrupted_without_session(ride.engine());
+                    return self.end_with(ride, PostKind::Status, text);
+                }
+                let text = words::session_gone(ride.engine(), &record.session_id, &detail);
+                self.say(ride, PostKind::Status, text);
                 self.fresh(ride, commands)
             }
             end => self.conclude(ride, end),
@@ -128,7 +134,7 @@ impl<'a> Serving<'a> {
     }
 
     /// What to resume after an earlier daemon was stopped in the middle of this message, or what to
-    /// tell the human (design: crash table).
+    /// tell the human (ARCHITECTURE.md: crashes).
     fn interrupted(
         &mut self,
         ride: &mut Ride<'_>,
@@ -170,6 +176,7 @@ impl<'a> Serving<'a> {
             engine: ride.engine().clone(),
             session: spec.session.clone(),
             attempts: ride.attempt,
+            is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
             Ok(carrier) => carrier,
@@ -190,11 +197,16 @@ impl<'a> Serving<'a> {
         };
         let limits = &host.serving.shared.settings.limits;
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
-        let has_answered = host.has_answered;
+        let (has_answered, progress) = (host.has_answered, host.progress);
         self.driven(ride.engine());
         match end {
-            // What the model posted is the answer; its last words are for a terminal.
-            TurnEnd::Answered { .. } if has_answered => TurnEnd::Answered { text: String::new() },
+            // What the model posted is the answer; its last words are for a terminal. Since no post
+            // of ours ends the message, the inbox is told.
+            TurnEnd::Answered { .. } if has_answered => {
+                let progress = Progress { is_answered: true, ..progress };
+                self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress));
+                TurnEnd::Answered { text: String::new() }
+            }
             TurnEnd::Answered { text } if text.trim().is_empty() => TurnEnd::Failed(Failure::new(
                 FailureKind::Protocol,
                 words::silent(ride.engine()),

@@ -31,7 +31,7 @@ const READ_LIMIT: u32 = 100;
 pub(super) struct Host<'h, 's, 'r> {
     pub(super) serving: &'h mut Serving<'s>,
     ride: &'h mut Ride<'r>,
-    progress: Progress,
+    pub(super) progress: Progress,
     project_dir: PathBuf,
     /// For tool calls that take a round trip.
     late: Sender<TurnCommand>,

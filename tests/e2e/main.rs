@@ -11,6 +11,7 @@
 
 mod acp;
 mod claude;
+mod codex;
 mod daemon;
 mod homes;
 #[expect(dead_code, reason = "it serves other tests, which need all of it")]
@@ -21,4 +22,6 @@ mod opencode;
 mod process;
 mod rig;
 mod run;
+mod scenarios;
 mod smoke;
+mod switch;

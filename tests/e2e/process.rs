@@ -18,9 +18,9 @@ pub(crate) struct Process {
 impl Process {
     /// Looks at a process. None: there is no such one, or it only waits to be reaped.
     fn look(pid: Pid) -> Option<Process> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is a name in parentheses, with anything in it.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
         let (state, parent, start) = (fields[0], fields[1], fields[19]);
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         (!matches!(state, "Z" | "X")).then(|| Process {

@@ -181,6 +181,13 @@ impl Rig {
         state["bindings"][thread].clone()
     }
 
+    /// Changes the text of state.json while no daemon runs.
+    pub(crate) fn edit_state(&self, edit: impl FnOnce(String) -> String) {
+        assert!(self.daemon.is_none(), "the daemon would overwrite it");
+        let path = self.home.path(".agent-bridge-daemon/state.json");
+        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
     /// The id of a thread's session with an engine, once the daemon has written one.
     #[track_caller]
     pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {
@@ -260,6 +267,11 @@ impl Bridge {
         Bridge { addr, token, heard, server: Some(server), listener: Some(listener) }
     }
 
+    /// The account's token, which the daemon has.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Says something on a new thread and returns the thread's id.
     #[track_caller]
     pub(crate) fn begin(&self, engine: Engine, text: &str) -> String {
@@ -314,14 +326,6 @@ impl Bridge {
         let posts = self.answer(thread, n);
         let said: Vec<_> = posts.iter().map(|it| (it.kind.as_str(), it.body.as_str())).collect();
         assert_eq!(said, [("result", body)]);
-    }
-
-    /// Waits for a post of which this is true.
-    #[track_caller]
-    pub(crate) fn wait_for(&self, thread: &str, wanted: impl Fn(&Post) -> bool) -> Post {
-        let found =
-            self.wait_for_posts(thread, |posts| posts.iter().find(|it| wanted(it)).cloned());
-        found.unwrap_or_else(|posts| panic!("no such post in {PATIENCE:?}, only {posts:#?}"))
     }
 
     fn wait_for_posts<T>(

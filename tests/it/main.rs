@@ -6,10 +6,12 @@
 mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;
+mod cli;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
 mod sim;
 mod store;
+mod tidy;
 mod turn;
 mod util;

@@ -35,6 +35,7 @@ fn progress(session: Option<&str>) -> Progress {
         engine: obto_bridge::ids::Engine::CODEX,
         session: session.map(SessionId::new),
         attempts: 1,
+        is_answered: false,
     }
 }
 

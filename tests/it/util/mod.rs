@@ -1,5 +1,6 @@
 //! What several subjects need.
 
+pub(crate) mod bin;
 pub(crate) mod fake;
 #[cfg(feature = "serve")]
 pub(crate) mod http;

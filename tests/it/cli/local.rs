@@ -1,0 +1,159 @@
+//! `local` and `serve`: a bridge of one's own.
+
+use std::{fs, net::TcpListener, os::unix::fs::MetadataExt};
+
+use rustix::process::Signal;
+
+use crate::util::{
+    bin::{Home, Running},
+    http::Conn,
+};
+
+/// Waits for the address and returns it without the scheme.
+fn addr(running: &mut Running) -> String {
+    let line = running.line("http://");
+    let addr = line.split("http://").nth(1).unwrap();
+    addr.split([',', ' ']).next().unwrap().to_owned()
+}
+
+#[test]
+fn serve_makes_an_account_once_and_never_shows_its_token() {
+    let home = Home::new();
+    let file = home.path().join(".obto-bridge/serve/token");
+    let serve = || home.command(&["serve", "--listen", "127.0.0.1:0"]).start();
+    let mut first = serve();
+    let addr = addr(&mut first);
+    first.line("obto-bridge init --base-url");
+    let token = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    let mut conn = Conn::open(addr.parse().unwrap());
+    let who = conn.request("GET", "/api/bridge/whoami", token.trim(), None).ok();
+    assert_eq!(who["account"]["basicAuthUser"], "owner");
+    first.signal(Signal::TERM);
+    first.end().expect(0, &[]).without(token.trim());
+
+    let mut second = serve();
+    second.line("obto-bridge init --base-url");
+    assert_eq!(fs::read_to_string(&file).unwrap(), token);
+    second.signal(Signal::INT);
+    second.end().expect(0, &[]);
+}
+
+#[test]
+fn serve_refuses_what_others_can_reach() {
+    let home = Home::new();
+    home.run(&["serve", "--listen", "0.0.0.0:0"]).expect(1, &["--public"]);
+    home.run(&["serve", "--listen", "localhost"]).expect(2, &["listen"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    home.run(&["serve", "--listen", &listen]).expect(1, &[&listen]);
+}
+
+#[test]
+fn without_an_agent_it_says_what_to_install() {
+    let home = Home::new();
+    // No engine is there, wherever this runs.
+    let send = home.command(&["local", "--send", "hello"]).env("PATH", "/nonexistent").run();
+    let words = ["`claude`", "`codex`", "`opencode`", "npm install", "--agent echo"];
+    let send = send.expect(1, &words);
+    assert_eq!(send.stdout, "");
+    assert!(!home.path().join(".agent-bridge-daemon/local").exists(), "nothing was begun");
+    home.run(&["local", "--send", "x", "--agent", "nobody"]).expect(1, &["no agent nobody"]);
+    let args = ["local", "--send", "x", "--agent", "echo", "--project", "missing"];
+    home.run(&args).expect(1, &["missing does not exist"]);
+}
+
+#[test]
+fn local_says_where_it_is_and_keeps_its_token() {
+    let home = Home::new();
+    let file = home.path().join("data/token");
+    let local = || {
+        let args = ["local", "--data", "data", "--agent", "echo", "--listen", "127.0.0.1:0"];
+        home.command(&args).start()
+    };
+    let mut first = local();
+    let addr = addr(&mut first);
+    first.line("/api/view");
+    let token = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    let mut page = Conn::open(addr.parse().unwrap());
+    assert_eq!(page.request("GET", "/api/view", token.trim(), None).status, 200);
+    first.signal(Signal::TERM);
+    first.end().expect(0, &[]).without(token.trim());
+
+    let mut second = local();
+    second.line("/api/view");
+    assert_eq!(fs::read_to_string(&file).unwrap(), token);
+    second.signal(Signal::INT);
+    second.end().expect(0, &[]);
+}
+
+#[test]
+fn a_lost_token_is_replaced() {
+    let home = Home::new();
+    let local = || {
+        let args = ["local", "--data", "data", "--agent", "echo", "--listen", "127.0.0.1:0"];
+        let mut local = home.command(&args).start();
+        local.line("/api/view");
+        local.signal(Signal::TERM);
+        local.end().expect(0, &[]);
+    };
+    local();
+    fs::remove_file(home.path().join("data/token")).unwrap();
+    local();
+    home.put("data/token", "obto_nobodyknowsthis");
+    local();
+    let token = fs::read_to_string(home.path().join("data/token")).unwrap();
+    assert_ne!(token.trim(), "obto_nobodyknowsthis");
+}
+
+#[test]
+fn a_question_gets_its_answer_on_standard_output() {
+    let home = Home::new();
+    let ran = home.run(&["local", "--send", "hello there", "--agent", "echo"]).expect(0, &[]);
+    assert!(ran.stdout.contains("You said: hello there"), "{ran:?}");
+    assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+    // The second conversation of the same bridge.
+    home.run(&["local", "--send", "again", "--agent", "echo"]).expect(0, &["You said: again"]);
+}
+
+#[test]
+fn a_broken_config_in_its_directory_is_78() {
+    let home = Home::new();
+    home.put("data/config.json", "{\n\n!");
+    home.run(&["local", "--data", "data", "--agent", "echo"]).expect(78, &["line 3"]);
+}
+
+/// An agent that never says a word.
+const MUTE: &str = r#"{"agents":{"mute":{"command":["sleep","600"]}},"drainSeconds":0}"#;
+
+#[test]
+fn no_answer_in_time_is_1() {
+    let home = Home::new();
+    home.put("data/config.json", MUTE);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "mute", "--timeout", "1"];
+    let ran = home.run(&args).expect(1, &["--timeout"]);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn an_interrupted_question_is_1() {
+    let home = Home::new();
+    home.put("data/config.json", MUTE);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "mute"];
+    // With its log on standard output, where it can be waited for.
+    let asking = [&args[..], &["--log", "info"]].concat();
+    let mut asking = home.command(&asking).after("exec 2>&1").start();
+    asking.line("the bridge listens");
+    asking.signal(Signal::INT);
+    asking.end().expect(1, &["interrupted"]);
+}
+
+#[test]
+fn an_agent_that_fails_is_1_with_its_reason() {
+    let home = Home::new();
+    home.put("data/config.json", r#"{"agents":{"broken":{"command":["false"]}}}"#);
+    let args = ["local", "--data", "data", "--send", "x", "--agent", "broken"];
+    let ran = home.run(&args).expect(1, &["broken"]);
+    assert_eq!(ran.stdout, "");
+}

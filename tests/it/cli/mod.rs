@@ -1,0 +1,66 @@
+//! The command line, by the real binary.
+
+mod account;
+mod init;
+#[cfg(feature = "serve")]
+mod local;
+mod start;
+mod status;
+
+use crate::util::bin::Home;
+#[cfg(feature = "serve")]
+use obto_bridge::serve::{Options, Server};
+
+/// A bridge with one account, in the directory of a test.
+#[cfg(feature = "serve")]
+struct Bridge {
+    server: Server,
+    token: String,
+}
+
+#[cfg(feature = "serve")]
+impl Bridge {
+    fn start(home: &Home, allow_register: bool) -> Bridge {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let mut options = Options::new(listen, home.path().join("bridge"));
+        options.allow_register = allow_register;
+        options.password_rounds = 10;
+        let server = Server::start(options).unwrap();
+        let token = server.create_account("ada").unwrap().1.reveal().to_owned();
+        Bridge { server, token }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.server.addr())
+    }
+
+    /// Writes the config of a machine on this bridge.
+    fn configure(&self, home: &Home) {
+        let config = serde_json::json!({"baseUrl": self.url(), "apiToken": self.token});
+        home.put(".obto-bridge/config.json", &config.to_string());
+    }
+}
+
+#[test]
+fn version_and_help_and_usage() {
+    let home = Home::new();
+    let version = home.run(&["--version"]).expect(0, &[]);
+    assert_eq!(version.stdout.trim(), env!("CARGO_PKG_VERSION"));
+    let help = home.run(&["--help"]).expect(0, &["Commands:", "rotate-token"]);
+    assert!(!help.stdout.contains("echo-agent"), "it is no command for people");
+    let none = home.run(&[]).expect(2, &["Commands:"]);
+    assert_eq!(none.stdout, "", "usage is an error here");
+    home.run(&["launch"]).expect(2, &["launch", "--help"]);
+    home.run(&["status", "--yaml"]).expect(2, &["--yaml"]);
+    home.run(&["start", "--log-format", "xml"]).expect(2, &["json or text"]);
+    for command in ["init", "start", "status", "whoami", "rotate-token", "logout"] {
+        home.run(&[command, "--help"]).expect(0, &[command, "Options:"]);
+    }
+}
+
+#[test]
+fn the_echo_agent_speaks_on_its_streams() {
+    let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}"#;
+    let ran = Home::new().command(&["echo-agent"]).input(&format!("{hello}\n")).run();
+    ran.expect(0, &[r#""protocolVersion":1"#]);
+}

@@ -1,0 +1,72 @@
+//! `start` up to the daemon, and how it ends.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use obto_bridge::store::lock::Lock;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::util::{bin::Home, sick_bridge::SickBridge};
+
+const CONFIG: &str = ".obto-bridge/config.json";
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_78() {
+    let home = Home::new();
+    home.run(&["start"]).expect(78, &["no API token", "obto-bridge init"]);
+    home.put(CONFIG, "{\n  \"apiToken\": obto_x\n}");
+    home.run(&["start"]).expect(78, &["config.json", "line 2"]);
+    home.put(CONFIG, r#"{"apiToken":"obto_x","maxTurns":0}"#);
+    home.run(&["start"]).expect(78, &["maxTurns"]);
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    let broken = home.command(&["start"]).env("BRIDGE_ALLOW_ALL", "maybe").run();
+    broken.expect(78, &["BRIDGE_ALLOW_ALL"]);
+}
+
+/// Never answers, so that the daemon is busy with connecting.
+fn silent() -> SickBridge {
+    SickBridge::start(|_, conn| conn.hold())
+}
+
+#[test]
+fn a_second_daemon_is_75_and_names_the_first() {
+    let (home, bridge) = (Home::new(), silent());
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    let _lock = Lock::acquire(&home.path().join(".agent-bridge-daemon")).unwrap();
+    let second = home.command(&["start"]).env("BRIDGE_BASE_URL", &bridge.url()).run();
+    second.expect(75, &["another daemon", &format!("pid {}", std::process::id())]);
+}
+
+#[test]
+fn it_warns_at_every_start_and_ends_when_asked() {
+    let (home, bridge) = (Home::new(), silent());
+    home.put(CONFIG, r#"{"apiToken":"obto_abcdefghijklmnop","allowAll":true}"#);
+    fs::set_permissions(home.config(), fs::Permissions::from_mode(0o644)).unwrap();
+    let command = home.command(&["start", "--log", "warn"]);
+    let mut daemon = command.env("BRIDGE_BASE_URL", &bridge.url()).start();
+    let line: Value = serde_json::from_str(&daemon.line("allowAll")).expect("JSON lines");
+    assert_eq!(line["level"], "warn");
+    daemon.line("chmod 600");
+    daemon.signal(Signal::HUP);
+    daemon.signal(Signal::TERM);
+    daemon.end().expect(0, &[]).without("obto_abcdefghijklmnop");
+}
+
+#[test]
+fn the_log_is_text_if_wanted() {
+    let (home, bridge) = (Home::new(), silent());
+    home.put(CONFIG, r#"{"apiToken":"obto_x","allowAll":true}"#);
+    let command = home.command(&["start", "--log-format", "text"]);
+    let mut daemon = command.env("BRIDGE_BASE_URL", &bridge.url()).start();
+    assert!(daemon.line("allowAll").contains(" warn  allowAll is set"));
+    daemon.signal(Signal::INT);
+    daemon.end().expect(0, &[]);
+}
+
+#[test]
+fn a_refused_token_is_77_if_wanted() {
+    let (home, bridge) = (Home::new(), SickBridge::start(|_, conn| conn.json(401, json!({}))));
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    let command = home.command(&["start", "--exit-on-auth-failure"]);
+    command.env("BRIDGE_BASE_URL", &bridge.url()).run().expect(77, &["401"]);
+}

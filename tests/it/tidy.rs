@@ -1,0 +1,274 @@
+//! The repository keeps its own rules: what the README promises, which way dependencies go, how
+//! files begin and how long they are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env::vars_os,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use obto_bridge::proc::{self, Plan};
+
+use crate::util::bin::{DEADLINE, Home};
+
+/// Longer files are hard to read at a sitting.
+const LINES_MAX: usize = 600;
+
+/// Crates that are kept out, or that would bring such in: an async runtime, C that has to be
+/// installed, and what costs more than it gives here.
+const BANNED: [&str; 9] = [
+    "async-std",
+    "chrono",
+    "clap",
+    "native-tls",
+    "openssl",
+    "openssl-sys",
+    "regex",
+    "tokio",
+    "tracing",
+];
+
+/// A module of the crate and those that it may use. Above is what knows more; nothing below a line
+/// knows anything above it, but for the wire types that the store keeps and the dispatcher reads.
+const MAY_USE: [(&str, &[&str]); 18] = [
+    ("main", &["cli"]),
+    // The only place that knows both the daemon and the server.
+    (
+        "cli",
+        &[
+            "agent", "bridge", "config", "daemon", "ids", "logging", "serve", "signals", "store",
+            "task", "time",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "agent", "bridge", "config", "dispatch", "ids", "logging", "proc", "signals", "store",
+            "task", "time", "worker",
+        ],
+    ),
+    (
+        "worker",
+        &[
+            "agent",
+            "bridge",
+            "config",
+            "ids",
+            "logging",
+            "permission",
+            "proc",
+            "prompt",
+            "store",
+            "task",
+            "time",
+        ],
+    ),
+    // Not the daemon: the two talk over HTTP.
+    ("serve", &["ids", "task", "time"]),
+    ("dispatch", &["bridge", "ids", "store", "time"]),
+    // Not the bridge: an engine knows nothing of where its messages come from.
+    ("agent", &["ids", "proc", "prompt", "task", "time"]),
+    ("permission", &["agent"]),
+    ("prompt", &["ids", "time"]),
+    ("bridge", &["config", "ids", "store", "task", "time"]),
+    ("store", &["bridge", "ids", "task", "time"]),
+    ("logging", &["config", "time"]),
+    ("signals", &["task"]),
+    ("proc", &["task"]),
+    ("config", &["ids"]),
+    ("task", &[]),
+    ("time", &[]),
+    ("ids", &[]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The Rust files below `dir`, by their names from the root.
+fn sources(dir: &str) -> Vec<(String, String)> {
+    let mut dirs = vec![PathBuf::from(dir)];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(root().join(&dir)).unwrap() {
+            let path = dir.join(entry.unwrap().file_name());
+            if root().join(&path).is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.to_str().unwrap().to_owned();
+                files.push((name.clone(), read(&name)));
+            }
+        }
+    }
+    files
+}
+
+/// The string literals of a source, as they are written.
+fn literals(source: &str) -> Vec<&str> {
+    source.split('"').skip(1).step_by(2).collect()
+}
+
+fn is_test(name: &str) -> bool {
+    name.ends_with("tests.rs") || name.contains("/tests/")
+}
+
+/// A source without its comments and without the tests at its end.
+fn code(source: &str) -> String {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    // A `//` without a space in front may be in an address.
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.map(|line| line.split(" //").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that `code` names after `crate::`, alone or in braces.
+fn uses(code: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let name = |text: &str| text.split(|c| !is_name(c)).next().unwrap().to_owned();
+    let mut uses = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            uses.insert(name(rest));
+            continue;
+        };
+        let (mut depth, mut begins) = (1, true);
+        for (at, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => begins = true,
+                c if depth == 1 && begins && !c.is_whitespace() => {
+                    uses.insert(name(&list[at..]));
+                    begins = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    uses.remove("");
+    uses
+}
+
+#[test]
+fn uses_are_found() {
+    let code = "use crate::{a::b, c::{d, e},\n    f};\nlet x = crate::g::h(); use crate::logging;";
+    assert_eq!(uses(code).into_iter().collect::<Vec<_>>(), ["a", "c", "f", "g", "logging"]);
+}
+
+#[test]
+fn dependencies_go_one_way() {
+    let allowed: BTreeMap<_, _> = MAY_USE.into_iter().collect();
+    for (name, source) in sources("src") {
+        if name == "src/lib.rs" || is_test(&name) {
+            continue;
+        }
+        let module = name["src/".len()..].split(['/', '.']).next().unwrap();
+        let allowed = allowed.get(module).unwrap_or_else(|| panic!("{module} is in no row"));
+        let source = code(&source).replace("obto_bridge::", "crate::");
+        for used in uses(&source).iter().filter(|used| *used != module) {
+            assert!(allowed.contains(&used.as_str()), "{name} must not use crate::{used}");
+        }
+    }
+}
+
+#[test]
+fn files_say_why_they_exist_and_are_short() {
+    for dir in ["src", "tests"] {
+        for (name, source) in sources(dir) {
+            assert!(source.starts_with("//! "), "{name} does not open with //!");
+            let lines = source.lines().count();
+            assert!(lines <= LINES_MAX, "{name} has {lines} lines; split it");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    for (name, source) in sources("src") {
+        for word in ["todo!(", "unimplemented!(", "#[ignore", "FIXME", "STUB"] {
+            assert!(!source.contains(word), "{name} has {word}");
+        }
+    }
+}
+
+/// Cargo.lock also has what no feature of ours turns on, so cargo itself is asked.
+#[test]
+fn banned_crates_stay_out() {
+    let plan = Plan {
+        program: env!("CARGO").into(),
+        args: ["tree", "--locked", "--offline", "--edges=normal,build", "--prefix=none"]
+            .map(Into::into)
+            .into(),
+        dir: root().to_owned(),
+        env: vars_os().collect(),
+    };
+    let output = proc::run(&plan, None, DEADLINE, 1 << 20).unwrap();
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("ureq"), "cargo tree did not work: {}", output.stderr);
+    for banned in BANNED {
+        assert!(!crates.contains(banned), "{banned} came in: cargo tree -i {banned}");
+    }
+}
+
+/// The commands that `--help` lists.
+fn commands() -> Vec<String> {
+    let help = Home::new().run(&["--help"]).expect(0, &[]).stdout;
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_has_every_command_with_every_option() {
+    let readme = read("README.md");
+    let headings = readme.lines().filter_map(|line| line.strip_prefix("### `obto-bridge "));
+    let mut described: BTreeSet<_> = headings.map(|rest| rest.trim_end_matches('`')).collect();
+    // The README is that of the whole program.
+    described.retain(|it| cfg!(feature = "serve") || !["local", "serve"].contains(it));
+    let commands = commands();
+    assert_eq!(described, commands.iter().map(String::as_str).collect());
+    for command in &commands {
+        let section = readme.split(&format!("### `obto-bridge {command}`")).nth(1).unwrap();
+        let section = section.split("\n#").next().unwrap();
+        let help = Home::new().run(&[command, "--help"]).expect(0, &[]).stdout;
+        let options = help.split("Options:").nth(1).unwrap().split("\n\n").next().unwrap();
+        let options = options.lines().filter_map(|line| line.strip_prefix("  "));
+        let words = options.flat_map(|line| line.split("  ").next().unwrap().split([' ', ',']));
+        for option in words.filter(|word| word.starts_with("--") && *word != "--help") {
+            assert!(section.contains(&format!("`{option}")), "{command} {option} is missing");
+        }
+    }
+}
+
+#[test]
+fn the_readme_has_every_setting() {
+    let readme = read("README.md");
+    let source = code(&read("src/config/mod.rs"));
+    let literals = literals(&source);
+    let is_var =
+        |text: &str| text.contains('_') && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let is_key = |text: &str| {
+        text.chars().all(|c| c.is_ascii_alphanumeric())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+    };
+    let mut settings: BTreeSet<&str> = ["agents"].into();
+    for (before, var) in literals.iter().zip(&literals[1..]) {
+        if is_var(var) {
+            settings.insert(var);
+            settings.extend(is_key(before).then_some(before));
+        }
+    }
+    assert!(settings.len() > 40, "the settings were found: {settings:?}");
+    for setting in settings {
+        assert!(readme.contains(&format!("`{setting}`")), "{setting} is missing in the README");
+    }
+}
