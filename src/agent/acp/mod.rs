@@ -387,7 +387,8 @@ impl Acp {
         // which calls it `cancelled`.
         if let Some(what) = self.denied.as_ref().filter(|_| !self.has_gone_on) {
             let note = format!("(The agent ended its turn because this was refused: `{what}`)");
-            text = [text, note].join("\n\n").trim_start().to_owned();
+            let paragraph = if text.is_empty() { "" } else { "\n\n" };
+            text += &[paragraph, &note].concat();
         }
         let end = match result["stopReason"].as_str().unwrap_or_default() {
             _ if self.interrupted => TurnEnd::Interrupted,
