@@ -140,6 +140,8 @@ impl Acp {
             (Asked::OldSession, Err(error)) => {
                 actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
             }
+            // Claude Code takes no such mode from root. Then what it asks is allowed.
+            (Asked::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
             (Asked::Set(setting), Err(error)) => {
                 refuse(&setting, &failure::describe(&error), actions);
             }
@@ -184,7 +186,7 @@ impl Acp {
         if self.session.is_empty() {
             return actions.finish(TurnEnd::Failed(failure::protocol("a session without an id")));
         }
-        match wire::asking_mode(&self.session, result) {
+        match wire::mode_choice(turn.gate, &self.session, result) {
             ModeChoice::Set(setting) => self.settings.push_back(setting),
             ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
                 actions.event(TurnEvent::Progress(format!(
@@ -204,12 +206,18 @@ impl Acp {
 
     fn on_set(&mut self, setting: &Setting, result: &Value, actions: &mut Actions) {
         match wire::confirmed(setting, result) {
-            Some(now) if now != setting.wanted => {
+            Some(now) if now != setting.wanted && !self.is_free(setting) => {
                 let detail = format!("it says that it now uses {now:?}");
                 refuse(setting, &detail, actions);
             }
             _ => self.go_on(actions),
         }
+    }
+
+    /// Whether the agent may well be in another mode.
+    fn is_free(&self, setting: &Setting) -> bool {
+        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
+        setting.what == "mode" && gate == Gate::AllowAll
     }
 
     /// The next setting; after the last one, the prompt.

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::Path};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Acp, wire};
+use super::{
+    Acp,
+    wire::{self, ModeChoice},
+};
 use crate::{
     agent::{
         ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
@@ -428,6 +431,41 @@ fn with_allow_all_nobody_is_asked() {
     played.permission(1, json!({}), json!([{ "optionId": "y", "kind": "allow_once" }]));
     assert_eq!(played.outcome(1).unwrap()["optionId"], "y");
     assert!(played.questions().is_empty());
+}
+
+/// The mode that is set, given those that are offered; the agent starts in the first.
+#[track_caller]
+fn check_mode(gate: Gate, offered: &[&str], expected: Option<&str>) {
+    let modes: Vec<Value> = offered.iter().map(|id| json!({ "id": id })).collect();
+    let result = json!({ "modes": { "currentModeId": offered.first(), "availableModes": modes } });
+    let wanted = match wire::mode_choice(gate, "s", &result) {
+        ModeChoice::Set(setting) => Some(setting.wanted),
+        ModeChoice::Fine | ModeChoice::Unknown(_) => None,
+    };
+    assert_eq!(wanted.as_deref(), expected, "{gate:?} {offered:?}");
+}
+
+/// Codex's asking mode is also a sandbox, in which what was allowed failed.
+#[test]
+fn trap_with_allow_all_the_asking_mode_would_be_in_the_way() {
+    let codex = ["agent", "read-only", "agent-full-access"];
+    check_mode(Gate::Ask, &codex, Some("read-only"));
+    check_mode(Gate::AllowAll, &codex, Some("agent-full-access"));
+    check_mode(Gate::AllowAll, &["yolo", "default"], None);
+    check_mode(Gate::Ask, &["yolo", "default"], Some("default"));
+    check_mode(Gate::AllowAll, &["plan", "build"], Some("build"));
+    check_mode(Gate::AllowAll, &["build", "plan"], None);
+    check_mode(Gate::AllowAll, &[], None);
+    // Claude Code takes no such mode from root.
+    let mut spec = spec();
+    spec.gate = Gate::AllowAll;
+    let mut played = Played::new(&spec);
+    played.result("initialize", json!({ "protocolVersion": 1 }));
+    let modes =
+        json!({ "currentModeId": "auto", "availableModes": [{ "id": "bypassPermissions" }] });
+    played.result("session/new", json!({ "sessionId": "s", "modes": modes }));
+    played.respond("session/set_mode", json!({ "error": { "code": -32603, "message": "root" } }));
+    assert_eq!(played.written("session/prompt").len(), 1);
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod tests;
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
     ffi::OsString,
     net::SocketAddr,
     path::PathBuf,
@@ -13,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, RecvError, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, after, at, bounded, never, select_biased};
 use serde_json::json;
 
 use crate::{
@@ -27,8 +29,6 @@ use crate::{
 
 /// Leases that are waited for or given back at a time; turns are limited to far fewer.
 const QUEUE: usize = 64;
-/// From the spawn to the line that says where it listens (measured: 2 to 4 s).
-const STARTUP: Duration = Duration::from_secs(20);
 /// For each step of the stop: dispose, SIGTERM, SIGKILL.
 const STEP: Duration = Duration::from_secs(3);
 /// The line before the address (opencode 1.18.33).
@@ -43,6 +43,9 @@ pub struct Config {
     pub cwd: PathBuf,
     /// How long an unused server is kept: 5 minutes in the daemon.
     pub idle: Duration,
+    /// From the spawn to the line that says where it listens: 2 to 4 s, and more than 20 s on a
+    /// machine that compiles something meanwhile.
+    pub startup: Duration,
 }
 
 /// A program to start, as [`Spawner`] is given it.
@@ -118,6 +121,7 @@ impl ServerKeeper {
             config,
             spawner,
             requests,
+            waiting: VecDeque::new(),
             running: None,
             leases: Vec::new(),
             outdated: false,
@@ -133,16 +137,18 @@ impl Handle {
     /// The server, started if it is not running.
     ///
     /// # Errors
-    /// When it can't be started, or not before `deadline`.
-    pub fn lease(&self, deadline: Instant) -> Result<Lease> {
+    /// When it can't be started, or not before `deadline`, or when `stop` is closed first.
+    pub fn lease(&self, deadline: Instant, stop: &Receiver<Infallible>) -> Result<Lease> {
         let wanted = self.wanted.as_ref().expect("it is only taken on drop");
         let (reply, lease) = bounded(1);
         wanted
-            .send_deadline(reply, deadline)
+            .try_send(reply)
             .map_err(|_| anyhow!("opencode's server is asked for by too many turns at once"))?;
-        lease
-            .recv_deadline(deadline)
-            .map_err(|_| anyhow!("opencode's server did not start in time"))?
+        select_biased! {
+            recv(lease) -> lease => lease.context("the task that keeps it has ended")?,
+            recv(stop) -> _ => bail!("the daemon stops"),
+            recv(at(deadline)) -> _ => bail!("opencode's server did not start in time"),
+        }
     }
 }
 
@@ -160,6 +166,8 @@ struct Keeper<S> {
     config: Config,
     spawner: S,
     requests: Receiver<Wanted>,
+    /// Came while a server was starting.
+    waiting: VecDeque<Wanted>,
     running: Option<Running>,
     /// Each disconnects when its lease is dropped.
     leases: Vec<Receiver<Outdated>>,
@@ -181,6 +189,10 @@ impl<S: Spawner> Keeper<S> {
 
     /// Waits for one thing to happen. False when the handle is gone.
     fn step(&mut self) -> bool {
+        if let Some(wanted) = self.waiting.pop_front() {
+            self.grant(&wanted);
+            return true;
+        }
         let (nothing, no_line) = (never(), never());
         let (exited, lines) = self.running.as_ref().map_or((&nothing, &no_line), |running| {
             (running.process.exited(), running.process.lines())
@@ -201,9 +213,7 @@ impl<S: Spawner> Keeper<S> {
             }
             recv(self.requests) -> wanted => {
                 let Ok(wanted) = wanted else { return false };
-                let lease = self.lease();
-                // The caller may have given up; its lease ends here then.
-                drop(wanted.send(lease));
+                self.grant(&wanted);
             }
             recv(lease) -> returned => match returned {
                 Ok(Outdated) => self.outdated = true,
@@ -229,6 +239,12 @@ impl<S: Spawner> Keeper<S> {
         self.idle = self.leases.is_empty().then(Instant::now);
     }
 
+    fn grant(&mut self, wanted: &Wanted) {
+        let lease = self.lease();
+        // The caller may have given up; its lease ends here then.
+        drop(wanted.send(lease));
+    }
+
     fn lease(&mut self) -> Result<Lease> {
         if self.running.is_none() {
             self.running = Some(self.start()?);
@@ -244,7 +260,7 @@ impl<S: Spawner> Keeper<S> {
         let password = Password::new(random_hex());
         let command = command(&self.config, &password);
         let mut process = self.spawner.spawn(&command).context("can't start `opencode serve`")?;
-        match listening(&*process) {
+        match self.listening(&*process) {
             Ok(address) => {
                 log::info!("opencode's server listens on {address}");
                 Ok(Running { process, server: Server { address, password } })
@@ -252,6 +268,38 @@ impl<S: Spawner> Keeper<S> {
             Err(error) => {
                 process.kill();
                 Err(error)
+            }
+        }
+    }
+
+    /// Waits for the line that tells the address, or for the end of the daemon.
+    fn listening(&mut self, process: &dyn Process) -> Result<SocketAddr> {
+        let deadline = after(self.config.startup);
+        let mut last = String::new();
+        loop {
+            select_biased! {
+                recv(self.requests) -> wanted => match wanted {
+                    Ok(wanted) => self.waiting.push_back(wanted),
+                    Err(_) => bail!("the daemon stops"),
+                },
+                recv(process.lines()) -> line => match line {
+                    Ok(line) => match line.trim().strip_prefix(LISTENING) {
+                        Some(address) => {
+                            return address.trim_end_matches('/').parse().with_context(|| {
+                                format!("`opencode serve` listens on {address:?}, which is no address")
+                            });
+                        }
+                        None => last = line.chars().take(200).collect(),
+                    },
+                    Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
+                },
+                recv(process.exited()) -> _ => {
+                    bail!("`opencode serve` ended before it listened: {last:?}");
+                }
+                recv(deadline) -> _ => {
+                    let limit = self.config.startup.as_secs();
+                    bail!("`opencode serve` did not listen within {limit} s: {last:?}");
+                }
             }
         }
     }
@@ -317,32 +365,5 @@ fn command(config: &Config, password: &Password) -> Command {
             ("OPENCODE_CONFIG_CONTENT".into(), settings.to_string().into()),
         ],
         cwd: config.cwd.clone(),
-    }
-}
-
-/// Waits for the line that tells the address.
-fn listening(process: &dyn Process) -> Result<SocketAddr> {
-    let deadline = after(STARTUP);
-    let mut last = String::new();
-    loop {
-        select_biased! {
-            recv(process.lines()) -> line => match line {
-                Ok(line) => match line.trim().strip_prefix(LISTENING) {
-                    Some(address) => {
-                        return address.trim_end_matches('/').parse().with_context(|| {
-                            format!("`opencode serve` listens on {address:?}, which is no address")
-                        });
-                    }
-                    None => last = line.chars().take(200).collect(),
-                },
-                Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
-            },
-            recv(process.exited()) -> _ => {
-                bail!("`opencode serve` ended before it listened: {last:?}");
-            }
-            recv(deadline) -> _ => {
-                bail!("`opencode serve` did not listen within {} s: {last:?}", STARTUP.as_secs());
-            }
-        }
     }
 }

@@ -1,13 +1,14 @@
 //! The keeper with processes that are channels.
 
 use std::{
+    convert::Infallible,
     ffi::OsString,
     net::TcpListener,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use serde_json::Value;
 
 use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
@@ -90,12 +91,12 @@ impl Kept {
         let (started_sender, started) = unbounded();
         let line = line.map(str::to_owned);
         let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
-        let config = Config { program: "opencode".into(), cwd: "/".into(), idle };
+        let config = Config { program: "opencode".into(), cwd: "/".into(), idle, startup: SOON };
         Kept { handle: ServerKeeper::start(config, fakes).unwrap(), did, started }
     }
 
     fn lease(&self) -> Result<super::Lease> {
-        self.handle.lease(Instant::now() + SOON)
+        self.handle.lease(Instant::now() + SOON, &never())
     }
 
     #[track_caller]
@@ -237,4 +238,31 @@ fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
     assert_eq!(ender.unwrap().join(), Ok(()));
     assert!(error.contains(r#"ended before it listened: "Configuration is invalid""#), "{error}");
     kept.check_did(&[Did::Spawn, Did::Kill]);
+}
+
+/// A worker that waited for a server held up the daemon's stop, and so did the keeper itself.
+#[test]
+fn a_stop_does_not_wait_for_a_server_that_starts() {
+    let kept = Kept::start(Some("not yet"), SOON, false);
+    let (stop, stopped) = bounded::<Infallible>(0);
+    drop(stop);
+    let error = kept.handle.lease(Instant::now() + SOON, &stopped).unwrap_err();
+    assert_eq!(error.to_string(), "the daemon stops");
+    kept.check_did(&[Did::Spawn]);
+    let begun = Instant::now();
+    drop(kept.handle);
+    assert!(begun.elapsed() < SOON);
+    assert_eq!(kept.did.try_recv(), Ok(Did::Kill));
+}
+
+#[test]
+fn who_asks_while_a_server_starts_gets_the_same_one() {
+    let kept = Kept::start(Some(&listening()), SOON, false);
+    let many: Vec<_> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| kept.lease().unwrap())).collect();
+        asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    assert!(many.iter().all(|lease| lease.server == many[0].server));
+    kept.check_did(&[Did::Spawn]);
+    assert!(kept.did.try_recv().is_err());
 }
