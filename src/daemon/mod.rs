@@ -6,11 +6,13 @@ mod catchup;
 mod config;
 mod engines;
 mod outbox;
+pub mod status;
 mod stop;
 
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,7 +21,10 @@ use std::{
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
 
-use self::catchup::{Catching, Found};
+use self::{
+    catchup::{Catching, Found},
+    status::Board,
+};
 use crate::{
     bridge::{
         AccessSource, Client, Net,
@@ -30,7 +35,7 @@ use crate::{
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
     ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     logging,
-    proc::sweep::{Marked, sweep},
+    proc::sweep::{Before, Marked, sweep},
     signals::Signal,
     store::{
         Disk, RealDisk,
@@ -95,13 +100,11 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
     daemon.stop(signals, end)
 }
 
-/// An answered message whose entry goes as soon as its thread's binding is on disk.
+/// A message that is done with, whose entry goes as soon as its thread's binding is on disk.
 #[derive(Debug)]
 struct Settling {
     generation: u64,
     entry: EntryId,
-    /// For the journal, if it could not be written at once.
-    message: Option<MessageId>,
 }
 
 /// How a claim ended.
@@ -129,6 +132,7 @@ struct Daemon {
     capabilities: Receiver<Vec<Engine>>,
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
+    board: Board,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -184,7 +188,7 @@ impl Daemon {
         let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
             .context("starting the tasks that send posts")?;
         let state_id = engines::state_id(&dir);
-        let stragglers = sweep(Marked::Daemon(&state_id), SWEEP);
+        let stragglers = sweep(Marked::Daemon(&state_id), &Before::default(), SWEEP);
         if stragglers > 0 {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
@@ -230,6 +234,7 @@ impl Daemon {
             capabilities,
             inbound,
             catching: Catching::default(),
+            board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -250,7 +255,7 @@ impl Daemon {
         let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
         if is_answered || self.shared.outgoing.outbox.finishes(entry) {
             // Its answer is out, or on the way.
-            self.settle(entry, Some(message_key(entry, &reply)));
+            self.settle(entry, Some(&message_key(entry, &reply)));
             return;
         }
         self.inbound(entry, reply, progress);
@@ -306,7 +311,7 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due].into_iter().flatten().min()
+        [dispatch, self.cursor_due, self.disk_due, self.board.due()].into_iter().flatten().min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -315,7 +320,13 @@ impl Daemon {
             Woken::Signal(_) => log::info!(
                 "HUP is ignored: the settings of the connection are read anew for every request"
             ),
-            Woken::Report(report) => self.report(report),
+            Woken::Report(report) => {
+                self.report(report);
+                // What is there is taken in at once, so that it goes to the disk together.
+                while let Ok(report) = self.reports.try_recv() {
+                    self.report(report);
+                }
+            }
             Woken::Claimed(thread, outcome) => {
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
@@ -342,6 +353,7 @@ impl Daemon {
         match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
                 log::info!(replay:? = replay; "connected to the bridge");
+                self.board.connected();
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
@@ -350,14 +362,16 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
                     "reply"
                 );
+                self.board.event();
                 self.moved_on(last_event_id);
                 self.inbound(kept, reply, None);
             }
             StreamEvent::Disconnected { why, next } => {
+                self.board.disconnected(&why, next);
                 log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
             }
-            // The stream says it itself, once a minute.
-            StreamEvent::AuthRefused { .. } => {}
+            // The stream says it in the log itself, once a minute.
+            StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
         }
     }
 
@@ -388,12 +402,15 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
+            Report::Started { thread, engine } => self.board.turn_started(thread, engine),
+            Report::Rested { thread } => self.board.turn_ended(&thread),
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
+                self.board.turn_ended(&thread);
                 self.events.push_back(Event::WorkerEnded { thread });
             }
         }
@@ -415,6 +432,7 @@ impl Daemon {
             }
         }
         self.settle_all();
+        self.publish();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -435,7 +453,7 @@ impl Daemon {
             Effect::Retire { thread } => drop(self.workers.remove(&thread)),
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
-                self.settle(entry, (why == Why::Answered).then_some(message));
+                self.settle(entry, (why == Why::Answered).then_some(&message));
             }
             Effect::Say { thread, entry, kind, body } => self.say(thread, entry, kind, body),
         }
@@ -482,32 +500,39 @@ impl Daemon {
         }
     }
 
-    /// The message is done with; its entry goes as soon as nothing relies on it any more.
-    fn settle(&mut self, entry: EntryId, message: Option<MessageId>) {
-        let generation = self.store.generation();
-        let message = message.filter(|message| self.seen.insert(message).is_err());
-        self.settling.push_back(Settling { generation, entry, message });
+    /// The message is done with; its entry goes as soon as nothing relies on it any more. An
+    /// `answered` one is remembered from now on, and on disk before its entry goes.
+    fn settle(&mut self, entry: EntryId, answered: Option<&MessageId>) {
+        if let Some(message) = answered {
+            self.seen.remember(message);
+        }
+        self.settling.push_back(Settling { generation: self.store.generation(), entry });
     }
 
-    /// Removes the entries whose bindings are on disk (persist before you act).
+    /// Removes the entries whose bindings are on disk: persist before you act.
     fn settle_all(&mut self) {
         self.disk_due = None;
-        while let Some(next) = self.settling.front() {
-            if !self.store.is_written(next.generation) {
-                return;
-            }
-            let Settling { entry, message, .. } = next;
-            let remembered = message.as_ref().map_or(Ok(()), |message| self.seen.insert(message));
-            let removed = remembered.and_then(|()| self.shared.inbox.done(entry));
-            if let Err(error) = removed {
-                log::error!(error:% = error; "cannot write to the state directory; trying again");
-                self.disk_due = Some(Instant::now() + DISK_RETRY);
-                return;
+        let written = |settling: &Settling| self.store.is_written(settling.generation);
+        if !self.settling.front().is_some_and(written) {
+            return;
+        }
+        if let Err(error) = self.seen.flush() {
+            return self.disk_failed(&error);
+        }
+        while let Some(Settling { entry, .. }) = self.settling.pop_front_if(|it| written(it)) {
+            if let Err(error) = self.shared.inbox.done(&entry) {
+                self.settling.push_front(Settling { generation: 0, entry });
+                return self.disk_failed(&error);
             }
             // If its file stays, it is sent again after the next start, under the same name.
-            self.shared.outgoing.outbox.settled(*entry).unwrap_or_default();
-            self.settling.pop_front();
+            self.shared.outgoing.outbox.settled(entry).unwrap_or_default();
+            self.board.changed();
         }
+    }
+
+    fn disk_failed(&mut self, error: &io::Error) {
+        log::error!(error:% = error; "cannot write to the state directory; trying again");
+        self.disk_due = Some(Instant::now() + DISK_RETRY);
     }
 }
 

@@ -54,6 +54,10 @@ pub struct Job {
 pub enum Report {
     /// The thread's session of this engine; none when it is gone.
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
+    /// A turn has its place and begins.
+    Started { thread: ThreadId, engine: Engine },
+    /// The turn is over and its place free.
+    Rested { thread: ThreadId },
     /// The message's answer is durable in the outbox.
     Finished { thread: ThreadId, entry: EntryId },
     /// Nothing to do for some minutes: may I leave?
@@ -202,9 +206,12 @@ impl<'a> Serving<'a> {
         };
         // A command that came between two turns has lost its turn.
         while mailbox.commands.try_recv().is_ok() {}
+        let (reports, thread) = (&self.shared.reports, self.thread);
+        let engine = self.engine(job.reply.engine.as_ref()).name.clone();
+        reports.send(Report::Started { thread: thread.clone(), engine }).ok(); // It may be leaving.
         self.activity(Activity::Working);
         self.drive(&job, &mailbox.commands);
-        self.activity(Activity::Idle);
+        reports.send(Report::Rested { thread: thread.clone() }).ok();
         drop(place);
     }
 
