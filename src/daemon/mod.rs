@@ -357,6 +357,7 @@ impl Daemon {
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
         match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
+                log::info!(replay:? = replay; "connected to the bridge");
                 self.board.connected();
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
@@ -374,6 +375,7 @@ impl Daemon {
             }
             StreamEvent::Disconnected { why, next } => {
                 self.board.disconnected(&why, next);
+                log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
             }
             // The stream says it in the log itself, once a minute.
             StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
@@ -556,4 +558,8 @@ fn start_stream(
     };
     let inbox = inbox.clone();
     stream::start(Arc::clone(live), &setup.net, settings, move |reply| inbox.put(reply))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -24,7 +24,7 @@ impl Daemon {
         end: anyhow::Result<End>,
     ) -> anyhow::Result<End> {
         let mut end = end;
-        log::info!("stopping");
+        log::info!(turns = self.workers.len(); "stopping");
         self.events.push_back(Event::Stop);
         self.step_all();
         // The receiver goes first: the stream's task may be waiting for room in it.
