@@ -375,7 +375,11 @@ impl Daemon {
             }
             StreamEvent::Disconnected { why, next } => {
                 self.board.disconnected(&why, next);
-                log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
+                let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
+                log::log!(
+                    level, reason = why.as_str(), next_ms = millis(next);
+                    "not connected to the bridge"
+                );
             }
             // The stream says it in the log itself, once a minute.
             StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),

@@ -369,7 +369,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         server_time: Option<String>,
     ) -> Result<(), Stopped> {
         connection.announced = true;
-        log::info!("stream: connected, replay {replay:?}");
+        log::debug!("stream: connected, replay {replay:?}");
         let last_event_id = self.position.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
     }
@@ -411,8 +411,6 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             }
             End::Lost(why) => (why, self.backoff.next(random, None)),
         };
-        let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "stream: not connected: {why}; next try in {:.1} s", next.as_secs_f64());
         self.tell(StreamEvent::Disconnected { why, next })?;
         Ok(next)
     }
