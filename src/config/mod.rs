@@ -117,6 +117,8 @@ pub struct Config {
     pub agents: BTreeMap<Engine, Vec<String>>,
     /// Turns in progress at the same time.
     pub max_turns: usize,
+    /// For a whole request to the bridge, but for the stream.
+    pub request_timeout: Duration,
     pub stream_idle_timeout: Duration,
     /// How long running turns may go on after the first signal.
     pub drain: Duration,
@@ -226,6 +228,11 @@ impl Config {
             opencode_model: source.text("opencodeModel", "BRIDGE_OPENCODE_MODEL")?,
             agents: agents(&source)?,
             max_turns: source.count("maxTurns", "BRIDGE_MAX_TURNS", 4)?,
+            request_timeout: source.millis(
+                "requestTimeoutMs",
+                "BRIDGE_REQUEST_TIMEOUT_MS",
+                30_000,
+            )?,
             stream_idle_timeout: source.millis(
                 "streamIdleTimeoutMs",
                 "BRIDGE_STREAM_IDLE_TIMEOUT_MS",

@@ -32,6 +32,7 @@ fn defaults_are_the_reference_s() {
         (false, false, false)
     );
     assert_eq!(config.relay_timeout, Duration::from_mins(10));
+    assert_eq!(config.request_timeout, Duration::from_secs(30));
     assert_eq!(config.machine.as_str(), host_name());
     assert!(config.token.is_none());
 }

@@ -78,6 +78,7 @@ impl Rig {
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 format!("{} {kept} {}", reply.thread_id, dash(last_event_id))
             }
+            StreamEvent::Begins { last_event_id } => format!("begins {}", dash(last_event_id)),
             StreamEvent::Disconnected { why, next } => {
                 assert!(next <= Duration::from_mins(5), "{next:?}");
                 format!("lost: {why}")
@@ -170,6 +171,19 @@ fn a_position_from_before_the_restart_is_used() {
     });
     rig.expect(&["Gap - 41"]);
     assert_eq!(rig.bridge.next().header("last-event-id"), Some("41"));
+    rig.stop();
+}
+
+/// Once a daemon that was killed before its first reply began anew, and missed what was written
+/// meanwhile on threads that nobody had yet.
+#[test]
+fn the_place_where_the_first_stream_begins_is_told() {
+    let rig = rig(settings(), |_, conn| {
+        conn.stream();
+        conn.raw("id: 7\nevent: hello\ndata: {\"replay\":\"none\"}\n\n");
+        conn.hold();
+    });
+    rig.expect(&["Unknown - -", "begins 7"]);
     rig.stop();
 }
 

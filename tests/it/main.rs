@@ -7,6 +7,8 @@ mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;
 mod cli;
+#[cfg(feature = "serve")]
+mod faults;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

@@ -92,6 +92,11 @@ pub enum StreamEvent<T> {
         /// The position after this reply; to be stored, and given back at the next start.
         last_event_id: Option<String>,
     },
+    /// The bridge named the place where the stream begins after [`StreamEvent::Connected`] was told.
+    /// Whoever starts again before the first reply goes on from there.
+    Begins {
+        last_event_id: Option<String>,
+    },
     Disconnected {
         why: String,
         next: Duration,
@@ -292,10 +297,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             }
             Item::Event(event) if event.event == "hello" => {
                 self.says_hello = true;
-                if !connection.announced {
-                    let (replay, server_time) = read_hello(&event.data);
-                    self.announce(connection, replay, server_time)?;
+                if connection.announced {
+                    let Some(id) = &event.id else { return Ok(()) };
+                    self.move_to(id);
+                    let last_event_id = self.position.clone();
+                    return self.tell(StreamEvent::Begins { last_event_id });
                 }
+                let (replay, server_time) = read_hello(&event.data);
+                self.announce(connection, replay, server_time)?;
                 self.pass(event.id.as_deref());
             }
             Item::Event(event) => {

@@ -8,7 +8,7 @@ use std::{
 use obto_bridge::proc::{Plan, sweep::MARKER};
 
 /// Where cargo puts examples: next to the directory of the test binaries.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let binary = env::current_exe().unwrap();
     let program =
         binary.parent().and_then(|deps| deps.parent()).unwrap().join("examples/fake-agent");
