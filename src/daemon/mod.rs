@@ -9,7 +9,7 @@ mod outbox;
 mod stop;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     path::PathBuf,
     sync::Arc,
@@ -172,6 +172,8 @@ impl Daemon {
         })?;
         let outbox = Outbox::open(disk, &dir.join("outbox"))
             .with_context(|| format!("opening the outbox in {}", dir.display()))?;
+        let waiting: HashSet<EntryId> = recovered.iter().map(|entry| entry.id).collect();
+        outbox.release_answers(|entry| waiting.contains(&entry));
 
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);

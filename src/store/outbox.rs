@@ -146,6 +146,15 @@ impl Outbox {
         self.waiting.remove(id)
     }
 
+    /// At the start, before anything is sent: an answer to a message that is not in the inbox any
+    /// more is a post like any other. The daemon died right after it had removed the message; kept
+    /// for it, the answer would be sent at every start.
+    pub fn release_answers(&self, is_waiting: impl Fn(EntryId) -> bool) {
+        let mut answers = self.answers();
+        answers.by_message.retain(|entry, _| is_waiting(*entry));
+        answers.by_post.retain(|_, entry| is_waiting(*entry));
+    }
+
     /// How many posts wait for the bridge.
     pub fn len(&self) -> usize {
         self.list().len()
@@ -224,6 +233,26 @@ mod tests {
         assert!(!outbox.finishes(ENTRY));
         outbox.remove(outbox.list()[0]).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn an_answer_whose_message_is_gone_goes_when_it_is_sent() {
+        const OTHER: EntryId = EntryId { sequence: 8, hash: 1 };
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        outbox.put(&post("gone"), Some(ENTRY)).unwrap();
+        outbox.put(&post("waiting"), Some(OTHER)).unwrap();
+        let outbox = open(dir.path());
+        outbox.release_answers(|entry| entry == OTHER);
+        assert_eq!(
+            (outbox.len(), outbox.finishes(ENTRY), outbox.finishes(OTHER)),
+            (2, false, true)
+        );
+        for id in outbox.list() {
+            outbox.remove(id).unwrap();
+        }
+        let left = open(dir.path());
+        assert_eq!((left.len(), left.finishes(OTHER)), (1, true));
     }
 
     #[test]
