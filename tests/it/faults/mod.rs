@@ -4,8 +4,8 @@
 //! lets it.
 //!
 //! `OBTO_FAULT_SEEDS=500 cargo test --test it faults -- --nocapture` runs more of it and shows the
-//! figures; `OBTO_FAULT_SEED=7` runs the one that failed. A failure prints what was done to the
-//! daemon, and its log.
+//! figures; `OBTO_FAULT_SEED=7` runs the one that failed. What was done to a daemon that failed, and
+//! its log, is kept in a file below `target/tmp`.
 
 mod check;
 mod dice;
@@ -13,7 +13,11 @@ mod proxy;
 mod run;
 mod wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{bounded, unbounded};
 use obto_bridge::task;
@@ -60,10 +64,9 @@ fn run_all(seeds: Vec<u64>) {
         let (queue, done) = (queue.clone(), done.clone());
         let work = move || {
             for seed in queue {
-                let mut result = Err(format!("OBTO_FAULT_SEED={seed}: no result"));
+                let mut result = Err("no result".to_owned());
                 let caught = task::catch(|| result = run::run(seed));
-                let panic = |why| format!("OBTO_FAULT_SEED={seed}: panic: {why}");
-                done.send(caught.map_err(panic).and(result)).ok(); // Another one failed.
+                done.send((seed, caught.and(result))).expect("all results are waited for");
             }
         };
         drop(task::spawn(&format!("run-{number}"), work).unwrap());
@@ -71,14 +74,23 @@ fn run_all(seeds: Vec<u64>) {
     drop(done);
     let mut figures = Figures::default();
     let mut failures = Vec::new();
-    for result in results {
+    for (seed, result) in results {
         match result {
             Ok(more) => figures.add(more),
-            Err(why) => failures.push(why),
+            Err(report) => failures.push(keep(seed, &report)),
         }
     }
     println!("{count} seeds in {:?}: {figures:#?}", started.elapsed());
-    assert!(failures.is_empty(), "{} of {count} failed\n{}", failures.len(), failures.join("\n\n"));
+    assert!(failures.is_empty(), "{} of {count} failed\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Puts a report, which is long, where a person can read it; returns what it comes to.
+#[expect(clippy::disallowed_methods, reason = "it need not survive a crash")]
+fn keep(seed: u64, report: &str) -> String {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fault-{seed}.log"));
+    fs::write(&file, report).unwrap();
+    let why = report.lines().next().unwrap_or_default();
+    format!("OBTO_FAULT_SEED={seed}: {why}\n    what happened is in {}", file.display())
 }
 
 isolated! {

@@ -254,7 +254,7 @@ pub(super) fn run(seed: u64) -> Result<Figures, String> {
     let said = all.map_err(|why| {
         let log = site.log();
         let decisions = site.proxy.decisions().join("\n");
-        format!("{why}\n{decisions}\n--- the daemon's log\n{log}\nOBTO_FAULT_SEED={seed}: {why}")
+        format!("{why}\n\n{decisions}\n\n{log}")
     })?;
     figures.tally = said;
     for (kind, count) in site.proxy.counts() {
