@@ -1,7 +1,5 @@
 //! What `--log` and `--log-format` and the environment make of the log.
 
-use std::io::{self, IsTerminal};
-
 use env_logger::Target;
 
 use crate::{
@@ -21,7 +19,10 @@ pub(super) fn to_stdout(format: Option<Format>, filter: Option<&str>, env: &Env)
 }
 
 /// Logs beside the command's output. `quiet` logs problems alone unless asked for more.
+#[cfg(feature = "serve")]
 pub(super) fn to_stderr(format: Option<Format>, filter: Option<&str>, env: &Env, quiet: bool) {
+    use std::io::{self, IsTerminal};
+
     let default = if io::stderr().is_terminal() { Format::Text } else { Format::Json };
     init(format.unwrap_or(default), filter, env, quiet.then_some("warn"), Target::Stderr);
 }

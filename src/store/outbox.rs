@@ -72,6 +72,9 @@ impl Outbox {
             }
         }
         let refused = outbox.refused.ids()?;
+        for id in &refused {
+            outbox.refused.adopt(*id, 0);
+        }
         for old in refused.iter().rev().skip(REFUSED_MAX) {
             outbox.refused.remove(*old)?;
         }
@@ -83,11 +86,18 @@ impl Outbox {
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         let content =
             Content { post: post.clone(), finishes: finishes.map(|entry| entry.to_string()) };
-        let id = self.waiting.put(&content, post.client_msg_id.as_str())?;
+        let id = self.waiting.next_id(post.client_msg_id.as_str());
+        // Known as an answer before it can be listed, sent and removed.
         if let Some(entry) = finishes {
             self.answers().add(id, entry);
         }
-        Ok(())
+        let written = self.waiting.write(id, &content);
+        if let Some(entry) = finishes
+            && written.is_err()
+        {
+            self.answers().forget(id, entry);
+        }
+        written
     }
 
     /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
@@ -137,13 +147,16 @@ impl Outbox {
     /// The message's entry is gone from the inbox, so its answer need not be kept for it.
     pub fn settled(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
-        let Some(id) = answers.by_message.remove(&entry) else { return Ok(()) };
-        answers.by_post.remove(&id);
-        if !answers.sent.remove(&id) {
+        let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
+        answers.forget(id, entry);
+        if !answers.sent.contains(&id) {
             return Ok(());
         }
         drop(answers);
-        self.waiting.remove(id)
+        // It counts as sent until the file is gone, or it would be listed in between.
+        self.waiting.remove(id)?;
+        self.answers().sent.remove(&id);
+        Ok(())
     }
 
     /// At the start, before anything is sent: an answer to a message that is not in the inbox any
@@ -160,6 +173,11 @@ impl Outbox {
         self.list().len()
     }
 
+    /// How many posts the bridge will never take.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -174,6 +192,11 @@ impl Answers {
     fn add(&mut self, id: OutboxId, entry: EntryId) {
         self.by_message.insert(entry, id);
         self.by_post.insert(id, entry);
+    }
+
+    fn forget(&mut self, id: OutboxId, entry: EntryId) {
+        self.by_message.remove(&entry);
+        self.by_post.remove(&id);
     }
 }
 
