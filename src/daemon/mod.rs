@@ -363,7 +363,10 @@ impl Daemon {
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
-            StreamEvent::Begins { last_event_id } => self.moved_on(last_event_id),
+            StreamEvent::Begins { server_time, last_event_id } => {
+                self.begin_at(server_time.as_deref());
+                self.moved_on(last_event_id);
+            }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
