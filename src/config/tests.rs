@@ -38,6 +38,14 @@ fn defaults_are_the_reference_s() {
 }
 
 #[test]
+fn a_request_has_some_time() {
+    let config = load(r#"{"requestTimeoutMs":5}"#, &[]).unwrap();
+    assert_eq!(config.request_timeout, Duration::from_millis(5));
+    let error = load("{}", &[("BRIDGE_REQUEST_TIMEOUT_MS", "0")]).unwrap_err();
+    assert!(error.0.contains("BRIDGE_REQUEST_TIMEOUT_MS is 0"), "{error}");
+}
+
+#[test]
 fn the_environment_wins_over_the_file() {
     let file = r#"{"baseUrl":"https://file/","apiToken":"obto_file","agentId":"file","agent":"codex",
         "relayPermissions":true,"allowAll":true,"relayTimeoutMs":5,"projectDir":"/file","maxTurns":2}"#;

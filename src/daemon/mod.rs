@@ -12,7 +12,7 @@ pub mod status;
 mod stop;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     path::PathBuf,
     sync::Arc,
@@ -172,8 +172,7 @@ impl Daemon {
         })?;
         let outbox = Outbox::open(disk, &dir.join("outbox"))
             .with_context(|| format!("opening the outbox in {}", dir.display()))?;
-        let waiting: HashSet<EntryId> = recovered.iter().map(|entry| entry.id).collect();
-        outbox.release_answers(|entry| waiting.contains(&entry));
+        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
 
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);

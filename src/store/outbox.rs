@@ -159,13 +159,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// At the start, before anything is sent: an answer to a message that is not in the inbox any
-    /// more is a post like any other. The daemon died right after it had removed the message; kept
-    /// for it, the answer would be sent at every start.
-    pub fn release_answers(&self, is_waiting: impl Fn(EntryId) -> bool) {
+    /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
+    /// other answers are posts like any other; nobody will say that their messages are settled.
+    pub fn expect_settled(&self, inbox: &HashSet<EntryId>) {
         let mut answers = self.answers();
-        answers.by_message.retain(|entry, _| is_waiting(*entry));
-        answers.by_post.retain(|_, entry| is_waiting(*entry));
+        answers.by_message.retain(|entry, _| inbox.contains(entry));
+        answers.by_post.retain(|_, entry| inbox.contains(entry));
     }
 
     /// How many posts wait for the bridge.
@@ -259,26 +258,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_message_is_gone_goes_when_it_is_sent() {
-        const OTHER: EntryId = EntryId { sequence: 8, hash: 1 };
-        let dir = tempfile::tempdir().unwrap();
-        let outbox = open(dir.path());
-        outbox.put(&post("gone"), Some(ENTRY)).unwrap();
-        outbox.put(&post("waiting"), Some(OTHER)).unwrap();
-        let outbox = open(dir.path());
-        outbox.release_answers(|entry| entry == OTHER);
-        assert_eq!(
-            (outbox.len(), outbox.finishes(ENTRY), outbox.finishes(OTHER)),
-            (2, false, true)
-        );
-        for id in outbox.list() {
-            outbox.remove(id).unwrap();
-        }
-        let left = open(dir.path());
-        assert_eq!((left.len(), left.finishes(OTHER)), (1, true));
-    }
-
-    #[test]
     fn an_answer_that_was_sent_goes_when_its_message_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
@@ -286,6 +265,25 @@ mod tests {
         outbox.remove(outbox.list()[0]).unwrap();
         outbox.settled(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    /// It was sent again at every start, for ever.
+    #[test]
+    fn an_answer_whose_message_was_settled_earlier_is_sent_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        let other = EntryId { sequence: 8, hash: 1 };
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.put(&post("other"), Some(other)).unwrap();
+        outbox.settled(ENTRY).unwrap();
+
+        let outbox = open(dir.path());
+        outbox.expect_settled(&HashSet::from([other]));
+        assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
+        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        let outbox = open(dir.path());
+        assert_eq!(outbox.len(), 1, "that of the message in the inbox");
+        assert!(outbox.finishes(other));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
         detect,
         engines::{EngineDef, EngineKind},
         http::HttpCarrier,
-        opencode::server::Lease,
+        opencode::{self, server::Lease},
         stdio::StdioCarrier,
     },
     config::Token,
@@ -23,8 +23,8 @@ use crate::{
     worker::Shared,
 };
 
-/// opencode 1.18.33 listens after 2 to 4 s; a busy machine takes longer.
-const SERVER_START: Duration = Duration::from_secs(30);
+/// All steps of the end of opencode's server.
+const SERVER_STOP: Duration = Duration::from_secs(15);
 
 /// Opens the carrier of a turn.
 pub(super) fn open(
@@ -65,20 +65,26 @@ fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure>
             "Run `opencode serve` on the machine to see why, then send the message again.",
         )
     };
-    let lease = shared.opencode.lease(Instant::now() + SERVER_START).map_err(failed)?;
+    // The keeper itself gives up first; before it starts a server it may have to stop another.
+    let deadline = Instant::now() + shared.settings.limits.startup + SERVER_STOP;
+    let lease = shared.opencode.lease(deadline, &shared.stop).map_err(failed)?;
     let carrier = HttpCarrier::connect(lease.server.clone())
         .map_err(|error| failed(anyhow::Error::new(error).context("connecting to it")))?;
-    Ok(Box::new(Leased { carrier, _lease: lease }))
+    Ok(Box::new(Leased { carrier, lease }))
 }
 
 /// A carrier to the shared server, and the lease that keeps the server.
 struct Leased {
     carrier: HttpCarrier,
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Carrier for Leased {
     fn send(&mut self, value: &Value) -> io::Result<()> {
+        if opencode::is_outdate(value) {
+            self.lease.outdate();
+            return Ok(());
+        }
         self.carrier.send(value)
     }
 

@@ -110,6 +110,11 @@ impl Command {
         self
     }
 
+    /// For whoever wants to watch it closely.
+    pub(crate) fn plan(self) -> Plan {
+        self.plan
+    }
+
     fn line(&self) -> String {
         let words = self.plan.args.iter().map(|word| word.to_string_lossy());
         words.fold("obto-bridge".to_owned(), |line, word| line + " " + &word)
