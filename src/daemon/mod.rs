@@ -362,6 +362,10 @@ impl Daemon {
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
+            StreamEvent::Begins { server_time, last_event_id } => {
+                self.begin_at(server_time.as_deref());
+                self.moved_on(last_event_id);
+            }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
@@ -388,8 +392,13 @@ impl Daemon {
 
     fn moved_on(&mut self, last_event_id: Option<String>) {
         if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
+            let is_first = self.cursor.last_event_id.is_none();
             self.cursor.last_event_id = last_event_id;
             self.cursor_moved();
+            if is_first {
+                // From here on nothing is missed, also by a daemon that dies at once.
+                self.store.set_cursor(&self.cursor);
+            }
         }
     }
 

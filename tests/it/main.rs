@@ -9,6 +9,8 @@ mod bridge_stream;
 mod cli;
 #[cfg(feature = "serve")]
 mod daemon;
+#[cfg(feature = "serve")]
+mod faults;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
