@@ -33,7 +33,7 @@ use crate::{
     proc::sweep::{Marked, sweep},
     signals::Signal,
     store::{
-        Disk, RealDisk,
+        Disk,
         binding::Binding,
         entry::{EntryId, Progress, message_key},
         lock::Lock,
@@ -64,6 +64,8 @@ pub struct Setup {
     pub env: Env,
     pub config: Config,
     pub net: Net,
+    /// All that must survive goes through it: the real one, but for tests.
+    pub disk: Arc<dyn Disk>,
     /// This executable: it plays the echo engine.
     pub own_program: PathBuf,
     /// Name the echo engine among the capabilities.
@@ -155,7 +157,7 @@ impl Daemon {
     fn open(setup: Setup) -> anyhow::Result<Daemon> {
         let started = Instant::now();
         let dir = setup.paths.state_dir.clone();
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = Arc::clone(&setup.disk);
         let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
             .with_context(|| format!("opening the inbox in {}", dir.display()))?;
         let cursor = Cursor::load(&*disk, &dir)?;
@@ -172,6 +174,7 @@ impl Daemon {
         })?;
         let outbox = Outbox::open(disk, &dir.join("outbox"))
             .with_context(|| format!("opening the outbox in {}", dir.display()))?;
+        outbox.settle_all_but(&recovered.iter().map(|entry| entry.id).collect());
 
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
@@ -498,14 +501,14 @@ impl Daemon {
             }
             let Settling { entry, message, .. } = next;
             let remembered = message.as_ref().map_or(Ok(()), |message| self.seen.insert(message));
-            let removed = remembered.and_then(|()| self.shared.inbox.done(entry));
+            let removed = remembered
+                .and_then(|()| self.shared.inbox.done(entry))
+                .and_then(|()| self.shared.outgoing.outbox.settled(*entry));
             if let Err(error) = removed {
                 log::error!(error:% = error; "cannot write to the state directory; trying again");
                 self.disk_due = Some(Instant::now() + DISK_RETRY);
                 return;
             }
-            // If its file stays, it is sent again after the next start, under the same name.
-            self.shared.outgoing.outbox.settled(*entry).unwrap_or_default();
             self.settling.pop_front();
         }
     }

@@ -7,6 +7,8 @@ mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;
 mod cli;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod crash;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
