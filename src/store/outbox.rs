@@ -134,16 +134,26 @@ impl Outbox {
         self.answers().by_message.contains_key(&entry)
     }
 
-    /// The message's entry is gone from the inbox, so its answer need not be kept for it.
+    /// The message's entry is gone from the inbox, so its answer need not be kept for it. After an
+    /// error this can be called again.
     pub fn settled(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
-        let Some(id) = answers.by_message.remove(&entry) else { return Ok(()) };
-        answers.by_post.remove(&id);
-        if !answers.sent.remove(&id) {
-            return Ok(());
+        let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
+        if answers.sent.contains(&id) {
+            self.waiting.remove(id)?;
+            answers.sent.remove(&id);
         }
-        drop(answers);
-        self.waiting.remove(id)
+        answers.by_post.remove(&id);
+        answers.by_message.remove(&entry);
+        Ok(())
+    }
+
+    /// Answers to messages that are not `waiting` in the inbox any more are posts like any other. For
+    /// the start: an earlier process removed the entry, and ended before it could say so here.
+    pub fn settle_all_but(&self, waiting: &HashSet<EntryId>) {
+        let mut answers = self.answers();
+        answers.by_message.retain(|entry, _| waiting.contains(entry));
+        answers.by_post.retain(|_, entry| waiting.contains(entry));
     }
 
     /// How many posts wait for the bridge.
@@ -155,7 +165,7 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Only ever held for a look at the maps.
+    /// Only ever held for a look at the maps, or to remove a file.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,6 +234,19 @@ mod tests {
         assert!(!outbox.finishes(ENTRY));
         outbox.remove(outbox.list()[0]).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn an_answer_whose_message_was_settled_before_the_crash_goes_when_it_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).put(&post("answer"), Some(ENTRY)).unwrap();
+        for (waiting, is_kept) in [(HashSet::from([ENTRY]), true), (HashSet::new(), false)] {
+            let outbox = open(dir.path());
+            outbox.settle_all_but(&waiting);
+            assert_eq!(outbox.finishes(ENTRY), is_kept);
+            outbox.remove(outbox.list()[0]).unwrap();
+            assert_eq!(open(dir.path()).len(), usize::from(is_kept));
+        }
     }
 
     #[test]
