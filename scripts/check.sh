@@ -8,6 +8,8 @@ step() { printf '\n== %s\n' "$*"; "$@"; }
 
 step cargo fmt --check
 step cargo clippy --all-targets --locked -- -D warnings
+# Not one of all targets, since it runs by scripts/e2e-agents.sh alone.
+step cargo clippy --test e2e --locked -- -D warnings
 # The README's test command.
 step cargo test --locked
 # The build for CI runners: no server, no SQLite.

@@ -5,7 +5,8 @@
 #
 # The engines are pinned in tests/e2e/engines and installed once into a cache
 # outside the tree. The tests then run in a network namespace that has only a
-# loopback, so that no engine can reach anything but the scripted model.
+# loopback, so that no engine can reach anything but the scripted model, and in
+# a PID namespace, so that nothing outlives them.
 # --install stops after the engines are in place.
 set -eu
 
@@ -28,9 +29,10 @@ need() {
 }
 
 # A user who isn't root becomes root of a user namespace, which is enough to
-# own the network namespace.
+# own the other namespaces.
 alone() {
-    if [ "$(id -u)" -eq 0 ]; then unshare --net "$@"; else unshare --map-root-user --net "$@"; fi
+    set -- --net --pid --fork --kill-child --mount-proc "$@"
+    if [ "$(id -u)" -eq 0 ]; then unshare "$@"; else unshare --map-root-user "$@"; fi
 }
 
 install_engines() {
@@ -84,5 +86,9 @@ cargo test --test e2e --no-run --locked
 
 export OBTO_E2E_ENGINES="$engines"
 export CARGO_NET_OFFLINE=true
+# A turn of an engine takes 0.3 GB and half a second of one processor. The tests
+# spend most of their time waiting, for retries and for processes to leave.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
+# The shell stays, as the init that reaps what the tests leave behind.
 # shellcheck disable=SC2016 # The inner shell expands its own arguments.
-alone sh -c 'ip link set lo up && exec cargo test --test e2e --locked "$@"' e2e-agents "$@"
+alone sh -c 'ip link set lo up && cargo test --test e2e --locked "$@"; exit $?' e2e-agents "$@"

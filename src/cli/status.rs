@@ -1,4 +1,4 @@
-//! `status`: what state.json says, whether a daemon runs or not.
+//! `status`: what the running daemon says of itself, and what state.json says of the threads.
 
 use std::{fs, io};
 
@@ -13,15 +13,22 @@ use crate::{
         short,
     },
     config::{Env, Paths},
+    daemon::status::Status,
     store::binding::Binding,
     time::{self, Timestamp},
 };
 
-/// list the threads of this machine with their sessions
+/// say whether the daemon runs and is connected, what it does, and which threads it has
 #[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "status", error_code(1, "The state file can't be read."))]
+#[argh(
+    subcommand,
+    name = "status",
+    note = "The exit code is 0 only when a daemon runs and is connected.",
+    error_code(1, "The state file can't be read."),
+    error_code(69, "No daemon runs, or it is not connected to the bridge.")
+)]
 pub(super) struct Args {
-    /// print a list of JSON objects
+    /// print a JSON object
     #[argh(switch)]
     json: bool,
 }
@@ -48,19 +55,58 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         }
         Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
     };
-    match rows {
-        Ok(rows) if args.json => {
-            let list: Value = rows.iter().map(json).collect();
-            console.say(format!("{list:#}"));
-        }
-        Ok(rows) if rows.is_empty() => {}
-        Ok(rows) => console.say(table(&rows, time::now())),
+    let rows = match rows {
+        Ok(rows) => rows,
         Err(error) => {
             console.complain(format!("{error:#}"));
             return ExitCode::Failure(1);
         }
+    };
+    let daemon = Status::of_running(&paths.state_dir);
+    if args.json {
+        let threads: Vec<Value> = rows.iter().map(json).collect();
+        console.say(format!("{:#}", json!({ "daemon": daemon, "threads": threads })));
+    } else {
+        console.say(summary(daemon.as_ref(), time::now()));
+        if !rows.is_empty() {
+            console.say(format!("\n{}", table(&rows, time::now())));
+        }
     }
-    ExitCode::Ok
+    match daemon {
+        Some(Status { connected_since: Some(_), .. }) => ExitCode::Ok,
+        _ => ExitCode::Failure(69),
+    }
+}
+
+/// The daemon in a few lines.
+fn summary(daemon: Option<&Status>, now: Timestamp) -> String {
+    let Some(status) = daemon else { return "No daemon is running.".to_owned() };
+    let ago = |at: Timestamp| time::age(now.since(at));
+    let mut lines = vec![format!(
+        "Daemon     {} (pid {}), running for {}",
+        one_line(status.agent_id.as_str()),
+        status.pid,
+        ago(status.started_at)
+    )];
+    lines.push(match (status.connected_since, &status.problem) {
+        (Some(since), _) => format!("Bridge     connected for {}", ago(since)),
+        (None, Some(problem)) => {
+            let next = status.next_try_at.map(|at| time::age(at.since(now))).unwrap_or_default();
+            format!("Bridge     not connected: {}; next try in {next}", one_line(problem))
+        }
+        (None, None) => "Bridge     not connected yet".to_owned(),
+    });
+    let last = status.last_event_at.map_or("none yet".to_owned(), |at| format!("{} ago", ago(at)));
+    lines.push(format!("Message    {last}"));
+    lines.push(format!(
+        "Waiting    {} to be answered, {} to be sent, {} refused by the bridge",
+        status.inbox, status.outbox, status.refused
+    ));
+    lines.extend(status.turns.iter().map(|turn| {
+        let thread = one_line(turn.thread_id.as_str());
+        format!("Turn       {thread}: {} for {}", one_line(turn.agent.as_str()), ago(turn.since))
+    }));
+    lines.join("\n")
 }
 
 /// Reads state.json of either version.

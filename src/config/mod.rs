@@ -120,6 +120,8 @@ pub struct Config {
     pub stream_idle_timeout: Duration,
     /// How long running turns may go on after the first signal.
     pub drain: Duration,
+    /// Messages that are older when they come in are not run by themselves.
+    pub offline_max_age: Duration,
     /// PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
     pub startup_timeout: Duration,
@@ -232,6 +234,11 @@ impl Config {
                 75_000,
             )?,
             drain: source.seconds("drainSeconds", "BRIDGE_DRAIN_SECONDS", 20)?,
+            offline_max_age: source.seconds(
+                "offlineMaxAgeSeconds",
+                "BRIDGE_OFFLINE_MAX_AGE_SECONDS",
+                86_400,
+            )?,
             ca_file: source.text("caFile", "BRIDGE_CA_FILE")?.map(|file| absolute(env, &file)),
             startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 90)?,
             silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,

@@ -26,7 +26,7 @@ use crate::{
     proc::{
         self, Child, Event, Plan,
         kill::To,
-        sweep::{self, Marked},
+        sweep::{self, Before, Marked},
     },
     store::{Disk, RealDisk},
     task,
@@ -272,6 +272,6 @@ impl Process for ServerProcess {
 
     fn kill(&mut self) {
         self.child.handle().signal(Signal::KILL, To::Group).ok();
-        sweep::sweep(Marked::Turn(&self.marker), SWEEP);
+        sweep::sweep(Marked::Turn(&self.marker), &Before::default(), SWEEP);
     }
 }

@@ -5,7 +5,10 @@
 mod catchup;
 mod config;
 mod engines;
+mod held;
 mod outbox;
+mod settle;
+pub mod status;
 mod stop;
 
 use std::{
@@ -19,7 +22,12 @@ use std::{
 use anyhow::{Context, bail};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
 
-use self::catchup::{Catching, Found};
+use self::{
+    catchup::{Catching, Found},
+    held::Held,
+    settle::Settling,
+    status::Board,
+};
 use crate::{
     bridge::{
         AccessSource, Client, Net,
@@ -28,9 +36,9 @@ use crate::{
     },
     config::{Config, Env, Paths, live::Live},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    ids::{ClientMsgId, Engine, MachineId, ThreadId},
     logging,
-    proc::sweep::{Marked, sweep},
+    proc::sweep::{Before, Marked, sweep},
     signals::Signal,
     store::{
         Disk,
@@ -44,14 +52,11 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Early, Job, Outgoing, Places, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
-
-/// A disk that failed is tried again after this long.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
@@ -97,15 +102,6 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
     daemon.stop(signals, end)
 }
 
-/// An answered message whose entry goes as soon as its thread's binding is on disk.
-#[derive(Debug)]
-struct Settling {
-    generation: u64,
-    entry: EntryId,
-    /// For the journal, if it could not be written at once.
-    message: Option<MessageId>,
-}
-
 /// How a claim ended.
 type Claimed = (ThreadId, ClaimOutcome);
 
@@ -118,6 +114,8 @@ struct Daemon {
     shared: Arc<Shared>,
     workers: HashMap<ThreadId, Worker>,
     workers_started: u64,
+    /// Of threads that are being claimed.
+    early: HashMap<ThreadId, Early>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -131,6 +129,8 @@ struct Daemon {
     capabilities: Receiver<Vec<Engine>>,
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
+    board: Board,
+    held: Held,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -187,7 +187,7 @@ impl Daemon {
         let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
             .context("starting the tasks that send posts")?;
         let state_id = engines::state_id(&dir);
-        let stragglers = sweep(Marked::Daemon(&state_id), SWEEP);
+        let stragglers = sweep(Marked::Daemon(&state_id), &Before::default(), SWEEP);
         if stragglers > 0 {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
@@ -221,6 +221,7 @@ impl Daemon {
             shared,
             workers: HashMap::new(),
             workers_started: 0,
+            early: HashMap::new(),
             store,
             seen,
             settling: VecDeque::new(),
@@ -233,6 +234,8 @@ impl Daemon {
             capabilities,
             inbound,
             catching: Catching::default(),
+            board: Board::new(&dir, &machine),
+            held: Held::default(),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -253,7 +256,7 @@ impl Daemon {
         let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
         if is_answered || self.shared.outgoing.outbox.finishes(entry) {
             // Its answer is out, or on the way.
-            self.settle(entry, Some(message_key(entry, &reply)));
+            self.settle(entry, Some(&message_key(entry, &reply)));
             return;
         }
         self.inbound(entry, reply, progress);
@@ -309,7 +312,10 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due].into_iter().flatten().min()
+        [dispatch, self.cursor_due, self.disk_due, self.board.due(), self.held.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -318,8 +324,17 @@ impl Daemon {
             Woken::Signal(_) => log::info!(
                 "HUP is ignored: the settings of the connection are read anew for every request"
             ),
-            Woken::Report(report) => self.report(report),
+            Woken::Report(report) => {
+                self.report(report);
+                // What is there is taken in at once, so that it goes to the disk together.
+                while let Ok(report) = self.reports.try_recv() {
+                    self.report(report);
+                }
+            }
             Woken::Claimed(thread, outcome) => {
+                if outcome != ClaimOutcome::Won {
+                    self.early.remove(&thread);
+                }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
             Woken::Inbound(event) => self.stream_event(event),
@@ -345,6 +360,7 @@ impl Daemon {
         match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
                 log::info!(replay:? = replay; "connected to the bridge");
+                self.board.connected();
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
@@ -353,14 +369,18 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
                     "reply"
                 );
+                self.board.event();
                 self.moved_on(last_event_id);
-                self.inbound(kept, reply, None);
+                if !self.lets_go(kept, &reply) {
+                    self.inbound(kept, reply, None);
+                }
             }
             StreamEvent::Disconnected { why, next } => {
+                self.board.disconnected(&why, next);
                 log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
             }
-            // The stream says it itself, once a minute.
-            StreamEvent::AuthRefused { .. } => {}
+            // The stream says it in the log itself, once a minute.
+            StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
         }
     }
 
@@ -377,6 +397,15 @@ impl Daemon {
 
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
+        let key = message_key(entry, &reply);
+        // What was begun is finished, however old it is.
+        if progress.is_none() && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
+            return;
+        }
+        self.dispatch_inbound(entry, reply, progress);
+    }
+
+    fn dispatch_inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         let is_seen = self.seen.contains(&message_key(entry, &reply));
         self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
     }
@@ -391,12 +420,15 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
+            Report::Started { thread, engine } => self.board.turn_started(thread, engine),
+            Report::Rested { thread } => self.board.turn_ended(&thread),
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
+                self.board.turn_ended(&thread);
                 self.events.push_back(Event::WorkerEnded { thread });
             }
         }
@@ -418,6 +450,8 @@ impl Daemon {
             }
         }
         self.settle_all();
+        self.tell_held();
+        self.publish();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -438,14 +472,19 @@ impl Daemon {
             Effect::Retire { thread } => drop(self.workers.remove(&thread)),
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
-                self.settle(entry, (why == Why::Answered).then_some(message));
+                self.settle(entry, (why == Why::Answered).then_some(&message));
             }
-            Effect::Say { thread, entry, kind, body } => self.say(thread, entry, kind, body),
+            Effect::Say { thread, entry, kind, body } => {
+                self.say(thread, format!("{entry}.say"), Some(entry), kind, body);
+            }
         }
     }
 
     /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
-    fn claim(&self, thread: ThreadId) {
+    fn claim(&mut self, thread: ThreadId) {
+        if let Some(early) = worker::ask_early(&self.shared.client, &thread) {
+            self.early.insert(thread.clone(), early);
+        }
         let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
         let (claimed, id) = (self.claimed_in.clone(), thread.clone());
         let started = task::spawn("claim", move || {
@@ -461,7 +500,8 @@ impl Daemon {
     fn start_worker(&mut self, thread: ThreadId) {
         self.workers_started += 1;
         let binding = self.binding(&thread);
-        match worker::start(&self.shared, thread.clone(), self.workers_started, binding) {
+        let early = self.early.remove(&thread);
+        match worker::start(&self.shared, thread.clone(), self.workers_started, binding, early) {
             Ok(worker) => drop(self.workers.insert(thread, worker)),
             Err(error) => {
                 log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");
@@ -470,46 +510,25 @@ impl Daemon {
         }
     }
 
-    /// A post of the dispatcher's own, as the answer to a message.
-    fn say(&mut self, thread: ThreadId, entry: EntryId, kind: PostKind, body: String) {
+    /// A post of the daemon's own under a name of its own; `finishes` is the message it answers.
+    fn say(
+        &mut self,
+        thread: ThreadId,
+        name: String,
+        finishes: Option<EntryId>,
+        kind: PostKind,
+        body: String,
+    ) {
         let post = Post {
             thread_id: thread,
             body,
             kind,
             author: self.setup.config.engine.author(),
             role: Role::Agent,
-            client_msg_id: ClientMsgId::new(format!("{entry}.say")),
+            client_msg_id: ClientMsgId::new(name),
         };
-        if let Err(error) = self.shared.outgoing.put(&post, Some(entry)) {
+        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
-        }
-    }
-
-    /// The message is done with; its entry goes as soon as nothing relies on it any more.
-    fn settle(&mut self, entry: EntryId, message: Option<MessageId>) {
-        let generation = self.store.generation();
-        let message = message.filter(|message| self.seen.insert(message).is_err());
-        self.settling.push_back(Settling { generation, entry, message });
-    }
-
-    /// Removes the entries whose bindings are on disk (persist before you act).
-    fn settle_all(&mut self) {
-        self.disk_due = None;
-        while let Some(next) = self.settling.front() {
-            if !self.store.is_written(next.generation) {
-                return;
-            }
-            let Settling { entry, message, .. } = next;
-            let remembered = message.as_ref().map_or(Ok(()), |message| self.seen.insert(message));
-            let removed = remembered
-                .and_then(|()| self.shared.inbox.done(entry))
-                .and_then(|()| self.shared.outgoing.outbox.settled(*entry));
-            if let Err(error) = removed {
-                log::error!(error:% = error; "cannot write to the state directory; trying again");
-                self.disk_due = Some(Instant::now() + DISK_RETRY);
-                return;
-            }
-            self.settling.pop_front();
         }
     }
 }

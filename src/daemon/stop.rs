@@ -52,9 +52,10 @@ impl Daemon {
         self.settle_all();
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and leaves. Dropping them ends opencode's server as well.
-        let Daemon { shared, sending, .. } = self;
+        let Daemon { shared, sending, board, .. } = self;
         drop(shared);
         sending.join();
+        board.take_down();
         log::info!("stopped");
         end
     }

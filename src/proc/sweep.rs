@@ -4,7 +4,7 @@
 //!
 //! Works on Linux, where `/proc` shows environments. Elsewhere nothing is found.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// The variable. Its value is the daemon's state id, a dot, and the turn's id: see [`marker`].
 pub const MARKER: &str = "OBTO_BRIDGE_TURN";
@@ -37,14 +37,33 @@ impl Marked<'_> {
     }
 }
 
+/// The numbers of the processes that were there before a turn began, none of which is the turn's.
+/// Looking at the others alone saves most of a sweep.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    pids: HashSet<i32>,
+}
+
+impl Before {
+    /// The processes of this moment.
+    pub fn now() -> Before {
+        #[cfg(target_os = "linux")]
+        let pids = linux::pids().map(|pid| pid.as_raw_nonzero().get()).collect();
+        #[cfg(not(target_os = "linux"))]
+        let pids = HashSet::new();
+        Before { pids }
+    }
+}
+
 /// Kills what carries the marker, again and again until nothing does, for at most `limit`. Returns
-/// how many processes were signalled. This process itself is left out.
-pub fn sweep(marked: Marked<'_>, limit: Duration) -> usize {
+/// how many processes were signalled. This process itself is left out, and so is `before`: numbers
+/// are used again after a while, so a sweep that must find everything is given an empty one.
+pub fn sweep(marked: Marked<'_>, before: &Before, limit: Duration) -> usize {
     #[cfg(target_os = "linux")]
-    return linux::sweep(marked, limit);
+    return linux::sweep(marked, before, limit);
     #[cfg(not(target_os = "linux"))]
     {
-        let (_, _) = (marked, limit);
+        let (_, _, _) = (marked, before, limit);
         0
     }
 }
@@ -65,7 +84,7 @@ mod linux {
         process::{Pid, PidfdFlags, Signal, getpid, pidfd_open},
     };
 
-    use super::{super::kill, MARKER, Marked};
+    use super::{super::kill, Before, MARKER, Marked};
 
     /// A killed process keeps its environment for a moment.
     const AGAIN: Duration = Duration::from_millis(5);
@@ -80,7 +99,7 @@ mod linux {
         start: u64,
     }
 
-    pub(super) fn sweep(marked: Marked<'_>, limit: Duration) -> usize {
+    pub(super) fn sweep(marked: Marked<'_>, before: &Before, limit: Duration) -> usize {
         let until = Instant::now() + limit;
         let mut signalled = HashSet::new();
         // Not ours to kill, for example a setuid program's: asking again changes nothing.
@@ -89,7 +108,7 @@ mod linux {
         // there may be such another, so a second look must find nothing too.
         let mut looks = 1;
         loop {
-            let mut found = find(marked);
+            let mut found = find(marked, before);
             found.retain(|process| !refused.contains(process));
             looks = if found.is_empty() { looks - 1 } else { 2 };
             if looks == 0 {
@@ -117,33 +136,41 @@ mod linux {
         signalled.len()
     }
 
-    fn find(marked: Marked<'_>) -> Vec<Found> {
-        let Ok(entries) = fs::read_dir("/proc") else {
-            log::warn!("/proc can't be read: stragglers are not found");
-            return Vec::new();
-        };
+    fn find(marked: Marked<'_>, before: &Before) -> Vec<Found> {
+        let mut environ = Vec::new();
+        pids()
+            .filter(|pid| !before.pids.contains(&pid.as_raw_nonzero().get()))
+            .filter_map(|pid| carries(pid, marked, &mut environ))
+            .collect()
+    }
+
+    /// All processes but this one.
+    pub(super) fn pids() -> impl Iterator<Item = Pid> {
+        let entries = fs::read_dir("/proc").inspect_err(|error| {
+            log::warn!(error:% = error; "/proc can't be read: stragglers are not found");
+        });
         entries
+            .into_iter()
+            .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter_map(Pid::from_raw)
             .filter(|pid| *pid != getpid())
-            .filter_map(|pid| carries(pid, marked))
-            .collect()
     }
 
-    /// The process with this number, if it carries the marker.
-    fn carries(pid: Pid, marked: Marked<'_>) -> Option<Found> {
-        let start = start_time(pid)?;
-        let mut environ = Vec::new();
+    /// The process with this number, if it carries the marker. `environ` is a buffer.
+    fn carries(pid: Pid, marked: Marked<'_>, environ: &mut Vec<u8>) -> Option<Found> {
+        environ.clear();
         let file = File::open(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
-        file.take(MAX_ENVIRON).read_to_end(&mut environ).ok()?;
+        file.take(MAX_ENVIRON).read_to_end(environ).ok()?;
         let carried = environ.split(|byte| *byte == 0).any(|variable| {
             variable
                 .strip_prefix(MARKER.as_bytes())
                 .and_then(|rest| rest.strip_prefix(b"="))
                 .is_some_and(|value| marked.covers(value))
         });
-        carried.then_some(Found { pid, start })
+        // Should the number have changed hands in between, the check before the signal tells.
+        carried.then(|| start_time(pid).map(|start| Found { pid, start }))?
     }
 
     /// Field 22 of `/proc/PID/stat`. The second field may hold spaces and parentheses.
@@ -165,7 +192,7 @@ mod linux {
             Err(Errno::NOSYS | Errno::PERM) => None,
             Err(error) => return Err(error.into()),
         };
-        if carries(found.pid, marked) != Some(found) {
+        if carries(found.pid, marked, &mut Vec::new()) != Some(found) {
             return Ok(false);
         }
         let target = match &held {

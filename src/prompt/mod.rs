@@ -149,6 +149,11 @@ pub fn interrupted_note() -> &'static str {
      was interrupted."
 }
 
+/// Says why something is refused, to a model whose engine tells it only that it is.
+pub fn refusal_note(reason: &str) -> String {
+    format!("Agent Bridge, on what is rejected now: {reason}")
+}
+
 /// A label and the quoted body, each line ended.
 fn quote(past: &Past) -> String {
     let author = clean_field(&past.author);

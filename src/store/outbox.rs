@@ -72,6 +72,9 @@ impl Outbox {
             }
         }
         let refused = outbox.refused.ids()?;
+        for id in &refused {
+            outbox.refused.adopt(*id, 0);
+        }
         for old in refused.iter().rev().skip(REFUSED_MAX) {
             outbox.refused.remove(*old)?;
         }
@@ -83,11 +86,18 @@ impl Outbox {
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         let content =
             Content { post: post.clone(), finishes: finishes.map(|entry| entry.to_string()) };
-        let id = self.waiting.put(&content, post.client_msg_id.as_str())?;
+        let id = self.waiting.next_id(post.client_msg_id.as_str());
+        // Known as an answer before it can be listed, sent and removed.
         if let Some(entry) = finishes {
             self.answers().add(id, entry);
         }
-        Ok(())
+        let written = self.waiting.write(id, &content);
+        if let Some(entry) = finishes
+            && written.is_err()
+        {
+            self.answers().forget(id, entry);
+        }
+        written
     }
 
     /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
@@ -143,8 +153,7 @@ impl Outbox {
             self.waiting.remove(id)?;
             answers.sent.remove(&id);
         }
-        answers.by_post.remove(&id);
-        answers.by_message.remove(&entry);
+        answers.forget(id, entry);
         Ok(())
     }
 
@@ -161,6 +170,11 @@ impl Outbox {
         self.list().len()
     }
 
+    /// How many posts the bridge will never take.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -175,6 +189,11 @@ impl Answers {
     fn add(&mut self, id: OutboxId, entry: EntryId) {
         self.by_message.insert(entry, id);
         self.by_post.insert(id, entry);
+    }
+
+    fn forget(&mut self, id: OutboxId, entry: EntryId) {
+        self.by_message.remove(&entry);
+        self.by_post.remove(&id);
     }
 }
 

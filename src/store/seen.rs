@@ -33,6 +33,8 @@ pub struct Seen {
     digests: HashSet<Digest>,
     /// Lines in the journal, those of forgotten ids included.
     lines: usize,
+    /// Lines that are only in memory.
+    unwritten: String,
 }
 
 impl Seen {
@@ -49,11 +51,12 @@ impl Seen {
             order: VecDeque::new(),
             digests: HashSet::new(),
             lines: 0,
+            unwritten: String::new(),
         };
         let mut is_whole = true;
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             match parse_line(line) {
-                Some(digest) => seen.remember(digest),
+                Some(digest) => seen.add(digest),
                 None => is_whole = false,
             }
         }
@@ -68,24 +71,34 @@ impl Seen {
         self.digests.contains(&digest(message))
     }
 
-    /// Remembers a message; durable when it returns. On an error it is still remembered by this
-    /// process, and written with the next one.
-    pub fn insert(&mut self, message: &MessageId) -> io::Result<()> {
+    /// Remembers a message in memory; [`Seen::flush`] makes it durable, with others.
+    pub fn remember(&mut self, message: &MessageId) {
         let digest = digest(message);
-        if self.digests.contains(&digest) {
+        if !self.digests.contains(&digest) {
+            self.add(digest);
+            self.unwritten.push_str(&line(&digest));
+        }
+    }
+
+    /// Writes what is remembered; durable when it returns. On an error it is written with the next
+    /// call.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.unwritten.is_empty() {
             return Ok(());
         }
-        self.remember(digest);
         if 2 * CAPACITY < self.lines {
             return self.compact();
         }
-        self.disk.append(&self.path, line(&digest).as_bytes()).inspect_err(|_| {
-            // Part of the line may be there. The next insert writes the whole journal anew.
-            self.lines = 2 * CAPACITY;
-        })
+        let written = self.disk.append(&self.path, self.unwritten.as_bytes());
+        match written {
+            Ok(()) => self.unwritten.clear(),
+            // Part of a line may be there. The next flush writes the whole journal anew.
+            Err(_) => self.lines = 2 * CAPACITY + 1,
+        }
+        written
     }
 
-    fn remember(&mut self, digest: Digest) {
+    fn add(&mut self, digest: Digest) {
         self.lines += 1;
         if !self.digests.insert(digest) {
             return;
@@ -102,6 +115,7 @@ impl Seen {
         let text: String = self.order.iter().map(line).collect();
         self.disk.write_atomic(&self.path, text.as_bytes())?;
         self.lines = self.order.len();
+        self.unwritten.clear();
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ impl Directory {
     }
 
     /// Takes an entry of an earlier process into the count.
-    fn adopt(&self, id: EntryId, size: u64) {
+    pub(super) fn adopt(&self, id: EntryId, size: u64) {
         self.next.fetch_max(id.sequence.saturating_add(1), Ordering::Relaxed);
         self.sizes().insert(id, size);
     }
@@ -137,11 +137,15 @@ impl Directory {
         self.disk.rename(path, &to)
     }
 
-    pub(super) fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
-        let id =
-            EntryId { sequence: self.next.fetch_add(1, Ordering::Relaxed), hash: short_hash(seed) };
+    fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
+        let id = self.next_id(seed);
         self.write(id, content)?;
         Ok(id)
+    }
+
+    /// The name of an entry that is about to be written.
+    pub(super) fn next_id(&self, seed: &str) -> EntryId {
+        EntryId { sequence: self.next.fetch_add(1, Ordering::Relaxed), hash: short_hash(seed) }
     }
 
     pub(super) fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {

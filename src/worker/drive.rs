@@ -7,10 +7,11 @@ use crossbeam_channel::{Receiver, after, bounded, select_biased};
 use crate::{
     agent::{
         Failure, FailureKind, Gate, TurnCommand, TurnEnd, TurnSpec,
+        carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
     },
-    bridge::wire::{Post, PostKind, Role},
+    bridge::wire::{Activity, Post, PostKind, Role},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
     store::{binding::SessionRecord, entry::Progress},
@@ -37,6 +38,9 @@ pub(super) struct Ride<'a> {
     pub(super) attempt: u32,
     /// Posts made in this attempt.
     pub(super) posts: u32,
+    /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
+    /// takes longer than the human should wait for the answer.
+    leaving: Option<Box<dyn Carrier>>,
 }
 
 impl Ride<'_> {
@@ -69,7 +73,7 @@ impl<'a> Serving<'a> {
         let asked = job.reply.engine.as_ref();
         let def = self.engine(asked);
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        let mut ride = Ride { job, def, attempt, posts: 0 };
+        let mut ride = Ride { job, def, attempt, posts: 0, leaving: None };
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, agent = def.name.as_str(), attempt;
             "turn starts"
@@ -83,11 +87,13 @@ impl<'a> Serving<'a> {
             let report = Report::Finished { thread: self.thread.clone(), entry: job.entry };
             self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
         }
+        self.activity(Activity::Idle);
+        drop(ride.leaving);
     }
 
     /// The engine that answers: the asked one if this machine knows it, else the configured one,
     /// else claude (protocol section 3).
-    fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
+    pub(super) fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
         let engines = &self.shared.engines;
         asked
             .and_then(|asked| engines.get(asked))
@@ -168,6 +174,7 @@ impl<'a> Serving<'a> {
         record: Option<&SessionRecord>,
         commands: &Receiver<TurnCommand>,
     ) -> TurnEnd {
+        ride.leaving = None;
         let spec = match self.spec(ride, record) {
             Ok(spec) => spec,
             Err(failure) => return TurnEnd::Failed(failure),
@@ -200,6 +207,7 @@ impl<'a> Serving<'a> {
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
         let (has_answered, progress) = (host.has_answered, host.progress);
         self.driven(ride.engine());
+        ride.leaving = Some(carrier);
         match end {
             // What the model posted is the answer; its last words are for a terminal. Since no post
             // of ours ends the message, the inbox is told.
@@ -249,7 +257,7 @@ impl<'a> Serving<'a> {
         })
     }
 
-    fn prompt(&self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
+    fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
         let reply = &ride.job.reply;
         let now = time::now().to_string();
         let header = Header {
@@ -267,7 +275,7 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply);
+        let history = history::block(self.shared, self.thread, reply, self.early.take());
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }

@@ -9,7 +9,17 @@
     reason = "the helpers stand outside of the daemon, and must not break with what they test"
 )]
 
+mod claude;
+mod codex;
+mod daemon;
 mod homes;
+#[expect(dead_code, reason = "it serves other tests, which need all of it")]
+#[path = "../it/util/http.rs"]
+mod http;
 mod model;
+mod process;
+mod rig;
 mod run;
+mod scenarios;
 mod smoke;
+mod switch;

@@ -37,7 +37,6 @@ impl Run {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.process_group(0).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let pid = Pid::from_child(&child);
         let (line_tx, lines) = unbounded();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         // These threads end with the pipes, at the latest when the group is killed.
@@ -55,12 +54,7 @@ impl Run {
                 }
             }
         });
-        let (ended_tx, ended) = bounded::<()>(0);
-        std::thread::spawn(move || {
-            // It stays a zombie, so that its id can't be anyone else's yet.
-            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok();
-            drop(ended_tx);
-        });
+        let ended = end_of(&child);
         let stdin = child.stdin.take();
         Run { child, stdin, lines, stderr, ended, reaped: false }
     }
@@ -130,4 +124,16 @@ impl Drop for Run {
             drop(self.child.wait());
         }
     }
+}
+
+/// A channel that is closed when a child has ended and can be reaped without waiting.
+pub(crate) fn end_of(child: &Child) -> Receiver<()> {
+    let pid = Pid::from_child(child);
+    let (ended_tx, ended) = bounded::<()>(0);
+    std::thread::spawn(move || {
+        // It stays a zombie, so that its id can't be anyone else's yet.
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok();
+        drop(ended_tx);
+    });
+    ended
 }

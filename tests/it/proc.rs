@@ -10,7 +10,7 @@ use std::{
 use obto_bridge::proc::{
     self, Child, Event, Plan,
     kill::To,
-    sweep::{Marked, sweep},
+    sweep::{Before, Marked, sweep},
 };
 use rustix::process::Signal;
 
@@ -220,11 +220,11 @@ isolated! {
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
         assert!(is_alive(&straggler), "it has left the group");
 
-        assert_eq!(sweep(Marked::Turn("mine.2"), SOON), 0);
+        assert_eq!(sweep(Marked::Turn("mine.2"), &Before::default(), SOON), 0);
         assert!(is_alive(&straggler));
-        assert_eq!(sweep(Marked::Turn("mine.1"), SOON), 1);
+        assert_eq!(sweep(Marked::Turn("mine.1"), &Before::default(), SOON), 1);
         until(|| !is_alive(&straggler));
-        assert_eq!(sweep(Marked::Turn("mine.1"), SOON), 0);
+        assert_eq!(sweep(Marked::Turn("mine.1"), &Before::default(), SOON), 0);
     }
 }
 
@@ -236,14 +236,14 @@ isolated! {
             (child, straggler)
         });
         // The engine and its straggler.
-        assert_eq!(sweep(Marked::Daemon("mine"), SOON), 2);
+        assert_eq!(sweep(Marked::Daemon("mine"), &Before::default(), SOON), 2);
         assert_eq!(exit(&mine.0), -9);
         until(|| !is_alive(&mine.1));
         for (child, straggler) in [&other, &none] {
             assert!(is_alive(straggler) && is_alive(&child.handle().id().to_string()));
         }
-        assert_eq!(sweep(Marked::Daemon("mine2"), SOON), 2);
-        assert_eq!(sweep(Marked::Daemon(""), SOON), 0);
+        assert_eq!(sweep(Marked::Daemon("mine2"), &Before::default(), SOON), 2);
+        assert_eq!(sweep(Marked::Daemon(""), &Before::default(), SOON), 0);
         assert!(is_alive(&none.1), "no marker, never swept");
     }
 }

@@ -81,10 +81,10 @@ pub(super) fn of_exit(exit: Exit, stderr: &str, interrupted: bool, resuming: boo
     }
     let failure = |kind, advice| {
         let said = match tail(stderr) {
-            said if said.is_empty() => "it said nothing".to_owned(),
-            said => format!("it said: {said}"),
+            said if said.is_empty() => "and said nothing.".to_owned(),
+            said => format!("and said: {said}"),
         };
-        let message = format!("Claude Code ended with {exit} before it answered; {said}");
+        let message = format!("Claude Code ended with {exit} before it answered, {said}");
         TurnEnd::Failed(Failure::new(kind, message, advice))
     };
     if stderr.contains("is already in use") {

@@ -3,7 +3,7 @@
 //!
 //! No answer has a place for a reason: a denied command is, for the model, `Rejected("rejected by
 //! user")`, a denied patch `patch rejected by user`, a denied MCP tool `user rejected MCP tool
-//! call` (0.169.0), and the turn goes on. `cancel` would end the turn and is never sent.
+//! call` (0.169.0), and the turn goes on; the reason goes beside it. `cancel` would end the turn and is never sent.
 
 use std::{collections::BTreeMap, path::Path};
 

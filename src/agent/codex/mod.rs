@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd,
-        TurnEvent, TurnSpec, Usage,
+        TurnEvent, TurnSpec, Usage, Verdict,
         codex::{
             approval::{Asked, Changes},
             wire::{Item, read},
@@ -33,6 +33,7 @@ use crate::{
         tools,
     },
     ids::{SessionId, is_uuid},
+    prompt,
 };
 
 /// Questions and tool calls that may be open at a time, each. More are refused.
@@ -62,6 +63,8 @@ pub struct Codex {
     /// Request ids of open tool calls.
     calls: BTreeMap<String, Value>,
     changes: Changes,
+    /// The model was told why something is refused.
+    reason_told: bool,
     answer: Answer,
     meter: Option<Meter>,
 }
@@ -124,6 +127,7 @@ impl Codex {
             questions: BTreeMap::new(),
             calls: BTreeMap::new(),
             changes: Changes::default(),
+            reason_told: false,
             answer: Answer::default(),
             meter: None,
         }
@@ -335,6 +339,21 @@ impl Codex {
         }
     }
 
+    /// A refusal has no place for its reason: for the model "the user rejected" it, who may never
+    /// have seen it (0.169.0). So the reason goes into the running turn as a message of its own,
+    /// first, to be there when the model reads of the refusal; and once, since a model that goes on
+    /// trying would be told the same each time.
+    fn tell_reason(&mut self, reason: &str, actions: &mut Actions) {
+        let (Some(thread), Some(turn)) = (&self.thread, &self.turn) else { return };
+        if self.reason_told {
+            return;
+        }
+        self.reason_told = true;
+        // Unlike `turn/start` this can't begin another turn.
+        let params = wire::steer(thread, turn, &prompt::refusal_note(reason));
+        self.request("turn/steer", params, Sent::Aside, actions);
+    }
+
     /// The interrupt ends the turn but not a command that it started, so these are ended as well.
     fn interrupt(&mut self, actions: &mut Actions) {
         self.interrupted = true;
@@ -395,6 +414,9 @@ impl Protocol for Codex {
         match command {
             TurnCommand::Decide { question, verdict } => {
                 if let Some(asked) = self.questions.remove(&question) {
+                    if let Verdict::Deny { reason } = &verdict {
+                        self.tell_reason(reason, actions);
+                    }
                     let request = asked.request.clone();
                     actions.write(self.rpc.result(&request, asked.answer(&verdict)));
                 }

@@ -76,6 +76,12 @@ pub(super) fn input(spec: &TurnSpec) -> Value {
     spec.images.iter().map(image).chain([text]).collect()
 }
 
+/// Params of `turn/steer`: a text for a turn that runs. It is refused when that is over.
+pub(super) fn steer(thread: &str, turn: &str, text: &str) -> Value {
+    let input = json!([{ "type": "text", "text": text }]);
+    json!({ "threadId": thread, "expectedTurnId": turn, "input": input })
+}
+
 fn image(image: &Image) -> Value {
     let data = BASE64_STANDARD.encode(&image.bytes);
     json!({ "type": "image", "url": format!("data:{};base64,{data}", image.media_type) })

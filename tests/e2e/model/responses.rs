@@ -7,8 +7,8 @@ use super::{
 use serde_json::{Value, json};
 use std::io;
 
-/// Beginnings of user messages that codex itself puts in.
-const NOISE: [&str; 8] = [
+/// Beginnings of user messages that codex itself puts in, or our daemon besides the human's.
+const NOISE: [&str; 9] = [
     "<environment_context",
     "<user_instructions",
     "<turn_aborted",
@@ -17,6 +17,7 @@ const NOISE: [&str; 8] = [
     "<subagent",
     "<user_shell",
     "# AGENTS.md",
+    "Agent Bridge, on",
 ];
 
 /// Beginnings of what codex asks for itself. Such a request offers tools, too,

@@ -50,7 +50,8 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     promised.has_session = true;
     outbox.put(&post("answer"), Some(ids[0]))?;
     promised.is_answered = true;
-    seen.insert(&MessageId::new("first"))?;
+    seen.remember(&MessageId::new("first"));
+    seen.flush()?;
     promised.is_seen = true;
     promised.done_was_called = true;
     inbox.done(&ids[0])?;

@@ -32,9 +32,12 @@ fn size(disk: &MemoryDisk) -> usize {
 fn what_is_done_is_known_after_a_restart() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let mut seen = open(&disk);
-    seen.insert(&id(1)).unwrap();
-    seen.insert(&id(1)).unwrap();
-    seen.insert(&MessageId::new("x".repeat(1_000_000))).unwrap();
+    seen.remember(&id(1));
+    seen.flush().unwrap();
+    seen.remember(&id(1));
+    seen.flush().unwrap();
+    seen.remember(&MessageId::new("x".repeat(1_000_000)));
+    seen.flush().unwrap();
     assert_eq!(disk.operations(), 2, "what is known is not written again");
     assert_eq!(size(&disk), 2 * 33, "an id costs the same, however long it is");
     let seen = open(&disk);
@@ -44,9 +47,13 @@ fn what_is_done_is_known_after_a_restart() {
 #[test]
 fn a_torn_line_is_dropped_and_does_not_spoil_the_next() {
     let disk: Arc<MemoryDisk> = Arc::default();
-    open(&disk).insert(&id(1)).unwrap();
+    let mut seen = open(&disk);
+    seen.remember(&id(1));
+    seen.flush().unwrap();
     disk.append(Path::new(PATH), b"0123").unwrap();
-    open(&disk).insert(&id(2)).unwrap();
+    let mut seen = open(&disk);
+    seen.remember(&id(2));
+    seen.flush().unwrap();
     let seen = open(&disk);
     assert!(seen.contains(&id(1)) && seen.contains(&id(2)));
     assert_eq!(size(&disk), 2 * 33);
@@ -57,10 +64,12 @@ fn what_could_not_be_written_is_written_with_the_next() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let mut seen = open(&disk);
     disk.fail(true);
-    seen.insert(&id(1)).unwrap_err();
+    seen.remember(&id(1));
+    seen.flush().unwrap_err();
     assert!(seen.contains(&id(1)));
     disk.fail(false);
-    seen.insert(&id(2)).unwrap();
+    seen.remember(&id(2));
+    seen.flush().unwrap();
     let seen = open(&disk);
     assert!(seen.contains(&id(1)) && seen.contains(&id(2)));
 }
@@ -71,7 +80,8 @@ fn the_oldest_are_forgotten_and_the_journal_stays_small() {
     let mut seen = open(&disk);
     let count = 2 * CAPACITY + 10;
     for number in 0..count {
-        seen.insert(&id(number)).unwrap();
+        seen.remember(&id(number));
+        seen.flush().unwrap();
     }
     let oldest = count - CAPACITY;
     assert!(size(&disk) <= 2 * CAPACITY * 33);

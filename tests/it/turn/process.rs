@@ -13,7 +13,7 @@ use obto_bridge::{
     },
     proc::{
         kill::To,
-        sweep::{Marked, sweep},
+        sweep::{Before, Marked, sweep},
     },
 };
 use rustix::process::Signal;
@@ -38,7 +38,11 @@ fn run(setup: &mut Setup, directives: &[&str]) -> TurnEnd {
     let mut carrier = start(directives);
     let end = setup.run(&mut carrier);
     drop(carrier);
-    assert_eq!(sweep(Marked::Turn(MARKER), Duration::ZERO), 0, "{directives:?}");
+    assert_eq!(
+        sweep(Marked::Turn(MARKER), &Before::default(), Duration::ZERO),
+        0,
+        "{directives:?}"
+    );
     assert!(begin.elapsed() < Duration::from_secs(8), "{directives:?}: {:?}", begin.elapsed());
     end
 }
@@ -154,6 +158,6 @@ isolated! {
     fn a_panic_in_a_protocol_leaves_no_process() {
         let turn = AssertUnwindSafe(|| run(&mut Setup::new(), &["straggler", "print", "\"panic\"", "hang"]));
         assert!(catch_unwind(turn).is_err());
-        assert_eq!(sweep(Marked::Turn(MARKER), Duration::ZERO), 0);
+        assert_eq!(sweep(Marked::Turn(MARKER), &Before::default(), Duration::ZERO), 0);
     }
 }

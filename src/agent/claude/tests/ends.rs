@@ -53,8 +53,8 @@ fn check_exit(session: Option<&str>, exit: Exit, stderr: &str, expected: &str) {
 fn an_exit_without_a_result_is_a_crash_with_the_last_words() {
     let long: Vec<String> = (0..50).map(|n| format!("line {n}\n")).collect();
     let long = long.join("\n");
-    check_exit(None, Exit::Code(3), &long, "exit code 3 before it answered; it said: line 46 /");
-    check_exit(None, Exit::Signal(9), " \n", "signal 9 before it answered; it said nothing");
+    check_exit(None, Exit::Code(3), &long, "exit code 3 before it answered, and said: line 46 /");
+    check_exit(None, Exit::Signal(9), " \n", "signal 9 before it answered, and said nothing.");
     check_exit(None, Exit::Unknown, "a\u{1b}[31mb\u{7}", "a [31mb");
     let lost = "No conversation found with session ID: x";
     check_exit(Some(SESSION), Exit::Code(1), lost, "SessionGone");

@@ -182,6 +182,28 @@ fn a_repeated_message_is_not_added_up() {
 
 /// Nothing may stay open: Codex would wait for it for ever.
 #[test]
+fn why_something_is_refused_is_told_once_and_before_the_refusal() {
+    let mut player = Player::working(&spec());
+    for id in [5, 6] {
+        let params = json!({"command": "touch x"});
+        let method = "item/commandExecution/requestApproval";
+        player.hear(json!({"id": id, "method": method, "params": params}));
+        let verdict = Verdict::Deny { reason: "nobody is asked".to_owned() };
+        let question = QuestionId(id.to_string());
+        player.tell(TurnCommand::Decide { question, verdict });
+    }
+    let input =
+        json!([{"type": "text", "text": "Agent Bridge, on what is rejected now: nobody is asked"}]);
+    let params = json!({"threadId": "t", "expectedTurnId": "u", "input": input});
+    let declined = |id| json!({"id": id, "result": {"decision": "decline"}});
+    let steer = json!({"id": 5, "method": "turn/steer", "params": params});
+    assert_eq!(player.written, [steer, declined(5), declined(6)]);
+    // Too late, or unknown to this version: the refusal itself is what matters.
+    player.hear(json!({"id": 5, "error": {"code": -32600, "message": "no active turn"}}));
+    assert!(!player.closed);
+}
+
+#[test]
 fn requests_that_are_not_served_are_refused_at_once() {
     for method in ["item/tool/requestUserInput", "execCommandApproval", "currentTime/read", ""] {
         let mut player = Player::working(&spec());

@@ -14,7 +14,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use super::*;
 use crate::{
-    agent::{Gate, Sandbox, Verdict},
+    agent::{Gate, Sandbox},
     ids::{ThreadId, TurnId},
 };
 
@@ -146,6 +146,10 @@ impl Player {
                 TurnCommand::ToolResult { call, result }
             }
         });
+        if self.written[0]["method"] == "turn/steer" {
+            // The recording client gave no reason.
+            assert!(self.next_write().to_string().contains("not now"));
+        }
         assert_eq!(self.next_write(), *recorded);
     }
 

@@ -1,0 +1,178 @@
+//! What the daemon tells `obto-bridge status`: a small file that is written soon after something has
+//! changed, and not at all while nothing does. It is for people; nothing relies on it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::Daemon;
+use crate::{
+    ids::{Engine, MachineId, ThreadId},
+    store::{Disk, RealDisk},
+    time::{self, Timestamp},
+};
+
+/// Changes of this long are written together.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Of the file.
+const VERSION: u32 = 1;
+
+/// What the daemon does right now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    version: u32,
+    pub pid: u32,
+    pub agent_id: MachineId,
+    pub started_at: Timestamp,
+    /// None while there is no connection.
+    pub connected_since: Option<Timestamp>,
+    /// Why there is none.
+    pub problem: Option<String>,
+    /// When the next connection is tried.
+    pub next_try_at: Option<Timestamp>,
+    /// When the bridge last sent a message for this machine.
+    pub last_event_at: Option<Timestamp>,
+    pub turns: Vec<Running>,
+    /// Messages that are not answered, those in `turns` included.
+    pub inbox: usize,
+    /// Posts that the bridge does not have yet.
+    pub outbox: usize,
+    /// Posts that the bridge will never take; they are in `outbox/refused`.
+    pub refused: usize,
+}
+
+/// A turn in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    pub thread_id: ThreadId,
+    pub agent: Engine,
+    pub since: Timestamp,
+}
+
+impl Status {
+    /// What a running daemon said last; none if no daemon runs on this state directory.
+    pub fn of_running(state_dir: &Path) -> Option<Status> {
+        let bytes = RealDisk.read(&file(state_dir)).ok()?;
+        let status: Status = serde_json::from_slice(&bytes).ok()?;
+        let pid = Pid::from_raw(i32::try_from(status.pid).ok()?)?;
+        // Nothing is sent: the system only says whether there is such a process.
+        (status.version == VERSION && test_kill_process(pid).is_ok()).then_some(status)
+    }
+}
+
+/// The daemon's notes for the next writing.
+#[derive(Debug)]
+pub(super) struct Board {
+    file: PathBuf,
+    status: Status,
+    turns: BTreeMap<ThreadId, (Engine, Timestamp)>,
+    due: Option<Instant>,
+}
+
+fn file(state_dir: &Path) -> PathBuf {
+    state_dir.join("run").join("status.json")
+}
+
+impl Board {
+    pub(super) fn new(state_dir: &Path, machine: &MachineId) -> Board {
+        Board {
+            file: file(state_dir),
+            status: Status {
+                version: VERSION,
+                pid: process::id(),
+                agent_id: machine.clone(),
+                started_at: time::now(),
+                connected_since: None,
+                problem: None,
+                next_try_at: None,
+                last_event_at: None,
+                turns: Vec::new(),
+                inbox: 0,
+                outbox: 0,
+                refused: 0,
+            },
+            turns: BTreeMap::new(),
+            due: Some(Instant::now() + SOON),
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Something that is counted has changed.
+    pub(super) fn changed(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + SOON);
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.status.connected_since = Some(time::now());
+        self.status.problem = None;
+        self.status.next_try_at = None;
+        self.changed();
+    }
+
+    pub(super) fn disconnected(&mut self, why: &str, next: Duration) {
+        self.status.connected_since = None;
+        self.status.problem = Some(why.to_owned());
+        self.status.next_try_at = Some(time::now().plus(next));
+        self.changed();
+    }
+
+    pub(super) fn event(&mut self) {
+        self.status.last_event_at = Some(time::now());
+        self.changed();
+    }
+
+    pub(super) fn turn_started(&mut self, thread: ThreadId, engine: Engine) {
+        self.turns.insert(thread, (engine, time::now()));
+        self.changed();
+    }
+
+    pub(super) fn turn_ended(&mut self, thread: &ThreadId) {
+        self.turns.remove(thread);
+        self.changed();
+    }
+
+    /// No daemon runs from now on.
+    pub(super) fn take_down(&self) {
+        RealDisk.remove(&self.file).unwrap_or_default(); // A dead pid tells as much.
+    }
+}
+
+impl Daemon {
+    /// Writes the status if it is time to.
+    pub(super) fn publish(&mut self) {
+        if self.board.due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.board.due = None;
+        let outbox = &self.shared.outgoing.outbox;
+        let turns = self.board.turns.iter().map(|(thread, (engine, since))| Running {
+            thread_id: thread.clone(),
+            agent: engine.clone(),
+            since: *since,
+        });
+        let status = &mut self.board.status;
+        status.turns = turns.collect();
+        status.inbox = self.shared.inbox.len();
+        status.outbox = outbox.len();
+        status.refused = outbox.refused();
+        let bytes = serde_json::to_vec(&status).expect("a status is plain data");
+        let dir = self.board.file.parent().expect("the file is in a directory");
+        let written =
+            RealDisk.create_dir(dir).and_then(|()| RealDisk.write_atomic(&self.board.file, &bytes));
+        if let Err(error) = written {
+            log::debug!(error:% = error; "the status could not be written");
+        }
+    }
+}

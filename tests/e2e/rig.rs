@@ -1,0 +1,372 @@
+//! All parts around the daemon: a scripted model, a home with the engines, our own bridge in the
+//! test's process, and the real program between them. A test talks as the human at the page does.
+//!
+//! ```text
+//! test ── say/answer ──> bridge <── HTTP ──> obto-bridge start ──> engine ──> model <── test
+//! ```
+
+use crate::{
+    daemon::Daemon,
+    homes::{Engine, Home},
+    http::{Conn, Events},
+    model::Model,
+};
+use obto_bridge::serve::{Options, Server};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    ops::{Deref, DerefMut},
+    os::unix::fs::OpenOptionsExt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// Enough for a cold start of an engine, two tries of its model and the end, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often the bridge is asked whether the daemon is there. It has no event for that.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the machine is called on the wire.
+const MACHINE: &str = "e2e-machine";
+
+impl Engine {
+    /// What it is called on the wire. The config of a [`Setup`] knows the last one.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Engine::Claude => "claude",
+            Engine::Codex => "codex",
+            Engine::Opencode => "opencode",
+            Engine::Acp => "codex-acp",
+        }
+    }
+}
+
+/// What an agent or the daemon has said on a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Post {
+    pub(crate) thread: String,
+    /// `status`, `question`, `result` or `error`.
+    pub(crate) kind: String,
+    pub(crate) author: String,
+    pub(crate) body: String,
+}
+
+impl Post {
+    /// Whether the human need not wait for more.
+    pub(crate) fn is_last(&self) -> bool {
+        self.kind != "status"
+    }
+
+    fn read(message: &Value) -> Post {
+        let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+        Post {
+            thread: text("threadId"),
+            kind: text("kind"),
+            author: text("author"),
+            body: text("body"),
+        }
+    }
+}
+
+/// A rig whose daemon does not run yet.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) model: Model,
+    pub(crate) home: Home,
+    /// The config file, without what is about the bridge.
+    pub(crate) config: Value,
+}
+
+impl Setup {
+    /// No engine is logged in.
+    pub(crate) fn logged_out() -> Setup {
+        let model = Model::start();
+        let home = Home::new(&model);
+        let config = json!({
+            "agentId": MACHINE,
+            "projectDir": home.project(),
+            "agents": {(Engine::Acp.name()): {"command": ["codex-acp"]}},
+        });
+        Setup { model, home, config }
+    }
+
+    /// All engines are logged in.
+    pub(crate) fn logged_in() -> Setup {
+        let mut setup = Setup::logged_out();
+        for engine in [Engine::Claude, Engine::Codex, Engine::Opencode] {
+            setup.home.log_in(engine, &setup.model);
+        }
+        setup
+    }
+
+    /// Starts bridge and daemon.
+    #[track_caller]
+    pub(crate) fn start(mut self) -> Rig {
+        let bridge = Bridge::start(&self.home);
+        self.config["baseUrl"] = json!(format!("http://{}", bridge.addr));
+        self.config["apiToken"] = json!(bridge.token);
+        let dir = self.home.path(".obto-bridge");
+        fs::create_dir(&dir).unwrap();
+        let mut file = fs::File::options();
+        let file = file.write(true).create(true).mode(0o600).open(dir.join("config.json")).unwrap();
+        serde_json::to_writer(file, &self.config).unwrap();
+        let mut rig = Rig { daemon: None, bridge, model: self.model, home: self.home };
+        rig.start_daemon();
+        rig
+    }
+}
+
+/// The daemon and everything around it. It derefs to the bridge, as the human sees it.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    // Drop order matters: the daemon stops before what it talks to, and its home goes last.
+    daemon: Option<Daemon>,
+    bridge: Bridge,
+    pub(crate) model: Model,
+    pub(crate) home: Home,
+}
+
+impl Rig {
+    /// All engines are logged in and the config says nothing special.
+    #[track_caller]
+    pub(crate) fn start() -> Rig {
+        Setup::logged_in().start()
+    }
+
+    pub(crate) fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("the daemon runs")
+    }
+
+    /// Takes the daemon, to stop or kill it.
+    pub(crate) fn take_daemon(&mut self) -> Daemon {
+        self.daemon.take().expect("the daemon runs")
+    }
+
+    /// Starts the daemon and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let before = self.bridge.machine();
+        let daemon = self.daemon.insert(Daemon::start(&self.home));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.bridge.machine();
+            if now.is_some() && now != before {
+                return;
+            }
+            let over = daemon.ended().recv_timeout(LOOK).is_err_and(|it| it.is_disconnected());
+            assert!(!over, "the daemon ended as soon as it began");
+            assert!(Instant::now() < deadline, "the daemon did not come to the bridge");
+        }
+    }
+
+    /// Stops the daemon in good order and starts it again.
+    #[track_caller]
+    pub(crate) fn restart_daemon(&mut self) {
+        self.take_daemon().stop();
+        self.start_daemon();
+    }
+
+    /// What the daemon knows of a thread, from its state.json; null if it knows nothing.
+    ///
+    /// The file is written a moment after the answer was posted, and surely when the daemon stops.
+    pub(crate) fn binding(&self, thread: &str) -> Value {
+        let Ok(bytes) = fs::read(self.home.path(".agent-bridge-daemon/state.json")) else {
+            return Value::Null;
+        };
+        let state: Value = serde_json::from_slice(&bytes).expect("state.json is always whole");
+        state["bindings"][thread].clone()
+    }
+
+    /// Changes the text of state.json while no daemon runs.
+    pub(crate) fn edit_state(&self, edit: impl FnOnce(String) -> String) {
+        assert!(self.daemon.is_none(), "the daemon would overwrite it");
+        let path = self.home.path(".agent-bridge-daemon/state.json");
+        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
+    /// The id of a thread's session with an engine, once the daemon has written one.
+    #[track_caller]
+    pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let id = &self.binding(thread)["sessions"][engine.name()]["sessionId"];
+            if let Some(id) = id.as_str() {
+                return id.to_owned();
+            }
+            assert!(Instant::now() < deadline, "{engine:?} got no session in {PATIENCE:?}");
+            self.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
+        }
+    }
+}
+
+impl Deref for Rig {
+    type Target = Bridge;
+
+    fn deref(&self) -> &Bridge {
+        &self.bridge
+    }
+}
+
+impl DerefMut for Rig {
+    fn deref_mut(&mut self) -> &mut Bridge {
+        &mut self.bridge
+    }
+}
+
+/// Our bridge with one account, and a browser that listens.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    addr: SocketAddr,
+    token: String,
+    heard: Arc<Heard>,
+    // Both are there until the end; dropping the server ends the browser's stream.
+    server: Option<Server>,
+    listener: Option<JoinHandle<()>>,
+}
+
+/// What the browser has heard.
+#[derive(Debug, Default)]
+struct Heard {
+    posts: Mutex<Vec<Post>>,
+    changed: Condvar,
+}
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, Vec<Post>> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self, mut events: Events) {
+        while let Some(event) = events.next() {
+            if event.name == "message" && event.data["role"] == "agent" {
+                self.lock().push(Post::read(&event.data));
+                self.changed.notify_all();
+            }
+        }
+    }
+}
+
+impl Bridge {
+    fn start(home: &Home) -> Bridge {
+        let mut options = Options::new((Ipv4Addr::LOCALHOST, 0).into(), home.path("bridge"));
+        // The browser waits 20 s for a sign of life.
+        options.heartbeat = Duration::from_secs(5);
+        let server = Server::start(options).unwrap();
+        let token = server.create_account("human").unwrap().1.reveal().to_owned();
+        let addr = server.addr();
+        let heard = Arc::<Heard>::default();
+        let events = Events::open(addr, &token, "", None);
+        let listener = std::thread::spawn({
+            let heard = Arc::clone(&heard);
+            move || heard.listen(events)
+        });
+        Bridge { addr, token, heard, server: Some(server), listener: Some(listener) }
+    }
+
+    /// The account's token, which the daemon has.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Says something on a new thread and returns the thread's id.
+    #[track_caller]
+    pub(crate) fn begin(&self, engine: Engine, text: &str) -> String {
+        self.reply(&json!({"agent": engine.name(), "body": text}))
+    }
+
+    /// Says something on a thread, to whichever engine had it last.
+    #[track_caller]
+    pub(crate) fn say(&self, thread: &str, text: &str) {
+        self.reply(&json!({"threadId": thread, "body": text}));
+    }
+
+    /// Hands a thread to another engine and says something to that.
+    #[track_caller]
+    pub(crate) fn switch(&self, thread: &str, engine: Engine, text: &str) {
+        let body = json!({"threadId": thread, "agent": engine.name()});
+        self.call("POST", "/api/bridge/thread/agent", Some(&body));
+        self.say(thread, text);
+    }
+
+    fn reply(&self, body: &Value) -> String {
+        let answer = self.call("POST", "/api/reply", Some(body));
+        answer["threadId"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for the `n`-th answer on a thread, counted from 1: a post that is no status. Returns
+    /// the statuses since the one before it, and the answer as the last.
+    #[track_caller]
+    pub(crate) fn answer(&self, thread: &str, n: usize) -> Vec<Post> {
+        let turns = self.wait_for_posts(thread, |posts| {
+            let mut turns = posts.split_inclusive(Post::is_last);
+            turns.nth(n - 1).filter(|it| it.last().is_some_and(Post::is_last)).map(<[Post]>::to_vec)
+        });
+        turns.unwrap_or_else(|posts| panic!("no answer {n} in {PATIENCE:?}, only {posts:#?}"))
+    }
+
+    /// Waits for the `n`-th answer and wants it to be this result, without a word before it.
+    #[track_caller]
+    pub(crate) fn expect(&self, thread: &str, n: usize, body: &str) {
+        let posts = self.answer(thread, n);
+        let said: Vec<_> = posts.iter().map(|it| (it.kind.as_str(), it.body.as_str())).collect();
+        assert_eq!(said, [("result", body)]);
+    }
+
+    fn wait_for_posts<T>(
+        &self,
+        thread: &str,
+        wanted: impl Fn(&[Post]) -> Option<T>,
+    ) -> Result<T, Vec<Post>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut all = self.heard.lock();
+        loop {
+            let posts = of(thread, &all);
+            if let Some(found) = wanted(&posts) {
+                return Ok(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(posts);
+            }
+            let changed = self.heard.changed.wait_timeout(all, left);
+            all = changed.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What agents and the daemon have said on a thread, as the bridge has stored it.
+    pub(crate) fn posts(&self, thread: &str) -> Vec<Post> {
+        let answer = self.call("GET", &format!("/api/messages?threadId={thread}"), None);
+        let messages = answer["messages"].as_array().unwrap().iter();
+        messages.filter(|it| it["role"] == "agent").map(Post::read).collect()
+    }
+
+    /// Since when the daemon is connected, if it is.
+    fn machine(&self) -> Option<Value> {
+        let mut answer = self.call("GET", "/api/bridge/machines", None);
+        let machines = answer["machines"].as_array_mut().unwrap();
+        machines.iter_mut().find(|it| it["agentId"] == MACHINE).map(|it| it["connectedAt"].take())
+    }
+
+    #[track_caller]
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        Conn::open(self.addr).request(method, path, &self.token, body).ok()
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        if let Some(listener) = self.listener.take() {
+            // A panic in there has been printed; a second one here would abort.
+            drop(listener.join());
+        }
+    }
+}
+
+fn of(thread: &str, posts: &[Post]) -> Vec<Post> {
+    posts.iter().filter(|it| it.thread == thread).cloned().collect()
+}
