@@ -82,6 +82,7 @@ alone true 2>/dev/null ||
     die "unshare --net is not permitted here: run as root with CAP_SYS_ADMIN (docker run --privileged), or allow user namespaces"
 
 cd "$root"
+cargo build --example fake-agent --locked
 cargo test --test e2e --no-run --locked
 
 export OBTO_E2E_ENGINES="$engines"

@@ -5,14 +5,17 @@
 use std::{
     env,
     io::{self, BufRead as _, Read as _, Write as _},
-    process::{Command, ExitCode, Stdio},
+    os::unix::net::UnixStream,
+    process::{self, Command, ExitCode, Stdio},
     sync::{Arc, atomic::AtomicBool},
 };
 
+use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> io::Result<ExitCode> {
     let mut out = Out { left: None };
+    let mut heard = Vec::new();
     let mut words = env::args().skip(1);
     while let Some(directive) = words.next() {
         let mut operand = || words.next().ok_or_else(|| bad(&directive));
@@ -46,7 +49,19 @@ fn main() -> io::Result<ExitCode> {
                     .try_for_each(|line| out.write(format!("{}\n", line?).as_bytes()).map(drop))?;
                 true
             }
-            "read" => io::stdin().lock().read_line(&mut String::new())? > 0,
+            "read" => {
+                let mut line = String::new();
+                let is_line = io::stdin().lock().read_line(&mut line)? > 0;
+                heard.push(line);
+                is_line
+            }
+            // Tells a Unix socket what it was started with and has read, and waits for its end.
+            "gate" => {
+                gate(&operand()?, &heard)?;
+                true
+            }
+            // What follows is the daemon's own.
+            "end" => return Ok(ExitCode::SUCCESS),
             "wait-eof" => {
                 io::stdin().lock().read_to_end(&mut Vec::new())?;
                 true
@@ -70,7 +85,7 @@ fn main() -> io::Result<ExitCode> {
             "leave-group" => rustix::process::setsid().map(|_| true)?,
             // Says its pid, and on standard error that it did.
             "ready" => {
-                out.write(format!("{}\n", std::process::id()).as_bytes())?;
+                out.write(format!("{}\n", process::id()).as_bytes())?;
                 writeln!(io::stderr(), "ready")?;
                 true
             }
@@ -93,6 +108,17 @@ fn main() -> io::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn gate(path: &str, heard: &[String]) -> io::Result<()> {
+    let mut socket = UnixStream::connect(path)?;
+    let env: Map<String, Value> = env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
+        .collect();
+    let args: Vec<String> = env::args().collect();
+    let report = json!({ "args": args, "heard": heard, "env": env });
+    writeln!(socket, "{report}")?;
+    io::copy(&mut socket, &mut io::sink()).map(drop)
 }
 
 /// Standard output, which may have to break off.

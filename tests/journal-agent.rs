@@ -11,6 +11,7 @@ use std::{
     io::{self, BufRead as _, Write as _},
     path::{Path, PathBuf},
     process::{self, Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -73,6 +74,9 @@ impl Agent {
                         return Ok(ExitCode::from(3));
                     }
                     self.prepare(&job)?;
+                    if job.verb == "wait" {
+                        self.wait();
+                    }
                     if job.is_again || !job.verb.starts_with("hang") {
                         self.answer(&format!("answer: {}", job.token))?;
                     }
@@ -93,6 +97,14 @@ impl Agent {
         let params = json!({ "sessionId": SESSION, "update": update });
         say(&json!({ "jsonrpc": "2.0", "method": "session/update", "params": params }))?;
         result(&self.prompt, &json!({ "stopReason": "end_turn" }))
+    }
+
+    /// Waits until there is a file `go` beside the journal.
+    fn wait(&self) {
+        let go = self.journal.with_file_name("go");
+        while !go.exists() {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// Posts its answer through the bridge's tool, and says something else to the terminal. Asked

@@ -197,6 +197,7 @@ pub(super) fn opencode(
         program: row.program[0].clone().into(),
         cwd: setup.env.home.clone(),
         idle: OPENCODE_IDLE,
+        startup: setup.config.startup_timeout,
     };
     let token = setup.config.token.as_ref().map(Token::reveal);
     let spawner = ServerSpawner {

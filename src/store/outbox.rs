@@ -157,12 +157,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Answers to messages that are not `waiting` in the inbox any more are posts like any other. For
-    /// the start: an earlier process removed the entry, and ended before it could say so here.
-    pub fn settle_all_but(&self, waiting: &HashSet<EntryId>) {
+    /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
+    /// other answers are posts like any other; nobody will say that their messages are settled.
+    pub fn expect_settled(&self, inbox: &HashSet<EntryId>) {
         let mut answers = self.answers();
-        answers.by_message.retain(|entry, _| waiting.contains(entry));
-        answers.by_post.retain(|_, entry| waiting.contains(entry));
+        answers.by_message.retain(|entry, _| inbox.contains(entry));
+        answers.by_post.retain(|_, entry| inbox.contains(entry));
     }
 
     /// How many posts wait for the bridge.
@@ -256,19 +256,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_message_was_settled_before_the_crash_goes_when_it_is_sent() {
-        let dir = tempfile::tempdir().unwrap();
-        open(dir.path()).put(&post("answer"), Some(ENTRY)).unwrap();
-        for (waiting, is_kept) in [(HashSet::from([ENTRY]), true), (HashSet::new(), false)] {
-            let outbox = open(dir.path());
-            outbox.settle_all_but(&waiting);
-            assert_eq!(outbox.finishes(ENTRY), is_kept);
-            outbox.remove(outbox.list()[0]).unwrap();
-            assert_eq!(open(dir.path()).len(), usize::from(is_kept));
-        }
-    }
-
-    #[test]
     fn an_answer_that_was_sent_goes_when_its_message_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
@@ -276,6 +263,25 @@ mod tests {
         outbox.remove(outbox.list()[0]).unwrap();
         outbox.settled(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    /// It was sent again at every start, for ever.
+    #[test]
+    fn an_answer_whose_message_was_settled_earlier_is_sent_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        let other = EntryId { sequence: 8, hash: 1 };
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.put(&post("other"), Some(other)).unwrap();
+        outbox.settled(ENTRY).unwrap();
+
+        let outbox = open(dir.path());
+        outbox.expect_settled(&HashSet::from([other]));
+        assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
+        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        let outbox = open(dir.path());
+        assert_eq!(outbox.len(), 1, "that of the message in the inbox");
+        assert!(outbox.finishes(other));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, after, select_biased};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         detect,
         engines::{EngineDef, EngineKind},
         http::HttpCarrier,
-        opencode::server::Lease,
+        opencode::{self, server::Lease},
         stdio::StdioCarrier,
     },
     config::Token,
@@ -23,8 +24,12 @@ use crate::{
     worker::Shared,
 };
 
-/// opencode 1.18.33 listens after 2 to 4 s; a busy machine takes longer.
-const SERVER_START: Duration = Duration::from_secs(30);
+/// All steps of the end of opencode's server.
+const SERVER_STOP: Duration = Duration::from_secs(15);
+
+/// How long a turn waits for processes and descriptors to be free, and how often it looks.
+const SHORTAGE: Duration = Duration::from_mins(5);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Opens the carrier of a turn.
 pub(super) fn open(
@@ -38,7 +43,7 @@ pub(super) fn open(
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(spec, &shared.env, token, &marker);
-    match StdioCarrier::start(&plan, &marker, def.kind.ladder()) {
+    match patiently(shared, || StdioCarrier::start(&plan, &marker, def.kind.ladder())) {
         Ok(carrier) => Ok(Box::new(carrier)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def)),
         Err(error) => Err(Failure::new(
@@ -48,6 +53,34 @@ pub(super) fn open(
              memory), then send the message again.",
         )),
     }
+}
+
+/// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
+/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`], or when the daemon stops.
+fn patiently<T>(shared: &Shared, start: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + SHORTAGE;
+    let mut is_said = false;
+    loop {
+        match start() {
+            Err(error) if is_shortage(&error) && Instant::now() < until => {
+                if !is_said {
+                    log::error!(error:% = error; "cannot start an engine; trying again every second");
+                    is_said = true;
+                }
+            }
+            result => return result,
+        }
+        select_biased! {
+            recv(shared.stop) -> _ => return Err(ErrorKind::Interrupted.into()),
+            recv(after(AGAIN)) -> _ => {}
+        }
+    }
+}
+
+/// Descriptors, processes or memory are used up.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure> {
@@ -65,20 +98,26 @@ fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure>
             "Run `opencode serve` on the machine to see why, then send the message again.",
         )
     };
-    let lease = shared.opencode.lease(Instant::now() + SERVER_START).map_err(failed)?;
+    // The keeper itself gives up first; before it starts a server it may have to stop another.
+    let deadline = Instant::now() + shared.settings.limits.startup + SERVER_STOP;
+    let lease = shared.opencode.lease(deadline, &shared.stop).map_err(failed)?;
     let carrier = HttpCarrier::connect(lease.server.clone())
         .map_err(|error| failed(anyhow::Error::new(error).context("connecting to it")))?;
-    Ok(Box::new(Leased { carrier, _lease: lease }))
+    Ok(Box::new(Leased { carrier, lease }))
 }
 
 /// A carrier to the shared server, and the lease that keeps the server.
 struct Leased {
     carrier: HttpCarrier,
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Carrier for Leased {
     fn send(&mut self, value: &Value) -> io::Result<()> {
+        if opencode::is_outdate(value) {
+            self.lease.outdate();
+            return Ok(());
+        }
         self.carrier.send(value)
     }
 

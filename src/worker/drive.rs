@@ -188,6 +188,7 @@ impl<'a> Serving<'a> {
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
             Ok(carrier) => carrier,
+            Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };
         // The engine is starting meanwhile, but has no prompt before this is on disk.

@@ -9,6 +9,7 @@
     reason = "the helpers stand outside of the daemon, and must not break with what they test"
 )]
 
+mod acp;
 mod claude;
 mod codex;
 mod daemon;
@@ -17,6 +18,7 @@ mod homes;
 #[path = "../it/util/http.rs"]
 mod http;
 mod model;
+mod opencode;
 mod process;
 mod rig;
 mod run;

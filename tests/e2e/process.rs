@@ -1,5 +1,6 @@
 //! Looks at processes and, where a test is about that, ends exactly one of them.
 
+use crate::homes::Home;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{collections::HashMap, fs};
 
@@ -46,10 +47,8 @@ impl Process {
 
 /// All that a process has started, and what that has, parents first.
 pub(crate) fn descendants(of: Pid) -> Vec<Process> {
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|it| Pid::from_raw(it.file_name().to_str()?.parse().ok()?));
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
-    for process in pids.filter_map(Process::look) {
+    for process in all().filter_map(Process::look) {
         children.entry(process.parent).or_default().push(process);
     }
     let mut found = children.remove(&of.as_raw_nonzero().get()).unwrap_or_default();
@@ -60,4 +59,21 @@ pub(crate) fn descendants(of: Pid) -> Vec<Process> {
         next += 1;
     }
     found
+}
+
+/// What the turns of the daemon with this home have started, wherever it is by now.
+pub(crate) fn marked(home: &Home) -> Vec<Process> {
+    let home = format!("HOME={}", home.env()["HOME"]);
+    let is_marked = |pid: Pid| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut vars = environ.split(|byte| *byte == 0);
+        vars.clone().any(|it| it == home.as_bytes())
+            && vars.any(|it| it.starts_with(b"OBTO_BRIDGE_TURN="))
+    };
+    all().filter(|it| is_marked(*it)).filter_map(Process::look).collect()
+}
+
+fn all() -> impl Iterator<Item = Pid> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|it| Pid::from_raw(it.file_name().to_str()?.parse().ok()?))
 }

@@ -149,11 +149,11 @@ impl Rig {
     #[track_caller]
     pub(crate) fn start_daemon(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
-        let before = self.bridge.machine();
+        let before = self.bridge.since();
         let daemon = self.daemon.insert(Daemon::start(&self.home));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let now = self.bridge.machine();
+            let now = self.bridge.since();
             if now.is_some() && now != before {
                 return;
             }
@@ -275,7 +275,13 @@ impl Bridge {
     /// Says something on a new thread and returns the thread's id.
     #[track_caller]
     pub(crate) fn begin(&self, engine: Engine, text: &str) -> String {
-        self.reply(&json!({"agent": engine.name(), "body": text}))
+        self.begin_with(engine.name(), text)
+    }
+
+    /// The same with any agent of the config.
+    #[track_caller]
+    pub(crate) fn begin_with(&self, agent: &str, text: &str) -> String {
+        self.reply(&json!({"agent": agent, "body": text}))
     }
 
     /// Says something on a thread, to whichever engine had it last.
@@ -287,7 +293,13 @@ impl Bridge {
     /// Hands a thread to another engine and says something to that.
     #[track_caller]
     pub(crate) fn switch(&self, thread: &str, engine: Engine, text: &str) {
-        let body = json!({"threadId": thread, "agent": engine.name()});
+        self.switch_to(thread, engine.name(), text);
+    }
+
+    /// The same with any agent of the config.
+    #[track_caller]
+    pub(crate) fn switch_to(&self, thread: &str, agent: &str, text: &str) {
+        let body = json!({"threadId": thread, "agent": agent});
         self.call("POST", "/api/bridge/thread/agent", Some(&body));
         self.say(thread, text);
     }
@@ -344,11 +356,26 @@ impl Bridge {
         messages.filter(|it| it["role"] == "agent").map(Post::read).collect()
     }
 
+    /// The agents that the daemon offers, once it is connected.
+    pub(crate) fn offered(&self) -> Vec<String> {
+        let names = self.machine().map(|mut it| it["capabilities"].take()).unwrap_or_default();
+        names
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| it.as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Since when the daemon is connected, if it is.
+    fn since(&self) -> Option<Value> {
+        self.machine().map(|mut it| it["connectedAt"].take())
+    }
+
     fn machine(&self) -> Option<Value> {
         let mut answer = self.call("GET", "/api/bridge/machines", None);
         let machines = answer["machines"].as_array_mut().unwrap();
-        machines.iter_mut().find(|it| it["agentId"] == MACHINE).map(|it| it["connectedAt"].take())
+        machines.iter_mut().find(|it| it["agentId"] == MACHINE).map(Value::take)
     }
 
     #[track_caller]
@@ -369,4 +396,14 @@ impl Drop for Bridge {
 
 fn of(thread: &str, posts: &[Post]) -> Vec<Post> {
     posts.iter().filter(|it| it.thread == thread).cloned().collect()
+}
+
+/// Wants these kinds of posts, each with all of these words.
+#[track_caller]
+pub(crate) fn check(posts: &[Post], expected: &[(&str, &[&str])]) {
+    let fits = posts.len() == expected.len()
+        && posts.iter().zip(expected).all(|(post, (kind, parts))| {
+            post.kind == *kind && parts.iter().all(|part| post.body.contains(part))
+        });
+    assert!(fits, "{posts:#?}\nare not\n{expected:#?}");
 }

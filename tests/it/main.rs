@@ -9,6 +9,12 @@ mod bridge_stream;
 mod cli;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod crash;
+#[cfg(feature = "serve")]
+mod daemon;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod leftovers;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod limits;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

@@ -31,8 +31,17 @@ pub(super) fn not_logged_in(error: &RpcError, logins: &[String]) -> Failure {
 
 /// An error response to the prompt, or to a request before it.
 pub(super) fn of_error(error: &RpcError) -> Failure {
-    let message = describe(error);
     let status = http_status(&error.data).unwrap_or(0);
+    classify(describe(error), status, error.code)
+}
+
+/// An error that came as the agent's words.
+pub(super) fn of_words(words: String) -> Failure {
+    let words = if words.is_empty() { "the agent reported an error".to_owned() } else { words };
+    classify(words, 0, 0)
+}
+
+fn classify(message: String, status: u64, code: i64) -> Failure {
     let lower = message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (kind, advice) = if status == 429
@@ -41,7 +50,7 @@ pub(super) fn of_error(error: &RpcError) -> Failure {
         (FailureKind::RateLimited, "Try again later.")
     } else if status == 401 || says(&["401", "unauthorized", "authentication"]) {
         (FailureKind::Model, "Check the agent's login or API key on this machine.")
-    } else if matches!(error.code, -32601 | -32602 | -32700 | -32600) {
+    } else if matches!(code, -32601 | -32602 | -32700 | -32600) {
         (FailureKind::Protocol, "The agent and this program don't fit together; update them.")
     } else {
         (FailureKind::Model, "Try again; if it stays, run the agent in a terminal to see more.")

@@ -68,7 +68,14 @@ pub struct Acp {
     /// What was allowed for the session: tool and subject. It is kept here and not left to the
     /// agent's own "always", which often lasts for ever.
     allowed: Vec<(String, String)>,
-    denied: bool,
+    /// What was refused last, in words for people.
+    denied: Option<String>,
+    /// The agent said something after the refusal, so it did not end the turn.
+    has_gone_on: bool,
+    /// Something of this turn has come: the session is there.
+    heard: bool,
+    /// Codex-acp 2.6.0 says what failed as if the model did, and ends the turn in good order.
+    has_failed: bool,
     interrupted: bool,
     cost: Option<f64>,
 }
@@ -93,7 +100,10 @@ impl Acp {
             pending: BTreeMap::new(),
             questions: 0,
             allowed: Vec::new(),
-            denied: false,
+            denied: None,
+            has_gone_on: false,
+            heard: false,
+            has_failed: false,
             interrupted: false,
             cost: None,
         }
@@ -113,6 +123,9 @@ impl Acp {
         match (asked, result) {
             (Asked::Prompt, Ok(result)) => self.on_stop(&result, actions),
             (Asked::Prompt, Err(_)) if self.interrupted => actions.finish(TurnEnd::Interrupted),
+            (Asked::Prompt, Err(error)) if self.is_gone(&error) => {
+                actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
+            }
             (Asked::Initialize, Ok(result)) => self.on_initialized(&result, actions),
             (Asked::OldSession | Asked::NewSession, Ok(result)) => {
                 self.on_session(&result, actions);
@@ -127,6 +140,8 @@ impl Acp {
             (Asked::OldSession, Err(error)) => {
                 actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
             }
+            // Claude Code takes no such mode from root. Then what it asks is allowed.
+            (Asked::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
             (Asked::Set(setting), Err(error)) => {
                 refuse(&setting, &failure::describe(&error), actions);
             }
@@ -171,7 +186,7 @@ impl Acp {
         if self.session.is_empty() {
             return actions.finish(TurnEnd::Failed(failure::protocol("a session without an id")));
         }
-        match wire::asking_mode(&self.session, result) {
+        match wire::mode_choice(turn.gate, &self.session, result) {
             ModeChoice::Set(setting) => self.settings.push_back(setting),
             ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
                 actions.event(TurnEvent::Progress(format!(
@@ -191,12 +206,18 @@ impl Acp {
 
     fn on_set(&mut self, setting: &Setting, result: &Value, actions: &mut Actions) {
         match wire::confirmed(setting, result) {
-            Some(now) if now != setting.wanted => {
+            Some(now) if now != setting.wanted && !self.is_free(setting) => {
                 let detail = format!("it says that it now uses {now:?}");
                 refuse(setting, &detail, actions);
             }
             _ => self.go_on(actions),
         }
+    }
+
+    /// Whether the agent may well be in another mode.
+    fn is_free(&self, setting: &Setting) -> bool {
+        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
+        setting.what == "mode" && gate == Gate::AllowAll
     }
 
     /// The next setting; after the last one, the prompt.
@@ -226,6 +247,14 @@ impl Acp {
         actions.event(TurnEvent::Working);
     }
 
+    /// Whether the error says that there is no such session after all: codex-acp 2.6.0 resumes one
+    /// whose file is gone, and knows nothing of it when the prompt comes.
+    fn is_gone(&self, error: &RpcError) -> bool {
+        let is_old = self.turn.as_ref().is_some_and(|turn| turn.session.is_some());
+        let detail = failure::describe(error);
+        is_old && !self.heard && detail.contains("not found") && detail.contains(&self.session)
+    }
+
     fn on_update(&mut self, params: &Value, actions: &mut Actions) {
         if !self.prompted || text(params, "/sessionId") != self.session {
             return;
@@ -233,17 +262,39 @@ impl Acp {
         let update = &params["update"];
         match text(update, "/sessionUpdate") {
             "agent_message_chunk" => {
-                let message = update["messageId"].as_str();
-                self.answer.push(message, text(update, "/content/text"));
+                let (message, chunk) =
+                    (update["messageId"].as_str(), text(update, "/content/text"));
+                self.answer.push(message, chunk);
+                self.has_gone_on |= !chunk.is_empty();
+                self.heard |= !chunk.is_empty();
             }
             "tool_call" | "tool_call_update" => self.on_tool_call(update, actions),
             "agent_thought_chunk" | "plan" => self.answer.end_segment(),
+            "session_info_update" => self.on_status(&update["_meta"]["codex"], actions),
             "usage_update" => self.cost = update.pointer("/cost/amount").and_then(Value::as_f64),
             _ => {}
         }
     }
 
+    /// What codex-acp 2.6.0 adds to ACP about the state of its model.
+    fn on_status(&mut self, codex: &Value, actions: &mut Actions) {
+        match text(codex, "/threadStatus/type") {
+            "systemError" => {
+                self.has_failed = true;
+                self.answer.end_segment();
+            }
+            "active" => self.has_failed = false,
+            _ => {}
+        }
+        if codex["error"]["willRetry"] == true {
+            let said = ["/error/additionalDetails", "/error/message"].map(|at| text(codex, at));
+            let message = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
+            actions.event(TurnEvent::Retry { message: message.to_owned(), next: None });
+        }
+    }
+
     fn on_tool_call(&mut self, update: &Value, actions: &mut Actions) {
+        self.heard = true;
         self.answer.end_segment();
         let id = text(update, "/toolCallId");
         if matches!(text(update, "/status"), "completed" | "failed") {
@@ -310,7 +361,12 @@ impl Acp {
                 self.allowed.push((tool.clone(), subject.clone()));
             }
             // ACP has no place for the reason.
-            Verdict::Deny { .. } => self.denied = true,
+            Verdict::Deny { .. } => {
+                let Question { tool, subject, .. } = &pending.question;
+                let what = if subject.is_empty() { tool } else { subject };
+                self.denied = Some(brief(what));
+                self.has_gone_on = false;
+            }
         }
         self.settle(&pending, !matches!(verdict, Verdict::Deny { .. }), actions);
     }
@@ -335,10 +391,17 @@ impl Acp {
             actions.event(TurnEvent::Usage(usage));
         }
         let mut text = self.answer.text();
+        // Many agents end the turn at a refusal and say nothing of it: opencode, qwen, and codex,
+        // which calls it `cancelled`.
+        if let Some(what) = self.denied.as_ref().filter(|_| !self.has_gone_on) {
+            let note = format!("(The agent ended its turn because this was refused: `{what}`)");
+            let paragraph = if text.is_empty() { "" } else { "\n\n" };
+            text += &[paragraph, &note].concat();
+        }
         let end = match result["stopReason"].as_str().unwrap_or_default() {
             _ if self.interrupted => TurnEnd::Interrupted,
-            // Codex answers a refused permission with the end of the turn.
-            "cancelled" if self.denied => TurnEnd::Answered { text },
+            _ if self.has_failed => TurnEnd::Failed(failure::of_words(self.answer.text())),
+            "cancelled" if self.denied.is_some() => TurnEnd::Answered { text },
             "cancelled" => TurnEnd::Failed(Failure::new(
                 FailureKind::Model,
                 "the agent cancelled the turn by itself",
@@ -394,6 +457,12 @@ impl Protocol for Acp {
             TurnEnd::Failed(failure::crashed(exit, stderr_tail))
         });
     }
+}
+
+/// The first line of a command or path, as it can stand between backticks.
+fn brief(what: &str) -> String {
+    let line = what.lines().next().unwrap_or_default();
+    line.chars().filter(|c| *c != '`').take(200).collect()
 }
 
 /// Token counts are in the response (opencode, claude, qwen) or in `_meta` (gemini 0.61.0).

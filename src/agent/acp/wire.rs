@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::agent::{ActionKind, Image, Model, Question, QuestionId};
+use crate::agent::{ActionKind, Gate, Image, Model, Question, QuestionId};
 
 /// The only version that is asked for. Adapters also speak version 2, in which the answer to
 /// `session/prompt` no longer means the end of the turn (claude-agent-acp 0.101.0).
@@ -15,6 +15,10 @@ pub const AUTH_REQUIRED: i64 = -32000;
 /// Modes in which an agent asks before it acts: claude, gemini and qwen `default`, opencode
 /// `build`, codex-acp 2.6.0 `read-only`. Some adapters start in one in which a model decides.
 const ASKING_MODES: [&str; 4] = ["default", "build", "read-only", "ask"];
+
+/// Modes without any gate, for `allowAll`: codex-acp 2.6.0, claude, and gemini and qwen. Codex's
+/// asking mode is also a sandbox, in which much that is allowed still fails.
+const FREE_MODES: [&str; 3] = ["agent-full-access", "bypassPermissions", "yolo"];
 
 /// The string at `pointer`; empty if there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
@@ -80,16 +84,17 @@ pub struct Setting {
 /// Which mode to choose.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModeChoice {
-    /// The agent has no modes, or is in one that asks.
+    /// The agent has no modes, or is in a fitting one.
     Fine,
     Set(Setting),
-    /// It has modes and none that is known to ask. The name of the one it is in.
+    /// It has modes and none of them is known. The name of the one it is in.
     Unknown(String),
 }
 
-/// Looks for a mode that asks, in the result of `session/new`, `load` or `resume`. A mode is not
-/// kept over a load (qwen-code 0.24.4 goes back to `auto`), so this is for every session.
-pub fn asking_mode(session: &str, result: &Value) -> ModeChoice {
+/// Looks for a mode that asks, or one that never does, in the result of `session/new`, `load` or
+/// `resume`. A mode is not kept over a load (qwen-code 0.24.4 goes back to `auto`), so this is for
+/// every session.
+pub fn mode_choice(gate: Gate, session: &str, result: &Value) -> ModeChoice {
     let (current, offered, option) = match option_of(result, "mode") {
         Some(option) => {
             (text(option, "/currentValue"), values(option), Some(text(option, "/id").to_owned()))
@@ -100,10 +105,13 @@ pub fn asking_mode(session: &str, result: &Value) -> ModeChoice {
             None,
         ),
     };
-    if offered.is_empty() || ASKING_MODES.contains(&current) {
+    // An agent that asks is as good where everything is allowed, if it has no other mode.
+    let is_free = gate == Gate::AllowAll && FREE_MODES.iter().any(|mode| offered.contains(mode));
+    let wanted: &[&str] = if is_free { &FREE_MODES } else { &ASKING_MODES };
+    if offered.is_empty() || wanted.contains(&current) {
         return ModeChoice::Fine;
     }
-    let Some(mode) = ASKING_MODES.into_iter().find(|mode| offered.contains(mode)) else {
+    let Some(mode) = wanted.iter().find(|mode| offered.contains(mode)) else {
         return ModeChoice::Unknown(current.to_owned());
     };
     ModeChoice::Set(match option {
@@ -112,7 +120,7 @@ pub fn asking_mode(session: &str, result: &Value) -> ModeChoice {
             what: "mode",
             method: "session/set_mode",
             params: json!({ "sessionId": session, "modeId": mode }),
-            wanted: mode.to_owned(),
+            wanted: (*mode).to_owned(),
         },
     })
 }

@@ -5,7 +5,8 @@
 //! The values here are requests, `{"id":1,"method":"POST","path":"/session","directory":"/p",
 //! "body":{}}`, and what the carrier makes of the answers: `{"id":1,"status":200,"body":{}}`,
 //! `{"id":1,"error":"…"}`, `{"event":{"directory":"/p","payload":{}}}`, and `{"ready":true}` once
-//! events flow. Pure, but for `server`.
+//! events flow. `{"outdate":true}` asks for a fresh server for later turns: a server reads opencode's
+//! settings once. Pure, but for `server`.
 
 pub mod server;
 #[cfg(test)]
@@ -112,6 +113,15 @@ impl Opencode {
         actions.write(request);
     }
 
+    /// Ends the turn with what opencode, or its settings, made impossible. What the person is told
+    /// to set up, a running server would not see.
+    fn fail(failure: Failure, actions: &mut Actions) {
+        if matches!(failure.kind, FailureKind::NotLoggedIn | FailureKind::Refused) {
+            actions.write(json!({ "outdate": true }));
+        }
+        actions.finish(TurnEnd::Failed(failure));
+    }
+
     fn session_path(&self, rest: &str) -> String {
         format!("/session/{}{rest}", wire::segment(&self.session))
     }
@@ -142,7 +152,7 @@ impl Opencode {
             Asked::Prompt => self.on_answer(status, response, actions),
             Asked::Reason => {
                 let error = self.last_error.take().unwrap_or_default();
-                actions.finish(TurnEnd::Failed(wire::failure(&error)));
+                Self::fail(wire::failure(&error), actions);
             }
             Asked::OldSession if status == 404 => {
                 let detail = text(body, "/data/message").to_owned();
@@ -160,7 +170,7 @@ impl Opencode {
             }
             Asked::Providers => match wire::provider_model(body) {
                 Some(model) => self.with_model(model, actions),
-                None => actions.finish(TurnEnd::Failed(wire::no_provider())),
+                None => Self::fail(wire::no_provider(), actions),
             },
             Asked::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
@@ -230,7 +240,7 @@ impl Opencode {
             }
             500.. => {
                 if let Some(error) = self.last_error.take() {
-                    return actions.finish(TurnEnd::Failed(wire::failure(&error)));
+                    return Self::fail(wire::failure(&error), actions);
                 }
                 let path = self.session_path("");
                 return self.ask("GET", &path, Value::Null, Asked::Reason, actions);
@@ -253,7 +263,7 @@ impl Opencode {
                     "Send the message again.",
                 )));
             }
-            _ => return actions.finish(TurnEnd::Failed(wire::failure(&info["error"]))),
+            _ => return Self::fail(wire::failure(&info["error"]), actions),
         }
         match text(info, "/finish") {
             "tool-calls" => note("opencode ended the turn because a tool was refused."),
@@ -454,6 +464,11 @@ impl Protocol for Opencode {
             ))
         });
     }
+}
+
+/// Whether a value is no request but asks for a fresh server.
+pub fn is_outdate(value: &Value) -> bool {
+    value["outdate"] == true
 }
 
 /// A response that the API does not have in this place, or none at all.

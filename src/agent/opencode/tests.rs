@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::Opencode;
+use super::{Opencode, is_outdate};
 use crate::{
     agent::{
         ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
@@ -129,6 +129,9 @@ impl Played {
             Some(TurnEnd::Failed(failure)) => {
                 assert_eq!(failure.kind, kind);
                 assert!(failure.message.contains(says), "{failure:?}");
+                // What the person sets up then, a running server would not see.
+                let settings = matches!(kind, FailureKind::NotLoggedIn | FailureKind::Refused);
+                assert_eq!(self.writes.iter().any(is_outdate), settings, "{failure:?}");
             }
             other => panic!("{other:?}"),
         }
@@ -368,13 +371,13 @@ fn trap_the_reason_of_a_500_comes_as_an_event_before_or_after_it() {
     let mut before = Played::prompted(&spec());
     before.event("session.error", error.clone());
     before.answer(500, json!({ "name": "UnknownError" }));
-    before.check_failed(FailureKind::Model, "Model not found: mock/nope.");
+    before.check_failed(FailureKind::Refused, "Model not found: mock/nope.");
     let mut after = Played::prompted(&spec());
     after.answer(500, json!({ "name": "UnknownError" }));
     assert_eq!(after.end, None);
     after.event("session.error", error);
     after.respond("GET", "/session/ses_1", 200, json!({}));
-    after.check_failed(FailureKind::Model, "Model not found: mock/nope.");
+    after.check_failed(FailureKind::Refused, "Model not found: mock/nope.");
 }
 
 #[test]

@@ -205,7 +205,7 @@ pub fn failure(error: &Value) -> Failure {
             (FailureKind::Model, "The session is too long for the model: start a new thread.")
         }
         _ if message.contains("odel not found") => (
-            FailureKind::Model,
+            FailureKind::Refused,
             "Name another provider and model in the config; `opencode models` lists them.",
         ),
         _ => (FailureKind::Model, "Try again; opencode's log on this machine says more."),

@@ -6,6 +6,8 @@
 mod tests;
 
 use std::{
+    collections::VecDeque,
+    convert::Infallible,
     ffi::OsString,
     net::SocketAddr,
     path::PathBuf,
@@ -13,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, after, at, bounded, never, select_biased};
 use serde_json::json;
 
 use crate::{
@@ -27,8 +29,6 @@ use crate::{
 
 /// Leases that are waited for or given back at a time; turns are limited to far fewer.
 const QUEUE: usize = 64;
-/// From the spawn to the line that says where it listens (measured: 2 to 4 s).
-const STARTUP: Duration = Duration::from_secs(20);
 /// For each step of the stop: dispose, SIGTERM, SIGKILL.
 const STEP: Duration = Duration::from_secs(3);
 /// The line before the address (opencode 1.18.33).
@@ -43,6 +43,9 @@ pub struct Config {
     pub cwd: PathBuf,
     /// How long an unused server is kept: 5 minutes in the daemon.
     pub idle: Duration,
+    /// From the spawn to the line that says where it listens: 2 to 4 s, and more than 20 s on a
+    /// machine that compiles something meanwhile.
+    pub startup: Duration,
 }
 
 /// A program to start, as [`Spawner`] is given it.
@@ -76,9 +79,22 @@ pub trait Process: Send {
 #[derive(Debug)]
 pub struct Lease {
     pub server: Server,
-    /// Dropping it gives the lease back; nothing is ever sent.
-    _returned: Sender<()>,
+    /// Dropping it gives the lease back.
+    returned: Sender<Outdated>,
 }
+
+impl Lease {
+    /// Has the server stopped as soon as nobody uses it.
+    pub fn outdate(&self) {
+        // There is room for one; a second one says nothing new.
+        self.returned.try_send(Outdated).ok();
+    }
+}
+
+/// The server knows settings of opencode that the person has been told to change. It reads them
+/// once (opencode 1.18.33).
+#[derive(Debug)]
+struct Outdated;
 
 type Wanted = Sender<Result<Lease>>;
 
@@ -101,8 +117,16 @@ impl ServerKeeper {
     /// When the system gives no more OS threads.
     pub fn start(config: Config, spawner: impl Spawner) -> Result<Handle> {
         let (wanted, requests) = bounded(QUEUE);
-        let mut keeper =
-            Keeper { config, spawner, requests, running: None, leases: Vec::new(), idle: None };
+        let mut keeper = Keeper {
+            config,
+            spawner,
+            requests,
+            waiting: VecDeque::new(),
+            running: None,
+            leases: Vec::new(),
+            outdated: false,
+            idle: None,
+        };
         let task = task::spawn("opencode-serve", move || keeper.run())
             .context("can't start the task that keeps opencode's server")?;
         Ok(Handle { wanted: Some(wanted), task: Some(task) })
@@ -113,16 +137,18 @@ impl Handle {
     /// The server, started if it is not running.
     ///
     /// # Errors
-    /// When it can't be started, or not before `deadline`.
-    pub fn lease(&self, deadline: Instant) -> Result<Lease> {
+    /// When it can't be started, or not before `deadline`, or when `stop` is closed first.
+    pub fn lease(&self, deadline: Instant, stop: &Receiver<Infallible>) -> Result<Lease> {
         let wanted = self.wanted.as_ref().expect("it is only taken on drop");
         let (reply, lease) = bounded(1);
         wanted
-            .send_deadline(reply, deadline)
+            .try_send(reply)
             .map_err(|_| anyhow!("opencode's server is asked for by too many turns at once"))?;
-        lease
-            .recv_deadline(deadline)
-            .map_err(|_| anyhow!("opencode's server did not start in time"))?
+        select_biased! {
+            recv(lease) -> lease => lease.context("the task that keeps it has ended")?,
+            recv(stop) -> _ => bail!("the daemon stops"),
+            recv(at(deadline)) -> _ => bail!("opencode's server did not start in time"),
+        }
     }
 }
 
@@ -140,9 +166,12 @@ struct Keeper<S> {
     config: Config,
     spawner: S,
     requests: Receiver<Wanted>,
+    /// Came while a server was starting.
+    waiting: VecDeque<Wanted>,
     running: Option<Running>,
     /// Each disconnects when its lease is dropped.
-    leases: Vec<Receiver<()>>,
+    leases: Vec<Receiver<Outdated>>,
+    outdated: bool,
     /// Since when nobody uses the server.
     idle: Option<Instant>,
 }
@@ -160,6 +189,10 @@ impl<S: Spawner> Keeper<S> {
 
     /// Waits for one thing to happen. False when the handle is gone.
     fn step(&mut self) -> bool {
+        if let Some(wanted) = self.waiting.pop_front() {
+            self.grant(&wanted);
+            return true;
+        }
         let (nothing, no_line) = (never(), never());
         let (exited, lines) = self.running.as_ref().map_or((&nothing, &no_line), |running| {
             (running.process.exited(), running.process.lines())
@@ -176,18 +209,16 @@ impl<S: Spawner> Keeper<S> {
         select_biased! {
             recv(exited) -> _ => {
                 log::warn!("opencode's server ended by itself");
-                self.running = None;
+                self.bury();
             }
             recv(self.requests) -> wanted => {
                 let Ok(wanted) = wanted else { return false };
-                let lease = self.lease();
-                // The caller may have given up; its lease ends here then.
-                drop(wanted.send(lease));
+                self.grant(&wanted);
             }
-            recv(lease) -> _ => {
-                self.leases.swap_remove(0);
-                self.idle = self.leases.is_empty().then(Instant::now);
-            }
+            recv(lease) -> returned => match returned {
+                Ok(Outdated) => self.outdated = true,
+                Err(RecvError) => self.returned(),
+            },
             recv(lines) -> line => match line {
                 Ok(line) => log::debug!("opencode serve: {line}"),
                 // Without its output nothing is left to wait for but its end.
@@ -198,22 +229,38 @@ impl<S: Spawner> Keeper<S> {
         true
     }
 
+    /// The first lease was given back.
+    fn returned(&mut self) {
+        self.leases.swap_remove(0);
+        if self.leases.is_empty() && self.outdated {
+            log::info!("opencode's server is stopped: the next one reads opencode's settings anew");
+            self.stop();
+        }
+        self.idle = self.leases.is_empty().then(Instant::now);
+    }
+
+    fn grant(&mut self, wanted: &Wanted) {
+        let lease = self.lease();
+        // The caller may have given up; its lease ends here then.
+        drop(wanted.send(lease));
+    }
+
     fn lease(&mut self) -> Result<Lease> {
         if self.running.is_none() {
             self.running = Some(self.start()?);
         }
         let running = self.running.as_ref().context("it was just started")?;
-        let (returned, lease) = bounded(0);
+        let (returned, lease) = bounded(1);
         self.leases.push(lease);
         self.idle = None;
-        Ok(Lease { server: running.server.clone(), _returned: returned })
+        Ok(Lease { server: running.server.clone(), returned })
     }
 
     fn start(&mut self) -> Result<Running> {
         let password = Password::new(random_hex());
         let command = command(&self.config, &password);
         let mut process = self.spawner.spawn(&command).context("can't start `opencode serve`")?;
-        match listening(&*process) {
+        match self.listening(&*process) {
             Ok(address) => {
                 log::info!("opencode's server listens on {address}");
                 Ok(Running { process, server: Server { address, password } })
@@ -225,11 +272,52 @@ impl<S: Spawner> Keeper<S> {
         }
     }
 
+    /// Waits for the line that tells the address, or for the end of the daemon.
+    fn listening(&mut self, process: &dyn Process) -> Result<SocketAddr> {
+        let deadline = after(self.config.startup);
+        let mut last = String::new();
+        loop {
+            select_biased! {
+                recv(self.requests) -> wanted => match wanted {
+                    Ok(wanted) => self.waiting.push_back(wanted),
+                    Err(_) => bail!("the daemon stops"),
+                },
+                recv(process.lines()) -> line => match line {
+                    Ok(line) => match line.trim().strip_prefix(LISTENING) {
+                        Some(address) => {
+                            return address.trim_end_matches('/').parse().with_context(|| {
+                                format!("`opencode serve` listens on {address:?}, which is no address")
+                            });
+                        }
+                        None => last = line.chars().take(200).collect(),
+                    },
+                    Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
+                },
+                recv(process.exited()) -> _ => {
+                    bail!("`opencode serve` ended before it listened: {last:?}");
+                }
+                recv(deadline) -> _ => {
+                    let limit = self.config.startup.as_secs();
+                    bail!("`opencode serve` did not listen within {limit} s: {last:?}");
+                }
+            }
+        }
+    }
+
     /// The output has ended, which it does a moment before the process.
     fn wait_for_exit(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        if running.process.exited().recv_timeout(STEP).is_err_and(|error| error.is_timeout()) {
+        let Some(running) = &self.running else { return };
+        if !ended(&*running.process) {
             log::warn!("opencode's server closed its output but did not end: killed");
+        }
+        self.bury();
+    }
+
+    /// Ends what a dead server has left: the commands of its tools are in sessions of their own and
+    /// run on.
+    fn bury(&mut self) {
+        self.outdated = false;
+        if let Some(mut running) = self.running.take() {
             running.process.kill();
         }
     }
@@ -238,6 +326,7 @@ impl<S: Spawner> Keeper<S> {
     /// sessions of their own.
     fn stop(&mut self) {
         self.idle = None;
+        self.outdated = false;
         let Some(mut running) = self.running.take() else { return };
         let request =
             Request { method: "POST", path: "/global/dispose", directory: "", body: None };
@@ -245,12 +334,13 @@ impl<S: Spawner> Keeper<S> {
             log::warn!("can't dispose of opencode's server: {error}");
         }
         running.process.terminate();
-        if ended(&*running.process) {
-            return;
+        let left = ended(&*running.process);
+        if !left {
+            log::warn!("opencode's server ignores SIGTERM: killed");
         }
-        log::warn!("opencode's server ignores SIGTERM: killed");
+        // Also if it has left: where the dispose failed, the commands of its tools run on.
         running.process.kill();
-        if !ended(&*running.process) {
+        if !left && !ended(&*running.process) {
             log::error!("opencode's server can't be killed");
         }
     }
@@ -275,32 +365,5 @@ fn command(config: &Config, password: &Password) -> Command {
             ("OPENCODE_CONFIG_CONTENT".into(), settings.to_string().into()),
         ],
         cwd: config.cwd.clone(),
-    }
-}
-
-/// Waits for the line that tells the address.
-fn listening(process: &dyn Process) -> Result<SocketAddr> {
-    let deadline = after(STARTUP);
-    let mut last = String::new();
-    loop {
-        select_biased! {
-            recv(process.lines()) -> line => match line {
-                Ok(line) => match line.trim().strip_prefix(LISTENING) {
-                    Some(address) => {
-                        return address.trim_end_matches('/').parse().with_context(|| {
-                            format!("`opencode serve` listens on {address:?}, which is no address")
-                        });
-                    }
-                    None => last = line.chars().take(200).collect(),
-                },
-                Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
-            },
-            recv(process.exited()) -> _ => {
-                bail!("`opencode serve` ended before it listened: {last:?}");
-            }
-            recv(deadline) -> _ => {
-                bail!("`opencode serve` did not listen within {} s: {last:?}", STARTUP.as_secs());
-            }
-        }
     }
 }

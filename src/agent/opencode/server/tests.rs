@@ -1,13 +1,14 @@
 //! The keeper with processes that are channels.
 
 use std::{
+    convert::Infallible,
     ffi::OsString,
     net::TcpListener,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use serde_json::Value;
 
 use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
@@ -74,7 +75,7 @@ impl Process for Fake {
 
     fn kill(&mut self) {
         self.did.send(Did::Kill).unwrap();
-        self.exit.send(()).unwrap();
+        self.exit.try_send(()).ok(); // It may have ended before.
     }
 }
 
@@ -90,12 +91,12 @@ impl Kept {
         let (started_sender, started) = unbounded();
         let line = line.map(str::to_owned);
         let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
-        let config = Config { program: "opencode".into(), cwd: "/".into(), idle };
+        let config = Config { program: "opencode".into(), cwd: "/".into(), idle, startup: SOON };
         Kept { handle: ServerKeeper::start(config, fakes).unwrap(), did, started }
     }
 
     fn lease(&self) -> Result<super::Lease> {
-        self.handle.lease(Instant::now() + SOON)
+        self.handle.lease(Instant::now() + SOON, &never())
     }
 
     #[track_caller]
@@ -152,7 +153,7 @@ fn trap_a_subagent_has_only_the_servers_rules() {
 fn an_unused_server_is_stopped_and_the_next_lease_starts_another() {
     let kept = Kept::start(Some(&listening()), Duration::from_millis(1), false);
     drop(kept.lease().unwrap());
-    kept.check_did(&[Did::Spawn, Did::Terminate]);
+    kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
     let _lease = kept.lease().unwrap();
     kept.check_did(&[Did::Spawn]);
 }
@@ -166,6 +167,7 @@ fn a_used_server_is_kept_until_the_handle_is_dropped() {
     assert_eq!(did.try_recv(), Ok(Did::Spawn));
     drop(handle);
     assert_eq!(did.try_recv(), Ok(Did::Terminate));
+    assert_eq!(did.try_recv(), Ok(Did::Kill));
     assert!(did.try_recv().is_err());
     drop(lease);
 }
@@ -177,15 +179,34 @@ fn a_server_that_ignores_the_signal_is_killed() {
     kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
 }
 
+/// The commands of its tools outlive it.
 #[test]
-fn a_server_that_died_is_replaced() {
+fn a_server_that_died_is_cleaned_up_after_and_replaced() {
     let kept = Kept::start(Some(&listening()), SOON, false);
     let first = kept.lease().unwrap();
     let (_, exit) = kept.started.recv_timeout(SOON).unwrap();
     exit.send(()).unwrap();
     let second = kept.lease().unwrap();
     assert_ne!(first.server.password, second.server.password);
-    kept.check_did(&[Did::Spawn, Did::Spawn]);
+    kept.check_did(&[Did::Spawn, Did::Kill, Did::Spawn]);
+}
+
+/// It had read opencode's settings once and for all, so that a person who logged in as they were
+/// told was told again.
+#[test]
+fn an_outdated_server_is_stopped_after_its_last_lease() {
+    let kept = Kept::start(Some(&listening()), SOON, false);
+    let (one, two) = (kept.lease().unwrap(), kept.lease().unwrap());
+    two.outdate();
+    two.outdate();
+    drop(two);
+    let three = kept.lease().unwrap();
+    assert_eq!(one.server, three.server);
+    drop((one, three));
+    kept.check_did(&[Did::Spawn, Did::Terminate, Did::Kill]);
+    drop(kept.lease().unwrap());
+    kept.check_did(&[Did::Spawn]);
+    assert!(kept.did.try_recv().is_err(), "the new one is not outdated");
 }
 
 /// The error of a lease when the server prints `line` and ends.
@@ -217,4 +238,31 @@ fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
     assert_eq!(ender.unwrap().join(), Ok(()));
     assert!(error.contains(r#"ended before it listened: "Configuration is invalid""#), "{error}");
     kept.check_did(&[Did::Spawn, Did::Kill]);
+}
+
+/// A worker that waited for a server held up the daemon's stop, and so did the keeper itself.
+#[test]
+fn a_stop_does_not_wait_for_a_server_that_starts() {
+    let kept = Kept::start(Some("not yet"), SOON, false);
+    let (stop, stopped) = bounded::<Infallible>(0);
+    drop(stop);
+    let error = kept.handle.lease(Instant::now() + SOON, &stopped).unwrap_err();
+    assert_eq!(error.to_string(), "the daemon stops");
+    kept.check_did(&[Did::Spawn]);
+    let begun = Instant::now();
+    drop(kept.handle);
+    assert!(begun.elapsed() < SOON);
+    assert_eq!(kept.did.try_recv(), Ok(Did::Kill));
+}
+
+#[test]
+fn who_asks_while_a_server_starts_gets_the_same_one() {
+    let kept = Kept::start(Some(&listening()), SOON, false);
+    let many: Vec<_> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| kept.lease().unwrap())).collect();
+        asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    assert!(many.iter().all(|lease| lease.server == many[0].server));
+    kept.check_did(&[Did::Spawn]);
+    assert!(kept.did.try_recv().is_err());
 }

@@ -1,11 +1,16 @@
 //! Plays recorded conversations of seven ACP agents to the host, and what none of them would say.
 
+mod ends;
+
 use std::{collections::BTreeMap, path::Path};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Acp, wire};
+use super::{
+    Acp,
+    wire::{self, ModeChoice},
+};
 use crate::{
     agent::{
         ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
@@ -225,11 +230,12 @@ fn seven_agents_ask_and_answer_each_in_its_own_way() {
 
 #[test]
 fn trap_a_refusal_may_end_the_turn_and_says_so_differently() {
-    check_permission("opencode-perm-reject-once", &deny(), "execute", "reject", "before.");
+    let ended = "before.\n\n(The agent ended its turn because this was refused: `echo hi > perm_reject_once.txt`)";
+    check_permission("opencode-perm-reject-once", &deny(), "execute", "reject", ended);
     check_permission("claude101-perm-reject-once", &deny(), "Bash", "reject", "after.");
     // Codex says `cancelled`, which is no interrupt.
-    check_permission("codex26-perm-reject-once", &deny(), "execute", "cancel", "before.");
-    check_permission("qwen-perm-reject-once", &deny(), "run_shell_command", "cancel", "before.");
+    check_permission("codex26-perm-reject-once", &deny(), "execute", "cancel", ended);
+    check_permission("qwen-perm-reject-once", &deny(), "run_shell_command", "cancel", ended);
 }
 
 #[track_caller]
@@ -278,21 +284,6 @@ fn trap_a_replay_is_no_answer() {
     assert_eq!(played.answered(), "continued");
     let progress = played.events.iter().any(|event| matches!(event, TurnEvent::Progress(_)));
     assert!(!progress, "{:?}", played.events);
-}
-
-#[test]
-fn an_unknown_session_is_gone_whatever_the_error() {
-    for recording in ["claude-resume-othercwd", "qwen-resume-othercwd"] {
-        let played = play(recording, None);
-        let end = played.end.as_ref();
-        assert!(matches!(end, Some(TurnEnd::SessionGone { .. })), "{recording}: {end:?}");
-        assert!(played.written("session/prompt").is_empty());
-    }
-    let mut spec = spec();
-    spec.session = Some(SessionId::new("old"));
-    let mut played = Played::new(&spec);
-    played.result("initialize", json!({ "protocolVersion": 1 }));
-    assert!(matches!(&played.end, Some(TurnEnd::SessionGone { .. })), "{:?}", played.end);
 }
 
 #[test]
@@ -440,6 +431,41 @@ fn with_allow_all_nobody_is_asked() {
     played.permission(1, json!({}), json!([{ "optionId": "y", "kind": "allow_once" }]));
     assert_eq!(played.outcome(1).unwrap()["optionId"], "y");
     assert!(played.questions().is_empty());
+}
+
+/// The mode that is set, given those that are offered; the agent starts in the first.
+#[track_caller]
+fn check_mode(gate: Gate, offered: &[&str], expected: Option<&str>) {
+    let modes: Vec<Value> = offered.iter().map(|id| json!({ "id": id })).collect();
+    let result = json!({ "modes": { "currentModeId": offered.first(), "availableModes": modes } });
+    let wanted = match wire::mode_choice(gate, "s", &result) {
+        ModeChoice::Set(setting) => Some(setting.wanted),
+        ModeChoice::Fine | ModeChoice::Unknown(_) => None,
+    };
+    assert_eq!(wanted.as_deref(), expected, "{gate:?} {offered:?}");
+}
+
+/// Codex's asking mode is also a sandbox, in which what was allowed failed.
+#[test]
+fn trap_with_allow_all_the_asking_mode_would_be_in_the_way() {
+    let codex = ["agent", "read-only", "agent-full-access"];
+    check_mode(Gate::Ask, &codex, Some("read-only"));
+    check_mode(Gate::AllowAll, &codex, Some("agent-full-access"));
+    check_mode(Gate::AllowAll, &["yolo", "default"], None);
+    check_mode(Gate::Ask, &["yolo", "default"], Some("default"));
+    check_mode(Gate::AllowAll, &["plan", "build"], Some("build"));
+    check_mode(Gate::AllowAll, &["build", "plan"], None);
+    check_mode(Gate::AllowAll, &[], None);
+    // Claude Code takes no such mode from root.
+    let mut spec = spec();
+    spec.gate = Gate::AllowAll;
+    let mut played = Played::new(&spec);
+    played.result("initialize", json!({ "protocolVersion": 1 }));
+    let modes =
+        json!({ "currentModeId": "auto", "availableModes": [{ "id": "bypassPermissions" }] });
+    played.result("session/new", json!({ "sessionId": "s", "modes": modes }));
+    played.respond("session/set_mode", json!({ "error": { "code": -32603, "message": "root" } }));
+    assert_eq!(played.written("session/prompt").len(), 1);
 }
 
 #[test]
