@@ -9,7 +9,7 @@ use std::{
 };
 
 use obto_bridge::proc::{self, Plan};
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit};
+use rustix::process::{Signal, geteuid};
 use serde_json::json;
 
 use crate::{
@@ -25,7 +25,7 @@ const USER: u32 = 54_321;
 const BURST: usize = 30;
 
 /// Lets the daemon have so much of something, with room to be given more.
-fn burst(resource: Resource, name: &str, limit: u64, says: &str) {
+fn burst(name: &str, limit: u64, says: &str) {
     let bridge = Bridge::start();
     let machine = Machine::new(&bridge, "ada");
     machine.configure(json!({ "maxTurns": BURST }));
@@ -39,8 +39,7 @@ fn burst(resource: Resource, name: &str, limit: u64, says: &str) {
     }
     daemon.line(says);
     assert!(comes_true(SOON, || begun(&machine) > 0), "some turns go on");
-    let pid = Pid::from_raw(daemon.pid());
-    prlimit(pid, resource, Rlimit { current: Some(4096), maximum: Some(4096) }).unwrap();
+    run(&machine, &format!("{}prlimit --pid={} --{name}=4096:4096", as_user(), daemon.pid()));
     assert!(comes_true(SOON, || begun(&machine) == BURST), "{} resumed", begun(&machine));
     machine.home.put("go", "");
     for n in 0..BURST {
@@ -58,18 +57,23 @@ fn begun(machine: &Machine) -> usize {
     fs::read_to_string(machine.path("journal")).unwrap_or_default().lines().count()
 }
 
-/// As a user of its own if we are root, to whom a limit of processes means nothing.
 fn start_limited(machine: &Machine, limit: &str) -> Running {
-    let user = if is_root() {
+    if is_root() {
         give_to_user(machine);
-        format!("setpriv --reuid={USER} --regid={USER} --clear-groups ")
-    } else {
-        String::new()
-    };
+    }
     let command = machine.home.command(&["start"]);
-    let mut daemon = command.after(&format!(r#"exec {user}prlimit {limit} "$0" "$@""#)).start();
+    let mut daemon =
+        command.after(&format!(r#"exec {}prlimit {limit} "$0" "$@""#, as_user())).start();
     daemon.line("connected to the bridge");
     daemon
+}
+
+/// Before a command: to root a limit of processes means nothing.
+fn as_user() -> String {
+    if !is_root() {
+        return String::new();
+    }
+    format!("setpriv --reuid={USER} --regid={USER} --clear-groups ")
 }
 
 /// Root outside of every user namespace.
@@ -88,13 +92,13 @@ fn give_to_user(machine: &Machine) {
 
 isolated! {
     fn a_burst_on_64_descriptors() {
-        burst(Resource::Nofile, "nofile", 64, "Too many open files");
+        burst("nofile", 64, "Too many open files");
     }
 }
 
 isolated! {
     fn a_burst_on_few_processes() {
-        burst(Resource::Nproc, "nproc", 60, "Resource temporarily unavailable");
+        burst("nproc", 60, "Resource temporarily unavailable");
     }
 }
 
@@ -128,8 +132,7 @@ fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Mac
 
     breaks(&machine, &state);
     machine.say("t3", "three", "answer", None);
-    let line = daemon.line("cannot store a reply");
-    assert!(line.contains("\"level\":\"ERROR\"") || line.contains("ERROR"), "{line}");
+    daemon.line("can't store a reply");
     // The turn that runs ends, and its answer waits for the disk.
     machine.home.put("go", "");
     daemon.line("cannot write to the state directory");
@@ -144,7 +147,7 @@ fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Mac
     assert!(comes_true(SOON, || machine.is_settled()));
     daemon.signal(Signal::TERM);
     let ended = daemon.end().expect(0, &[]);
-    let complaints = ended.stdout.matches("cannot store a reply").count();
+    let complaints = ended.stdout.matches("can't store a reply").count();
     assert_eq!(complaints, 1, "said once:\n{}", ended.stdout);
     let state: serde_json::Value =
         serde_json::from_slice(&fs::read(machine.state("state.json")).unwrap()).unwrap();
@@ -190,10 +193,9 @@ fn a_state_directory_of_somebody_else_is_an_error_that_names_it() {
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o000)).unwrap();
     let command = machine.home.command(&["start"]);
-    let command = if geteuid().is_root() {
+    let command = if is_root() {
         give_to_user(&machine);
-        let user = format!("--reuid={USER} --regid={USER} --clear-groups");
-        command.after(&format!(r#"exec setpriv {user} "$0" "$@""#))
+        command.after(&format!(r#"exec {}"$0" "$@""#, as_user()))
     } else {
         command
     };
