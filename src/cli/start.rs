@@ -1,6 +1,6 @@
 //! `start`: the daemon, in the foreground.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use argh::FromArgs;
 
@@ -10,6 +10,7 @@ use crate::{
     daemon::{self, End, Setup},
     logging::{self, Format},
     signals,
+    store::RealDisk,
 };
 
 /// run the daemon in the foreground, until INT or TERM
@@ -73,6 +74,7 @@ fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<
         paths,
         env: env.clone(),
         net: client::net(&config),
+        disk: Arc::new(RealDisk),
         config,
         own_program: std::env::current_exe()?,
         offers_echo: false,

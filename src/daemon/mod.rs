@@ -41,7 +41,7 @@ use crate::{
     proc::sweep::{Before, Marked, sweep},
     signals::Signal,
     store::{
-        Disk, RealDisk,
+        Disk,
         binding::Binding,
         entry::{EntryId, Progress, message_key},
         lock::Lock,
@@ -69,6 +69,8 @@ pub struct Setup {
     pub env: Env,
     pub config: Config,
     pub net: Net,
+    /// All that must survive goes through it: the real one, but for tests.
+    pub disk: Arc<dyn Disk>,
     /// This executable: it plays the echo engine.
     pub own_program: PathBuf,
     /// Name the echo engine among the capabilities.
@@ -155,7 +157,7 @@ impl Daemon {
     fn open(setup: Setup) -> anyhow::Result<Daemon> {
         let started = Instant::now();
         let dir = setup.paths.state_dir.clone();
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = Arc::clone(&setup.disk);
         let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
             .with_context(|| format!("opening the inbox in {}", dir.display()))?;
         let cursor = Cursor::load(&*disk, &dir)?;

@@ -39,12 +39,12 @@ impl Daemon {
             return self.disk_failed(&error);
         }
         while let Some(Settling { entry, .. }) = self.settling.pop_front_if(|it| written(it)) {
-            if let Err(error) = self.shared.inbox.done(&entry) {
+            let removed = self.shared.inbox.done(&entry);
+            let settled = removed.and_then(|()| self.shared.outgoing.outbox.settled(entry));
+            if let Err(error) = settled {
                 self.settling.push_front(Settling { generation: 0, entry });
                 return self.disk_failed(&error);
             }
-            // If its file stays, it is sent again after the next start, under the same name.
-            self.shared.outgoing.outbox.settled(entry).unwrap_or_default();
             self.board.changed();
         }
     }

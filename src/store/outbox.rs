@@ -144,18 +144,16 @@ impl Outbox {
         self.answers().by_message.contains_key(&entry)
     }
 
-    /// The message's entry is gone from the inbox, so its answer need not be kept for it.
+    /// The message's entry is gone from the inbox, so its answer need not be kept for it. After an
+    /// error this can be called again.
     pub fn settled(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
         let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
-        answers.forget(id, entry);
-        if !answers.sent.contains(&id) {
-            return Ok(());
+        if answers.sent.contains(&id) {
+            self.waiting.remove(id)?;
+            answers.sent.remove(&id);
         }
-        drop(answers);
-        // It counts as sent until the file is gone, or it would be listed in between.
-        self.waiting.remove(id)?;
-        self.answers().sent.remove(&id);
+        answers.forget(id, entry);
         Ok(())
     }
 
@@ -181,7 +179,7 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Only ever held for a look at the maps.
+    /// Only ever held for a look at the maps, or to remove a file.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -185,6 +185,10 @@ impl Running {
         }
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.handle().id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.child.handle().signal(signal, To::Process).unwrap();
     }

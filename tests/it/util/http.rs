@@ -137,6 +137,7 @@ impl Conn {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(deadline),
             Err(error) => panic!("nothing came in time: {error}"),
         }
     }
