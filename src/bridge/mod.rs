@@ -6,6 +6,7 @@ mod error;
 mod http;
 mod net;
 pub mod outbox;
+mod resolver;
 pub mod sse;
 pub mod stream;
 pub mod wire;
@@ -96,7 +97,7 @@ impl Client {
     /// # Errors
     /// When the CA file can't be read.
     pub fn new(access: Arc<dyn AccessSource>, net: &Net) -> anyhow::Result<Client> {
-        Ok(Client { access, agent: Agent::new_with_config(net.request_config()?) })
+        Ok(Client { access, agent: resolver::agent(net.request_config()?) })
     }
 
     /// Ends every request of this client and its clones, now and later, with an error.

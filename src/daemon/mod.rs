@@ -501,7 +501,11 @@ impl Daemon {
         let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
         let (claimed, id) = (self.claimed_in.clone(), thread.clone());
         let started = task::spawn("claim", move || {
-            let outcome = claim(&client, &thread, &machine);
+            // Without an outcome the thread would wait for ever.
+            let mut outcome = ClaimOutcome::Failed { retry_after: None };
+            if let Err(panic) = task::catch(|| outcome = claim(&client, &thread, &machine)) {
+                log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a claim panicked");
+            }
             claimed.send((thread, outcome)).ok(); // The daemon may have left.
         });
         if let Err(error) = started {

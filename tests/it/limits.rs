@@ -40,7 +40,11 @@ fn burst(name: &str, limit: u64, says: &str) {
     daemon.line(says);
     assert!(comes_true(SOON, || begun(&machine) > 0), "some turns go on");
     run(&machine, &format!("{}prlimit --pid={} --{name}=4096:4096", as_user(), daemon.pid()));
-    assert!(comes_true(SOON, || begun(&machine) == BURST), "{} resumed", begun(&machine));
+    if !comes_true(SOON, || begun(&machine) == BURST) {
+        daemon.signal(Signal::TERM);
+        let ended = daemon.end();
+        panic!("{} of {BURST} turns began:\n{}\n{}", begun(&machine), ended.stdout, ended.stderr);
+    }
     machine.home.put("go", "");
     for n in 0..BURST {
         let answered = || machine.said_if_any(&format!("t{n}")) == [format!("answer: m{n}")];

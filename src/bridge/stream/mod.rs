@@ -25,6 +25,7 @@ use self::{
 use super::{
     AccessSource, Error, Net,
     backoff::{Backoff, Pace},
+    resolver,
     sse::{self, Event, Item, Parser},
     wire::{NoReply, Reply, text},
 };
@@ -216,7 +217,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.poke.try_iter().for_each(drop);
         let (agent, capabilities) = {
             let mut line = self.line.lock();
-            let agent = line.agent.get_or_insert_with(|| self.config.new_agent()).clone();
+            let agent =
+                line.agent.get_or_insert_with(|| resolver::agent(self.config.clone())).clone();
             (agent, line.capabilities.clone())
         };
         // Whoever stops us closes the channel before cutting the line. So either we see it here,
