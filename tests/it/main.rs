@@ -2,6 +2,10 @@
 //! files.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails, here and in its helpers")]
+#![cfg_attr(
+    not(feature = "serve"),
+    expect(dead_code, reason = "some helpers are for tests that need the embedded bridge")
+)]
 
 mod bridge_client;
 mod bridge_outbox;

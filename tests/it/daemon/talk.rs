@@ -129,8 +129,10 @@ fn a_thread_may_ask_for_an_engine_and_gets_another_if_there_is_none() {
     bridge.request("/api/bridge/thread/agent", &json!({ "threadId": "known", "agent": "echo" }));
     bridge.say("known", "and you?");
     ears.echo("known", "and you?");
-    let sessions = &machine.state()["bindings"]["known"]["sessions"];
-    assert!(sessions["fake"].is_object() && sessions["echo"].is_object(), "{sessions}");
+    machine.state_when(|state| {
+        let sessions = &state["bindings"]["known"]["sessions"];
+        sessions["fake"].is_object() && sessions["echo"].is_object()
+    });
 }
 
 #[test]

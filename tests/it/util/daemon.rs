@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, unbounded};
 use obto_bridge::{
     proc::{Child, Event, kill::To},
     task,
@@ -85,6 +85,20 @@ impl Machine {
     #[track_caller]
     pub(crate) fn state(&self) -> Value {
         serde_json::from_slice(&fs::read(self.state_file("state.json")).unwrap()).unwrap()
+    }
+
+    /// The state as soon as it is so: it is written a moment after it has changed.
+    #[track_caller]
+    pub(crate) fn state_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let state = self.state();
+            if is_so(&state) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "{state:#}");
+            after(Duration::from_millis(10)).recv().unwrap();
+        }
     }
 
     /// Files in a directory of the state directory.
