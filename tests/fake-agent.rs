@@ -4,10 +4,12 @@
 
 use std::{
     env,
+    fs::OpenOptions,
     io::{self, BufRead as _, Read as _, Write as _},
     os::unix::net::UnixStream,
     process::{self, Command, ExitCode, Stdio},
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
@@ -47,6 +49,11 @@ fn main() -> io::Result<ExitCode> {
                     .lock()
                     .lines()
                     .try_for_each(|line| out.write(format!("{}\n", line?).as_bytes()).map(drop))?;
+                true
+            }
+            // Speaks ACP and writes down, in the file that is the operand, what it was told to do.
+            "acp" => {
+                acp(&operand()?)?;
                 true
             }
             "read" => {
@@ -138,6 +145,59 @@ impl Out {
         }
         Ok(self.left != Some(0))
     }
+}
+
+/// Serves ACP until the input ends. The last word of a prompt that begins with `job/` is the job;
+/// its last part is how many milliseconds it takes. Every prompt is a line in the file `records`
+/// before a word of its answer is said: the job, and whether the agent is told that it may have had
+/// it before.
+fn acp(records: &str) -> io::Result<()> {
+    let mut records = OpenOptions::new().create(true).append(true).open(records)?;
+    for line in io::stdin().lock().lines() {
+        let Ok(request) = serde_json::from_str::<Value>(&line?) else { continue };
+        let (id, params) = (&request["id"], &request["params"]);
+        let result = match request["method"].as_str() {
+            Some("initialize") => json!({
+                "protocolVersion": 1,
+                "agentCapabilities": { "sessionCapabilities": { "resume": {} } },
+            }),
+            Some("session/new") => {
+                json!({ "sessionId": format!("fake-{}", process::id()) })
+            }
+            Some("session/prompt") => {
+                let prompt = params["prompt"][0]["text"].as_str().unwrap_or_default();
+                let job = prompt.split_whitespace().rfind(|word| word.starts_with("job/"));
+                let job = job.unwrap_or("job/none/0");
+                let is_warned = prompt.contains("do not repeat what is done");
+                // One write, so that nobody finds half a line.
+                records.write_all(format!("{job} {is_warned}\n").as_bytes())?;
+                say(params, "did ")?;
+                let millis = job.rsplit('/').next().and_then(|it| it.parse().ok()).unwrap_or(0);
+                std::thread::park_timeout(Duration::from_millis(millis));
+                say(params, job)?;
+                json!({ "stopReason": "end_turn" })
+            }
+            Some(_) if !id.is_null() => json!({}),
+            _ => continue,
+        };
+        tell(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))?;
+    }
+    Ok(())
+}
+
+fn say(params: &Value, text: &str) -> io::Result<()> {
+    let update = json!({
+        "sessionUpdate": "agent_message_chunk",
+        "content": { "type": "text", "text": text },
+    });
+    let params = json!({ "sessionId": params["sessionId"], "update": update });
+    tell(&json!({ "jsonrpc": "2.0", "method": "session/update", "params": params }))
+}
+
+fn tell(message: &Value) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{message}")?;
+    stdout.flush()
 }
 
 /// Starts this program again, with our output for its own, and returns when it has said its pid.

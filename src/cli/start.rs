@@ -46,7 +46,6 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>
         }
     };
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
-    warn(&config, &paths.config_file);
     match start(args, env, paths, config) {
         Ok(End::Stopped) => ExitCode::Ok,
         Ok(End::Killed(signal)) => ExitCode::of_signal(signal),
@@ -68,7 +67,9 @@ fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
 }
 
 fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<End> {
+    // From here on a signal is an order to stop, and not the end.
     let signals = signals::watch()?;
+    warn(&config, &paths.config_file);
     let setup = Setup {
         paths,
         env: env.clone(),

@@ -364,6 +364,10 @@ impl Daemon {
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
+            StreamEvent::Begins { server_time, last_event_id } => {
+                self.begin_at(server_time.as_deref());
+                self.moved_on(last_event_id);
+            }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
@@ -377,7 +381,11 @@ impl Daemon {
             }
             StreamEvent::Disconnected { why, next } => {
                 self.board.disconnected(&why, next);
-                log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
+                let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
+                log::log!(
+                    level, reason = why.as_str(), next_ms = millis(next);
+                    "not connected to the bridge"
+                );
             }
             // The stream says it in the log itself, once a minute.
             StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
@@ -386,8 +394,13 @@ impl Daemon {
 
     fn moved_on(&mut self, last_event_id: Option<String>) {
         if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
+            let is_first = self.cursor.last_event_id.is_none();
             self.cursor.last_event_id = last_event_id;
             self.cursor_moved();
+            if is_first {
+                // From here on nothing is missed, also by a daemon that dies at once.
+                self.store.set_cursor(&self.cursor);
+            }
         }
     }
 

@@ -11,6 +11,8 @@ mod cli;
 mod crash;
 #[cfg(feature = "serve")]
 mod daemon;
+#[cfg(feature = "serve")]
+mod faults;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod leftovers;
 #[cfg(all(feature = "serve", target_os = "linux"))]

@@ -228,6 +228,6 @@ fn a_stream_that_breaks_off_in_the_middle_of_an_event() {
     let line = stage.stream();
     line.raw("event: reply\ndata: {\"threadId\":\"half\",\"messageId\":\"h\",\"body\":\"x\"");
     drop(line);
-    daemon.log("disconnected from the bridge");
+    daemon.log("not connected to the bridge");
     still_answers(&stage, &stage.stream());
 }

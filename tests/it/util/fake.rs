@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::util::sick_bridge::DEADLINE;
 
 /// Where cargo puts examples: next to the directory of the test binaries.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let binary = env::current_exe().unwrap();
     let program =
         binary.parent().and_then(|deps| deps.parent()).unwrap().join("examples/fake-agent");
