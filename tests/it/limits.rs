@@ -18,14 +18,14 @@ use crate::{
     util::{bin::Running, namespace::isolated},
 };
 
-/// Nobody's number, whose processes nobody else has.
-const USER: u32 = 54_321;
+/// Nobody's numbers. The processes of one are counted together, so each test has its own.
+const USERS: [u32; 3] = [54_321, 54_322, 54_323];
 
 /// Messages of a burst, each on a thread of its own.
 const BURST: usize = 30;
 
 /// Lets the daemon have so much of something, with room to be given more.
-fn burst(name: &str, limit: u64, says: &str) {
+fn burst(user: u32, name: &str, limit: u64, says: &str) {
     let bridge = Bridge::start();
     let machine = Machine::new(&bridge, "ada");
     machine.configure(json!({ "maxTurns": BURST }));
@@ -33,13 +33,13 @@ fn burst(name: &str, limit: u64, says: &str) {
         Bystander::start(&machine, "others", Some("other.turn")),
         Bystander::start(&machine, "nobodys", None),
     ];
-    let mut daemon = start_limited(&machine, &format!("--{name}={limit}:4096"));
+    let mut daemon = start_limited(&machine, user, &format!("--{name}={limit}:4096"));
     for n in 0..BURST {
         machine.say(&format!("t{n}"), &format!("m{n}"), "wait", None);
     }
     daemon.line(says);
     assert!(comes_true(SOON, || begun(&machine) > 0), "some turns go on");
-    run(&machine, &format!("{}prlimit --pid={} --{name}=4096:4096", as_user(), daemon.pid()));
+    run(&machine, &format!("{}prlimit --pid={} --{name}=4096:4096", as_user(user), daemon.pid()));
     if !comes_true(SOON, || begun(&machine) == BURST) {
         daemon.signal(Signal::TERM);
         let ended = daemon.end();
@@ -61,23 +61,23 @@ fn begun(machine: &Machine) -> usize {
     fs::read_to_string(machine.path("journal")).unwrap_or_default().lines().count()
 }
 
-fn start_limited(machine: &Machine, limit: &str) -> Running {
+fn start_limited(machine: &Machine, user: u32, limit: &str) -> Running {
     if is_root() {
-        give_to_user(machine);
+        give(machine, user);
     }
     let command = machine.home.command(&["start"]);
     let mut daemon =
-        command.after(&format!(r#"exec {}prlimit {limit} "$0" "$@""#, as_user())).start();
+        command.after(&format!(r#"exec {}prlimit {limit} "$0" "$@""#, as_user(user))).start();
     daemon.line("connected to the bridge");
     daemon
 }
 
 /// Before a command: to root a limit of processes means nothing.
-fn as_user() -> String {
+fn as_user(user: u32) -> String {
     if !is_root() {
         return String::new();
     }
-    format!("setpriv --reuid={USER} --regid={USER} --clear-groups ")
+    format!("setpriv --reuid={user} --regid={user} --clear-groups ")
 }
 
 /// Root outside of every user namespace.
@@ -86,8 +86,8 @@ fn is_root() -> bool {
     geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-fn give_to_user(machine: &Machine) {
-    let give = |path: &Path| chown(path, Some(USER), Some(USER)).unwrap();
+fn give(machine: &Machine, user: u32) {
+    let give = |path: &Path| chown(path, Some(user), Some(user)).unwrap();
     give(machine.home.path());
     for name in [".obto-bridge", ".obto-bridge/config.json"] {
         give(&machine.path(name));
@@ -96,13 +96,13 @@ fn give_to_user(machine: &Machine) {
 
 isolated! {
     fn a_burst_on_64_descriptors() {
-        burst("nofile", 64, "Too many open files");
+        burst(USERS[0], "nofile", 64, "Too many open files");
     }
 }
 
 isolated! {
     fn a_burst_on_few_processes() {
-        burst("nproc", 60, "Resource temporarily unavailable");
+        burst(USERS[1], "nproc", 60, "Resource temporarily unavailable");
     }
 }
 
@@ -198,8 +198,8 @@ fn a_state_directory_of_somebody_else_is_an_error_that_names_it() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o000)).unwrap();
     let command = machine.home.command(&["start"]);
     let command = if is_root() {
-        give_to_user(&machine);
-        command.after(&format!(r#"exec {}"$0" "$@""#, as_user()))
+        give(&machine, USERS[2]);
+        command.after(&format!(r#"exec {}"$0" "$@""#, as_user(USERS[2])))
     } else {
         command
     };
