@@ -4,15 +4,20 @@
 
 use std::{
     env,
+    fs::OpenOptions,
     io::{self, BufRead as _, Read as _, Write as _},
-    process::{Command, ExitCode, Stdio},
+    os::unix::net::UnixStream,
+    process::{self, Command, ExitCode, Stdio},
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
+use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> io::Result<ExitCode> {
     let mut out = Out { left: None };
+    let mut heard = Vec::new();
     let mut words = env::args().skip(1);
     while let Some(directive) = words.next() {
         let mut operand = || words.next().ok_or_else(|| bad(&directive));
@@ -46,7 +51,24 @@ fn main() -> io::Result<ExitCode> {
                     .try_for_each(|line| out.write(format!("{}\n", line?).as_bytes()).map(drop))?;
                 true
             }
-            "read" => io::stdin().lock().read_line(&mut String::new())? > 0,
+            // Speaks ACP and writes down, in the file that is the operand, what it was told to do.
+            "acp" => {
+                acp(&operand()?)?;
+                true
+            }
+            "read" => {
+                let mut line = String::new();
+                let is_line = io::stdin().lock().read_line(&mut line)? > 0;
+                heard.push(line);
+                is_line
+            }
+            // Tells a Unix socket what it was started with and has read, and waits for its end.
+            "gate" => {
+                gate(&operand()?, &heard)?;
+                true
+            }
+            // What follows is the daemon's own.
+            "end" => return Ok(ExitCode::SUCCESS),
             "wait-eof" => {
                 io::stdin().lock().read_to_end(&mut Vec::new())?;
                 true
@@ -70,7 +92,7 @@ fn main() -> io::Result<ExitCode> {
             "leave-group" => rustix::process::setsid().map(|_| true)?,
             // Says its pid, and on standard error that it did.
             "ready" => {
-                out.write(format!("{}\n", std::process::id()).as_bytes())?;
+                out.write(format!("{}\n", process::id()).as_bytes())?;
                 writeln!(io::stderr(), "ready")?;
                 true
             }
@@ -95,6 +117,17 @@ fn main() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn gate(path: &str, heard: &[String]) -> io::Result<()> {
+    let mut socket = UnixStream::connect(path)?;
+    let env: Map<String, Value> = env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
+        .collect();
+    let args: Vec<String> = env::args().collect();
+    let report = json!({ "args": args, "heard": heard, "env": env });
+    writeln!(socket, "{report}")?;
+    io::copy(&mut socket, &mut io::sink()).map(drop)
+}
+
 /// Standard output, which may have to break off.
 struct Out {
     left: Option<usize>,
@@ -112,6 +145,59 @@ impl Out {
         }
         Ok(self.left != Some(0))
     }
+}
+
+/// Serves ACP until the input ends. The last word of a prompt that begins with `job/` is the job;
+/// its last part is how many milliseconds it takes. Every prompt is a line in the file `records`
+/// before a word of its answer is said: the job, and whether the agent is told that it may have had
+/// it before.
+fn acp(records: &str) -> io::Result<()> {
+    let mut records = OpenOptions::new().create(true).append(true).open(records)?;
+    for line in io::stdin().lock().lines() {
+        let Ok(request) = serde_json::from_str::<Value>(&line?) else { continue };
+        let (id, params) = (&request["id"], &request["params"]);
+        let result = match request["method"].as_str() {
+            Some("initialize") => json!({
+                "protocolVersion": 1,
+                "agentCapabilities": { "sessionCapabilities": { "resume": {} } },
+            }),
+            Some("session/new") => {
+                json!({ "sessionId": format!("fake-{}", process::id()) })
+            }
+            Some("session/prompt") => {
+                let prompt = params["prompt"][0]["text"].as_str().unwrap_or_default();
+                let job = prompt.split_whitespace().rfind(|word| word.starts_with("job/"));
+                let job = job.unwrap_or("job/none/0");
+                let is_warned = prompt.contains("do not repeat what is done");
+                // One write, so that nobody finds half a line.
+                records.write_all(format!("{job} {is_warned}\n").as_bytes())?;
+                say(params, "did ")?;
+                let millis = job.rsplit('/').next().and_then(|it| it.parse().ok()).unwrap_or(0);
+                std::thread::park_timeout(Duration::from_millis(millis));
+                say(params, job)?;
+                json!({ "stopReason": "end_turn" })
+            }
+            Some(_) if !id.is_null() => json!({}),
+            _ => continue,
+        };
+        tell(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))?;
+    }
+    Ok(())
+}
+
+fn say(params: &Value, text: &str) -> io::Result<()> {
+    let update = json!({
+        "sessionUpdate": "agent_message_chunk",
+        "content": { "type": "text", "text": text },
+    });
+    let params = json!({ "sessionId": params["sessionId"], "update": update });
+    tell(&json!({ "jsonrpc": "2.0", "method": "session/update", "params": params }))
+}
+
+fn tell(message: &Value) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{message}")?;
+    stdout.flush()
 }
 
 /// Starts this program again, with our output for its own, and returns when it has said its pid.

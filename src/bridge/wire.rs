@@ -62,19 +62,22 @@ impl Reply {
     /// Reads the data of a `reply` event.
     pub fn parse(data: &str) -> Result<Reply, NoReply> {
         match serde_json::from_str(data) {
-            Ok(Value::Object(object)) => Reply::from_object(&object),
+            Ok(Value::Object(object)) => Reply::from_object(object),
             Ok(_) | Err(_) => Err(NoReply::NotAnObject),
         }
     }
 
-    fn from_object(object: &Map<String, Value>) -> Result<Reply, NoReply> {
+    fn from_object(mut object: Map<String, Value>) -> Result<Reply, NoReply> {
+        // Taken out, not copied: it may be megabytes long.
+        let body = body(object.remove("body"));
+        let object = &object;
         let thread_id = text(object, "threadId").ok_or(NoReply::NoThread)?;
         Ok(Reply {
             thread_id: ThreadId::new(thread_id),
             message_id: message_id(object),
             author: text(object, "author"),
             role: text(object, "role"),
-            body: body(object),
+            body,
             created_at: text(object, "createdAt"),
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             machine: text(object, "agentId").map(MachineId::new),
@@ -128,7 +131,7 @@ impl Message {
             author: text(object, "author"),
             role: text(object, "role"),
             kind: text(object, "kind"),
-            body: body(object),
+            body: body(object.get("body").cloned()),
             created_at: text(object, "createdAt"),
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             attachments: attachments(object, "attachments"),
@@ -216,10 +219,10 @@ fn message_id(object: &Map<String, Value>) -> Option<MessageId> {
 }
 
 /// A body that is no string is shown as the JSON that it is, so that nothing is swallowed.
-fn body(object: &Map<String, Value>) -> String {
-    match object.get("body") {
+fn body(value: Option<Value>) -> String {
+    match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => text,
         Some(other) => other.to_string(),
     }
 }

@@ -21,10 +21,16 @@ pub(super) fn of(config: &Config, paths: &Paths) -> anyhow::Result<Client> {
     Client::new(Arc::new(access), &net(config))
 }
 
-/// Certificates from the configuration; the proxy from where everybody looks for it: `HTTPS_PROXY`,
+/// Certificates and time limits from the configuration; the proxy from where everybody looks for it: `HTTPS_PROXY`,
 /// `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`.
 pub(super) fn net(config: &Config) -> Net {
-    Net { ca_file: config.ca_file.clone(), proxy: ureq::Proxy::try_from_env(), ..Net::default() }
+    let default = Net::default();
+    Net {
+        ca_file: config.ca_file.clone(),
+        proxy: ureq::Proxy::try_from_env(),
+        connect: default.connect.min(config.request_timeout),
+        request: config.request_timeout,
+    }
 }
 
 /// 1 for a configuration that can't be used, 2 for a bridge that can't be reached, 3 for one that

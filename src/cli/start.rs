@@ -1,6 +1,6 @@
 //! `start`: the daemon, in the foreground.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use argh::FromArgs;
 
@@ -10,6 +10,7 @@ use crate::{
     daemon::{self, End, Setup},
     logging::{self, Format},
     signals,
+    store::RealDisk,
 };
 
 /// run the daemon in the foreground, until INT or TERM
@@ -45,7 +46,6 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>
         }
     };
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
-    warn(&config, &paths.config_file);
     match start(args, env, paths, config) {
         Ok(End::Stopped) => ExitCode::Ok,
         Ok(End::Killed(signal)) => ExitCode::of_signal(signal),
@@ -67,11 +67,14 @@ fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
 }
 
 fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<End> {
+    // From here on a signal is an order to stop, and not the end.
     let signals = signals::watch()?;
+    warn(&config, &paths.config_file);
     let setup = Setup {
         paths,
         env: env.clone(),
         net: client::net(&config),
+        disk: Arc::new(RealDisk),
         config,
         own_program: std::env::current_exe()?,
         offers_echo: false,

@@ -117,9 +117,13 @@ pub struct Config {
     pub agents: BTreeMap<Engine, Vec<String>>,
     /// Turns in progress at the same time.
     pub max_turns: usize,
+    /// For a whole request to the bridge, but for the stream.
+    pub request_timeout: Duration,
     pub stream_idle_timeout: Duration,
     /// How long running turns may go on after the first signal.
     pub drain: Duration,
+    /// Messages that are older when they come in are not run by themselves.
+    pub offline_max_age: Duration,
     /// PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
     pub startup_timeout: Duration,
@@ -226,12 +230,18 @@ impl Config {
             opencode_model: source.text("opencodeModel", "BRIDGE_OPENCODE_MODEL")?,
             agents: agents(&source)?,
             max_turns: source.count("maxTurns", "BRIDGE_MAX_TURNS", 4)?,
+            request_timeout: source.request_timeout()?,
             stream_idle_timeout: source.millis(
                 "streamIdleTimeoutMs",
                 "BRIDGE_STREAM_IDLE_TIMEOUT_MS",
                 75_000,
             )?,
             drain: source.seconds("drainSeconds", "BRIDGE_DRAIN_SECONDS", 20)?,
+            offline_max_age: source.seconds(
+                "offlineMaxAgeSeconds",
+                "BRIDGE_OFFLINE_MAX_AGE_SECONDS",
+                86_400,
+            )?,
             ca_file: source.text("caFile", "BRIDGE_CA_FILE")?.map(|file| absolute(env, &file)),
             startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 90)?,
             silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,
@@ -323,6 +333,12 @@ impl Source<'_> {
             )));
         }
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// Zero would make every request fail, in words that do not tell why.
+    fn request_timeout(&self) -> Result<Duration, ConfigError> {
+        let millis = self.count("requestTimeoutMs", "BRIDGE_REQUEST_TIMEOUT_MS", 30_000)?;
+        Ok(bounded(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))))
     }
 
     fn place(&self, key: &str, var: &str) -> String {

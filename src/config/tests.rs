@@ -32,8 +32,17 @@ fn defaults_are_the_reference_s() {
         (false, false, false)
     );
     assert_eq!(config.relay_timeout, Duration::from_mins(10));
+    assert_eq!(config.request_timeout, Duration::from_secs(30));
     assert_eq!(config.machine.as_str(), host_name());
     assert!(config.token.is_none());
+}
+
+#[test]
+fn a_request_has_some_time() {
+    let config = load(r#"{"requestTimeoutMs":5}"#, &[]).unwrap();
+    assert_eq!(config.request_timeout, Duration::from_millis(5));
+    let error = load("{}", &[("BRIDGE_REQUEST_TIMEOUT_MS", "0")]).unwrap_err();
+    assert!(error.0.contains("BRIDGE_REQUEST_TIMEOUT_MS is 0"), "{error}");
 }
 
 #[test]

@@ -64,13 +64,19 @@ impl Catching {
 impl Daemon {
     /// A connection was made. `server_time` is the bridge's, as it wrote it.
     pub(super) fn catch_up(&mut self, replay: Replay, server_time: Option<&str>) {
-        if self.cursor.seen_until.is_none() {
-            self.saw(server_time.and_then(Timestamp::parse));
-        }
+        self.begin_at(server_time);
         match replay {
             Replay::Complete => {}
             _ if self.catching.is_running => self.catching.is_needed_again = true,
             Replay::Gap | Replay::Unknown => self.start_catching_up(),
+        }
+    }
+
+    /// The very first stream begins at this time, the bridge's; nothing before it is for us. But with
+    /// a place in the stream, what comes after that place may be older and still missing.
+    pub(super) fn begin_at(&mut self, server_time: Option<&str>) {
+        if self.cursor.seen_until.is_none() && self.cursor.last_event_id.is_none() {
+            self.cursor.seen_until = server_time.and_then(Timestamp::parse);
         }
     }
 
@@ -105,7 +111,9 @@ impl Daemon {
                 );
                 self.inbound(entry, *reply, None);
             }
-            Some(Found::Now(now)) => self.saw(Some(now)),
+            // The stream may have told an earlier time meanwhile.
+            Some(Found::Now(now)) if self.cursor.seen_until.is_none() => self.saw(Some(now)),
+            Some(Found::Now(_)) => {}
             Some(Found::Complete) | None => {
                 let again = self.catching.is_needed_again;
                 let newest = self.catching.newest;

@@ -5,14 +5,15 @@
 mod catchup;
 mod config;
 mod engines;
+mod held;
 mod outbox;
+mod settle;
 pub mod status;
 mod stop;
 
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unb
 
 use self::{
     catchup::{Catching, Found},
+    held::Held,
+    settle::Settling,
     status::Board,
 };
 use crate::{
@@ -33,12 +36,12 @@ use crate::{
     },
     config::{Config, Env, Paths, live::Live},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    ids::{ClientMsgId, Engine, MachineId, ThreadId},
     logging,
     proc::sweep::{Before, Marked, sweep},
     signals::Signal,
     store::{
-        Disk, RealDisk,
+        Disk,
         binding::Binding,
         entry::{EntryId, Progress, message_key},
         lock::Lock,
@@ -49,14 +52,11 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Early, Job, Outgoing, Places, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
-
-/// A disk that failed is tried again after this long.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
@@ -69,6 +69,8 @@ pub struct Setup {
     pub env: Env,
     pub config: Config,
     pub net: Net,
+    /// All that must survive goes through it: the real one, but for tests.
+    pub disk: Arc<dyn Disk>,
     /// This executable: it plays the echo engine.
     pub own_program: PathBuf,
     /// Name the echo engine among the capabilities.
@@ -100,13 +102,6 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
     daemon.stop(signals, end)
 }
 
-/// A message that is done with, whose entry goes as soon as its thread's binding is on disk.
-#[derive(Debug)]
-struct Settling {
-    generation: u64,
-    entry: EntryId,
-}
-
 /// How a claim ended.
 type Claimed = (ThreadId, ClaimOutcome);
 
@@ -119,6 +114,8 @@ struct Daemon {
     shared: Arc<Shared>,
     workers: HashMap<ThreadId, Worker>,
     workers_started: u64,
+    /// Of threads that are being claimed.
+    early: HashMap<ThreadId, Early>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -133,6 +130,7 @@ struct Daemon {
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
     board: Board,
+    held: Held,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -159,7 +157,7 @@ impl Daemon {
     fn open(setup: Setup) -> anyhow::Result<Daemon> {
         let started = Instant::now();
         let dir = setup.paths.state_dir.clone();
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = Arc::clone(&setup.disk);
         let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
             .with_context(|| format!("opening the inbox in {}", dir.display()))?;
         let cursor = Cursor::load(&*disk, &dir)?;
@@ -176,6 +174,7 @@ impl Daemon {
         })?;
         let outbox = Outbox::open(disk, &dir.join("outbox"))
             .with_context(|| format!("opening the outbox in {}", dir.display()))?;
+        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
 
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
@@ -222,6 +221,7 @@ impl Daemon {
             shared,
             workers: HashMap::new(),
             workers_started: 0,
+            early: HashMap::new(),
             store,
             seen,
             settling: VecDeque::new(),
@@ -235,6 +235,7 @@ impl Daemon {
             inbound,
             catching: Catching::default(),
             board: Board::new(&dir, &machine),
+            held: Held::default(),
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -311,7 +312,10 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due, self.board.due()].into_iter().flatten().min()
+        [dispatch, self.cursor_due, self.disk_due, self.board.due(), self.held.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -328,6 +332,9 @@ impl Daemon {
                 }
             }
             Woken::Claimed(thread, outcome) => {
+                if outcome != ClaimOutcome::Won {
+                    self.early.remove(&thread);
+                }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
             Woken::Inbound(event) => self.stream_event(event),
@@ -357,6 +364,10 @@ impl Daemon {
                 self.moved_on(last_event_id);
                 self.catch_up(replay, server_time.as_deref());
             }
+            StreamEvent::Begins { server_time, last_event_id } => {
+                self.begin_at(server_time.as_deref());
+                self.moved_on(last_event_id);
+            }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = kept;
@@ -364,11 +375,17 @@ impl Daemon {
                 );
                 self.board.event();
                 self.moved_on(last_event_id);
-                self.inbound(kept, reply, None);
+                if !self.lets_go(kept, &reply) {
+                    self.inbound(kept, reply, None);
+                }
             }
             StreamEvent::Disconnected { why, next } => {
                 self.board.disconnected(&why, next);
-                log::warn!(reason = why.as_str(), next_ms = millis(next); "disconnected from the bridge");
+                let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
+                log::log!(
+                    level, reason = why.as_str(), next_ms = millis(next);
+                    "not connected to the bridge"
+                );
             }
             // The stream says it in the log itself, once a minute.
             StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
@@ -377,8 +394,13 @@ impl Daemon {
 
     fn moved_on(&mut self, last_event_id: Option<String>) {
         if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
+            let is_first = self.cursor.last_event_id.is_none();
             self.cursor.last_event_id = last_event_id;
             self.cursor_moved();
+            if is_first {
+                // From here on nothing is missed, also by a daemon that dies at once.
+                self.store.set_cursor(&self.cursor);
+            }
         }
     }
 
@@ -388,6 +410,15 @@ impl Daemon {
 
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
+        let key = message_key(entry, &reply);
+        // What was begun is finished, however old it is.
+        if progress.is_none() && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
+            return;
+        }
+        self.dispatch_inbound(entry, reply, progress);
+    }
+
+    fn dispatch_inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         let is_seen = self.seen.contains(&message_key(entry, &reply));
         self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
     }
@@ -432,6 +463,7 @@ impl Daemon {
             }
         }
         self.settle_all();
+        self.tell_held();
         self.publish();
     }
 
@@ -455,12 +487,17 @@ impl Daemon {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
                 self.settle(entry, (why == Why::Answered).then_some(&message));
             }
-            Effect::Say { thread, entry, kind, body } => self.say(thread, entry, kind, body),
+            Effect::Say { thread, entry, kind, body } => {
+                self.say(thread, format!("{entry}.say"), Some(entry), kind, body);
+            }
         }
     }
 
     /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
-    fn claim(&self, thread: ThreadId) {
+    fn claim(&mut self, thread: ThreadId) {
+        if let Some(early) = worker::ask_early(&self.shared.client, &thread) {
+            self.early.insert(thread.clone(), early);
+        }
         let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
         let (claimed, id) = (self.claimed_in.clone(), thread.clone());
         let started = task::spawn("claim", move || {
@@ -476,7 +513,8 @@ impl Daemon {
     fn start_worker(&mut self, thread: ThreadId) {
         self.workers_started += 1;
         let binding = self.binding(&thread);
-        match worker::start(&self.shared, thread.clone(), self.workers_started, binding) {
+        let early = self.early.remove(&thread);
+        match worker::start(&self.shared, thread.clone(), self.workers_started, binding, early) {
             Ok(worker) => drop(self.workers.insert(thread, worker)),
             Err(error) => {
                 log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");
@@ -485,54 +523,26 @@ impl Daemon {
         }
     }
 
-    /// A post of the dispatcher's own, as the answer to a message.
-    fn say(&mut self, thread: ThreadId, entry: EntryId, kind: PostKind, body: String) {
+    /// A post of the daemon's own under a name of its own; `finishes` is the message it answers.
+    fn say(
+        &mut self,
+        thread: ThreadId,
+        name: String,
+        finishes: Option<EntryId>,
+        kind: PostKind,
+        body: String,
+    ) {
         let post = Post {
             thread_id: thread,
             body,
             kind,
             author: self.setup.config.engine.author(),
             role: Role::Agent,
-            client_msg_id: ClientMsgId::new(format!("{entry}.say")),
+            client_msg_id: ClientMsgId::new(name),
         };
-        if let Err(error) = self.shared.outgoing.put(&post, Some(entry)) {
+        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
         }
-    }
-
-    /// The message is done with; its entry goes as soon as nothing relies on it any more. An
-    /// `answered` one is remembered from now on, and on disk before its entry goes.
-    fn settle(&mut self, entry: EntryId, answered: Option<&MessageId>) {
-        if let Some(message) = answered {
-            self.seen.remember(message);
-        }
-        self.settling.push_back(Settling { generation: self.store.generation(), entry });
-    }
-
-    /// Removes the entries whose bindings are on disk: persist before you act.
-    fn settle_all(&mut self) {
-        self.disk_due = None;
-        let written = |settling: &Settling| self.store.is_written(settling.generation);
-        if !self.settling.front().is_some_and(written) {
-            return;
-        }
-        if let Err(error) = self.seen.flush() {
-            return self.disk_failed(&error);
-        }
-        while let Some(Settling { entry, .. }) = self.settling.pop_front_if(|it| written(it)) {
-            if let Err(error) = self.shared.inbox.done(&entry) {
-                self.settling.push_front(Settling { generation: 0, entry });
-                return self.disk_failed(&error);
-            }
-            // If its file stays, it is sent again after the next start, under the same name.
-            self.shared.outgoing.outbox.settled(entry).unwrap_or_default();
-            self.board.changed();
-        }
-    }
-
-    fn disk_failed(&mut self, error: &io::Error) {
-        log::error!(error:% = error; "cannot write to the state directory; trying again");
-        self.disk_due = Some(Instant::now() + DISK_RETRY);
     }
 }
 

@@ -101,7 +101,8 @@ impl Board {
                 refused: 0,
             },
             turns: BTreeMap::new(),
-            due: Some(Instant::now() + SOON),
+            // Whoever starts a daemon may ask about it at once.
+            due: Some(Instant::now()),
         }
     }
 

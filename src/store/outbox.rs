@@ -144,19 +144,25 @@ impl Outbox {
         self.answers().by_message.contains_key(&entry)
     }
 
-    /// The message's entry is gone from the inbox, so its answer need not be kept for it.
+    /// The message's entry is gone from the inbox, so its answer need not be kept for it. After an
+    /// error this can be called again.
     pub fn settled(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
         let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
-        answers.forget(id, entry);
-        if !answers.sent.contains(&id) {
-            return Ok(());
+        if answers.sent.contains(&id) {
+            self.waiting.remove(id)?;
+            answers.sent.remove(&id);
         }
-        drop(answers);
-        // It counts as sent until the file is gone, or it would be listed in between.
-        self.waiting.remove(id)?;
-        self.answers().sent.remove(&id);
+        answers.forget(id, entry);
         Ok(())
+    }
+
+    /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
+    /// other answers are posts like any other; nobody will say that their messages are settled.
+    pub fn expect_settled(&self, inbox: &HashSet<EntryId>) {
+        let mut answers = self.answers();
+        answers.by_message.retain(|entry, _| inbox.contains(entry));
+        answers.by_post.retain(|_, entry| inbox.contains(entry));
     }
 
     /// How many posts wait for the bridge.
@@ -173,7 +179,7 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Only ever held for a look at the maps.
+    /// Only ever held for a look at the maps, or to remove a file.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,6 +263,25 @@ mod tests {
         outbox.remove(outbox.list()[0]).unwrap();
         outbox.settled(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
+    }
+
+    /// It was sent again at every start, for ever.
+    #[test]
+    fn an_answer_whose_message_was_settled_earlier_is_sent_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        let other = EntryId { sequence: 8, hash: 1 };
+        outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        outbox.put(&post("other"), Some(other)).unwrap();
+        outbox.settled(ENTRY).unwrap();
+
+        let outbox = open(dir.path());
+        outbox.expect_settled(&HashSet::from([other]));
+        assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
+        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        let outbox = open(dir.path());
+        assert_eq!(outbox.len(), 1, "that of the message in the inbox");
+        assert!(outbox.finishes(other));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, after, select_biased};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::{
@@ -26,6 +27,10 @@ use crate::{
 /// All steps of the end of opencode's server.
 const SERVER_STOP: Duration = Duration::from_secs(15);
 
+/// How long a turn waits for processes and descriptors to be free, and how often it looks.
+const SHORTAGE: Duration = Duration::from_mins(5);
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Opens the carrier of a turn.
 pub(super) fn open(
     shared: &Shared,
@@ -38,7 +43,7 @@ pub(super) fn open(
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(spec, &shared.env, token, &marker);
-    match StdioCarrier::start(&plan, &marker, def.kind.ladder()) {
+    match patiently(shared, || StdioCarrier::start(&plan, &marker, def.kind.ladder())) {
         Ok(carrier) => Ok(Box::new(carrier)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def)),
         Err(error) => Err(Failure::new(
@@ -48,6 +53,34 @@ pub(super) fn open(
              memory), then send the message again.",
         )),
     }
+}
+
+/// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
+/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`], or when the daemon stops.
+fn patiently<T>(shared: &Shared, start: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + SHORTAGE;
+    let mut is_said = false;
+    loop {
+        match start() {
+            Err(error) if is_shortage(&error) && Instant::now() < until => {
+                if !is_said {
+                    log::error!(error:% = error; "cannot start an engine; trying again every second");
+                    is_said = true;
+                }
+            }
+            result => return result,
+        }
+        select_biased! {
+            recv(shared.stop) -> _ => return Err(ErrorKind::Interrupted.into()),
+            recv(after(AGAIN)) -> _ => {}
+        }
+    }
+}
+
+/// Descriptors, processes or memory are used up.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure> {

@@ -106,6 +106,7 @@ impl<'a> Serving<'a> {
         if let Some(asked) = &ride.job.reply.engine
             && asked != ride.engine()
             && !self.sessions.contains_key(ride.engine())
+            && ride.job.progress.is_none()
         {
             let text = words::unknown_engine(asked, ride.engine());
             self.say(ride, PostKind::Status, text);
@@ -187,6 +188,8 @@ impl<'a> Serving<'a> {
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
             Ok(carrier) => carrier,
+            // It was waited for until the daemon stopped; the next start tries again.
+            Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };
@@ -257,7 +260,7 @@ impl<'a> Serving<'a> {
         })
     }
 
-    fn prompt(&self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
+    fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
         let reply = &ride.job.reply;
         let now = time::now().to_string();
         let header = Header {
@@ -275,7 +278,7 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply);
+        let history = history::block(self.shared, self.thread, reply, self.early.take());
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }
@@ -337,7 +340,8 @@ impl<'a> Serving<'a> {
         self.persist(|shared| shared.outgoing.put(&post, finishes))
     }
 
-    /// Tries until the disk has taken it; a full disk is said once. False when the daemon stops.
+    /// Tries until the disk has taken it; a full disk is said once. When the daemon stops it is
+    /// tried a last time. False when that failed too.
     pub(super) fn persist(&self, write: impl Fn(&Shared) -> std::io::Result<()>) -> bool {
         let mut is_said = false;
         loop {
@@ -350,7 +354,7 @@ impl<'a> Serving<'a> {
                 is_said = true;
             }
             select_biased! {
-                recv(self.shared.stop) -> _ => return false,
+                recv(self.shared.stop) -> _ => return write(self.shared).is_ok(),
                 recv(after(DISK_RETRY)) -> _ => {}
             }
         }

@@ -17,6 +17,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
+pub use history::{Early, ask_early};
 pub use places::Places;
 pub use sessions::record;
 
@@ -143,6 +144,7 @@ pub fn start(
     thread: ThreadId,
     number: u64,
     binding: Binding,
+    early: Option<Early>,
 ) -> io::Result<Worker> {
     // Unbounded: what is in it is also in the inbox, which has a bound.
     let (messages, inbox) = crossbeam_channel::unbounded();
@@ -151,7 +153,7 @@ pub fn start(
     let mailbox = Mailbox { messages: inbox, commands: orders };
     // Linux keeps 15 bytes of a name; the number is for logs and debuggers and may wrap.
     let task = task::spawn(&format!("worker-{}", number % 100_000_000), move || {
-        let outcome = task::catch(|| Serving::new(&shared, &thread, binding).run(&mailbox));
+        let outcome = task::catch(|| Serving::new(&shared, &thread, binding, early).run(&mailbox));
         if let Err(panic) = &outcome {
             log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a worker panicked");
         }
@@ -165,11 +167,18 @@ struct Serving<'a> {
     shared: &'a Shared,
     thread: &'a ThreadId,
     sessions: BTreeMap<Engine, SessionRecord>,
+    /// For the first prompt.
+    early: Option<Early>,
 }
 
 impl<'a> Serving<'a> {
-    fn new(shared: &'a Shared, thread: &'a ThreadId, binding: Binding) -> Serving<'a> {
-        Serving { shared, thread, sessions: binding.sessions }
+    fn new(
+        shared: &'a Shared,
+        thread: &'a ThreadId,
+        binding: Binding,
+        early: Option<Early>,
+    ) -> Serving<'a> {
+        Serving { shared, thread, sessions: binding.sessions, early }
     }
 
     fn run(&mut self, mailbox: &Mailbox) {

@@ -369,9 +369,10 @@ fn a_disk_that_cant_remove_does_not_make_posts_repeat() {
     rig.store.put(2, "a");
     rig.wake.try_send(()).ok();
     assert_eq!(body(&rig.bridge.next()), 2);
-    rig.store.until(|files| files.posts.keys().eq([&1]));
+    // Both go when the disk can, and 1 is not sent again for it.
+    rig.store.until(|files| files.posts.is_empty());
     let (_, seen) = rig.stop();
-    assert!(seen.is_empty(), "1 is left on the disk and not sent again by this process");
+    assert!(seen.is_empty());
 }
 
 #[test]

@@ -78,6 +78,9 @@ impl Rig {
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 format!("{} {kept} {}", reply.thread_id, dash(last_event_id))
             }
+            StreamEvent::Begins { server_time, last_event_id } => {
+                format!("begins {} {}", dash(server_time), dash(last_event_id))
+            }
             StreamEvent::Disconnected { why, next } => {
                 assert!(next <= Duration::from_mins(5), "{next:?}");
                 format!("lost: {why}")
@@ -170,6 +173,35 @@ fn a_position_from_before_the_restart_is_used() {
     });
     rig.expect(&["Gap - 41"]);
     assert_eq!(rig.bridge.next().header("last-event-id"), Some("41"));
+    rig.stop();
+}
+
+/// Once a daemon that was killed before its first reply began anew, and missed what was written
+/// meanwhile on threads that nobody had yet.
+#[test]
+fn the_place_where_the_first_stream_begins_is_told() {
+    let rig = rig(settings(), |_, conn| {
+        conn.stream();
+        conn.raw("id: 7\nevent: hello\ndata: {\"replay\":\"none\",\"serverTime\":\"now\"}\n\n");
+        conn.hold();
+    });
+    rig.expect(&["Unknown - -", "begins now 7"]);
+    rig.stop();
+}
+
+/// Once a late hello was taken for a bridge without a replay, and catching up raced with it.
+#[test]
+fn a_hello_is_waited_for_once_the_bridge_has_said_it() {
+    let settings = Settings { idle: Duration::from_millis(400), ..settings() };
+    let rig = rig(settings, |seen, conn| {
+        conn.stream();
+        if seen.number == 1 {
+            return conn.hold();
+        }
+        conn.raw("id: 7\nevent: hello\ndata: {\"replay\":\"complete\"}\n\n");
+    });
+    // The second one is silent: nothing is known of it, and nothing is said.
+    rig.expect(&["Unknown - -", "begins - 7", "lost", "lost: silent", "Complete - 7"]);
     rig.stop();
 }
 

@@ -7,6 +7,16 @@ mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;
 mod cli;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod crash;
+#[cfg(feature = "serve")]
+mod daemon;
+#[cfg(feature = "serve")]
+mod faults;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod leftovers;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod limits;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

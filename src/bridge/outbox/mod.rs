@@ -5,7 +5,7 @@
 mod lanes;
 
 use std::{
-    fmt, io,
+    fmt, io, mem,
     time::{Duration, Instant},
 };
 
@@ -92,6 +92,7 @@ pub fn start<S: OutboxStore>(
         on_their_way: 0,
         showing: false,
         gate: Gate { backoff: Backoff::new(settings.pace), until: None, complained: None },
+        sent: Vec::new(),
         list_again: None,
         leave_at: None,
     };
@@ -148,7 +149,9 @@ struct Outbox<S: OutboxStore> {
     /// An activity is on its way. One at a time, so that they keep their order.
     showing: bool,
     gate: Gate,
-    /// The store could not be listed and is asked again then.
+    /// Accepted, and still in the store, which could not remove them.
+    sent: Vec<S::Entry>,
+    /// The store failed and is asked again then.
     list_again: Option<Instant>,
     /// Set when the task is to stop.
     leave_at: Option<Instant>,
@@ -228,6 +231,11 @@ impl<S: OutboxStore> Outbox<S> {
     /// Looks for new posts.
     fn refresh(&mut self) {
         self.list_again = None;
+        for entry in mem::take(&mut self.sent) {
+            if self.store.remove(&entry).is_err() {
+                self.remove_again(entry);
+            }
+        }
         let listed = match self.store.list() {
             Ok(listed) => listed,
             Err(error) => return self.store_failed("listing it", &error),
@@ -239,6 +247,12 @@ impl<S: OutboxStore> Outbox<S> {
                 Err(error) => self.store_failed("reading a post", &error),
             }
         }
+    }
+
+    /// A post that was sent and is still there would be sent again at the next start.
+    fn remove_again(&mut self, entry: S::Entry) {
+        self.sent.push(entry);
+        self.list_again.get_or_insert_with(|| Instant::now() + STORE_AGAIN);
     }
 
     fn store_failed(&mut self, doing: &str, error: &io::Error) {
@@ -291,8 +305,9 @@ impl<S: OutboxStore> Outbox<S> {
                 self.gate.open();
                 self.lanes.done(&thread);
                 if let Err(error) = self.store.remove(&entry) {
-                    log::error!(thread:% = thread; "outbox: removing a post that was sent failed: \
-                        {error}; it is sent again at the next start, and stored once");
+                    log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
+                        trying again: {error}");
+                    self.remove_again(entry);
                 }
             }
             Done::Post { thread, entry, result: Err(error) } => {

@@ -79,7 +79,8 @@ impl Settings {
 #[expect(clippy::large_enum_variant, reason = "almost every event is a reply")]
 pub enum StreamEvent<T> {
     /// Once for each connection, before its replies. With a position to go on from it waits for the
-    /// bridge's first event, which may say what was replayed, or for a fifth of the idle limit.
+    /// bridge's first event, which may say what was replayed, or for a fifth of the idle limit if
+    /// this bridge has not said hello before.
     Connected {
         replay: Replay,
         /// The server's time, as it wrote it.
@@ -90,6 +91,12 @@ pub enum StreamEvent<T> {
         kept: T,
         reply: Reply,
         /// The position after this reply; to be stored, and given back at the next start.
+        last_event_id: Option<String>,
+    },
+    /// The bridge named the place where the stream begins after [`StreamEvent::Connected`] was told.
+    /// Whoever starts again before the first reply goes on from there.
+    Begins {
+        server_time: Option<String>,
         last_event_id: Option<String>,
     },
     Disconnected {
@@ -269,7 +276,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                     connection.clocks = Clocks::now();
                 }
                 Err(error) if is_glance(&error) => {
-                    if !connection.announced {
+                    // A bridge that says hello does so before anything else, however late.
+                    if !connection.announced && !self.says_hello {
                         self.announce(&mut connection, Replay::Unknown, None)?;
                     }
                     if connection.clocks.slept() {
@@ -292,10 +300,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             }
             Item::Event(event) if event.event == "hello" => {
                 self.says_hello = true;
-                if !connection.announced {
-                    let (replay, server_time) = read_hello(&event.data);
-                    self.announce(connection, replay, server_time)?;
+                let (replay, server_time) = read_hello(&event.data);
+                if connection.announced {
+                    let Some(id) = &event.id else { return Ok(()) };
+                    self.move_to(id);
+                    let last_event_id = self.position.clone();
+                    return self.tell(StreamEvent::Begins { server_time, last_event_id });
                 }
+                self.announce(connection, replay, server_time)?;
                 self.pass(event.id.as_deref());
             }
             Item::Event(event) => {
@@ -369,7 +381,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         server_time: Option<String>,
     ) -> Result<(), Stopped> {
         connection.announced = true;
-        log::info!("stream: connected, replay {replay:?}");
+        log::debug!("stream: connected, replay {replay:?}");
         let last_event_id = self.position.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
     }
@@ -411,8 +423,6 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             }
             End::Lost(why) => (why, self.backoff.next(random, None)),
         };
-        let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "stream: not connected: {why}; next try in {:.1} s", next.as_secs_f64());
         self.tell(StreamEvent::Disconnected { why, next })?;
         Ok(next)
     }

@@ -34,6 +34,7 @@ use crate::{
     logging::{self, Format},
     serve::{Options, Server},
     signals::{self, Signal},
+    store::RealDisk,
     task::{self, Task},
 };
 
@@ -138,6 +139,7 @@ fn local(
         config,
         // Not through a proxy: the bridge is in this process.
         net: Net::default(),
+        disk: Arc::new(RealDisk),
         env,
         own_program,
         offers_echo: true,

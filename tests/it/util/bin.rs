@@ -110,6 +110,11 @@ impl Command {
         self
     }
 
+    /// For whoever wants to watch it closely.
+    pub(crate) fn plan(self) -> Plan {
+        self.plan
+    }
+
     fn line(&self) -> String {
         let words = self.plan.args.iter().map(|word| word.to_string_lossy());
         words.fold("obto-bridge".to_owned(), |line, word| line + " " + &word)
@@ -178,6 +183,10 @@ impl Running {
                 other => panic!("no {word:?}: {other:?}\n$ {}\n{}", self.command, self.stdout),
             }
         }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.handle().id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -137,6 +137,7 @@ impl Conn {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(deadline),
             Err(error) => panic!("nothing came in time: {error}"),
         }
     }
@@ -173,8 +174,17 @@ impl Events {
     }
 
     /// The next event. None: the stream has ended.
+    #[track_caller]
     pub(crate) fn next(&mut self) -> Option<Event> {
-        std::iter::from_fn(|| self.chunk()).find(|event| !event.name.is_empty())
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let event = self.chunk()?;
+            if !event.name.is_empty() {
+                return Some(event);
+            }
+            // Heartbeats go on for ever.
+            assert!(Instant::now() < deadline, "no event came in time");
+        }
     }
 
     /// Waits for a heartbeat, which has to be what comes next.

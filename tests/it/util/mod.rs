@@ -1,6 +1,8 @@
 //! What several subjects need.
 
 pub(crate) mod bin;
+#[cfg(feature = "serve")]
+pub(crate) mod daemon;
 pub(crate) mod fake;
 #[cfg(feature = "serve")]
 pub(crate) mod http;

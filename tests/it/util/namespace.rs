@@ -40,6 +40,12 @@ fn namespace() -> std::ffi::OsString {
 }
 
 pub(crate) fn isolate(test: &str, body: impl FnOnce()) {
+    isolate_for(LIMIT, test, body);
+}
+
+/// Likewise, with a time limit of its own.
+#[expect(clippy::print_stdout, reason = "what the inner run shows is shown")]
+pub(crate) fn isolate_for(limit: Duration, test: &str, body: impl FnOnce()) {
     if in_own_pid_namespace() {
         return body();
     }
@@ -48,11 +54,12 @@ pub(crate) fn isolate(test: &str, body: impl FnOnce()) {
     let mut errors = String::new();
     // Without root's rights a user namespace gives them.
     for rights in [&[][..], &["--user", "--map-root-user"]] {
-        let output = proc::run(&inner(test, rights), None, LIMIT, 1 << 20).unwrap();
+        let output = proc::run(&inner(test, rights), None, limit, 1 << 20).unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
         if told.contains("running 1 test") {
             let passed = output.status.is_some_and(|status| status.success());
             assert!(passed && !output.timed_out, "{test} failed in its namespace:\n{told}");
+            println!("{told}");
             return;
         }
         errors += &told;

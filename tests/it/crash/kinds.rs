@@ -1,0 +1,228 @@
+//! The kinds of turns, how each begins, and what may stand on the thread at its end.
+
+use std::sync::Arc;
+
+use obto_bridge::{
+    bridge::wire::Reply,
+    ids::{Engine, TurnId},
+    store::{Disk, RealDisk, entry::Progress, spool::Inbox},
+};
+use serde_json::{Value, json};
+
+use super::rig::{Machine, SOON, comes_true};
+
+/// The message that a case is about, and its thread.
+pub(super) const TOKEN: &str = "now";
+pub(super) const THREAD: &str = "thread";
+
+/// The message that was answered before the case began, on whatever thread.
+pub(super) const BEFORE: &str = "before";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The first message of a thread: claimed, and answered in a fresh session.
+    Fresh,
+    Resumed,
+    /// Answered by the model's own post.
+    Posted,
+    /// The engine does not know the session any more.
+    Gone,
+    /// The engine dies.
+    Failed,
+    /// The daemon is stopped in the middle, and started again.
+    Stopped,
+    /// Received again after it was answered, with a new message behind it.
+    Duplicate,
+    /// Another machine wins the claim.
+    NotOurs,
+    UnknownEngine,
+    /// An earlier daemon had begun, and nobody knows a session.
+    Begun,
+}
+
+/// How a message may end for the human who wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Answer,
+    Post,
+    Failure,
+    /// Told that it was interrupted and is not repeated.
+    Told,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 10] = [
+        Kind::Fresh,
+        Kind::Resumed,
+        Kind::Posted,
+        Kind::Gone,
+        Kind::Failed,
+        Kind::Stopped,
+        Kind::Duplicate,
+        Kind::NotOurs,
+        Kind::UnknownEngine,
+        Kind::Begun,
+    ];
+
+    fn verb(self) -> &'static str {
+        match self {
+            Kind::Posted => "post",
+            Kind::Failed => "die",
+            Kind::Stopped => "hang",
+            _ => "answer",
+        }
+    }
+
+    fn agent(self) -> Option<&'static str> {
+        match self {
+            Kind::Posted => Some("claude"),
+            Kind::Gone => Some("forgetful"),
+            Kind::UnknownEngine => Some("nobody"),
+            _ => None,
+        }
+    }
+
+    fn is_on_the_thread_of_before(self) -> bool {
+        matches!(self, Kind::Resumed | Kind::Gone | Kind::Duplicate)
+    }
+
+    /// What stands on the thread if nothing goes wrong.
+    pub(super) fn ends(self) -> Vec<End> {
+        match self {
+            Kind::Posted => vec![End::Post],
+            Kind::Failed => vec![End::Failure],
+            Kind::Begun => vec![End::Told],
+            Kind::NotOurs => vec![],
+            _ => vec![End::Answer],
+        }
+    }
+
+    /// What the engine is given if nothing goes wrong.
+    pub(super) fn prompts(self) -> Vec<&'static str> {
+        match self {
+            Kind::Stopped => vec!["first", "again"],
+            Kind::NotOurs | Kind::Begun => vec![],
+            _ => vec!["first"],
+        }
+    }
+}
+
+/// Brings the machine to where the case begins: the daemon is not running, and the message waits.
+pub(super) fn prepare(kind: Kind, machine: &Machine) {
+    if kind == Kind::Posted {
+        machine.configure(json!({ "withClaude": true }));
+    }
+    let daemon = machine.start(Arc::new(RealDisk));
+    assert!(comes_true(SOON, || machine.is_connected()), "{kind:?} never connected");
+    let thread = if kind.is_on_the_thread_of_before() { THREAD } else { "another" };
+    let agent = kind.agent().filter(|_| kind == Kind::Gone);
+    machine.say(thread, BEFORE, "answer", agent);
+    let answered = || !machine.said(thread).is_empty() && machine.is_settled();
+    assert!(comes_true(SOON, answered), "{kind:?} was never prepared");
+    daemon.stop().unwrap();
+
+    if kind == Kind::Duplicate {
+        let cursor = json!({ "lastEventId": "0", "seenUntil": null }).to_string();
+        RealDisk.write_atomic(&machine.state("cursor.json"), cursor.as_bytes()).unwrap();
+    }
+    let message = machine.say(THREAD, TOKEN, kind.verb(), kind.agent());
+    match kind {
+        Kind::NotOurs => {
+            machine.give_away(THREAD);
+            let waiting = json!({ "messageId": message["messageId"], "threadId": THREAD,
+                "body": message["body"], "role": "human" });
+            receive(machine, &waiting, None);
+        }
+        Kind::Begun => {
+            let progress = Progress {
+                turn: TurnId::new("t"),
+                engine: Engine::new("worker"),
+                session: None,
+                attempts: 1,
+                is_answered: false,
+            };
+            receive(machine, &message, Some(progress));
+        }
+        _ => {}
+    }
+}
+
+/// Puts a message into the inbox, as an earlier daemon did.
+fn receive(machine: &Machine, message: &Value, progress: Option<Progress>) {
+    let reply = Reply::parse(&message.to_string()).unwrap();
+    let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state("inbox")).unwrap();
+    let entry = inbox.put(&reply).unwrap();
+    if let Some(progress) = progress {
+        inbox.started(&entry, &progress).unwrap();
+    }
+}
+
+/// Whether the message has come to an end, and nothing is left to be done.
+pub(super) fn is_done(kind: Kind, machine: &Machine) -> bool {
+    // What costs least comes first.
+    machine.is_settled() && (kind == Kind::NotOurs || !Ends::of(machine).of_message.is_empty())
+}
+
+/// What stands on the thread.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) of_message: Vec<End>,
+    /// Answers to the earlier message.
+    pub(super) before: usize,
+    /// What nobody expects there, or stands there twice.
+    pub(super) strange: Vec<String>,
+}
+
+/// What the daemon may say on the way, once each.
+const NOTES: [&str; 4] = [
+    "The session is resumed",
+    "When it runs again it resumes",
+    "knows no agent called",
+    "cannot be resumed here",
+];
+
+impl Ends {
+    pub(super) fn of(machine: &Machine) -> Ends {
+        let mut ends = Ends { of_message: Vec::new(), before: 0, strange: Vec::new() };
+        let mut notes = [0; NOTES.len()];
+        let said = [THREAD, "another"].map(|thread| machine.said_if_any(thread));
+        for post in said.into_iter().flatten() {
+            let body = post.as_str();
+            let note = NOTES.iter().position(|note| body.contains(note));
+            if body == format!("answer: {BEFORE}") {
+                ends.before += 1;
+            } else if body == format!("answer: {TOKEN}") {
+                ends.of_message.push(End::Answer);
+            } else if body == format!("posted: {TOKEN}") {
+                ends.of_message.push(End::Post);
+            } else if body.contains("could not answer") {
+                ends.of_message.push(End::Failure);
+            } else if body.contains("by itself") {
+                ends.of_message.push(End::Told);
+            } else if let Some(note) = note {
+                notes[note] += 1;
+                if notes[note] > 1 {
+                    ends.strange.push(post);
+                }
+            } else {
+                ends.strange.push(post);
+            }
+        }
+        ends
+    }
+
+    /// The table: as if nothing had happened, or resumed with a note, or told.
+    pub(super) fn check_after_crash(&self, kind: Kind, prompts: &[String]) -> Result<(), String> {
+        let was_told_twice = prompts.iter().any(|how| how == "again");
+        let is_fine = match self.of_message.as_slice() {
+            ends if ends == kind.ends() => true,
+            // What was posted stays; what the engine says when it is asked to go on is the answer.
+            [End::Post, End::Answer] => kind == Kind::Posted && was_told_twice,
+            [End::Answer] => was_told_twice,
+            [End::Post, End::Told] => kind == Kind::Posted,
+            [End::Told] => kind != Kind::NotOurs,
+            _ => false,
+        };
+        if is_fine { Ok(()) } else { Err(format!("ended with {:?}", self.of_message)) }
+    }
+}

@@ -1,0 +1,115 @@
+//! An engine that prints garbage, half a line, nothing, or ends at any point: the human is told, the
+//! place is free again, and the daemon goes on.
+
+use serde_json::json;
+
+use super::Bridge;
+use crate::util::fake::{self, ACP_BEGIN, acp_answer};
+
+/// Has the fake engine answer one message, whose answer is of that kind and says that. Then the
+/// echo agent is asked.
+#[track_caller]
+fn check(directives: &[&str], limits: &[(&str, u64)], kind: &str, words: &[&str]) {
+    let bridge = Bridge::start();
+    let machine = bridge.machine().with_agent("fake", &fake::command(directives));
+    let machine = machine.with("agent", "echo").with("maxTurns", 1);
+    let machine = limits.iter().fold(machine, |machine, (key, value)| machine.with(key, *value));
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.request("/api/reply", &json!({ "threadId": "t", "body": "x", "agent": "fake" }));
+    let body = ears.expect("t", kind, "");
+    for word in words {
+        assert!(body.contains(word), "{directives:?}: {word:?} is not in: {body}");
+    }
+    bridge.say("u", "still there?");
+    ears.echo("u", "still there?");
+    assert_eq!(bridge.posts("t").len(), 1, "{:?}", bridge.posts("t"));
+}
+
+/// A whole ACP turn with these directives before each of its lines.
+fn turn(between: &[&str]) -> Vec<String> {
+    let [said, end] = acp_answer("done");
+    let [read, print, hello, _, _, session] = ACP_BEGIN;
+    let steps = [read, print, hello, read, print, session, read, print, &said, print, &end];
+    let mut all: Vec<String> = Vec::new();
+    for step in steps {
+        if step == print {
+            all.extend(between.iter().map(ToString::to_string));
+        }
+        all.push(step.to_owned());
+    }
+    all.push("wait-eof".to_owned());
+    all
+}
+
+#[track_caller]
+fn check_turn(between: &[&str]) {
+    let turn = turn(between);
+    check(&turn.iter().map(String::as_str).collect::<Vec<_>>(), &[], "result", &["done"]);
+}
+
+#[test]
+fn garbage_between_the_lines_does_not_matter() {
+    check_turn(&[
+        "print",
+        "Warning: a new version is out",
+        "print",
+        "",
+        "print",
+        "{\"id\":",
+        "print",
+        "[]",
+    ]);
+    check_turn(&[
+        "print",
+        "\u{1b}[31mred\u{1b}[0m",
+        "print",
+        "null",
+        "print",
+        "{\"jsonrpc\":\"2.0\",\"id\":99,\"result\":{}}",
+    ]);
+    check_turn(&["spew", "2", "complain", "oh"]);
+}
+
+const ENDED: &str = "**fake could not answer.** the agent ended before it had answered";
+
+#[test]
+fn an_engine_that_says_nothing() {
+    check(&[], &[], "error", &[ENDED, "exit code 0"]);
+    check(&["read", "exit", "7"], &[], "error", &[ENDED, "exit code 7"]);
+    check(
+        &["complain", "no key for the model", "exit", "1"],
+        &[],
+        "error",
+        &["no key for the model"],
+    );
+}
+
+#[test]
+fn an_engine_that_says_half_a_line() {
+    check(&["read", "raw", "{\"jsonrpc\":"], &[], "error", &[ENDED]);
+    check(&["print", "garbage", "exit", "3"], &[], "error", &[ENDED, "exit code 3"]);
+}
+
+#[test]
+fn an_engine_that_ends_at_any_point() {
+    let turn = turn(&[]);
+    let bytes: usize = turn.iter().filter(|it| it.starts_with('{')).map(|it| it.len() + 1).sum();
+    let turn: Vec<&str> = turn.iter().map(String::as_str).collect();
+    // The last two lines are the answer and its end.
+    for at in [1, 40, 110, 150, 200, bytes - 70, bytes - 2] {
+        let at = at.to_string();
+        check(&[&["die-at", &at], &turn[..]].concat(), &[], "error", &[ENDED, "exit code 9"]);
+    }
+    let at = bytes.to_string();
+    check(&[&["die-at", &at], &turn[..]].concat(), &[], "result", &["done"]);
+}
+
+#[test]
+fn an_engine_that_does_not_end() {
+    check(&["hang"], &[("startupSeconds", 1)], "error", &["1s"]);
+    check(&["babble"], &[("turnSeconds", 1)], "error", &["1s"]);
+    check(&["endless"], &[("turnSeconds", 1)], "error", &["1s"]);
+    let hang = [&ACP_BEGIN[..], &["read", "hang"]].concat();
+    check(&hang, &[("silenceSeconds", 1)], "error", &["1s"]);
+}

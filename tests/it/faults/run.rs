@@ -1,0 +1,311 @@
+//! One run: a home, a bridge, a sick network between them, a daemon that is killed and started
+//! again, and people who go on writing meanwhile. Then everything calms down.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, after, unbounded};
+use fastrand::Rng;
+use obto_bridge::{
+    serve::{Options, Server},
+    task::{self, Task},
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{
+    check::{self, Tally},
+    dice::{Dice, millis},
+    proxy::{Mood, Proxy},
+};
+use crate::util::{
+    bin::{Home, Running},
+    fake,
+    http::{Conn, Events},
+};
+
+const THREADS: u32 = 10;
+const MESSAGES: u32 = 50;
+/// Without faults, the daemon has this long for what is left.
+const CALM: Duration = Duration::from_secs(90);
+/// For a daemon to come up and connect.
+const CONNECT: Duration = Duration::from_secs(30);
+pub(super) const IDLE_LIMIT: Duration = Duration::from_millis(1500);
+
+/// What a run, or many, came to.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) tally: Tally,
+    pub(super) counts: BTreeMap<String, u64>,
+}
+
+impl Figures {
+    pub(super) fn add(&mut self, other: Figures) {
+        self.tally.add(other.tally);
+        for (kind, count) in other.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+    }
+
+    fn count(&mut self, kind: &str) {
+        *self.counts.entry(kind.to_owned()).or_default() += 1;
+    }
+}
+
+pub(super) fn wait(time: Duration) {
+    after(time).recv().expect("a timer fires");
+}
+
+/// Everything but the daemon.
+pub(super) struct Site {
+    // Drop order matters: the network ends before the bridge.
+    pub(super) proxy: Proxy,
+    token: String,
+    pub(super) server: Server,
+    pub(super) home: Home,
+}
+
+impl Site {
+    pub(super) fn new(dice: Dice) -> Site {
+        let home = Home::new();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let mut options = Options::new(listen, home.path().join("bridge"));
+        options.heartbeat = Duration::from_millis(300);
+        options.password_rounds = 10;
+        let server = Server::start(options).unwrap();
+        let token = server.create_account("ada").unwrap().1.reveal().to_owned();
+        let proxy = Proxy::start(dice, server.addr());
+        let records = home.path().join("records");
+        let config = json!({
+            "baseUrl": proxy.url(),
+            "apiToken": token,
+            "agentId": "ours",
+            "agent": "fake",
+            "agents": { "fake": { "command": [fake::program(), "acp", records] } },
+            "projectDir": home.path(),
+            "maxTurns": 8,
+            "drainSeconds": 1,
+            "requestTimeoutMs": 1000,
+            "streamIdleTimeoutMs": u64::try_from(IDLE_LIMIT.as_millis()).unwrap(),
+        });
+        home.put(".obto-bridge/config.json", &config.to_string());
+        Site { proxy, token, server, home }
+    }
+
+    /// Starts the daemon; what it logs goes into a file.
+    pub(super) fn daemon(&self) -> Running {
+        self.proxy.note("the daemon is started");
+        let args = ["start", "--log-format", "text", "--log", "debug,ureq=warn,rustls=warn"];
+        self.home.command(&args).after("exec >>daemon.log 2>&1").start()
+    }
+
+    /// Waits until a stream is open, and the daemon has kept the place where it began.
+    pub(super) fn connected(&self) -> Result<(), String> {
+        let hello = self.proxy.hellos.recv_timeout(CONNECT);
+        hello.map_err(|_| "the daemon does not connect".to_owned())?;
+        let cursor = self.state("cursor.json");
+        let deadline = Instant::now() + CONNECT;
+        let has_place = |path: &Path| {
+            fs::read_to_string(path).is_ok_and(|it| it.contains("\"lastEventId\":\""))
+        };
+        while !has_place(&cursor) {
+            if Instant::now() > deadline {
+                return Err("the daemon does not keep its place in the stream".to_owned());
+            }
+            wait(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn state(&self, name: &str) -> PathBuf {
+        self.home.path().join(".agent-bridge-daemon").join(name)
+    }
+
+    /// Waits until nothing is left to do.
+    fn settled(&self) -> Result<(), String> {
+        let deadline = Instant::now() + CALM;
+        for spool in ["inbox/new", "inbox/started", "outbox"] {
+            let left = || {
+                let entries = fs::read_dir(self.state(spool)).unwrap();
+                let mut entries = entries.map(|entry| entry.unwrap().path());
+                entries.find(|path| path.extension().is_some_and(|it| it == "json"))
+            };
+            while let Some(left) = left() {
+                if Instant::now() > deadline {
+                    return Err(format!("{} is left", left.display()));
+                }
+                wait(Duration::from_millis(20));
+            }
+        }
+        match fs::read_dir(self.state("outbox/refused")).unwrap().next() {
+            None => Ok(()),
+            Some(refused) => Err(format!("{refused:?} was refused")),
+        }
+    }
+
+    pub(super) fn person(&self) -> Person {
+        Person { conn: Conn::open(self.server.addr()), token: self.token.clone() }
+    }
+
+    /// One for each post that ends a message.
+    pub(super) fn answers(&self) -> Receiver<()> {
+        let (answer, answers) = unbounded();
+        let (addr, token): (SocketAddr, String) = (self.server.addr(), self.token.clone());
+        let mut events = Events::open(addr, &token, "", None);
+        let watch = move || {
+            while let Some(event) = events.next() {
+                if event.name == "message" && check::is_final(&event.data) {
+                    answer.send(()).ok(); // The test may be over.
+                }
+            }
+        };
+        drop(task::spawn("watch", watch).unwrap());
+        answers
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("daemon.log")).unwrap_or_default()
+    }
+}
+
+/// Somebody in front of the page, with a sound network.
+pub(super) struct Person {
+    conn: Conn,
+    token: String,
+}
+
+impl Person {
+    pub(super) fn write(&mut self, thread: &str, body: &str) {
+        let body = json!({ "threadId": thread, "body": body });
+        self.conn.request("POST", "/api/reply", &self.token, Some(&body)).ok();
+    }
+
+    pub(super) fn read(&mut self, thread: &str) -> Vec<Value> {
+        let path = format!("/api/messages?threadId={thread}&limit=1000");
+        let answer = self.conn.request("GET", &path, &self.token, None);
+        match answer.status {
+            // Nobody wrote on it.
+            404 => Vec::new(),
+            _ => answer.ok()["messages"].as_array().unwrap().clone(),
+        }
+    }
+}
+
+fn name(thread: u32) -> String {
+    format!("thread-{thread}")
+}
+
+/// Writes all messages, at irregular intervals.
+fn write_all(dice: Dice, mut person: Person) -> Task {
+    let mut rng = dice.rng("people", 0);
+    let write = move || {
+        for number in 0..MESSAGES {
+            wait(millis(&mut rng, 0..160));
+            let slow = if rng.bool() { 0 } else { rng.u32(..400) };
+            person.write(&name(rng.u32(..THREADS)), &format!("please do job/{number}/{slow}"));
+        }
+    };
+    task::spawn("people", write).unwrap()
+}
+
+/// Interrupts the daemon now and then, and returns the last one.
+fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures) -> Running {
+    let mut rng: Rng = dice.rng("interruptions", 0);
+    for _ in 0..rng.u32(2..6) {
+        wait(millis(&mut rng, 200..1600));
+        match rng.u32(..4) {
+            0 => site.proxy.refuse_for(millis(&mut rng, 50..500)),
+            1 => {
+                // A refused token is tried again after half a minute, so a restart has to follow.
+                site.proxy.set_mood(Mood::RefusesToken);
+                wait(millis(&mut rng, 50..400));
+            }
+            _ => {}
+        }
+        if rng.u32(..3) == 0 {
+            site.proxy.note("TERM");
+            figures.count("TERM");
+            daemon.signal(Signal::TERM);
+            daemon.end().expect(0, &[]);
+        } else {
+            site.proxy.note("KILL");
+            figures.count("KILL");
+            daemon.signal(Signal::KILL);
+            daemon.end();
+        }
+        site.proxy.set_mood(Mood::Faulty);
+        wait(millis(&mut rng, 0..300));
+        daemon = site.daemon();
+    }
+    daemon
+}
+
+pub(super) fn run(seed: u64) -> Result<Figures, String> {
+    let dice = Dice { seed };
+    let site = Site::new(dice);
+    let mut figures = Figures::default();
+    let result = play(&site, dice, &mut figures);
+    let all = result.and_then(|()| judge(&site, dice));
+    let said = all.map_err(|why| {
+        let log = site.log();
+        let decisions = site.proxy.decisions().join("\n");
+        format!("{why}\n\n{decisions}\n\n{log}")
+    })?;
+    figures.tally = said;
+    for (kind, count) in site.proxy.counts() {
+        *figures.counts.entry(kind).or_default() += count;
+    }
+    Ok(figures)
+}
+
+fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
+    let answers = site.answers();
+    let daemon = site.daemon();
+    site.connected()?;
+    site.proxy.set_mood(Mood::Faulty);
+    let people = write_all(dice, site.person());
+    let daemon = interrupt(site, dice, daemon, figures);
+    people.join()?;
+    site.proxy.set_mood(Mood::Calm);
+
+    let mut person = site.person();
+    let ours = (0..THREADS).map(name).filter(|thread| !dice.is_stolen(thread));
+    let is_human = |it: &Value| it["role"] == "human";
+    let due: usize = ours.map(|it| person.read(&it).into_iter().filter(is_human).count()).sum();
+    let deadline = Instant::now() + CALM;
+    for number in 0..due {
+        let answer = answers.recv_deadline(deadline);
+        answer.map_err(|_| format!("{number} of {due} messages are answered"))?;
+    }
+    // A daemon that starts once more has nothing to say.
+    daemon.signal(Signal::KILL);
+    daemon.end();
+    while site.proxy.hellos.try_recv().is_ok() {}
+    let daemon = site.daemon();
+    site.connected()?;
+    site.settled()?;
+    daemon.signal(Signal::TERM);
+    daemon.end().expect(0, &[]);
+    Ok(())
+}
+
+fn judge(site: &Site, dice: Dice) -> Result<Tally, String> {
+    let mut person = site.person();
+    let mut tally = Tally::default();
+    for thread in (0..THREADS).map(name) {
+        let messages = person.read(&thread);
+        let judged = check::thread(&messages, dice.is_stolen(&thread));
+        tally.add(judged.map_err(|why| format!("{thread}: {why}\n{}", json!(messages)))?);
+    }
+    let records = fs::read_to_string(site.home.path().join("records")).unwrap_or_default();
+    tally.warned = check::records(&records)?;
+    if tally.messages != MESSAGES as usize {
+        return Err(format!("{tally:?}: {MESSAGES} were written"));
+    }
+    Ok(tally)
+}
