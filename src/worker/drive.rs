@@ -190,7 +190,6 @@ impl<'a> Serving<'a> {
             Ok(carrier) => carrier,
             // It was waited for until the daemon stopped; the next start tries again.
             Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
-            Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };
         // The engine is starting meanwhile, but has no prompt before this is on disk.
