@@ -188,6 +188,7 @@ impl<'a> Serving<'a> {
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
             Ok(carrier) => carrier,
+            // It was waited for until the daemon stopped; the next start tries again.
             Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };

@@ -23,7 +23,9 @@ const STORE: &str = ".local/share/opencode";
 fn servers(rig: &Rig) -> Vec<Process> {
     let mut all = rig.daemon().descendants();
     all.retain(|it| it.command.contains("opencode serve"));
-    all
+    // What a server starts looks like it for a moment.
+    let is_child = |it: &Process| all.iter().any(|other| it.is_child_of(other));
+    all.iter().filter(|it| !is_child(it)).cloned().collect()
 }
 
 /// The one server that there is.

@@ -36,6 +36,11 @@ impl Process {
         Process::look(self.pid).is_some_and(|it| it.start == self.start)
     }
 
+    /// Whether the other one has started it.
+    pub(crate) fn is_child_of(&self, other: &Process) -> bool {
+        self.parent == other.pid.as_raw_nonzero().get()
+    }
+
     /// Kills it and nothing else.
     pub(crate) fn kill(&self) {
         // The handle is of what has the id now; after the look it can't become another.

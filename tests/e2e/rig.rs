@@ -241,7 +241,8 @@ impl Heard {
     }
 
     fn listen(&self, mut events: Events) {
-        while let Some(event) = events.next() {
+        // A browser has all day: a daemon that stops may be silent for longer than a test waits.
+        while let Some(event) = events.chunk() {
             if event.name == "message" && event.data["role"] == "agent" {
                 self.lock().push(Post::read(&event.data));
                 self.changed.notify_all();

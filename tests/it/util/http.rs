@@ -194,7 +194,7 @@ impl Events {
     }
 
     /// The next event, or one without a name for a heartbeat.
-    fn chunk(&mut self) -> Option<Event> {
+    pub(crate) fn chunk(&mut self) -> Option<Event> {
         let size = usize::from_str_radix(&self.conn.line()?, 16).unwrap();
         if size == 0 {
             return None;
