@@ -52,7 +52,7 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Early, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Answers, Early, Job, Outgoing, Places, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -195,6 +195,7 @@ impl Daemon {
             settings: config::settings(&setup.config),
             client,
             inbox,
+            answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
             opencode: engines::opencode(&setup, &table, &state_id)?,
             engines: table,
