@@ -116,12 +116,16 @@ impl Daemon {
             stop: self.shared.drain.clone(),
         };
         let unread = plan.threads.iter().cloned().collect();
+        // Without a cursor nothing is read, and nothing has to wait.
+        let is_reading = plan.since.is_some();
         match start(plan) {
             Ok(found) => {
                 self.catching.found = found;
                 self.catching.urgent = Some(urgent);
-                self.catching.unread = unread;
-                self.catching.is_running = true;
+                if is_reading {
+                    self.catching.unread = unread;
+                    self.catching.is_running = true;
+                }
             }
             Err(error) => log::error!(
                 error:% = error;
