@@ -69,8 +69,10 @@ pub(crate) fn isolate_for(limit: Duration, test: &str, body: impl FnOnce()) {
 
 fn inner(test: &str, rights: &[&str]) -> Plan {
     let mut args: Vec<_> = rights.iter().map(Into::into).collect();
-    // The shell is init in there, and reaps what the test leaves behind.
-    let init = r#""$@"; exit $?"#;
+    // The shell is init in there, and reaps what the test leaves behind. A test run that was put
+    // into the background ignores INT, and every process in there would inherit that.
+    let init = r#"env --default-signal=INT true 2>/dev/null && set -- env --default-signal=INT "$@"
+        "$@"; exit $?"#;
     let fixed = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", init, "sh"];
     args.extend(fixed.map(Into::into));
     args.push(current_exe().unwrap().into());
