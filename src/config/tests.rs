@@ -5,7 +5,7 @@ use super::*;
 fn env(vars: &[(&str, &str)]) -> Env {
     Env {
         home: PathBuf::from("/home/dev"),
-        cwd: PathBuf::from("/work"),
+        cwd: PathBuf::from("/cwd"),
         vars: vars
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value)))
@@ -25,7 +25,7 @@ fn defaults_are_the_reference_s() {
     assert_eq!(config.base_url, "https://agent-bridge.obto.co");
     assert_eq!(config.origin_host, "agent-bridge.obto.co");
     assert_eq!(config.engine, Engine::CLAUDE);
-    assert_eq!(config.project_dir, Path::new("/work"));
+    assert_eq!(config.project_dir, Path::new("/cwd"));
     assert_eq!(config.codex_sandbox, "workspace-write");
     assert_eq!(
         (config.relay_permissions, config.allow_all, config.live_guard),
@@ -73,7 +73,7 @@ fn the_environment_wins_over_the_file() {
     assert!(!config.relay_permissions, "0 is off");
     assert!(config.allow_all, "an empty variable counts as unset");
     assert_eq!(config.relay_timeout, Duration::from_millis(7));
-    assert_eq!(config.project_dir, Path::new("/work/sub"));
+    assert_eq!(config.project_dir, Path::new("/cwd/sub"));
 }
 
 #[track_caller]

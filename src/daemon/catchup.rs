@@ -9,11 +9,11 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    io,
+    io, mem,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased, unbounded};
 
 use super::Daemon;
 use crate::{
@@ -33,6 +33,9 @@ use crate::{
 /// Between two threads, so that a machine with thousands of them does not flood the bridge.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a live message waits at most for its thread to be read.
+const WAITING: Duration = Duration::from_secs(30);
+
 /// Messages between this task and the loop.
 const FOUND: usize = 64;
 
@@ -42,6 +45,14 @@ const PAGES: usize = 100;
 /// Where catching up stands; a part of the daemon's state.
 pub(super) struct Catching {
     found: Receiver<Found>,
+    /// Threads to read before the others.
+    urgent: Option<Sender<ThreadId>>,
+    /// Threads that are still to be read.
+    unread: HashSet<ThreadId>,
+    /// Live messages of those threads, which must not overtake what was missed.
+    waiting: Vec<(EntryId, Reply)>,
+    /// When they go on all the same.
+    due: Option<Instant>,
     is_running: bool,
     /// A connection was lost meanwhile, so what was missed then has to be read as well.
     is_needed_again: bool,
@@ -51,13 +62,26 @@ pub(super) struct Catching {
 
 impl Default for Catching {
     fn default() -> Catching {
-        Catching { found: never(), is_running: false, is_needed_again: false, newest: None }
+        Catching {
+            found: never(),
+            urgent: None,
+            unread: HashSet::new(),
+            waiting: Vec::new(),
+            due: None,
+            is_running: false,
+            is_needed_again: false,
+            newest: None,
+        }
     }
 }
 
 impl Catching {
     pub(super) fn found(&self) -> &Receiver<Found> {
         &self.found
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
     }
 }
 
@@ -81,7 +105,9 @@ impl Daemon {
     }
 
     fn start_catching_up(&mut self) {
+        let (urgent, asked_for) = unbounded();
         let plan = Plan {
+            asked_for,
             client: self.shared.client.clone(),
             inbox: self.shared.inbox.clone(),
             machine: self.setup.config.machine.clone(),
@@ -89,15 +115,55 @@ impl Daemon {
             since: self.cursor.seen_until,
             stop: self.shared.drain.clone(),
         };
+        let unread = plan.threads.iter().cloned().collect();
+        // Without a cursor nothing is read, and nothing has to wait.
+        let is_reading = plan.since.is_some();
         match start(plan) {
             Ok(found) => {
                 self.catching.found = found;
-                self.catching.is_running = true;
+                self.catching.urgent = Some(urgent);
+                if is_reading {
+                    self.catching.unread = unread;
+                    self.catching.is_running = true;
+                }
             }
             Err(error) => log::error!(
                 error:% = error;
                 "cannot start the task that catches up; it is tried with the next connection"
             ),
+        }
+    }
+
+    /// A live message. If its thread is still to be read, that is done next, and the message waits so
+    /// that it does not overtake what was missed.
+    pub(super) fn live(&mut self, entry: EntryId, reply: Reply) {
+        if !self.catching.unread.contains(&reply.thread_id) {
+            return self.inbound(entry, reply, None);
+        }
+        if let Some(urgent) = &self.catching.urgent {
+            urgent.send(reply.thread_id.clone()).ok(); // A task that has ended is reported.
+        }
+        self.catching.waiting.push((entry, reply));
+        self.catching.due.get_or_insert_with(|| Instant::now() + WAITING);
+    }
+
+    /// Lets live messages go on whose threads were read, or that have waited long enough.
+    pub(super) fn let_live_go(&mut self) {
+        let is_time = self.catching.due.is_some_and(|due| due <= Instant::now());
+        if is_time {
+            log::warn!(
+                "catching up takes long; messages that came in meanwhile no longer wait for it"
+            );
+        }
+        for (entry, reply) in mem::take(&mut self.catching.waiting) {
+            if is_time || !self.catching.unread.contains(&reply.thread_id) {
+                self.inbound(entry, reply, None);
+            } else {
+                self.catching.waiting.push((entry, reply));
+            }
+        }
+        if self.catching.waiting.is_empty() {
+            self.catching.due = None;
         }
     }
 
@@ -114,7 +180,13 @@ impl Daemon {
             // The stream may have told an earlier time meanwhile.
             Some(Found::Now(now)) if self.cursor.seen_until.is_none() => self.saw(Some(now)),
             Some(Found::Now(_)) => {}
+            Some(Found::Read(thread)) => {
+                self.catching.unread.remove(&thread);
+                self.let_live_go();
+            }
             Some(Found::Complete) | None => {
+                self.catching.unread.clear();
+                self.let_live_go();
                 let again = self.catching.is_needed_again;
                 let newest = self.catching.newest;
                 self.catching = Catching { newest, ..Catching::default() };
@@ -145,6 +217,8 @@ struct Plan {
     machine: MachineId,
     /// Ours, most recently used first.
     threads: Vec<ThreadId>,
+    /// Some of them, as soon as somebody writes on one.
+    asked_for: Receiver<ThreadId>,
     /// None when the bridge's time was never seen: then it is asked for, and nothing is read.
     since: Option<Timestamp>,
     stop: Receiver<Infallible>,
@@ -163,6 +237,8 @@ pub(super) enum Found {
     Message { entry: EntryId, reply: Box<Reply> },
     /// The bridge's time: from here on there is a cursor.
     Now(Timestamp),
+    /// This thread was read.
+    Read(ThreadId),
     /// Everything was read.
     Complete,
 }
@@ -205,9 +281,17 @@ impl Plan {
             return send(found, Found::Complete);
         };
         let started = Instant::now();
+        let mut unread: HashSet<&ThreadId> = self.threads.iter().collect();
         for thread in &self.threads {
-            self.thread(thread, since, found)?;
-            self.pause(PAUSE)?;
+            for urgent in self.asked_for.try_iter() {
+                if unread.remove(&urgent) {
+                    self.thread(&urgent, since, found)?;
+                }
+            }
+            if unread.remove(thread) {
+                self.thread(thread, since, found)?;
+                self.pause(PAUSE)?;
+            }
         }
         log::info!(
             threads = self.threads.len(), seconds = started.elapsed().as_secs();
@@ -218,6 +302,16 @@ impl Plan {
 
     /// Reads one thread, page by page.
     fn thread(
+        &self,
+        thread: &ThreadId,
+        since: Timestamp,
+        found: &Sender<Found>,
+    ) -> Result<(), Stopped> {
+        self.pages(thread, since, found)?;
+        send(found, Found::Read(thread.clone()))
+    }
+
+    fn pages(
         &self,
         thread: &ThreadId,
         since: Timestamp,

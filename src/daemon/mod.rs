@@ -52,7 +52,7 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Early, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Answers, Early, Job, Outgoing, Places, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -195,6 +195,7 @@ impl Daemon {
             settings: config::settings(&setup.config),
             client,
             inbox,
+            answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
             opencode: engines::opencode(&setup, &table, &state_id)?,
             engines: table,
@@ -312,10 +313,17 @@ impl Daemon {
 
     fn deadline(&self) -> Option<Instant> {
         let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [dispatch, self.cursor_due, self.disk_due, self.board.due(), self.held.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            dispatch,
+            self.cursor_due,
+            self.disk_due,
+            self.board.due(),
+            self.held.due(),
+            self.catching.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
@@ -350,6 +358,9 @@ impl Daemon {
             Woken::Time | Woken::StreamEnded => self.events.push_back(Event::Tick),
         }
         let now = Instant::now();
+        if self.catching.due().is_some_and(|due| due <= now) {
+            self.let_live_go();
+        }
         if self.cursor_due.is_some_and(|due| due <= now) {
             self.cursor_due = None;
             self.store.set_cursor(&self.cursor);
@@ -376,7 +387,7 @@ impl Daemon {
                 self.board.event();
                 self.moved_on(last_event_id);
                 if !self.lets_go(kept, &reply) {
-                    self.inbound(kept, reply, None);
+                    self.live(kept, reply);
                 }
             }
             StreamEvent::Disconnected { why, next } => {

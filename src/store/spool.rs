@@ -181,7 +181,8 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     Ok(file.content)
 }
 
-fn short_hash(seed: &str) -> u32 {
+/// The first four bytes of a hash, for names of files.
+pub fn short_hash(seed: &str) -> u32 {
     let hash = Sha256::digest(seed);
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }

@@ -327,21 +327,28 @@ impl<'a> Serving<'a> {
         body: String,
         is_last: bool,
     ) -> bool {
-        let post = Post {
+        let mut post = Post {
             thread_id: self.thread.clone(),
-            body,
+            body: String::new(),
             kind,
             author: ride.engine().author(),
             role: Role::Agent,
             client_msg_id: ride.next_post(),
         };
+        let mut fitting = None;
+        let fits = self.persist(|shared| {
+            fitting = Some(shared.answers.fit(&body, &post.client_msg_id)?);
+            Ok(())
+        });
+        let Some(body) = fitting.filter(|_| fits) else { return false };
+        post.body = body;
         let finishes = is_last.then_some(ride.job.entry);
         self.persist(|shared| shared.outgoing.put(&post, finishes))
     }
 
     /// Tries until the disk has taken it; a full disk is said once. When the daemon stops it is
     /// tried a last time. False when that failed too.
-    pub(super) fn persist(&self, write: impl Fn(&Shared) -> std::io::Result<()>) -> bool {
+    pub(super) fn persist(&self, mut write: impl FnMut(&Shared) -> std::io::Result<()>) -> bool {
         let mut is_said = false;
         loop {
             let Err(error) = write(self.shared) else { return true };

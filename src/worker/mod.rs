@@ -6,6 +6,7 @@ mod carriers;
 mod drive;
 mod history;
 mod host;
+mod long;
 mod places;
 mod sessions;
 mod words;
@@ -18,6 +19,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 pub use history::{Early, ask_early};
+pub use long::Answers;
 pub use places::Places;
 pub use sessions::record;
 
@@ -87,6 +89,7 @@ pub struct Shared {
     pub client: Client,
     pub inbox: Inbox,
     pub outgoing: Outgoing,
+    pub answers: Answers,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.

@@ -1,4 +1,4 @@
-//! A claim waits for the bridge, and nobody else does (issue 2).
+//! A claim waits for the bridge, and nobody else does.
 
 use std::time::{Duration, Instant};
 

@@ -2,6 +2,7 @@
 
 mod bad_bridge;
 mod bad_engine;
+mod catchup;
 mod claims;
 mod crash;
 mod outage;
