@@ -1,11 +1,6 @@
 //! The carrier for engines that speak JSON lines on their standard streams, one process per turn.
 
-use std::{
-    io,
-    os::unix::process::ExitStatusExt as _,
-    process::ExitStatus,
-    time::{Duration, Instant},
-};
+use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use crossbeam_channel::Receiver;
 use rustix::process::Signal;
@@ -38,9 +33,6 @@ pub enum Step {
 /// How much of a line that is no JSON is kept.
 const GARBAGE: usize = 200;
 
-/// No system goes through all its process numbers in this time.
-const NUMBERS_ARE_NEW: Duration = Duration::from_secs(5);
-
 /// A sweep is milliseconds; a process that the kernel holds on to is not waited for.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -52,8 +44,8 @@ pub struct StdioCarrier {
     marker: String,
     /// The steps that were not taken yet.
     ladder: Ladder,
-    /// What ran already, and since when.
-    before: (Before, Instant),
+    /// What ran already.
+    before: Before,
 }
 
 impl StdioCarrier {
@@ -63,7 +55,7 @@ impl StdioCarrier {
     /// # Errors
     /// When it can't be started; nothing is left running then.
     pub fn start(plan: &Plan, marker: &str, ladder: Ladder) -> io::Result<StdioCarrier> {
-        let before = (Before::now(), Instant::now());
+        let before = Before::now();
         let child = Child::spawn_with(plan, incoming)?;
         log::debug!(pid = child.handle().id(); "engine started");
         Ok(StdioCarrier { child, marker: marker.to_owned(), ladder, before })
@@ -108,11 +100,7 @@ impl Carrier for StdioCarrier {
         if let Err(error) = self.child.handle().signal(Signal::KILL, To::Group) {
             log::warn!("the engine can't be killed: {error}");
         }
-        let (before, since) = &self.before;
-        let nothing = Before::default();
-        // By then a number may be another process's.
-        let before = if since.elapsed() < NUMBERS_ARE_NEW { before } else { &nothing };
-        let ended = sweep(Marked::Turn(&self.marker), before, SWEEP);
+        let ended = sweep(Marked::Turn(&self.marker), &self.before, SWEEP);
         if ended > 0 {
             log::info!(ended; "processes that a turn left behind were ended");
         }

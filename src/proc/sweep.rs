@@ -37,27 +37,32 @@ impl Marked<'_> {
     }
 }
 
-/// The numbers of the processes that were there before a turn began, none of which is the turn's.
-/// Looking at the others alone saves most of a sweep.
+/// The processes that were there before a turn began, none of which is the turn's. Looking at the
+/// others alone saves most of a sweep.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
-    pids: HashSet<i32>,
+    /// With the inodes of their directories in `/proc`: a number alone may be another process's a
+    /// moment later.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "see above"))]
+    known: HashSet<(i32, u64)>,
 }
 
 impl Before {
     /// The processes of this moment.
     pub fn now() -> Before {
         #[cfg(target_os = "linux")]
-        let pids = linux::pids().map(|pid| pid.as_raw_nonzero().get()).collect();
+        let known = linux::processes()
+            .filter(|(_, inode)| *inode > linux::NO_INODE)
+            .map(|(pid, inode)| (linux::raw(pid), inode))
+            .collect();
         #[cfg(not(target_os = "linux"))]
-        let pids = HashSet::new();
-        Before { pids }
+        let known = HashSet::new();
+        Before { known }
     }
 }
 
 /// Kills what carries the marker, again and again until nothing does, for at most `limit`. Returns
-/// how many processes were signalled. This process itself is left out, and so is `before`: numbers
-/// are used again after a while, so a sweep that must find everything is given an empty one.
+/// how many processes were signalled. This process itself is left out, and so is `before`.
 pub fn sweep(marked: Marked<'_>, before: &Before, limit: Duration) -> usize {
     #[cfg(target_os = "linux")]
     return linux::sweep(marked, before, limit);
@@ -74,7 +79,7 @@ mod linux {
         collections::HashSet,
         fs::{self, File},
         io::{self, Read as _},
-        os::fd::AsFd as _,
+        os::{fd::AsFd as _, unix::fs::DirEntryExt as _},
         time::{Duration, Instant},
     };
 
@@ -90,6 +95,9 @@ mod linux {
     const AGAIN: Duration = Duration::from_millis(5);
     /// The system's own limit for arguments and environment is a quarter of the stack limit, 2 MB.
     const MAX_ENVIRON: u64 = 8 << 20;
+
+    /// What the kernel lists where it can't tell the number of an inode.
+    pub(super) const NO_INODE: u64 = 1;
 
     /// A process as it was when its marker was read: a reused number has another start time.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,14 +146,20 @@ mod linux {
 
     fn find(marked: Marked<'_>, before: &Before) -> Vec<Found> {
         let mut environ = Vec::new();
-        pids()
-            .filter(|pid| !before.pids.contains(&pid.as_raw_nonzero().get()))
-            .filter_map(|pid| carries(pid, marked, &mut environ))
+        processes()
+            .filter(|(pid, inode)| !before.known.contains(&(raw(*pid), *inode)))
+            .filter_map(|(pid, _)| carries(pid, marked, &mut environ))
             .collect()
     }
 
-    /// All processes but this one.
-    pub(super) fn pids() -> impl Iterator<Item = Pid> {
+    pub(super) fn raw(pid: Pid) -> i32 {
+        pid.as_raw_nonzero().get()
+    }
+
+    /// All processes but this one, with the inode of each one's directory. The kernel numbers these
+    /// anew for every process, and also when memory is short: one process may have several over
+    /// time, but two with one number never share one.
+    pub(super) fn processes() -> impl Iterator<Item = (Pid, u64)> {
         let entries = fs::read_dir("/proc").inspect_err(|error| {
             log::warn!(error:% = error; "/proc can't be read: stragglers are not found");
         });
@@ -153,9 +167,11 @@ mod linux {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Pid::from_raw)
-            .filter(|pid| *pid != getpid())
+            .filter_map(|entry| {
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                Some((Pid::from_raw(number)?, entry.ino()))
+            })
+            .filter(|(pid, _)| *pid != getpid())
     }
 
     /// The process with this number, if it carries the marker. `environ` is a buffer.

@@ -17,6 +17,7 @@ mod homes;
 #[expect(dead_code, reason = "it serves other tests, which need all of it")]
 #[path = "../it/util/http.rs"]
 mod http;
+mod leftovers;
 mod model;
 mod opencode;
 mod process;

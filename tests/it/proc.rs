@@ -1,8 +1,8 @@
 //! Child processes that misbehave, and killing.
 
 use std::{
-    fs,
-    io::ErrorKind,
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -114,7 +114,7 @@ fn a_spawn_that_fails_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("broken");
     fs::copy(&good.program, &broken).unwrap();
-    fs::File::options().write(true).open(&broken).unwrap().set_len(10).unwrap();
+    File::options().write(true).open(&broken).unwrap().set_len(10).unwrap();
     let broken = Plan { program: broken, ..good };
     assert!(Child::spawn(&broken).is_err());
 }
@@ -127,7 +127,7 @@ fn a_name_is_looked_up_in_the_plans_path() {
     assert_eq!(proc::find(Path::new("sh"), &[]), None);
     assert_eq!(proc::find(Path::new("/bin/sh"), &[]), Some("/bin/sh".into()));
     let dir = tempfile::tempdir().unwrap();
-    fs::File::create(dir.path().join("notes")).unwrap();
+    File::create(dir.path().join("notes")).unwrap();
     let path = env(dir.path().to_str().unwrap());
     assert_eq!(proc::find(Path::new("notes"), &path), None, "not executable");
 }
@@ -245,6 +245,29 @@ isolated! {
         assert_eq!(sweep(Marked::Daemon("mine2"), &Before::default(), SOON), 2);
         assert_eq!(sweep(Marked::Daemon(""), &Before::default(), SOON), 0);
         assert!(is_alive(&none.1), "no marker, never swept");
+    }
+}
+
+// A number that was given back a moment ago may be the next one's. Such a process was left alone.
+isolated! {
+    fn a_sweep_finds_what_has_the_number_of_an_older_process() {
+        let old = [""; 4].map(|marker| spawn(marker, &["hang"]));
+        let numbers = old.each_ref().map(|child| child.handle().id());
+        let before = Before::now();
+        for child in &old {
+            child.handle().signal(Signal::KILL, To::Process).unwrap();
+            assert_eq!(exit(child), -9);
+        }
+        // The system counts on from here, unless its kernel was built without CHECKPOINT_RESTORE.
+        let last = File::options().write(true).open("/proc/sys/kernel/ns_last_pid");
+        let Ok(mut last) = last else { return };
+        write!(last, "{}", numbers[0] - 1).unwrap();
+        let new = ["mine.1"; 4].map(|marker| spawn(marker, &["print", "ready", "hang"]));
+        assert!(new.iter().any(|child| numbers.contains(&child.handle().id())), "{numbers:?}");
+        for child in &new {
+            assert_eq!(line(child), "ready");
+        }
+        assert_eq!(sweep(Marked::Turn("mine.1"), &before, SOON), 4);
     }
 }
 

@@ -6,7 +6,8 @@
 //! "body":{}}`, and what the carrier makes of the answers: `{"id":1,"status":200,"body":{}}`,
 //! `{"id":1,"error":"…"}`, `{"event":{"directory":"/p","payload":{}}}`, and `{"ready":true}` once
 //! events flow. `{"outdate":true}` asks for a fresh server for later turns: a server reads opencode's
-//! settings once. Pure, but for `server`.
+//! settings once, and what a command has put into a session of its own ends with the server alone.
+//! Pure, but for `server`.
 
 pub mod server;
 #[cfg(test)]
@@ -419,6 +420,8 @@ impl Opencode {
         }
         let path = self.session_path("/abort");
         self.ask("POST", &path, Value::Null, Asked::Aside, actions);
+        // It ends the shell of a running command, but nothing that the command has detached.
+        actions.write(json!({ "outdate": true }));
         for question in mem::take(&mut self.questions).into_keys() {
             actions.event(TurnEvent::QuestionGone(question));
         }

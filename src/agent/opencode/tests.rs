@@ -386,6 +386,7 @@ fn an_interrupt_aborts_and_waits_for_the_end() {
     played.event("permission.asked", asked("ses_1"));
     played.command(TurnCommand::Interrupt);
     played.asked("POST", "/session/ses_1/abort");
+    assert!(played.writes.iter().any(is_outdate), "its commands may have left something");
     assert!(matches!(played.events.last(), Some(TurnEvent::QuestionGone(_))));
     assert_eq!(played.end, None);
     played.answer(200, json!({ "info": { "error": { "name": "MessageAbortedError" } } }));
@@ -393,6 +394,7 @@ fn an_interrupt_aborts_and_waits_for_the_end() {
     let mut early = Played::new(&spec());
     early.command(TurnCommand::Interrupt);
     assert_eq!(early.end, Some(TurnEnd::Interrupted));
+    assert!(!early.writes.iter().any(is_outdate), "it has run nothing");
 }
 
 #[test]

@@ -91,8 +91,8 @@ impl Lease {
     }
 }
 
-/// The server knows settings of opencode that the person has been told to change. It reads them
-/// once (opencode 1.18.33).
+/// The server knows settings of opencode that the person has been told to change, which it reads
+/// once (opencode 1.18.33), or a turn that was cut short may have left processes behind.
 #[derive(Debug)]
 struct Outdated;
 
@@ -233,7 +233,9 @@ impl<S: Spawner> Keeper<S> {
     fn returned(&mut self) {
         self.leases.swap_remove(0);
         if self.leases.is_empty() && self.outdated {
-            log::info!("opencode's server is stopped: the next one reads opencode's settings anew");
+            log::info!(
+                "opencode's server is stopped, with all that turns left behind; the next one reads opencode's settings anew"
+            );
             self.stop();
         }
         self.idle = self.leases.is_empty().then(Instant::now);
