@@ -1,0 +1,121 @@
+//! Two days in some seconds. The daemon's parts that need no socket run together on a disk in
+//! memory, under a clock that is only a number: messages all the time, connections that break every
+//! 20 minutes, outages of an hour, a crash every six. At the end of every hour all is quiet, and
+//! nothing of the hour may be left: not in the dispatcher, not in the spools, not in memory.
+
+mod bridge;
+mod process;
+mod world;
+
+use std::{fs, time::Duration};
+
+use obto_bridge::store::seen;
+
+use self::{
+    bridge::{OURS, outage},
+    world::World,
+};
+use crate::util::namespace::isolated;
+
+const HOURS: u64 = 48;
+
+/// Room for the bridge's records: a message every second would fill less.
+const MESSAGES_MAX: usize = 200_000;
+/// So many make the journal of done messages forget, and be written anew.
+const MESSAGES_MIN: usize = 45_000;
+
+/// What is said on our threads and elsewhere in the hour of an outage and the one after it.
+const OUTSTANDING_MAX: usize = 2_500;
+
+/// A line of the journal, in bytes: 32 digits and the end of the line.
+const LINE: usize = 33;
+/// More than one binding takes in state.json.
+const BINDING: usize = 400;
+
+/// When everything is warm, in hours.
+const WARM: usize = 6;
+/// What the process may have grown by since, in KiB. The journal is not full when it is warm.
+const GROWTH_MAX: u64 = 8 * 1024;
+
+isolated! {
+    fn two_days_leave_nothing_behind() {
+        let mut world = World::new(48, MESSAGES_MAX);
+        let mut hours = Vec::new();
+        for hour in 1..=HOURS {
+            let end = Duration::from_hours(hour);
+            world.run_until(end);
+            hours.push(check_hour(&world, outage(end).is_none()));
+            world.process.disk.settle();
+        }
+        for hour in [6, 12, 24, 48] {
+            println!("after {hour} h: {:?}", hours[hour - 1]);
+        }
+        println!("{} messages, {:?}", world.bridge.len(), world.figures);
+        check_end(&world);
+        check_growth(&hours);
+    }
+}
+
+/// What is there at the end of an hour.
+#[derive(Debug)]
+struct Hour {
+    disk_bytes: usize,
+    journal_bytes: usize,
+    /// Resident memory of the process.
+    memory_kib: u64,
+}
+
+fn check_hour(world: &World, is_connected: bool) -> Hour {
+    let process = &world.process;
+    assert_eq!(process.dispatch.outstanding(), 0, "{:?}", process.dispatch);
+    assert_eq!(process.dispatch.next_deadline(), None);
+    assert!(process.workers.is_empty() && process.claims.is_empty() && process.inbox.is_empty());
+    let sizes = process.disk.sizes();
+    let size = |name: &str| sizes.iter().find(|(path, _)| path == name).map_or(0, |it| it.1);
+    let (journal, state) = (size("/state/seen"), size("/state/state.json"));
+    assert!(journal <= 2 * seen::CAPACITY * LINE, "the journal has {journal} bytes");
+    assert!(state <= OURS * BINDING, "state.json has {state} bytes");
+    if is_connected {
+        assert!(process.outbox.is_empty());
+        let names: Vec<&str> = sizes.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(names, ["/state/cursor.json", "/state/seen", "/state/state.json"]);
+        assert_eq!(world.bridge.unanswered(), 0);
+    }
+    Hour {
+        disk_bytes: sizes.iter().map(|(_, size)| size).sum(),
+        journal_bytes: journal,
+        memory_kib: memory_kib(),
+    }
+}
+
+fn check_end(world: &World) {
+    let figures = &world.figures;
+    assert!(MESSAGES_MIN < world.bridge.len(), "{}", world.bridge.len());
+    assert_eq!(world.bridge.unanswered(), 0);
+    assert!(figures.most_outstanding < OUTSTANDING_MAX, "{figures:?}");
+    assert!(figures.most_workers <= OURS);
+    // A wait is half a minute on average while nothing answers, at least that with a refused token,
+    // and two minutes when the bridge asks for them.
+    let [unreachable, unauthorized, busy] = figures.in_outage;
+    assert!((60..170).contains(&unreachable), "{unreachable} attempts in an hour");
+    assert!((60..=121).contains(&unauthorized), "{unauthorized} attempts in an hour");
+    assert!((29..=31).contains(&busy), "{busy} attempts in an hour");
+    // What this is about did happen.
+    assert_eq!(figures.restarts, 7);
+    assert!(100 < figures.connections && 100 < figures.failed_claims && 1_000 < figures.not_ours);
+    assert!(3_000 < figures.duplicates && 5_000 < figures.retired && 100 < world.bridge.repeated);
+}
+
+fn check_growth(hours: &[Hour]) {
+    let shrinks = hours.windows(2).any(|pair| pair[1].journal_bytes < pair[0].journal_bytes);
+    assert!(shrinks, "the journal was never written anew");
+    let warm = hours[WARM - 1].memory_kib;
+    let most = hours[WARM..].iter().map(|hour| hour.memory_kib).max().unwrap();
+    assert!(most <= warm + GROWTH_MAX, "{warm} KiB after {WARM} h, then {most} KiB");
+}
+
+fn memory_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
