@@ -98,7 +98,7 @@ impl Bridge {
         self.messages.push(Message { thread, at, answer: None });
     }
 
-    /// True when it was free until now, or is ours already.
+    /// Whether it was free until now; if not, it is ours already. None if another machine has it.
     pub(super) fn claim(&mut self, thread: usize) -> Option<bool> {
         let owned = self.owned.get_mut(thread)?;
         Some(!std::mem::replace(owned, true))

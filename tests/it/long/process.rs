@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +28,7 @@ use obto_bridge::{
     time::Timestamp,
 };
 
-use super::bridge::{machine, number_of, server_time, thread_id, thread_of};
+use super::bridge::{machine, number_of, server_time};
 use crate::store::disk::MemoryDisk;
 
 /// The state task writes to memory, so this is far more than it takes.
@@ -132,7 +132,8 @@ impl Process {
         self.store.set(thread, Binding::new(machine(), server_time(now)));
     }
 
-    /// A worker gives the next message to its engine. False when there is none, or it is busy.
+    /// A worker gives the next message to its engine. None when there is none, or it is
+    /// busy.
     pub(super) fn begin(&mut self, thread: &ThreadId) -> Option<EntryId> {
         let worker = self.workers.get_mut(thread)?;
         if worker.current.is_some() {
@@ -195,11 +196,11 @@ impl Process {
 
     /// The event id that a process would find that starts now.
     pub(super) fn position_on_disk(&self) -> Option<usize> {
-        let cursor = Cursor::load(&*self.disk, Path::new(&dir())).unwrap();
+        let cursor = Cursor::load(&*self.disk, &dir()).unwrap();
         cursor.last_event_id.map(|id| id.parse().unwrap())
     }
 }
 
 fn session(thread: &ThreadId) -> SessionId {
-    SessionId::new(format!("session of {}", thread_id(thread_of(thread))))
+    SessionId::new(format!("session of {thread}"))
 }

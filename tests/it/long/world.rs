@@ -14,7 +14,7 @@ use obto_bridge::{
 };
 
 use super::{
-    bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, outage, thread_id, thread_of},
+    bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, machine, outage, thread_of},
     process::{Connection, Process, Worker},
 };
 use crate::store::disk::MemoryDisk;
@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_mins(5);
 /// Nobody says anything in an hour after this, and nothing breaks.
 const QUIET_FROM: Duration = Duration::from_mins(50);
 const HOUR: Duration = Duration::from_hours(1);
+/// The life after this lasts: what it gathered would be seen.
+const RESTARTS_END: Duration = Duration::from_hours(25);
 /// So many messages are read again after each reconnect.
 const READ_AGAIN: usize = 50;
 
@@ -167,7 +169,7 @@ impl World {
 
     fn human(&mut self) {
         if is_quiet(self.now) {
-            return self.after(HOUR - in_hour(self.now), Due::Human);
+            return self.after(HOUR.saturating_sub(in_hour(self.now)), Due::Human);
         }
         let is_theirs = self.rng.u32(0..20) == 0;
         let thread =
@@ -178,7 +180,7 @@ impl World {
         self.after(wait, Due::Human);
     }
 
-    /// Crashes and starts again; every second time what was removed lately is back.
+    /// Crashes and starts again; every second time power was lost and what was removed lately is back.
     fn restart(&mut self) {
         let is_power_loss = self.figures.restarts.is_multiple_of(2);
         self.figures.restarts += 1;
@@ -186,7 +188,9 @@ impl World {
         self.line.retain(|_, due| due.is_outside());
         self.process = Process::start(self.process.disk.after_crash(is_power_loss));
         assert_eq!(self.process.position(), before);
-        self.after(6 * HOUR, Due::Restart);
+        if self.now + 6 * HOUR <= RESTARTS_END {
+            self.after(6 * HOUR, Due::Restart);
+        }
         self.begin_life();
     }
 
@@ -233,7 +237,7 @@ impl World {
             lives += Duration::from_mins(15);
         }
         let next_outage = OUTAGES.iter().map(|(from, _)| Duration::from_mins(*from));
-        let until = next_outage.filter(|from| self.now < *from).map(|from| from - self.now).min();
+        let until = next_outage.filter_map(|from| from.checked_sub(self.now)).min();
         self.after(until.map_or(lives, |until| lives.min(until)), Due::Cut);
     }
 
@@ -241,7 +245,7 @@ impl World {
         let Some(connection) = self.process.connection.take() else { return };
         let random = self.rng.u64(..);
         let backoff = &mut self.process.backoff;
-        backoff.ended_after(self.now - connection.since);
+        backoff.ended_after(self.now.saturating_sub(connection.since));
         let wait = backoff.next(random, None);
         self.after(wait, Due::Connect);
     }
@@ -278,7 +282,7 @@ impl World {
         } else {
             match self.bridge.claim(thread_of(&thread)) {
                 Some(true) => ClaimOutcome::Won,
-                Some(false) => ClaimOutcome::Lost { winner: Some(super::bridge::machine()) },
+                Some(false) => ClaimOutcome::Lost { winner: Some(machine()) },
                 None => ClaimOutcome::Lost { winner: Some(MachineId::new("another")) },
             }
         };
@@ -352,7 +356,6 @@ impl World {
 
     /// The worker takes the next message, or begins to be idle.
     fn go_on(&mut self, thread: &ThreadId) {
-        debug_assert_eq!(*thread, thread_id(thread_of(thread)));
         if self.process.begin(thread).is_some() {
             let takes = self.seconds(2, 30);
             return self.after(takes, Due::TurnEnds(thread.clone()));
