@@ -21,6 +21,8 @@ mod faults;
 mod leftovers;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod limits;
+#[cfg(target_os = "linux")]
+mod long;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;

@@ -13,7 +13,7 @@ use obto_bridge::store::{Disk, RealDisk};
 
 /// Directories are not modelled: a file is its path.
 #[derive(Debug, Default)]
-pub(super) struct MemoryDisk {
+pub(crate) struct MemoryDisk {
     inside: Mutex<Inside>,
 }
 
@@ -67,8 +67,19 @@ impl MemoryDisk {
         self.inside().files.keys().map(|path| path.display().to_string()).collect()
     }
 
+    /// All files with their sizes in bytes.
+    pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
+        let size = |(path, bytes): (&PathBuf, &Vec<u8>)| (path.display().to_string(), bytes.len());
+        self.inside().files.iter().map(size).collect()
+    }
+
+    /// Some time has passed: what is removed stays so, whatever happens.
+    pub(crate) fn settle(&self) {
+        self.inside().undead.clear();
+    }
+
     /// What the next process finds. After a loss of power removed files may be back.
-    pub(super) fn after_crash(&self, removed_are_back: bool) -> MemoryDisk {
+    pub(crate) fn after_crash(&self, removed_are_back: bool) -> MemoryDisk {
         let inside = self.inside();
         let mut files = inside.files.clone();
         if removed_are_back {

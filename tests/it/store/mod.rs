@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod crash;
-mod disk;
+pub(crate) mod disk;
 mod seen_and_lock;
 mod spool;
 mod state;

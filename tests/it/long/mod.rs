@@ -1,0 +1,138 @@
+//! Two days in some seconds. The daemon's parts that need no socket run together on a disk in
+//! memory, under a clock that is only a number: messages all the time, connections that break every
+//! 20 minutes, outages of an hour, crashes on the first day and none on the second. At the end of every hour all is quiet, and
+//! nothing of the hour may be left: not in the dispatcher, not in the spools, not in memory.
+
+mod bridge;
+mod process;
+mod world;
+
+use std::{fs, time::Duration};
+
+use obto_bridge::store::seen;
+
+use self::{
+    bridge::{OURS, outage},
+    world::World,
+};
+use crate::util::namespace::isolated;
+
+const HOURS: u64 = 48;
+
+/// Room for the bridge's records: a message every second would fill less.
+const MESSAGES_MAX: usize = 200_000;
+/// So many make the journal of done messages forget, and be written anew.
+const MESSAGES_MIN: usize = 45_000;
+
+/// More than is said during an outage; all of it comes at once afterwards.
+const OUTSTANDING_MAX: usize = 1_500;
+
+/// A line of the journal, in bytes: 32 digits and the end of the line.
+const LINE: usize = 33;
+/// More than one binding takes in state.json.
+const BINDING: usize = 400;
+
+/// All files, in bytes: those two, and in an outage the answers that the bridge does not have yet.
+const DISK_MAX: usize = 2 * seen::CAPACITY * LINE + OURS * BINDING + 512 * 1024;
+
+/// From one hour to any up to another, what the process may have grown by in KiB, without the files,
+/// which are in memory here. At first the memory of done messages still fills up, and a start makes
+/// new parts before the old ones are gone. The last life has all that; when it writes the journal
+/// anew, in the 36th hour, it needs twice the space for a moment. Before that it has nothing to grow
+/// by, and what it would keep of every message shows from some 30 bytes on.
+const GROWTH_MAX: [(usize, usize, u64); 3] =
+    [(6, 48, 10 * 1024), (26, 48, 3 * 1024), (26, 35, 256)];
+
+isolated! {
+    fn two_days_leave_nothing_behind() {
+        let mut world = World::new(48, MESSAGES_MAX);
+        let mut hours = Vec::new();
+        for hour in 1..=HOURS {
+            let end = Duration::from_hours(hour);
+            world.run_until(end);
+            hours.push(check_hour(&world, outage(end).is_none()));
+            world.process.disk.settle();
+        }
+        for hour in [6, 24, 35, 36, 48] {
+            println!("after {hour} h: {:?}", hours[hour - 1]);
+        }
+        println!("{} messages, {:?}", world.bridge.len(), world.figures);
+        check_end(&world);
+        check_growth(&hours);
+    }
+}
+
+/// What is there at the end of an hour.
+#[derive(Debug)]
+struct Hour {
+    disk_bytes: usize,
+    journal_bytes: usize,
+    /// Resident memory of the process.
+    memory_kib: u64,
+}
+
+impl Hour {
+    /// In KiB.
+    fn without_disk(&self) -> u64 {
+        self.memory_kib - self.disk_bytes as u64 / 1024
+    }
+}
+
+fn check_hour(world: &World, is_connected: bool) -> Hour {
+    let process = &world.process;
+    assert_eq!(process.dispatch.outstanding(), 0, "{:?}", process.dispatch);
+    assert_eq!(process.dispatch.next_deadline(), None);
+    assert!(process.workers.is_empty() && process.claims.is_empty() && process.inbox.is_empty());
+    let sizes = process.disk.sizes();
+    let size = |name: &str| sizes.iter().find(|(path, _)| path == name).map_or(0, |it| it.1);
+    let (journal, state) = (size("/state/seen"), size("/state/state.json"));
+    assert!(journal <= 2 * seen::CAPACITY * LINE, "the journal has {journal} bytes");
+    assert!(state <= OURS * BINDING, "state.json has {state} bytes");
+    if is_connected {
+        assert!(process.outbox.is_empty());
+        let names: Vec<&str> = sizes.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(names, ["/state/cursor.json", "/state/seen", "/state/state.json"]);
+        assert_eq!(world.bridge.unanswered(), 0);
+    }
+    Hour {
+        disk_bytes: sizes.iter().map(|(_, size)| size).sum(),
+        journal_bytes: journal,
+        memory_kib: memory_kib(),
+    }
+}
+
+fn check_end(world: &World) {
+    let figures = &world.figures;
+    assert!(MESSAGES_MIN < world.bridge.len(), "{}", world.bridge.len());
+    assert_eq!(world.bridge.unanswered(), 0);
+    assert!(figures.most_outstanding < OUTSTANDING_MAX, "{figures:?}");
+    assert!(figures.most_workers <= OURS);
+    // A wait is half a minute on average while nothing answers, at least that with a refused token,
+    // and two minutes when the bridge asks for them.
+    let [unreachable, unauthorized, busy] = figures.in_outage;
+    assert!((60..170).contains(&unreachable), "{unreachable} attempts in an hour");
+    assert!((60..=121).contains(&unauthorized), "{unauthorized} attempts in an hour");
+    assert!((29..=31).contains(&busy), "{busy} attempts in an hour");
+    // What this is about did happen.
+    assert_eq!(figures.restarts, 4);
+    assert!(100 < figures.connections && 100 < figures.failed_claims && 1_000 < figures.not_ours);
+    assert!(3_000 < figures.duplicates && 5_000 < figures.retired && 100 < world.bridge.repeated);
+}
+
+fn check_growth(hours: &[Hour]) {
+    let shrinks = hours.windows(2).any(|pair| pair[1].journal_bytes < pair[0].journal_bytes);
+    assert!(shrinks, "the journal was never written anew");
+    assert!(hours.iter().all(|hour| hour.disk_bytes < DISK_MAX));
+    for (from, to, growth_max) in GROWTH_MAX {
+        let before = hours[from - 1].without_disk();
+        let most = hours[from..to].iter().map(Hour::without_disk).max().unwrap();
+        println!("{before} KiB after {from} h, and at most {most} KiB until {to} h");
+        assert!(most <= before + growth_max, "more than {growth_max} KiB of growth");
+    }
+}
+
+fn memory_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}

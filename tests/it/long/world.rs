@@ -1,0 +1,368 @@
+//! What happens in the long run, and when. One line of time for all of it; nothing waits.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fastrand::Rng;
+use obto_bridge::{
+    bridge::{
+        backoff::{FLOOR, Pace},
+        sse::{Item, Parser},
+        wire::Reply,
+    },
+    dispatch::{CLAIMS_MAX, ClaimOutcome, Effect, Event, Why},
+    ids::{MachineId, ThreadId},
+};
+
+use super::{
+    bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, machine, outage, thread_of},
+    process::{Connection, Process, Worker},
+};
+use crate::store::disk::MemoryDisk;
+
+/// How often state, cursor and journal are written.
+const WRITE: Duration = Duration::from_secs(30);
+/// A worker with nothing to do offers to leave after this, as in `worker`.
+const IDLE: Duration = Duration::from_mins(5);
+/// Nobody says anything in an hour after this, and nothing breaks.
+const QUIET_FROM: Duration = Duration::from_mins(50);
+const HOUR: Duration = Duration::from_hours(1);
+/// The life after this lasts: what it gathered would be seen.
+const RESTARTS_END: Duration = Duration::from_hours(25);
+/// So many messages are read again after each reconnect.
+const READ_AGAIN: usize = 50;
+
+/// What is going to happen.
+enum Due {
+    Human,
+    Restart,
+    Connect,
+    Cut,
+    Claimed(ThreadId),
+    TurnEnds(ThreadId),
+    /// The worker has had no turn since the one with this number.
+    Idle(ThreadId, u64),
+    Write,
+}
+
+impl Due {
+    /// Whether it happens whatever becomes of the process.
+    fn is_outside(&self) -> bool {
+        matches!(self, Due::Human | Due::Restart)
+    }
+}
+
+/// How often things happened.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) attempts: usize,
+    pub(super) connections: usize,
+    pub(super) restarts: usize,
+    pub(super) duplicates: usize,
+    pub(super) not_ours: usize,
+    pub(super) failed_claims: usize,
+    pub(super) retired: usize,
+    pub(super) most_outstanding: usize,
+    pub(super) most_workers: usize,
+    /// Connection attempts in each of [`OUTAGES`].
+    pub(super) in_outage: [usize; OUTAGES.len()],
+}
+
+pub(super) struct World {
+    now: Duration,
+    rng: Rng,
+    /// The second part of the key keeps apart what is due at the same time.
+    line: BTreeMap<(Duration, u64), Due>,
+    counter: u64,
+    pub(super) bridge: Bridge,
+    pub(super) process: Process,
+    pub(super) figures: Figures,
+}
+
+fn in_hour(now: Duration) -> Duration {
+    Duration::from_secs(now.as_secs() % HOUR.as_secs())
+}
+
+fn is_quiet(now: Duration) -> bool {
+    QUIET_FROM <= in_hour(now)
+}
+
+impl World {
+    pub(super) fn new(seed: u64, messages_max: usize) -> World {
+        let mut world = World {
+            now: Duration::ZERO,
+            rng: Rng::with_seed(seed),
+            line: BTreeMap::new(),
+            counter: 0,
+            bridge: Bridge::new(messages_max),
+            process: Process::start(MemoryDisk::default()),
+            figures: Figures::default(),
+        };
+        world.after(Duration::ZERO, Due::Human);
+        world.after(Duration::from_mins(6 * 60 + 30), Due::Restart);
+        world.begin_life();
+        world
+    }
+
+    fn begin_life(&mut self) {
+        self.after(Duration::ZERO, Due::Connect);
+        self.after(WRITE, Due::Write);
+        self.step_all();
+    }
+
+    fn after(&mut self, wait: Duration, due: Due) {
+        self.counter += 1;
+        self.line.insert((self.now + wait, self.counter), due);
+    }
+
+    fn seconds(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(from * 1_000..to * 1_000))
+    }
+
+    /// Lets everything happen up to a moment.
+    pub(super) fn run_until(&mut self, end: Duration) {
+        loop {
+            let deadline = self.process.dispatch.next_deadline().unwrap_or(Duration::MAX);
+            let next = self.line.first_entry().filter(|it| it.key().0 <= deadline.min(end));
+            if let Some(next) = next {
+                let ((at, _), due) = next.remove_entry();
+                self.now = at;
+                self.happen(due);
+            } else if deadline <= end {
+                // It may be in the past: what is due then was handed in with another event.
+                self.now = self.now.max(deadline);
+                self.process.events.push_back(Event::Tick);
+            } else {
+                self.now = end;
+                return;
+            }
+            self.step_all();
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Human => self.human(),
+            Due::Restart => self.restart(),
+            Due::Connect => self.connect(),
+            Due::Cut => self.cut(),
+            Due::Claimed(thread) => self.claimed(thread),
+            Due::TurnEnds(thread) => {
+                self.process.answer(&thread, self.now);
+                self.go_on(&thread);
+                self.deliver_posts();
+            }
+            Due::Idle(thread, turns) => {
+                let worker = self.process.workers.get(&thread);
+                if worker.is_some_and(|it| it.turns == turns && it.current.is_none()) {
+                    self.process.events.push_back(Event::Idle { thread });
+                }
+            }
+            Due::Write => {
+                let before = self.process.position_on_disk();
+                self.process.write();
+                assert!(before <= self.process.position_on_disk(), "the cursor went back");
+                self.deliver_posts();
+                self.after(WRITE, Due::Write);
+            }
+        }
+    }
+
+    fn human(&mut self) {
+        if is_quiet(self.now) {
+            return self.after(HOUR.saturating_sub(in_hour(self.now)), Due::Human);
+        }
+        let is_theirs = self.rng.u32(0..20) == 0;
+        let thread =
+            if is_theirs { OURS + self.rng.usize(0..THEIRS) } else { self.rng.usize(0..OURS) };
+        self.bridge.send(thread, self.now);
+        self.read(&self.bridge.event(self.bridge.len() - 1));
+        let wait = self.seconds(1, 4);
+        self.after(wait, Due::Human);
+    }
+
+    /// Crashes and starts again; every second time power was lost and what was removed lately is back.
+    fn restart(&mut self) {
+        let is_power_loss = self.figures.restarts.is_multiple_of(2);
+        self.figures.restarts += 1;
+        let before = self.process.position_on_disk();
+        self.line.retain(|_, due| due.is_outside());
+        self.process = Process::start(self.process.disk.after_crash(is_power_loss));
+        assert_eq!(self.process.position(), before);
+        if self.now + 6 * HOUR <= RESTARTS_END {
+            self.after(6 * HOUR, Due::Restart);
+        }
+        self.begin_life();
+    }
+
+    fn connect(&mut self) {
+        self.figures.attempts += 1;
+        let (random, longest) = (self.rng.u64(..), Pace::default().cap);
+        let backoff = &mut self.process.backoff;
+        let wait = if let Some(outage) = outage(self.now) {
+            self.figures.in_outage[outage] += 1;
+            let (wait, low, high) = match OUTAGES[outage].1 {
+                Away::Unreachable => (backoff.next(random, None), FLOOR, longest),
+                Away::Unauthorized => (backoff.slow(random, None), longest / 2, longest),
+                Away::Busy(after) => (backoff.next(random, Some(after)), after, after),
+            };
+            assert!((low..=high).contains(&wait), "{wait:?} in outage {outage}");
+            wait
+        } else if self.rng.u32(0..4) == 0 {
+            backoff.next(random, None)
+        } else {
+            return self.connected();
+        };
+        self.after(wait, Due::Connect);
+    }
+
+    /// The bridge says again what came after the position, and the threads are caught up with: that
+    /// reads messages which were received already.
+    fn connected(&mut self) {
+        self.figures.connections += 1;
+        self.process.connection = Some(Connection { parser: Parser::default(), since: self.now });
+        self.read(": welcome\nretry: 3000\n\n");
+        let position = self.process.position();
+        for number in position.map_or(0, |position| position + 1)..self.bridge.len() {
+            self.read(&self.bridge.event(number));
+        }
+        if let Some(position) = position {
+            for number in (position + 1).saturating_sub(READ_AGAIN)..=position {
+                self.process.receive(self.bridge.read(number), None);
+            }
+        }
+        self.step_all();
+        self.deliver_posts();
+        let mut lives = self.seconds(15 * 60, 25 * 60);
+        if is_quiet(self.now + lives) {
+            lives += Duration::from_mins(15);
+        }
+        let next_outage = OUTAGES.iter().map(|(from, _)| Duration::from_mins(*from));
+        let until = next_outage.filter_map(|from| from.checked_sub(self.now)).min();
+        self.after(until.map_or(lives, |until| lives.min(until)), Due::Cut);
+    }
+
+    fn cut(&mut self) {
+        let Some(connection) = self.process.connection.take() else { return };
+        let random = self.rng.u64(..);
+        let backoff = &mut self.process.backoff;
+        backoff.ended_after(self.now.saturating_sub(connection.since));
+        let wait = backoff.next(random, None);
+        self.after(wait, Due::Connect);
+    }
+
+    /// Text arrives on the connection, in pieces.
+    fn read(&mut self, text: &str) {
+        let Some(connection) = &mut self.process.connection else { return };
+        let mut items = Vec::new();
+        let (one, two) = text.as_bytes().split_at(self.rng.usize(0..text.len()));
+        connection.parser.feed(one, &mut items);
+        connection.parser.feed(two, &mut items);
+        for item in items {
+            match item {
+                Item::Retry(wait) => self.process.backoff.set_base(wait),
+                Item::Event(event) => {
+                    let reply = Reply::parse(&event.data).unwrap();
+                    assert!(
+                        self.process.position() < event.id.as_ref().map(|it| it.parse().unwrap())
+                    );
+                    self.process.receive(reply, event.id);
+                }
+                Item::Oversized { .. } => panic!("no event is that long"),
+            }
+        }
+    }
+
+    fn claimed(&mut self, thread: ThreadId) {
+        assert!(self.process.claims.remove(&thread));
+        let is_lost_on_the_way = !is_quiet(self.now) && self.rng.u32(0..4) == 0;
+        let outcome = if is_lost_on_the_way || self.process.connection.is_none() {
+            self.figures.failed_claims += 1;
+            let retry_after = self.rng.bool().then(|| self.seconds(1, 120));
+            ClaimOutcome::Failed { retry_after }
+        } else {
+            match self.bridge.claim(thread_of(&thread)) {
+                Some(true) => ClaimOutcome::Won,
+                Some(false) => ClaimOutcome::Lost { winner: Some(machine()) },
+                None => ClaimOutcome::Lost { winner: Some(MachineId::new("another")) },
+            }
+        };
+        self.process.events.push_back(Event::Claimed { thread, outcome });
+    }
+
+    /// The outbox is sent. Now and then the bridge has a post and its answer is lost.
+    fn deliver_posts(&mut self) {
+        if self.process.connection.is_none() {
+            return;
+        }
+        for id in self.process.outbox.list() {
+            let post = self.process.outbox.read(id).unwrap().unwrap();
+            self.bridge.accept(&post);
+            if !is_quiet(self.now) && self.rng.u32(0..100) == 0 {
+                return;
+            }
+            self.process.outbox.remove(id).unwrap();
+        }
+    }
+
+    fn step_all(&mut self) {
+        let mut effects = Vec::new();
+        while let Some(event) = self.process.events.pop_front() {
+            self.process.dispatch.step(self.now, event, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+        }
+        let process = &self.process;
+        let figures = &mut self.figures;
+        figures.most_outstanding = figures.most_outstanding.max(process.dispatch.outstanding());
+        figures.most_workers = figures.most_workers.max(process.workers.len());
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let process = &mut self.process;
+        match effect {
+            Effect::Claim { thread } => {
+                assert!(process.claims.insert(thread.clone()), "one claim a thread");
+                assert!(process.claims.len() <= CLAIMS_MAX);
+                let wait = self.seconds(1, 3);
+                self.after(wait, Due::Claimed(thread));
+            }
+            Effect::Bind { thread } => process.bind(&thread, self.now),
+            Effect::StartWorker { thread } => {
+                assert!(process.workers.insert(thread, Worker::default()).is_none());
+            }
+            Effect::Deliver { thread, entry, reply, progress } => {
+                let worker = process.workers.get_mut(&thread).expect("it was started");
+                worker.mailbox.push_back((entry, reply, progress));
+                self.go_on(&thread);
+            }
+            Effect::Retire { thread } => {
+                self.figures.retired += 1;
+                let worker = process.workers.remove(&thread).expect("it was started");
+                assert!(worker.mailbox.is_empty() && worker.current.is_none());
+                process.events.push_back(Event::WorkerEnded { thread });
+            }
+            Effect::Done { entry, message, why } => {
+                match why {
+                    Why::Answered => {}
+                    Why::Duplicate => self.figures.duplicates += 1,
+                    Why::NotOurs => self.figures.not_ours += 1,
+                }
+                process.settle(entry, (why == Why::Answered).then_some(&message));
+            }
+            Effect::Say { thread, .. } => panic!("no worker failed on {thread}"),
+        }
+    }
+
+    /// The worker takes the next message, or begins to be idle.
+    fn go_on(&mut self, thread: &ThreadId) {
+        if self.process.begin(thread).is_some() {
+            let takes = self.seconds(2, 30);
+            return self.after(takes, Due::TurnEnds(thread.clone()));
+        }
+        let worker = &self.process.workers[thread];
+        if worker.current.is_none() {
+            self.after(IDLE, Due::Idle(thread.clone(), worker.turns));
+        }
+    }
+}
