@@ -119,6 +119,7 @@ fn check_end(world: &World) {
     assert!(3_000 < figures.duplicates && 5_000 < figures.retired && 100 < world.bridge.repeated);
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are of interest")]
 fn check_growth(hours: &[Hour]) {
     let shrinks = hours.windows(2).any(|pair| pair[1].journal_bytes < pair[0].journal_bytes);
     assert!(shrinks, "the journal was never written anew");
