@@ -16,6 +16,9 @@ pub(super) const OURS: usize = 200;
 /// Threads that another machine always claims first.
 pub(super) const THEIRS: usize = 50;
 
+/// Ids are this long, so that whoever keeps them is seen to grow.
+const ID_CHARS: usize = 256;
+
 /// When the simulation begins, by the server's clock.
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -35,7 +38,7 @@ pub(super) fn server_time(now: Duration) -> Timestamp {
     START.plus(now)
 }
 
-/// The number of a message, which is also the id of its event.
+/// The number of a message, which its id has many zeros before.
 pub(super) fn number_of(reply: &Reply) -> usize {
     reply.message_id.as_ref().unwrap().as_str().parse().unwrap()
 }
@@ -108,7 +111,7 @@ impl Bridge {
         let Message { thread, at, .. } = self.messages[number];
         let owner = self.owned.get(thread).is_some_and(|it| *it).then(machine);
         json!({
-            "threadId": thread_id(thread), "messageId": number.to_string(), "author": "ann",
+            "threadId": thread_id(thread), "messageId": format!("{number:0ID_CHARS$}"), "author": "ann",
             "role": "human", "body": format!("Please do number {number}."),
             "createdAt": server_time(at), "agentId": owner,
         })
