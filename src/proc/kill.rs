@@ -1,5 +1,5 @@
 //! Killing is the most dangerous thing that this program does, so there is one function that does
-//! it, [`send`], and it can't be reached with a bare number: only with a [`Handle`] made from a
+//! it, `send`, and it can't be reached with a bare number: only with a [`Handle`] made from a
 //! child that did start, or from [`super::sweep`] for a process that carries our marker.
 
 use std::{
@@ -54,7 +54,7 @@ impl Handle {
     /// Sends a signal. False: the child has been reaped, and nothing was sent.
     ///
     /// # Errors
-    /// When the system or [`send`] refuses.
+    /// When the system or `send` refuses.
     pub fn signal(&self, signal: Signal, to: To) -> io::Result<bool> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state == State::Reaped {
