@@ -1,5 +1,5 @@
-//! Inbox and outbox: what came in and is not yet done, what is to go out and is not yet accepted.
-//! Maildir style, one file an entry, no index that could disagree with the directory.
+//! The inbox: what came in and is not yet done; and the numbered directory that it shares with the
+//! outbox. Maildir style, one file an entry, no index that could disagree with the directory.
 //!
 //! An entry of the inbox is a file in `new/`. When the engine is given its prompt, a file of the
 //! same name in `started/` says how far the turn came. (It is not the entry itself that moves: the
