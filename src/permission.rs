@@ -47,6 +47,8 @@ mod tests {
                 subject: String::new(),
                 reason: None,
                 input: json!({}),
+                edits: Vec::new(),
+                choices: Vec::new(),
             };
             assert_eq!(decide(&question) == Verdict::Allow, allowed, "{kind:?} {tool}");
         }

@@ -193,10 +193,44 @@ pub struct Question {
     pub reason: Option<String>,
     /// The tool's whole input.
     pub input: Value,
+    /// What an edit would change, file by file; empty if the engine does not tell.
+    pub edits: Vec<Edit>,
+    /// The engine does not ask for permission but for words: these are its own questions. Answer
+    /// with [`Verdict::Chosen`], or deny.
+    pub choices: Vec<Choice>,
+}
+
+/// One file of an edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// As the engine names it; relative ones are inside the project.
+    pub path: String,
+    /// What changes, as lines that begin with `+`, `-` or a blank; the whole new text behind `+`
+    /// if the engine does not say what it replaces.
+    pub diff: String,
+}
+
+/// A question of the engine's own with options to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub question: String,
+    pub options: Vec<ChoiceOption>,
+    /// More than one may be chosen.
+    pub is_multiple: bool,
+    /// Words of one's own are an answer too.
+    pub is_open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChoiceOption {
+    /// What is sent back when it is chosen.
+    pub label: String,
+    /// Empty if there is none.
+    pub description: String,
 }
 
 /// Engine-neutral kinds of actions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActionKind {
     Read,
     Edit,
@@ -211,6 +245,8 @@ pub enum Verdict {
     Allow,
     /// Allow, and don't ask for the same again in this session of the engine's process.
     AllowForSession,
+    /// Answers to [`Question::choices`], in their order: what was chosen of each.
+    Chosen(Vec<Vec<String>>),
     /// The reason is handed to the agent where the engine has a place for it.
     Deny {
         reason: String,
@@ -321,7 +357,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            startup: Duration::from_secs(90),
+            startup: Duration::from_secs(60),
             silence: Duration::from_mins(15),
             turn: Duration::from_hours(2),
         }

@@ -36,6 +36,9 @@ pub struct Reply {
     pub attachment_ids: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_adoption: Option<Adoption>,
+    /// Where a fresh session is to work, one of those that the machine offers. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_dir: Option<String>,
 }
 
 /// A session that was started outside the bridge and is to be taken over (protocol section 10).
@@ -83,6 +86,7 @@ impl Reply {
             machine: text(object, "agentId").map(MachineId::new),
             attachment_ids: attachments(object, "attachmentIds"),
             external_adoption: object.get("externalAdoption").and_then(adoption),
+            project_dir: text(object, "projectDir"),
         })
     }
 
@@ -99,6 +103,7 @@ impl Reply {
             machine,
             attachment_ids: message.attachments,
             external_adoption: None,
+            project_dir: message.project_dir,
         }
     }
 }
@@ -115,6 +120,7 @@ pub struct Message {
     pub created_at: Option<String>,
     pub engine: Option<Engine>,
     pub attachments: Vec<String>,
+    pub project_dir: Option<String>,
 }
 
 impl Message {
@@ -135,6 +141,7 @@ impl Message {
             created_at: text(object, "createdAt"),
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             attachments: attachments(object, "attachments"),
+            project_dir: text(object, "projectDir"),
         })
     }
 }
@@ -150,6 +157,98 @@ pub struct Post {
     /// Always `agent`.
     pub role: Role,
     pub client_msg_id: ClientMsgId,
+    /// Of a question: the same in parts, so that a page can show it as a card with buttons. Ours;
+    /// a bridge that does not know it shows the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Card>,
+    /// The question that this post says the end of. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_closed: Option<Closing>,
+}
+
+impl Post {
+    pub fn new(
+        thread_id: ThreadId,
+        kind: PostKind,
+        author: String,
+        body: String,
+        client_msg_id: ClientMsgId,
+    ) -> Post {
+        let (role, question, question_closed) = (Role::Agent, None, None);
+        Post { thread_id, body, kind, author, role, client_msg_id, question, question_closed }
+    }
+}
+
+/// A question in parts. All text is plain text from outside: no Markdown, no markup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Card {
+    /// What an answer names it by.
+    pub code: String,
+    #[serde(rename = "agent")]
+    pub engine: Engine,
+    /// `read`, `edit`, `run`, `fetch`, `mcp`, `other`, or `choice` for a question of the engine's own.
+    pub kind: String,
+    /// The engine's name of the tool.
+    pub tool: String,
+    /// The command line, path or URL; whole but for a limit on its length.
+    pub subject: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub diff: String,
+    /// Where it would act.
+    pub directory: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What `always` would allow on this thread; none if it can't be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub always: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<CardChoice>,
+    /// RFC 3339.
+    pub expires_at: String,
+}
+
+/// One of the engine's own questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CardChoice {
+    pub question: String,
+    pub options: Vec<CardOption>,
+    #[serde(rename = "multiple")]
+    pub is_multiple: bool,
+    /// Words of one's own are an answer too.
+    #[serde(rename = "open")]
+    pub is_open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardOption {
+    pub label: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+/// The end of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    pub code: String,
+    pub outcome: Outcome,
+}
+
+/// How a question ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Allowed,
+    /// And everything like it on this thread.
+    Always,
+    Denied,
+    /// A question of the engine's own got its answer.
+    Answered,
+    /// Nobody answered in time.
+    Expired,
+    /// The engine took it back, its turn ended, or the daemon did.
+    Gone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -109,6 +109,16 @@ pub struct Config {
     pub relay_permissions: bool,
     pub relay_timeout: Duration,
     pub allow_all: bool,
+    /// `permissions`, rules as written; `crate::permission` reads them.
+    pub permissions: Permissions,
+    /// Two threads may write in one directory at the same time.
+    pub parallel_in_directory: bool,
+    /// Say on the thread now and then what the engine does.
+    pub progress: bool,
+    /// Say what a turn used and cost under its answer.
+    pub usage: bool,
+    /// Besides `project_dir`: where fresh sessions may work when a thread asks for it. Absolute.
+    pub project_dirs: Vec<PathBuf>,
     pub live_guard: bool,
     pub live_threshold: Duration,
     pub opencode_provider: Option<String>,
@@ -129,6 +139,14 @@ pub struct Config {
     pub startup_timeout: Duration,
     pub silence_timeout: Duration,
     pub turn_timeout: Duration,
+}
+
+/// Rules as they stand in the config file; none of a list means the default of that list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    pub allow: Option<Vec<String>>,
+    pub ask: Option<Vec<String>>,
+    pub deny: Option<Vec<String>>,
 }
 
 /// Why there is no configuration: for the person who reads it.
@@ -224,6 +242,17 @@ impl Config {
             relay_permissions: source.flag("relayPermissions", "BRIDGE_RELAY_PERMISSIONS")?,
             relay_timeout: source.millis("relayTimeoutMs", "BRIDGE_RELAY_TIMEOUT_MS", 600_000)?,
             allow_all: source.flag("allowAll", "BRIDGE_ALLOW_ALL")?,
+            permissions: permissions(&source)?,
+            parallel_in_directory: source
+                .flag("parallelInDirectory", "BRIDGE_PARALLEL_IN_DIRECTORY")?,
+            progress: source.flag_or("progress", "BRIDGE_PROGRESS", true)?,
+            usage: source.flag("usage", "BRIDGE_USAGE")?,
+            project_dirs: source
+                .list("projectDirs")?
+                .unwrap_or_default()
+                .iter()
+                .map(|dir| absolute(env, dir))
+                .collect(),
             live_guard: source.flag("liveGuard", "BRIDGE_LIVE_GUARD")?,
             live_threshold: source.millis("liveThresholdMs", "BRIDGE_LIVE_THRESHOLD_MS", 60_000)?,
             opencode_provider: source.text("opencodeProvider", "BRIDGE_OPENCODE_PROVIDER")?,
@@ -243,7 +272,7 @@ impl Config {
                 86_400,
             )?,
             ca_file: source.text("caFile", "BRIDGE_CA_FILE")?.map(|file| absolute(env, &file)),
-            startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 90)?,
+            startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 60)?,
             silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,
             turn_timeout: source.seconds("turnSeconds", "BRIDGE_TURN_SECONDS", 7_200)?,
         })
@@ -283,7 +312,18 @@ impl Source<'_> {
         Err(ConfigError(format!("{place} is {value:?}; it must be one of {}", allowed.join(", "))))
     }
 
+    /// A list of strings; only the file can hold one.
+    fn list(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let wrong = |value| self.wrong(key, value, "a list of strings");
+        let Some(value) = self.file.object.get(key) else { return Ok(None) };
+        strings(value).map_err(wrong)
+    }
+
     fn flag(&self, key: &str, var: &'static str) -> Result<bool, ConfigError> {
+        self.flag_or(key, var, false)
+    }
+
+    fn flag_or(&self, key: &str, var: &'static str, default: bool) -> Result<bool, ConfigError> {
         if let Some(text) = self.env.text(var)? {
             return match text.trim().to_lowercase().as_str() {
                 "1" | "true" | "yes" | "on" => Ok(true),
@@ -294,7 +334,7 @@ impl Source<'_> {
             };
         }
         match self.file.object.get(key) {
-            None | Some(Value::Null) => Ok(false),
+            None | Some(Value::Null) => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(other) => Err(self.wrong(key, other, "true or false")),
         }
@@ -403,6 +443,46 @@ fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
         return Err(ConfigError(format!("{place} holds characters that no token has")));
     }
     Ok(token.map(|token| Token::new(token.trim())))
+}
+
+/// None for null; the value itself if it is no list, or the first of its items that is no string.
+fn strings(value: &Value) -> Result<Option<Vec<String>>, &Value> {
+    let items = match value {
+        Value::Null => return Ok(None),
+        Value::Array(items) => items,
+        other => return Err(other),
+    };
+    items
+        .iter()
+        .map(|item| item.as_str().map(str::to_owned).ok_or(item))
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+/// `"permissions": {"allow": [RULE, …], "ask": […], "deny": […]}`
+fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
+    let mut permissions = Permissions::default();
+    let object = match source.file.object.get("permissions") {
+        None | Some(Value::Null) => return Ok(permissions),
+        Some(Value::Object(object)) => object,
+        Some(other) => return Err(source.wrong("permissions", other, "an object of rules")),
+    };
+    for (name, value) in object {
+        let list = match name.as_str() {
+            "allow" => &mut permissions.allow,
+            "ask" => &mut permissions.ask,
+            "deny" => &mut permissions.deny,
+            _ => {
+                return Err(ConfigError(format!(
+                    "\"permissions\" in {} has {name:?}; it may have allow, ask and deny",
+                    source.file.path.display()
+                )));
+            }
+        };
+        let key = format!("permissions.{name}");
+        *list = strings(value).map_err(|value| source.wrong(&key, value, "a list of rules"))?;
+    }
+    Ok(permissions)
 }
 
 /// `"agents": {"NAME": {"command": ["program", "argument"]}}`

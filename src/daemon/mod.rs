@@ -32,7 +32,7 @@ use crate::{
     bridge::{
         AccessSource, Client, Net,
         stream::{self, StreamEvent},
-        wire::{Post, PostKind, Reply, Role},
+        wire::{Post, PostKind, Reply},
     },
     config::{Config, Env, Paths, live::Live},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
@@ -547,14 +547,8 @@ impl Daemon {
         kind: PostKind,
         body: String,
     ) {
-        let post = Post {
-            thread_id: thread,
-            body,
-            kind,
-            author: self.setup.config.engine.author(),
-            role: Role::Agent,
-            client_msg_id: ClientMsgId::new(name),
-        };
+        let author = self.setup.config.engine.author();
+        let post = Post::new(thread, kind, author, body, ClientMsgId::new(name));
         if let Err(error) = self.shared.outgoing.put(&post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
         }

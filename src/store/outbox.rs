@@ -201,7 +201,7 @@ impl Answers {
 mod tests {
     use super::*;
     use crate::{
-        bridge::wire::{PostKind, Role},
+        bridge::wire::PostKind,
         ids::{ClientMsgId, ThreadId},
         store::RealDisk,
     };
@@ -213,14 +213,13 @@ mod tests {
     }
 
     fn post(body: &str) -> Post {
-        Post {
-            thread_id: ThreadId::new("../../t"),
-            body: body.to_owned(),
-            kind: PostKind::Result,
-            author: "claude-bridge".to_owned(),
-            role: Role::Agent,
-            client_msg_id: ClientMsgId::new(body),
-        }
+        Post::new(
+            ThreadId::new("../../t"),
+            PostKind::Result,
+            "claude-bridge".to_owned(),
+            body.to_owned(),
+            ClientMsgId::new(body),
+        )
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
     },
-    bridge::wire::{Activity, Post, PostKind, Role},
+    bridge::wire::{Activity, Post, PostKind},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
     store::{binding::SessionRecord, entry::Progress},
@@ -327,14 +327,8 @@ impl<'a> Serving<'a> {
         body: String,
         is_last: bool,
     ) -> bool {
-        let mut post = Post {
-            thread_id: self.thread.clone(),
-            body: String::new(),
-            kind,
-            author: ride.engine().author(),
-            role: Role::Agent,
-            client_msg_id: ride.next_post(),
-        };
+        let (author, name) = (ride.engine().author(), ride.next_post());
+        let mut post = Post::new(self.thread.clone(), kind, author, String::new(), name);
         let mut fitting = None;
         let fits = self.persist(|shared| {
             fitting = Some(shared.answers.fit(&body, &post.client_msg_id)?);

@@ -10,7 +10,7 @@ use std::{
 use obto_bridge::{
     bridge::{
         Access, AccessSource, Client, Error, Net,
-        wire::{Activity, Post, PostKind, Role},
+        wire::{Activity, Post, PostKind},
     },
     config::Token,
     ids::{ClientMsgId, MachineId, ThreadId},
@@ -43,14 +43,13 @@ fn thread() -> ThreadId {
 }
 
 fn post(body: &str) -> Post {
-    Post {
-        thread_id: thread(),
-        body: body.into(),
-        kind: PostKind::Result,
-        author: "claude-bridge".into(),
-        role: Role::Agent,
-        client_msg_id: ClientMsgId::new("m1-1"),
-    }
+    Post::new(
+        thread(),
+        PostKind::Result,
+        "claude-bridge".into(),
+        body.into(),
+        ClientMsgId::new("m1-1"),
+    )
 }
 
 #[test]

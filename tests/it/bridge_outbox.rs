@@ -16,7 +16,7 @@ use obto_bridge::{
         Access, Client, Net,
         backoff::Pace,
         outbox::{self, OutboxStore, Settings},
-        wire::{Activity, Post, PostKind, Role},
+        wire::{Activity, Post, PostKind},
     },
     config::Token,
     ids::{ClientMsgId, ThreadId},
@@ -40,14 +40,13 @@ struct Files {
 
 impl Store {
     fn put(&self, entry: u32, thread: &str) {
-        let post = Post {
-            thread_id: ThreadId::new(thread),
-            body: format!("{entry}"),
-            kind: PostKind::Result,
-            author: "claude-bridge".into(),
-            role: Role::Agent,
-            client_msg_id: ClientMsgId::new(format!("c{entry}")),
-        };
+        let post = Post::new(
+            ThreadId::new(thread),
+            PostKind::Result,
+            "claude-bridge".into(),
+            format!("{entry}"),
+            ClientMsgId::new(format!("c{entry}")),
+        );
         self.files().posts.insert(entry, post);
     }
 

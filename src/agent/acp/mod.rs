@@ -355,7 +355,7 @@ impl Acp {
     fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
         let Some(pending) = self.pending.remove(question) else { return };
         match verdict {
-            Verdict::Allow => {}
+            Verdict::Allow | Verdict::Chosen(_) => {}
             Verdict::AllowForSession => {
                 let Question { tool, subject, .. } = &pending.question;
                 self.allowed.push((tool.clone(), subject.clone()));

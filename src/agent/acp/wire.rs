@@ -239,6 +239,8 @@ pub fn question(id: QuestionId, params: &Value, known: Option<&KnownCall>) -> Qu
         subject: subject(kind, raw.unwrap_or(&Value::Null), call).unwrap_or(title.to_owned()),
         reason,
         input: raw.unwrap_or(call).clone(),
+        edits: Vec::new(),
+        choices: Vec::new(),
     }
 }
 

@@ -153,6 +153,8 @@ impl Claude {
                     subject,
                     reason,
                     input: question.input.clone(),
+                    edits: Vec::new(),
+                    choices: Vec::new(),
                 }));
                 self.questions.insert(id, question);
             }
@@ -220,6 +222,7 @@ impl Claude {
         actions.write(match verdict {
             Verdict::Allow => wire::allow(id, &question.input),
             Verdict::AllowForSession => wire::allow_for_session(id, &question),
+            Verdict::Chosen(_) => wire::deny(id, "This was a question of permission."),
             Verdict::Deny { reason } => wire::deny(id, &reason),
         });
     }

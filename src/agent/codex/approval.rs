@@ -81,21 +81,25 @@ impl Asked {
             (Answer::Decision, Verdict::AllowForSession) => {
                 json!({ "decision": "acceptForSession" })
             }
-            (Answer::Decision, Verdict::Deny { .. }) => json!({ "decision": "decline" }),
+            (Answer::Decision, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
+                json!({ "decision": "decline" })
+            }
             (Answer::Permissions(wanted), Verdict::Allow) => {
                 json!({ "permissions": wanted, "scope": "turn" })
             }
             (Answer::Permissions(wanted), Verdict::AllowForSession) => {
                 json!({ "permissions": wanted, "scope": "session" })
             }
-            (Answer::Permissions(_), Verdict::Deny { .. }) => {
+            (Answer::Permissions(_), Verdict::Deny { .. } | Verdict::Chosen(_)) => {
                 json!({ "permissions": {}, "scope": "turn" })
             }
             (Answer::Elicitation, Verdict::Allow) => elicited("accept", json!({}), Value::Null),
             (Answer::Elicitation, Verdict::AllowForSession) => {
                 elicited("accept", json!({}), json!({ "persist": "session" }))
             }
-            (Answer::Elicitation, Verdict::Deny { .. }) => elicitation_declined(),
+            (Answer::Elicitation, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
+                elicitation_declined()
+            }
         }
     }
 }
@@ -187,7 +191,16 @@ fn question(tool: &str, kind: ActionKind, subject: String, params: Value) -> Que
         input.retain(|key, _| !MACHINERY.contains(&key.as_str()) && key != "reason");
     }
     let id = QuestionId(String::new());
-    Question { id, tool: tool.to_owned(), kind, subject, reason, input }
+    Question {
+        id,
+        tool: tool.to_owned(),
+        kind,
+        subject,
+        reason,
+        input,
+        edits: Vec::new(),
+        choices: Vec::new(),
+    }
 }
 
 fn without_nulls(mut value: Value) -> Value {

@@ -405,6 +405,9 @@ impl Opencode {
             Verdict::Allow => json!({ "reply": "once" }),
             Verdict::AllowForSession => json!({ "reply": "always" }),
             // Without a message, opencode ends the turn instead of telling the model.
+            Verdict::Chosen(_) => {
+                json!({ "reply": "reject", "message": "It asked for permission." })
+            }
             Verdict::Deny { reason } if reason.trim().is_empty() => {
                 json!({ "reply": "reject", "message": "This was refused." })
             }

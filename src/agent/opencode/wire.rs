@@ -138,6 +138,8 @@ pub fn question(asked: &Value) -> Question {
         subject,
         reason: None,
         input: if empty { json!({ "patterns": patterns }) } else { metadata.clone() },
+        edits: Vec::new(),
+        choices: Vec::new(),
     }
 }
 

@@ -152,20 +152,16 @@ impl<E: Ord + Clone> Lanes<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bridge::wire::{PostKind, Role},
-        ids::ClientMsgId,
-    };
+    use crate::{bridge::wire::PostKind, ids::ClientMsgId};
 
     fn post(thread: &str) -> Post {
-        Post {
-            thread_id: ThreadId::new(thread),
-            body: String::new(),
-            kind: PostKind::Result,
-            author: "a".into(),
-            role: Role::Agent,
-            client_msg_id: ClientMsgId::new("c"),
-        }
+        Post::new(
+            ThreadId::new(thread),
+            PostKind::Result,
+            "a".into(),
+            String::new(),
+            ClientMsgId::new("c"),
+        )
     }
 
     fn lanes(entries: &[(u32, &str)]) -> Lanes<u32> {

@@ -12,7 +12,7 @@ use obto_bridge::{
     bridge::{
         backoff::{Backoff, Pace},
         sse::Parser,
-        wire::{Post, PostKind, Reply, Role},
+        wire::{Post, PostKind, Reply},
     },
     dispatch::{Dispatch, Event},
     ids::{ClientMsgId, Engine, MessageId, SessionId, ThreadId, TurnId},
@@ -157,14 +157,13 @@ impl Process {
     pub(super) fn answer(&mut self, thread: &ThreadId, now: Duration) {
         let worker = self.workers.get_mut(thread).unwrap();
         let (entry, number) = worker.current.take().unwrap();
-        let post = Post {
-            thread_id: thread.clone(),
-            body: format!("Did {number}"),
-            kind: PostKind::Result,
-            author: Engine::CODEX.author(),
-            role: Role::Agent,
-            client_msg_id: ClientMsgId::new(format!("{entry}.answer")),
-        };
+        let post = Post::new(
+            thread.clone(),
+            PostKind::Result,
+            Engine::CODEX.author(),
+            format!("Did {number}"),
+            ClientMsgId::new(format!("{entry}.answer")),
+        );
         self.outbox.put(&post, Some(entry)).unwrap();
         let mut binding = self.store.get(thread).cloned().unwrap();
         let mut record = SessionRecord::new(session(thread));

@@ -201,5 +201,6 @@ pub(super) fn reply(message: &Message, owner: Option<usize>) -> Reply {
         machine: owner.map(machine_id),
         attachment_ids: Vec::new(),
         external_adoption: None,
+        project_dir: None,
     }
 }

@@ -9,7 +9,7 @@ mod spool;
 mod state;
 
 use obto_bridge::{
-    bridge::wire::{Post, PostKind, Reply, Role},
+    bridge::wire::{Post, PostKind, Reply},
     ids::{ClientMsgId, MessageId, SessionId, ThreadId, TurnId},
     store::entry::Progress,
 };
@@ -26,6 +26,7 @@ fn reply(message: &str) -> Reply {
         machine: None,
         attachment_ids: Vec::new(),
         external_adoption: None,
+        project_dir: None,
     }
 }
 
@@ -40,12 +41,11 @@ fn progress(session: Option<&str>) -> Progress {
 }
 
 fn post(name: &str) -> Post {
-    Post {
-        thread_id: ThreadId::new("thread"),
-        body: format!("the body of {name}"),
-        kind: PostKind::Result,
-        author: "claude-bridge".to_owned(),
-        role: Role::Agent,
-        client_msg_id: ClientMsgId::new(name),
-    }
+    Post::new(
+        ThreadId::new("thread"),
+        PostKind::Result,
+        "claude-bridge".to_owned(),
+        format!("the body of {name}"),
+        ClientMsgId::new(name),
+    )
 }

@@ -69,6 +69,8 @@ fn question(id: String) -> Question {
         subject: String::new(),
         reason: None,
         input: Value::Null,
+        edits: Vec::new(),
+        choices: Vec::new(),
     }
 }
 
