@@ -243,8 +243,9 @@ pub enum ActionKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Allow,
-    /// Allow, and don't ask for the same again in this session of the engine's process.
-    AllowForSession,
+    /// Allow, and everything like it on this thread. To an engine this is [`Verdict::Allow`]: what it
+    /// stores by itself would outlive the thread.
+    AllowAlways,
     /// Answers to [`Question::choices`], in their order: what was chosen of each.
     Chosen(Vec<Vec<String>>),
     /// The reason is handed to the agent where the engine has a place for it.

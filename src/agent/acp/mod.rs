@@ -356,7 +356,7 @@ impl Acp {
         let Some(pending) = self.pending.remove(question) else { return };
         match verdict {
             Verdict::Allow | Verdict::Chosen(_) => {}
-            Verdict::AllowForSession => {
+            Verdict::AllowAlways => {
                 let Question { tool, subject, .. } = &pending.question;
                 self.allowed.push((tool.clone(), subject.clone()));
             }

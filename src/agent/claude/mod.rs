@@ -221,7 +221,7 @@ impl Claude {
         let Some(question) = self.questions.remove(id) else { return };
         actions.write(match verdict {
             Verdict::Allow => wire::allow(id, &question.input),
-            Verdict::AllowForSession => wire::allow_for_session(id, &question),
+            Verdict::AllowAlways => wire::allow_for_session(id, &question),
             Verdict::Chosen(_) => wire::deny(id, "This was a question of permission."),
             Verdict::Deny { reason } => wire::deny(id, &reason),
         });

@@ -78,7 +78,7 @@ impl Asked {
     pub(super) fn answer(self, verdict: &Verdict) -> Value {
         match (self.answer, verdict) {
             (Answer::Decision, Verdict::Allow) => json!({ "decision": "accept" }),
-            (Answer::Decision, Verdict::AllowForSession) => {
+            (Answer::Decision, Verdict::AllowAlways) => {
                 json!({ "decision": "acceptForSession" })
             }
             (Answer::Decision, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
@@ -87,14 +87,14 @@ impl Asked {
             (Answer::Permissions(wanted), Verdict::Allow) => {
                 json!({ "permissions": wanted, "scope": "turn" })
             }
-            (Answer::Permissions(wanted), Verdict::AllowForSession) => {
+            (Answer::Permissions(wanted), Verdict::AllowAlways) => {
                 json!({ "permissions": wanted, "scope": "session" })
             }
             (Answer::Permissions(_), Verdict::Deny { .. } | Verdict::Chosen(_)) => {
                 json!({ "permissions": {}, "scope": "turn" })
             }
             (Answer::Elicitation, Verdict::Allow) => elicited("accept", json!({}), Value::Null),
-            (Answer::Elicitation, Verdict::AllowForSession) => {
+            (Answer::Elicitation, Verdict::AllowAlways) => {
                 elicited("accept", json!({}), json!({ "persist": "session" }))
             }
             (Answer::Elicitation, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
@@ -358,7 +358,7 @@ mod tests {
             json!({"permissions": granted, "scope": "turn"})
         );
         assert_eq!(
-            asked().1.answer(&Verdict::AllowForSession),
+            asked().1.answer(&Verdict::AllowAlways),
             json!({"permissions": granted, "scope": "session"})
         );
         assert_eq!(

@@ -403,7 +403,7 @@ impl Opencode {
         let Some(directory) = self.questions.remove(&question) else { return };
         let body = match verdict {
             Verdict::Allow => json!({ "reply": "once" }),
-            Verdict::AllowForSession => json!({ "reply": "always" }),
+            Verdict::AllowAlways => json!({ "reply": "always" }),
             // Without a message, opencode ends the turn instead of telling the model.
             Verdict::Chosen(_) => {
                 json!({ "reply": "reject", "message": "It asked for permission." })

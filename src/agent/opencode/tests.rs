@@ -202,7 +202,7 @@ fn trap_a_refusal_without_a_reason_would_end_the_turn() {
 
 #[test]
 fn trap_a_subagent_asks_under_its_own_session() {
-    let played = play("subagent", &Verdict::AllowForSession);
+    let played = play("subagent", &Verdict::AllowAlways);
     assert_eq!(played.questions().len(), 1);
     assert_eq!(played.questions()[0].subject, "mkdir -p subx");
     assert_eq!(replies(&played), [&json!({ "reply": "always" })]);

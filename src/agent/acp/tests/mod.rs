@@ -412,7 +412,7 @@ fn trap_always_is_kept_here_and_not_by_the_agent() {
     let mut played = Played::prompted(&spec());
     played.permission(7, call.clone(), options.clone());
     let question = played.questions()[0].id.clone();
-    played.command(TurnCommand::Decide { question, verdict: Verdict::AllowForSession });
+    played.command(TurnCommand::Decide { question, verdict: Verdict::AllowAlways });
     played.permission(8, call, options.clone());
     assert_eq!(played.questions().len(), 1);
     for id in [7, 8] {

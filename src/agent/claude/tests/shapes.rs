@@ -141,7 +141,7 @@ fn for_this_session_means_rules_in_memory() {
     let mode = json!({ "type": "setMode", "mode": "acceptEdits", "destination": "session" });
     let mut question = can_use_tool("1", "Bash", json!({"command": "ls"}));
     question["request"]["permission_suggestions"] = json!([rule, mode]);
-    let mut play = started().verdict(Verdict::AllowForSession);
+    let mut play = started().verdict(Verdict::AllowAlways);
     play.value(question);
     let response = &play.writes[0]["response"]["response"];
     let mut expected = rule;

@@ -132,9 +132,9 @@ impl Player {
         let decide = |verdict| TurnCommand::Decide { question, verdict };
         self.tell(match result["decision"].as_str().or(result["action"].as_str()) {
             Some("cancel") => return,
-            Some("acceptForSession") => decide(Verdict::AllowForSession),
+            Some("acceptForSession") => decide(Verdict::AllowAlways),
             Some("accept") if result["_meta"]["persist"] == "session" => {
-                decide(Verdict::AllowForSession)
+                decide(Verdict::AllowAlways)
             }
             Some("accept") => decide(Verdict::Allow),
             Some("decline") => decide(deny),
