@@ -6,7 +6,9 @@ mod catchup;
 mod config;
 mod engines;
 mod held;
+mod open;
 mod outbox;
+mod places;
 mod settle;
 pub mod status;
 mod stop;
@@ -19,40 +21,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
+use anyhow::bail;
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased};
 
 use self::{
     catchup::{Catching, Found},
     held::Held,
+    places::Places,
     settle::Settling,
     status::Board,
 };
 use crate::{
+    agent::TurnCommand,
     bridge::{
-        AccessSource, Client, Net,
+        Client, Net,
         stream::{self, StreamEvent},
         wire::{Post, PostKind, Reply},
     },
-    config::{Config, Env, Paths, live::Live},
+    config::{Config, Env, Paths},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
     ids::{ClientMsgId, Engine, MachineId, ThreadId},
     logging,
-    proc::sweep::{Before, Marked, sweep},
     signals::Signal,
     store::{
         Disk,
         binding::Binding,
         entry::{EntryId, Progress, message_key},
         lock::Lock,
-        outbox::Outbox,
         seen::Seen,
-        spool::Inbox,
         state::{Cursor, Store},
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Answers, Early, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Early, Job, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -61,6 +62,9 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
 const CURSOR: Duration = Duration::from_secs(5);
+
+/// For one turn: more than a person can say before it listens.
+const COMMANDS: usize = 16;
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -116,6 +120,9 @@ struct Daemon {
     workers_started: u64,
     /// Of threads that are being claimed.
     early: HashMap<ThreadId, Early>,
+    places: Places,
+    /// The other ends of the messages that workers have.
+    jobs: HashMap<EntryId, Ends>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -137,6 +144,13 @@ struct Daemon {
     stop: Option<Sender<Infallible>>,
 }
 
+/// Our ends of a [`Job`].
+#[derive(Debug)]
+struct Ends {
+    commands: Sender<TurnCommand>,
+    place: Sender<()>,
+}
+
 /// What woke the loop.
 enum Woken {
     Signal(Signal),
@@ -153,127 +167,6 @@ enum Woken {
 }
 
 impl Daemon {
-    /// Opens the store, takes in what an earlier daemon left, starts the tasks.
-    fn open(setup: Setup) -> anyhow::Result<Daemon> {
-        let started = Instant::now();
-        let dir = setup.paths.state_dir.clone();
-        let disk = Arc::clone(&setup.disk);
-        let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
-            .with_context(|| format!("opening the inbox in {}", dir.display()))?;
-        let cursor = Cursor::load(&*disk, &dir)?;
-
-        // The connection is made while the rest is read.
-        let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
-        let table = engines::table(&setup);
-        let (known, capabilities) = engines::detect(&setup, &table, &dir);
-        let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
-
-        let store = Store::open(Arc::clone(&disk), &dir)?;
-        let seen = Seen::open(Arc::clone(&disk), &dir.join("seen")).with_context(|| {
-            format!("opening the journal of done messages in {}", dir.display())
-        })?;
-        let outbox = Outbox::open(disk, &dir.join("outbox"))
-            .with_context(|| format!("opening the outbox in {}", dir.display()))?;
-        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
-
-        let client = Client::new(Arc::clone(&live), &setup.net)?;
-        let (stop_now, stop) = bounded(0);
-        let (drain_now, drain) = bounded(0);
-        let (report, reports) = bounded(256);
-        // Unbounded: the dispatcher limits the claims in flight.
-        let (claimed_in, claimed) = unbounded();
-        let channels = outbox::channels();
-        // The sending task shuts its client down when it leaves.
-        let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
-            .context("starting the tasks that send posts")?;
-        let state_id = engines::state_id(&dir);
-        let stragglers = sweep(Marked::Daemon(&state_id), &Before::default(), SWEEP);
-        if stragglers > 0 {
-            log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
-        }
-        let shared = Arc::new(Shared {
-            settings: config::settings(&setup.config),
-            client,
-            inbox,
-            answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
-            outgoing: Outgoing { outbox, wake: channels.wake },
-            opencode: engines::opencode(&setup, &table, &state_id)?,
-            engines: table,
-            env: setup.env.vars.clone().into_iter().collect(),
-            token: setup.config.token.clone(),
-            state_id,
-            places: Places::new(setup.config.max_turns),
-            reports: report,
-            activity: channels.activity,
-            drain,
-            stop,
-        });
-        let machine = setup.config.machine.clone();
-        let ours = store
-            .bindings()
-            .iter()
-            .filter(|(_, binding)| binding.machine.as_ref().is_none_or(|owner| *owner == machine))
-            .map(|(thread, _)| thread.clone());
-        let mut daemon = Daemon {
-            dispatch: Dispatch::new(machine.clone(), ours),
-            setup,
-            started,
-            events: VecDeque::new(),
-            shared,
-            workers: HashMap::new(),
-            workers_started: 0,
-            early: HashMap::new(),
-            store,
-            seen,
-            settling: VecDeque::new(),
-            cursor,
-            cursor_due: None,
-            disk_due: None,
-            claimed_in,
-            claimed,
-            reports,
-            capabilities,
-            inbound,
-            catching: Catching::default(),
-            board: Board::new(&dir, &machine),
-            held: Held::default(),
-            stream: Some(stream),
-            sending,
-            drain: Some(drain_now),
-            stop: Some(stop_now),
-        };
-        if !recovered.is_empty() {
-            log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
-        }
-        for entry in recovered {
-            daemon.recover(entry.id, entry.reply, entry.progress);
-        }
-        Ok(daemon)
-    }
-
-    /// A message that was in the inbox at the start.
-    fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
-        self.restore_session(&reply.thread_id, progress.as_ref());
-        let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
-        if is_answered || self.shared.outgoing.outbox.finishes(entry) {
-            // Its answer is out, or on the way.
-            self.settle(entry, Some(&message_key(entry, &reply)));
-            return;
-        }
-        self.inbound(entry, reply, progress);
-    }
-
-    /// A session that the inbox knows and state.json does not: the crash came between the two.
-    fn restore_session(&mut self, thread: &ThreadId, progress: Option<&Progress>) {
-        let Some(Progress { engine, session: Some(session), .. }) = progress else { return };
-        let mut binding = self.binding(thread);
-        if !binding.sessions.contains_key(engine) {
-            let record = worker::record(session.clone(), &self.setup.config.project_dir);
-            binding.sessions.insert(engine.clone(), record);
-            self.store.set(thread, binding);
-        }
-    }
-
     /// The loop.
     fn serve(&mut self, signals: &Receiver<Signal>) -> anyhow::Result<End> {
         self.step_all();
@@ -444,16 +337,35 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
+            Report::Ready { thread, entry, writes: _ } => {
+                self.places.want(thread, entry);
+                self.give_places();
+            }
             Report::Started { thread, engine } => self.board.turn_started(thread, engine),
-            Report::Rested { thread } => self.board.turn_ended(&thread),
+            Report::Rested { thread } => self.rested(&thread),
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
-                self.board.turn_ended(&thread);
+                self.rested(&thread);
                 self.events.push_back(Event::WorkerEnded { thread });
+            }
+        }
+    }
+
+    /// A thread's turn is over, or its worker gone.
+    fn rested(&mut self, thread: &ThreadId) {
+        self.board.turn_ended(thread);
+        self.places.release(thread);
+        self.give_places();
+    }
+
+    fn give_places(&mut self) {
+        while let Some(entry) = self.places.next() {
+            if let Some(job) = self.jobs.get(&entry) {
+                job.place.try_send(()).ok(); // There is room: it speaks once.
             }
         }
     }
@@ -490,12 +402,17 @@ impl Daemon {
             Effect::Deliver { thread, entry, reply, progress } => {
                 // Without a worker it was refused just now, and the delivery comes again.
                 if let Some(worker) = self.workers.get(&thread) {
-                    worker.messages.send(Job { entry, reply, progress }).ok(); // Its end is reported.
+                    let (commands, orders) = bounded(COMMANDS);
+                    let (place, begin) = bounded(1);
+                    let job = Job { entry, reply, progress, commands: orders, place: begin };
+                    worker.messages.send(job).ok(); // Its end is reported.
+                    self.jobs.insert(entry, Ends { commands, place });
                 }
             }
             Effect::Retire { thread } => drop(self.workers.remove(&thread)),
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
+                self.jobs.remove(&entry);
                 self.settle(entry, (why == Why::Answered).then_some(&message));
             }
             Effect::Say { thread, entry, kind, body } => {
@@ -565,23 +482,6 @@ fn claim(client: &Client, thread: &ThreadId, machine: &MachineId) -> ClaimOutcom
             ClaimOutcome::Failed { retry_after: error.retry_after() }
         }
     }
-}
-
-fn start_stream(
-    setup: &Setup,
-    live: &Arc<dyn AccessSource>,
-    inbox: &Inbox,
-    cursor: &Cursor,
-    engines: Vec<Engine>,
-) -> anyhow::Result<(stream::Handle, Receiver<StreamEvent<EntryId>>)> {
-    let settings = stream::Settings {
-        capabilities: engines.iter().map(ToString::to_string).collect(),
-        last_event_id: cursor.last_event_id.clone(),
-        idle: setup.config.stream_idle_timeout,
-        ..stream::Settings::new(setup.config.machine.clone())
-    };
-    let inbox = inbox.clone();
-    stream::start(Arc::clone(live), &setup.net, settings, move |reply| inbox.put(reply))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crossbeam_channel::{Receiver, after, bounded, select_biased};
+use crossbeam_channel::{after, bounded, select_biased};
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnCommand, TurnEnd, TurnSpec,
+        Failure, FailureKind, Gate, TurnEnd, TurnSpec,
         carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
@@ -69,16 +69,14 @@ enum Outcome {
 
 impl<'a> Serving<'a> {
     /// Drives one message to its end.
-    pub(super) fn drive(&mut self, job: &Job, commands: &Receiver<TurnCommand>) {
-        let asked = job.reply.engine.as_ref();
-        let def = self.engine(asked);
-        let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        let mut ride = Ride { job, def, attempt, posts: 0, leaving: None };
+    pub(super) fn drive(&mut self, job: &Job) {
+        let mut ride = self.ride(job);
+        let (def, attempt) = (ride.def, ride.attempt);
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, agent = def.name.as_str(), attempt;
             "turn starts"
         );
-        let outcome = self.outcome(&mut ride, commands);
+        let outcome = self.outcome(&mut ride);
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, outcome:? = outcome;
             "turn ended"
@@ -89,6 +87,24 @@ impl<'a> Serving<'a> {
         }
         self.activity(Activity::Idle);
         drop(ride.leaving);
+    }
+
+    /// The human stopped it before it began.
+    pub(super) fn stopped_early(&mut self, job: &Job) {
+        let mut ride = self.ride(job);
+        if self.end_with(&mut ride, PostKind::Status, words::interrupted()) == Outcome::Done {
+            let report = Report::Finished { thread: self.thread.clone(), entry: job.entry };
+            self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
+        }
+    }
+
+    fn ride<'j>(&self, job: &'j Job) -> Ride<'j>
+    where
+        'a: 'j,
+    {
+        let def = self.engine(job.reply.engine.as_ref());
+        let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
+        Ride { job, def, attempt, posts: 0, leaving: None }
     }
 
     /// The engine that answers: the asked one if this machine knows it, else the configured one,
@@ -102,7 +118,7 @@ impl<'a> Serving<'a> {
             .expect("claude is always in the table")
     }
 
-    fn outcome(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
+    fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
         if let Some(asked) = &ride.job.reply.engine
             && asked != ride.engine()
             && !self.sessions.contains_key(ride.engine())
@@ -118,12 +134,12 @@ impl<'a> Serving<'a> {
                 Err(text) => return self.end_with(ride, PostKind::Status, text),
             },
         };
-        let Some(record) = record else { return self.fresh(ride, commands) };
+        let Some(record) = record else { return self.fresh(ride) };
         if self.is_live_elsewhere(ride.engine(), &record) {
             let text = words::live_elsewhere(ride.engine());
             return self.end_with(ride, PostKind::Error, text);
         }
-        match self.turn(ride, Some(&record), commands) {
+        match self.turn(ride, Some(&record)) {
             TurnEnd::SessionGone { detail } => {
                 self.sessions.remove(ride.engine());
                 self.report_session(ride.engine());
@@ -134,7 +150,7 @@ impl<'a> Serving<'a> {
                 }
                 let text = words::session_gone(ride.engine(), &record.session_id, &detail);
                 self.say(ride, PostKind::Status, text);
-                self.fresh(ride, commands)
+                self.fresh(ride)
             }
             end => self.conclude(ride, end),
         }
@@ -162,18 +178,13 @@ impl<'a> Serving<'a> {
         }))
     }
 
-    fn fresh(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
-        let end = self.turn(ride, None, commands);
+    fn fresh(&mut self, ride: &mut Ride<'_>) -> Outcome {
+        let end = self.turn(ride, None);
         self.conclude(ride, end)
     }
 
     /// Runs the engine once.
-    fn turn(
-        &mut self,
-        ride: &mut Ride<'_>,
-        record: Option<&SessionRecord>,
-        commands: &Receiver<TurnCommand>,
-    ) -> TurnEnd {
+    fn turn(&mut self, ride: &mut Ride<'_>, record: Option<&SessionRecord>) -> TurnEnd {
         ride.leaving = None;
         let spec = match self.spec(ride, record) {
             Ok(spec) => spec,
@@ -198,9 +209,10 @@ impl<'a> Serving<'a> {
         }
         let mut protocol = ride.def.kind.protocol();
         let (late_results, late) = bounded(16);
+        let job = ride.job;
         let mut host = Host::new(self, ride, progress, spec.project_dir.clone(), late_results);
         let control = Control {
-            commands,
+            commands: &job.commands,
             late: &late,
             stop: &host.serving.shared.stop.clone(),
             grace: Grace::default(),

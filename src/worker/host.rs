@@ -9,7 +9,9 @@ use std::{
 use crossbeam_channel::Sender;
 
 use crate::{
-    agent::{ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost},
+    agent::{
+        QuestionId, ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost,
+    },
     bridge::{
         Client,
         wire::{Message, PostKind},
@@ -134,6 +136,14 @@ impl TurnHost for Host<'_, '_, '_> {
             ),
         }
     }
+
+    fn on_decided(&mut self, _: &QuestionId, _: &Verdict, _: bool) {}
+
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn on_time(&mut self) {}
 }
 
 fn read(

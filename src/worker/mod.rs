@@ -7,7 +7,6 @@ mod drive;
 mod history;
 mod host;
 mod long;
-mod places;
 mod sessions;
 mod words;
 
@@ -20,7 +19,6 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 pub use history::{Early, ask_early};
 pub use long::Answers;
-pub use places::Places;
 pub use sessions::record;
 
 use crate::{
@@ -50,6 +48,11 @@ pub struct Job {
     pub reply: Arc<Reply>,
     /// How far an earlier daemon came with it.
     pub progress: Option<Progress>,
+    /// For this message alone. Closed before its turn begins: it is done with, and nothing is said.
+    /// Closed in its turn: stop it.
+    pub commands: Receiver<TurnCommand>,
+    /// Speaks once, when its turn may begin.
+    pub place: Receiver<()>,
 }
 
 /// What a worker tells the dispatcher.
@@ -57,6 +60,8 @@ pub struct Job {
 pub enum Report {
     /// The thread's session of this engine; none when it is gone.
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
+    /// The next message is at hand and waits for [`Job::place`].
+    Ready { thread: ThreadId, entry: EntryId, writes: Option<PathBuf> },
     /// A turn has its place and begins.
     Started { thread: ThreadId, engine: Engine },
     /// The turn is over and its place free.
@@ -98,7 +103,6 @@ pub struct Shared {
     pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
-    pub places: Places,
     pub reports: Sender<Report>,
     pub activity: Sender<(ThreadId, Activity)>,
     /// Closed: no new turn starts.
@@ -128,14 +132,7 @@ impl Outgoing {
 pub struct Worker {
     /// Dropping it asks the worker to leave after its turn.
     pub messages: Sender<Job>,
-    pub commands: Sender<TurnCommand>,
     pub task: Task,
-}
-
-/// The worker's own end.
-struct Mailbox {
-    messages: Receiver<Job>,
-    commands: Receiver<TurnCommand>,
 }
 
 /// Starts the worker of `thread`.
@@ -150,10 +147,8 @@ pub fn start(
     early: Option<Early>,
 ) -> io::Result<Worker> {
     // Unbounded: what is in it is also in the inbox, which has a bound.
-    let (messages, inbox) = crossbeam_channel::unbounded();
-    let (commands, orders) = crossbeam_channel::bounded(16);
+    let (messages, mailbox) = crossbeam_channel::unbounded();
     let shared = Arc::clone(shared);
-    let mailbox = Mailbox { messages: inbox, commands: orders };
     // Linux keeps 15 bytes of a name; the number is for logs and debuggers and may wrap.
     let task = task::spawn(&format!("worker-{}", number % 100_000_000), move || {
         let outcome = task::catch(|| Serving::new(&shared, &thread, binding, early).run(&mailbox));
@@ -162,7 +157,16 @@ pub fn start(
         }
         shared.reports.send(Report::Ended { thread }).ok(); // The dispatcher may have left before us.
     })?;
-    Ok(Worker { messages, commands, task })
+    Ok(Worker { messages, task })
+}
+
+/// How a message at hand goes on.
+enum Start {
+    Now,
+    /// The human does not want it any more.
+    Stopped,
+    /// The dispatcher is done with it.
+    Forgotten,
 }
 
 /// The worker at work.
@@ -184,7 +188,7 @@ impl<'a> Serving<'a> {
         Serving { shared, thread, sessions: binding.sessions, early }
     }
 
-    fn run(&mut self, mailbox: &Mailbox) {
+    fn run(&mut self, mailbox: &Receiver<Job>) {
         let Shared { drain, stop, reports, .. } = self.shared;
         loop {
             // Closing a channel does not discard what is queued in it, so a stop is looked for
@@ -195,8 +199,8 @@ impl<'a> Serving<'a> {
             select_biased! {
                 recv(stop) -> _ => return,
                 recv(drain) -> _ => return,
-                recv(mailbox.messages) -> job => match job {
-                    Ok(job) => self.serve(job, mailbox),
+                recv(mailbox) -> job => match job {
+                    Ok(job) => self.serve(&job),
                     Err(_) => return,
                 },
                 default(IDLE) => {
@@ -210,21 +214,42 @@ impl<'a> Serving<'a> {
     }
 
     /// Waits for a place, then drives the message.
-    fn serve(&mut self, job: Job, mailbox: &Mailbox) {
-        let Shared { places, drain, stop, .. } = self.shared;
-        let Some(place) = places.take(drain, stop) else {
-            // The message stays in the inbox; the next start drives it.
-            return;
-        };
-        // A command that came between two turns has lost its turn.
-        while mailbox.commands.try_recv().is_ok() {}
-        let (reports, thread) = (&self.shared.reports, self.thread);
+    fn serve(&mut self, job: &Job) {
+        let Shared { drain, stop, reports, .. } = self.shared;
         let engine = self.engine(job.reply.engine.as_ref()).name.clone();
-        reports.send(Report::Started { thread: thread.clone(), engine }).ok(); // It may be leaving.
-        self.activity(Activity::Working);
-        self.drive(&job, &mailbox.commands);
-        reports.send(Report::Rested { thread: thread.clone() }).ok();
-        drop(place);
+        let thread = self.thread.clone();
+        let writes = self.writes(&engine);
+        reports.send(Report::Ready { thread, entry: job.entry, writes }).ok(); // It may be leaving.
+        let start = select_biased! {
+            // The message stays in the inbox; the next start drives it.
+            recv(stop) -> _ => return,
+            recv(drain) -> _ => return,
+            recv(job.commands) -> command => match command {
+                Ok(TurnCommand::Interrupt) => Start::Stopped,
+                // Nothing was asked yet that could be decided.
+                Ok(_) | Err(_) => Start::Forgotten,
+            },
+            recv(job.place) -> _ => Start::Now,
+        };
+        let (thread, entry) = (|| self.thread.clone(), job.entry);
+        match start {
+            Start::Now => {
+                reports.send(Report::Started { thread: thread(), engine }).ok();
+                self.activity(Activity::Working);
+                self.drive(job);
+            }
+            Start::Stopped => self.stopped_early(job),
+            Start::Forgotten => drop(reports.send(Report::Finished { thread: thread(), entry })),
+        }
+        reports.send(Report::Rested { thread: thread() }).ok();
+    }
+
+    /// The directory that a turn may write in without asking first.
+    fn writes(&self, engine: &Engine) -> Option<PathBuf> {
+        let Settings { allow_all, sandbox, project_dir, .. } = &self.shared.settings;
+        let is_free = *allow_all || (*engine == Engine::CODEX && *sandbox != Sandbox::ReadOnly);
+        let session = self.sessions.get(engine).and_then(|session| session.project_dir.as_ref());
+        is_free.then(|| session.map_or_else(|| project_dir.clone(), PathBuf::from))
     }
 
     /// Only an indicator: dropped when the outbox is busy.

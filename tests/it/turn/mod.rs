@@ -4,7 +4,11 @@
 mod memory;
 mod process;
 
-use std::{convert::Infallible, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::{
@@ -97,6 +101,8 @@ struct Host {
     /// Dropped at the first event.
     stop: Option<Sender<Infallible>>,
     events: Vec<TurnEvent>,
+    decided: Vec<(QuestionId, bool)>,
+    due: Option<Instant>,
 }
 
 impl TurnHost for Host {
@@ -107,6 +113,18 @@ impl TurnHost for Host {
         }
         self.events.push(event);
         self.stop = None;
+    }
+
+    fn on_decided(&mut self, question: &QuestionId, _: &Verdict, was_open: bool) {
+        self.decided.push((question.clone(), was_open));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn on_time(&mut self) {
+        self.due = None;
     }
 }
 
