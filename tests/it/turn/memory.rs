@@ -121,10 +121,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     };
     let mut setup = Setup::new();
     setup.host.decides = true;
-    setup.command(TurnCommand::Decide {
-        question: QuestionId("q0".into()),
-        verdict: Verdict::Allow,
-    });
+    setup.command(TurnCommand::ToolResult { call: "c0".to_owned(), result: Ok(String::new()) });
     let late = TurnCommand::ToolResult { call: "c1".to_owned(), result: Ok(String::new()) };
     setup.late.0.take().unwrap().send(late).unwrap();
     let mut memory = Memory::new(react);
@@ -133,7 +130,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
     assert_eq!(
         memory.log[..3],
-        [PROMPT.to_owned(), decided("q0"), r#"{"result":"c1"}"#.to_owned()]
+        [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]
     );
     assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
