@@ -28,6 +28,7 @@ use crate::{
         live::{Connection, Live},
     },
     ids::{MachineId, ThreadId},
+    time::Timestamp,
 };
 
 /// The largest answer that is read, in bytes.
@@ -121,12 +122,13 @@ impl Client {
         self.post_json("/api/bridge/agent-activity", &body).map(drop)
     }
 
-    /// Posts a message. May be repeated: `clientMsgId` is stored once.
-    pub fn post(&self, post: &Post) -> Result<(), Error> {
+    /// Posts a message. May be repeated: `clientMsgId` is stored once. Returns when it was stored, by
+    /// the bridge's clock, if the bridge says so.
+    pub fn post(&self, post: &Post) -> Result<Option<Timestamp>, Error> {
         let (answer, request) = self.post_json("/api/message", post)?;
         match answer.get("ok") {
             Some(Value::Bool(false)) => Err(unexpected(request, &answer)),
-            _ => Ok(()),
+            _ => Ok(answer["message"]["createdAt"].as_str().and_then(Timestamp::parse)),
         }
     }
 

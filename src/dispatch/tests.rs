@@ -189,6 +189,7 @@ fn a_begun_turn_needs_no_claim() {
         engine: Engine::CLAUDE,
         session: None,
         attempts: 1,
+        asking: Vec::new(),
         is_answered: false,
     });
     let event = Event::Inbound { entry, reply, progress, is_seen };

@@ -195,6 +195,7 @@ impl<'a> Serving<'a> {
             engine: ride.engine().clone(),
             session: spec.session.clone(),
             attempts: ride.attempt,
+            asking: Vec::new(),
             is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {

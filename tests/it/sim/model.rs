@@ -341,6 +341,7 @@ impl World {
             engine: Engine::CLAUDE,
             session: None,
             attempts,
+            asking: Vec::new(),
             is_answered: false,
         });
         Ok(())

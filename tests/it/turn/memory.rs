@@ -7,7 +7,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::agent::{
-    Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
+    Exit, FailureKind, TurnCommand, TurnEnd, TurnEvent,
     carrier::{Carrier, Incoming},
 };
 use serde_json::{Value, json};
@@ -128,10 +128,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     assert_eq!(setup.run(&mut memory), answered("hi"));
     // The two senders do not know of each other; the dispatcher comes first.
     let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
-    assert_eq!(
-        memory.log[..3],
-        [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]
-    );
+    assert_eq!(memory.log[..3], [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]);
     assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
 }
