@@ -128,7 +128,10 @@ impl Client {
         let (answer, request) = self.post_json("/api/message", post)?;
         match answer.get("ok") {
             Some(Value::Bool(false)) => Err(unexpected(request, &answer)),
-            _ => Ok(answer["message"]["createdAt"].as_str().and_then(Timestamp::parse)),
+            _ => {
+                let at = answer.get("message").and_then(|message| message["createdAt"].as_str());
+                Ok(at.and_then(Timestamp::parse))
+            }
         }
     }
 
