@@ -20,7 +20,7 @@ pub use self::{error::Error, net::Net};
 use self::{
     error::excerpt,
     http::{Answer, JSON, Method, Request, Target, is_stale, percent, send_once},
-    wire::{Activity, Claim, Message, Post, Whoami, text},
+    wire::{Activity, Claim, MachineInfo, Message, Post, Whoami, text},
 };
 use crate::{
     config::{
@@ -120,6 +120,11 @@ impl Client {
     pub fn activity(&self, thread: &ThreadId, state: Activity) -> Result<(), Error> {
         let body = json!({"threadId": thread, "state": state});
         self.post_json("/api/bridge/agent-activity", &body).map(drop)
+    }
+
+    /// Tells what this machine can do. Only for a bridge that accepts `machine`.
+    pub fn machine(&self, info: &MachineInfo) -> Result<(), Error> {
+        self.post_json("/api/bridge/machine", info).map(drop)
     }
 
     /// Posts a message. May be repeated: `clientMsgId` is stored once. Returns when it was stored, by

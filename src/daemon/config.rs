@@ -14,6 +14,7 @@ const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         project_dir: config.project_dir.clone(),
+        project_dirs: config.project_dirs.clone(),
         engine: config.engine.clone(),
         // `Config` has refused other words.
         sandbox: Sandbox::parse(&config.codex_sandbox).unwrap_or_default(),

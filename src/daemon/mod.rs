@@ -6,6 +6,7 @@ mod catchup;
 mod config;
 mod engines;
 mod held;
+mod machine;
 mod open;
 mod outbox;
 mod places;
@@ -32,15 +33,15 @@ use self::{
     status::Board,
 };
 use crate::{
-    agent::TurnCommand,
+    agent::{TurnCommand, detect::Verdict},
     bridge::{
         Client, Net,
         stream::{self, StreamEvent},
-        wire::{Post, PostKind, Reply},
+        wire::{MachineInfo, Post, PostKind, Reply},
     },
     config::{Config, Env, Paths},
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, Engine, MachineId, ThreadId},
+    ids::{ClientMsgId, MachineId, ThreadId},
     logging,
     signals::Signal,
     store::{
@@ -133,7 +134,11 @@ struct Daemon {
     claimed_in: Sender<Claimed>,
     claimed: Receiver<Claimed>,
     reports: Receiver<Report>,
-    capabilities: Receiver<Vec<Engine>>,
+    capabilities: Receiver<Vec<Verdict>>,
+    /// What is told of this machine to bridges that want to know.
+    machine: MachineInfo,
+    /// This one does.
+    tells_machine: bool,
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
     board: Board,
@@ -159,7 +164,7 @@ enum Woken {
     Inbound(StreamEvent<EntryId>),
     /// From catching up; none when it has ended.
     Found(Option<Found>),
-    Capabilities(Vec<Engine>),
+    Capabilities(Vec<Verdict>),
     /// A timer, or state.json was written.
     Time,
     /// The stream's task is gone, without which there is no daemon.
@@ -240,14 +245,7 @@ impl Daemon {
             }
             Woken::Inbound(event) => self.stream_event(event),
             Woken::Found(found) => self.found(found),
-            Woken::Capabilities(engines) => {
-                // Detection is done once for each start.
-                self.capabilities = never();
-                let names = engines.iter().map(ToString::to_string).collect();
-                if let Some(stream) = &self.stream {
-                    stream.set_capabilities(names);
-                }
-            }
+            Woken::Capabilities(verdicts) => self.detected(&verdicts),
             Woken::Time | Woken::StreamEnded => self.events.push_back(Event::Tick),
         }
         let now = Instant::now();
@@ -283,7 +281,12 @@ impl Daemon {
                     self.live(kept, reply);
                 }
             }
+            StreamEvent::Accepts(words) => {
+                self.tells_machine = words.iter().any(|word| word == machine::WORD);
+                self.tell_machine();
+            }
             StreamEvent::Disconnected { why, next } => {
+                self.tells_machine = false;
                 self.board.disconnected(&why, next);
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(

@@ -10,8 +10,8 @@ use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::{
-    Daemon, SWEEP, Setup, catchup::Catching, config, engines, held::Held, outbox, places::Places,
-    status::Board,
+    Daemon, SWEEP, Setup, catchup::Catching, config, engines, held::Held, machine, outbox,
+    places::Places, status::Board,
 };
 use crate::{
     bridge::{
@@ -47,6 +47,7 @@ impl Daemon {
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
         let table = engines::table(&setup);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
+        let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
         let store = Store::open(Arc::clone(&disk), &dir)?;
@@ -114,6 +115,8 @@ impl Daemon {
             claimed,
             reports,
             capabilities,
+            machine: about,
+            tells_machine: false,
             inbound,
             catching: Catching::default(),
             board: Board::new(&dir, &machine),

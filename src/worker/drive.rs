@@ -11,7 +11,7 @@ use crate::{
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
     },
-    bridge::wire::{Activity, Post, PostKind},
+    bridge::wire::{Activity, Post, PostKind, Reply},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
     store::{binding::SessionRecord, entry::Progress},
@@ -245,14 +245,10 @@ impl<'a> Serving<'a> {
         ride: &mut Ride<'_>,
         record: Option<&SessionRecord>,
     ) -> Result<TurnSpec, Failure> {
-        let Settings { project_dir, allow_all, sandbox, opencode_model, .. } =
-            &self.shared.settings;
-        let dir = record.and_then(|record| record.project_dir.as_ref());
-        let project_dir = dir.map_or_else(|| project_dir.clone(), PathBuf::from);
-        if !project_dir.is_dir() {
-            let text = words::no_directory(&project_dir);
-            return Err(Failure::new(FailureKind::Refused, text, ""));
-        }
+        let Settings { allow_all, sandbox, opencode_model, .. } = &self.shared.settings;
+        let project_dir = self
+            .directory(&ride.job.reply, record)
+            .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
         let Gathered { images, note } = history::images(self.shared, &ride.job.reply);
         if *allow_all {
             log::warn!(threadId = self.thread.as_str(); "allowAll: this turn runs without any permission gate");
@@ -270,6 +266,25 @@ impl<'a> Serving<'a> {
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })
+    }
+
+    /// Where the turn works: where its session does, or where the thread asked to begin, if that is
+    /// one of the places that this machine offers. The error is for the human.
+    fn directory(&self, reply: &Reply, record: Option<&SessionRecord>) -> Result<PathBuf, String> {
+        let Settings { project_dir, project_dirs, .. } = &self.shared.settings;
+        let known = record.and_then(|record| record.project_dir.as_ref()).map(PathBuf::from);
+        let dir = match (known, &reply.project_dir) {
+            (Some(dir), _) => dir,
+            (None, None) => project_dir.clone(),
+            (None, Some(asked)) => {
+                let asked = PathBuf::from(asked);
+                if asked != *project_dir && !project_dirs.contains(&asked) {
+                    return Err(words::directory_not_offered(&asked));
+                }
+                asked
+            }
+        };
+        if dir.is_dir() { Ok(dir) } else { Err(words::no_directory(&dir)) }
     }
 
     fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {

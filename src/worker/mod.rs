@@ -78,6 +78,8 @@ pub enum Report {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub project_dir: PathBuf,
+    /// Where a thread may ask to work besides.
+    pub project_dirs: Vec<PathBuf>,
     pub engine: Engine,
     pub sandbox: Sandbox,
     pub allow_all: bool,
