@@ -21,6 +21,8 @@ use obto_bridge::{
     ids::MachineId,
 };
 
+use serde_json::json;
+
 use crate::util::sick_bridge::{Conn, DEADLINE, Seen, SickBridge};
 
 fn reply(id: u32, thread: &str) -> String {
