@@ -1,6 +1,11 @@
 //! Who may do what when nobody can be asked: a fixed list of actions that only look is allowed,
 //! all others are refused with words that help both readers, the agent and its human. Pure.
 
+pub mod answer;
+pub mod card;
+pub mod code;
+pub mod desk;
+
 use crate::agent::{ActionKind, Question, Verdict};
 
 /// Claude Code's tools that change nothing outside its own session (protocol section 8). They are
