@@ -1,6 +1,11 @@
 //! Who may do what: one policy for all engines, over kinds of actions and what they act on. Pure,
 //! but for [`RealPlaces`], which looks where links lead.
 
+pub mod answer;
+pub mod card;
+pub mod code;
+pub mod desk;
+
 mod action;
 mod command;
 mod glob;
