@@ -131,13 +131,11 @@ impl Client {
     /// the bridge's clock, if the bridge says so.
     pub fn post(&self, post: &Post) -> Result<Option<Timestamp>, Error> {
         let (answer, request) = self.post_json("/api/message", post)?;
-        match answer.get("ok") {
-            Some(Value::Bool(false)) => Err(unexpected(request, &answer)),
-            _ => {
-                let at = answer.get("message").and_then(|message| message["createdAt"].as_str());
-                Ok(at.and_then(Timestamp::parse))
-            }
+        if answer.get("ok") == Some(&Value::Bool(false)) {
+            return Err(unexpected(request, &answer));
         }
+        let at = answer.get("message").and_then(|message| message["createdAt"].as_str());
+        Ok(at.and_then(Timestamp::parse))
     }
 
     /// Messages after the server time `since`, oldest first.

@@ -25,6 +25,7 @@ use crate::{
     },
     ids::{MachineId, ThreadId},
     logging,
+    permission::desk::How,
     store::{entry::EntryId, spool::Inbox, state::Store},
     task,
     time::Timestamp,
@@ -175,7 +176,9 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = entry;
                     "reply, caught up with"
                 );
-                self.inbound(entry, *reply, None);
+                if !self.answers(entry, &reply, How::CaughtUp) {
+                    self.inbound(entry, *reply, None);
+                }
             }
             // The stream may have told an earlier time meanwhile.
             Some(Found::Now(now)) if self.cursor.seen_until.is_none() => self.saw(Some(now)),

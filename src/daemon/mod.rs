@@ -10,6 +10,7 @@ mod machine;
 mod open;
 mod outbox;
 mod places;
+mod questions;
 mod settle;
 pub mod status;
 mod stop;
@@ -29,6 +30,7 @@ use self::{
     catchup::{Catching, Found},
     held::Held,
     places::Places,
+    questions::Questions,
     settle::Settling,
     status::Board,
 };
@@ -36,6 +38,7 @@ use crate::{
     agent::{TurnCommand, detect::Verdict},
     bridge::{
         Client, Net,
+        outbox::Stored,
         stream::{self, StreamEvent},
         wire::{MachineInfo, Post, PostKind, Reply},
     },
@@ -43,6 +46,7 @@ use crate::{
     dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
     ids::{ClientMsgId, MachineId, ThreadId},
     logging,
+    permission::desk::{How, Key},
     signals::Signal,
     store::{
         Disk,
@@ -65,7 +69,7 @@ const SWEEP: Duration = Duration::from_secs(2);
 const CURSOR: Duration = Duration::from_secs(5);
 
 /// For one turn: more than a person can say before it listens.
-const COMMANDS: usize = 16;
+const COMMANDS: usize = 256;
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -143,6 +147,9 @@ struct Daemon {
     catching: Catching,
     board: Board,
     held: Held,
+    questions: Questions,
+    /// Questions that the bridge has stored.
+    stored: Receiver<Stored>,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
@@ -161,14 +168,15 @@ enum Woken {
     Signal(Signal),
     Report(Report),
     Claimed(ThreadId, ClaimOutcome),
+    Stored(Stored),
     Inbound(StreamEvent<EntryId>),
     /// From catching up; none when it has ended.
     Found(Option<Found>),
     Capabilities(Vec<Verdict>),
     /// A timer, or state.json was written.
     Time,
-    /// The stream's task is gone, without which there is no daemon.
-    StreamEnded,
+    /// A task is gone without which there is no daemon.
+    Ended(&'static str),
 }
 
 impl Daemon {
@@ -184,7 +192,7 @@ impl Daemon {
                 {
                     return Ok(End::Refused);
                 }
-                Woken::StreamEnded => bail!("the stream's task ended; restart the daemon"),
+                Woken::Ended(task) => bail!("the task `{task}` ended; restart the daemon"),
                 woken => self.take(woken),
             }
             self.step_all();
@@ -201,8 +209,9 @@ impl Daemon {
                 Ok((thread, outcome)) => Woken::Claimed(thread, outcome),
                 Err(_) => Woken::Time,
             },
+            recv(self.stored) -> stored => stored.map_or(Woken::Ended("outbox"), Woken::Stored),
             recv(self.store.written()) -> _ => Woken::Time,
-            recv(self.inbound) -> event => event.map_or(Woken::StreamEnded, Woken::Inbound),
+            recv(self.inbound) -> event => event.map_or(Woken::Ended("stream"), Woken::Inbound),
             recv(self.catching.found()) -> found => Woken::Found(found.ok()),
             recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
             recv(timer) -> _ => Woken::Time,
@@ -217,6 +226,7 @@ impl Daemon {
             self.disk_due,
             self.board.due(),
             self.held.due(),
+            self.questions_due(),
             self.catching.due(),
         ]
         .into_iter()
@@ -243,11 +253,13 @@ impl Daemon {
                 }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
+            Woken::Stored(stored) => self.stored(&stored),
             Woken::Inbound(event) => self.stream_event(event),
             Woken::Found(found) => self.found(found),
             Woken::Capabilities(verdicts) => self.detected(&verdicts),
-            Woken::Time | Woken::StreamEnded => self.events.push_back(Event::Tick),
+            Woken::Time | Woken::Ended(_) => self.events.push_back(Event::Tick),
         }
+        self.expire();
         let now = Instant::now();
         if self.catching.due().is_some_and(|due| due <= now) {
             self.let_live_go();
@@ -277,7 +289,7 @@ impl Daemon {
                 );
                 self.board.event();
                 self.moved_on(last_event_id);
-                if !self.lets_go(kept, &reply) {
+                if !self.answers(kept, &reply, How::Live) && !self.lets_go(kept, &reply) {
                     self.live(kept, reply);
                 }
             }
@@ -349,6 +361,18 @@ impl Daemon {
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
+            Report::Asked { entry, asked } => self.asked(entry, *asked),
+            Report::Withdrawn { thread, turn, question } => {
+                self.withdrawn(&thread, &turn, &question);
+            }
+            Report::Decided { thread, turn, question, code, was_open } => {
+                self.decided(&Key { thread, turn, question, code }, was_open);
+            }
+            Report::Granted { thread, rule } => self.granted(&thread, &rule),
+            Report::Writes { entry, thread, question, directory } => {
+                self.writes(entry, thread, question, directory);
+            }
+            Report::Ceased { thread, turn } => self.ceased(&thread, &turn),
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
@@ -361,6 +385,7 @@ impl Daemon {
     /// A thread's turn is over, or its worker gone.
     fn rested(&mut self, thread: &ThreadId) {
         self.board.turn_ended(thread);
+        self.nobody_asks(thread);
         self.places.release(thread);
         self.give_places();
     }
@@ -467,9 +492,16 @@ impl Daemon {
         kind: PostKind,
         body: String,
     ) {
-        let author = self.setup.config.engine.author();
-        let post = Post::new(thread, kind, author, body, ClientMsgId::new(name));
-        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
+        let post = self.post(thread, kind, body, ClientMsgId::new(name));
+        self.put(&post, finishes);
+    }
+
+    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
+        Post::new(thread, kind, self.setup.config.engine.author(), body, name)
+    }
+
+    fn put(&self, post: &Post, finishes: Option<EntryId>) {
+        if let Err(error) = self.shared.outgoing.put(post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
         }
     }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use super::{
     Daemon, SWEEP, Setup, catchup::Catching, config, engines, held::Held, machine, outbox,
-    places::Places, status::Board,
+    places::Places, questions::Questions, status::Board,
 };
 use crate::{
     bridge::{
@@ -22,8 +22,10 @@ use crate::{
     config::live::Live,
     dispatch::Dispatch,
     ids::{Engine, ThreadId},
+    permission::desk::How,
     proc::sweep::{Before, Marked, sweep},
     store::{
+        audit::Audit,
         entry::{EntryId, Progress, message_key},
         outbox::Outbox,
         seen::Seen,
@@ -74,9 +76,11 @@ impl Daemon {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
         let shared = Arc::new(Shared {
-            settings: config::settings(&setup.config),
+            settings: config::settings(&setup.config, &setup.env)?,
             client,
             inbox,
+            audit: Audit::open(Arc::clone(&setup.disk), &dir.join("audit.jsonl"))
+                .with_context(|| format!("opening the audit in {}", dir.display()))?,
             answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
             opencode: engines::opencode(&setup, &table, &state_id)?,
@@ -121,6 +125,8 @@ impl Daemon {
             catching: Catching::default(),
             board: Board::new(&dir, &machine),
             held: Held::default(),
+            questions: Questions::default(),
+            stored: channels.asked,
             stream: Some(stream),
             sending,
             drain: Some(drain_now),
@@ -145,7 +151,12 @@ impl Daemon {
             self.settle(entry, Some(&message_key(entry, &reply)));
             return;
         }
-        self.inbound(entry, reply, progress);
+        if progress.as_ref().is_some_and(|progress| self.died_asking(entry, &reply, progress)) {
+            return;
+        }
+        if progress.is_some() || !self.answers(entry, &reply, How::CaughtUp) {
+            self.inbound(entry, reply, progress);
+        }
     }
 
     /// A session that the inbox knows and state.json does not: the crash came between the two.

@@ -2,11 +2,7 @@
 //! against them before anything else, and what is decided goes to the worker, to the audit, and as
 //! a post to the thread.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    time::Instant,
-};
+use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use super::Daemon;
 use crate::{
@@ -152,11 +148,11 @@ impl Daemon {
             return self.reply(spoken, NOT_ON_RECORD.to_owned());
         }
         let entry = self.questions.asking.get(&key.turn).copied();
-        let writes = asked
+        let locking = asked
             .filter(|asked| may_write(asked.question.kind) && asked.question.choices.is_empty());
         let told = entry.is_some_and(|entry| {
             let writer = Writer { entry, question: key.question.clone(), verdict: verdict.clone() };
-            match (writes, &verdict) {
+            match (locking, &verdict) {
                 (Some(asked), Verdict::Allow | Verdict::AllowAlways) => {
                     self.write_in(asked.thread, asked.directory, writer);
                     true
@@ -334,10 +330,7 @@ impl Daemon {
             let name = ClientMsgId::new(format!("{}.{code}.closed", progress.turn));
             let body = format!("Question `{code}` died with the turn that asked it.");
             let mut post = self.post(thread.clone(), PostKind::Status, body, name);
-            post.question_closed = Some(Closing {
-                code: code.to_string(),
-                outcome: Outcome::Gone,
-            });
+            post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
             self.put(&post, None);
         }
         let text = format!(

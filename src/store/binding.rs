@@ -18,6 +18,8 @@ pub struct Binding {
     pub machine: Option<MachineId>,
     pub created_at: Option<Timestamp>,
     pub sessions: BTreeMap<Engine, SessionRecord>,
+    /// Rules that the human allowed for good on this thread, as the config file writes them. Ours.
+    pub grants: Vec<String>,
     /// What else is there.
     rest: Map<String, Value>,
     /// What else is under `sessions`.
@@ -98,6 +100,7 @@ impl Binding {
         }
         binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
+        binding.grants = take_texts(&mut rest, "grants");
         binding.rest = rest;
         binding
     }
@@ -139,6 +142,7 @@ impl Binding {
         for (engine, record) in &self.sessions {
             sessions.insert(engine.as_str().to_owned(), record.to_value());
         }
+        put(&mut object, "grants", (!self.grants.is_empty()).then(|| self.grants.clone()));
         if !sessions.is_empty() || !object.contains_key("sessions") {
             object.insert("sessions".to_owned(), Value::Object(sessions));
         }
@@ -150,6 +154,14 @@ fn take_text(object: &mut Map<String, Value>, key: &str) -> Option<String> {
     let text = object.get(key)?.as_str()?.to_owned();
     object.remove(key);
     Some(text)
+}
+
+/// A list of strings; anything else is left where it is.
+fn take_texts(object: &mut Map<String, Value>, key: &str) -> Vec<String> {
+    let texts = object.get(key).and_then(Value::as_array).and_then(|list| {
+        list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
+    });
+    texts.inspect(|_| drop(object.remove(key))).unwrap_or_default()
 }
 
 fn take_time(object: &mut Map<String, Value>, key: &str) -> Option<Timestamp> {

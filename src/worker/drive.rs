@@ -14,7 +14,10 @@ use crate::{
     bridge::wire::{Activity, Post, PostKind, Reply},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
-    store::{binding::SessionRecord, entry::Progress},
+    store::{
+        binding::SessionRecord,
+        entry::{EntryId, Progress},
+    },
     time,
     worker::{
         Job, Report, Serving, Settings, Shared, carriers,
@@ -220,6 +223,12 @@ impl<'a> Serving<'a> {
         };
         let limits = &host.serving.shared.settings.limits;
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
+        if host.asking.has_asked {
+            host.report(|host| Report::Ceased {
+                thread: host.serving.thread.clone(),
+                turn: host.progress.turn.clone(),
+            });
+        }
         let (has_answered, progress) = (host.has_answered, host.progress);
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
@@ -355,16 +364,23 @@ impl<'a> Serving<'a> {
         body: String,
         is_last: bool,
     ) -> bool {
-        let (author, name) = (ride.engine().author(), ride.next_post());
-        let mut post = Post::new(self.thread.clone(), kind, author, String::new(), name);
+        let post = self.draft(kind, ride.engine().author(), ride.next_post());
+        self.store(post, &body, is_last.then_some(ride.job.entry))
+    }
+
+    pub(super) fn draft(&self, kind: PostKind, author: String, name: ClientMsgId) -> Post {
+        Post::new(self.thread.clone(), kind, author, String::new(), name)
+    }
+
+    /// Gives a post its text, as far as a bridge takes it, and makes it durable.
+    pub(super) fn store(&self, mut post: Post, body: &str, finishes: Option<EntryId>) -> bool {
         let mut fitting = None;
         let fits = self.persist(|shared| {
-            fitting = Some(shared.answers.fit(&body, &post.client_msg_id)?);
+            fitting = Some(shared.answers.fit(body, &post.client_msg_id)?);
             Ok(())
         });
         let Some(body) = fitting.filter(|_| fits) else { return false };
         post.body = body;
-        let finishes = is_last.then_some(ride.job.entry);
         self.persist(|shared| shared.outgoing.put(&post, finishes))
     }
 

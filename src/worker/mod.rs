@@ -2,6 +2,7 @@
 //! turn for each. While it lives it owns the thread's binding; the dispatcher hears of every change
 //! and has the only copy once the worker is gone.
 
+mod asking;
 mod carriers;
 mod drive;
 mod history;
@@ -17,19 +18,22 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
+pub use asking::{Subject, may_write};
 pub use history::{Early, ask_early};
 pub use long::Answers;
 pub use sessions::record;
 
 use crate::{
-    agent::{Limits, Model, Sandbox, TurnCommand, engines::Engines, opencode},
+    agent::{Limits, Model, QuestionId, Sandbox, TurnCommand, engines::Engines, opencode},
     bridge::{
         Client,
         wire::{Activity, Post, Reply},
     },
     config::Token,
-    ids::{Engine, ThreadId},
+    ids::{Engine, ThreadId, TurnId},
+    permission::{Policy, Rule, card::Asked, code::Code},
     store::{
+        audit::Audit,
         binding::{Binding, SessionRecord},
         entry::{EntryId, Progress},
         outbox::Outbox,
@@ -68,6 +72,18 @@ pub enum Report {
     Rested { thread: ThreadId },
     /// The message's answer is durable in the outbox.
     Finished { thread: ThreadId, entry: EntryId },
+    /// The engine wants something that the human decides. Told before anybody can see it.
+    Asked { entry: EntryId, asked: Box<Asked> },
+    /// The engine no longer waits for this one.
+    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId },
+    /// The engine has the human's verdict, or did not wait for it any more.
+    Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
+    /// Everything like it is allowed on this thread from now on.
+    Granted { thread: ThreadId, rule: Rule },
+    /// The engine may do this as soon as its thread has the directory's lock.
+    Writes { entry: EntryId, thread: ThreadId, question: QuestionId, directory: PathBuf },
+    /// A turn that asked something is over.
+    Ceased { thread: ThreadId, turn: TurnId },
     /// Nothing to do for some minutes: may I leave?
     Idle { thread: ThreadId },
     /// The worker is gone.
@@ -83,6 +99,10 @@ pub struct Settings {
     pub engine: Engine,
     pub sandbox: Sandbox,
     pub allow_all: bool,
+    pub policy: Policy,
+    /// How long the human is waited for; none: nobody is asked.
+    pub relay: Option<Duration>,
+    pub home: PathBuf,
     pub live_guard: bool,
     pub live_threshold: Duration,
     pub opencode_model: Option<Model>,
@@ -97,6 +117,7 @@ pub struct Shared {
     pub inbox: Inbox,
     pub outgoing: Outgoing,
     pub answers: Answers,
+    pub audit: Audit,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.
@@ -176,6 +197,8 @@ struct Serving<'a> {
     shared: &'a Shared,
     thread: &'a ThreadId,
     sessions: BTreeMap<Engine, SessionRecord>,
+    /// What the human allowed for good on this thread.
+    grants: Vec<Rule>,
     /// For the first prompt.
     early: Option<Early>,
 }
@@ -187,7 +210,8 @@ impl<'a> Serving<'a> {
         binding: Binding,
         early: Option<Early>,
     ) -> Serving<'a> {
-        Serving { shared, thread, sessions: binding.sessions, early }
+        let grants = binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect();
+        Serving { shared, thread, sessions: binding.sessions, grants, early }
     }
 
     fn run(&mut self, mailbox: &Receiver<Job>) {

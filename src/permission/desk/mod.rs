@@ -227,6 +227,18 @@ impl<M: Clone> Desk<M> {
         self.threads.get_mut(&key.thread)?.confirmed(key, taken)
     }
 
+    /// The question of a decision that is not confirmed yet.
+    pub fn decided(&self, key: &Key) -> Option<&Asked> {
+        self.threads.get(&key.thread)?.decided(key)
+    }
+
+    /// A decision could not be carried out: the question waits for another answer.
+    pub fn reopen(&mut self, key: &Key) {
+        if let Some(thread) = self.threads.get_mut(&key.thread) {
+            thread.reopen(key);
+        }
+    }
+
     /// The engine took a question back. One that is answered already waits for its confirmation,
     /// because engines say the same after an answer.
     pub fn gone(

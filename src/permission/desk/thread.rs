@@ -180,6 +180,17 @@ impl<M: Clone> Thread<M> {
         Some(closed)
     }
 
+    pub(super) fn decided(&self, key: &Key) -> Option<&Asked> {
+        let is_meant = |open: &&Open<M>| open.answer.is_some() && Key::of(&open.asked) == *key;
+        self.open.iter().find(is_meant).map(|open| &open.asked)
+    }
+
+    pub(super) fn reopen(&mut self, key: &Key) {
+        for open in self.open.iter_mut().filter(|open| Key::of(&open.asked) == *key) {
+            open.answer = None;
+        }
+    }
+
     pub(super) fn gone(&mut self, turn: &TurnId, question: &QuestionId) -> Option<Closed<M>> {
         let is_meant = |open: &Open<M>| {
             open.answer.is_none() && open.asked.turn == *turn && open.asked.question.id == *question
