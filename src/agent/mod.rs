@@ -358,7 +358,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            startup: Duration::from_secs(60),
+            startup: Duration::from_mins(1),
             silence: Duration::from_mins(15),
             turn: Duration::from_hours(2),
         }
