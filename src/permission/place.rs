@@ -105,10 +105,8 @@ impl Bases {
             let base = bases.first().ok_or("the directory's name is not UTF-8")?;
             Ok(raw(base, rest))
         };
-        let mut raws = vec![match path.starts_with('/') {
-            true => raw(&[], path),
-            false => below(&self.project, path)?,
-        }];
+        let is_absolute = path.starts_with('/');
+        let mut raws = vec![if is_absolute { raw(&[], path) } else { below(&self.project, path)? }];
         // Some engines expand it, others don't.
         if let Some(rest) = path.strip_prefix('~') {
             let rest = rest.strip_prefix('/').or(rest.is_empty().then_some(""));

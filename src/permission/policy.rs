@@ -173,15 +173,15 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => {
             scan.reaches(|text| glob.reaches(text), |start| glob.may_begin(start))
         }
-        (Pattern::Place(_), Facts::Places { spots: Err(why), .. }) => Reach::Unclear(why),
         (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases, places }) => {
             let at = |place| glob.reaches(place, bases, *places);
             if spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)) {
                 return Reach::Yes;
             }
-            match spots.iter().all(|spot| spot.real.is_some()) {
-                true => Reach::No,
-                false => Reach::Unclear("where its links lead is not known"),
+            if spots.iter().all(|spot| spot.real.is_some()) {
+                Reach::No
+            } else {
+                Reach::Unclear("where its links lead is not known")
             }
         }
         (Pattern::Url(glob), Facts::Url(Ok(url))) => match url.oddity {
@@ -189,7 +189,8 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
             Some(why) => Reach::Unclear(why),
             None => Reach::No,
         },
-        (Pattern::Url(_), Facts::Url(Err(why))) => Reach::Unclear(why),
+        (Pattern::Place(_), Facts::Places { spots: Err(why), .. })
+        | (Pattern::Url(_), Facts::Url(Err(why))) => Reach::Unclear(why),
         (Pattern::Name(_), Facts::Names { names, .. }) if names.is_empty() => {
             Reach::Unclear("which tool it is can't be told")
         }

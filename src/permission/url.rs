@@ -209,8 +209,8 @@ mod tests {
     #[track_caller]
     fn check(pattern: &str, url: &str, matches: bool, is_odd: bool) {
         let url = Url::read(url).unwrap();
-        let matched = UrlGlob::parse(pattern).unwrap().matches(&url);
-        assert_eq!((matched, url.oddity.is_some()), (matches, is_odd), "{pattern} on {url:?}");
+        let is_fit = UrlGlob::parse(pattern).unwrap().matches(&url);
+        assert_eq!((is_fit, url.oddity.is_some()), (matches, is_odd), "{pattern} on {url:?}");
     }
 
     #[test]

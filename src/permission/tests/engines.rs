@@ -21,7 +21,7 @@ fn none() -> Value {
     json!({})
 }
 
-/// The reference's list: what reads, TodoWrite, the bridge's own tools.
+/// The reference's list: what reads, `TodoWrite`, the bridge's own tools.
 #[test]
 fn the_defaults_are_what_only_looks() {
     let policy = Policy::default();

@@ -119,7 +119,8 @@ fn granted(question: &Question, rule: &str, near: &[Question]) {
     assert_eq!(grant.to_string(), rule);
     assert_eq!(Rule::parse(rule).unwrap(), grant, "it can be stored as text");
     let policy = policy(&[], &[], &[]);
-    let allows = |it: &Question| policy.decide(&action(it, &disk), &[grant.clone()]).ruling;
+    let allows =
+        |it: &Question| policy.decide(&action(it, &disk), std::slice::from_ref(&grant)).ruling;
     assert_eq!(allows(question), Ruling::Allow);
     for near in near {
         assert_eq!(allows(near), Ruling::Ask, "{:?}", near.subject);
