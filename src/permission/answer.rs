@@ -137,8 +137,8 @@ mod tests {
 
     const CODE: &str = "K7Q2";
 
-    fn code() -> Option<Code> {
-        Some(CODE.parse().unwrap())
+    fn code() -> Code {
+        CODE.parse().unwrap()
     }
 
     #[track_caller]
@@ -155,27 +155,30 @@ mod tests {
         check(&bare, Spoken::Approve(None));
         let coded =
             ["approve K7Q2", "approve k7q2", "Yes  k7Q2!", "ALLOW\tK7Q2.", " allow K7Q2 \r\n"];
-        check(&coded, Spoken::Approve(code()));
+        check(&coded, Spoken::Approve(Some(code())));
         check(&["always", "Always.", "ALWAYS "], Spoken::Always(None));
-        check(&["always K7Q2", "Always k7q2!"], Spoken::Always(code()));
+        check(&["always K7Q2", "Always k7q2!"], Spoken::Always(Some(code())));
     }
 
     #[test]
     fn denials_are_read() {
         let deny = |code, reason| Spoken::Deny { code, reason };
         check(&["deny", "no", "No.", "NO!", " deny "], deny(None, None));
-        check(&["deny K7Q2", "no k7q2", "deny K7Q2.", "deny K7Q2 because"], deny(code(), None));
+        check(
+            &["deny K7Q2", "no k7q2", "deny K7Q2.", "deny K7Q2 because"],
+            deny(Some(code()), None),
+        );
         let texts =
             ["deny K7Q2 because use tabs", "no K7Q2: use tabs", "deny k7q2\nbecause use tabs"];
-        check(&texts, deny(code(), Some("use tabs")));
+        check(&texts, deny(Some(code()), Some("use tabs")));
         check(&["deny because use tabs", "no, because use tabs"], deny(None, Some("use tabs")));
         let both = "deny K7Q2 because approve B2C3";
-        check(&[both], deny(code(), Some("approve B2C3")));
+        check(&[both], deny(Some(code()), Some("approve B2C3")));
     }
 
     #[test]
     fn choices_are_read() {
-        let choose = |words| Spoken::Choose { code: code().unwrap(), words };
+        let choose = |words| Spoken::Choose { code: code(), words };
         check(&["K7Q2 2", "k7q2: 2", "K7Q2\n2", " K7Q2   2 "], choose("2"));
         check(&["K7Q2", "k7q2!"], choose(""));
         check(&["K7Q2 approve"], choose("approve"));

@@ -130,13 +130,11 @@ pub(in crate::permission) fn name(text: &str, chars: usize) -> String {
 
 /// At most `chars` characters, the last of them `…` if it was cut.
 pub(in crate::permission) fn cut(text: &str, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept: String = text.chars().take(chars.saturating_sub(1)).collect();
-            kept + "…"
-        }
+    if text.chars().nth(chars).is_none() {
+        return text.to_owned();
     }
+    let kept: String = text.chars().take(chars.saturating_sub(1)).collect();
+    kept + "…"
 }
 
 /// One line as Markdown code. Backticks are shown by their number, since they would end it.

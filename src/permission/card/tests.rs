@@ -49,12 +49,14 @@ fn choice_of(question: &str, labels: &[&str]) -> Choice {
 #[track_caller]
 fn check(asked: &Asked, parts: &[&str]) -> String {
     let (body, _) = card(asked);
-    parts.iter().for_each(|part| assert!(body.contains(part), "{part:?} is not in:\n{body}"));
+    for part in parts {
+        assert!(body.contains(part), "{part:?} is not in:\n{body}");
+    }
     check_frame(&body, asked);
     body
 }
 
-/// What is outside of code, line by line. Fences as CommonMark has them.
+/// What is outside of code, line by line. Fences as `CommonMark` has them.
 fn outside(body: &str) -> Vec<String> {
     let mut fence = 0;
     let mut lines = Vec::new();

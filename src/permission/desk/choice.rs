@@ -32,12 +32,11 @@ pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
     if text.is_empty() {
         return Chosen::Wrong(words::SAY_WHICH.to_owned());
     }
-    let parts: Vec<&str> = match choices {
-        [_] => vec![text],
-        _ => {
-            let separator = if text.contains('\n') { '\n' } else { ';' };
-            text.split(separator).map(str::trim).filter(|part| !part.is_empty()).collect()
-        }
+    let separator = if text.contains('\n') { '\n' } else { ';' };
+    let parts: Vec<&str> = if choices.len() == 1 {
+        vec![text]
+    } else {
+        text.split(separator).map(str::trim).filter(|part| !part.is_empty()).collect()
     };
     if parts.len() != choices.len() {
         let fits = |part: &str| choices.iter().any(|choice| find(choice, part).is_ok());

@@ -6,6 +6,8 @@
 //! up, that came too late by any of three clocks, or that may have been meant for another question.
 //! In doubt the human is asked to name the code.
 
+#[cfg(test)]
+mod bounds_tests;
 mod choice;
 #[cfg(test)]
 mod property_tests;

@@ -41,13 +41,22 @@ struct Open<M> {
     asked: Asked,
     /// By the clock of [`Now::running`].
     since: Duration,
-    /// None until its post is stored; then the server's time, if it gave one.
-    posted: Option<Option<Timestamp>>,
+    posted: Posted,
     /// An older one ended without an answer while this was open. A word without a code may have been
     /// meant for that one.
     needs_code: bool,
     /// Answered; the worker has not confirmed it yet.
     answer: Option<Answer<M>>,
+}
+
+/// Whether the post that asks is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Posted {
+    NotYet,
+    /// At this time of the server's.
+    At(Timestamp),
+    /// The bridge does not say when.
+    Untimed,
 }
 
 #[derive(Debug)]
@@ -98,7 +107,10 @@ impl<M> Open<M> {
     }
 
     fn posted_at(&self) -> Option<Timestamp> {
-        self.posted.flatten()
+        match self.posted {
+            Posted::At(at) => Some(at),
+            Posted::NotYet | Posted::Untimed => None,
+        }
     }
 
     /// Whether a message is late by the server's times alone.
@@ -142,7 +154,7 @@ impl<M: Clone> Thread<M> {
         self.open.push(Open {
             asked,
             since: now.running,
-            posted: None,
+            posted: Posted::NotYet,
             needs_code: false,
             answer: None,
         });
@@ -156,12 +168,14 @@ impl<M: Clone> Thread<M> {
     pub(super) fn posted(&mut self, post: &ClientMsgId, at: Option<Timestamp>) {
         for open in self.open.iter_mut().filter(|open| open.asked.post == *post) {
             // The first word counts: a post that is sent again is stored once.
-            open.posted.get_or_insert(at);
+            if open.posted == Posted::NotYet {
+                open.posted = at.map_or(Posted::Untimed, Posted::At);
+            }
         }
     }
 
     pub(super) fn released(&mut self, now: Now) -> Vec<M> {
-        let waits = self.oldest(now).is_some_and(|at| self.open[at].posted.is_none());
+        let waits = self.oldest(now).is_some_and(|at| self.open[at].posted == Posted::NotYet);
         if waits {
             return Vec::new();
         }
@@ -255,7 +269,7 @@ impl<M: Clone> Thread<M> {
         hearing
     }
 
-    fn is_repeated(&self, id: &MessageId) -> bool {
+    pub(super) fn is_repeated(&self, id: &MessageId) -> bool {
         self.heard.contains(id) || self.parked.iter().any(|(parked, _)| parked.as_ref() == Some(id))
     }
 
@@ -326,7 +340,7 @@ impl<M: Clone> Thread<M> {
         if heard.how == How::CaughtUp {
             return if is_answer { Hearing::Reply(caught_up(heard)) } else { Hearing::NotAnAnswer };
         }
-        if open.posted.is_none() {
+        if open.posted == Posted::NotYet {
             if self.parked.len() >= PARKED_MAX {
                 return Hearing::NotAnAnswer;
             }
