@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use api::Api;
+use http::tls::Tls;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
@@ -26,8 +27,14 @@ use stream::Hub;
 pub struct Options {
     /// Port 0 takes a free one; see [`Server::addr`].
     pub listen: SocketAddr,
-    /// Allows an address that other machines can reach. There is no TLS here: put a proxy in front.
+    /// Allows an address that other machines can reach without TLS. [`Server::start`] sets it if
+    /// there is TLS.
     pub public: bool,
+    /// None: plain HTTP.
+    pub tls: Option<http::tls::Files>,
+    /// A proxy on this machine hands requests on: what it says of a client's address and scheme
+    /// (`X-Forwarded-For`, `X-Forwarded-Proto`) is true, as long as it comes from loopback.
+    pub behind_proxy: bool,
     /// Made with mode 0700. One server at a time.
     pub data: PathBuf,
     /// Opens `POST /api/bridge/register` to everyone.
@@ -52,6 +59,8 @@ impl Options {
         Options {
             listen,
             public: false,
+            tls: None,
+            behind_proxy: false,
             data,
             allow_register: false,
             hosts: Vec::new(),
@@ -75,24 +84,33 @@ pub struct Server {
 
 impl Server {
     /// # Errors
-    /// The address is not loopback and not wanted public, or can't be had; the data directory is
-    /// open to others, in use, or of a newer version.
-    pub fn start(options: Options) -> Result<Server> {
+    /// The address is not loopback and neither secured nor wanted public, or can't be had; the
+    /// certificate or its key can't be used; the data directory is open to others, in use, or of a
+    /// newer version.
+    pub fn start(mut options: Options) -> Result<Server> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.public {
+        if !listen.ip().is_loopback() && !options.public && options.tls.is_none() {
             bail!(
-                "{listen} can be reached from other machines; listen on 127.0.0.1, or ask for it \
-                 with --public and put a proxy with TLS in front"
+                "{listen} can be reached from other machines; listen on 127.0.0.1, give a \
+                 certificate with --tls-cert and --tls-key, or ask for it with --public and put a \
+                 proxy with TLS in front"
             );
+        }
+        let tls = options.tls.clone().map(Tls::load).transpose()?;
+        options.public |= tls.is_some();
+        let mut limits = options.limits.clone();
+        if options.behind_proxy {
+            // All connections are the proxy's.
+            limits.per_address = limits.connections;
         }
         let hub = Arc::new(Hub::new(options.heartbeat));
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
-        let limits = options.limits.clone();
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
-        let http = http::Server::start(listen, api, limits)
-            .with_context(|| format!("listening on {listen}"))?;
+        let setup = http::Setup { addr: listen, limits, tls, counters: Arc::default() };
+        let http =
+            http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
         Ok(Server { http, hub, store })
     }

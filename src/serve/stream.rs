@@ -177,7 +177,7 @@ pub fn respond(
     machine: Option<Machine>,
     last: Option<String>,
 ) -> Response {
-    let run = move |writer: &mut StreamWriter| {
+    let run = move |writer: &mut StreamWriter<'_>| {
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };
     Response::stream("text/event-stream", run).with("X-Accel-Buffering", "no")
@@ -189,7 +189,7 @@ fn run(
     caller: Caller,
     machine: Option<Machine>,
     last: Option<&str>,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
     let hangup = writer.hangup();
@@ -217,7 +217,7 @@ fn replay(
     caller: Caller,
     resume: Resume,
     daemon: bool,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let mut after = resume.after;
     loop {
