@@ -29,6 +29,9 @@ const QUEUE_MAX: usize = 256;
 /// What clients are told to wait before they come back.
 const RETRY: &str = "retry: 1000\n";
 
+/// What daemons may send besides what every bridge takes.
+const ACCEPTS: &[&str] = &["machine"];
+
 /// One event as it goes over the wire.
 type Frame = Arc<str>;
 
@@ -82,7 +85,7 @@ impl Hub {
 
     /// Hands an event of the store to those whom it is for.
     pub fn publish(&self, event: &Event) {
-        let frame = frame(Some(event.seq), wire::event_name(event), &wire::event_data(event));
+        let frame = frame(Some(event.id()), wire::event_name(event), &wire::event_data(event));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
 
@@ -198,8 +201,12 @@ fn run(
         .map_err(|error| store_failed(&error))?;
     // Revoked between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
-    let hello = json!({ "replay": resume.kind.as_str(), "serverTime": time::now() });
-    let hello = format!("{RETRY}{}", frame(Some(resume.after), "hello", &hello));
+    let hello = json!({
+        "replay": resume.kind.as_str(),
+        "serverTime": time::now(),
+        "accepts": ACCEPTS,
+    });
+    let hello = format!("{RETRY}{}", frame(Some(resume.epoch.id(resume.after)), "hello", &hello));
     writer.send(hello.as_bytes())?;
     replay(store, caller, resume, daemon, writer)?;
     loop {
@@ -227,7 +234,8 @@ fn replay(
         let Some(last) = page.last() else { return Ok(()) };
         after = last.seq;
         for event in page {
-            let frame = frame(Some(event.seq), wire::event_name(&event), &wire::event_data(&event));
+            let frame =
+                frame(Some(event.id()), wire::event_name(&event), &wire::event_data(&event));
             writer.send(frame.as_bytes())?;
         }
     }
@@ -240,7 +248,7 @@ fn store_failed(error: &anyhow::Error) -> io::Error {
 }
 
 /// JSON has no line breaks of its own, so one `data` line holds it.
-fn frame(seq: Option<i64>, name: &str, data: &Value) -> Frame {
-    let id = seq.map(|seq| format!("id: {seq}\n")).unwrap_or_default();
+fn frame(id: Option<String>, name: &str, data: &Value) -> Frame {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: {name}\ndata: {data}\n\n").into()
 }

@@ -24,10 +24,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use events::{Change, Event};
+use events::{Change, Epoch, Event};
 
 /// The schema, one step a version (`user_version`). Steps are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("epoch.sql")];
 /// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
@@ -67,6 +67,7 @@ pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Store {
     write: Mutex<Connection>,
     read: Mutex<Connection>,
+    epoch: Epoch,
     retention: Retention,
     publish: Publish,
     /// Held as long as the store is open.
@@ -93,8 +94,9 @@ impl Store {
         migrate(&mut write).with_context(|| format!("preparing {}", path.display()))?;
         let read = open()?;
         read.pragma_update(None, "query_only", true)?;
+        let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
         let (write, read) = (Mutex::new(write), Mutex::new(read));
-        Ok(Store { write, read, retention, publish, _lock: lock })
+        Ok(Store { write, read, epoch, retention, publish, _lock: lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -111,12 +113,12 @@ impl Store {
     fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
         let mut conn = self.writer();
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut write = Write { tx, events: Vec::new() };
+        let mut write = Write { tx, epoch: self.epoch, events: Vec::new() };
         let done = change(&mut write)?;
         if let Some(last) = write.events.last() {
             events::prune(&write.tx, last, self.retention)?;
         }
-        let Write { tx, events } = write;
+        let Write { tx, events, .. } = write;
         tx.commit().context("committing")?;
         for event in &events {
             (self.publish)(event);
@@ -128,13 +130,14 @@ impl Store {
 /// A write in progress.
 struct Write<'a> {
     tx: Transaction<'a>,
+    epoch: Epoch,
     events: Vec<Event>,
 }
 
 impl Write<'_> {
     fn event(&mut self, account: AccountKey, change: Change, keys: events::Keys) -> Result<()> {
         let seq = events::insert(&self.tx, account, &change, keys)?;
-        self.events.push(Event { seq, account, change });
+        self.events.push(Event { epoch: self.epoch, seq, account, change });
         Ok(())
     }
 }

@@ -105,7 +105,7 @@ fn old_events_are_forgotten_and_messages_are_not() {
     opened.store.writer().execute("UPDATE events SET created = ?", [long_ago]).unwrap();
     post(&opened, "t", "second");
     let kind = |last: i64| {
-        let resumed = opened.store.resume(opened.caller, Some(&last.to_string()), || ());
+        let resumed = opened.store.resume(opened.caller, Some(&opened.store.epoch.id(last)), || ());
         resumed.unwrap().unwrap().0.kind
     };
     let newest = opened.published.lock().unwrap().last().unwrap().seq;

@@ -6,6 +6,7 @@ mod limits;
 mod malformed;
 mod routes;
 mod streams;
+mod tls;
 
 use std::path::Path;
 
@@ -60,7 +61,7 @@ impl Bridge {
     }
 
     #[track_caller]
-    fn events(&self, query: &str, last: Option<i64>) -> Events {
+    fn events(&self, query: &str, last: Option<String>) -> Events {
         Events::open(self.server.addr(), &self.token, query, last)
     }
 }
