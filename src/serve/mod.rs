@@ -3,11 +3,14 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod backup;
 pub mod http;
+pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod store;
 pub mod stream;
+mod upkeep;
 pub mod wire;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -16,11 +19,13 @@ use anyhow::{Context, Result, bail};
 
 use api::Api;
 use http::tls::Tls;
+use metrics::Metrics;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
 };
 use stream::Hub;
+use upkeep::Upkeep;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -47,6 +52,8 @@ pub struct Options {
     pub body_bytes: usize,
     /// A comment on every stream that was silent so long.
     pub heartbeat: Duration,
+    /// The most event streams of one account.
+    pub account_streams: usize,
     pub retention: Retention,
     pub limits: http::Limits,
     /// Rounds of PBKDF2 for new passwords.
@@ -66,6 +73,7 @@ impl Options {
             hosts: Vec::new(),
             body_bytes: 8 * 1024 * 1024,
             heartbeat: Duration::from_secs(15),
+            account_streams: 256,
             retention: Retention::default(),
             limits: http::Limits::default(),
             password_rounds: 300_000,
@@ -79,6 +87,7 @@ pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
     hub: Arc<Hub>,
+    _upkeep: Option<Upkeep>,
     store: Arc<Store>,
 }
 
@@ -103,16 +112,20 @@ impl Server {
             // All connections are the proxy's.
             limits.per_address = limits.connections;
         }
-        let hub = Arc::new(Hub::new(options.heartbeat));
+        let hub = Arc::new(Hub::new(options.heartbeat, options.account_streams));
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
-        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
-        let setup = http::Setup { addr: listen, limits, tls, counters: Arc::default() };
+        let counters = Arc::default();
+        let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
+        let upkeep = options.retention.messages.map(|_| Upkeep::start(Arc::clone(&store)));
+        let upkeep = upkeep.transpose().context("starting the upkeep of the store")?;
+        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
+        let setup = http::Setup { addr: listen, limits, tls, counters };
         let http =
             http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, hub, store })
+        Ok(Server { http, hub, _upkeep: upkeep, store })
     }
 
     pub fn addr(&self) -> SocketAddr {

@@ -3,8 +3,12 @@
 //! back with `Last-Event-ID` and reads on from the store.
 
 use std::{
+    collections::HashSet,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +44,24 @@ type Frame = Arc<str>;
 pub struct Hub {
     state: Mutex<State>,
     heartbeat: Duration,
+    /// The most streams of one account.
+    per_account: usize,
+    dropped: AtomicU64,
+    published: AtomicU64,
+}
+
+/// Figures of the hub.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Streams that are open.
+    pub daemons: u64,
+    pub browsers: u64,
+    /// Machines that have a stream open.
+    pub machines: u64,
+    /// Streams that did not keep up, since the start.
+    pub dropped: u64,
+    /// Numbered events, since the start.
+    pub published: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,8 +97,9 @@ struct Subscription {
 }
 
 impl Hub {
-    pub fn new(heartbeat: Duration) -> Hub {
-        Hub { state: Mutex::default(), heartbeat }
+    pub fn new(heartbeat: Duration, per_account: usize) -> Hub {
+        let (dropped, published) = (AtomicU64::new(0), AtomicU64::new(0));
+        Hub { state: Mutex::default(), heartbeat, per_account, dropped, published }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -85,6 +108,7 @@ impl Hub {
 
     /// Hands an event of the store to those whom it is for.
     pub fn publish(&self, event: &Event) {
+        self.published.fetch_add(1, Ordering::Relaxed);
         let frame = frame(Some(event.id()), wire::event_name(event), &wire::event_data(event));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
@@ -103,6 +127,7 @@ impl Hub {
             let sent = subscriber.queue.try_send(Arc::clone(frame)).is_ok();
             if !sent {
                 log::warn!(machine = subscriber.name(); "a stream did not keep up and was dropped");
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 subscriber.hangup.hang_up();
             }
             sent
@@ -134,6 +159,33 @@ impl Hub {
         });
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    pub fn counts(&self) -> Counts {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let published = self.published.load(Ordering::Relaxed);
+        let mut counts = Counts { dropped, published, ..Counts::default() };
+        let state = self.lock();
+        let mut machines = HashSet::new();
+        for Subscriber { caller, machine, .. } in &state.subscribers {
+            match machine {
+                None => counts.browsers += 1,
+                Some(machine) => {
+                    counts.daemons += 1;
+                    counts.machines += u64::from(machines.insert((caller.account, &machine.id)));
+                }
+            }
+        }
+        counts
+    }
+
+    /// Whether the account may open one stream more.
+    fn has_room(&self, account: AccountKey) -> bool {
+        self.lock().has_room(account, self.per_account)
+    }
+
     /// Ends all streams and takes no more.
     pub fn stop(&self) {
         let mut state = self.lock();
@@ -152,10 +204,16 @@ impl Hub {
         let number = state.next;
         state.next += 1;
         // Without a place the queue is closed already, and the stream ends as soon as it begins.
-        if !state.stopped {
+        if !state.stopped && state.has_room(caller.account, self.per_account) {
             state.subscribers.push(Subscriber { number, caller, machine, queue, hangup });
         }
         Subscription { hub: Arc::clone(self), number, frames }
+    }
+}
+
+impl State {
+    fn has_room(&self, account: AccountKey, most: usize) -> bool {
+        self.subscribers.iter().filter(|it| it.caller.account == account).count() < most
     }
 }
 
@@ -180,6 +238,10 @@ pub fn respond(
     machine: Option<Machine>,
     last: Option<String>,
 ) -> Response {
+    if !hub.has_room(caller.account) {
+        let text = format!("the account has {} streams already; close some", hub.per_account);
+        return Response::error(429, text).with("Retry-After", "30");
+    }
     let run = move |writer: &mut StreamWriter<'_>| {
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };

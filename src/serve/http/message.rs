@@ -251,6 +251,10 @@ impl Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
     }
 
+    pub fn bytes(status: u16, content_type: &str, bytes: Vec<u8>) -> Response {
+        Response::new(status, content_type, Body::Bytes(bytes))
+    }
+
     pub fn html(status: u16, page: String) -> Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
