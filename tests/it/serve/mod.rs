@@ -2,13 +2,14 @@
 
 mod accounts;
 mod durability;
+mod hosting;
 mod limits;
 mod malformed;
 mod routes;
 mod streams;
 mod tls;
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use obto_bridge::serve::{Options, Server};
 use serde_json::{Value, json};
@@ -68,6 +69,19 @@ impl Bridge {
 
 fn account(server: &Server, name: &str) -> String {
     server.create_account(name).unwrap().1.reveal().to_owned()
+}
+
+/// A data directory with an account, whose token this is, for the real command.
+fn prepared(data: &Path) -> String {
+    let server = Server::start(options(data)).unwrap();
+    let token = account(&server, "ada");
+    server.stop();
+    token
+}
+
+/// Where `serve` says that it is.
+fn address(line: &str) -> SocketAddr {
+    line.rsplit('/').next().unwrap().parse().unwrap()
 }
 
 /// The bodies of `{messages: […]}`.
