@@ -4,6 +4,8 @@ mod accounts;
 mod durability;
 mod hosting;
 mod limits;
+#[cfg(target_os = "linux")]
+mod load;
 mod malformed;
 mod routes;
 mod streams;
