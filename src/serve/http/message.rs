@@ -251,8 +251,8 @@ impl Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
     }
 
-    pub fn bytes(status: u16, content_type: &str, bytes: Vec<u8>) -> Response {
-        Response::new(status, content_type, Body::Bytes(bytes))
+    pub fn text(status: u16, content_type: &str, text: String) -> Response {
+        Response::new(status, content_type, Body::Bytes(text.into_bytes()))
     }
 
     pub fn html(status: u16, page: String) -> Response {

@@ -37,7 +37,7 @@ use snapshot::{Existing, snapshot};
 /// The database, in the data directory.
 pub(super) const FILE: &str = "bridge.sqlite";
 /// The schema, one step a version (`user_version`). Steps are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("epoch.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("004_epoch.sql")];
 /// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
