@@ -3,6 +3,8 @@
 
 #[cfg(feature = "serve")]
 mod account;
+#[cfg(feature = "serve")]
+mod backup;
 mod client;
 mod console;
 mod init;

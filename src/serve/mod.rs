@@ -3,11 +3,14 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod backup;
 pub mod http;
+pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod store;
 pub mod stream;
+mod upkeep;
 pub mod wire;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -15,19 +18,28 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use api::Api;
+use http::tls::Tls;
+use metrics::Metrics;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
 };
 use stream::Hub;
+use upkeep::Upkeep;
 
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Port 0 takes a free one; see [`Server::addr`].
     pub listen: SocketAddr,
-    /// Allows an address that other machines can reach. There is no TLS here: put a proxy in front.
+    /// Allows an address that other machines can reach without TLS. [`Server::start`] sets it if
+    /// there is TLS.
     pub public: bool,
+    /// None: plain HTTP.
+    pub tls: Option<http::tls::Files>,
+    /// A proxy on this machine hands requests on: what it says of a client's address and scheme
+    /// (`X-Forwarded-For`, `X-Forwarded-Proto`) is true, as long as it comes from loopback.
+    pub behind_proxy: bool,
     /// Made with mode 0700. One server at a time.
     pub data: PathBuf,
     /// Opens `POST /api/bridge/register` to everyone.
@@ -40,6 +52,8 @@ pub struct Options {
     pub body_bytes: usize,
     /// A comment on every stream that was silent so long.
     pub heartbeat: Duration,
+    /// The most event streams of one account.
+    pub account_streams: usize,
     pub retention: Retention,
     pub limits: http::Limits,
     /// Rounds of PBKDF2 for new passwords.
@@ -52,11 +66,14 @@ impl Options {
         Options {
             listen,
             public: false,
+            tls: None,
+            behind_proxy: false,
             data,
             allow_register: false,
             hosts: Vec::new(),
             body_bytes: 8 * 1024 * 1024,
             heartbeat: Duration::from_secs(15),
+            account_streams: 256,
             retention: Retention::default(),
             limits: http::Limits::default(),
             password_rounds: 300_000,
@@ -70,31 +87,45 @@ pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
     hub: Arc<Hub>,
+    _upkeep: Option<Upkeep>,
     store: Arc<Store>,
 }
 
 impl Server {
     /// # Errors
-    /// The address is not loopback and not wanted public, or can't be had; the data directory is
-    /// open to others, in use, or of a newer version.
-    pub fn start(options: Options) -> Result<Server> {
+    /// The address is not loopback and neither secured nor wanted public, or can't be had; the
+    /// certificate or its key can't be used; the data directory is open to others, in use, or of a
+    /// newer version.
+    pub fn start(mut options: Options) -> Result<Server> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.public {
+        if !listen.ip().is_loopback() && !options.public && options.tls.is_none() {
             bail!(
-                "{listen} can be reached from other machines; listen on 127.0.0.1, or ask for it \
-                 with --public and put a proxy with TLS in front"
+                "{listen} can be reached from other machines; listen on 127.0.0.1, give a \
+                 certificate with --tls-cert and --tls-key, or ask for it with --public and put a \
+                 proxy with TLS in front"
             );
         }
-        let hub = Arc::new(Hub::new(options.heartbeat));
+        let tls = options.tls.clone().map(Tls::load).transpose()?;
+        options.public |= tls.is_some();
+        let mut limits = options.limits.clone();
+        if options.behind_proxy {
+            // All connections are the proxy's.
+            limits.per_address = limits.connections;
+        }
+        let hub = Arc::new(Hub::new(options.heartbeat, options.account_streams));
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
-        let limits = options.limits.clone();
-        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
-        let http = http::Server::start(listen, api, limits)
-            .with_context(|| format!("listening on {listen}"))?;
+        let counters = Arc::default();
+        let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
+        let upkeep = options.retention.messages.map(|_| Upkeep::start(Arc::clone(&store)));
+        let upkeep = upkeep.transpose().context("starting the upkeep of the store")?;
+        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
+        let setup = http::Setup { addr: listen, limits, tls, counters };
+        let http =
+            http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, hub, store })
+        Ok(Server { http, hub, _upkeep: upkeep, store })
     }
 
     pub fn addr(&self) -> SocketAddr {

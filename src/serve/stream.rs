@@ -3,8 +3,12 @@
 //! back with `Last-Event-ID` and reads on from the store.
 
 use std::{
+    collections::HashSet,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +33,9 @@ const QUEUE_MAX: usize = 256;
 /// What clients are told to wait before they come back.
 const RETRY: &str = "retry: 1000\n";
 
+/// What daemons may send besides what every bridge takes.
+const ACCEPTS: &[&str] = &["machine"];
+
 /// One event as it goes over the wire.
 type Frame = Arc<str>;
 
@@ -37,6 +44,24 @@ type Frame = Arc<str>;
 pub struct Hub {
     state: Mutex<State>,
     heartbeat: Duration,
+    /// The most streams of one account.
+    per_account: usize,
+    dropped: AtomicU64,
+    published: AtomicU64,
+}
+
+/// Figures of the hub.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Streams that are open.
+    pub daemons: u64,
+    pub browsers: u64,
+    /// Machines that have a stream open.
+    pub machines: u64,
+    /// Streams that did not keep up, since the start.
+    pub dropped: u64,
+    /// Numbered events, since the start.
+    pub published: u64,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +97,9 @@ struct Subscription {
 }
 
 impl Hub {
-    pub fn new(heartbeat: Duration) -> Hub {
-        Hub { state: Mutex::default(), heartbeat }
+    pub fn new(heartbeat: Duration, per_account: usize) -> Hub {
+        let (dropped, published) = (AtomicU64::new(0), AtomicU64::new(0));
+        Hub { state: Mutex::default(), heartbeat, per_account, dropped, published }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -82,7 +108,8 @@ impl Hub {
 
     /// Hands an event of the store to those whom it is for.
     pub fn publish(&self, event: &Event) {
-        let frame = frame(Some(event.seq), wire::event_name(event), &wire::event_data(event));
+        self.published.fetch_add(1, Ordering::Relaxed);
+        let frame = frame(Some(event.id()), wire::event_name(event), &wire::event_data(event));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
 
@@ -100,6 +127,7 @@ impl Hub {
             let sent = subscriber.queue.try_send(Arc::clone(frame)).is_ok();
             if !sent {
                 log::warn!(machine = subscriber.name(); "a stream did not keep up and was dropped");
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 subscriber.hangup.hang_up();
             }
             sent
@@ -131,6 +159,33 @@ impl Hub {
         });
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    pub fn counts(&self) -> Counts {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let published = self.published.load(Ordering::Relaxed);
+        let mut counts = Counts { dropped, published, ..Counts::default() };
+        let state = self.lock();
+        let mut machines = HashSet::new();
+        for Subscriber { caller, machine, .. } in &state.subscribers {
+            match machine {
+                None => counts.browsers += 1,
+                Some(machine) => {
+                    counts.daemons += 1;
+                    counts.machines += u64::from(machines.insert((caller.account, &machine.id)));
+                }
+            }
+        }
+        counts
+    }
+
+    /// Whether the account may open one stream more.
+    fn has_room(&self, account: AccountKey) -> bool {
+        self.lock().has_room(account, self.per_account)
+    }
+
     /// Ends all streams and takes no more.
     pub fn stop(&self) {
         let mut state = self.lock();
@@ -149,10 +204,16 @@ impl Hub {
         let number = state.next;
         state.next += 1;
         // Without a place the queue is closed already, and the stream ends as soon as it begins.
-        if !state.stopped {
+        if !state.stopped && state.has_room(caller.account, self.per_account) {
             state.subscribers.push(Subscriber { number, caller, machine, queue, hangup });
         }
         Subscription { hub: Arc::clone(self), number, frames }
+    }
+}
+
+impl State {
+    fn has_room(&self, account: AccountKey, most: usize) -> bool {
+        self.subscribers.iter().filter(|it| it.caller.account == account).count() < most
     }
 }
 
@@ -177,7 +238,11 @@ pub fn respond(
     machine: Option<Machine>,
     last: Option<String>,
 ) -> Response {
-    let run = move |writer: &mut StreamWriter| {
+    if !hub.has_room(caller.account) {
+        let text = format!("the account has {} streams already; close some", hub.per_account);
+        return Response::error(429, text).with("Retry-After", "30");
+    }
+    let run = move |writer: &mut StreamWriter<'_>| {
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };
     Response::stream("text/event-stream", run).with("X-Accel-Buffering", "no")
@@ -189,7 +254,7 @@ fn run(
     caller: Caller,
     machine: Option<Machine>,
     last: Option<&str>,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
     let hangup = writer.hangup();
@@ -198,8 +263,12 @@ fn run(
         .map_err(|error| store_failed(&error))?;
     // Revoked between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
-    let hello = json!({ "replay": resume.kind.as_str(), "serverTime": time::now() });
-    let hello = format!("{RETRY}{}", frame(Some(resume.after), "hello", &hello));
+    let hello = json!({
+        "replay": resume.kind.as_str(),
+        "serverTime": time::now(),
+        "accepts": ACCEPTS,
+    });
+    let hello = format!("{RETRY}{}", frame(Some(resume.epoch.id(resume.after)), "hello", &hello));
     writer.send(hello.as_bytes())?;
     replay(store, caller, resume, daemon, writer)?;
     loop {
@@ -217,7 +286,7 @@ fn replay(
     caller: Caller,
     resume: Resume,
     daemon: bool,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let mut after = resume.after;
     loop {
@@ -227,7 +296,8 @@ fn replay(
         let Some(last) = page.last() else { return Ok(()) };
         after = last.seq;
         for event in page {
-            let frame = frame(Some(event.seq), wire::event_name(&event), &wire::event_data(&event));
+            let frame =
+                frame(Some(event.id()), wire::event_name(&event), &wire::event_data(&event));
             writer.send(frame.as_bytes())?;
         }
     }
@@ -240,7 +310,7 @@ fn store_failed(error: &anyhow::Error) -> io::Error {
 }
 
 /// JSON has no line breaks of its own, so one `data` line holds it.
-fn frame(seq: Option<i64>, name: &str, data: &Value) -> Frame {
-    let id = seq.map(|seq| format!("id: {seq}\n")).unwrap_or_default();
+fn frame(id: Option<String>, name: &str, data: &Value) -> Frame {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: {name}\ndata: {data}\n\n").into()
 }

@@ -1,6 +1,7 @@
 //! The bridge's routes: who may call what, before any body is read. What each does is in `routes`.
 
 mod routes;
+mod watch;
 
 use std::{
     net::IpAddr,
@@ -15,6 +16,7 @@ use crate::serve::{
         Handler,
         message::{Head, Request, Response},
     },
+    metrics::Metrics,
     password,
     store::{Caller, Store},
     stream::Hub,
@@ -28,6 +30,7 @@ const FORM_BYTES: usize = 16 * 1024;
 pub struct Api {
     store: Arc<Store>,
     hub: Arc<Hub>,
+    metrics: Metrics,
     options: Options,
     passwords: password::Checker,
     /// Checked when the user name is unknown, so that an answer takes as long either way.
@@ -55,7 +58,9 @@ pub enum Admitted {
 
 /// Method and path; a path takes one method, and HEAD where that is GET.
 const ROUTES: &[(&str, &str, Action)] = &[
-    ("GET", "/healthz", Action::Open(routes::health)),
+    ("GET", "/healthz", Action::Open(watch::health)),
+    ("GET", "/readyz", Action::Open(watch::ready)),
+    ("GET", "/metrics", Action::Open(watch::metrics)),
     ("POST", "/api/bridge/register", Action::Open(routes::register)),
     ("GET", "/api/bridge/stream", Action::Known(routes::stream)),
     ("POST", "/api/bridge/thread/claim", Action::Known(routes::claim)),
@@ -75,9 +80,9 @@ const ROUTES: &[(&str, &str, Action)] = &[
 ];
 
 impl Api {
-    pub fn new(store: Arc<Store>, hub: Arc<Hub>, options: Options) -> Api {
+    pub fn new(store: Arc<Store>, hub: Arc<Hub>, metrics: Metrics, options: Options) -> Api {
         let (passwords, no_password) = (password::Checker::default(), OnceLock::new());
-        Api { store, hub, options, passwords, no_password }
+        Api { store, hub, metrics, options, passwords, no_password }
     }
 
     /// Who calls, by bearer token or by user name and password.

@@ -32,11 +32,6 @@ const VIEW_MESSAGES: u32 = 30;
 /// Threads past this much text are listed without their messages.
 const VIEW_BYTES: usize = 4 * 1024 * 1024;
 
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn health(_: &Api, _: &Request) -> Answer {
-    Ok(Response::json(200, &json!({ "ok": true })))
-}
-
 pub(super) fn not_yet(_: &Api, _: Caller, _: &Request) -> Answer {
     Err(Response::error(501, "this bridge has no attachments and no external sessions"))
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1 messages as values: bytes to a request head, a response to bytes. No sockets in here.
 //! Strict where leniency lets two readers of the same bytes disagree about where a request ends.
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,17 @@ use crate::serve::http::StreamWriter;
 /// More header lines than any client sends.
 const HEADERS_MAX: usize = 64;
 
+/// Who sent a request, as far as the connection tells. Behind a proxy that is the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// An IPv4 address is never in its IPv6 form.
+    pub peer: IpAddr,
+    pub tls: bool,
+}
+
 /// A request up to its empty line.
 pub struct Head {
+    pub from: Origin,
     pub method: String,
     pub path: String,
     query: String,
@@ -53,7 +62,7 @@ impl Head {
     ///
     /// # Errors
     /// The response that refuses it. The connection can't be used further.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Response> {
+    pub(super) fn parse(bytes: &[u8], from: Origin) -> Result<Option<(Head, usize)>, Response> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
@@ -81,6 +90,7 @@ impl Head {
         }
         let (path, query) = split_target(target)?;
         let mut head = Head {
+            from,
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -211,7 +221,7 @@ pub(super) enum Body {
     Stream(StreamBody),
 }
 
-pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter) -> io::Result<()> + Send>;
+pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send>;
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,6 +251,10 @@ impl Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
     }
 
+    pub fn text(status: u16, content_type: &str, text: String) -> Response {
+        Response::new(status, content_type, Body::Bytes(text.into_bytes()))
+    }
+
     pub fn html(status: u16, page: String) -> Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
@@ -249,7 +263,7 @@ impl Response {
     /// those of the socket.
     pub fn stream(
         content_type: &str,
-        run: impl FnOnce(&mut StreamWriter) -> io::Result<()> + Send + 'static,
+        run: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send + 'static,
     ) -> Response {
         Response::new(200, content_type, Body::Stream(Box::new(run)))
     }
@@ -296,6 +310,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -309,11 +324,15 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
+    fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Response> {
+        Head::parse(bytes, Origin { peer: IpAddr::from([127, 0, 0, 1]), tls: false })
+    }
+
     /// `expected` is `method path framing alive`, or the status that refuses.
     #[track_caller]
     fn check(lines: &str, expected: &str) {
         let text = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
-        let seen = match Head::parse(text.as_bytes()) {
+        let seen = match parse(text.as_bytes()) {
             Ok(Some((head, length))) => {
                 assert_eq!(length, text.len());
                 let Head { method, path, framing, .. } = &head;
@@ -349,7 +368,7 @@ mod tests {
     fn a_head_in_pieces_waits_for_the_rest() {
         let whole = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n";
         for end in 0..whole.len() {
-            assert!(matches!(Head::parse(&whole[..end]), Ok(None)), "{end}");
+            assert!(matches!(parse(&whole[..end]), Ok(None)), "{end}");
         }
     }
 
@@ -362,7 +381,7 @@ mod tests {
         ) {
             let bytes = [start.as_bytes(), &rest, b"\r\n\r\n"].concat();
             for end in 0..=bytes.len() {
-                if let Ok(Some((head, length))) = Head::parse(&bytes[..end]) {
+                if let Ok(Some((head, length))) = parse(&bytes[..end]) {
                     assert!(length <= end && head.path.starts_with('/'));
                     head.param("a");
                 }

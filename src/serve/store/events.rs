@@ -16,9 +16,28 @@ use crate::{
 const PAGE_EVENTS: u32 = 256;
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// One event of an account; `seq` is its id on the stream and grows.
+/// The random number of a database file. It is a part of every event's id, so that the ids of a
+/// file that is no longer there are not taken for ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub(super) i64);
+
+impl Epoch {
+    /// The id of an event on the stream.
+    pub fn id(self, seq: i64) -> String {
+        format!("{:016x}-{seq}", self.0)
+    }
+
+    /// The number of an event of ours. None: the id is foreign, or none.
+    fn seq(self, id: &str) -> Option<i64> {
+        let (epoch, seq) = id.trim().split_once('-')?;
+        (epoch == format!("{:016x}", self.0)).then(|| seq.parse().ok())?
+    }
+}
+
+/// One event of an account; `seq` grows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    pub epoch: Epoch,
     pub seq: i64,
     pub account: AccountKey,
     pub change: Change,
@@ -32,6 +51,13 @@ pub enum Change {
     Claimed { thread: ThreadId, machine: Option<MachineId> },
     /// A thread was made or has another agent. On replay, as it is now.
     Thread { thread: ThreadId, agent: Option<Engine> },
+}
+
+impl Event {
+    /// Its id on the stream.
+    pub fn id(&self) -> String {
+        self.epoch.id(self.seq)
+    }
 }
 
 impl Change {
@@ -62,6 +88,7 @@ pub(super) struct Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume {
     pub kind: Replay,
+    pub epoch: Epoch,
     /// Events after this one are to be replayed,
     pub after: i64,
     /// up to this one. What comes later is live.
@@ -112,14 +139,15 @@ impl Store {
             )?
             .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let head = newest.unwrap_or(pruned);
-        // A number past our head was given out by another file, one before `pruned` is forgotten.
-        let (kind, after) = match last.map(|it| it.trim().parse::<i64>().ok()) {
+        // A number past our head is of a future that a restored copy has not seen, one before
+        // `pruned` is forgotten.
+        let (kind, after) = match last.map(|it| self.epoch.seq(it)) {
             None => (Replay::None, head),
             Some(Some(last)) if (pruned..=head).contains(&last) => (Replay::Complete, last),
             Some(Some(last)) if (0..pruned).contains(&last) => (Replay::Gap, pruned),
             Some(_) => (Replay::Gap, head),
         };
-        Ok(Some((Resume { kind, after, head }, subscribe())))
+        Ok(Some((Resume { kind, epoch: self.epoch, after, head }, subscribe())))
     }
 
     /// Some of the events after `after` up to `head`, in order; none when there are no more.
@@ -147,7 +175,7 @@ impl Store {
         while let Some(row) = rows.next()?
             && bytes < PAGE_BYTES
         {
-            let event = event_from(row, account)?;
+            let event = event_from(row, self.epoch, account)?;
             if let Change::Message { message, .. } = &event.change {
                 bytes += message.body.len();
             }
@@ -157,7 +185,7 @@ impl Store {
     }
 }
 
-fn event_from(row: &Row<'_>, account: AccountKey) -> rusqlite::Result<Event> {
+fn event_from(row: &Row<'_>, epoch: Epoch, account: AccountKey) -> rusqlite::Result<Event> {
     let kind: String = row.get(1)?;
     let agent = row.get::<_, Option<String>>(2)?.map(|it| Engine::new(&it));
     let machine = row.get::<_, Option<String>>(3)?.map(MachineId::new);
@@ -167,7 +195,7 @@ fn event_from(row: &Row<'_>, account: AccountKey) -> rusqlite::Result<Event> {
         "thread" => Change::Thread { thread: thread()?, agent },
         _ => Change::Message { message: Box::new(message_from(row, 4)?), agent, machine },
     };
-    Ok(Event { seq: row.get(0)?, account, change })
+    Ok(Event { epoch, seq: row.get(0)?, account, change })
 }
 
 pub(super) fn insert(
