@@ -102,7 +102,7 @@ impl Daemon {
             workers: HashMap::new(),
             workers_started: 0,
             early: HashMap::new(),
-            places: Places::new(setup.config.max_turns),
+            places: Places::new(setup.config.max_turns, setup.config.parallel_in_directory),
             jobs: HashMap::new(),
             store,
             seen,
