@@ -23,6 +23,7 @@ use crate::{
         stream::Replay,
         wire::{Message, Reply},
     },
+    dispatch::control,
     ids::{MachineId, ThreadId},
     logging,
     permission::desk::How,
@@ -138,7 +139,9 @@ impl Daemon {
     /// A live message. If its thread is still to be read, that is done next, and the message waits so
     /// that it does not overtake what was missed.
     pub(super) fn live(&mut self, entry: EntryId, reply: Reply) {
-        if !self.catching.unread.contains(&reply.thread_id) {
+        // A word is for the daemon, which needs not know what was missed.
+        let is_word = control::read(&reply.body).is_some();
+        if is_word || !self.catching.unread.contains(&reply.thread_id) {
             return self.inbound(entry, reply, None);
         }
         if let Some(urgent) = &self.catching.urgent {

@@ -4,6 +4,7 @@
 
 mod catchup;
 mod config;
+mod control;
 mod engines;
 mod held;
 mod machine;
@@ -14,6 +15,8 @@ mod questions;
 mod settle;
 pub mod status;
 mod stop;
+mod waiting;
+mod words;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -29,7 +32,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased};
 use self::{
     catchup::{Catching, Found},
     held::Held,
-    places::Places,
+    places::{Grant, Places},
     questions::Questions,
     settle::Settling,
     status::Board,
@@ -43,7 +46,7 @@ use crate::{
         wire::{MachineInfo, Post, PostKind, Reply},
     },
     config::{Config, Env, Paths},
-    dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
+    dispatch::{self, ClaimOutcome, Dispatch, Effect, Event, Why},
     ids::{ClientMsgId, MachineId, ThreadId},
     logging,
     permission::desk::{How, Key},
@@ -228,6 +231,7 @@ impl Daemon {
             self.held.due(),
             self.questions_due(),
             self.catching.due(),
+            self.places.due(),
         ]
         .into_iter()
         .flatten()
@@ -330,8 +334,9 @@ impl Daemon {
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
         let key = message_key(entry, &reply);
-        // What was begun is finished, however old it is.
-        if progress.is_none() && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
+        // What was begun is finished, however old it is, and a word is for the daemon.
+        let may_wait = progress.is_none() && dispatch::control::read(&reply.body).is_none();
+        if may_wait && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
             return;
         }
         self.dispatch_inbound(entry, reply, progress);
@@ -352,8 +357,20 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
-            Report::Ready { thread, entry, writes: _ } => {
-                self.places.want(thread, entry);
+            Report::Renewed { thread, engine, mark } => {
+                let mut binding = self.binding(&thread);
+                binding.sessions.remove(&engine);
+                // There may be a newer one.
+                if binding.fresh_after.get(&engine) == Some(&mark) {
+                    binding.fresh_after.remove(&engine);
+                }
+                self.store.set(&thread, binding);
+            }
+            Report::Doing { thread, line } => self.board.turn_does(&thread, line),
+            // What the human does not want any more is skipped by the worker.
+            Report::Ready { entry, .. } if !self.jobs.contains_key(&entry) => {}
+            Report::Ready { thread, entry, writes } => {
+                self.places.want(thread, entry, writes, Instant::now());
                 self.give_places();
             }
             Report::Started { thread, engine } => self.board.turn_started(thread, engine),
@@ -391,9 +408,14 @@ impl Daemon {
     }
 
     fn give_places(&mut self) {
-        while let Some(entry) = self.places.next() {
-            if let Some(job) = self.jobs.get(&entry) {
-                job.place.try_send(()).ok(); // There is room: it speaks once.
+        while let Some(grant) = self.places.next() {
+            match grant {
+                Grant::Place(entry) => {
+                    if let Some(job) = self.jobs.get(&entry) {
+                        job.place.try_send(()).ok(); // There is room: it speaks once.
+                    }
+                }
+                Grant::Lock(thread) => self.may_write(&thread),
             }
         }
     }
@@ -407,14 +429,21 @@ impl Daemon {
     /// Hands everything that happened to the dispatcher and carries out what it decides.
     fn step_all(&mut self) {
         let mut effects = Vec::new();
-        while let Some(event) = self.events.pop_front() {
-            self.dispatch.step(self.started.elapsed(), event, &mut effects);
-            for effect in effects.drain(..) {
-                self.carry_out(effect);
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                self.dispatch.step(self.started.elapsed(), event, &mut effects);
+                for effect in effects.drain(..) {
+                    self.carry_out(effect);
+                }
+            }
+            self.settle_all();
+            // Answers to control words have led to further ones.
+            if self.events.is_empty() {
+                break;
             }
         }
-        self.settle_all();
         self.tell_held();
+        self.tell_waiting();
         self.publish();
     }
 
@@ -432,16 +461,22 @@ impl Daemon {
                 if let Some(worker) = self.workers.get(&thread) {
                     let (commands, orders) = bounded(COMMANDS);
                     let (place, begin) = bounded(1);
-                    let job = Job { entry, reply, progress, commands: orders, place: begin };
+                    let fresh = self.fresh_mark(&thread, entry, &reply);
+                    let job = Job { entry, reply, progress, fresh, commands: orders, place: begin };
                     worker.messages.send(job).ok(); // Its end is reported.
                     self.jobs.insert(entry, Ends { commands, place });
                 }
             }
             Effect::Retire { thread } => drop(self.workers.remove(&thread)),
+            Effect::Interrupt { entry } => self.interrupt(entry),
+            Effect::Control { thread, entry, reply, order } => {
+                self.control(thread, entry, &reply, order);
+            }
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
                 self.jobs.remove(&entry);
-                self.settle(entry, (why == Why::Answered).then_some(&message));
+                let is_remembered = matches!(why, Why::Answered | Why::Cleared);
+                self.settle(entry, is_remembered.then_some(&message));
             }
             Effect::Say { thread, entry, kind, body } => {
                 self.say(thread, format!("{entry}.say"), Some(entry), kind, body);

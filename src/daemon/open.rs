@@ -32,7 +32,7 @@ use crate::{
         spool::Inbox,
         state::{Cursor, Store},
     },
-    worker::{self, Answers, Outgoing, Shared},
+    worker::{self, Answers, Codes, Outgoing, Shared},
 };
 
 impl Daemon {
@@ -81,6 +81,7 @@ impl Daemon {
             inbox,
             audit: Audit::open(Arc::clone(&setup.disk), &dir.join("audit.jsonl"))
                 .with_context(|| format!("opening the audit in {}", dir.display()))?,
+            codes: Codes::default(),
             answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
             opencode: engines::opencode(&setup, &table, &state_id)?,
@@ -107,7 +108,7 @@ impl Daemon {
             workers: HashMap::new(),
             workers_started: 0,
             early: HashMap::new(),
-            places: Places::new(setup.config.max_turns),
+            places: Places::new(setup.config.max_turns, setup.config.parallel_in_directory),
             jobs: HashMap::new(),
             store,
             seen,

@@ -11,10 +11,11 @@ use crate::{
         outbox::Stored,
         wire::{Closing, Outcome, PostKind, Reply},
     },
+    dispatch::control,
     ids::{ClientMsgId, ThreadId, TurnId},
     permission::{
         Rule,
-        card::Asked,
+        card::{self, Asked},
         code::Code,
         desk::{Closed, Decision, Desk, Heard, Hearing, How, Key, Now},
     },
@@ -55,8 +56,13 @@ struct Writer {
 }
 
 impl Questions {
+    /// One line for each open question of a thread, Markdown.
+    pub(super) fn lines(&self, thread: &ThreadId) -> Vec<String> {
+        self.open(thread).map(card::line).collect()
+    }
+
     /// The open questions of a thread, oldest first.
-    pub(super) fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
+    fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
         self.desk.open(thread)
     }
 }
@@ -94,7 +100,9 @@ impl Daemon {
             binding.machine.as_ref().is_none_or(|owner| *owner == self.setup.config.machine)
         });
         let key = message_key(entry, reply);
-        if !is_human || !is_ours || self.seen.contains(&key) {
+        // `/stop` is no reason for a denial.
+        let is_word = control::read(&reply.body).is_some();
+        if is_word || !is_human || !is_ours || self.seen.contains(&key) {
             return false;
         }
         let heard = Heard {
@@ -140,7 +148,7 @@ impl Daemon {
         let Decision { key, verdict } = decision;
         let message = message_key(spoken.entry, &spoken.reply);
         let by = By::Message { id: &message, author: spoken.reply.author.as_deref() };
-        let asked = self.find(&key).cloned();
+        let asked = self.questions.desk.decided(&key).cloned();
         let is_written = asked.as_ref().is_none_or(|asked| self.audit(asked, &verdict, by));
         if !is_written {
             // Nothing is allowed that is not on record; it is open again for another try.
@@ -163,10 +171,6 @@ impl Daemon {
         if !told {
             self.confirm(&key, false);
         }
-    }
-
-    fn find(&self, key: &Key) -> Option<&Asked> {
-        self.questions.desk.decided(key)
     }
 
     /// False: it could not be written.
@@ -192,10 +196,6 @@ impl Daemon {
     }
 
     /// The engine may do it once its thread has the directory's lock.
-    fn lock_directory(&mut self, _: &ThreadId, _: &std::path::Path) -> bool {
-        true
-    }
-
     pub(super) fn writes(
         &mut self,
         entry: EntryId,
@@ -207,7 +207,8 @@ impl Daemon {
     }
 
     fn write_in(&mut self, thread: ThreadId, directory: PathBuf, writer: Writer) {
-        if self.lock_directory(&thread, &directory) {
+        let directory = directory.canonicalize().unwrap_or(directory);
+        if self.places.lock(&thread, &directory, Instant::now()) {
             self.tell(&writer);
         } else {
             self.questions.writers.entry(thread).or_default().push(writer);

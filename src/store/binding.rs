@@ -8,8 +8,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     ids::{Engine, MachineId, SessionId},
+    store::entry::EntryId,
     time::Timestamp,
 };
+
+/// A field that the reference does not have, and keeps.
+const FRESH_AFTER: &str = "freshAfter";
 
 /// What binds a thread to a machine, and to one session for each engine that was used on it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +24,8 @@ pub struct Binding {
     pub sessions: BTreeMap<Engine, SessionRecord>,
     /// Rules that the human allowed for good on this thread, as the config file writes them. Ours.
     pub grants: Vec<String>,
+    /// Of these engines, messages that came in after this entry need a new session. Ours.
+    pub fresh_after: BTreeMap<Engine, EntryId>,
     /// What else is there.
     rest: Map<String, Value>,
     /// What else is under `sessions`.
@@ -98,6 +104,7 @@ impl Binding {
             }
             None => binding.migrate_flat(&mut rest),
         }
+        binding.take_fresh(&mut rest);
         binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
         binding.grants = take_texts(&mut rest, "grants");
@@ -125,6 +132,17 @@ impl Binding {
         }
     }
 
+    fn take_fresh(&mut self, object: &mut Map<String, Value>) {
+        let Some(Value::Object(marks)) = object.get(FRESH_AFTER) else { return };
+        let entry = |value: &Value| value.as_str().and_then(EntryId::parse);
+        let marks: Option<BTreeMap<_, _>> =
+            marks.iter().map(|(name, value)| Some((Engine::new(name), entry(value)?))).collect();
+        if let Some(marks) = marks {
+            self.fresh_after = marks;
+            object.remove(FRESH_AFTER);
+        }
+    }
+
     /// Version 1 knew one engine and had its session directly under the thread.
     fn migrate_flat(&mut self, object: &mut Map<String, Value>) {
         if let Some(record) = SessionRecord::take(object) {
@@ -138,6 +156,11 @@ impl Binding {
         let mut object = self.rest.clone();
         put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
         put(&mut object, "agentId", self.machine.as_ref().map(MachineId::as_str));
+        if !self.fresh_after.is_empty() {
+            let marks = self.fresh_after.iter();
+            let marks = marks.map(|(name, entry)| (name.to_string(), entry.to_string().into()));
+            object.insert(FRESH_AFTER.to_owned(), Value::Object(marks.collect()));
+        }
         let mut sessions = self.rest_of_sessions.clone();
         for (engine, record) in &self.sessions {
             sessions.insert(engine.as_str().to_owned(), record.to_value());

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -35,7 +36,6 @@ pub(super) struct Asking {
     has_directory: bool,
     /// Something was put to the human in this turn.
     pub(super) has_asked: bool,
-    next_code: Option<u32>,
 }
 
 /// A question that lies with the human.
@@ -50,17 +50,21 @@ impl Asking {
     pub(super) fn new(has_directory: bool) -> Asking {
         Asking { has_directory, ..Asking::default() }
     }
+}
 
-    /// One that no open question has; the dispatcher refuses one that was used lately.
-    fn code(&mut self) -> Code {
-        loop {
-            let seed = self.next_code.unwrap_or_else(ids::random_number);
-            self.next_code = Some(seed.wrapping_add(1));
-            let code = Code::from_seed(seed);
-            if self.put.values().all(|put| put.code != code) {
-                return code;
-            }
-        }
+/// Codes in an order in which none comes again for a long time.
+#[derive(Debug)]
+pub struct Codes(AtomicU32);
+
+impl Default for Codes {
+    fn default() -> Codes {
+        Codes(AtomicU32::new(ids::random_number()))
+    }
+}
+
+impl Codes {
+    fn next(&self) -> Code {
+        Code::from_seed(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -131,7 +135,7 @@ impl Host<'_, '_, '_> {
     /// The question is known to be open before anybody can see it, so that a daemon that dies knows
     /// what died with it, and an answer finds it.
     fn put(&mut self, question: Question, always: Option<Rule>, limit: Duration) {
-        let code = self.asking.code();
+        let code = self.serving.shared.codes.next();
         self.asking.has_asked = true;
         self.progress.asking.push(code.to_string());
         self.keep_progress();

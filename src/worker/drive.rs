@@ -1,6 +1,6 @@
 //! One message from the inbox to its answer in the outbox.
 
-use std::{path::PathBuf, time::Duration};
+use std::{mem, path::PathBuf, time::Duration};
 
 use crossbeam_channel::{after, bounded, select_biased};
 
@@ -105,20 +105,9 @@ impl<'a> Serving<'a> {
     where
         'a: 'j,
     {
-        let def = self.engine(job.reply.engine.as_ref());
+        let def = self.shared.engine(job.reply.engine.as_ref());
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
         Ride { job, def, attempt, posts: 0, leaving: None }
-    }
-
-    /// The engine that answers: the asked one if this machine knows it, else the configured one,
-    /// else claude (protocol section 3).
-    pub(super) fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
-        let engines = &self.shared.engines;
-        asked
-            .and_then(|asked| engines.get(asked))
-            .or_else(|| engines.get(&self.shared.settings.engine))
-            .or_else(|| engines.get(&Engine::CLAUDE))
-            .expect("claude is always in the table")
     }
 
     fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
@@ -207,6 +196,10 @@ impl<'a> Serving<'a> {
             Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };
+        // There is nothing yet that the human could say but that they do not want it any more.
+        if !ride.job.commands.is_empty() {
+            return TurnEnd::Interrupted;
+        }
         // The engine is starting meanwhile, but has no prompt before this is on disk.
         if !self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress)) {
             return TurnEnd::Interrupted;
@@ -307,6 +300,7 @@ impl<'a> Serving<'a> {
             message_id: reply.message_id.as_ref().map(ids::MessageId::as_str),
         };
         let body = format!("{}{note}", reply.body);
+        let is_clean = mem::take(&mut self.is_clean);
         let envelope = prompt::envelope(&header, &body);
         if is_resume {
             return match ride.attempt {
@@ -314,7 +308,9 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply, self.early.take());
+        let early = self.early.take();
+        let history =
+            if is_clean { None } else { history::block(self.shared, self.thread, reply, early) };
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }

@@ -18,13 +18,17 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
-pub use asking::{Subject, may_write};
+pub use asking::{Codes, Subject, may_write};
 pub use history::{Early, ask_early};
 pub use long::Answers;
 pub use sessions::record;
 
 use crate::{
-    agent::{Limits, Model, QuestionId, Sandbox, TurnCommand, engines::Engines, opencode},
+    agent::{
+        Limits, Model, QuestionId, Sandbox, TurnCommand,
+        engines::{EngineDef, Engines},
+        opencode,
+    },
     bridge::{
         Client,
         wire::{Activity, Post, Reply},
@@ -52,6 +56,8 @@ pub struct Job {
     pub reply: Arc<Reply>,
     /// How far an earlier daemon came with it.
     pub progress: Option<Progress>,
+    /// The thread's session is not for messages that came in after this entry.
+    pub fresh: Option<EntryId>,
     /// For this message alone. Closed before its turn begins: it is done with, and nothing is said.
     /// Closed in its turn: stop it.
     pub commands: Receiver<TurnCommand>,
@@ -64,7 +70,12 @@ pub struct Job {
 pub enum Report {
     /// The thread's session of this engine; none when it is gone.
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
-    /// The next message is at hand and waits for [`Job::place`].
+    /// The thread's session of this engine is forgotten, as [`Job::fresh`] said.
+    Renewed { thread: ThreadId, engine: Engine, mark: EntryId },
+    /// What the engine does, for whoever asks.
+    Doing { thread: ThreadId, line: String },
+    /// The next message is at hand and waits for [`Job::place`]. Its engine may write in `writes`,
+    /// a canonical path, without asking first.
     Ready { thread: ThreadId, entry: EntryId, writes: Option<PathBuf> },
     /// A turn has its place and begins.
     Started { thread: ThreadId, engine: Engine },
@@ -118,6 +129,7 @@ pub struct Shared {
     pub outgoing: Outgoing,
     pub answers: Answers,
     pub audit: Audit,
+    pub codes: Codes,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.
@@ -132,6 +144,18 @@ pub struct Shared {
     pub drain: Receiver<Infallible>,
     /// Closed: stop now.
     pub stop: Receiver<Infallible>,
+}
+
+impl Shared {
+    /// The engine that answers: the asked one if this machine knows it, else the configured one,
+    /// else claude (protocol section 3).
+    pub fn engine(&self, asked: Option<&Engine>) -> &EngineDef {
+        asked
+            .and_then(|asked| self.engines.get(asked))
+            .or_else(|| self.engines.get(&self.settings.engine))
+            .or_else(|| self.engines.get(&Engine::CLAUDE))
+            .expect("claude is always in the table")
+    }
 }
 
 /// The way out: durable first, then the outbox task is woken.
@@ -199,6 +223,10 @@ struct Serving<'a> {
     sessions: BTreeMap<Engine, SessionRecord>,
     /// What the human allowed for good on this thread.
     grants: Vec<Rule>,
+    /// The newest [`Job::fresh`] that was obeyed, of each engine.
+    renewed: BTreeMap<Engine, EntryId>,
+    /// The next fresh session is not told what was said before.
+    is_clean: bool,
     /// For the first prompt.
     early: Option<Early>,
 }
@@ -211,7 +239,8 @@ impl<'a> Serving<'a> {
         early: Option<Early>,
     ) -> Serving<'a> {
         let grants = binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect();
-        Serving { shared, thread, sessions: binding.sessions, grants, early }
+        let (sessions, renewed) = (binding.sessions, BTreeMap::new());
+        Serving { shared, thread, sessions, grants, renewed, is_clean: false, early }
     }
 
     fn run(&mut self, mailbox: &Receiver<Job>) {
@@ -242,7 +271,8 @@ impl<'a> Serving<'a> {
     /// Waits for a place, then drives the message.
     fn serve(&mut self, job: &Job) {
         let Shared { drain, stop, reports, .. } = self.shared;
-        let engine = self.engine(job.reply.engine.as_ref()).name.clone();
+        let engine = self.shared.engine(job.reply.engine.as_ref()).name.clone();
+        self.renew(&engine, job);
         let thread = self.thread.clone();
         let writes = self.writes(&engine);
         reports.send(Report::Ready { thread, entry: job.entry, writes }).ok(); // It may be leaving.
@@ -275,7 +305,9 @@ impl<'a> Serving<'a> {
         let Settings { allow_all, sandbox, project_dir, .. } = &self.shared.settings;
         let is_free = *allow_all || (*engine == Engine::CODEX && *sandbox != Sandbox::ReadOnly);
         let session = self.sessions.get(engine).and_then(|session| session.project_dir.as_ref());
-        is_free.then(|| session.map_or_else(|| project_dir.clone(), PathBuf::from))
+        let dir = session.map_or_else(|| project_dir.clone(), PathBuf::from);
+        // One that is not there is written in by nobody.
+        is_free.then(|| dir.canonicalize().ok()).flatten()
     }
 
     /// Only an indicator: dropped when the outbox is busy.

@@ -78,6 +78,11 @@ pub fn card(asked: &Asked) -> (String, wire::Card) {
     (body, card)
 }
 
+/// A question in one line of Markdown: its code and what it is about.
+pub fn line(asked: &Asked) -> String {
+    format!("`{}`: {}", asked.code, summary(&asked.question))
+}
+
 /// What an engine wants in a few words, for a line that says what became of it.
 pub(in crate::permission) fn summary(question: &Question) -> String {
     const SUMMARY_CHARS: usize = 80;
