@@ -242,6 +242,9 @@ fn what_may_be_denied_is_asked() {
         &[
             "$G push",
             "git $P",
+            "git $(x)",
+            "git `x`",
+            "$(x)",
             "git \"$P\"",
             "git p$X",
             "gi${X}t push",
