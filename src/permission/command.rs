@@ -109,8 +109,8 @@ pub(super) struct Sure {
 #[derive(Debug)]
 struct Reached {
     text: String,
-    /// Bytes of the text that are sure; behind them is something that the shell expands.
-    known: usize,
+    /// Bytes of the text before something that the shell expands; none if there is nothing such.
+    known: Option<usize>,
 }
 
 /// Whether something that a rule describes is among what might run.
@@ -153,7 +153,7 @@ impl Scan {
     pub(super) fn of(line: &str) -> Scan {
         let mut out = Out::default();
         let raw = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        out.texts.push(Reached { known: raw.len(), text: raw });
+        out.texts.push(Reached { text: raw, known: None });
         if line.len() > LINE_MAX {
             const LONG: &str = "the command line is too long to be taken apart";
             return Scan { sure: Err(LONG), reached: out.texts, hidden: Some(LONG) };
@@ -179,7 +179,7 @@ impl Scan {
         if let Some(why) = self.hidden {
             return Reach::Unclear(why);
         }
-        let expands = |it: &Reached| it.known < it.text.len() && may_begin(&it.text[..it.known]);
+        let expands = |it: &Reached| it.known.is_some_and(|known| may_begin(&it.text[..known]));
         if self.reached.iter().any(expands) {
             return Reach::Unclear("what the shell would make of the line is not known before");
         }
@@ -321,7 +321,7 @@ impl Out {
             self.hidden = Some("the line leads to too many commands");
             return;
         }
-        self.texts.push(Reached { known: known.unwrap_or(text.len()), text });
+        self.texts.push(Reached { text, known });
     }
 }
 

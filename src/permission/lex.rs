@@ -47,6 +47,7 @@ struct Frame {
     words: Vec<Word>,
     word: Option<Word>,
     is_quoted: bool,
+    skips: bool,
     closes: Closes,
 }
 
@@ -329,6 +330,7 @@ impl Lexer<'_> {
             words: std::mem::take(&mut self.words),
             word: self.word.take(),
             is_quoted: std::mem::take(&mut self.is_quoted),
+            skips: std::mem::take(&mut self.skips),
             closes,
         });
     }
@@ -339,6 +341,7 @@ impl Lexer<'_> {
             self.words = frame.words;
             self.word = frame.word;
             self.is_quoted = frame.is_quoted;
+            self.skips = frame.skips;
         }
     }
 

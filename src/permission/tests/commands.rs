@@ -219,6 +219,8 @@ fn what_is_denied_is_found_wherever_it_hides() {
             "git -c a=b --no-pager push",
             "git push > x",
             "git >x push",
+            "ls >x$(git push)",
+            "ls <`git push` y",
             "2>&1 git push",
             "git push 'x",
             "# don't\ngit push",
@@ -240,6 +242,9 @@ fn what_may_be_denied_is_asked() {
         &[
             "$G push",
             "git $P",
+            "git $(x)",
+            "git `x`",
+            "$(x)",
             "git \"$P\"",
             "git p$X",
             "gi${X}t push",

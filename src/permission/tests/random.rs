@@ -1,7 +1,7 @@
 //! Random lines out of what shells find special: whatever a pattern allows is put to a real shell,
 //! which must run what the pattern says and nothing else.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use proptest::prelude::*;
 
@@ -65,10 +65,46 @@ const PIECES: &[&str] = &[
     "1",
 ];
 
+/// Whole attempts, which random pieces make up too rarely; around them come more pieces.
+const ATTACKS: &[&str] = &[
+    ";rm x",
+    "&&rm x",
+    "||rm x",
+    "|rm x",
+    "& rm x",
+    "\nrm x",
+    "$(rm x)",
+    "`rm x`",
+    "(rm x)",
+    "{ rm x; }",
+    ">x",
+    "<(rm x)",
+    "'rm x'",
+    "\"rm x\"",
+    "eval rm x",
+    ";eval 'rm x'",
+    ";r\\m x",
+    ";r'm' x",
+    ";$y rm x",
+    "\nA=1 rm x",
+    ";command rm x",
+    "\\\nrm x",
+    "#\nrm x",
+    "#'\nrm x",
+    "${y:-$(rm x)}",
+    ";for i in 1;do rm x;done",
+    "<<x\n'\nx\nrm x",
+    "$((1+$(rm x)))",
+    ";if rm x;then x;fi",
+    ";!\trm x",
+    "$'\\''; rm x #'",
+    "'\\'';rm x;'",
+];
+
 /// What a shell says about a line in which only `git` and `rm` exist: `git` with a first argument
 /// that begins with `status` is fine.
 const JUDGE: &str = r#"
-git() { case "$1" in status*) ;; *) echo "ran git $1" ;; esac; }
+git() { case "$1" in status*) ;; *) echo "ran git $1" ;; esac; return $CODE; }
 rm() { echo "ran rm"; }
 command_not_found_handle() { echo "ran $1"; }
 set -f
@@ -76,8 +112,8 @@ PATH=/nowhere
 "#;
 
 fn line() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(PIECES), 0..12)
-        .prop_map(|pieces| format!("git status{}", pieces.concat()))
+    let piece = prop_oneof![3 => prop::sample::select(PIECES), 1 => prop::sample::select(ATTACKS)];
+    prop::collection::vec(piece, 0..9).prop_map(|pieces| format!("git status{}", pieces.concat()))
 }
 
 /// Shells to ask, and what of them is installed.
@@ -85,23 +121,30 @@ fn shells() -> Vec<&'static str> {
     ["/bin/bash", "/bin/dash"].into_iter().filter(|shell| Path::new(shell).exists()).collect()
 }
 
+/// What a line ran besides, whether its commands fail or not.
 fn ran(shell: &str, line: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let plan = Plan {
-        program: shell.into(),
-        args: vec!["-c".into(), format!("{JUDGE}\n{line}").into()],
-        dir: dir.path().to_owned(),
-        env: Vec::new(),
-    };
-    let output = proc::run(&plan, None, Duration::from_secs(30), 1 << 16).unwrap();
-    let files = std::fs::read_dir(dir.path()).unwrap().count();
-    let wrote = if files > 0 { "ran >" } else { "" };
-    String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr + wrote
+    let mut all = String::new();
+    for code in 0..2 {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            program: shell.into(),
+            args: vec!["-c".into(), format!("CODE={code}{JUDGE}\n{line}").into()],
+            dir: dir.path().to_owned(),
+            env: Vec::new(),
+        };
+        let output = proc::run(&plan, None, Duration::from_secs(30), 1 << 16).unwrap();
+        all += &String::from_utf8_lossy(&output.stdout);
+        all += &output.stderr;
+        if fs::read_dir(dir.path()).unwrap().next().is_some() {
+            all += "ran >";
+        }
+    }
+    all
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 600, failure_persistence: None, ..ProptestConfig::default()
+        cases: 1000, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]

@@ -38,7 +38,7 @@ fn the_rule_and_the_reason_are_told() {
     check(&home, &["claude", "run", "git status -v"], "ask", &["run(git status -v)"]);
     let hidden = "git status; sudo git push";
     check(&home, &["codex", "run", hidden], "deny", &["run(git push *)"]);
-    check(&home, &["codex", "run", "git status $(x)"], "ask", &["run(git push *)", "not known"]);
+    check(&home, &["codex", "run", "git $(x)"], "ask", &["run(git push *)", "not known"]);
     check(&home, &["claude", "run", "git status > x"], "ask", &["redirects"]);
     let project = "--project";
     check(&home, &["claude", "edit", "src/new/a.rs", project, "p"], "allow", &["edit(src/**)"]);
