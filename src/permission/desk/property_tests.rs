@@ -113,13 +113,16 @@ enum Written {
     Now,
     /// Seconds ago, or to come.
     Off(i64),
+    /// In the same moment as the post of the question that is meant.
+    AtPost,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let written = prop_oneof![
         1 => Just(Written::Unknown),
         6 => Just(Written::Now),
-        2 => (-90..30_i64).prop_map(Written::Off),
+        2 => (-90..120_i64).prop_map(Written::Off),
+        1 => Just(Written::AtPost),
     ];
     let text = prop_oneof![0..10_usize, 0..TEXTS.len()];
     let say = (0..2_usize, text, 0..6_usize, written, 0..8_u8, 0..10_u8).prop_map(
@@ -172,6 +175,8 @@ struct Noted {
     /// By the server's clock, if it said so.
     posted: Option<u64>,
     is_open: bool,
+    /// An older one ended while this was open, and nobody had answered it.
+    is_unclear: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -227,8 +232,15 @@ impl World {
 
     fn close(&mut self, closed: &[Closed<Message>]) {
         for closed in closed {
-            let note = self.notes.iter_mut().find(|note| note.code == closed.asked.code);
-            note.expect("it was asked").is_open = false;
+            let at = self.notes.iter().position(|note| note.code == closed.asked.code);
+            let at = at.expect("it was asked");
+            self.notes[at].is_open = false;
+            let thread = self.notes[at].thread;
+            if closed.answer.is_none() {
+                for younger in &mut self.notes[at + 1..] {
+                    younger.is_unclear |= younger.thread == thread;
+                }
+            }
         }
     }
 
@@ -324,6 +336,7 @@ impl World {
             is_posted: false,
             posted: None,
             is_open: true,
+            is_unclear: false,
         });
     }
 
@@ -348,6 +361,7 @@ impl World {
         let written = match written {
             Written::Unknown => None,
             Written::Now => Some(self.server),
+            Written::AtPost => self.pick(which).and_then(|at| self.notes[at].posted),
             Written::Off(secs) => Some(self.server.saturating_add_signed(secs * 1_000)),
         };
         let message =
@@ -465,6 +479,7 @@ impl World {
             _ => assert!(is_named, "nothing proves when: {message:?} {note:?}"),
         }
         if !is_named {
+            assert!(!note.is_unclear, "which one is meant? {message:?} {note:?}");
             let older = (0..at).filter(|older| self.notes[*older].thread == note.thread);
             let open: Vec<_> = older.filter(|older| self.is_open(*older)).collect();
             assert_eq!(open, Vec::<usize>::new(), "not the oldest: {message:?} {note:?}");
