@@ -26,6 +26,7 @@ fn spec() -> TurnSpec {
         project_dir: "/p".into(),
         title: "a thread".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: Some(Model { provider: "mock".to_owned(), model: "mock-1".to_owned() }),
     }

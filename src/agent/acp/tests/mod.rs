@@ -30,6 +30,7 @@ fn spec() -> TurnSpec {
         project_dir: "/p".into(),
         title: "title".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
     }

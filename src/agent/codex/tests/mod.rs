@@ -31,6 +31,7 @@ fn spec() -> TurnSpec {
         project_dir: PathBuf::from("/home/me/project"),
         title: String::new(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::WorkspaceWrite,
         model: None,
     }
