@@ -16,6 +16,7 @@ pub mod http;
 pub mod opencode;
 pub mod progress;
 pub mod rpc;
+pub mod shell;
 pub mod stdio;
 pub mod tools;
 pub mod turn;
