@@ -79,7 +79,9 @@ fn the_command_line_overrides_what_would_get_in_the_way() {
             features.unbounded_connection_retries=false"#]],
         ),
         // The model may ask its own questions, too.
-        (TurnSpec { asks_human: true, sandbox: Sandbox::ReadOnly, ..spec() }, expect![[r#"
+        (
+            TurnSpec { asks_human: true, sandbox: Sandbox::ReadOnly, ..spec() },
+            expect![[r#"
             app-server
             -c
             approval_policy="on-request"
@@ -88,7 +90,8 @@ fn the_command_line_overrides_what_would_get_in_the_way() {
             -c
             features.default_mode_request_user_input=true
             -c
-            suppress_unstable_features_warning=true"#]]),
+            suppress_unstable_features_warning=true"#]],
+        ),
         (
             TurnSpec {
                 gate: Gate::AllowAll,
