@@ -265,6 +265,7 @@ impl<'a> Serving<'a> {
             project_dir,
             title: history::title(&ride.job.reply),
             gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
+            asks_human: false,
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })

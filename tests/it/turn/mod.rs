@@ -89,6 +89,7 @@ fn spec() -> TurnSpec {
         project_dir: PathBuf::from("/"),
         title: "hello".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
     }
