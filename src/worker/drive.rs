@@ -265,7 +265,7 @@ impl<'a> Serving<'a> {
             project_dir,
             title: history::title(&ride.job.reply),
             gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
-            asks_human: false,
+            asks_human: self.shared.settings.relay.is_some(),
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })

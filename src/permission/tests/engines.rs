@@ -208,18 +208,3 @@ fn rules_mean_the_same_on_every_engine() {
         ],
     );
 }
-
-/// The words of real engines, through their protocols' own readers.
-#[test]
-fn questions_of_the_protocols_are_understood() {
-    let policy = policy(&["run(touch *)", "edit(**)"], &[], &[]);
-    let asked = json!({"id": "p", "permission": "bash", "patterns": ["touch x"], "metadata": {"command": "touch x"}});
-    check(&policy, &crate::agent::opencode::wire::question(&asked), Allow);
-    let (kind, subject) =
-        crate::agent::claude::wire::describe("Write", &json!({"file_path": "/home/ada/project/x"}));
-    check(
-        &policy,
-        &question(kind, "Write", &subject, json!({"file_path": "/home/ada/project/x"})),
-        Allow,
-    );
-}
