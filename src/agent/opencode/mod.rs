@@ -385,21 +385,26 @@ impl Opencode {
         }
     }
 
+    /// A part is told again with each state. The permission for a tool may come before the state
+    /// that has its input, but not before its name.
     fn on_part(&mut self, part: &Value, actions: &mut Actions) {
         let id = text(part, "/callID");
-        let known = self.calls.contains_key(id);
-        if text(part, "/type") != "tool" || (!known && self.calls.len() >= KNOWN_MAX) {
+        let known = self.calls.get(id);
+        if text(part, "/type") != "tool" || (known.is_none() && self.calls.len() >= KNOWN_MAX) {
             return;
         }
-        match text(part, "/state/status") {
-            "running" if !known => {
+        let tool = text(part, "/tool").to_owned();
+        match (text(part, "/state/status"), known) {
+            ("pending", None) => {
+                self.calls.insert(id.to_owned(), Some(Call { tool, input: Value::Null }));
+            }
+            ("running", None | Some(Some(Call { input: Value::Null, .. }))) => {
                 let input = part["state"]["input"].clone();
-                let call = Call { tool: text(part, "/tool").to_owned(), input };
-                self.calls.insert(id.to_owned(), Some(call));
+                self.calls.insert(id.to_owned(), Some(Call { tool, input }));
                 let line = wire::progress(part, Path::new(&self.directory));
                 actions.events.extend(line.map(TurnEvent::Progress));
             }
-            "completed" | "error" => {
+            ("completed" | "error", _) => {
                 self.calls.insert(id.to_owned(), None);
                 self.allowed_outside.remove(id);
             }

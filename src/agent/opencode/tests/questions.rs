@@ -97,6 +97,21 @@ fn a_path_outside_is_asked_for_as_what_is_done_with_it() {
     assert_eq!((question.kind, &question.subject[..]), (ActionKind::Run, "cat /etc/hosts"));
 }
 
+/// As it was seen: the tool is pending, the permission comes, and then the tool's input.
+#[test]
+fn a_permission_may_come_before_the_input_of_its_tool() {
+    let mut played = Played::prompted(&spec());
+    let mut pending = call("write", json!({}));
+    pending["part"]["state"]["status"] = json!("pending");
+    played.event("message.part.updated", pending);
+    let file = json!({ "filepath": "/etc/hosts", "parentDir": "/etc" });
+    played.event("permission.asked", permission("external_directory", file));
+    assert_eq!(played.questions()[0].kind, ActionKind::Edit);
+    played.event("message.part.updated", call("write", json!({ "filePath": "/etc/hosts" })));
+    let line = TurnEvent::Progress("Editing `/etc/hosts`".to_owned());
+    assert_eq!(played.events.last(), Some(&line));
+}
+
 /// The permission to leave the project and the one to run are for the same command.
 #[test]
 fn a_command_that_leads_outside_is_put_once() {
