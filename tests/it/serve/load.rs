@@ -231,7 +231,9 @@ isolated! {
                 scope.spawn(move || page(addr, token, POSTERS * EACH, heard, &connect));
             }
             // What was said before a page first came is none of its stream's business.
-            pages.iter().for_each(|_| connected.recv_deadline(deadline).unwrap());
+            for _ in pages {
+                connected.recv_deadline(deadline).unwrap();
+            }
             for poster in 0..POSTERS {
                 let acknowledge = acknowledge.clone();
                 scope.spawn(move || {
