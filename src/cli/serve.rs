@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use argh::FromArgs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     cli::{ExitCode, account, backup, console::Console, logs},
@@ -12,6 +13,9 @@ use crate::{
     serve::{Options, Server, http::tls},
     signals::{self, Signal},
 };
+
+/// Open files that the bridge may need: connections, and some for itself.
+const FILES: u64 = 4096;
 
 /// The account of the person who runs the bridge.
 const OWNER: &str = "owner";
@@ -86,8 +90,22 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     }
 }
 
+/// Every connection is an open file, and the usual limit leaves room for few.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |it| it.min(FILES));
+    let enough = limit.current.is_none_or(|it| wanted <= it);
+    if enough {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }) {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
 fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> anyhow::Result<()> {
     let signals = signals::watch()?;
+    allow_files();
     let mut options = Options::new(args.listen, data.clone());
     options.tls = match (args.tls_cert, args.tls_key) {
         (Some(cert), Some(key)) => {

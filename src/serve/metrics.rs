@@ -81,3 +81,25 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::serve::store::Retention;
+
+    #[test]
+    fn a_bridge_that_stops_is_not_ready() {
+        let dir = TempDir::new().unwrap();
+        let data = dir.path().join("data");
+        let store = Store::open(&data, Retention::default(), Box::new(|_| ())).unwrap();
+        let hub = Arc::new(Hub::new(Duration::from_secs(1), 1));
+        let metrics = Metrics::new(Arc::default(), Arc::clone(&hub), Arc::new(store));
+        metrics.ready().unwrap();
+        hub.stop();
+        assert_eq!(metrics.ready().unwrap_err(), "the bridge is stopping");
+    }
+}

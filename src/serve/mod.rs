@@ -105,6 +105,12 @@ impl Server {
                  proxy with TLS in front"
             );
         }
+        if !listen.ip().is_loopback() && options.tls.is_none() && !options.behind_proxy {
+            log::warn!(
+                "there is no TLS: whoever is on the way can read tokens and conversations, unless \
+                 a proxy with TLS is in front"
+            );
+        }
         let tls = options.tls.clone().map(Tls::load).transpose()?;
         options.public |= tls.is_some();
         let mut limits = options.limits.clone();

@@ -24,6 +24,8 @@ use crate::{
 
 const STREAMS: usize = 200;
 const POSTS: usize = 50 * 60;
+/// A message is a few lines, and the deaf one's buffers get full.
+const BODY_BYTES: usize = 2000;
 const PACE: Duration = Duration::from_millis(20);
 /// A bar that a person does not notice.
 const P99_MS: f64 = 100.0;
@@ -59,18 +61,20 @@ fn measure(access: &Access) -> Result<(Rounds, f64)> {
         listeners.push(listen(access, (n % 2 == 0).then(|| format!("?agentId=box{n}")))?);
     }
     let mut poster = access.connect()?;
+    let text = "x".repeat(BODY_BYTES);
     let (begun, mut behind) = (Instant::now(), Duration::ZERO);
     for n in 0..POSTS {
         let due = begun + PACE * u32::try_from(n)?;
         pause(due.saturating_duration_since(Instant::now()));
         behind = behind.max(due.elapsed());
-        let body = json!({"threadId": format!("t{}", n % 20), "body": format!("{n} {}", now())});
+        let body =
+            json!({"threadId": format!("t{}", n % 20), "body": format!("{n} {} {text}", now())});
         poster.request(&access.head("POST", "/api/reply"), &body.to_string())?;
     }
     let mut all = Vec::new();
     for (n, listener) in listeners.iter().enumerate() {
-        let heard = listener.recv_timeout(PATIENCE).context("a listener waits for more")?;
-        all.push(heard.with_context(|| format!("stream {n}"))?);
+        let delays = listener.recv_timeout(PATIENCE).context("a listener waits for more")?;
+        all.push(delays.with_context(|| format!("stream {n}"))?);
     }
     // By the time of the posts, so that the rounds show whether it gets slower.
     let samples: Vec<f64> = (0..POSTS).flat_map(|n| all.iter().map(move |it| it[n])).collect();
@@ -101,7 +105,8 @@ fn hear(connection: Connection) -> Result<Vec<f64>> {
         let Some(data) = line.strip_prefix("data: ").filter(|_| reply) else { continue };
         let at = now();
         let body = data.split("\"body\":\"").nth(1).and_then(|it| it.split('"').next());
-        let (n, sent) = body.and_then(|it| it.split_once(' ')).context("no body")?;
+        let mut words = body.unwrap_or_default().split(' ');
+        let (Some(n), Some(sent)) = (words.next(), words.next()) else { bail!("no body") };
         if n.parse() != Ok(took.len()) {
             bail!("post {n} came where {} was due", took.len());
         }
