@@ -245,6 +245,11 @@ impl Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
 
+    /// Text of our own, of any type.
+    pub fn text(status: u16, content_type: &str, text: impl Into<String>) -> Response {
+        Response::new(status, content_type, Body::Bytes(text.into().into_bytes()))
+    }
+
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
     /// those of the socket.
     pub fn stream(
