@@ -124,9 +124,10 @@ function permissionControls(known, question) {
 function choiceControls(known, question, choices) {
   const groups = choices.map((choice, at) => choiceGroup(question.code, choice, at));
   const body = form("Answer", () => {
+    // One line for each question.
     const answers = groups.map((it) => it.answer());
     if (answers.some((it) => it === "")) throw new Error("Choose, or write your own words.");
-    return answerCard(known, question.code, `${question.code} ${answers.join("; ")}`, "your answer");
+    return answerCard(known, question.code, `${question.code} ${answers.join("\n")}`, "your answer");
   }, ...groups.map((it) => it.element));
   const decline = textButton("Decline", () => answerCard(known, question.code, `deny ${question.code}`, "decline"));
   $(".form-end", body).append(decline);

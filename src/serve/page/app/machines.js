@@ -17,7 +17,7 @@ function showMachinesView() {
 
 function machineCard(machine) {
   const status = machine.connected
-    ? [make("span.dot.on", { "aria-hidden": "true" }), "Connected since ", timeElement(asText(machine.connectedSince), ageInWords)]
+    ? [make("span.dot.on", { "aria-hidden": "true" }), "Connected, since ", timeElement(asText(machine.connectedSince), moment)]
     : [make("span.dot", { "aria-hidden": "true" }), "Last seen ", timeElement(asText(machine.lastSeen), ageInWords)];
   const facts = make("dl.facts", {},
     fact("Version", asText(machine.version) || "not said"),
@@ -41,6 +41,8 @@ function ageInWords(time) {
   if (!passed) return "never";
   return passed === "now" ? "a moment ago" : /\d (min|h|d)$/.test(passed) ? `${passed} ago` : passed;
 }
+
+const moment = (time) => `${dayOf(time) === dayOf(serverNow()) ? "" : `${dayOf(time)}, `}${hourOf(time)}`;
 
 /** A view of the main pane with a title and one column. */
 function showSheet(title, body, ...tools) {

@@ -79,7 +79,8 @@ function showAccountView() {
     if (answer.csrf) api.csrf = asText(answer.csrf);
     for (const input of [old, first, again]) input.value = "";
     announce("The password is changed");
-  }, field("Password now", old), field("New password", first, `At least ${PASSWORD_MIN} characters.`), field("The same again", again));
+  }, make("input", { type: "text", autocomplete: "username", value: state.session?.user ?? "", hidden: true }),
+  field("Password now", old), field("New password", first, `At least ${PASSWORD_MIN} characters.`), field("The same again", again));
   const end = textButton("Sign out", async () => {
     await api.post("/api/session/end").catch(() => {});
     leave("You are signed out.");
