@@ -3,6 +3,8 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod clock;
+mod doorman;
 pub mod http;
 pub mod page;
 pub mod password;
@@ -15,10 +17,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use api::Api;
+use clock::Clock;
+use doorman::Doorman;
 use http::tls::Tls;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
+    sessions::{Lifetime, Secret},
 };
 use stream::Hub;
 
@@ -49,8 +54,12 @@ pub struct Options {
     pub heartbeat: Duration,
     pub retention: Retention,
     pub limits: http::Limits,
-    /// Rounds of PBKDF2 for new passwords.
-    pub password_rounds: u32,
+    /// Of new passwords' hashes.
+    pub password_cost: password::Cost,
+    /// Of browsers' sessions.
+    pub lifetime: Lifetime,
+    /// Tells when sessions and one-time links are over, and how long guessing has to wait.
+    pub clock: Clock,
 }
 
 impl Options {
@@ -68,7 +77,9 @@ impl Options {
             heartbeat: Duration::from_secs(15),
             retention: Retention::default(),
             limits: http::Limits::default(),
-            password_rounds: 300_000,
+            password_cost: password::Cost::default(),
+            lifetime: Lifetime::default(),
+            clock: Clock::default(),
         }
     }
 }
@@ -78,8 +89,10 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
+    _doorman: Doorman,
     hub: Arc<Hub>,
     store: Arc<Store>,
+    clock: Clock,
 }
 
 impl Server {
@@ -107,12 +120,15 @@ impl Server {
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
+        let clock = options.clock.clone();
+        let doorman = Doorman::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+            .context("starting the task that ends streams")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
         let setup = http::Setup { addr: listen, limits, tls, counters: Arc::default() };
         let http =
             http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, hub, store })
+        Ok(Server { http, _doorman: doorman, hub, store, clock })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -127,6 +143,15 @@ impl Server {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
+    }
+
+    /// The code of a one-time link for an account that nobody can sign in to yet. None: somebody can,
+    /// or there is no such account.
+    pub fn welcome(&self, name: &str) -> Result<Option<Secret>> {
+        if self.store.login(name)?.is_some() {
+            return Ok(None);
+        }
+        self.store.welcome(name, self.clock.now())
     }
 
     /// Ends all streams and connections, within about a second, and closes the store.

@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use crate::serve::http::StreamWriter;
 
+/// On every response that does not say otherwise: it is no page, and nobody else's business.
+const DEFAULT_HEADERS: [(&str, &str); 6] = [
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+];
 /// More header lines than any client sends.
 const HEADERS_MAX: usize = 64;
 
@@ -234,12 +243,7 @@ impl fmt::Debug for Body {
 
 impl Response {
     fn new(status: u16, content_type: &str, body: Body) -> Response {
-        let headers = vec![
-            ("Content-Type", content_type.to_owned()),
-            ("Cache-Control", "no-store".to_owned()),
-            ("X-Content-Type-Options", "nosniff".to_owned()),
-        ];
-        Response { status, headers, body }
+        Response { status, headers: vec![("Content-Type", content_type.to_owned())], body }
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
@@ -255,6 +259,11 @@ impl Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
 
+    /// Sends a browser elsewhere.
+    pub fn redirect(path: &'static str) -> Response {
+        Response::json(302, &json!({ "ok": true })).with("Location", path)
+    }
+
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
     /// those of the socket.
     pub fn stream(
@@ -264,7 +273,8 @@ impl Response {
         Response::new(200, content_type, Body::Stream(Box::new(run)))
     }
 
-    /// Adds a header line. Both parts are our own words: nothing from outside gets here.
+    /// Adds a header line, in the place of the usual one of that name if there is one. Both parts are
+    /// our own words: nothing from outside gets here.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
@@ -275,7 +285,10 @@ impl Response {
     pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
         use std::fmt::Write;
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        for (name, value) in &self.headers {
+        let is_set = |name: &str| self.headers.iter().any(|(it, _)| *it == name);
+        let usual = DEFAULT_HEADERS.iter().filter(|(name, _)| !is_set(name)).copied();
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in own.chain(usual) {
             write!(head, "{name}: {value}\r\n").expect("writing to a string works");
         }
         match &self.body {
@@ -296,6 +309,7 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        302 => "Found",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
