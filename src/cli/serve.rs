@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::bail;
 use argh::FromArgs;
 
 use crate::{
     cli::{ExitCode, account, console::Console, logs},
     config::{Env, Paths},
     logging::{self, Format},
-    serve::{Options, Server},
+    serve::{Options, Server, http::tls},
     signals::{self, Signal},
 };
 
@@ -26,9 +27,18 @@ pub(super) struct Args {
     /// address and port; default 127.0.0.1:4780. Port 0 takes a free one
     #[argh(option, default = "SocketAddr::from(([127, 0, 0, 1], 4780))")]
     listen: SocketAddr,
-    /// allow an address that other machines can reach. There is no TLS here: put a proxy in front
+    /// PEM file of the server's certificate and its chain; turns TLS on
+    #[argh(option)]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's key, mode 600
+    #[argh(option)]
+    tls_key: Option<PathBuf>,
+    /// allow an address that other machines can reach without TLS
     #[argh(switch)]
     public: bool,
+    /// a proxy on this machine hands requests on: believe what it says of a client's address
+    #[argh(switch)]
+    behind_proxy: bool,
     /// directory of everything the bridge knows; default ~/.obto-bridge/serve
     #[argh(option)]
     data: Option<PathBuf>,
@@ -64,11 +74,20 @@ fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> any
         None => paths.config_file.with_file_name("serve"),
     };
     let mut options = Options::new(args.listen, data.clone());
+    options.tls = match (args.tls_cert, args.tls_key) {
+        (Some(cert), Some(key)) => {
+            Some(tls::Files { cert: env.cwd.join(cert), key: env.cwd.join(key) })
+        }
+        (None, None) => None,
+        _ => bail!("--tls-cert and --tls-key belong together: give both or neither"),
+    };
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
     options.public = args.public;
+    options.behind_proxy = args.behind_proxy;
     options.allow_register = args.allow_register;
     options.hosts = args.host;
     let server = Server::start(options)?;
-    console.say(format!("The bridge is at http://{}", server.addr()));
+    console.say(format!("The bridge is at {scheme}://{}", server.addr()));
     if account::stored(&data)?.is_none()
         && let Err(error) = account::create(&server, OWNER, &data)
     {
@@ -79,7 +98,7 @@ fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> any
     if file.exists() {
         console.say(format!("The token of its account {OWNER:?} is in {}", file.display()));
         console.say(format!(
-            "Connect a machine with: obto-bridge init --base-url http://{} --token - < {}",
+            "Connect a machine with: obto-bridge init --base-url {scheme}://{} --token - < {}",
             server.addr(),
             file.display()
         ));

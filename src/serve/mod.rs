@@ -3,6 +3,8 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod clock;
+mod doorman;
 pub mod http;
 pub mod page;
 pub mod password;
@@ -15,9 +17,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use api::Api;
+use clock::Clock;
+use doorman::Doorman;
+use http::tls::Tls;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
+    sessions::{Lifetime, Secret},
 };
 use stream::Hub;
 
@@ -26,8 +32,14 @@ use stream::Hub;
 pub struct Options {
     /// Port 0 takes a free one; see [`Server::addr`].
     pub listen: SocketAddr,
-    /// Allows an address that other machines can reach. There is no TLS here: put a proxy in front.
+    /// Allows an address that other machines can reach without TLS. [`Server::start`] sets it if
+    /// there is TLS.
     pub public: bool,
+    /// None: plain HTTP.
+    pub tls: Option<http::tls::Files>,
+    /// A proxy on this machine hands requests on: what it says of a client's address and scheme
+    /// (`X-Forwarded-For`, `X-Forwarded-Proto`) is true, as long as it comes from loopback.
+    pub behind_proxy: bool,
     /// Made with mode 0700. One server at a time.
     pub data: PathBuf,
     /// Opens `POST /api/bridge/register` to everyone.
@@ -42,8 +54,12 @@ pub struct Options {
     pub heartbeat: Duration,
     pub retention: Retention,
     pub limits: http::Limits,
-    /// Rounds of PBKDF2 for new passwords.
-    pub password_rounds: u32,
+    /// Of new passwords' hashes.
+    pub password_cost: password::Cost,
+    /// Of browsers' sessions.
+    pub lifetime: Lifetime,
+    /// Tells when sessions and one-time links are over, and how long guessing has to wait.
+    pub clock: Clock,
 }
 
 impl Options {
@@ -52,6 +68,8 @@ impl Options {
         Options {
             listen,
             public: false,
+            tls: None,
+            behind_proxy: false,
             data,
             allow_register: false,
             hosts: Vec::new(),
@@ -59,7 +77,9 @@ impl Options {
             heartbeat: Duration::from_secs(15),
             retention: Retention::default(),
             limits: http::Limits::default(),
-            password_rounds: 300_000,
+            password_cost: password::Cost::default(),
+            lifetime: Lifetime::default(),
+            clock: Clock::default(),
         }
     }
 }
@@ -69,32 +89,46 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
+    _doorman: Doorman,
     hub: Arc<Hub>,
     store: Arc<Store>,
+    clock: Clock,
 }
 
 impl Server {
     /// # Errors
-    /// The address is not loopback and not wanted public, or can't be had; the data directory is
-    /// open to others, in use, or of a newer version.
-    pub fn start(options: Options) -> Result<Server> {
+    /// The address is not loopback and neither secured nor wanted public, or can't be had; the
+    /// certificate or its key can't be used; the data directory is open to others, in use, or of a
+    /// newer version.
+    pub fn start(mut options: Options) -> Result<Server> {
         let listen = options.listen;
-        if !listen.ip().is_loopback() && !options.public {
+        if !listen.ip().is_loopback() && !options.public && options.tls.is_none() {
             bail!(
-                "{listen} can be reached from other machines; listen on 127.0.0.1, or ask for it \
-                 with --public and put a proxy with TLS in front"
+                "{listen} can be reached from other machines; listen on 127.0.0.1, give a \
+                 certificate with --tls-cert and --tls-key, or ask for it with --public and put a \
+                 proxy with TLS in front"
             );
+        }
+        let tls = options.tls.clone().map(Tls::load).transpose()?;
+        options.public |= tls.is_some();
+        let mut limits = options.limits.clone();
+        if options.behind_proxy {
+            // All connections are the proxy's.
+            limits.per_address = limits.connections;
         }
         let hub = Arc::new(Hub::new(options.heartbeat));
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
-        let limits = options.limits.clone();
+        let clock = options.clock.clone();
+        let doorman = Doorman::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+            .context("starting the task that ends streams")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
-        let http = http::Server::start(listen, api, limits)
-            .with_context(|| format!("listening on {listen}"))?;
+        let setup = http::Setup { addr: listen, limits, tls, counters: Arc::default() };
+        let http =
+            http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, hub, store })
+        Ok(Server { http, _doorman: doorman, hub, store, clock })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -109,6 +143,15 @@ impl Server {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
+    }
+
+    /// The code of a one-time link for an account that nobody can sign in to yet. None: somebody can,
+    /// or there is no such account.
+    pub fn welcome(&self, name: &str) -> Result<Option<Secret>> {
+        if self.store.login(name)?.is_some() {
+            return Ok(None);
+        }
+        self.store.welcome(name, self.clock.now())
     }
 
     /// Ends all streams and connections, within about a second, and closes the store.

@@ -3,6 +3,7 @@
 //! back with `Last-Event-ID` and reads on from the store.
 
 use std::{
+    collections::HashSet,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,7 +17,7 @@ use crate::{
     serve::{
         http::{Hangup, StreamWriter, message::Response},
         store::{
-            AccountKey, Caller, Store, TokenKey,
+            AccountKey, Caller, Store,
             events::{Event, Resume},
         },
         wire,
@@ -120,15 +121,20 @@ impl Hub {
         machines
     }
 
-    /// Ends every stream of a token at once.
-    pub fn hang_up(&self, token: TokenKey) {
+    /// Ends every stream of those who are meant, at once.
+    pub fn hang_up(&self, is_meant: impl Fn(Caller) -> bool) {
         self.lock().subscribers.retain(|subscriber| {
-            let keep = subscriber.caller.token != Some(token);
+            let keep = !is_meant(subscriber.caller);
             if !keep {
                 subscriber.hangup.hang_up();
             }
             keep
         });
+    }
+
+    /// Everybody who listens, once.
+    pub fn callers(&self) -> HashSet<Caller> {
+        self.lock().subscribers.iter().map(|it| it.caller).collect()
     }
 
     /// Ends all streams and takes no more.
@@ -177,7 +183,7 @@ pub fn respond(
     machine: Option<Machine>,
     last: Option<String>,
 ) -> Response {
-    let run = move |writer: &mut StreamWriter| {
+    let run = move |writer: &mut StreamWriter<'_>| {
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };
     Response::stream("text/event-stream", run).with("X-Accel-Buffering", "no")
@@ -189,14 +195,14 @@ fn run(
     caller: Caller,
     machine: Option<Machine>,
     last: Option<&str>,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
     let hangup = writer.hangup();
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine, hangup))
         .map_err(|error| store_failed(&error))?;
-    // Revoked between the look at the token and now.
+    // Shut out between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
     let hello = json!({ "replay": resume.kind.as_str(), "serverTime": time::now() });
     let hello = format!("{RETRY}{}", frame(Some(resume.after), "hello", &hello));
@@ -217,7 +223,7 @@ fn replay(
     caller: Caller,
     resume: Resume,
     daemon: bool,
-    writer: &mut StreamWriter,
+    writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let mut after = resume.after;
     loop {

@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, ThreadId},
     serve::{
-        api::{Answer, Api, internal},
+        api::{Answer, Api, come_later, internal, origin, session::checked_password},
         http::message::{Head, Request, Response, form_field},
-        page, password,
+        page,
         store::{
             Caller,
             accounts::NewAccount,
@@ -24,13 +24,12 @@ use crate::{
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 1000;
 const KINDS: &[&str] = &["status", "question", "result", "error"];
-const PASSWORD_CHARS_MIN: usize = 8;
 const CAPABILITIES_MAX: usize = 64;
-/// The page is a plain list; it shows the newest.
-const VIEW_THREADS: u32 = 50;
-const VIEW_MESSAGES: u32 = 30;
-/// Threads past this much text are listed without their messages.
-const VIEW_BYTES: usize = 4 * 1024 * 1024;
+
+#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
+pub(super) fn home(_: &Api, _: &Request) -> Answer {
+    Ok(Response::redirect("/api/view"))
+}
 
 #[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
 pub(super) fn health(_: &Api, _: &Request) -> Answer {
@@ -64,11 +63,10 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if username.contains(':') {
         return Err(wire::bad_field(400, "username", "has a colon, which a browser can't send"));
     }
-    if password.chars().count() < PASSWORD_CHARS_MIN {
-        let text = format!("is shorter than {PASSWORD_CHARS_MIN} characters");
-        return Err(wire::bad_field(400, "password", &text));
-    }
-    let password = password::hash(&password, api.options.password_rounds);
+    let password = checked_password(password, "password")?;
+    let address = origin::client(&api.options, &request.head);
+    api.registrations.enter(&address, api.options.clock.now()).map_err(come_later)?;
+    let password = api.hash(&password)?;
     let new = NewAccount { username: &username, email: Some(&email), password: Some(&password) };
     let Some((account_id, token)) = api.store.create_account(new).map_err(internal)? else {
         return Err(wire::bad_field(409, "username", "is taken"));
@@ -103,7 +101,8 @@ pub(super) fn rotate_token(api: &Api, caller: Caller, _: &Request) -> Answer {
     let Some(old) = caller.token else {
         return Err(Response::error(400, "call this with the token that is to be replaced"));
     };
-    let rotated = api.store.rotate(old, || api.hub.hang_up(old)).map_err(internal)?;
+    let rotated =
+        api.store.rotate(old, || api.hub.hang_up(|it| it.token == Some(old))).map_err(internal)?;
     let token = rotated.ok_or_else(|| Response::error(401, "the token has just been replaced"))?;
     Ok(Response::json(200, &json!({ "ok": true, "apiToken": token.reveal() })))
 }
@@ -264,20 +263,19 @@ pub(super) fn threads(api: &Api, caller: Caller, request: &Request) -> Answer {
     Ok(Response::json(200, &json!({ "ok": true, "threads": threads })))
 }
 
-pub(super) fn view(api: &Api, caller: Caller, _: &Request) -> Answer {
-    let account = api.store.account(caller).map_err(internal)?;
-    let (mut shown, mut bytes) = (Vec::new(), 0);
-    let newest = Range::Before(Timestamp::from_millis(u64::MAX));
-    for thread in api.store.threads(caller.account, VIEW_THREADS).map_err(internal)? {
-        let mut messages = Vec::new();
-        if bytes < VIEW_BYTES {
-            let page = api.store.messages(caller.account, &thread.id, newest, VIEW_MESSAGES);
-            messages = page.map_err(internal)?.map(|it| it.messages).unwrap_or_default();
-        }
-        bytes += messages.iter().map(|it| it.body.len()).sum::<usize>();
-        shown.push((thread, messages));
-    }
-    Ok(page::render(&account.username, &shown))
+#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
+pub(super) fn view(_: &Api, _: &Request) -> Answer {
+    Ok(page::view())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
+pub(super) fn icon(_: &Api, _: &Request) -> Answer {
+    Ok(page::icon())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
+pub(super) fn manifest(_: &Api, _: &Request) -> Answer {
+    Ok(page::manifest())
 }
 
 fn thread_id(fields: &Fields) -> Result<ThreadId, Response> {

@@ -2,16 +2,18 @@
 //! peer that trickles bytes holds a place for seconds and not for ever.
 
 use std::{
-    io::{self, Read, Write},
-    net::{Shutdown, TcpStream},
+    io,
+    net::{IpAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     serve::http::{
-        Handler, Limits,
-        message::{Body, Framing, Head, Request, Response, StreamBody},
+        Counters, Handler, Limits,
+        message::{Body, Framing, Head, Origin, Request, Response, StreamBody},
+        socket::{Hangup, Socket, first_byte},
+        tls::Tls,
     },
     task,
 };
@@ -38,33 +40,87 @@ impl From<io::Error> for End {
     }
 }
 
+/// What all connections of a server share.
+pub(super) struct Common<'a, H> {
+    pub(super) handler: &'a H,
+    pub(super) limits: &'a Limits,
+    pub(super) counters: &'a Counters,
+}
+
+/// Makes a socket of a connection that came; under TLS that is a handshake. None: it did not get
+/// so far.
+pub(super) fn begin(
+    tcp: Arc<TcpStream>,
+    tls: Option<&Tls>,
+    limits: &Limits,
+    counters: &Counters,
+) -> Option<Socket> {
+    let Some(tls) = tls else { return Some(Socket::plain(tcp)) };
+    let deadline = Instant::now() + limits.handshake;
+    let shaken = match first_byte(&tcp, deadline) {
+        // It looked, or went away, or waits for us to speak.
+        Ok(None) => return None,
+        // A method, where TLS begins with a number.
+        Ok(Some(b'A'..=b'Z')) => {
+            let text = "this port speaks TLS; the address begins with https://";
+            refuse(&mut Socket::plain(tcp), &Response::error(400, text), limits, counters);
+            return None;
+        }
+        Ok(Some(_)) => tls
+            .accept()
+            .map_err(io::Error::other)
+            .and_then(|secured| Socket::secure(tcp, secured, deadline)),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &shaken {
+        log::debug!("a TLS handshake failed: {error}");
+        counters.handshake_failed();
+    }
+    shaken.ok()
+}
+
 /// Serves requests until the peer closes, idles too long or breaks the rules.
-pub(super) fn serve<H: Handler>(socket: &Arc<TcpStream>, handler: &H, limits: &Limits) {
-    let mut conn = Conn { socket: Arc::clone(socket), limits, buffer: Vec::new() };
+pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, common: &Common<'_, H>) {
+    let from = Origin { peer, tls: socket.is_tls() };
+    let mut conn = Conn { socket, from, common, buffer: Vec::new() };
     let mut first = true;
+    let Common { limits, counters, .. } = common;
     loop {
-        match conn.exchange(handler, first) {
+        match conn.exchange(first) {
             Ok(true) => first = false,
-            Ok(false) | Err(End::Closed) => return,
-            Err(End::Refused(response)) => return refuse(socket, &response, limits),
+            Ok(false) | Err(End::Closed) => {
+                // Whoever left already does not mind.
+                conn.socket.end_writing(Instant::now() + limits.write).ok();
+                return;
+            }
+            Err(End::Refused(response)) => {
+                return refuse(&mut conn.socket, &response, limits, counters);
+            }
         }
     }
 }
 
 /// Writes a response to whatever was asked and closes without cutting it off.
-pub(super) fn refuse(socket: &TcpStream, response: &Response, limits: &Limits) {
+pub(super) fn refuse(
+    socket: &mut Socket,
+    response: &Response,
+    limits: &Limits,
+    counters: &Counters,
+) {
+    counters.answered(response.status);
     let mut bytes = response.head_bytes(false, false);
     if let Body::Bytes(body) = &response.body {
         bytes.extend_from_slice(body);
     }
-    let told = write_all(socket, &bytes, Instant::now() + limits.write);
-    if told.is_err() || socket.shutdown(Shutdown::Write).is_err() {
+    let deadline = Instant::now() + limits.write;
+    let told = socket.write_all(&bytes, deadline);
+    if told.is_err() || socket.end_writing(deadline).is_err() {
         return;
     }
     let deadline = Instant::now() + LINGER_TIME;
     let mut rest = vec![0; READ_BYTES];
     let mut left = LINGER_BYTES;
-    while let Ok(count @ 1..) = read_some(socket, &mut rest, deadline) {
+    while let Ok(count @ 1..) = socket.read_some(&mut rest, deadline) {
         left = match left.checked_sub(count) {
             Some(left) => left,
             None => return,
@@ -72,16 +128,18 @@ pub(super) fn refuse(socket: &TcpStream, response: &Response, limits: &Limits) {
     }
 }
 
-struct Conn<'a> {
-    socket: Arc<TcpStream>,
-    limits: &'a Limits,
+struct Conn<'a, H> {
+    socket: Socket,
+    from: Origin,
+    common: &'a Common<'a, H>,
     /// What has come and was not used yet; with pipelining that is more than one request.
     buffer: Vec<u8>,
 }
 
-impl Conn<'_> {
+impl<H: Handler> Conn<'_, H> {
     /// One request and its response. Whether the connection stays.
-    fn exchange<H: Handler>(&mut self, handler: &H, first: bool) -> Result<bool, End> {
+    fn exchange(&mut self, first: bool) -> Result<bool, End> {
+        let handler = self.common.handler;
         let (head, body_deadline) = self.read_head(first)?;
         let has_body = head.framing != Framing::Length(0);
         let keep = head.keeps_alive();
@@ -108,27 +166,30 @@ impl Conn<'_> {
     /// The next head and the deadline for its body.
     fn read_head(&mut self, first: bool) -> Result<(Head, Instant), End> {
         if self.buffer.is_empty() {
-            let patience = if first { self.limits.head_time } else { self.limits.idle };
+            let patience =
+                if first { self.common.limits.head_time } else { self.common.limits.idle };
             self.fill(Instant::now() + patience)?;
         }
         let begun = Instant::now();
         loop {
-            if let Some((head, length)) = Head::parse(&self.buffer).map_err(End::Refused)? {
-                if self.limits.head_bytes < length {
+            if let Some((head, length)) =
+                Head::parse(&self.buffer, self.from).map_err(End::Refused)?
+            {
+                if self.common.limits.head_bytes < length {
                     return Err(self.head_too_long());
                 }
                 self.buffer.drain(..length);
-                return Ok((head, begun + self.limits.body_time));
+                return Ok((head, begun + self.common.limits.body_time));
             }
-            if self.limits.head_bytes <= self.buffer.len() {
+            if self.common.limits.head_bytes <= self.buffer.len() {
                 return Err(self.head_too_long());
             }
-            self.fill_or_time_out(begun + self.limits.head_time, "head")?;
+            self.fill_or_time_out(begun + self.common.limits.head_time, "head")?;
         }
     }
 
     fn head_too_long(&self) -> End {
-        let limit = self.limits.head_bytes;
+        let limit = self.common.limits.head_bytes;
         End::Refused(Response::error(431, format!("the request head is over {limit} bytes")))
     }
 
@@ -213,7 +274,7 @@ impl Conn<'_> {
     fn fill(&mut self, deadline: Instant) -> io::Result<()> {
         let used = self.buffer.len();
         self.buffer.resize(used + READ_BYTES, 0);
-        let read = read_some(&self.socket, &mut self.buffer[used..], deadline);
+        let read = self.socket.read_some(&mut self.buffer[used..], deadline);
         self.buffer.truncate(used + *read.as_ref().unwrap_or(&0));
         match read? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -223,12 +284,13 @@ impl Conn<'_> {
 
     /// Writes the response; whether the connection stays.
     fn answer(
-        &self,
+        &mut self,
         response: Response,
         is_head: bool,
         http11: bool,
         keep: bool,
     ) -> io::Result<bool> {
+        self.common.counters.answered(response.status);
         let keep = keep && matches!(response.body, Body::Bytes(_));
         let mut bytes = response.head_bytes(keep, http11);
         match response.body {
@@ -245,9 +307,9 @@ impl Conn<'_> {
         Ok(keep)
     }
 
-    fn run_stream(&self, run: StreamBody, chunked: bool) -> io::Result<()> {
-        let socket = Arc::clone(&self.socket);
-        let mut writer = StreamWriter { socket, chunked, write: self.limits.write };
+    fn run_stream(&mut self, run: StreamBody, chunked: bool) -> io::Result<()> {
+        let write = self.common.limits.write;
+        let mut writer = StreamWriter { socket: &mut self.socket, chunked, write };
         let mut ended = Ok(());
         if let Err(panic) = task::catch(|| ended = run(&mut writer)) {
             log::error!("an event stream panicked: {panic}");
@@ -257,8 +319,8 @@ impl Conn<'_> {
         if chunked { self.write_all(b"0\r\n\r\n") } else { Ok(()) }
     }
 
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        write_all(&self.socket, bytes, Instant::now() + self.limits.write)
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes, Instant::now() + self.common.limits.write)
     }
 }
 
@@ -268,13 +330,13 @@ fn body_too_long(limit: usize) -> End {
 
 /// The body of a [`Response::stream`].
 #[derive(Debug)]
-pub struct StreamWriter {
-    socket: Arc<TcpStream>,
+pub struct StreamWriter<'a> {
+    socket: &'a mut Socket,
     chunked: bool,
     write: Duration,
 }
 
-impl StreamWriter {
+impl StreamWriter<'_> {
     /// Sends a piece at once.
     ///
     /// # Errors
@@ -282,84 +344,21 @@ impl StreamWriter {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let deadline = Instant::now() + self.write;
         if !self.chunked {
-            return write_all(&self.socket, bytes, deadline);
+            return self.socket.write_all(bytes, deadline);
         }
         let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
         chunk.reserve(bytes.len() + 2);
         chunk.extend_from_slice(bytes);
         chunk.extend_from_slice(b"\r\n");
-        write_all(&self.socket, &chunk, deadline)
+        self.socket.write_all(&chunk, deadline)
     }
 
     /// Whether the peer has closed. A look, not a wait.
-    pub fn peer_is_gone(&self) -> bool {
-        let peeked = self
-            .socket
-            .set_nonblocking(true)
-            .and_then(|()| self.socket.peek(&mut [0]).or_else(would_block_is_a_byte));
-        self.socket.set_nonblocking(false).is_err() || !matches!(peeked, Ok(1..))
+    pub fn peer_is_gone(&mut self) -> bool {
+        self.socket.peer_is_gone()
     }
 
     pub fn hangup(&self) -> Hangup {
-        Hangup(Arc::clone(&self.socket))
+        self.socket.hangup()
     }
-}
-
-fn would_block_is_a_byte(error: io::Error) -> io::Result<usize> {
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(1) } else { Err(error) }
-}
-
-/// Ends a connection from another task, also while it is blocked in a write.
-#[derive(Clone, Debug)]
-pub struct Hangup(Arc<TcpStream>);
-
-impl Hangup {
-    pub fn hang_up(&self) {
-        shut(&self.0, Shutdown::Both);
-    }
-}
-
-/// A socket that its peer has left already is as shut as it can be.
-pub(super) fn shut(socket: &TcpStream, how: Shutdown) {
-    if let Err(error) = socket.shutdown(how) {
-        log::debug!("a connection was gone before it was shut: {error}");
-    }
-}
-
-fn remaining(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
-
-/// What a time-out of a blocking socket looks like depends on the system.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
-    }
-}
-
-fn read_some(mut socket: &TcpStream, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
-    loop {
-        socket.set_read_timeout(Some(remaining(deadline)?))?;
-        match socket.read(into) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            read => return read.map_err(timed_out),
-        }
-    }
-}
-
-fn write_all(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        socket.set_write_timeout(Some(remaining(deadline)?))?;
-        match socket.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(timed_out(error)),
-        }
-    }
-    Ok(())
 }

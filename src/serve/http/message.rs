@@ -1,17 +1,35 @@
 //! HTTP/1.1 messages as values: bytes to a request head, a response to bytes. No sockets in here.
 //! Strict where leniency lets two readers of the same bytes disagree about where a request ends.
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use serde_json::{Value, json};
 
 use crate::serve::http::StreamWriter;
 
+/// On every response that does not say otherwise: it is no page, and nobody else's business.
+const DEFAULT_HEADERS: [(&str, &str); 6] = [
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+];
 /// More header lines than any client sends.
 const HEADERS_MAX: usize = 64;
 
+/// Who sent a request, as far as the connection tells. Behind a proxy that is the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// An IPv4 address is never in its IPv6 form.
+    pub peer: IpAddr,
+    pub tls: bool,
+}
+
 /// A request up to its empty line.
 pub struct Head {
+    pub from: Origin,
     pub method: String,
     pub path: String,
     query: String,
@@ -53,7 +71,7 @@ impl Head {
     ///
     /// # Errors
     /// The response that refuses it. The connection can't be used further.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Response> {
+    pub(super) fn parse(bytes: &[u8], from: Origin) -> Result<Option<(Head, usize)>, Response> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
@@ -81,6 +99,7 @@ impl Head {
         }
         let (path, query) = split_target(target)?;
         let mut head = Head {
+            from,
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
@@ -211,7 +230,7 @@ pub(super) enum Body {
     Stream(StreamBody),
 }
 
-pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter) -> io::Result<()> + Send>;
+pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send>;
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,12 +243,7 @@ impl fmt::Debug for Body {
 
 impl Response {
     fn new(status: u16, content_type: &str, body: Body) -> Response {
-        let headers = vec![
-            ("Content-Type", content_type.to_owned()),
-            ("Cache-Control", "no-store".to_owned()),
-            ("X-Content-Type-Options", "nosniff".to_owned()),
-        ];
-        Response { status, headers, body }
+        Response { status, headers: vec![("Content-Type", content_type.to_owned())], body }
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
@@ -250,16 +264,22 @@ impl Response {
         Response::new(status, content_type, Body::Bytes(text.into().into_bytes()))
     }
 
+    /// Sends a browser elsewhere.
+    pub fn redirect(path: &'static str) -> Response {
+        Response::json(302, &json!({ "ok": true })).with("Location", path)
+    }
+
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
     /// those of the socket.
     pub fn stream(
         content_type: &str,
-        run: impl FnOnce(&mut StreamWriter) -> io::Result<()> + Send + 'static,
+        run: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send + 'static,
     ) -> Response {
         Response::new(200, content_type, Body::Stream(Box::new(run)))
     }
 
-    /// Adds a header line. Both parts are our own words: nothing from outside gets here.
+    /// Adds a header line, in the place of the usual one of that name if there is one. Both parts are
+    /// our own words: nothing from outside gets here.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
@@ -270,7 +290,10 @@ impl Response {
     pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
         use std::fmt::Write;
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        for (name, value) in &self.headers {
+        let is_set = |name: &str| self.headers.iter().any(|(it, _)| *it == name);
+        let usual = DEFAULT_HEADERS.iter().filter(|(name, _)| !is_set(name)).copied();
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in own.chain(usual) {
             write!(head, "{name}: {value}\r\n").expect("writing to a string works");
         }
         match &self.body {
@@ -291,6 +314,7 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        302 => "Found",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -301,6 +325,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -314,11 +339,15 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
+    fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Response> {
+        Head::parse(bytes, Origin { peer: IpAddr::from([127, 0, 0, 1]), tls: false })
+    }
+
     /// `expected` is `method path framing alive`, or the status that refuses.
     #[track_caller]
     fn check(lines: &str, expected: &str) {
         let text = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
-        let seen = match Head::parse(text.as_bytes()) {
+        let seen = match parse(text.as_bytes()) {
             Ok(Some((head, length))) => {
                 assert_eq!(length, text.len());
                 let Head { method, path, framing, .. } = &head;
@@ -354,7 +383,7 @@ mod tests {
     fn a_head_in_pieces_waits_for_the_rest() {
         let whole = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n";
         for end in 0..whole.len() {
-            assert!(matches!(Head::parse(&whole[..end]), Ok(None)), "{end}");
+            assert!(matches!(parse(&whole[..end]), Ok(None)), "{end}");
         }
     }
 
@@ -367,7 +396,7 @@ mod tests {
         ) {
             let bytes = [start.as_bytes(), &rest, b"\r\n\r\n"].concat();
             for end in 0..=bytes.len() {
-                if let Ok(Some((head, length))) = Head::parse(&bytes[..end]) {
+                if let Ok(Some((head, length))) = parse(&bytes[..end]) {
                     assert!(length <= end && head.path.starts_with('/'));
                     head.param("a");
                 }

@@ -6,13 +6,18 @@
 
 mod conn;
 pub mod message;
+mod socket;
+pub mod tls;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,8 +25,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use crate::task::{self, Task};
 
-pub use conn::{Hangup, StreamWriter};
+use conn::Common;
+pub use conn::StreamWriter;
 use message::{Head, Request, Response};
+pub use socket::Hangup;
+use tls::Tls;
 
 /// Connections beyond the limit that are still told so; the rest is closed without a word.
 const REFUSALS_MAX: usize = 16;
@@ -47,6 +55,10 @@ pub trait Handler: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections: usize,
+    /// Of one address, so that one peer can't take all places; of one network of 64 bits in IPv6.
+    pub per_address: usize,
+    /// From the first byte to the end of the TLS handshake.
+    pub handshake: Duration,
     /// Bytes of the request line and headers.
     pub head_bytes: usize,
     pub head_time: Duration,
@@ -61,13 +73,69 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 512,
+            connections: 1024,
+            per_address: 512,
+            handshake: Duration::from_secs(10),
             head_bytes: 16 * 1024,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle: Duration::from_secs(90),
             write: Duration::from_secs(30),
         }
+    }
+}
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct Setup {
+    pub addr: SocketAddr,
+    pub limits: Limits,
+    /// None: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Where the server counts.
+    pub counters: Arc<Counters>,
+}
+
+/// What happened on the server's connections, for whoever watches it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    open: AtomicU64,
+    refused: AtomicU64,
+    handshakes_failed: AtomicU64,
+    /// By the first digit of the status.
+    answers: [AtomicU64; 5],
+}
+
+impl Counters {
+    /// Connections that are open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that got no place.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub fn answers(&self) -> [u64; 5] {
+        self.answers.each_ref().map(|it| it.load(Ordering::Relaxed))
+    }
+
+    fn answered(&self, status: u16) {
+        if let Some(class) = usize::from(status / 100).checked_sub(1)
+            && let Some(answers) = self.answers.get(class)
+        {
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -84,22 +152,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `addr`.
+    /// Listens.
     ///
     /// # Errors
     /// When the address can't be had, or the system gives no more threads.
-    pub fn start<H: Handler>(
-        addr: SocketAddr,
-        handler: Arc<H>,
-        limits: Limits,
-    ) -> io::Result<Server> {
-        let listener = TcpListener::bind(addr)?;
+    pub fn start<H: Handler>(setup: Setup, handler: Arc<H>) -> io::Result<Server> {
+        let listener = TcpListener::bind(setup.addr)?;
         let addr = listener.local_addr()?;
         let connections = Arc::new(Connections::default());
         let (stop, stopped) = bounded(0);
         let (alive, left) = bounded(0);
-        let shared = Shared { handler, limits, alive, connections: Arc::clone(&connections) };
-        let accept = task::spawn("http-accept", move || accept(&listener, &stopped, shared))?;
+        let shared = Arc::new(Shared { handler, setup, connections: Arc::clone(&connections) });
+        let accept =
+            task::spawn("http-accept", move || accept(&listener, &stopped, &alive, &shared))?;
         Ok(Server { addr, connections, stop: Some(stop), left, accept: Some(accept) })
     }
 
@@ -148,18 +213,24 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 
 struct Shared<H> {
     handler: Arc<H>,
-    limits: Limits,
-    alive: Sender<Infallible>,
+    setup: Setup,
     connections: Arc<Connections>,
 }
 
-fn accept<H: Handler>(listener: &TcpListener, stopped: &Receiver<Infallible>, shared: Shared<H>) {
+/// A clone of `alive` goes with every connection.
+fn accept<H: Handler>(
+    listener: &TcpListener,
+    stopped: &Receiver<Infallible>,
+    alive: &Sender<Infallible>,
+    shared: &Arc<Shared<H>>,
+) {
     loop {
         let accepted = listener.accept();
         if stopped.try_recv() == Err(TryRecvError::Disconnected) {
             return;
         }
-        let started = accepted.and_then(|(socket, _)| start_connection(socket, &shared));
+        let started = accepted
+            .and_then(|(socket, peer)| start_connection(socket, peer.ip(), alive.clone(), shared));
         if let Err(error) = started {
             log::warn!("a connection could not be taken: {error}");
             // Out of descriptors or threads: let some connections end instead of spinning.
@@ -171,29 +242,47 @@ fn accept<H: Handler>(listener: &TcpListener, stopped: &Receiver<Infallible>, sh
     }
 }
 
-fn start_connection<H: Handler>(socket: TcpStream, shared: &Shared<H>) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let socket = Arc::new(socket);
-    let place = shared.connections.enter(&socket);
-    if shared.limits.connections + REFUSALS_MAX < place.count {
-        return Ok(());
+fn start_connection<H: Handler>(
+    tcp: TcpStream,
+    peer: IpAddr,
+    alive: Sender<Infallible>,
+    shared: &Arc<Shared<H>>,
+) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let tcp = Arc::new(tcp);
+    let peer = peer.to_canonical();
+    let Setup { limits, counters, .. } = &shared.setup;
+    let place = Place::take(&shared.connections, &tcp, peer, Arc::clone(counters));
+    let refusal = if limits.connections < place.count {
+        let text = format!("all {} connections are in use; try again", limits.connections);
+        Some(Response::error(503, text))
+    } else if limits.per_address < place.of_address {
+        let text = format!("{} connections from one address are enough", limits.per_address);
+        Some(Response::error(429, text))
+    } else {
+        None
+    };
+    if refusal.is_some() {
+        counters.refused.fetch_add(1, Ordering::Relaxed);
+        let beyond = |limit: usize, count: usize| limit.saturating_add(REFUSALS_MAX) < count;
+        if beyond(limits.connections, place.count) || beyond(limits.per_address, place.of_address) {
+            return Ok(());
+        }
     }
-    let (handler, limits) = (Arc::clone(&shared.handler), shared.limits.clone());
-    let alive = shared.alive.clone();
+    let shared = Arc::clone(shared);
     let name = format!("http-conn-{}", place.number % 100_000);
     let task = task::spawn(&name, move || {
         // Drop order matters: whoever waits for `alive` may rely on the handler being let go.
         let _alive = alive;
-        let (handler, socket, place) = (handler, socket, place);
-        if limits.connections < place.count {
-            let text = format!("all {} connections are in use; try again", limits.connections);
-            return conn::refuse(
-                &socket,
-                &Response::error(503, text).with("Retry-After", "1"),
-                &limits,
-            );
+        let (shared, place) = (shared, place);
+        let Shared { handler, setup: Setup { limits, tls, counters, .. }, .. } = &*shared;
+        let Some(mut socket) = conn::begin(tcp, tls.as_ref(), limits, counters) else { return };
+        if let Some(refusal) = refusal {
+            let refusal = refusal.with("Retry-After", "1");
+            return conn::refuse(&mut socket, &refusal, limits, counters);
         }
-        conn::serve(&socket, &*handler, &limits);
+        conn::serve(socket, peer, &Common { handler: &**handler, limits, counters });
+        drop(place);
     })?;
     // Detached: it is waited for through `alive`, and its handler's panics are caught inside.
     drop(task);
@@ -208,14 +297,19 @@ struct Connections(Mutex<Open>);
 struct Open {
     next: u64,
     open: HashMap<u64, Arc<TcpStream>>,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 /// A connection's place among the open ones, given up on drop.
 struct Place {
     connections: Arc<Connections>,
+    counters: Arc<Counters>,
     number: u64,
+    address: IpAddr,
     /// How many were open when it came, itself included.
     count: usize,
+    /// And of these, how many from its address.
+    of_address: usize,
 }
 
 impl Connections {
@@ -223,23 +317,80 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Connections>, socket: &Arc<TcpStream>) -> Place {
-        let mut open = self.lock();
+    fn shut(&self, how: Shutdown) {
+        for socket in self.lock().open.values() {
+            socket::shut(socket, how);
+        }
+    }
+}
+
+impl Place {
+    fn take(
+        connections: &Arc<Connections>,
+        socket: &Arc<TcpStream>,
+        peer: IpAddr,
+        counters: Arc<Counters>,
+    ) -> Place {
+        let address = network(peer);
+        let mut open = connections.lock();
         let number = open.next;
         open.next += 1;
         open.open.insert(number, Arc::clone(socket));
-        Place { connections: Arc::clone(self), number, count: open.open.len() }
-    }
-
-    fn shut(&self, how: Shutdown) {
-        for socket in self.lock().open.values() {
-            conn::shut(socket, how);
-        }
+        let of_address = open.by_address.entry(address).or_default();
+        *of_address += 1;
+        let of_address = *of_address;
+        let count = open.open.len();
+        drop(open);
+        counters.open.fetch_add(1, Ordering::Relaxed);
+        let connections = Arc::clone(connections);
+        Place { connections, counters, number, address, count, of_address }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.lock().open.remove(&self.number);
+        let mut open = self.connections.lock();
+        open.open.remove(&self.number);
+        if let Entry::Occupied(mut of_address) = open.by_address.entry(self.address) {
+            *of_address.get_mut() -= 1;
+            if *of_address.get() == 0 {
+                of_address.remove();
+            }
+        }
+        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one peer has of addresses: in IPv6 every home and server has a network of 64 bits.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(it) => IpAddr::from((it.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_a_network_in_ipv6() {
+        #[track_caller]
+        fn check(peer: &str, expected: &str) {
+            assert_eq!(network(peer.parse().unwrap()).to_string(), expected);
+        }
+        check("192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("2001:db8:1:2::", "2001:db8:1:2::");
+        check("::1", "::");
+    }
+
+    #[test]
+    fn answers_are_counted_by_class() {
+        let counters = Counters::default();
+        for status in [200, 204, 404, 503, 100, 0, 999] {
+            counters.answered(status);
+        }
+        assert_eq!(counters.answers(), [1, 2, 0, 1, 1]);
     }
 }

@@ -91,7 +91,8 @@ impl Replay {
 
 impl Store {
     /// Finds out where a stream goes on and runs `subscribe` at that very point: no event comes
-    /// between. `last` is its `Last-Event-ID`. None: the token has been revoked meanwhile.
+    /// between. `last` is its `Last-Event-ID`. None: the caller has been
+    /// shut out meanwhile.
     pub fn resume<T>(
         &self,
         caller: Caller,
@@ -100,9 +101,8 @@ impl Store {
     ) -> Result<Option<(Resume, T)>> {
         // The write lock keeps new events and rotations out until the subscriber is listed.
         let conn = self.writer();
-        if let Some(token) = caller.token
-            && !super::accounts::is_valid(&conn, token)?
-        {
+        // Whether a session has expired was looked at a moment ago.
+        if !super::accounts::is_valid(&conn, caller, 0)? {
             return Ok(None);
         }
         let (pruned, newest): (i64, Option<i64>) = conn

@@ -8,6 +8,7 @@
 pub mod accounts;
 pub mod events;
 pub mod messages;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,12 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use events::{Change, Event};
 
 /// The schema, one step a version (`user_version`). Steps are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
-/// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
+#[rustfmt::skip]
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("002_sessions.sql"),
+];
+/// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// An account's row: the proof that somebody was let in, and for whom.
@@ -36,16 +41,36 @@ const BUSY_TIME: Duration = Duration::from_secs(5);
 pub struct AccountKey(i64);
 
 /// Who is calling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
-    /// None for somebody who came with user name and password.
+    /// A daemon's. None for somebody who came with a cookie, or with user name and password.
     pub token: Option<TokenKey>,
+    /// Of somebody who came with a cookie.
+    pub session: Option<SessionKey>,
 }
+
+/// A session's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(i64);
 
 /// A token's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey(i64);
+
+/// As text on the wire.
+impl fmt::Display for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl TokenKey {
+    /// From what was printed; whose it is, if anybody's, is for the store to say.
+    pub fn parse(text: &str) -> Option<TokenKey> {
+        text.parse().ok().map(TokenKey)
+    }
+}
 
 /// How long events are kept for streams that come back. Messages are kept for ever.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +94,8 @@ pub struct Store {
     read: Mutex<Connection>,
     retention: Retention,
     publish: Publish,
-    /// Held as long as the store is open.
-    _lock: File,
+    /// Held as long as a server has the store open.
+    lock: Option<File>,
 }
 
 impl fmt::Debug for Store {
@@ -85,16 +110,44 @@ impl Store {
     /// # Errors
     /// Others may read the directory; another server uses it; the file is none of ours or newer.
     pub fn open(dir: &Path, retention: Retention, publish: Publish) -> Result<Store> {
+        let Some(lock) = claim_directory(dir)? else {
+            bail!(
+                "another server uses {}; stop it, or choose another data directory",
+                dir.display()
+            );
+        };
+        Store::connect(dir, retention, publish, Some(lock))
+    }
+
+    /// Opens the store for a short while, also while a server uses it. Events that are written here
+    /// are published nowhere.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; or the file is older than this program and a server uses it.
+    pub fn open_beside(dir: &Path) -> Result<Store> {
         let lock = claim_directory(dir)?;
+        let mut store = Store::connect(dir, Retention::default(), Box::new(|_| ()), lock)?;
+        // It was needed for the migration; a server may start now.
+        store.lock = None;
+        Ok(store)
+    }
+
+    fn connect(
+        dir: &Path,
+        retention: Retention,
+        publish: Publish,
+        lock: Option<File>,
+    ) -> Result<Store> {
         let path = dir.join("bridge.sqlite");
         private_file(&path)?;
         let open = || connect(&path).with_context(|| format!("opening {}", path.display()));
         let mut write = open()?;
-        migrate(&mut write).with_context(|| format!("preparing {}", path.display()))?;
+        migrate(&mut write, lock.is_some())
+            .with_context(|| format!("preparing {}", path.display()))?;
         let read = open()?;
         read.pragma_update(None, "query_only", true)?;
         let (write, read) = (Mutex::new(write), Mutex::new(read));
-        Ok(Store { write, read, retention, publish, _lock: lock })
+        Ok(Store { write, read, retention, publish, lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -139,8 +192,9 @@ impl Write<'_> {
     }
 }
 
-/// Makes the directory private and ours; the lock lasts as long as the file is open.
-fn claim_directory(dir: &Path) -> Result<File> {
+/// Makes the directory private and ours; the lock lasts as long as the file is open. None: somebody
+/// else has it.
+fn claim_directory(dir: &Path) -> Result<Option<File>> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -150,11 +204,8 @@ fn claim_directory(dir: &Path) -> Result<File> {
     let path = dir.join("serve.lock");
     let lock = private_file(&path)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another server uses {}; stop it, or choose another data directory",
-            dir.display()
-        ),
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("locking {}", path.display()))
         }
@@ -197,12 +248,16 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-fn migrate(conn: &mut Connection) -> Result<()> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+/// Brings the schema up to date, if the file is ours alone.
+fn migrate(conn: &mut Connection, alone: bool) -> Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: u32 = tx.query_row("PRAGMA user_version", (), |row| row.get(0))?;
     let Some(steps) = usize::try_from(version).ok().and_then(|it| MIGRATIONS.get(it..)) else {
         bail!("it was written by a newer obto-bridge (version {version} of the schema)");
     };
+    if !alone && !steps.is_empty() {
+        bail!("a server of an older obto-bridge uses it; start that again with this version");
+    }
     for step in steps {
         tx.execute_batch(step)?;
     }

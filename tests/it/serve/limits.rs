@@ -124,7 +124,9 @@ impl Handler for Faulty {
 #[test]
 fn a_panic_costs_one_request() {
     let addr = "127.0.0.1:0".parse().unwrap();
-    let server = http::Server::start(addr, Arc::new(Faulty), Limits::default()).unwrap();
+    let limits = Limits::default();
+    let setup = http::Setup { addr, limits, tls: None, counters: Arc::default() };
+    let server = http::Server::start(setup, Arc::new(Faulty)).unwrap();
     let mut conn = Conn::open(server.addr());
     assert_eq!(conn.request("GET", "/panic", "", None).status, 500);
     assert!(conn.is_closed());

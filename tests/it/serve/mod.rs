@@ -9,7 +9,7 @@ mod streams;
 
 use std::path::Path;
 
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ struct Bridge {
 
 fn options(data: &Path) -> Options {
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), data.to_owned());
-    options.password_rounds = 10;
+    options.password_cost = Cost::CHEAP;
     options
 }
 
