@@ -11,7 +11,7 @@ import path from "node:path";
 import { chromium } from "playwright-core";
 
 /** Enough for a cold start of anything on a busy machine. */
-export const PATIENCE = 30_000;
+export const PATIENCE = 20_000;
 
 const BINARY = process.env.OBTO_PAGE_BINARY;
 const SHOTS = process.env.OBTO_PAGE_SCREENSHOTS;

@@ -68,8 +68,6 @@ impl Page {
 pub fn view() -> Response {
     Response::html(200, PAGE.html.clone())
         .with("Content-Security-Policy", PAGE.policy.clone())
-        .with("Referrer-Policy", "no-referrer")
-        .with("Cross-Origin-Opener-Policy", "same-origin")
         .with("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 }
 
@@ -78,10 +76,9 @@ pub fn manifest() -> Response {
     Response::text(200, "application/manifest+json", MANIFEST)
 }
 
-/// The picture of the page, alone it may load and run nothing.
+/// The picture of the page.
 pub fn icon() -> Response {
     Response::text(200, "image/svg+xml", ICON)
-        .with("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
 }
 
 /// Only these very texts run and style. Requests go to us alone; `blob:` and `data:` are previews
