@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::serve::{
     http::message::Response,
-    store::messages::{Message, Thread},
+    store::{messages::Message, threads::Thread},
 };
 
 /// Nothing may be loaded, run, framed or submitted.

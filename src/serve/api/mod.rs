@@ -1,6 +1,13 @@
-//! The bridge's routes: who may call what, before any body is read. What each does is in `routes`.
+//! The bridge's routes: who may call what, before any body is read. What each does is in `routes`
+//! and the modules beside it.
 
+mod attachments;
+mod external;
+mod input;
+mod machines;
+mod messages;
 mod routes;
+mod threads;
 
 use std::{
     net::IpAddr,
@@ -58,20 +65,27 @@ const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/healthz", Action::Open(routes::health)),
     ("POST", "/api/bridge/register", Action::Open(routes::register)),
     ("GET", "/api/bridge/stream", Action::Known(routes::stream)),
-    ("POST", "/api/bridge/thread/claim", Action::Known(routes::claim)),
-    ("POST", "/api/bridge/thread/agent", Action::Known(routes::switch_agent)),
-    ("POST", "/api/bridge/agent-activity", Action::Known(routes::activity)),
+    ("POST", "/api/bridge/thread/claim", Action::Known(threads::claim)),
+    ("POST", "/api/bridge/thread/agent", Action::Known(threads::switch_agent)),
+    ("POST", "/api/bridge/agent-activity", Action::Known(threads::activity)),
     ("GET", "/api/bridge/whoami", Action::Known(routes::whoami)),
     ("POST", "/api/bridge/rotate-token", Action::Known(routes::rotate_token)),
-    ("GET", "/api/bridge/machines", Action::Known(routes::machines)),
-    ("POST", "/api/message", Action::Known(routes::post_message)),
-    ("POST", "/api/reply", Action::Known(routes::post_reply)),
-    ("GET", "/api/messages", Action::Known(routes::messages)),
-    ("GET", "/api/threads", Action::Known(routes::threads)),
+    ("GET", "/api/bridge/machines", Action::Known(machines::list)),
+    ("POST", "/api/bridge/machine", Action::Known(machines::report)),
+    ("POST", "/api/message", Action::Known(messages::post_message)),
+    ("POST", "/api/reply", Action::Known(messages::post_reply)),
+    ("GET", "/api/messages", Action::Known(messages::list)),
+    ("GET", "/api/threads", Action::Known(threads::list)),
+    ("POST", "/api/thread/rename", Action::Known(threads::rename)),
+    ("POST", "/api/thread/delete", Action::Known(threads::delete)),
+    ("POST", "/api/thread/read", Action::Known(threads::mark_read)),
     ("GET", "/api/view", Action::Known(routes::view)),
-    ("POST", "/api/bridge/attachment/upload", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/sync", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/backfill", Action::Known(routes::not_yet)),
+    ("POST", "/api/bridge/attachment/upload", Action::Known(attachments::upload)),
+    ("POST", "/api/bridge/external/sync", Action::Known(external::sync)),
+    ("POST", "/api/bridge/external/backfill", Action::Known(external::backfill)),
+    ("POST", "/api/bridge/external/adopt", Action::Known(external::adopt)),
+    ("GET", "/api/bridge/external", Action::Known(external::list)),
+    ("GET", "/api/bridge/external/session", Action::Known(external::session)),
 ];
 
 impl Api {
@@ -149,15 +163,21 @@ impl Handler for Api {
                 let text = format!("this route takes {allow}");
                 return Err(Response::error(405, text).with("Allow", allow));
             }
-            None if head.path.starts_with("/api/bridge/attachment/") && method == "GET" => {
-                Action::Known(routes::not_yet)
+            None if head.path.starts_with(attachments::PREFIX) && method == "GET" => {
+                Action::Known(attachments::fetch)
+            }
+            None if head.path.starts_with(attachments::PREFIX) => {
+                return Err(
+                    Response::error(405, "this route takes GET, HEAD").with("Allow", "GET, HEAD")
+                );
             }
             None => return Err(Response::error(404, "there is no such route")),
         };
         match action {
             Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
             Action::Known(run) => {
-                Ok((Admitted::Known(run, self.caller(head)?), self.options.body_bytes))
+                let limit = input::body_bytes(&head.path, self.options.body_bytes);
+                Ok((Admitted::Known(run, self.caller(head)?), limit))
             }
         }
     }

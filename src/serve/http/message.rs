@@ -245,6 +245,17 @@ impl Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
 
+    /// Any bytes, kept by caches as `caching` says.
+    pub fn bytes(content_type: &str, caching: &str, bytes: Vec<u8>) -> Response {
+        let mut response = Response::new(200, content_type, Body::Bytes(bytes));
+        for (name, value) in &mut response.headers {
+            if *name == "Cache-Control" {
+                caching.clone_into(value);
+            }
+        }
+        response
+    }
+
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
     /// those of the socket.
     pub fn stream(
@@ -301,6 +312,7 @@ fn reason(status: u16) -> &'static str {
         501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "",
     }
 }

@@ -6,10 +6,14 @@
 //! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync.
 
 pub mod accounts;
+pub mod attachments;
 pub mod events;
+pub mod external;
+pub mod machines;
 pub mod messages;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 
 use std::{
     fmt,
@@ -27,13 +31,21 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use events::{Change, Event};
 
 /// The schema, one step a version (`user_version`). Steps are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("003_page.sql")];
 /// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// An account's row: the proof that somebody was let in, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountKey(i64);
+
+#[cfg(test)]
+impl AccountKey {
+    /// A key for tests that have no store.
+    pub fn test(key: i64) -> AccountKey {
+        AccountKey(key)
+    }
+}
 
 /// Who is calling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
