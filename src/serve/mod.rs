@@ -3,11 +3,15 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod card;
 pub mod clock;
 mod doorman;
 pub mod http;
+pub mod image;
+pub mod markdown;
 pub mod page;
 pub mod password;
+pub mod presence;
 pub mod store;
 pub mod stream;
 pub mod wire;
@@ -50,6 +54,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// The most bytes of a request body.
     pub body_bytes: usize,
+    /// The most bytes of pictures that an account may keep.
+    pub attachment_bytes: u64,
     /// A comment on every stream that was silent so long.
     pub heartbeat: Duration,
     pub retention: Retention,
@@ -74,6 +80,7 @@ impl Options {
             allow_register: false,
             hosts: Vec::new(),
             body_bytes: 8 * 1024 * 1024,
+            attachment_bytes: 1024 * 1024 * 1024,
             heartbeat: Duration::from_secs(15),
             retention: Retention::default(),
             limits: http::Limits::default(),

@@ -1,9 +1,15 @@
 //! The bridge's routes: who may call what, before any body is read. What each does is in `routes`
 //! and its siblings.
 
+mod attachments;
+mod external;
+mod input;
+mod machines;
+mod messages;
 mod origin;
 mod routes;
 mod session;
+mod threads;
 mod throttle;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -89,20 +95,27 @@ const ROUTES: &[(&str, &str, Action)] = &[
     ("POST", "/api/tokens/revoke", Action::Person(session::revoke_token)),
     ("POST", "/api/bridge/register", Action::Open(routes::register)),
     ("GET", "/api/bridge/stream", Action::Known(routes::stream)),
-    ("POST", "/api/bridge/thread/claim", Action::Known(routes::claim)),
-    ("POST", "/api/bridge/thread/agent", Action::Known(routes::switch_agent)),
-    ("POST", "/api/bridge/agent-activity", Action::Known(routes::activity)),
+    ("POST", "/api/bridge/thread/claim", Action::Known(threads::claim)),
+    ("POST", "/api/bridge/thread/agent", Action::Known(threads::switch_agent)),
+    ("POST", "/api/bridge/agent-activity", Action::Known(threads::activity)),
     ("GET", "/api/bridge/whoami", Action::Known(routes::whoami)),
     ("POST", "/api/bridge/rotate-token", Action::Known(routes::rotate_token)),
-    ("GET", "/api/bridge/machines", Action::Known(routes::machines)),
-    ("POST", "/api/message", Action::Known(routes::post_message)),
-    ("POST", "/api/reply", Action::Known(routes::post_reply)),
-    ("GET", "/api/messages", Action::Known(routes::messages)),
-    ("GET", "/api/threads", Action::Known(routes::threads)),
-    ("GET", "/api/bridge/attachment/:id", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/attachment/upload", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/sync", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/backfill", Action::Known(routes::not_yet)),
+    ("GET", "/api/bridge/machines", Action::Known(machines::list)),
+    ("POST", "/api/bridge/machine", Action::Known(machines::report)),
+    ("POST", "/api/message", Action::Known(messages::post_message)),
+    ("POST", "/api/reply", Action::Known(messages::post_reply)),
+    ("GET", "/api/messages", Action::Known(messages::list)),
+    ("GET", "/api/threads", Action::Known(threads::list)),
+    ("POST", "/api/thread/rename", Action::Known(threads::rename)),
+    ("POST", "/api/thread/delete", Action::Known(threads::delete)),
+    ("POST", "/api/thread/read", Action::Known(threads::mark_read)),
+    ("POST", "/api/bridge/attachment/upload", Action::Known(attachments::upload)),
+    ("GET", "/api/bridge/attachment/:id", Action::Known(attachments::fetch)),
+    ("POST", "/api/bridge/external/sync", Action::Known(external::sync)),
+    ("POST", "/api/bridge/external/backfill", Action::Known(external::backfill)),
+    ("POST", "/api/bridge/external/adopt", Action::Known(external::adopt)),
+    ("GET", "/api/bridge/external", Action::Known(external::list)),
+    ("GET", "/api/bridge/external/session", Action::Known(external::session)),
 ];
 
 /// Method and path of every route, for whoever has to look at all of them.
@@ -222,7 +235,7 @@ impl Api {
         origin::refuse_foreign_host(&self.options, head)?;
         let action = self.route(head)?;
         origin::refuse_foreign_page(&self.options, head)?;
-        let limit = self.options.body_bytes;
+        let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
             Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
             Action::Known(run) => Ok((Admitted::Known(run, self.caller(head)?), limit)),

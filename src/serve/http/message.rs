@@ -269,6 +269,11 @@ impl Response {
         Response::json(302, &json!({ "ok": true })).with("Location", path)
     }
 
+    /// Any bytes, kept by caches as `caching` says.
+    pub fn bytes(content_type: &str, caching: &str, bytes: Vec<u8>) -> Response {
+        Response::new(200, content_type, Body::Bytes(bytes)).with("Cache-Control", caching)
+    }
+
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
     /// those of the socket.
     pub fn stream(
@@ -331,6 +336,7 @@ fn reason(status: u16) -> &'static str {
         501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "",
     }
 }

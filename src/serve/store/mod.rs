@@ -6,11 +6,15 @@
 //! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync.
 
 pub mod accounts;
+pub mod attachments;
 pub mod events;
+pub mod external;
+pub mod machines;
 pub mod messages;
 pub mod sessions;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 
 use std::{
     fmt,
@@ -32,6 +36,7 @@ use events::{Change, Event};
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("002_sessions.sql"),
+    include_str!("003_page.sql"),
 ];
 /// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -39,6 +44,14 @@ const BUSY_TIME: Duration = Duration::from_secs(5);
 /// An account's row: the proof that somebody was let in, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountKey(i64);
+
+#[cfg(test)]
+impl AccountKey {
+    /// A key for tests that have no store.
+    pub fn test(key: i64) -> AccountKey {
+        AccountKey(key)
+    }
+}
 
 /// Who is calling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
