@@ -7,12 +7,12 @@ use serde_json::json;
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, ThreadId},
     serve::{
-        api::{Answer, Api, come_later, internal, origin, session::checked_password},
+        api::{Answer, Api, come_later, internal, origin},
         http::message::{Head, Request, Response, form_field},
-        page,
+        page, password,
         store::{
             Caller,
-            accounts::NewAccount,
+            accounts::{NewAccount, name_problem},
             messages::{Draft, Range, Role},
         },
         stream::{self, Machine},
@@ -60,10 +60,12 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if !email.contains('@') {
         return Err(wire::bad_field(400, "email", "is no e-mail address"));
     }
-    if username.contains(':') {
-        return Err(wire::bad_field(400, "username", "has a colon, which a browser can't send"));
+    if let Some(problem) = name_problem(&username) {
+        return Err(wire::bad_field(400, "username", problem));
     }
-    let password = checked_password(password, "password")?;
+    if let Some(problem) = password::problem(&password) {
+        return Err(wire::bad_field(400, "password", &problem));
+    }
     let address = origin::client(&api.options, &request.head);
     api.registrations.enter(&address, api.options.clock.now()).map_err(come_later)?;
     let password = api.hash(&password)?;
