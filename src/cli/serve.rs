@@ -6,7 +6,7 @@ use anyhow::bail;
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, account, console::Console, logs},
+    cli::{ExitCode, account, console::Console, logs, user},
     config::{Env, Paths},
     logging::{self, Format},
     serve::{Options, Server, http::tls},
@@ -54,11 +54,27 @@ pub(super) struct Args {
     /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces
     #[argh(option)]
     log: Option<String>,
+    #[argh(subcommand)]
+    action: Option<Action>,
+}
+
+/// What else is done to a bridge.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Action {
+    User(user::Args),
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    let data = match &args.data {
+        Some(data) => env.cwd.join(data),
+        None => paths.config_file.with_file_name("serve"),
+    };
+    if let Some(Action::User(action)) = args.action {
+        return user::run(action, data, env, console);
+    }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
-    match serve(args, env, paths, console) {
+    match serve(args, data, env, console) {
         Ok(()) => ExitCode::Ok,
         Err(error) => {
             console.complain(logging::redact(&format!("{error:#}")));
@@ -67,12 +83,8 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     }
 }
 
-fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> anyhow::Result<()> {
+fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> anyhow::Result<()> {
     let signals = signals::watch()?;
-    let data = match &args.data {
-        Some(data) => env.cwd.join(data),
-        None => paths.config_file.with_file_name("serve"),
-    };
     let mut options = Options::new(args.listen, data.clone());
     options.tls = match (args.tls_cert, args.tls_key) {
         (Some(cert), Some(key)) => {
@@ -86,7 +98,14 @@ fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> any
     options.behind_proxy = args.behind_proxy;
     options.allow_register = args.allow_register;
     options.hosts = args.host;
+    let host = options.hosts.first().cloned();
     let server = Server::start(options)?;
+    let page = match host {
+        // The proxy speaks TLS, on the port that needs not be named.
+        Some(host) if args.behind_proxy => format!("https://{host}"),
+        Some(host) => format!("{scheme}://{host}:{}", server.addr().port()),
+        None => format!("{scheme}://{}", account::reachable(server.addr())),
+    };
     console.say(format!("The bridge is at {scheme}://{}", server.addr()));
     if account::stored(&data)?.is_none()
         && let Err(error) = account::create(&server, OWNER, &data)
@@ -102,6 +121,13 @@ fn serve(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> any
             server.addr(),
             file.display()
         ));
+    }
+    account::keep_address(&data, &page)?;
+    if let Some(code) = server.welcome(OWNER)? {
+        console.say("Sign in for the first time with this link, once and within 24 hours:");
+        console.say(account::link(&data, &code));
+    } else {
+        console.say(format!("Sign in as {OWNER:?} at {page}/api/view"));
     }
     while let Ok(Signal::HangUp) = signals.rx.recv() {
         log::info!("HUP is ignored");

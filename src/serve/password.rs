@@ -24,6 +24,10 @@ const PLACES: usize = 2;
 const PLACE_TIME: Duration = Duration::from_secs(10);
 const ARGON2: &str = "argon2id";
 
+/// Characters of a password.
+const CHARS_MIN: usize = 8;
+pub const CHARS_MAX: usize = 1000;
+
 /// What a hash costs whoever makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
@@ -42,6 +46,15 @@ impl Cost {
 impl Default for Cost {
     fn default() -> Cost {
         Cost { memory_kib: 19 * 1024, passes: 2 }
+    }
+}
+
+/// What is wrong with a password that somebody chose.
+pub fn problem(password: &str) -> Option<String> {
+    match password.chars().count() {
+        0..CHARS_MIN => Some(format!("is shorter than {CHARS_MIN} characters")),
+        CHARS_MIN..=CHARS_MAX => None,
+        _ => Some(format!("is longer than {CHARS_MAX} characters")),
     }
 }
 

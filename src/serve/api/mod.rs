@@ -190,7 +190,10 @@ impl Api {
         let (name, address) = (username.to_owned(), origin::client(&self.options, head));
         let now = self.options.clock.now();
         self.guessers.enter(&address, now).map_err(come_later)?;
-        self.guesses.enter(&name, now).map_err(come_later)?;
+        self.guesses.enter(&name, now).map_err(|wait| {
+            self.guessers.take_back(&address);
+            come_later(wait)
+        })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
         let verdict = self.passwords.check(password, stored).map_err(busy)?;
         let Some((caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {

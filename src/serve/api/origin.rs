@@ -110,3 +110,84 @@ fn host_name(host: &str) -> &str {
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::http::message::Origin;
+
+    fn head(peer: &str, tls: bool, lines: &str) -> Head {
+        let from = Origin { peer: peer.parse().unwrap(), tls };
+        let text = format!("GET /api/threads HTTP/1.1\r\n{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        let parsed = Head::parse(text.as_bytes(), from);
+        parsed.unwrap_or_else(|refusal| panic!("{refusal:?}")).unwrap().0
+    }
+
+    fn options(behind_proxy: bool) -> Options {
+        let mut options = Options::new(([127, 0, 0, 1], 0).into(), "/nowhere".into());
+        options.behind_proxy = behind_proxy;
+        options
+    }
+
+    #[test]
+    fn hosts_are_told_from_ports() {
+        #[track_caller]
+        fn check(host: &str, expected: &str) {
+            assert_eq!(host_name(host), expected);
+        }
+        check("localhost", "localhost");
+        check("localhost:80", "localhost");
+        check("[::1]:80", "::1");
+        check("[::1]", "::1");
+        check("2001:db8::1", "2001:db8::1");
+        check("", "");
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_is_believed_and_nobody_else() {
+        #[track_caller]
+        fn check(behind_proxy: bool, peer: &str, lines: &str, expected: (&str, bool)) {
+            let (options, head) = (options(behind_proxy), head(peer, false, lines));
+            let seen = (client(&options, &head).to_string(), is_secure(&options, &head));
+            assert_eq!(seen, (expected.0.to_owned(), expected.1), "{peer} {lines}");
+        }
+        let told = "Host: a\nX-Forwarded-For: 10.0.0.1, 192.0.2.7\nX-Forwarded-Proto: https";
+        check(true, "127.0.0.1", told, ("192.0.2.7", true));
+        check(true, "::1", told, ("192.0.2.7", true));
+        check(true, "192.0.2.9", told, ("192.0.2.9", false));
+        check(false, "127.0.0.1", told, ("127.0.0.1", false));
+        check(true, "127.0.0.1", "Host: a", ("127.0.0.1", false));
+        check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: x", ("127.0.0.1", false));
+        check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: 192.0.2.7,", ("127.0.0.1", false));
+        check(true, "127.0.0.1", "Host: a\nX-Forwarded-Proto: https, http", ("127.0.0.1", false));
+        // Everybody has a whole network in IPv6, but for those who are IPv4 in disguise.
+        check(false, "2001:db8:1:2:3:4:5:6", "Host: a", ("2001:db8:1:2::", false));
+        check(true, "::1", "Host: a\nX-Forwarded-For: ::ffff:192.0.2.7", ("192.0.2.7", false));
+        assert!(is_secure(&options(false), &head("192.0.2.1", true, "Host: a")));
+    }
+
+    #[test]
+    fn pages_are_ours_or_foreign() {
+        #[track_caller]
+        fn check(tls: bool, lines: &str, expected: bool) {
+            let head = head("127.0.0.1", tls, lines);
+            let let_in = refuse_foreign_page(&options(false), &head).is_ok();
+            assert_eq!(let_in, expected, "{lines}");
+        }
+        check(false, "Host: a:1", true);
+        check(false, "Host: a:1\nOrigin: http://a:1", true);
+        check(false, "Host: a:1\nOrigin: http://a:2", false);
+        check(false, "Host: a:1\nOrigin: http://a", false);
+        check(false, "Host: a\nOrigin: ftp://a", false);
+        check(false, "Host: a\nOrigin: null", false);
+        // A proxy that does not tell of its TLS must not lock everybody out.
+        check(false, "Host: a\nOrigin: https://a", true);
+        check(true, "Host: a\nOrigin: https://A", true);
+        check(true, "Host: a\nOrigin: http://a", false);
+        check(false, "Host: a\nSec-Fetch-Site: same-origin", true);
+        check(false, "Host: a\nSec-Fetch-Site: same-site", false);
+        // Where both are, the Origin is more exact.
+        check(false, "Host: a\nOrigin: http://a\nSec-Fetch-Site: same-origin", true);
+        check(false, "Host: a\nOrigin: http://b\nSec-Fetch-Site: same-origin", false);
+    }
+}

@@ -8,10 +8,13 @@ use serde_json::json;
 use crate::{
     ids::MachineId,
     serve::{
-        api::{Answer, Api, come_later, internal, origin, session::checked_password},
+        api::{Answer, Api, come_later, internal, origin},
         http::message::{Head, Request, Response, form_field},
-        page,
-        store::{Caller, accounts::NewAccount},
+        page, password,
+        store::{
+            Caller,
+            accounts::{NewAccount, name_problem},
+        },
         stream::{self, Machine},
         wire::{self, NAME_CHARS},
     },
@@ -50,10 +53,12 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if !email.contains('@') {
         return Err(wire::bad_field(400, "email", "is no e-mail address"));
     }
-    if username.contains(':') {
-        return Err(wire::bad_field(400, "username", "has a colon, which a browser can't send"));
+    if let Some(problem) = name_problem(&username) {
+        return Err(wire::bad_field(400, "username", problem));
     }
-    let password = checked_password(password, "password")?;
+    if let Some(problem) = password::problem(&password) {
+        return Err(wire::bad_field(400, "password", &problem));
+    }
     let address = origin::client(&api.options, &request.head);
     api.registrations.enter(&address, api.options.clock.now()).map_err(come_later)?;
     let password = api.hash(&password)?;

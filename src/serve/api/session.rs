@@ -20,8 +20,6 @@ use crate::{
 /// Over TLS a browser takes a cookie of this name only from the host itself, and only secured.
 const SECURE_COOKIE: &str = "__Host-obto_session";
 const PLAIN_COOKIE: &str = "obto_session";
-const PASSWORD_CHARS_MIN: usize = 8;
-const PASSWORD_CHARS_MAX: usize = 1000;
 
 /// Who has the cookie of this request, if anybody. What changes something also has to come from our
 /// own page.
@@ -62,7 +60,7 @@ pub(super) fn sign_in(api: &Api, request: &Request) -> Answer {
     origin::require_json(&request.head)?;
     let fields = Fields::parse(&request.body)?;
     let username = fields.name("username")?;
-    let password = fields.text("password", PASSWORD_CHARS_MAX)?;
+    let password = fields.text("password", password::CHARS_MAX)?;
     let caller = api.login(&request.head, &username, &password, false)?;
     let caller =
         caller.ok_or_else(|| Response::error(401, "the user name or the password is wrong"))?;
@@ -132,7 +130,7 @@ pub(super) fn sign_out(api: &Api, person: Person, request: &Request) -> Answer {
 /// Ends all other sessions: whoever had the old password is out.
 pub(super) fn change_password(api: &Api, person: Person, request: &Request) -> Answer {
     let fields = Fields::parse(&request.body)?;
-    let old = fields.text("old", PASSWORD_CHARS_MAX)?;
+    let old = fields.text("old", password::CHARS_MAX)?;
     let new = new_password(&fields, "new")?;
     let username = api.store.account(person.caller).map_err(internal)?.username;
     if api.login(&request.head, &username, &old, false)?.is_none() {
@@ -148,19 +146,12 @@ pub(super) fn change_password(api: &Api, person: Person, request: &Request) -> A
 }
 
 /// A password that somebody chose.
-pub(super) fn checked_password(password: String, field: &str) -> Result<String, Response> {
-    match password.chars().count() {
-        0..PASSWORD_CHARS_MIN => {
-            let text = format!("is shorter than {PASSWORD_CHARS_MIN} characters");
-            Err(wire::bad_field(400, field, &text))
-        }
-        ..=PASSWORD_CHARS_MAX => Ok(password),
-        _ => Err(wire::bad_field(413, field, &format!("is over {PASSWORD_CHARS_MAX} characters"))),
-    }
-}
-
 fn new_password(fields: &Fields, name: &str) -> Result<String, Response> {
-    checked_password(fields.text(name, PASSWORD_CHARS_MAX)?, name)
+    let password = fields.text(name, password::CHARS_MAX)?;
+    match password::problem(&password) {
+        Some(problem) => Err(wire::bad_field(400, name, &problem)),
+        None => Ok(password),
+    }
 }
 
 pub(super) fn tokens(api: &Api, person: Person, _: &Request) -> Answer {

@@ -71,7 +71,10 @@ impl Head {
     ///
     /// # Errors
     /// The response that refuses it. The connection can't be used further.
-    pub(super) fn parse(bytes: &[u8], from: Origin) -> Result<Option<(Head, usize)>, Response> {
+    pub(in crate::serve) fn parse(
+        bytes: &[u8],
+        from: Origin,
+    ) -> Result<Option<(Head, usize)>, Response> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {

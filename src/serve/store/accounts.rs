@@ -50,6 +50,22 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Characters of a user name.
+const NAME_CHARS: usize = 200;
+
+/// What is wrong with a user name that somebody chose.
+pub fn name_problem(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        Some("is blank")
+    } else if NAME_CHARS < name.chars().count() || name.contains(char::is_control) {
+        Some("is too long or has control characters")
+    } else if name.contains(':') {
+        Some("has a colon, which a browser can't send")
+    } else {
+        None
+    }
+}
+
 /// An account to be made.
 #[derive(Debug)]
 pub struct NewAccount<'a> {

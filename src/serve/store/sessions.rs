@@ -312,3 +312,146 @@ fn rows_below(conn: &Connection, root: &str) -> Result<Vec<(String, String)>> {
     written.reverse();
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ClientMsgId, ThreadId},
+        serve::store::{
+            MIGRATIONS, Retention,
+            messages::{Draft, Role},
+            tests::private_dir,
+        },
+        time,
+    };
+
+    /// How many rows each table has.
+    fn counts(store: &Store) -> BTreeMap<String, i64> {
+        let conn = store.reader();
+        let names =
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let mut query = conn.prepare(names).unwrap();
+        let names = query.query_map((), |row| row.get(0)).unwrap();
+        names
+            .map(|name| {
+                let name: String = name.unwrap();
+                let count = format!("SELECT count(*) FROM {name}");
+                (name, conn.query_row(&count, (), |row| row.get(0)).unwrap())
+            })
+            .collect()
+    }
+
+    /// Gives an account one of everything.
+    fn settle(store: &Store, name: &str) -> Caller {
+        let new = NewAccount { username: name, email: None, password: Some("x") };
+        let (_, token) = store.create_account(new).unwrap().unwrap();
+        let caller = store.authenticate(token.reveal()).unwrap().unwrap();
+        store.begin_session(caller.account, Lifetime::default(), time::now()).unwrap();
+        store.welcome(name, time::now()).unwrap().unwrap();
+        let draft = Draft {
+            thread: ThreadId::new("t"),
+            author: name.to_owned(),
+            role: Role::Human,
+            kind: None,
+            body: "hello".to_owned(),
+            client_msg_id: Some(ClientMsgId::new("1")),
+            agent: None,
+        };
+        store.post(caller.account, draft).unwrap().unwrap();
+        caller
+    }
+
+    #[test]
+    fn an_account_goes_with_all_that_is_its_own_and_nothing_else() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada");
+        let before = counts(&store);
+        let bob = settle(&store, "bob");
+        let both = counts(&store);
+        assert!(both.iter().all(|(table, count)| before[table] < *count), "{both:?}");
+        assert!(store.remove_user("bob").unwrap());
+        assert_eq!(counts(&store), before);
+        assert!(!store.remove_user("bob").unwrap());
+        let now = time::now();
+        assert!(store.is_let_in(ada, now).unwrap() && !store.is_let_in(bob, now).unwrap());
+        // Whoever still holds its keys does not find the next one of that name.
+        let again = settle(&store, "bob");
+        assert!(again.account != bob.account && !store.is_let_in(bob, now).unwrap());
+        assert_eq!(store.resume(bob, None, || ()).unwrap(), None);
+    }
+
+    #[test]
+    fn rows_are_found_however_far_below() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE root (id INTEGER PRIMARY KEY);
+             CREATE TABLE a (id INTEGER PRIMARY KEY, root INTEGER REFERENCES root);
+             CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a,
+                             mother INTEGER REFERENCES b);
+             CREATE TABLE c (b INTEGER REFERENCES b, root INTEGER REFERENCES root);
+             CREATE TABLE other (id INTEGER PRIMARY KEY);",
+        )
+        .unwrap();
+        let rows = rows_below(&conn, "root").unwrap();
+        let tables: Vec<&str> = rows.iter().map(|(table, _)| table.as_str()).collect();
+        assert_eq!(tables, ["c", "b", "a"]);
+        assert_eq!(rows[2].1, "root = ?1");
+        assert_eq!(rows[1].1, "a IN (SELECT id FROM a WHERE root = ?1)");
+        conn.execute_batch("ALTER TABLE a ADD COLUMN c INTEGER REFERENCES c").unwrap();
+        assert!(rows_below(&conn, "root").unwrap_err().to_string().contains("each other"));
+    }
+
+    #[test]
+    fn sessions_of_an_account_are_bounded() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada").account;
+        let (lifetime, now) = (Lifetime::default(), time::now());
+        let cookies: Vec<Secret> = (0..=SESSIONS_MAX)
+            .map(|_| store.begin_session(ada, lifetime, now).unwrap().1)
+            .collect();
+        let is_good = |secret: &Secret| store.session(secret.reveal(), lifetime, now).unwrap();
+        assert_eq!(is_good(&cookies[0]), None, "the oldest has made room");
+        assert!(cookies[1..].iter().all(|it| is_good(it).is_some()));
+        // What has expired does not stay in the file.
+        store.begin_session(ada, lifetime, now.plus(lifetime.absolute)).unwrap();
+        assert_eq!(counts(&store)["sessions"], 1);
+    }
+
+    #[test]
+    fn a_use_is_written_down_once_a_minute() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada").account;
+        let (lifetime, begun) = (Lifetime::default(), time::now());
+        let (_, secret) = store.begin_session(ada, lifetime, begun).unwrap();
+        let seen = |secs| {
+            let now = begun.plus(Duration::from_secs(secs));
+            store.session(secret.reveal(), lifetime, now).unwrap().unwrap();
+            store.users().unwrap()[0].seen.unwrap().since(begun).as_secs()
+        };
+        assert_eq!([seen(0), seen(59), seen(60), seen(119), seen(120)], [0, 0, 60, 60, 120]);
+    }
+
+    #[test]
+    fn a_store_is_opened_beside_a_server_that_is_as_new() {
+        let dir = private_dir();
+        let open = || Store::open(dir.path(), Retention::default(), Box::new(|_| ()));
+        let server = open().unwrap();
+        let beside = Store::open_beside(dir.path()).unwrap();
+        beside.add_user("bob").unwrap().unwrap();
+        assert_eq!(server.users().unwrap()[0].username, "bob");
+        server.writer().pragma_update(None, "user_version", 1).unwrap();
+        let error = format!("{:#}", Store::open_beside(dir.path()).unwrap_err());
+        assert!(error.contains("older"), "{error}");
+        server
+            .writer()
+            .pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap())
+            .unwrap();
+        drop(server);
+        // Nor does whoever works beside keep a server from starting.
+        open().unwrap();
+    }
+}

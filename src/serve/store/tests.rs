@@ -34,7 +34,7 @@ fn open(retention: Retention) -> Opened {
     Opened { store, caller, published, _dir: dir }
 }
 
-fn private_dir() -> TempDir {
+pub(super) fn private_dir() -> TempDir {
     let dir = TempDir::new().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     dir

@@ -6,6 +6,8 @@ mod init;
 mod local;
 mod start;
 mod status;
+#[cfg(feature = "serve")]
+mod user;
 
 use crate::util::bin::Home;
 #[cfg(feature = "serve")]

@@ -1,10 +1,13 @@
 //! The embedded bridge, over real sockets.
 
+mod access;
 mod accounts;
+mod browser;
 mod durability;
 mod limits;
 mod malformed;
 mod routes;
+mod sessions;
 mod streams;
 
 use std::path::Path;
