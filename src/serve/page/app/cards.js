@@ -81,10 +81,7 @@ function controls(known, question) {
   const box = make("div.card-controls");
   const remaining = timeElement(asText(question.expiresAt), () => {
     const left = Date.parse(question.expiresAt) - now();
-    if (!Number.isNaN(left) && left <= 0 && !box.classList.contains("over")) {
-      box.classList.add("over");
-      for (const it of box.querySelectorAll("button, input")) it.disabled = true;
-    }
+    if (left <= 0) for (const it of box.querySelectorAll("button, input")) it.disabled = true;
     if (Number.isNaN(left)) return "";
     return left <= 0 ? "Expired" : `Expires in ${clockTime(left)}`;
   });
