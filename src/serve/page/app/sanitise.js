@@ -7,15 +7,15 @@ const ALLOWED = {
   a: { href: isLink, title: isAny },
   blockquote: {}, br: {}, code: { class: isLanguage }, dd: {}, del: {}, details: {}, div: {}, dl: {}, dt: {}, em: {},
   h1: {}, h2: {}, h3: {}, h4: {}, h5: {}, h6: {}, hr: {}, kbd: {}, li: {}, ol: { start: isNumber }, p: {}, pre: {},
-  s: {}, span: {}, strong: {}, b: {}, i: {}, u: {}, sub: {}, summary: {}, sup: {}, table: {}, tbody: {}, td: {},
-  tfoot: {}, th: {}, thead: {}, tr: {}, ul: {},
+  s: {}, span: {}, strong: {}, b: {}, i: {}, u: {}, sub: {}, summary: {}, sup: {}, table: {}, tbody: {},
+  td: { class: isPlace }, tfoot: {}, th: { class: isPlace }, thead: {}, tr: {}, ul: {},
 };
 
 /** These go with all that is in them; of others only the shell goes. */
 const DROPPED = new Set([
   "script", "style", "template", "iframe", "object", "embed", "noscript", "svg", "math", "title", "head", "base",
   "link", "meta", "frame", "frameset", "applet", "audio", "video", "source", "track", "canvas", "select", "textarea",
-  "button", "xmp", "plaintext", "noembed", "noframes", "portal", "dialog",
+  "button", "input", "xmp", "plaintext", "noembed", "noframes", "portal", "dialog",
 ]);
 
 const DEPTH_MAX = 60;
@@ -30,6 +30,11 @@ function isNumber(value) {
 
 function isLanguage(value) {
   return /^language-[\w+#.-]{1,40}$/.test(value);
+}
+
+/** How the cells of a table stand. */
+function isPlace(value) {
+  return ["left", "center", "right"].includes(value);
 }
 
 /** Absolute, and of a scheme that opens a page or writes a mail. */
@@ -67,10 +72,6 @@ function copyNode(node, to, depth) {
   if (node.nodeType !== Node.ELEMENT_NODE) return;
   const tag = node.localName;
   if (DROPPED.has(tag) || node.namespaceURI !== "http://www.w3.org/1999/xhtml") return;
-  if (tag === "input") {
-    to.append(taskBox(node));
-    return;
-  }
   const attributes = Object.hasOwn(ALLOWED, tag) ? ALLOWED[tag] : null;
   if (tag === "img") to.append(node.getAttribute("alt") ?? "");
   if (!attributes || depth > DEPTH_MAX) {
@@ -83,21 +84,8 @@ function copyNode(node, to, depth) {
     if (value !== null && isGood(value)) copy.setAttribute(name, value);
   }
   if (copy.hasAttribute("href")) set(copy, { target: "_blank", rel: "noopener noreferrer nofollow" });
-  if (tag === "td" || tag === "th") align(node, copy);
   copyChildren(node, copy, depth + 1);
   to.append(copy);
-}
-
-/** A task list's box is a picture of a state, and nothing to click. */
-function taskBox(node) {
-  const isDone = node.getAttribute("type") === "checkbox" && node.hasAttribute("checked");
-  return make("span.task-box", { role: "img", "aria-label": isDone ? "done" : "to do" }, isDone ? "☑" : "☐");
-}
-
-/** How the cells of a table stand comes as `align` or in a style. */
-function align(node, copy) {
-  const said = node.getAttribute("align") ?? /^text-align: ?(\w+);?$/.exec(node.getAttribute("style") ?? "")?.[1];
-  if (["left", "center", "right"].includes(said)) copy.classList.add(`align-${said}`);
 }
 
 /** Rendered Markdown, or plain text if there is none. Wide things scroll by themselves. */
