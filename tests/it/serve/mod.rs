@@ -1,11 +1,16 @@
 //! The embedded bridge, over real sockets.
 
 mod accounts;
+mod attachments;
 mod durability;
+mod external;
 mod limits;
+mod machines;
 mod malformed;
+mod markdown;
 mod routes;
 mod streams;
+mod threads;
 
 use std::path::Path;
 
