@@ -163,8 +163,9 @@ impl Writer {
                 self.open("<tr>", "</tr>\n");
             }
             Tag::TableCell => self.cell(),
-            Tag::Link { link_type, dest_url, .. } => self.link(link_type, &dest_url),
-            Tag::Image { link_type, dest_url, .. } => self.link(link_type, &dest_url),
+            Tag::Link { link_type, dest_url, .. } | Tag::Image { link_type, dest_url, .. } => {
+                self.link(link_type, &dest_url);
+            }
             // These are switched off; their text stays.
             _ => self.open("", ""),
         }
@@ -428,7 +429,8 @@ mod tests {
         assert!(html.starts_with("<pre>&lt;x&gt;") && html.ends_with("&lt;x&gt;</pre>"));
         let deep = "> ".repeat(1000) + "a";
         assert!(render(&deep, Breaks::Soft).starts_with("<pre>&gt; &gt;"));
-        let nested: String = (0..300).map(|n| format!("{}- a\n", "  ".repeat(n))).collect();
+        let nested: Vec<String> = (0..300).map(|n| "  ".repeat(n) + "- a").collect();
+        let nested = nested.join("\n");
         assert!(render(&nested, Breaks::Soft).starts_with("<pre>- a"));
         assert_eq!(render(&"-".repeat(80), Breaks::Soft), "<hr>\n");
         assert!(render("> > > - a", Breaks::Soft).starts_with("<blockquote>"));

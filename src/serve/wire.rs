@@ -322,7 +322,7 @@ impl Fields {
                 .map(Timestamp::from_millis),
             Some(_) => None,
         };
-        time.filter(|it| it.as_millis() <= MILLIS_MAX.into())
+        time.filter(|it| it.as_millis() <= MILLIS_MAX)
             .map(Some)
             .ok_or_else(|| self.bad(400, name, "is no RFC 3339 time and no milliseconds"))
     }

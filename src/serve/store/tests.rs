@@ -9,7 +9,8 @@ use crate::{
     ids::{MachineId, ThreadId},
     serve::store::{
         accounts::NewAccount,
-        events::Replay,
+        attachments::Upload,
+        events::{Replay, ThreadChange},
         messages::{Draft, Message, Range, Role},
     },
     time::{self, Timestamp},
@@ -175,4 +176,54 @@ fn a_failed_write_leaves_nothing_and_publishes_nothing() {
     let bodies: Vec<String> =
         page.unwrap().unwrap().messages.into_iter().map(|it| it.body).collect();
     assert_eq!(bodies, ["first", "third"]);
+}
+
+#[test]
+fn a_file_of_version_1_is_brought_up_to_date() {
+    let dir = private_dir();
+    let path = dir.path().join("bridge.sqlite");
+    drop(private_file(&path).unwrap());
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    old.execute_batch(
+        "INSERT INTO accounts VALUES (1, 'acc_1', 'ada', NULL, NULL, 1, 0);
+         INSERT INTO threads VALUES (1, 1, 't', 'old', 'codex', 'box', 1, 7);
+         INSERT INTO messages VALUES (1, 1, 'msg_1', 'a', 'agent', 'result', 'hi', 7);
+         INSERT INTO events VALUES (1, 1, 'thread', 1, NULL, 1);
+         INSERT INTO events VALUES (2, 1, 'message', 1, 1, 7);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+    let account = AccountKey::test(1);
+    let thread = store.thread(account, &ThreadId::new("t")).unwrap().unwrap();
+    assert_eq!((thread.title.as_str(), thread.unread), ("old", 0), "what is old was read");
+    assert_eq!(thread.last.unwrap().preview, "hi");
+    let events = store.events(account, 0, i64::MAX, false).unwrap();
+    let changes: Vec<&Change> = events.iter().map(|it| &it.change).collect();
+    assert!(matches!(
+        changes[..],
+        [Change::Thread { change: ThreadChange::Created, .. }, Change::Message(_)]
+    ));
+}
+
+#[test]
+fn a_picture_that_no_message_took_goes_after_a_day() {
+    let opened = open(Retention::default());
+    let upload = || {
+        let data = vec![1, 2, 3];
+        let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
+        opened.store.upload(opened.caller.account, &upload, 6).unwrap()
+    };
+    let is_there = |id: &str| opened.store.attachment(opened.caller.account, id).unwrap().is_some();
+    let (old, used) = (upload().unwrap(), upload().unwrap());
+    assert_eq!(upload(), None, "both count");
+    let mut draft = draft("t", "see");
+    draft.attachments = vec![used.id.clone()];
+    opened.store.post(opened.caller.account, draft).unwrap().unwrap();
+    let long_ago = events::millis(time::now()) - 25 * 3_600_000;
+    opened.store.writer().execute("UPDATE attachments SET created = ?", [long_ago]).unwrap();
+    let new = upload().unwrap();
+    assert_eq!([&old, &used, &new].map(|it| is_there(&it.id)), [false, true, true]);
 }

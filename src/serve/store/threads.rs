@@ -17,6 +17,7 @@ use crate::{
 const TITLE_CHARS: usize = 80;
 /// Characters of a preview; more are read, because runs of blanks become one.
 const PREVIEW_CHARS: usize = 200;
+const LOOKED_AT_CHARS: usize = 1000;
 /// A search reads at most about this much text and then says where to go on.
 const SEARCH_BYTES: usize = 32 * 1024 * 1024;
 
@@ -72,7 +73,7 @@ macro_rules! thread_columns {
     () => {
         "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
                 threads.project_dir, threads.created, threads.last,
-                newest.author, newest.role, newest.kind, substr(newest.body, 1, 1000),
+                newest.author, newest.role, newest.kind, newest.body,
                 (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
                     AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
                 (SELECT count(*) FROM messages WHERE messages.thread = threads.id
@@ -305,6 +306,8 @@ fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
 
 /// The text with every run of blanks, line breaks and control characters as one blank.
 pub(super) fn one_line(text: &str, chars: usize) -> String {
+    let end = text.char_indices().nth(LOOKED_AT_CHARS).map_or(text.len(), |(at, _)| at);
+    let text = &text[..end];
     let is_gap = |c: char| c.is_whitespace() || c.is_control();
     let words = text.split(is_gap).filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
     words.chars().take(chars).collect()

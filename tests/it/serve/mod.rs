@@ -2,13 +2,18 @@
 
 mod access;
 mod accounts;
+mod attachments;
 mod browser;
 mod durability;
+mod external;
 mod limits;
+mod machines;
 mod malformed;
+mod markdown;
 mod routes;
 mod sessions;
 mod streams;
+mod threads;
 
 use std::path::Path;
 
