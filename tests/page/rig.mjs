@@ -46,7 +46,8 @@ export class Program {
     const base = { HOME: home, PATH: process.env.PATH, LANG: "C.UTF-8", TMPDIR: home };
     this.name = `${path.basename(program)} ${args[0] ?? ""}`;
     this.child = spawn(program, args, { cwd: home, env: { ...base, ...env }, stdio: [input ? "pipe" : "ignore", "pipe", "pipe"] });
-    if (input) this.child.stdin.end(input);
+    // An open input that says nothing keeps a program that ends with it.
+    if (typeof input === "string") this.child.stdin.end(input);
     this.ended = new Promise((resolve) => this.child.once("exit", resolve));
     for (const stream of [this.child.stdout, this.child.stderr]) this.#read(stream);
     cleanup.add(() => this.stop());

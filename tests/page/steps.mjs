@@ -27,7 +27,7 @@ export const ready = (page) => page.getByRole("navigation", { name: "Conversatio
 export async function begin(page, { machine, agent, text }) {
   await page.getByRole("button", { name: "New thread" }).first().click();
   const dialog = page.getByRole("dialog", { name: "New thread" });
-  if (machine) await dialog.getByLabel("Machine").selectOption(machine);
+  if (machine) await dialog.getByLabel("Machine", { exact: true }).selectOption(machine);
   if (agent) await dialog.getByRole("radio", { name: agent }).check();
   await dialog.getByLabel("Message").fill(text);
   const before = await page.evaluate(() => location.hash);

@@ -27,7 +27,7 @@ const EXTRA = [
 ];
 
 /** Every element that the page makes, and the attributes that each may have. */
-const COMMON = "class id hidden title role tabindex aria-label aria-labelledby aria-describedby aria-hidden aria-live aria-current aria-expanded aria-haspopup data-key data-view data-theme data-text data-face data-back data-primary data-day data-code data-outcome style";
+const COMMON = "class id hidden title role tabindex aria-label aria-labelledby aria-describedby aria-hidden aria-live aria-current aria-expanded aria-haspopup aria-level data-key data-view data-theme data-text data-face data-back data-primary data-day data-code data-outcome style";
 const ELEMENTS = {
   html: "lang", head: "", meta: "charset name content", title: "", link: "rel href type", style: "", body: "",
   a: "href target rel", div: "popover", header: "", h1: "", h2: "", h3: "", span: "", nav: "", main: "", noscript: "",
@@ -95,7 +95,7 @@ async function inspect(where) {
         const isKnown = common.includes(name) || (good ?? "").split(" ").includes(name);
         const isOwnStyle = name !== "style" || (tag === "textarea" && /^height: [\w.]+;$/.test(value));
         if (!isKnown || !isOwnStyle || name.startsWith("on")) bad.push(`${tag} ${name}=${value.slice(0, 100)}`);
-        if (name === "href" && !/^(#|https?:|mailto:|\/api\/view)/.test(value)) bad.push(`href=${value}`);
+        if (name === "href" && !/^(#|https?:|mailto:|\/api\/(view|bridge\/attachment)\/)/.test(value)) bad.push(`href=${value}`);
         if (name === "src" && !/^(\/api\/bridge\/attachment\/[\w-]+$|blob:)/.test(value)) bad.push(`src=${value}`);
       }
     }
@@ -192,8 +192,8 @@ test("machines: names, versions, engines and why they are missing, directories",
   await inspect("machines");
   await page.getByRole("button", { name: "New thread" }).click();
   await page.getByRole("dialog").waitFor();
-  for (const value of await page.getByLabel("Machine").locator("option").evaluateAll((all) => all.map((it) => it.value))) {
-    await page.getByLabel("Machine").selectOption(value);
+  for (const value of await page.getByLabel("Machine", { exact: true }).locator("option").evaluateAll((all) => all.map((it) => it.value))) {
+    await page.getByLabel("Machine", { exact: true }).selectOption(value);
     await inspect(`a new thread on ${value}`);
   }
   await page.keyboard.press("Escape");
