@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,7 +98,7 @@ impl Bridge {
 
 fn server(listen: SocketAddr, dir: &TempDir) -> Server {
     let mut options = Options::new(listen, dir.path().join("data"));
-    options.password_rounds = 10;
+    options.password_cost = Cost::CHEAP;
     // A listener in vain is to see that its time is up.
     options.heartbeat = Duration::from_secs(1);
     Server::start(options).unwrap()
