@@ -1,5 +1,6 @@
 //! From the configuration to what turns need.
 
+use super::Setup;
 use crate::{
     agent::{Limits, Model, Sandbox},
     config::Config,
@@ -11,7 +12,8 @@ use crate::{
 const OPENCODE_PROVIDER: &str = "anthropic";
 const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
-pub(super) fn settings(config: &Config) -> Settings {
+pub(super) fn settings(setup: &Setup) -> Settings {
+    let config = &setup.config;
     Settings {
         project_dir: config.project_dir.clone(),
         engine: config.engine.clone(),
@@ -21,6 +23,8 @@ pub(super) fn settings(config: &Config) -> Settings {
         live_guard: config.live_guard,
         live_threshold: config.live_threshold,
         opencode_model: opencode_model(config),
+        progress: config.progress.then_some(setup.progress_every),
+        usage: config.usage,
         limits: Limits {
             startup: config.startup_timeout,
             silence: config.silence_timeout,

@@ -73,7 +73,7 @@ impl Daemon {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
         let shared = Arc::new(Shared {
-            settings: config::settings(&setup.config),
+            settings: config::settings(&setup),
             client,
             inbox,
             answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },

@@ -6,7 +6,7 @@ use crossbeam_channel::{after, bounded, select_biased};
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnEnd, TurnSpec,
+        Failure, FailureKind, Gate, TurnEnd, TurnSpec, Usage,
         carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
@@ -41,6 +41,8 @@ pub(super) struct Ride<'a> {
     /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
     /// takes longer than the human should wait for the answer.
     leaving: Option<Box<dyn Carrier>>,
+    /// By all turns of this message.
+    usage: Usage,
 }
 
 impl Ride<'_> {
@@ -104,7 +106,7 @@ impl<'a> Serving<'a> {
     {
         let def = self.shared.engine(job.reply.engine.as_ref());
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        Ride { job, def, attempt, posts: 0, leaving: None }
+        Ride { job, def, attempt, posts: 0, leaving: None, usage: Usage::default() }
     }
 
     fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
@@ -212,7 +214,8 @@ impl<'a> Serving<'a> {
         };
         let limits = &host.serving.shared.settings.limits;
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
-        let (has_answered, progress) = (host.has_answered, host.progress);
+        let (has_answered, progress, usage) = (host.has_answered, host.progress, host.usage);
+        self.used(ride, &usage);
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
         match end {
@@ -230,6 +233,16 @@ impl<'a> Serving<'a> {
             )),
             end => end,
         }
+    }
+
+    fn used(&self, ride: &mut Ride<'_>, usage: &Usage) {
+        log::info!(
+            threadId = self.thread.as_str(), entry:% = ride.job.entry,
+            agent = ride.engine().as_str(), input = usage.input_tokens,
+            output = usage.output_tokens, cost_usd = usage.cost_usd.unwrap_or_default();
+            "usage of the turn"
+        );
+        ride.usage.add(usage);
     }
 
     fn spec(
@@ -293,8 +306,20 @@ impl<'a> Serving<'a> {
     /// Turns an end into the post that the human reads.
     fn conclude(&mut self, ride: &mut Ride<'_>, end: TurnEnd) -> Outcome {
         match end {
-            TurnEnd::Answered { text } if text.is_empty() => Outcome::Done,
-            TurnEnd::Answered { text } => self.end_with(ride, PostKind::Result, text),
+            TurnEnd::Answered { text } => {
+                let usage = words::usage(&ride.usage).filter(|_| self.shared.settings.usage);
+                match (text.is_empty(), usage) {
+                    (true, None) => Outcome::Done,
+                    (true, Some(usage)) => {
+                        self.say(ride, PostKind::Status, usage);
+                        Outcome::Done
+                    }
+                    (false, None) => self.end_with(ride, PostKind::Result, text),
+                    (false, Some(usage)) => {
+                        self.end_with(ride, PostKind::Result, format!("{text}\n\n{usage}"))
+                    }
+                }
+            }
             TurnEnd::Interrupted if is_closed(&self.shared.stop) => {
                 let text = words::stopping(ride.engine());
                 self.say(ride, PostKind::Status, text);

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use obto_bridge::{
-    dispatch::{CLAIMS_MAX, ClaimOutcome, Effect, Event, Why, control::Word},
+    dispatch::{CLAIMS_MAX, ClaimOutcome, Effect, Event, Why},
     ids::{Engine, MessageId, TurnId},
     store::entry::{EntryId, Progress, message_key},
 };
@@ -280,7 +280,7 @@ impl World {
         let mut reply = reply(&self.messages[wire.message], wire.message, wire.owner);
         let word = self.messages[wire.message].word();
         match self.mutation {
-            Mutation::WordsAsText if word.is_some() => reply.body = "text".to_owned(),
+            Mutation::WordsAsText if word.is_some() => "text".clone_into(&mut reply.body),
             Mutation::StopsAreNew if word.is_some() => {
                 reply.created_at = Some("2027-01-01T00:00:00Z".to_owned());
             }
