@@ -129,13 +129,11 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     setup.late.0.take().unwrap().send(late).unwrap();
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("hi"));
+    let decided = r#"{"decided":"q1"}"#;
+    assert_eq!(memory.log, [PROMPT, r#"{"result":"c1"}"#, decided, "close"]);
     // The two senders do not know of each other; the dispatcher comes first.
-    let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
-    assert_eq!(
-        memory.log[..3],
-        [PROMPT.to_owned(), decided("q0"), r#"{"result":"c1"}"#.to_owned()]
-    );
-    assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
+    let decided = [("q0", false), ("q1", true)].map(|(id, it)| (QuestionId(id.to_owned()), it));
+    assert_eq!(setup.host.decided, decided);
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
 }
 
