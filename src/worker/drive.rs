@@ -188,10 +188,13 @@ impl<'a> Serving<'a> {
             attempts: ride.attempt,
             is_answered: false,
         };
-        let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
+        let mut carrier = match carriers::open(self.shared, ride.def, &spec, &ride.job.commands) {
             Ok(carrier) => carrier,
-            // It was waited for until the daemon stopped; the next start tries again.
-            Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
+            // It was waited for until the daemon stopped, and the next start tries again; or until
+            // the human did not want it any more.
+            Err(_) if is_closed(&self.shared.stop) || !ride.job.commands.is_empty() => {
+                return TurnEnd::Interrupted;
+            }
             Err(failure) => return TurnEnd::Failed(failure),
         };
         // There is nothing yet that the human could say but that they do not want it any more.
