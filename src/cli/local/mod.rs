@@ -140,6 +140,7 @@ fn local(
         // Not through a proxy: the bridge is in this process.
         net: Net::default(),
         disk: Arc::new(RealDisk),
+        progress_every: daemon::PROGRESS_EVERY,
         env,
         own_program,
         offers_echo: true,

@@ -4,12 +4,15 @@ mod bad_bridge;
 mod bad_engine;
 mod catchup;
 mod claims;
+mod control;
 mod crash;
 mod outage;
+mod progress;
 mod questions;
 mod state;
 mod stop;
 mod talk;
+mod waiting;
 mod words;
 
 use std::{
