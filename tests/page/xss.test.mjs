@@ -31,7 +31,7 @@ const COMMON = "class id hidden title role tabindex aria-label aria-labelledby a
 const ELEMENTS = {
   html: "lang", head: "", meta: "charset name content", title: "", link: "rel href type", style: "", body: "",
   a: "href target rel", div: "popover", header: "", h1: "", h2: "", h3: "", span: "", nav: "", main: "", noscript: "",
-  script: "type", input: "type placeholder autocomplete accept multiple name maxlength required autocapitalize spellcheck value",
+  script: "type", input: "type placeholder autocomplete accept multiple name maxlength required autocapitalize spellcheck value disabled",
   ul: "", ol: "start", li: "", p: "", details: "open", summary: "", button: "type popovertarget disabled", time: "datetime",
   svg: "viewBox", path: "d", select: "", option: "value disabled", form: "novalidate", textarea: "rows placeholder",
   article: "", section: "", pre: "", code: "", dl: "", dt: "", dd: "", small: "", b: "", fieldset: "", legend: "",
@@ -227,7 +227,10 @@ test("pictures: their names; drafts; addresses", async () => {
     await human.post("/api/reply", { threadId, body: "p", attachmentIds: ids.slice(at, at + 5), clientMsgId: `p${at}` });
   }
   await open(page, bridge.url, threadId);
-  await page.waitForFunction((count) => document.querySelectorAll(".picture img").length === count, ids.length);
+  await page.waitForFunction((count) => {
+    document.querySelector(".log").scrollTop = 0;
+    return document.querySelectorAll(".picture img").length === count;
+  }, ids.length);
   await inspect("pictures");
   for (const text of corpus) {
     await page.evaluate((text) => (location.hash = `#t/${text}`), text);
