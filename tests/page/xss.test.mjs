@@ -154,6 +154,23 @@ test("messages: what humans and agents write, authors, previews, titles", async 
   await page.getByLabel("Search conversations").fill("");
 });
 
+test("markup that the bridge failed to neutralise meets the page's own wall", async () => {
+  const { threadId } = await human.post("/api/reply", { body: "raw", agentId: "plain", clientMsgId: "raw" });
+  await page.route(`**/api/messages?*`, async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const [first] = answer.messages;
+    answer.messages = corpus.map((text, at) => ({ ...first, messageId: `m${at}`, createdAt: new Date(at).toISOString(), html: `<p>${text}</p>` }));
+    answer.messages.push({ ...first, messageId: "last", html: '<p>the <b>end</b></p><h1>x</h1><table><tr><td class="right">1</td></tr></table><pre><code class="language-c">c</code></pre>' });
+    await route.fulfill({ response, json: { ...answer, more: false } });
+  });
+  await open(page, bridge.url, threadId);
+  await page.locator(".prose b", { hasText: "end" }).waitFor();
+  await page.locator(".prose td.right").waitFor();
+  await inspect("raw markup");
+  await page.unroute(`**/api/messages?*`);
+});
+
 test("cards: every field of a question", async () => {
   const { threadId } = await human.post("/api/reply", { body: "cards", agentId: "plain", clientMsgId: "cards" });
   for (const [at, text] of corpus.entries()) {
