@@ -15,8 +15,18 @@ step cargo test --locked
 # The build for CI runners: no server, no SQLite.
 step cargo clippy --all-targets --locked --no-default-features -- -D warnings
 step cargo build --locked --no-default-features
-if cargo tree --locked --no-default-features --edges normal | grep -E 'rusqlite|httparse v.*\(\*\)$'; then
+# Neither in the tree at all, nor, where ureq needs it as well, as a dependency of ours.
+client() { cargo tree --locked --no-default-features --edges normal --prefix none "$@"; }
+if client | grep -E '^(rusqlite|libsqlite3-sys|argon2|pulldown-cmark) ' ||
+    client --depth 1 | grep -E '^(rustls|httparse) '; then
     echo "the client-only build depends on the server's crates" >&2
     exit 1
 fi
+# The binary just built has no page, no route of the server's own and no schema.
+for word in '<!doctype html' '<!DOCTYPE html' '/api/session' '/readyz' 'CREATE TABLE'; do
+    if grep -qaF -- "$word" target/debug/obto-bridge; then
+        echo "the client-only build contains the server: $word" >&2
+        exit 1
+    fi
+done
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --document-private-items

@@ -110,6 +110,13 @@ pub fn random_hex() -> String {
     hex(&bytes)
 }
 
+/// A random number, where nothing secret hangs on it.
+pub fn random_number() -> u32 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).expect("the system's random source works");
+    u32::from_le_bytes(bytes)
+}
+
 /// A random UUID (version 4) in lower case, as Claude Code wants session ids.
 pub fn random_uuid() -> String {
     let mut bytes = [0; 16];

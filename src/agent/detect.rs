@@ -73,18 +73,8 @@ pub fn detect(
     cache: &mut Cache,
     run: &mut Run<'_>,
 ) -> Verdict {
-    let mut verdict = Verdict {
-        engine: engine.clone(),
-        program: find_program(name, path, cwd),
-        version: None,
-        problem: None,
-        note: None,
-    };
-    let Some(program) = &verdict.program else {
-        let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
-        verdict.problem = Some(format!("`{name}` {place}. {}", how_to_install(engine, name)));
-        return verdict;
-    };
+    let mut verdict = look(engine, name, path, cwd);
+    let Some(program) = &verdict.program else { return verdict };
     let stamp = stamp(program);
     let known = cache.0.get(engine).filter(|entry| Some(&entry.stamp) == stamp.as_ref());
     let version = match known {
@@ -102,6 +92,16 @@ pub fn detect(
         Err(problem) => verdict.problem = Some(problem),
     }
     verdict
+}
+
+/// Whether the program of an engine is there, without starting it.
+pub fn look(engine: &Engine, name: &str, path: &OsStr, cwd: &Path) -> Verdict {
+    let program = find_program(name, path, cwd);
+    let problem = program.is_none().then(|| {
+        let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
+        format!("`{name}` {place}. {}", how_to_install(engine, name))
+    });
+    Verdict { engine: engine.clone(), program, version: None, problem, note: None }
 }
 
 /// Finds the program that a shell would start for `name`: through `path` (a `PATH`), or, if the

@@ -180,6 +180,7 @@ mod tests {
             project_dir: "/p".into(),
             title: "title".to_owned(),
             gate: Gate::Ask,
+            asks_human: false,
             sandbox: Sandbox::default(),
             model: None,
         };

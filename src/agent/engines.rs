@@ -225,6 +225,7 @@ mod tests {
             project_dir: PathBuf::from("/project"),
             title: "hello".to_owned(),
             gate: Gate::Ask,
+            asks_human: false,
             sandbox: Sandbox::default(),
             model: None,
         }

@@ -9,11 +9,14 @@ pub mod carrier;
 pub mod claude;
 pub mod codex;
 pub mod detect;
+pub mod diff;
 pub mod echo;
 pub mod engines;
 pub mod http;
 pub mod opencode;
+pub mod progress;
 pub mod rpc;
+pub mod shell;
 pub mod stdio;
 pub mod tools;
 pub mod turn;
@@ -86,6 +89,8 @@ pub struct TurnSpec {
     /// A short name for a fresh session, so that it is recognised in the engine's own list.
     pub title: String,
     pub gate: Gate,
+    /// Questions reach a human, so the engine may also ask its own ([`Question::choices`]).
+    pub asks_human: bool,
     pub sandbox: Sandbox,
     /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
     pub model: Option<Model>,
@@ -358,7 +363,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            startup: Duration::from_secs(60),
+            startup: Duration::from_mins(1),
             silence: Duration::from_mins(15),
             turn: Duration::from_hours(2),
         }

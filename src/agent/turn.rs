@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 
 use crate::agent::{
     Actions, Exit, Failure, FailureKind, Limits, Protocol, QuestionId, TurnCommand, TurnEnd,
-    TurnEvent, TurnSpec,
+    TurnEvent, TurnSpec, Verdict,
     carrier::{Carrier, Incoming},
 };
 
@@ -20,6 +20,15 @@ use crate::agent::{
 pub trait TurnHost {
     /// Must not block. What it pushes to `commands` the protocol is given at once.
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>);
+
+    /// The engine was given a verdict, or, if it did not wait for one any more, was not.
+    fn on_decided(&mut self, question: &QuestionId, verdict: &Verdict, was_open: bool);
+
+    /// When [`TurnHost::on_time`] is to be called if nothing else happens before.
+    fn due(&self) -> Option<Instant>;
+
+    /// The time has come. Must not block.
+    fn on_time(&mut self);
 }
 
 /// How a turn is reached while it runs.
@@ -79,6 +88,7 @@ pub fn run_turn(
         turn.settle();
         // Looked at every time: an engine that never stops talking must not outlive its limits.
         turn.check(Instant::now());
+        turn.serve_host(Instant::now());
         if matches!(turn.phase, Phase::Gone | Phase::GivenUp) {
             return turn.into_end();
         }
@@ -100,7 +110,7 @@ pub fn run_turn(
                 late = never();
             },
             recv(incoming) -> item => turn.incoming(item.ok()),
-            default(turn.deadline().saturating_duration_since(Instant::now())) => {}
+            default(turn.wake().saturating_duration_since(Instant::now())) => {}
         }
     }
 }
@@ -243,7 +253,9 @@ impl<'a> Turn<'a> {
             TurnEvent::Question(question) => {
                 self.open.insert(Waiting::Question(question.id.clone()));
             }
-            TurnEvent::QuestionGone(id) => self.no_longer(Waiting::Question(id.clone())),
+            TurnEvent::QuestionGone(id) => {
+                self.no_longer(Waiting::Question(id.clone()));
+            }
             TurnEvent::ToolCall(call) => {
                 self.open.insert(Waiting::Call(call.id.clone()));
             }
@@ -254,28 +266,38 @@ impl<'a> Turn<'a> {
         self.pending.extend(commands);
     }
 
-    fn no_longer(&mut self, waiting: Waiting) {
-        self.open.remove(&waiting);
+    /// Whether it was waited for.
+    fn no_longer(&mut self, waiting: Waiting) -> bool {
         self.alive = Instant::now();
+        self.open.remove(&waiting)
     }
 
     /// Gives the protocol the commands that wait. A command may lead to events, and these to
     /// commands.
     fn settle(&mut self) {
         while let Some(command) = self.pending.pop_front() {
-            match &command {
-                TurnCommand::Decide { question, .. } => {
-                    self.no_longer(Waiting::Question(question.clone()));
+            match command {
+                TurnCommand::Decide { question, verdict } => self.decide(question, verdict),
+                TurnCommand::ToolResult { ref call, .. } => {
+                    self.no_longer(Waiting::Call(call.clone()));
+                    self.tell(command);
                 }
-                TurnCommand::ToolResult { call, .. } => self.no_longer(Waiting::Call(call.clone())),
-                TurnCommand::Interrupt => {
-                    self.halt(Why::Interrupted);
-                    continue;
-                }
+                TurnCommand::Interrupt => self.halt(Why::Interrupted),
             }
-            if self.end.is_none() {
-                self.act(|protocol, actions| protocol.on_command(command, actions));
-            }
+        }
+    }
+
+    fn decide(&mut self, question: QuestionId, verdict: Verdict) {
+        let was_open = self.no_longer(Waiting::Question(question.clone())) && self.end.is_none();
+        if was_open {
+            self.tell(TurnCommand::Decide { question: question.clone(), verdict: verdict.clone() });
+        }
+        self.host.on_decided(&question, &verdict, was_open);
+    }
+
+    fn tell(&mut self, command: TurnCommand) {
+        if self.end.is_none() {
+            self.act(|protocol, actions| protocol.on_command(command, actions));
         }
     }
 
@@ -356,6 +378,18 @@ impl<'a> Turn<'a> {
             Phase::Working => self.limit().0,
             Phase::Stopping(until) | Phase::Leaving(until) | Phase::Escalating(until) => until,
             Phase::GivenUp | Phase::Gone => self.started,
+        }
+    }
+
+    /// The deadline, or what the host wants to do before.
+    fn wake(&self) -> Instant {
+        let deadline = self.deadline();
+        self.host.due().map_or(deadline, |due| due.min(deadline))
+    }
+
+    fn serve_host(&mut self, now: Instant) {
+        if self.host.due().is_some_and(|due| due <= now) {
+            self.host.on_time();
         }
     }
 

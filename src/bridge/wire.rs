@@ -278,6 +278,29 @@ impl PostKind {
     }
 }
 
+/// What this machine can do: the body of `POST /api/bridge/machine`. Ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineInfo {
+    #[serde(rename = "agentId")]
+    pub machine: MachineId,
+    /// Of this program.
+    pub version: String,
+    pub engines: Vec<EngineInfo>,
+    /// Where fresh sessions may work; the first is where they do unless somebody asks.
+    pub project_dirs: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EngineInfo {
+    pub name: Engine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Why it can't be used, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
 /// Whether a thread is being worked on; shown, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "serve")]
 mod account;
+#[cfg(feature = "serve")]
+mod backup;
 mod client;
 mod console;
 mod init;
@@ -10,6 +12,7 @@ mod init;
 mod local;
 mod logout;
 mod logs;
+mod policy;
 mod rotate_token;
 #[cfg(feature = "serve")]
 mod serve;
@@ -64,6 +67,7 @@ enum Command {
     Whoami(whoami::Args),
     RotateToken(rotate_token::Args),
     Logout(logout::Args),
+    Policy(policy::Args),
     #[cfg(feature = "serve")]
     Local(local::Args),
     #[cfg(feature = "serve")]
@@ -164,6 +168,7 @@ fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
         Some(Command::Whoami(args)) => whoami::run(args, env, &paths, console),
         Some(Command::RotateToken(args)) => rotate_token::run(args, env, &paths, console),
         Some(Command::Logout(args)) => logout::run(args, env, &paths, console),
+        Some(Command::Policy(args)) => policy::run(args, env, &paths, console),
         #[cfg(feature = "serve")]
         Some(Command::Local(args)) => local::run(args, env, &paths, console),
         #[cfg(feature = "serve")]

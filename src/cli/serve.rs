@@ -1,17 +1,21 @@
 //! `serve`: a bridge of one's own, without a daemon.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use argh::FromArgs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cli::{ExitCode, account, console::Console, logs, user},
+    cli::{ExitCode, account, backup, console::Console, logs, user},
     config::{Env, Paths},
     logging::{self, Format},
     serve::{Options, Server, http::tls},
     signals::{self, Signal},
 };
+
+/// Open files that the bridge may need: connections, and some for itself.
+const FILES: u64 = 4096;
 
 /// The account of the person who runs the bridge.
 const OWNER: &str = "owner";
@@ -48,6 +52,9 @@ pub(super) struct Args {
     /// name by which browsers may call the bridge, besides localhost and addresses; may be repeated
     #[argh(option)]
     host: Vec<String>,
+    /// remove messages that are older, but never a thread's newest; default 0, keep all
+    #[argh(option, default = "0")]
+    keep_days: u32,
     /// json or text; text if standard error is a terminal
     #[argh(option, from_str_fn(logs::format))]
     log_format: Option<Format>,
@@ -62,6 +69,7 @@ pub(super) struct Args {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 enum Action {
+    Backup(backup::Args),
     User(user::Args),
 }
 
@@ -70,8 +78,10 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         Some(data) => env.cwd.join(data),
         None => paths.config_file.with_file_name("serve"),
     };
-    if let Some(Action::User(action)) = args.action {
-        return user::run(action, data, env, console);
+    match args.action {
+        Some(Action::Backup(action)) => return backup::run(action, data, env, console),
+        Some(Action::User(action)) => return user::run(action, data, env, console),
+        None => {}
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
     match serve(args, data, env, console) {
@@ -83,8 +93,22 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     }
 }
 
+/// Every connection is an open file, and the usual limit leaves room for few.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |it| it.min(FILES));
+    let enough = limit.current.is_none_or(|it| wanted <= it);
+    if enough {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }) {
+        log::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
 fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> anyhow::Result<()> {
     let signals = signals::watch()?;
+    allow_files();
     let mut options = Options::new(args.listen, data.clone());
     options.tls = match (args.tls_cert, args.tls_key) {
         (Some(cert), Some(key)) => {
@@ -96,6 +120,8 @@ fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> any
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     options.public = args.public;
     options.behind_proxy = args.behind_proxy;
+    let days = u64::from(args.keep_days);
+    options.retention.messages = (0 < days).then(|| Duration::from_hours(24 * days));
     options.allow_register = args.allow_register;
     options.hosts = args.host;
     let host = options.hosts.first().cloned();

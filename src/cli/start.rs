@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, client, console::Console, logs},
+    cli::{ExitCode, client, console::Console, logs, policy},
     config::{Config, ConfigError, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
@@ -59,6 +59,7 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>
 
 fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
     let config = Config::load(paths, env)?;
+    policy::of(&config, paths)?;
     match &config.token {
         Some(token) => logging::hide(token),
         None => return Err(missing_token(&paths.config_file)),

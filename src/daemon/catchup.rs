@@ -23,8 +23,10 @@ use crate::{
         stream::Replay,
         wire::{Message, Reply},
     },
+    dispatch::control,
     ids::{MachineId, ThreadId},
     logging,
+    permission::desk::How,
     store::{entry::EntryId, spool::Inbox, state::Store},
     task,
     time::Timestamp,
@@ -137,7 +139,9 @@ impl Daemon {
     /// A live message. If its thread is still to be read, that is done next, and the message waits so
     /// that it does not overtake what was missed.
     pub(super) fn live(&mut self, entry: EntryId, reply: Reply) {
-        if !self.catching.unread.contains(&reply.thread_id) {
+        // A word is for the daemon, which needs not know what was missed.
+        let is_word = control::read(&reply.body).is_some();
+        if is_word || !self.catching.unread.contains(&reply.thread_id) {
             return self.inbound(entry, reply, None);
         }
         if let Some(urgent) = &self.catching.urgent {
@@ -175,7 +179,9 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = entry;
                     "reply, caught up with"
                 );
-                self.inbound(entry, *reply, None);
+                if !self.answers(entry, &reply, How::CaughtUp) {
+                    self.inbound(entry, *reply, None);
+                }
             }
             // The stream may have told an earlier time meanwhile.
             Some(Found::Now(now)) if self.cursor.seen_until.is_none() => self.saw(Some(now)),

@@ -1,8 +1,11 @@
 //! From the configuration to what turns need.
 
+use anyhow::anyhow;
+
 use crate::{
     agent::{Limits, Model, Sandbox},
-    config::Config,
+    config::{Config, Env},
+    permission::Policy,
     worker::Settings,
 };
 
@@ -11,9 +14,13 @@ use crate::{
 const OPENCODE_PROVIDER: &str = "anthropic";
 const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
-pub(super) fn settings(config: &Config) -> Settings {
-    Settings {
+/// # Errors
+/// A rule of `permissions` can't be read.
+pub(super) fn settings(config: &Config, env: &Env) -> anyhow::Result<Settings> {
+    let policy = Policy::new(&config.permissions).map_err(|error| anyhow!("{error}"))?;
+    Ok(Settings {
         project_dir: config.project_dir.clone(),
+        project_dirs: config.project_dirs.clone(),
         engine: config.engine.clone(),
         // `Config` has refused other words.
         sandbox: Sandbox::parse(&config.codex_sandbox).unwrap_or_default(),
@@ -26,7 +33,10 @@ pub(super) fn settings(config: &Config) -> Settings {
             silence: config.silence_timeout,
             turn: config.turn_timeout,
         },
-    }
+        policy,
+        relay: config.relay_permissions.then_some(config.relay_timeout),
+        home: env.home.clone(),
+    })
 }
 
 /// None, if neither is configured: then opencode's own default is used.

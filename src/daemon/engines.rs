@@ -58,20 +58,19 @@ pub(super) fn state_id(dir: &Path) -> String {
     ids::hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
-/// The engines that are probably usable, at once, and the verdict of those who were asked, later.
+/// The engines that are probably usable, at once, and the verdict on each, later.
 /// Asking takes seconds, so what an earlier daemon learned of the same programs is taken for the
 /// first connection; a program that was never asked counts as usable if it is there.
 pub(super) fn detect(
     setup: &Setup,
     engines: &Engines,
     dir: &Path,
-) -> (Vec<Engine>, Receiver<Vec<Engine>>) {
+) -> (Vec<Engine>, Receiver<Vec<Verdict>>) {
     let detection = Detection::new(setup, engines, dir);
     let known = detection.present();
     let (answer, answers) = bounded(1);
     let asked = task::spawn("detect", move || {
-        let usable = detection.ask();
-        answer.send(usable).ok(); // The daemon may have left.
+        answer.send(detection.ask()).ok(); // The daemon may have left.
     });
     if let Err(error) = asked {
         log::error!(error:% = error; "cannot start the task that asks engines for their versions");
@@ -113,28 +112,27 @@ impl Detection {
 
     /// Asks every program that is there for its version. A configured agent is asked nothing, since
     /// nobody knows what it would do.
-    fn ask(&self) -> Vec<Engine> {
+    fn ask(&self) -> Vec<Verdict> {
         let bytes = RealDisk.read(&self.cache_file).unwrap_or_default();
         let mut cache: Cache = serde_json::from_slice(&bytes).unwrap_or_default();
-        let mut usable = Vec::new();
+        let mut verdicts = Vec::new();
         for (engine, program) in &self.engines {
             let is_known = [Engine::CLAUDE, Engine::CODEX, Engine::OPENCODE].contains(engine);
             if !is_known {
-                let is_there = detect::find_program(program, self.path(), &self.cwd).is_some();
-                usable.extend(is_there.then(|| engine.clone()));
+                verdicts.push(detect::look(engine, program, self.path(), &self.cwd));
                 continue;
             }
             let mut run = |program: &Path, args: &[&str]| self.run(program, args);
             let verdict =
                 detect::detect(engine, program, self.path(), &self.cwd, &mut cache, &mut run);
             report(&verdict);
-            usable.extend(verdict.usable().then_some(verdict.engine));
+            verdicts.push(verdict);
         }
         let bytes = serde_json::to_vec(&cache).expect("a cache is plain data");
         if let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes) {
             log::debug!(error:% = error; "the engines' versions are not remembered");
         }
-        usable
+        verdicts
     }
 
     fn run(&self, program: &Path, args: &[&str]) -> Result<(Exit, String), String> {

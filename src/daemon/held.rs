@@ -10,6 +10,7 @@ use std::{
 use super::Daemon;
 use crate::{
     bridge::wire::{PostKind, Reply},
+    dispatch::control::is_newer,
     ids::ThreadId,
     store::entry::{EntryId, message_key},
     time::{self, Timestamp},
@@ -37,6 +38,11 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// How many are held of a thread.
+    pub(super) fn count(&self, thread: &ThreadId) -> usize {
+        self.messages.get(thread).map_or(0, Vec::len)
     }
 }
 
@@ -85,6 +91,20 @@ impl Daemon {
         true
     }
 
+    /// Forgets what is held of a thread and was written before this `stop`. Returns how many.
+    pub(super) fn drop_held(&mut self, thread: &ThreadId, entry: EntryId, stop: &Reply) -> usize {
+        let Some(messages) = self.held.messages.remove(thread) else { return 0 };
+        let is_kept = |(held, reply): &(EntryId, Reply)| is_newer(*held, reply, entry, stop);
+        let (kept, dropped): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_kept);
+        if !kept.is_empty() {
+            self.held.messages.insert(thread.clone(), kept);
+        }
+        for (entry, reply) in &dropped {
+            self.settle(*entry, Some(&message_key(*entry, reply)));
+        }
+        dropped.len()
+    }
+
     fn let_go(&mut self, thread: &ThreadId) {
         let Some(messages) = self.held.messages.remove(thread) else { return };
         self.held.untold.retain(|untold| untold != thread);
@@ -130,7 +150,8 @@ fn announcement(messages: &[(EntryId, Reply)], now: Timestamp) -> String {
     lines.join("\n")
 }
 
-fn quote(reply: &Reply, now: Timestamp) -> String {
+/// One line of a list of messages.
+pub(super) fn quote(reply: &Reply, now: Timestamp) -> String {
     let written = reply.created_at.as_deref().and_then(Timestamp::parse).unwrap_or(now);
     let line = reply.body.split_whitespace().collect::<Vec<_>>().join(" ");
     let line: String = line.chars().filter(|c| !c.is_control() && *c != '`').collect();

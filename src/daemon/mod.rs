@@ -4,12 +4,19 @@
 
 mod catchup;
 mod config;
+mod control;
 mod engines;
 mod held;
+mod machine;
+mod open;
 mod outbox;
+mod places;
+mod questions;
 mod settle;
 pub mod status;
 mod stop;
+mod waiting;
+mod words;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,40 +26,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
+use anyhow::bail;
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased};
 
 use self::{
     catchup::{Catching, Found},
     held::Held,
+    places::{Grant, Places},
+    questions::Questions,
     settle::Settling,
     status::Board,
 };
 use crate::{
+    agent::{TurnCommand, detect::Verdict},
     bridge::{
-        AccessSource, Client, Net,
+        Client, Net,
+        outbox::Stored,
         stream::{self, StreamEvent},
-        wire::{Post, PostKind, Reply},
+        wire::{MachineInfo, Post, PostKind, Reply},
     },
-    config::{Config, Env, Paths, live::Live},
-    dispatch::{ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, Engine, MachineId, ThreadId},
+    config::{Config, Env, Paths},
+    dispatch::{self, ClaimOutcome, Dispatch, Effect, Event, Why},
+    ids::{ClientMsgId, MachineId, ThreadId},
     logging,
-    proc::sweep::{Before, Marked, sweep},
+    permission::desk::{How, Key},
     signals::Signal,
     store::{
         Disk,
         binding::Binding,
         entry::{EntryId, Progress, message_key},
         lock::Lock,
-        outbox::Outbox,
         seen::Seen,
-        spool::Inbox,
         state::{Cursor, Store},
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Answers, Early, Job, Outgoing, Places, Report, Shared, Worker},
+    worker::{self, Early, Job, Report, Shared, Worker},
 };
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -61,6 +70,9 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
 const CURSOR: Duration = Duration::from_secs(5);
+
+/// For one turn: more than a person can say before it listens.
+const COMMANDS: usize = 256;
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -116,6 +128,9 @@ struct Daemon {
     workers_started: u64,
     /// Of threads that are being claimed.
     early: HashMap<ThreadId, Early>,
+    places: Places,
+    /// The other ends of the messages that workers have.
+    jobs: HashMap<EntryId, Ends>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -126,15 +141,29 @@ struct Daemon {
     claimed_in: Sender<Claimed>,
     claimed: Receiver<Claimed>,
     reports: Receiver<Report>,
-    capabilities: Receiver<Vec<Engine>>,
+    capabilities: Receiver<Vec<Verdict>>,
+    /// What is told of this machine to bridges that want to know.
+    machine: MachineInfo,
+    /// This one does.
+    tells_machine: bool,
     inbound: Receiver<StreamEvent<EntryId>>,
     catching: Catching,
     board: Board,
     held: Held,
+    questions: Questions,
+    /// Questions that the bridge has stored.
+    stored: Receiver<Stored>,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
+}
+
+/// Our ends of a [`Job`].
+#[derive(Debug)]
+struct Ends {
+    commands: Sender<TurnCommand>,
+    place: Sender<()>,
 }
 
 /// What woke the loop.
@@ -142,138 +171,18 @@ enum Woken {
     Signal(Signal),
     Report(Report),
     Claimed(ThreadId, ClaimOutcome),
+    Stored(Stored),
     Inbound(StreamEvent<EntryId>),
     /// From catching up; none when it has ended.
     Found(Option<Found>),
-    Capabilities(Vec<Engine>),
+    Capabilities(Vec<Verdict>),
     /// A timer, or state.json was written.
     Time,
-    /// The stream's task is gone, without which there is no daemon.
-    StreamEnded,
+    /// A task is gone without which there is no daemon.
+    Ended(&'static str),
 }
 
 impl Daemon {
-    /// Opens the store, takes in what an earlier daemon left, starts the tasks.
-    fn open(setup: Setup) -> anyhow::Result<Daemon> {
-        let started = Instant::now();
-        let dir = setup.paths.state_dir.clone();
-        let disk = Arc::clone(&setup.disk);
-        let (inbox, recovered) = Inbox::open(Arc::clone(&disk), &dir.join("inbox"))
-            .with_context(|| format!("opening the inbox in {}", dir.display()))?;
-        let cursor = Cursor::load(&*disk, &dir)?;
-
-        // The connection is made while the rest is read.
-        let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
-        let table = engines::table(&setup);
-        let (known, capabilities) = engines::detect(&setup, &table, &dir);
-        let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
-
-        let store = Store::open(Arc::clone(&disk), &dir)?;
-        let seen = Seen::open(Arc::clone(&disk), &dir.join("seen")).with_context(|| {
-            format!("opening the journal of done messages in {}", dir.display())
-        })?;
-        let outbox = Outbox::open(disk, &dir.join("outbox"))
-            .with_context(|| format!("opening the outbox in {}", dir.display()))?;
-        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
-
-        let client = Client::new(Arc::clone(&live), &setup.net)?;
-        let (stop_now, stop) = bounded(0);
-        let (drain_now, drain) = bounded(0);
-        let (report, reports) = bounded(256);
-        // Unbounded: the dispatcher limits the claims in flight.
-        let (claimed_in, claimed) = unbounded();
-        let channels = outbox::channels();
-        // The sending task shuts its client down when it leaves.
-        let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
-            .context("starting the tasks that send posts")?;
-        let state_id = engines::state_id(&dir);
-        let stragglers = sweep(Marked::Daemon(&state_id), &Before::default(), SWEEP);
-        if stragglers > 0 {
-            log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
-        }
-        let shared = Arc::new(Shared {
-            settings: config::settings(&setup.config),
-            client,
-            inbox,
-            answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
-            outgoing: Outgoing { outbox, wake: channels.wake },
-            opencode: engines::opencode(&setup, &table, &state_id)?,
-            engines: table,
-            env: setup.env.vars.clone().into_iter().collect(),
-            token: setup.config.token.clone(),
-            state_id,
-            places: Places::new(setup.config.max_turns),
-            reports: report,
-            activity: channels.activity,
-            drain,
-            stop,
-        });
-        let machine = setup.config.machine.clone();
-        let ours = store
-            .bindings()
-            .iter()
-            .filter(|(_, binding)| binding.machine.as_ref().is_none_or(|owner| *owner == machine))
-            .map(|(thread, _)| thread.clone());
-        let mut daemon = Daemon {
-            dispatch: Dispatch::new(machine.clone(), ours),
-            setup,
-            started,
-            events: VecDeque::new(),
-            shared,
-            workers: HashMap::new(),
-            workers_started: 0,
-            early: HashMap::new(),
-            store,
-            seen,
-            settling: VecDeque::new(),
-            cursor,
-            cursor_due: None,
-            disk_due: None,
-            claimed_in,
-            claimed,
-            reports,
-            capabilities,
-            inbound,
-            catching: Catching::default(),
-            board: Board::new(&dir, &machine),
-            held: Held::default(),
-            stream: Some(stream),
-            sending,
-            drain: Some(drain_now),
-            stop: Some(stop_now),
-        };
-        if !recovered.is_empty() {
-            log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
-        }
-        for entry in recovered {
-            daemon.recover(entry.id, entry.reply, entry.progress);
-        }
-        Ok(daemon)
-    }
-
-    /// A message that was in the inbox at the start.
-    fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
-        self.restore_session(&reply.thread_id, progress.as_ref());
-        let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
-        if is_answered || self.shared.outgoing.outbox.finishes(entry) {
-            // Its answer is out, or on the way.
-            self.settle(entry, Some(&message_key(entry, &reply)));
-            return;
-        }
-        self.inbound(entry, reply, progress);
-    }
-
-    /// A session that the inbox knows and state.json does not: the crash came between the two.
-    fn restore_session(&mut self, thread: &ThreadId, progress: Option<&Progress>) {
-        let Some(Progress { engine, session: Some(session), .. }) = progress else { return };
-        let mut binding = self.binding(thread);
-        if !binding.sessions.contains_key(engine) {
-            let record = worker::record(session.clone(), &self.setup.config.project_dir);
-            binding.sessions.insert(engine.clone(), record);
-            self.store.set(thread, binding);
-        }
-    }
-
     /// The loop.
     fn serve(&mut self, signals: &Receiver<Signal>) -> anyhow::Result<End> {
         self.step_all();
@@ -286,7 +195,7 @@ impl Daemon {
                 {
                     return Ok(End::Refused);
                 }
-                Woken::StreamEnded => bail!("the stream's task ended; restart the daemon"),
+                Woken::Ended(task) => bail!("the task `{task}` ended; restart the daemon"),
                 woken => self.take(woken),
             }
             self.step_all();
@@ -303,8 +212,9 @@ impl Daemon {
                 Ok((thread, outcome)) => Woken::Claimed(thread, outcome),
                 Err(_) => Woken::Time,
             },
+            recv(self.stored) -> stored => stored.map_or(Woken::Ended("outbox"), Woken::Stored),
             recv(self.store.written()) -> _ => Woken::Time,
-            recv(self.inbound) -> event => event.map_or(Woken::StreamEnded, Woken::Inbound),
+            recv(self.inbound) -> event => event.map_or(Woken::Ended("stream"), Woken::Inbound),
             recv(self.catching.found()) -> found => Woken::Found(found.ok()),
             recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
             recv(timer) -> _ => Woken::Time,
@@ -319,7 +229,9 @@ impl Daemon {
             self.disk_due,
             self.board.due(),
             self.held.due(),
+            self.questions_due(),
             self.catching.due(),
+            self.places.due(),
         ]
         .into_iter()
         .flatten()
@@ -345,18 +257,13 @@ impl Daemon {
                 }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
+            Woken::Stored(stored) => self.stored(&stored),
             Woken::Inbound(event) => self.stream_event(event),
             Woken::Found(found) => self.found(found),
-            Woken::Capabilities(engines) => {
-                // Detection is done once for each start.
-                self.capabilities = never();
-                let names = engines.iter().map(ToString::to_string).collect();
-                if let Some(stream) = &self.stream {
-                    stream.set_capabilities(names);
-                }
-            }
-            Woken::Time | Woken::StreamEnded => self.events.push_back(Event::Tick),
+            Woken::Capabilities(verdicts) => self.detected(&verdicts),
+            Woken::Time | Woken::Ended(_) => self.events.push_back(Event::Tick),
         }
+        self.expire();
         let now = Instant::now();
         if self.catching.due().is_some_and(|due| due <= now) {
             self.let_live_go();
@@ -386,11 +293,16 @@ impl Daemon {
                 );
                 self.board.event();
                 self.moved_on(last_event_id);
-                if !self.lets_go(kept, &reply) {
+                if !self.answers(kept, &reply, How::Live) && !self.lets_go(kept, &reply) {
                     self.live(kept, reply);
                 }
             }
+            StreamEvent::Accepts(words) => {
+                self.tells_machine = words.iter().any(|word| word == machine::WORD);
+                self.tell_machine();
+            }
             StreamEvent::Disconnected { why, next } => {
+                self.tells_machine = false;
                 self.board.disconnected(&why, next);
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(
@@ -422,8 +334,9 @@ impl Daemon {
     fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
         let key = message_key(entry, &reply);
-        // What was begun is finished, however old it is.
-        if progress.is_none() && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
+        // What was begun is finished, however old it is, and a word is for the daemon.
+        let may_wait = progress.is_none() && dispatch::control::read(&reply.body).is_none();
+        if may_wait && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
             return;
         }
         self.dispatch_inbound(entry, reply, progress);
@@ -444,16 +357,65 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
+            Report::Renewed { thread, engine, mark } => {
+                let mut binding = self.binding(&thread);
+                binding.sessions.remove(&engine);
+                // There may be a newer one.
+                if binding.fresh_after.get(&engine) == Some(&mark) {
+                    binding.fresh_after.remove(&engine);
+                }
+                self.store.set(&thread, binding);
+            }
+            Report::Doing { thread, line } => self.board.turn_does(&thread, line),
+            // What the human does not want any more is skipped by the worker.
+            Report::Ready { entry, .. } if !self.jobs.contains_key(&entry) => {}
+            Report::Ready { thread, entry, writes } => {
+                self.places.want(thread, entry, writes, Instant::now());
+                self.give_places();
+            }
             Report::Started { thread, engine } => self.board.turn_started(thread, engine),
-            Report::Rested { thread } => self.board.turn_ended(&thread),
+            Report::Rested { thread } => self.rested(&thread),
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
+            Report::Asked { entry, asked } => self.asked(entry, *asked),
+            Report::Withdrawn { thread, turn, question } => {
+                self.withdrawn(&thread, &turn, &question);
+            }
+            Report::Decided { thread, turn, question, code, was_open } => {
+                self.decided(&Key { thread, turn, question, code }, was_open);
+            }
+            Report::Granted { thread, rule } => self.granted(&thread, &rule),
+            Report::Writes { entry, thread, question, directory } => {
+                self.writes(entry, thread, question, directory);
+            }
+            Report::Ceased { thread, turn } => self.ceased(&thread, &turn),
             Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
             Report::Ended { thread } => {
                 self.workers.remove(&thread);
-                self.board.turn_ended(&thread);
+                self.rested(&thread);
                 self.events.push_back(Event::WorkerEnded { thread });
+            }
+        }
+    }
+
+    /// A thread's turn is over, or its worker gone.
+    fn rested(&mut self, thread: &ThreadId) {
+        self.board.turn_ended(thread);
+        self.nobody_asks(thread);
+        self.places.release(thread);
+        self.give_places();
+    }
+
+    fn give_places(&mut self) {
+        while let Some(grant) = self.places.next() {
+            match grant {
+                Grant::Place(entry) => {
+                    if let Some(job) = self.jobs.get(&entry) {
+                        job.place.try_send(()).ok(); // There is room: it speaks once.
+                    }
+                }
+                Grant::Lock(thread) => self.may_write(&thread),
             }
         }
     }
@@ -467,14 +429,21 @@ impl Daemon {
     /// Hands everything that happened to the dispatcher and carries out what it decides.
     fn step_all(&mut self) {
         let mut effects = Vec::new();
-        while let Some(event) = self.events.pop_front() {
-            self.dispatch.step(self.started.elapsed(), event, &mut effects);
-            for effect in effects.drain(..) {
-                self.carry_out(effect);
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                self.dispatch.step(self.started.elapsed(), event, &mut effects);
+                for effect in effects.drain(..) {
+                    self.carry_out(effect);
+                }
+            }
+            self.settle_all();
+            // Answers to control words have led to further ones.
+            if self.events.is_empty() {
+                break;
             }
         }
-        self.settle_all();
         self.tell_held();
+        self.tell_waiting();
         self.publish();
     }
 
@@ -490,13 +459,24 @@ impl Daemon {
             Effect::Deliver { thread, entry, reply, progress } => {
                 // Without a worker it was refused just now, and the delivery comes again.
                 if let Some(worker) = self.workers.get(&thread) {
-                    worker.messages.send(Job { entry, reply, progress }).ok(); // Its end is reported.
+                    let (commands, orders) = bounded(COMMANDS);
+                    let (place, begin) = bounded(1);
+                    let fresh = self.fresh_mark(&thread, entry, &reply);
+                    let job = Job { entry, reply, progress, fresh, commands: orders, place: begin };
+                    worker.messages.send(job).ok(); // Its end is reported.
+                    self.jobs.insert(entry, Ends { commands, place });
                 }
             }
             Effect::Retire { thread } => drop(self.workers.remove(&thread)),
+            Effect::Interrupt { entry } => self.interrupt(entry),
+            Effect::Control { thread, entry, reply, order } => {
+                self.control(thread, entry, &reply, order);
+            }
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
-                self.settle(entry, (why == Why::Answered).then_some(&message));
+                self.jobs.remove(&entry);
+                let is_remembered = matches!(why, Why::Answered | Why::Cleared);
+                self.settle(entry, is_remembered.then_some(&message));
             }
             Effect::Say { thread, entry, kind, body } => {
                 self.say(thread, format!("{entry}.say"), Some(entry), kind, body);
@@ -547,9 +527,16 @@ impl Daemon {
         kind: PostKind,
         body: String,
     ) {
-        let author = self.setup.config.engine.author();
-        let post = Post::new(thread, kind, author, body, ClientMsgId::new(name));
-        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
+        let post = self.post(thread, kind, body, ClientMsgId::new(name));
+        self.put(&post, finishes);
+    }
+
+    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
+        Post::new(thread, kind, self.setup.config.engine.author(), body, name)
+    }
+
+    fn put(&self, post: &Post, finishes: Option<EntryId>) {
+        if let Err(error) = self.shared.outgoing.put(post, finishes) {
             log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
         }
     }
@@ -565,23 +552,6 @@ fn claim(client: &Client, thread: &ThreadId, machine: &MachineId) -> ClaimOutcom
             ClaimOutcome::Failed { retry_after: error.retry_after() }
         }
     }
-}
-
-fn start_stream(
-    setup: &Setup,
-    live: &Arc<dyn AccessSource>,
-    inbox: &Inbox,
-    cursor: &Cursor,
-    engines: Vec<Engine>,
-) -> anyhow::Result<(stream::Handle, Receiver<StreamEvent<EntryId>>)> {
-    let settings = stream::Settings {
-        capabilities: engines.iter().map(ToString::to_string).collect(),
-        last_event_id: cursor.last_event_id.clone(),
-        idle: setup.config.stream_idle_timeout,
-        ..stream::Settings::new(setup.config.machine.clone())
-    };
-    let inbox = inbox.clone();
-    stream::start(Arc::clone(live), &setup.net, settings, move |reply| inbox.put(reply))
 }
 
 fn millis(duration: Duration) -> u64 {

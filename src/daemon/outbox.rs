@@ -2,12 +2,12 @@
 
 use std::io;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::{
     bridge::{
         Client,
-        outbox::{self, OutboxStore, Settings},
+        outbox::{self, OutboxStore, Settings, Stored},
         wire::{Activity, Post},
     },
     ids::ThreadId,
@@ -18,23 +18,33 @@ use crate::{
 /// Indicators that wait; more are dropped.
 const ACTIVITIES: usize = 16;
 
-impl OutboxStore for Outbox {
+/// The outbox as the sending task sees it.
+struct Store {
+    outbox: Outbox,
+    asked: Sender<Stored>,
+}
+
+impl OutboxStore for Store {
     type Entry = OutboxId;
 
     fn list(&mut self) -> io::Result<Vec<OutboxId>> {
-        Ok(Outbox::list(self))
+        Ok(self.outbox.list())
     }
 
     fn read(&mut self, entry: &OutboxId) -> io::Result<Option<Post>> {
-        Outbox::read(self, *entry)
+        self.outbox.read(*entry)
     }
 
     fn remove(&mut self, entry: &OutboxId) -> io::Result<()> {
-        Outbox::remove(self, *entry)
+        self.outbox.remove(*entry)
+    }
+
+    fn asked(&mut self, question: Stored) {
+        self.asked.send(question).ok(); // The daemon may have left.
     }
 
     fn refuse(&mut self, entry: &OutboxId, reason: &str) -> io::Result<()> {
-        Outbox::refuse(self, *entry, reason)
+        self.outbox.refuse(*entry, reason)
     }
 }
 
@@ -48,19 +58,24 @@ pub(super) struct Sending {
 pub(super) struct Channels {
     pub(super) wake: Sender<()>,
     pub(super) activity: Sender<(ThreadId, Activity)>,
-    /// Receiving ends, for [`start`].
-    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>),
+    /// Questions that the bridge has stored.
+    pub(super) asked: Receiver<Stored>,
+    /// The other ends, for [`start`].
+    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>, Sender<Stored>),
 }
 
 pub(super) fn channels() -> Channels {
     let (wake, woken) = bounded(1);
     let (activity, activities) = bounded(ACTIVITIES);
-    Channels { wake, activity, ends: (woken, activities) }
+    // Unbounded: one for each open question, and these have a bound.
+    let (stored, asked) = unbounded();
+    Channels { wake, activity, asked, ends: (woken, activities, stored) }
 }
 
 pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Sending> {
-    let (wake, activity) = channels.ends.clone();
-    let task = outbox::start(client, store.clone(), Settings::default(), wake, activity)?;
+    let (wake, activity, asked) = channels.ends.clone();
+    let store = Store { outbox: store.clone(), asked };
+    let task = outbox::start(client, store, Settings::default(), wake, activity)?;
     Ok(Sending { task })
 }
 

@@ -1,4 +1,5 @@
 //! The end of a message: remembered in the journal, its binding on disk, its entry gone, in this order.
+//! What must not be said before something is on disk waits in the same line.
 
 use std::{
     io,
@@ -6,29 +7,60 @@ use std::{
 };
 
 use super::Daemon;
-use crate::{ids::MessageId, store::entry::EntryId};
+use crate::{
+    bridge::wire::{Post, PostKind},
+    dispatch::Event,
+    ids::{ClientMsgId, MessageId, ThreadId},
+    store::entry::EntryId,
+};
 
 /// A disk that failed is tried again after this long.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
-/// A message that is done with, whose entry goes as soon as its thread's binding is on disk.
+/// Something that is done as soon as the change of this generation is on disk.
 #[derive(Debug)]
 pub(super) struct Settling {
     generation: u64,
-    entry: EntryId,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// The message is done with.
+    Remove(EntryId),
+    /// The answer to a control word.
+    Answer { thread: ThreadId, entry: EntryId, body: String },
 }
 
 impl Daemon {
-    /// The message is done with; its entry goes as soon as nothing relies on it any more. An
-    /// `answered` one is remembered from now on, and on disk before its entry goes.
-    pub(super) fn settle(&mut self, entry: EntryId, answered: Option<&MessageId>) {
-        if let Some(message) = answered {
+    /// The message is done with; its entry goes as soon as nothing relies on it any more. A
+    /// `remembered` one is so from now on, and on disk before its entry goes.
+    pub(super) fn settle(&mut self, entry: EntryId, remembered: Option<&MessageId>) {
+        if let Some(message) = remembered {
             self.seen.remember(message);
         }
-        self.settling.push_back(Settling { generation: self.store.generation(), entry });
+        let generation = self.store.generation();
+        self.settling.push_back(Settling { generation, step: Step::Remove(entry) });
     }
 
-    /// Removes the entries whose bindings are on disk: persist before you act.
+    /// Answers a control word. When it `confirms` something, that is on disk before it is said.
+    pub(super) fn answer(
+        &mut self,
+        thread: ThreadId,
+        entry: EntryId,
+        body: String,
+        confirms: bool,
+    ) {
+        let step = Step::Answer { thread, entry, body };
+        if confirms {
+            let generation = self.store.generation();
+            self.settling.push_back(Settling { generation, step });
+        } else {
+            self.settling.push_front(Settling { generation: 0, step });
+        }
+    }
+
+    /// Takes the steps whose time has come: persist before you act.
     pub(super) fn settle_all(&mut self) {
         self.disk_due = None;
         let written = |settling: &Settling| self.store.is_written(settling.generation);
@@ -38,14 +70,31 @@ impl Daemon {
         if let Err(error) = self.seen.flush() {
             return self.disk_failed(&error);
         }
-        while let Some(Settling { entry, .. }) = self.settling.pop_front_if(|it| written(it)) {
-            let removed = self.shared.inbox.done(&entry);
-            let settled = removed.and_then(|()| self.shared.outgoing.outbox.settled(entry));
-            if let Err(error) = settled {
-                self.settling.push_front(Settling { generation: 0, entry });
+        while let Some(Settling { step, .. }) = self.settling.pop_front_if(|it| written(it)) {
+            if let Err(error) = self.take_step(&step) {
+                self.settling.push_front(Settling { generation: 0, step });
                 return self.disk_failed(&error);
             }
+            if let Step::Answer { thread, entry, .. } = step {
+                self.events.push_back(Event::Finished { thread, entry });
+            }
             self.board.changed();
+        }
+    }
+
+    fn take_step(&self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::Remove(entry) => {
+                self.shared.inbox.done(entry)?;
+                self.shared.outgoing.outbox.settled(*entry)
+            }
+            Step::Answer { thread, entry, body } => {
+                let author = self.setup.config.engine.author();
+                let name = ClientMsgId::new(format!("{entry}.say"));
+                let (thread, body) = (thread.clone(), body.clone());
+                let post = Post::new(thread, PostKind::Status, author, body, name);
+                self.shared.outgoing.put(&post, Some(*entry))
+            }
         }
     }
 

@@ -74,8 +74,17 @@ impl Status {
 pub(super) struct Board {
     file: PathBuf,
     status: Status,
-    turns: BTreeMap<ThreadId, (Engine, Timestamp)>,
+    turns: BTreeMap<ThreadId, Turn>,
     due: Option<Instant>,
+}
+
+/// What is known of a turn in progress.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) engine: Engine,
+    pub(super) since: Timestamp,
+    /// What the engine does, in its words.
+    pub(super) doing: Option<String>,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -135,8 +144,18 @@ impl Board {
     }
 
     pub(super) fn turn_started(&mut self, thread: ThreadId, engine: Engine) {
-        self.turns.insert(thread, (engine, time::now()));
+        self.turns.insert(thread, Turn { engine, since: time::now(), doing: None });
         self.changed();
+    }
+
+    pub(super) fn turn_does(&mut self, thread: &ThreadId, what: String) {
+        if let Some(turn) = self.turns.get_mut(thread) {
+            turn.doing = Some(what);
+        }
+    }
+
+    pub(super) fn turn(&self, thread: &ThreadId) -> Option<&Turn> {
+        self.turns.get(thread)
     }
 
     pub(super) fn turn_ended(&mut self, thread: &ThreadId) {
@@ -158,10 +177,10 @@ impl Daemon {
         }
         self.board.due = None;
         let outbox = &self.shared.outgoing.outbox;
-        let turns = self.board.turns.iter().map(|(thread, (engine, since))| Running {
+        let turns = self.board.turns.iter().map(|(thread, turn)| Running {
             thread_id: thread.clone(),
-            agent: engine.clone(),
-            since: *since,
+            agent: turn.engine.clone(),
+            since: turn.since,
         });
         let status = &mut self.board.status;
         status.turns = turns.collect();

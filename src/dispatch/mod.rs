@@ -25,6 +25,9 @@
 //! | leaving | the worker ended | working with a new one if more is queued, else – |
 //! | later | the time has come: everything is handed over again | working |
 //!
+//! A message that is a control word (`control`) goes neither way but to the daemon, once the thread
+//! is ours.
+//!
 //! * A message that says who owns its thread settles a claim; but while one is in flight, only its
 //!   answer may say that it is another machine.
 //! * The messages of a thread stay together and in order. A claim never delays another thread.
@@ -41,6 +44,7 @@
 //! Memory is bounded by the inbox, which holds every message that is held here.
 
 mod claims;
+pub mod control;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -49,7 +53,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
     bridge::wire::{PostKind, Reply},
-    dispatch::{claims::Claims, workers::Workers},
+    dispatch::{
+        claims::Claims,
+        control::{Controls, Order, Stopped, Word},
+        workers::Workers,
+    },
     ids::{MachineId, MessageId, ThreadId},
     store::entry::{EntryId, Progress, message_key},
 };
@@ -81,7 +89,8 @@ pub enum Event {
     },
     /// A claim is over.
     Claimed { thread: ThreadId, outcome: ClaimOutcome },
-    /// A worker: the answer to this entry is in the outbox.
+    /// A worker: the answer to this entry is in the outbox. Or the daemon: this control word is
+    /// carried out and answered.
     Finished { thread: ThreadId, entry: EntryId },
     /// A worker has had nothing to do for a while and offers to leave. Without an
     /// [`Effect::Retire`] it stays.
@@ -125,9 +134,15 @@ pub enum Effect {
     Deliver { thread: ThreadId, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress> },
     /// Drop the worker's mailbox, so that it leaves.
     Retire { thread: ThreadId },
-    /// The entry is done with. [`Why::Answered`]: write `message`, the [`message_key`], into the
-    /// journal of done messages before the next event is handed in. Any: remove the entry once the
-    /// thread's binding is on disk.
+    /// Stop the turn of this message, or, if it has none yet, have the worker end it without one.
+    /// Either way [`Event::Finished`] follows.
+    Interrupt { entry: EntryId },
+    /// Carry out a control word and answer it, then say [`Event::Finished`].
+    Control { thread: ThreadId, entry: EntryId, reply: Arc<Reply>, order: Order },
+    /// The entry is done with. [`Why::Answered`], [`Why::Cleared`]: write `message`, the
+    /// [`message_key`], into the journal of done messages before the next event is handed in. Any:
+    /// remove the entry once the thread's binding is on disk; a worker that has it in its mailbox
+    /// must skip it.
     Done { entry: EntryId, message: MessageId, why: Why },
     /// Post this on the thread, as the answer to `entry`.
     Say { thread: ThreadId, entry: EntryId, kind: PostKind, body: String },
@@ -137,6 +152,8 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     Answered,
+    /// The human did not want it any more.
+    Cleared,
     /// The same message was received before.
     Duplicate,
     /// Another machine has the thread.
@@ -149,9 +166,19 @@ struct Message {
     entry: EntryId,
     reply: Arc<Reply>,
     progress: Option<Progress>,
+    /// The human wants it stopped.
+    is_stopped: bool,
 }
 
 impl Message {
+    fn new(entry: EntryId, reply: Arc<Reply>, progress: Option<Progress>) -> Message {
+        Message { entry, reply, progress, is_stopped: false }
+    }
+
+    fn is_newer(&self, than: &Message) -> bool {
+        control::is_newer(self.entry, &self.reply, than.entry, &than.reply)
+    }
+
     fn key(&self) -> MessageId {
         message_key(self.entry, &self.reply)
     }
@@ -165,6 +192,7 @@ pub struct Dispatch {
     ours: HashSet<ThreadId>,
     claims: Claims,
     workers: Workers,
+    controls: Controls,
     /// The keys of the messages that are not done.
     outstanding: HashSet<MessageId>,
     is_stopping: bool,
@@ -178,6 +206,7 @@ impl Dispatch {
             ours: ours.into_iter().collect(),
             claims: Claims::default(),
             workers: Workers::default(),
+            controls: Controls::default(),
             outstanding: HashSet::new(),
             is_stopping: false,
         }
@@ -191,7 +220,7 @@ impl Dispatch {
         }
         match event {
             Event::Inbound { entry, reply, progress, is_seen } => {
-                self.inbound(Message { entry, reply, progress }, is_seen, effects);
+                self.inbound(Message::new(entry, reply, progress), is_seen, effects);
             }
             Event::Claimed { thread, outcome } => self.claimed(now, &thread, outcome, effects),
             Event::Finished { thread, entry } => self.finished(&thread, entry, effects),
@@ -219,7 +248,13 @@ impl Dispatch {
 
     /// How many messages are not done.
     pub fn outstanding(&self) -> usize {
-        self.claims.len() + self.workers.len()
+        self.claims.len() + self.workers.len() + self.controls.len()
+    }
+
+    /// The messages of a thread of ours that are not answered, oldest first. The first one is being
+    /// worked on, or will be next.
+    pub fn queue(&self, thread: &ThreadId) -> impl Iterator<Item = (EntryId, &Reply)> {
+        self.workers.queue(thread).map(|message| (message.entry, &*message.reply))
     }
 
     fn step_while_stopping(&mut self, event: Event, effects: &mut Vec<Effect>) {
@@ -249,9 +284,63 @@ impl Dispatch {
             return done(&message, Why::Duplicate, effects);
         }
         if self.ours.contains(thread) {
-            self.workers.deliver(thread, message, effects);
+            self.accept(thread, message, effects);
         } else {
             self.claims.hold(thread, message);
+        }
+    }
+
+    /// A message on a thread of ours.
+    fn accept(&mut self, thread: &ThreadId, message: Message, effects: &mut Vec<Effect>) {
+        let order = match control::read(&message.reply.body) {
+            None if self.controls.is_cleared(&message) => {
+                self.forget(&message);
+                return done(&message, Why::Cleared, effects);
+            }
+            None => return self.workers.deliver(thread, message, effects),
+            Some(Word::Stop) => return self.stop(thread, message, false, effects),
+            Some(Word::StopAll) => return self.stop(thread, message, true, effects),
+            Some(Word::Status) => Order::Status,
+            Some(Word::Queue) => Order::Queue,
+            Some(Word::New) => Order::New,
+            Some(Word::Help) => Order::Help,
+        };
+        effects.push(order_for(thread, &message, order));
+        self.controls.open(message);
+    }
+
+    fn stop(&mut self, thread: &ThreadId, stop: Message, is_all: bool, effects: &mut Vec<Effect>) {
+        let mut cleared = 0;
+        if is_all {
+            self.controls.clear(&stop);
+            for message in self.workers.clear(thread, &stop) {
+                cleared += 1;
+                self.forget(&message);
+                done(&message, Why::Cleared, effects);
+            }
+        }
+        if let Some(target) = self.workers.stop(thread, &stop, effects) {
+            return self.controls.open_until(target, stop, cleared);
+        }
+        let waiting = self.workers.queue(thread).count();
+        let stopped = Stopped { is_all, had_turn: false, cleared, waiting };
+        effects.push(order_for(thread, &stop, Order::Stopped(stopped)));
+        self.controls.open(stop);
+    }
+
+    /// The turn of a message is over, and so are the stops that waited for it. What the turn said is
+    /// answer enough, unless there is more to tell.
+    fn stops_are_over(&mut self, thread: &ThreadId, entry: EntryId, effects: &mut Vec<Effect>) {
+        for (stop, cleared) in self.controls.over(entry) {
+            // After a stop of the program nothing begins now.
+            let waiting = if self.is_stopping { 0 } else { self.workers.queue(thread).count() };
+            let is_all = control::read(&stop.reply.body) == Some(Word::StopAll);
+            if !is_all && waiting == 0 {
+                self.finished(thread, stop.entry, effects);
+            } else {
+                let stopped = Stopped { is_all, had_turn: true, cleared, waiting };
+                effects.push(order_for(thread, &stop, Order::Stopped(stopped)));
+            }
         }
     }
 
@@ -290,7 +379,7 @@ impl Dispatch {
     fn own(&mut self, thread: &ThreadId, effects: &mut Vec<Effect>) {
         self.bind(thread, effects);
         for message in self.claims.settle(thread) {
-            self.workers.deliver(thread, message, effects);
+            self.accept(thread, message, effects);
         }
     }
 
@@ -308,9 +397,11 @@ impl Dispatch {
     }
 
     fn finished(&mut self, thread: &ThreadId, entry: EntryId, effects: &mut Vec<Effect>) {
-        if let Some(message) = self.workers.finished(thread, entry) {
+        let finished = self.controls.close(entry);
+        if let Some(message) = finished.or_else(|| self.workers.finished(thread, entry)) {
             self.forget(&message);
             done(&message, Why::Answered, effects);
+            self.stops_are_over(thread, entry, effects);
         }
     }
 
@@ -324,6 +415,7 @@ impl Dispatch {
                 body: WORKER_FAILED.to_owned(),
             });
             done(&message, Why::Answered, effects);
+            self.stops_are_over(thread, message.entry, effects);
         }
         self.workers.start_over(thread, effects);
     }
@@ -331,6 +423,11 @@ impl Dispatch {
     fn forget(&mut self, message: &Message) {
         self.outstanding.remove(&message.key());
     }
+}
+
+fn order_for(thread: &ThreadId, message: &Message, order: Order) -> Effect {
+    let (thread, reply) = (thread.clone(), Arc::clone(&message.reply));
+    Effect::Control { thread, entry: message.entry, reply, order }
 }
 
 fn done(message: &Message, why: Why, effects: &mut Vec<Effect>) {

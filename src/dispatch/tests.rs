@@ -26,6 +26,10 @@ fn words(effect: &Effect) -> String {
         Effect::StartWorker { thread } => format!("start {thread}"),
         Effect::Deliver { thread, entry, .. } => format!("deliver {thread} {}", entry.sequence),
         Effect::Retire { thread } => format!("retire {thread}"),
+        Effect::Interrupt { entry } => format!("interrupt {}", entry.sequence),
+        Effect::Control { thread, entry, order, .. } => {
+            format!("control {thread} {} {order:?}", entry.sequence)
+        }
         Effect::Done { entry, why, .. } => format!("done {} {why:?}", entry.sequence),
         Effect::Say { thread, entry, .. } => format!("say {thread} {}", entry.sequence),
     }
@@ -60,6 +64,18 @@ impl Bench {
     fn arrives(&mut self, on: &str, id: &str, owner: Option<&str>, expected: &str) {
         let event = self.message(on, id, owner);
         self.check(event, expected);
+    }
+
+    /// What a person says on a thread of ours, so many seconds after ten.
+    #[track_caller]
+    fn says(&mut self, on: &str, body: &str, second: u64, expected: &str) {
+        let id = format!("m{}", self.entries);
+        let Event::Inbound { entry, reply, progress, is_seen } = self.message(on, &id, None) else {
+            unreachable!("it makes nothing else")
+        };
+        let created_at = Some(format!("2026-11-22T10:00:{second:02}Z"));
+        let reply = Reply { body: body.to_owned(), created_at, ..(*reply).clone() };
+        self.check(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen }, expected);
     }
 
     #[track_caller]
@@ -189,6 +205,7 @@ fn a_begun_turn_needs_no_claim() {
         engine: Engine::CLAUDE,
         session: None,
         attempts: 1,
+        asking: Vec::new(),
         is_answered: false,
     });
     let event = Event::Inbound { entry, reply, progress, is_seen };
@@ -246,4 +263,116 @@ fn after_a_stop_nothing_is_begun_and_what_ends_is_noted() {
     bench.finished("t", 1, "done 1 Answered");
     bench.check(Event::WorkerEnded { thread: thread("t") }, "");
     assert_eq!(bench.dispatch.next_deadline(), None);
+}
+
+/// As the debug output of the effect has it.
+fn stopped(is_all: bool, had_turn: bool, cleared: usize, waiting: usize) -> String {
+    format!("{:?}", Order::Stopped(Stopped { is_all, had_turn, cleared, waiting }))
+}
+
+#[test]
+fn control_words_go_to_the_daemon_ahead_of_what_waits() {
+    let mut bench = Bench::new(&["t"]);
+    bench.says("t", "work", 1, "start t, deliver t 1");
+    bench.says("t", "more", 2, "deliver t 2");
+    bench.says("t", "/Status ", 3, "control t 3 Status");
+    bench.says("t", "/queue", 4, "control t 4 Queue");
+    bench.says("t", "/new", 5, "control t 5 New");
+    bench.says("t", "/help", 6, "control t 6 Help");
+    bench.says("t", "/compact", 7, "deliver t 7");
+    assert_eq!(bench.dispatch.outstanding(), 7);
+    let on = thread("t");
+    let waiting = bench.dispatch.queue(&on).map(|(entry, _)| entry.sequence);
+    assert_eq!(waiting.collect::<Vec<_>>(), [1, 2, 7]);
+    bench.finished("t", 4, "done 4 Answered");
+    bench.finished("t", 4, "");
+    let Event::Inbound { reply, .. } = bench.message("t", "m2", None) else {
+        unreachable!("it makes nothing else")
+    };
+    let again = Event::Inbound { entry: entry(8), reply, progress: None, is_seen: false };
+    bench.check(again, "done 8 Duplicate");
+}
+
+#[test]
+fn words_on_a_thread_without_an_owner_wait_for_the_claim() {
+    let mut bench = Bench::new(&[]);
+    bench.says("t", "/help", 1, "claim t");
+    bench.says("t", "work", 2, "");
+    bench.says("t", "/stop", 3, "");
+    let won = "bind t, control t 1 Help, start t, deliver t 2, interrupt 2";
+    bench.claimed("t", ClaimOutcome::Won, won);
+    bench.says("u", "/stop all", 4, "claim u");
+    bench.claimed("u", lost("you"), "done 4 NotOurs");
+}
+
+#[test]
+fn a_stop_is_over_when_the_turn_is() {
+    let mut bench = Bench::new(&["t"]);
+    let nothing = format!("control t 1 {}", stopped(false, false, 0, 0));
+    bench.says("t", "/stop", 1, &nothing);
+    bench.finished("t", 1, "done 1 Answered");
+    bench.says("t", "work", 2, "start t, deliver t 2");
+    bench.says("t", "/stop", 3, "interrupt 2");
+    bench.says("t", "/stop", 4, "interrupt 2");
+    bench.finished("t", 2, "done 2 Answered, done 3 Answered, done 4 Answered");
+    bench.says("t", "work", 5, "deliver t 5");
+    bench.says("t", "more", 6, "deliver t 6");
+    bench.says("t", "/stop", 7, "interrupt 5");
+    let told = format!("done 5 Answered, control t 7 {}", stopped(false, true, 0, 1));
+    bench.finished("t", 5, &told);
+    bench.finished("t", 7, "done 7 Answered");
+    assert_eq!(bench.dispatch.outstanding(), 1);
+}
+
+#[test]
+fn a_stop_of_all_forgets_what_waits() {
+    let mut bench = Bench::new(&["t"]);
+    bench.says("t", "one", 1, "start t, deliver t 1");
+    bench.says("t", "two", 2, "deliver t 2");
+    bench.says("t", "three", 3, "deliver t 3");
+    bench.says("t", "/stop all", 4, "done 2 Cleared, done 3 Cleared, interrupt 1");
+    bench.says("t", "four", 5, "deliver t 5");
+    let told = format!("done 1 Answered, control t 4 {}", stopped(true, true, 2, 1));
+    bench.finished("t", 1, &told);
+    bench.finished("t", 2, "");
+    bench.says("t", "late", 3, "done 6 Cleared");
+    bench.says("u", "elsewhere", 3, "claim u");
+}
+
+#[test]
+fn a_stop_that_is_read_late_spares_what_is_newer() {
+    let mut bench = Bench::new(&["t"]);
+    bench.says("t", "new", 5, "start t, deliver t 1");
+    bench.says("t", "old", 1, "deliver t 2");
+    let spared = format!("control t 3 {}", stopped(false, false, 0, 2));
+    bench.says("t", "/stop", 3, &spared);
+    let told = format!("done 2 Cleared, control t 4 {}", stopped(true, false, 1, 1));
+    bench.says("t", "/stop all", 4, &told);
+}
+
+#[test]
+fn a_stop_reaches_a_message_that_no_worker_has() {
+    let mut bench = Bench::new(&["t"]);
+    bench.says("t", "work", 1, "start t, deliver t 1");
+    bench.check(Event::WorkerRefused { thread: thread("t") }, "");
+    bench.says("t", "/stop", 2, "");
+    bench.passes(1, "start t, deliver t 1, interrupt 1");
+    bench.finished("t", 1, "done 1 Answered, done 2 Answered");
+}
+
+#[test]
+fn a_stop_is_over_when_the_worker_panics_or_the_program_ends() {
+    let mut bench = Bench::new(&["t"]);
+    bench.says("t", "work", 1, "start t, deliver t 1");
+    bench.says("t", "more", 2, "deliver t 2");
+    bench.says("t", "/stop", 3, "interrupt 1");
+    let told = format!(
+        "say t 1, done 1 Answered, control t 3 {}, start t, deliver t 2",
+        stopped(false, true, 0, 1)
+    );
+    bench.check(Event::WorkerEnded { thread: thread("t") }, &told);
+    bench.says("t", "rest", 4, "deliver t 4");
+    bench.says("t", "/stop", 5, "interrupt 2");
+    bench.check(Event::Stop, "");
+    bench.finished("t", 2, "done 2 Answered, done 5 Answered");
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -54,9 +55,42 @@ impl Workers {
             Worker { state: State::Working, queue: VecDeque::new(), refusals: 0 }
         });
         if worker.state == State::Working {
-            effects.push(delivery(thread, &message));
+            deliver(thread, &message, effects);
         }
         worker.queue.push_back(message);
+    }
+
+    /// The messages that are not answered, oldest first.
+    pub(super) fn queue(&self, thread: &ThreadId) -> impl Iterator<Item = &Message> {
+        self.threads.get(thread).into_iter().flat_map(|worker| &worker.queue)
+    }
+
+    /// Stops the oldest message, which is the one that a worker is at, if `stop` is not older than
+    /// it. Returns its entry.
+    pub(super) fn stop(
+        &mut self,
+        thread: &ThreadId,
+        stop: &Message,
+        effects: &mut Vec<Effect>,
+    ) -> Option<EntryId> {
+        let worker = self.threads.get_mut(thread)?;
+        let message = worker.queue.front_mut().filter(|oldest| !oldest.is_newer(stop))?;
+        // A worker that does not have it yet is told with the delivery.
+        message.is_stopped = true;
+        if worker.state == State::Working {
+            effects.push(Effect::Interrupt { entry: message.entry });
+        }
+        Some(message.entry)
+    }
+
+    /// Takes out what waits behind the oldest message, but for what is newer than `stop`.
+    pub(super) fn clear(&mut self, thread: &ThreadId, stop: &Message) -> Vec<Message> {
+        let Some(worker) = self.threads.get_mut(thread) else { return Vec::new() };
+        let oldest = worker.queue.pop_front();
+        let queue = mem::take(&mut worker.queue).into_iter();
+        let (kept, cleared): (Vec<_>, Vec<_>) = queue.partition(|message| message.is_newer(stop));
+        worker.queue = oldest.into_iter().chain(kept).collect();
+        cleared
     }
 
     /// A message was answered. None if that is no news.
@@ -135,14 +169,18 @@ impl Workers {
 
 fn start(thread: &ThreadId, worker: &Worker, effects: &mut Vec<Effect>) {
     effects.push(Effect::StartWorker { thread: thread.clone() });
-    effects.extend(worker.queue.iter().map(|message| delivery(thread, message)));
+    worker.queue.iter().for_each(|message| deliver(thread, message, effects));
 }
 
-fn delivery(thread: &ThreadId, message: &Message) -> Effect {
-    Effect::Deliver {
+fn deliver(thread: &ThreadId, message: &Message, effects: &mut Vec<Effect>) {
+    let entry = message.entry;
+    effects.push(Effect::Deliver {
         thread: thread.clone(),
-        entry: message.entry,
+        entry,
         reply: Arc::clone(&message.reply),
         progress: message.progress.clone(),
+    });
+    if message.is_stopped {
+        effects.push(Effect::Interrupt { entry });
     }
 }

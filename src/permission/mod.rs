@@ -1,86 +1,102 @@
-//! Who may do what when nobody can be asked: a fixed list of actions that only look is allowed,
-//! all others are refused with words that help both readers, the agent and its human. Pure.
+//! Who may do what: one policy for all engines, over kinds of actions and what they act on. Pure,
+//! but for [`RealPlaces`], which looks where links lead.
 
-use crate::agent::{ActionKind, Question, Verdict};
+pub mod answer;
+pub mod card;
+pub mod code;
+pub mod desk;
 
-/// Claude Code's tools that change nothing outside its own session (protocol section 8). They are
-/// listed by name because their kind is [`ActionKind::Other`]; the rest of the list is the kinds
-/// [`ActionKind::Read`] and [`ActionKind::Fetch`].
-const HARMLESS: [&str; 1] = ["TodoWrite"];
-
-/// Decides without the human. Reading is allowed anywhere, also outside the project: Claude Code
-/// asks for that, and the reference allows it.
-pub fn decide(question: &Question) -> Verdict {
-    match question.kind {
-        ActionKind::Read | ActionKind::Fetch => Verdict::Allow,
-        ActionKind::Other if HARMLESS.contains(&question.tool.as_str()) => Verdict::Allow,
-        ActionKind::Edit | ActionKind::Run | ActionKind::Mcp | ActionKind::Other => {
-            Verdict::Deny { reason: refusal(&question.tool) }
-        }
-    }
-}
-
-fn refusal(tool: &str) -> String {
-    format!(
-        "{tool} is not allowed on this machine: only tools that read are, and nobody is asked. Do \
-         not look for a way around this. Post a `question` (without bridge tools: ask in your final \
-         answer) that says what you want to do and why, and end your turn; the human can do it, or allow it by setting `relayPermissions` (each \
-         such action is put to them on the thread) or `allowAll` (nothing is asked) in the \
-         machine's bridge configuration."
-    )
-}
-
+mod action;
+mod command;
+mod glob;
+mod lex;
+mod place;
+mod policy;
+mod real;
+mod rule;
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
+mod tests;
+mod url;
 
-    use super::*;
-    use crate::agent::QuestionId;
+use std::path::Path;
 
-    #[track_caller]
-    fn check(kind: ActionKind, tools: &[&str], allowed: bool) {
-        for tool in tools {
-            let question = Question {
-                id: QuestionId("1".to_owned()),
-                tool: (*tool).to_owned(),
-                kind,
-                subject: String::new(),
-                reason: None,
-                input: json!({}),
-                edits: Vec::new(),
-                choices: Vec::new(),
-            };
-            assert_eq!(decide(&question) == Verdict::Allow, allowed, "{kind:?} {tool}");
+pub use self::{
+    action::Action,
+    place::{Found, Places},
+    policy::{BadRule, Policy, always},
+    real::RealPlaces,
+    rule::{Rule, kind_name, kind_of},
+};
+use crate::{
+    agent::{Question, Verdict},
+    ids::Engine,
+};
+
+/// What the rules say of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    Allow,
+    /// The human decides; if nobody is asked it is denied.
+    Ask,
+    Deny,
+}
+
+impl Ruling {
+    /// The word for it, which is also the name of the list in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ruling::Allow => "allow",
+            Ruling::Ask => "ask",
+            Ruling::Deny => "deny",
         }
     }
+}
 
-    #[test]
-    fn reading_is_allowed_whatever_the_engine_calls_it() {
-        check(ActionKind::Read, &["Read", "Glob", "Grep", "NotebookRead", "read", "list"], true);
-        check(ActionKind::Fetch, &["WebFetch", "WebSearch", "webfetch"], true);
-        check(ActionKind::Other, &["TodoWrite"], true);
+/// What was decided about an action, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub ruling: Ruling,
+    /// The rule that decided; none if no rule speaks of the action.
+    pub rule: Option<String>,
+    /// Half a sentence for people.
+    pub why: String,
+}
+
+/// Decides by the default rules when nobody can be asked.
+pub fn decide(question: &Question) -> Verdict {
+    let top = Path::new("/");
+    let action = Action::of(question, &Engine::CLAUDE, top, top, &RealPlaces);
+    let decision = Policy::default().decide(&action, &[]);
+    match decision.ruling {
+        Ruling::Allow => Verdict::Allow,
+        Ruling::Ask | Ruling::Deny => Verdict::Deny { reason: refusal(&question.tool, &decision) },
     }
+}
 
-    #[test]
-    fn everything_else_is_refused() {
-        check(ActionKind::Edit, &["Write", "Edit", "MultiEdit", "NotebookEdit", "edit"], false);
-        check(ActionKind::Run, &["Bash", "commandExecution", "bash"], false);
-        check(ActionKind::Mcp, &["mcp__github__merge"], false);
-        check(ActionKind::Other, &["Skill", "Agent", "AskUserQuestion", "", "Todo"], false);
-    }
-
-    /// A name is no licence: what matters is what the protocol made of the tool.
-    #[test]
-    fn a_harmless_name_does_not_cover_another_kind() {
-        check(ActionKind::Run, &["Read", "TodoWrite"], false);
-        check(ActionKind::Mcp, &["TodoWrite", "Grep"], false);
-    }
-
-    #[test]
-    fn a_refusal_tells_the_agent_and_the_human_what_to_do() {
-        let text = refusal("Bash");
-        for part in ["Bash", "`question`", "end your turn", "`relayPermissions`", "`allowAll`"] {
-            assert!(text.contains(part), "{text:?} lacks {part:?}");
+/// What an agent is told that a rule denies its action, or that it would have to be asked and nobody
+/// is. It helps both readers, the agent and its human.
+pub fn refusal(tool: &str, decision: &Decision) -> String {
+    let why = &decision.why;
+    let because = match (&decision.rule, decision.ruling) {
+        (Some(rule), Ruling::Deny) => format!("the rule `{rule}` denies it"),
+        (Some(rule), _) => {
+            format!("the rule `{rule}` wants it to be asked ({why}), and nobody is asked")
         }
-    }
+        (None, _) => format!("it would have to be asked ({why}), and nobody is asked"),
+    };
+    let settings = match decision.ruling {
+        Ruling::Deny => {
+            "allow it by changing the rule under `permissions` in the machine's bridge configuration"
+        }
+        Ruling::Ask | Ruling::Allow => {
+            "allow it by a rule under `permissions`, by `relayPermissions` (each such action is put \
+             to them on the thread) or by `allowAll` (nothing is asked) in the machine's bridge \
+             configuration"
+        }
+    };
+    format!(
+        "{tool} is not allowed on this machine: {because}. Do not look for a way around this. Post \
+         a `question` (without bridge tools: ask in your final answer) that says what you want to \
+         do and why, and end your turn; the human can do it, or {settings}."
+    )
 }

@@ -3,17 +3,20 @@
 //! It does not know the daemon; the two talk over loopback HTTP like strangers.
 
 pub mod api;
+pub mod backup;
 pub mod card;
 pub mod clock;
 mod doorman;
 pub mod http;
 pub mod image;
 pub mod markdown;
+pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod presence;
 pub mod store;
 pub mod stream;
+mod upkeep;
 pub mod wire;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -24,12 +27,14 @@ use api::Api;
 use clock::Clock;
 use doorman::Doorman;
 use http::tls::Tls;
+use metrics::Metrics;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
     sessions::{Lifetime, Secret},
 };
 use stream::Hub;
+use upkeep::Upkeep;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub struct Options {
     pub attachment_bytes: u64,
     /// A comment on every stream that was silent so long.
     pub heartbeat: Duration,
+    /// The most event streams of one account.
+    pub account_streams: usize,
     pub retention: Retention,
     pub limits: http::Limits,
     /// Of new passwords' hashes.
@@ -82,6 +89,7 @@ impl Options {
             body_bytes: 8 * 1024 * 1024,
             attachment_bytes: 1024 * 1024 * 1024,
             heartbeat: Duration::from_secs(15),
+            account_streams: 256,
             retention: Retention::default(),
             limits: http::Limits::default(),
             password_cost: password::Cost::default(),
@@ -98,6 +106,7 @@ pub struct Server {
     http: http::Server,
     _doorman: Doorman,
     hub: Arc<Hub>,
+    _upkeep: Option<Upkeep>,
     store: Arc<Store>,
     clock: Clock,
 }
@@ -116,6 +125,12 @@ impl Server {
                  proxy with TLS in front"
             );
         }
+        if !listen.ip().is_loopback() && options.tls.is_none() && !options.behind_proxy {
+            log::warn!(
+                "there is no TLS: whoever is on the way can read tokens and conversations, unless \
+                 a proxy with TLS is in front"
+            );
+        }
         let tls = options.tls.clone().map(Tls::load).transpose()?;
         options.public |= tls.is_some();
         let mut limits = options.limits.clone();
@@ -123,19 +138,23 @@ impl Server {
             // All connections are the proxy's.
             limits.per_address = limits.connections;
         }
-        let hub = Arc::new(Hub::new(options.heartbeat));
+        let hub = Arc::new(Hub::new(options.heartbeat, options.account_streams));
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event: &_| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
+        let counters = Arc::default();
+        let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
+        let upkeep = options.retention.messages.map(|_| Upkeep::start(Arc::clone(&store)));
+        let upkeep = upkeep.transpose().context("starting the upkeep of the store")?;
         let clock = options.clock.clone();
         let doorman = Doorman::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
             .context("starting the task that ends streams")?;
-        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), options));
-        let setup = http::Setup { addr: listen, limits, tls, counters: Arc::default() };
+        let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
+        let setup = http::Setup { addr: listen, limits, tls, counters };
         let http =
             http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, _doorman: doorman, hub, store, clock })
+        Ok(Server { http, _doorman: doorman, hub, _upkeep: upkeep, store, clock })
     }
 
     pub fn addr(&self) -> SocketAddr {

@@ -5,7 +5,10 @@
 use std::{
     collections::HashSet,
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,6 +33,9 @@ use crate::{
 const QUEUE_MAX: usize = 256;
 /// What clients are told to wait before they come back.
 const RETRY: &str = "retry: 1000\n";
+
+/// What daemons may send besides what every bridge takes.
+const ACCEPTS: &[&str] = &["machine"];
 
 /// One event for everybody. Its words are made by the first subscriber that sends them, not by
 /// whoever publishes it: rendering takes time, and publishing is done while the store is locked.
@@ -65,7 +71,7 @@ impl Words {
 fn words_of(event: &Event, daemon: bool, presence: &Presence) -> String {
     let data =
         if daemon { wire::for_daemons(event) } else { Some(wire::for_browsers(event, presence)) };
-    data.map(|data| frame(Some(event.seq), wire::event_name(event), &data)).unwrap_or_default()
+    data.map(|data| frame(Some(event.id()), wire::event_name(event), &data)).unwrap_or_default()
 }
 
 /// Everybody who listens.
@@ -73,7 +79,25 @@ fn words_of(event: &Event, daemon: bool, presence: &Presence) -> String {
 pub struct Hub {
     state: Mutex<State>,
     heartbeat: Duration,
+    /// The most streams of one account.
+    per_account: usize,
+    dropped: AtomicU64,
+    published: AtomicU64,
     pub presence: Presence,
+}
+
+/// Figures of the hub.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Streams that are open.
+    pub daemons: u64,
+    pub browsers: u64,
+    /// Machines that have a stream open.
+    pub machines: u64,
+    /// Streams that did not keep up, since the start.
+    pub dropped: u64,
+    /// Numbered events, since the start.
+    pub published: u64,
 }
 
 #[derive(Debug, Default)]
@@ -109,8 +133,10 @@ struct Subscription {
 }
 
 impl Hub {
-    pub fn new(heartbeat: Duration) -> Hub {
-        Hub { state: Mutex::default(), heartbeat, presence: Presence::default() }
+    pub fn new(heartbeat: Duration, per_account: usize) -> Hub {
+        let (dropped, published) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (state, presence) = (Mutex::default(), Presence::default());
+        Hub { state, heartbeat, per_account, dropped, published, presence }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,6 +145,7 @@ impl Hub {
 
     /// Hands an event of the store to those whom it is for.
     pub fn publish(&self, event: &Event) {
+        self.published.fetch_add(1, Ordering::Relaxed);
         let frame = Arc::new(Words::of(event.clone()));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
@@ -137,6 +164,7 @@ impl Hub {
             let sent = subscriber.queue.try_send(Arc::clone(frame)).is_ok();
             if !sent {
                 log::warn!(machine = subscriber.name(); "a stream did not keep up and was dropped");
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 subscriber.hangup.hang_up();
             }
             sent
@@ -180,6 +208,33 @@ impl Hub {
         self.lock().subscribers.iter().map(|it| it.caller).collect()
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    pub fn counts(&self) -> Counts {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        let published = self.published.load(Ordering::Relaxed);
+        let mut counts = Counts { dropped, published, ..Counts::default() };
+        let state = self.lock();
+        let mut machines = HashSet::new();
+        for Subscriber { caller, machine, .. } in &state.subscribers {
+            match machine {
+                None => counts.browsers += 1,
+                Some(machine) => {
+                    counts.daemons += 1;
+                    counts.machines += u64::from(machines.insert((caller.account, &machine.id)));
+                }
+            }
+        }
+        counts
+    }
+
+    /// Whether the account may open one stream more.
+    fn has_room(&self, account: AccountKey) -> bool {
+        self.lock().has_room(account, self.per_account)
+    }
+
     /// Ends all streams and takes no more.
     pub fn stop(&self) {
         let mut state = self.lock();
@@ -198,10 +253,16 @@ impl Hub {
         let number = state.next;
         state.next += 1;
         // Without a place the queue is closed already, and the stream ends as soon as it begins.
-        if !state.stopped {
+        if !state.stopped && state.has_room(caller.account, self.per_account) {
             state.subscribers.push(Subscriber { number, caller, machine, queue, hangup });
         }
         Subscription { hub: Arc::clone(self), number, frames }
+    }
+}
+
+impl State {
+    fn has_room(&self, account: AccountKey, most: usize) -> bool {
+        self.subscribers.iter().filter(|it| it.caller.account == account).count() < most
     }
 }
 
@@ -226,6 +287,10 @@ pub fn respond(
     machine: Option<Machine>,
     last: Option<String>,
 ) -> Response {
+    if !hub.has_room(caller.account) {
+        let text = format!("the account has {} streams already; close some", hub.per_account);
+        return Response::error(429, text).with("Retry-After", "30");
+    }
     let run = move |writer: &mut StreamWriter<'_>| {
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };
@@ -249,8 +314,12 @@ fn run(
         .map_err(|error| store_failed(&error))?;
     // Shut out between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
-    let hello = json!({ "replay": resume.kind.as_str(), "serverTime": time::now() });
-    let hello = format!("{RETRY}{}", frame(Some(resume.after), "hello", &hello));
+    let hello = json!({
+        "replay": resume.kind.as_str(),
+        "serverTime": time::now(),
+        "accepts": ACCEPTS,
+    });
+    let hello = format!("{RETRY}{}", frame(Some(resume.epoch.id(resume.after)), "hello", &hello));
     writer.send(hello.as_bytes())?;
     visit.begin();
     replay(store, &hub.presence, caller, resume, daemon, writer)?;
@@ -292,7 +361,7 @@ fn store_failed(error: &anyhow::Error) -> io::Error {
 }
 
 /// JSON has no line breaks of its own, so one `data` line holds it.
-fn frame(seq: Option<i64>, name: &str, data: &Value) -> String {
-    let id = seq.map(|seq| format!("id: {seq}\n")).unwrap_or_default();
+fn frame(id: Option<String>, name: &str, data: &Value) -> String {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: {name}\ndata: {data}\n\n")
 }

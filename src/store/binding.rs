@@ -8,8 +8,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::{
     ids::{Engine, MachineId, SessionId},
+    store::entry::EntryId,
     time::Timestamp,
 };
+
+/// A field that the reference does not have, and keeps.
+const FRESH_AFTER: &str = "freshAfter";
 
 /// What binds a thread to a machine, and to one session for each engine that was used on it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +22,10 @@ pub struct Binding {
     pub machine: Option<MachineId>,
     pub created_at: Option<Timestamp>,
     pub sessions: BTreeMap<Engine, SessionRecord>,
+    /// Rules that the human allowed for good on this thread, as the config file writes them. Ours.
+    pub grants: Vec<String>,
+    /// Of these engines, messages that came in after this entry need a new session. Ours.
+    pub fresh_after: BTreeMap<Engine, EntryId>,
     /// What else is there.
     rest: Map<String, Value>,
     /// What else is under `sessions`.
@@ -96,8 +104,10 @@ impl Binding {
             }
             None => binding.migrate_flat(&mut rest),
         }
+        binding.take_fresh(&mut rest);
         binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
+        binding.grants = take_texts(&mut rest, "grants");
         binding.rest = rest;
         binding
     }
@@ -122,6 +132,17 @@ impl Binding {
         }
     }
 
+    fn take_fresh(&mut self, object: &mut Map<String, Value>) {
+        let Some(Value::Object(marks)) = object.get(FRESH_AFTER) else { return };
+        let entry = |value: &Value| value.as_str().and_then(EntryId::parse);
+        let marks: Option<BTreeMap<_, _>> =
+            marks.iter().map(|(name, value)| Some((Engine::new(name), entry(value)?))).collect();
+        if let Some(marks) = marks {
+            self.fresh_after = marks;
+            object.remove(FRESH_AFTER);
+        }
+    }
+
     /// Version 1 knew one engine and had its session directly under the thread.
     fn migrate_flat(&mut self, object: &mut Map<String, Value>) {
         if let Some(record) = SessionRecord::take(object) {
@@ -135,10 +156,16 @@ impl Binding {
         let mut object = self.rest.clone();
         put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
         put(&mut object, "agentId", self.machine.as_ref().map(MachineId::as_str));
+        if !self.fresh_after.is_empty() {
+            let marks = self.fresh_after.iter();
+            let marks = marks.map(|(name, entry)| (name.to_string(), entry.to_string().into()));
+            object.insert(FRESH_AFTER.to_owned(), Value::Object(marks.collect()));
+        }
         let mut sessions = self.rest_of_sessions.clone();
         for (engine, record) in &self.sessions {
             sessions.insert(engine.as_str().to_owned(), record.to_value());
         }
+        put(&mut object, "grants", (!self.grants.is_empty()).then(|| self.grants.clone()));
         if !sessions.is_empty() || !object.contains_key("sessions") {
             object.insert("sessions".to_owned(), Value::Object(sessions));
         }
@@ -150,6 +177,14 @@ fn take_text(object: &mut Map<String, Value>, key: &str) -> Option<String> {
     let text = object.get(key)?.as_str()?.to_owned();
     object.remove(key);
     Some(text)
+}
+
+/// A list of strings; anything else is left where it is.
+fn take_texts(object: &mut Map<String, Value>, key: &str) -> Vec<String> {
+    let texts = object.get(key).and_then(Value::as_array).and_then(|list| {
+        list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
+    });
+    texts.inspect(|_| drop(object.remove(key))).unwrap_or_default()
 }
 
 fn take_time(object: &mut Map<String, Value>, key: &str) -> Option<Timestamp> {

@@ -66,6 +66,9 @@ pub struct Progress {
     pub session: Option<SessionId>,
     /// How many turns were begun for this message, this one included.
     pub attempts: u32,
+    /// Codes of the questions that wait for the human. They die with the turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asking: Vec<String>,
     /// The turn is over and what the human is to read was posted before its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_answered: bool,

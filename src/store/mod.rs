@@ -2,6 +2,7 @@
 //! bindings, the memory of messages that are done, and the lock. Everything here goes through
 //! [`Disk`], so that tests can stop it between any two operations and look at what is left.
 
+pub mod audit;
 pub mod binding;
 pub mod entry;
 pub mod lock;

@@ -227,6 +227,7 @@ impl Inbox {
                     engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
                     session: None,
                     attempts: 1,
+                    asking: Vec::new(),
                     is_answered: false,
                 })
             }

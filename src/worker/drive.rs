@@ -1,20 +1,23 @@
 //! One message from the inbox to its answer in the outbox.
 
-use std::{path::PathBuf, time::Duration};
+use std::{mem, path::PathBuf, time::Duration};
 
-use crossbeam_channel::{Receiver, after, bounded, select_biased};
+use crossbeam_channel::{after, bounded, select_biased};
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnCommand, TurnEnd, TurnSpec,
+        Failure, FailureKind, Gate, TurnEnd, TurnSpec,
         carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
     },
-    bridge::wire::{Activity, Post, PostKind},
+    bridge::wire::{Activity, Post, PostKind, Reply},
     ids::{self, ClientMsgId, Engine, SessionId, TurnId},
     prompt::{self, Header},
-    store::{binding::SessionRecord, entry::Progress},
+    store::{
+        binding::SessionRecord,
+        entry::{EntryId, Progress},
+    },
     time,
     worker::{
         Job, Report, Serving, Settings, Shared, carriers,
@@ -69,16 +72,14 @@ enum Outcome {
 
 impl<'a> Serving<'a> {
     /// Drives one message to its end.
-    pub(super) fn drive(&mut self, job: &Job, commands: &Receiver<TurnCommand>) {
-        let asked = job.reply.engine.as_ref();
-        let def = self.engine(asked);
-        let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        let mut ride = Ride { job, def, attempt, posts: 0, leaving: None };
+    pub(super) fn drive(&mut self, job: &Job) {
+        let mut ride = self.ride(job);
+        let (def, attempt) = (ride.def, ride.attempt);
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, agent = def.name.as_str(), attempt;
             "turn starts"
         );
-        let outcome = self.outcome(&mut ride, commands);
+        let outcome = self.outcome(&mut ride);
         log::info!(
             threadId = self.thread.as_str(), entry:% = job.entry, outcome:? = outcome;
             "turn ended"
@@ -91,18 +92,25 @@ impl<'a> Serving<'a> {
         drop(ride.leaving);
     }
 
-    /// The engine that answers: the asked one if this machine knows it, else the configured one,
-    /// else claude (protocol section 3).
-    pub(super) fn engine(&self, asked: Option<&Engine>) -> &'a EngineDef {
-        let engines = &self.shared.engines;
-        asked
-            .and_then(|asked| engines.get(asked))
-            .or_else(|| engines.get(&self.shared.settings.engine))
-            .or_else(|| engines.get(&Engine::CLAUDE))
-            .expect("claude is always in the table")
+    /// The human stopped it before it began.
+    pub(super) fn stopped_early(&mut self, job: &Job) {
+        let mut ride = self.ride(job);
+        if self.end_with(&mut ride, PostKind::Status, words::interrupted()) == Outcome::Done {
+            let report = Report::Finished { thread: self.thread.clone(), entry: job.entry };
+            self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
+        }
     }
 
-    fn outcome(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
+    fn ride<'j>(&self, job: &'j Job) -> Ride<'j>
+    where
+        'a: 'j,
+    {
+        let def = self.shared.engine(job.reply.engine.as_ref());
+        let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
+        Ride { job, def, attempt, posts: 0, leaving: None }
+    }
+
+    fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
         if let Some(asked) = &ride.job.reply.engine
             && asked != ride.engine()
             && !self.sessions.contains_key(ride.engine())
@@ -118,12 +126,12 @@ impl<'a> Serving<'a> {
                 Err(text) => return self.end_with(ride, PostKind::Status, text),
             },
         };
-        let Some(record) = record else { return self.fresh(ride, commands) };
+        let Some(record) = record else { return self.fresh(ride) };
         if self.is_live_elsewhere(ride.engine(), &record) {
             let text = words::live_elsewhere(ride.engine());
             return self.end_with(ride, PostKind::Error, text);
         }
-        match self.turn(ride, Some(&record), commands) {
+        match self.turn(ride, Some(&record)) {
             TurnEnd::SessionGone { detail } => {
                 self.sessions.remove(ride.engine());
                 self.report_session(ride.engine());
@@ -134,7 +142,7 @@ impl<'a> Serving<'a> {
                 }
                 let text = words::session_gone(ride.engine(), &record.session_id, &detail);
                 self.say(ride, PostKind::Status, text);
-                self.fresh(ride, commands)
+                self.fresh(ride)
             }
             end => self.conclude(ride, end),
         }
@@ -162,18 +170,13 @@ impl<'a> Serving<'a> {
         }))
     }
 
-    fn fresh(&mut self, ride: &mut Ride<'_>, commands: &Receiver<TurnCommand>) -> Outcome {
-        let end = self.turn(ride, None, commands);
+    fn fresh(&mut self, ride: &mut Ride<'_>) -> Outcome {
+        let end = self.turn(ride, None);
         self.conclude(ride, end)
     }
 
     /// Runs the engine once.
-    fn turn(
-        &mut self,
-        ride: &mut Ride<'_>,
-        record: Option<&SessionRecord>,
-        commands: &Receiver<TurnCommand>,
-    ) -> TurnEnd {
+    fn turn(&mut self, ride: &mut Ride<'_>, record: Option<&SessionRecord>) -> TurnEnd {
         ride.leaving = None;
         let spec = match self.spec(ride, record) {
             Ok(spec) => spec,
@@ -184,6 +187,7 @@ impl<'a> Serving<'a> {
             engine: ride.engine().clone(),
             session: spec.session.clone(),
             attempts: ride.attempt,
+            asking: Vec::new(),
             is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
@@ -192,21 +196,32 @@ impl<'a> Serving<'a> {
             Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
             Err(failure) => return TurnEnd::Failed(failure),
         };
+        // There is nothing yet that the human could say but that they do not want it any more.
+        if !ride.job.commands.is_empty() {
+            return TurnEnd::Interrupted;
+        }
         // The engine is starting meanwhile, but has no prompt before this is on disk.
         if !self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress)) {
             return TurnEnd::Interrupted;
         }
         let mut protocol = ride.def.kind.protocol();
         let (late_results, late) = bounded(16);
+        let job = ride.job;
         let mut host = Host::new(self, ride, progress, spec.project_dir.clone(), late_results);
         let control = Control {
-            commands,
+            commands: &job.commands,
             late: &late,
             stop: &host.serving.shared.stop.clone(),
             grace: Grace::default(),
         };
         let limits = &host.serving.shared.settings.limits;
         let end = run_turn(protocol.as_mut(), carrier.as_mut(), &spec, limits, &control, &mut host);
+        if host.asking.has_asked {
+            host.report(|host| Report::Ceased {
+                thread: host.serving.thread.clone(),
+                turn: host.progress.turn.clone(),
+            });
+        }
         let (has_answered, progress) = (host.has_answered, host.progress);
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
@@ -232,14 +247,10 @@ impl<'a> Serving<'a> {
         ride: &mut Ride<'_>,
         record: Option<&SessionRecord>,
     ) -> Result<TurnSpec, Failure> {
-        let Settings { project_dir, allow_all, sandbox, opencode_model, .. } =
-            &self.shared.settings;
-        let dir = record.and_then(|record| record.project_dir.as_ref());
-        let project_dir = dir.map_or_else(|| project_dir.clone(), PathBuf::from);
-        if !project_dir.is_dir() {
-            let text = words::no_directory(&project_dir);
-            return Err(Failure::new(FailureKind::Refused, text, ""));
-        }
+        let Settings { allow_all, sandbox, opencode_model, .. } = &self.shared.settings;
+        let project_dir = self
+            .directory(&ride.job.reply, record)
+            .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
         let Gathered { images, note } = history::images(self.shared, &ride.job.reply);
         if *allow_all {
             log::warn!(threadId = self.thread.as_str(); "allowAll: this turn runs without any permission gate");
@@ -254,9 +265,29 @@ impl<'a> Serving<'a> {
             project_dir,
             title: history::title(&ride.job.reply),
             gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
+            asks_human: self.shared.settings.relay.is_some(),
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })
+    }
+
+    /// Where the turn works: where its session does, or where the thread asked to begin, if that is
+    /// one of the places that this machine offers. The error is for the human.
+    fn directory(&self, reply: &Reply, record: Option<&SessionRecord>) -> Result<PathBuf, String> {
+        let Settings { project_dir, project_dirs, .. } = &self.shared.settings;
+        let known = record.and_then(|record| record.project_dir.as_ref()).map(PathBuf::from);
+        let dir = match (known, &reply.project_dir) {
+            (Some(dir), _) => dir,
+            (None, None) => project_dir.clone(),
+            (None, Some(asked)) => {
+                let asked = PathBuf::from(asked);
+                if asked != *project_dir && !project_dirs.contains(&asked) {
+                    return Err(words::directory_not_offered(&asked));
+                }
+                asked
+            }
+        };
+        if dir.is_dir() { Ok(dir) } else { Err(words::no_directory(&dir)) }
     }
 
     fn prompt(&mut self, ride: &Ride<'_>, is_resume: bool, note: &str) -> String {
@@ -270,6 +301,7 @@ impl<'a> Serving<'a> {
             message_id: reply.message_id.as_ref().map(ids::MessageId::as_str),
         };
         let body = format!("{}{note}", reply.body);
+        let is_clean = mem::take(&mut self.is_clean);
         let envelope = prompt::envelope(&header, &body);
         if is_resume {
             return match ride.attempt {
@@ -277,7 +309,9 @@ impl<'a> Serving<'a> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             };
         }
-        let history = history::block(self.shared, self.thread, reply, self.early.take());
+        let early = self.early.take();
+        let history =
+            if is_clean { None } else { history::block(self.shared, self.thread, reply, early) };
         let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }
@@ -327,16 +361,23 @@ impl<'a> Serving<'a> {
         body: String,
         is_last: bool,
     ) -> bool {
-        let (author, name) = (ride.engine().author(), ride.next_post());
-        let mut post = Post::new(self.thread.clone(), kind, author, String::new(), name);
+        let post = self.draft(kind, ride.engine().author(), ride.next_post());
+        self.store(post, &body, is_last.then_some(ride.job.entry))
+    }
+
+    pub(super) fn draft(&self, kind: PostKind, author: String, name: ClientMsgId) -> Post {
+        Post::new(self.thread.clone(), kind, author, String::new(), name)
+    }
+
+    /// Gives a post its text, as far as a bridge takes it, and makes it durable.
+    pub(super) fn store(&self, mut post: Post, body: &str, finishes: Option<EntryId>) -> bool {
         let mut fitting = None;
         let fits = self.persist(|shared| {
-            fitting = Some(shared.answers.fit(&body, &post.client_msg_id)?);
+            fitting = Some(shared.answers.fit(body, &post.client_msg_id)?);
             Ok(())
         });
         let Some(body) = fitting.filter(|_| fits) else { return false };
         post.body = body;
-        let finishes = is_last.then_some(ride.job.entry);
         self.persist(|shared| shared.outgoing.put(&post, finishes))
     }
 

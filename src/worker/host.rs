@@ -9,17 +9,23 @@ use std::{
 use crossbeam_channel::Sender;
 
 use crate::{
-    agent::{ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost},
+    agent::{
+        QuestionId, ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost,
+    },
     bridge::{
         Client,
         wire::{Message, PostKind},
     },
     ids::ThreadId,
-    permission,
     store::entry::Progress,
     task,
     time::{self, Timestamp},
-    worker::{Serving, drive::Ride, words},
+    worker::{
+        Report, Serving,
+        asking::{self, Asking},
+        drive::Ride,
+        words,
+    },
 };
 
 /// The thread hears of an engine's retries at most this often.
@@ -30,9 +36,10 @@ const READ_LIMIT: u32 = 100;
 
 pub(super) struct Host<'h, 's, 'r> {
     pub(super) serving: &'h mut Serving<'s>,
-    ride: &'h mut Ride<'r>,
+    pub(super) ride: &'h mut Ride<'r>,
     pub(super) progress: Progress,
-    project_dir: PathBuf,
+    pub(super) project_dir: PathBuf,
+    pub(super) asking: Asking,
     /// For tool calls that take a round trip.
     late: Sender<TurnCommand>,
     /// Whether the model posted something that stands as its answer.
@@ -48,7 +55,27 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         project_dir: PathBuf,
         late: Sender<TurnCommand>,
     ) -> Host<'h, 's, 'r> {
-        Host { serving, ride, progress, project_dir, late, has_answered: false, retry_told: None }
+        let asking = Asking::new(serving.writes(ride.engine()).is_some());
+        Host {
+            serving,
+            ride,
+            progress,
+            project_dir,
+            asking,
+            late,
+            has_answered: false,
+            retry_told: None,
+        }
+    }
+
+    /// Writes down how far the turn has come.
+    pub(super) fn keep_progress(&self) {
+        let (entry, progress) = (self.ride.job.entry, &self.progress);
+        self.serving.persist(|shared| shared.inbox.started(&entry, progress));
+    }
+
+    pub(super) fn report(&self, report: impl FnOnce(&Self) -> Report) {
+        self.serving.shared.reports.send(report(self)).ok(); // The dispatcher may be leaving.
     }
 
     fn tool(&mut self, call: ToolCall, commands: &mut Vec<TurnCommand>) {
@@ -106,25 +133,14 @@ impl TurnHost for Host<'_, '_, '_> {
             TurnEvent::Session(session) => {
                 if self.progress.session.as_ref() != Some(&session) {
                     self.progress.session = Some(session.clone());
-                    let (entry, progress) = (self.ride.job.entry, &self.progress);
-                    self.serving.persist(|shared| shared.inbox.started(&entry, progress));
+                    self.keep_progress();
                 }
                 self.serving.learned(self.ride.engine(), session, &self.project_dir);
             }
             TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
             TurnEvent::Progress(line) => log::debug!(threadId = thread, line; "progress"),
-            TurnEvent::Question(question) => {
-                let verdict = permission::decide(&question);
-                log::info!(
-                    threadId = thread, tool = question.tool.as_str(),
-                    allowed = verdict == Verdict::Allow;
-                    "permission decided by the fixed policy"
-                );
-                commands.push(TurnCommand::Decide { question: question.id, verdict });
-            }
-            TurnEvent::QuestionGone(question) => {
-                log::debug!(threadId = thread, question = question.0.as_str(); "question withdrawn");
-            }
+            TurnEvent::Question(question) => self.question(question, commands),
+            TurnEvent::QuestionGone(question) => self.question_gone(question),
             TurnEvent::ToolCall(call) => self.tool(call, commands),
             TurnEvent::Retry { message, next } => self.retry(&message, next),
             TurnEvent::Usage(usage) => log::info!(
@@ -134,6 +150,16 @@ impl TurnHost for Host<'_, '_, '_> {
             ),
         }
     }
+
+    fn on_decided(&mut self, question: &QuestionId, verdict: &Verdict, was_open: bool) {
+        self.question_decided(question, verdict, was_open);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn on_time(&mut self) {}
 }
 
 fn read(
@@ -143,9 +169,11 @@ fn read(
     before: Option<String>,
 ) -> Result<String, String> {
     let before = before.unwrap_or_else(|| time::now().to_string());
-    let messages = client
+    let mut messages = client
         .messages_before(thread, &before, limit)
         .map_err(|error| format!("The thread could not be read: {error}"))?;
+    // Their codes are between us and the human.
+    messages.retain(|message| !asking::is_ours(message));
     if messages.is_empty() {
         return Ok("There are no earlier messages.".to_owned());
     }

@@ -2,12 +2,12 @@
 //! turn for each. While it lives it owns the thread's binding; the dispatcher hears of every change
 //! and has the only copy once the worker is gone.
 
+mod asking;
 mod carriers;
 mod drive;
 mod history;
 mod host;
 mod long;
-mod places;
 mod sessions;
 mod words;
 
@@ -18,20 +18,26 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
+pub use asking::{Codes, Subject, may_write};
 pub use history::{Early, ask_early};
 pub use long::Answers;
-pub use places::Places;
 pub use sessions::record;
 
 use crate::{
-    agent::{Limits, Model, Sandbox, TurnCommand, engines::Engines, opencode},
+    agent::{
+        Limits, Model, QuestionId, Sandbox, TurnCommand,
+        engines::{EngineDef, Engines},
+        opencode,
+    },
     bridge::{
         Client,
         wire::{Activity, Post, Reply},
     },
     config::Token,
-    ids::{Engine, ThreadId},
+    ids::{Engine, ThreadId, TurnId},
+    permission::{Policy, Rule, card::Asked, code::Code},
     store::{
+        audit::Audit,
         binding::{Binding, SessionRecord},
         entry::{EntryId, Progress},
         outbox::Outbox,
@@ -50,6 +56,13 @@ pub struct Job {
     pub reply: Arc<Reply>,
     /// How far an earlier daemon came with it.
     pub progress: Option<Progress>,
+    /// The thread's session is not for messages that came in after this entry.
+    pub fresh: Option<EntryId>,
+    /// For this message alone. Closed before its turn begins: it is done with, and nothing is said.
+    /// Closed in its turn: stop it.
+    pub commands: Receiver<TurnCommand>,
+    /// Speaks once, when its turn may begin.
+    pub place: Receiver<()>,
 }
 
 /// What a worker tells the dispatcher.
@@ -57,12 +70,31 @@ pub struct Job {
 pub enum Report {
     /// The thread's session of this engine; none when it is gone.
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
+    /// The thread's session of this engine is forgotten, as [`Job::fresh`] said.
+    Renewed { thread: ThreadId, engine: Engine, mark: EntryId },
+    /// What the engine does, for whoever asks.
+    Doing { thread: ThreadId, line: String },
+    /// The next message is at hand and waits for [`Job::place`]. Its engine may write in `writes`,
+    /// a canonical path, without asking first.
+    Ready { thread: ThreadId, entry: EntryId, writes: Option<PathBuf> },
     /// A turn has its place and begins.
     Started { thread: ThreadId, engine: Engine },
     /// The turn is over and its place free.
     Rested { thread: ThreadId },
     /// The message's answer is durable in the outbox.
     Finished { thread: ThreadId, entry: EntryId },
+    /// The engine wants something that the human decides. Told before anybody can see it.
+    Asked { entry: EntryId, asked: Box<Asked> },
+    /// The engine no longer waits for this one.
+    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId },
+    /// The engine has the human's verdict, or did not wait for it any more.
+    Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
+    /// Everything like it is allowed on this thread from now on.
+    Granted { thread: ThreadId, rule: Rule },
+    /// The engine may do this as soon as its thread has the directory's lock.
+    Writes { entry: EntryId, thread: ThreadId, question: QuestionId, directory: PathBuf },
+    /// A turn that asked something is over.
+    Ceased { thread: ThreadId, turn: TurnId },
     /// Nothing to do for some minutes: may I leave?
     Idle { thread: ThreadId },
     /// The worker is gone.
@@ -73,9 +105,15 @@ pub enum Report {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub project_dir: PathBuf,
+    /// Where a thread may ask to work besides.
+    pub project_dirs: Vec<PathBuf>,
     pub engine: Engine,
     pub sandbox: Sandbox,
     pub allow_all: bool,
+    pub policy: Policy,
+    /// How long the human is waited for; none: nobody is asked.
+    pub relay: Option<Duration>,
+    pub home: PathBuf,
     pub live_guard: bool,
     pub live_threshold: Duration,
     pub opencode_model: Option<Model>,
@@ -90,6 +128,8 @@ pub struct Shared {
     pub inbox: Inbox,
     pub outgoing: Outgoing,
     pub answers: Answers,
+    pub audit: Audit,
+    pub codes: Codes,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.
@@ -98,13 +138,24 @@ pub struct Shared {
     pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
-    pub places: Places,
     pub reports: Sender<Report>,
     pub activity: Sender<(ThreadId, Activity)>,
     /// Closed: no new turn starts.
     pub drain: Receiver<Infallible>,
     /// Closed: stop now.
     pub stop: Receiver<Infallible>,
+}
+
+impl Shared {
+    /// The engine that answers: the asked one if this machine knows it, else the configured one,
+    /// else claude (protocol section 3).
+    pub fn engine(&self, asked: Option<&Engine>) -> &EngineDef {
+        asked
+            .and_then(|asked| self.engines.get(asked))
+            .or_else(|| self.engines.get(&self.settings.engine))
+            .or_else(|| self.engines.get(&Engine::CLAUDE))
+            .expect("claude is always in the table")
+    }
 }
 
 /// The way out: durable first, then the outbox task is woken.
@@ -128,14 +179,7 @@ impl Outgoing {
 pub struct Worker {
     /// Dropping it asks the worker to leave after its turn.
     pub messages: Sender<Job>,
-    pub commands: Sender<TurnCommand>,
     pub task: Task,
-}
-
-/// The worker's own end.
-struct Mailbox {
-    messages: Receiver<Job>,
-    commands: Receiver<TurnCommand>,
 }
 
 /// Starts the worker of `thread`.
@@ -150,10 +194,8 @@ pub fn start(
     early: Option<Early>,
 ) -> io::Result<Worker> {
     // Unbounded: what is in it is also in the inbox, which has a bound.
-    let (messages, inbox) = crossbeam_channel::unbounded();
-    let (commands, orders) = crossbeam_channel::bounded(16);
+    let (messages, mailbox) = crossbeam_channel::unbounded();
     let shared = Arc::clone(shared);
-    let mailbox = Mailbox { messages: inbox, commands: orders };
     // Linux keeps 15 bytes of a name; the number is for logs and debuggers and may wrap.
     let task = task::spawn(&format!("worker-{}", number % 100_000_000), move || {
         let outcome = task::catch(|| Serving::new(&shared, &thread, binding, early).run(&mailbox));
@@ -162,7 +204,16 @@ pub fn start(
         }
         shared.reports.send(Report::Ended { thread }).ok(); // The dispatcher may have left before us.
     })?;
-    Ok(Worker { messages, commands, task })
+    Ok(Worker { messages, task })
+}
+
+/// How a message at hand goes on.
+enum Start {
+    Now,
+    /// The human does not want it any more.
+    Stopped,
+    /// The dispatcher is done with it.
+    Forgotten,
 }
 
 /// The worker at work.
@@ -170,6 +221,12 @@ struct Serving<'a> {
     shared: &'a Shared,
     thread: &'a ThreadId,
     sessions: BTreeMap<Engine, SessionRecord>,
+    /// What the human allowed for good on this thread.
+    grants: Vec<Rule>,
+    /// The newest [`Job::fresh`] that was obeyed, of each engine.
+    renewed: BTreeMap<Engine, EntryId>,
+    /// The next fresh session is not told what was said before.
+    is_clean: bool,
     /// For the first prompt.
     early: Option<Early>,
 }
@@ -181,10 +238,12 @@ impl<'a> Serving<'a> {
         binding: Binding,
         early: Option<Early>,
     ) -> Serving<'a> {
-        Serving { shared, thread, sessions: binding.sessions, early }
+        let grants = binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect();
+        let (sessions, renewed) = (binding.sessions, BTreeMap::new());
+        Serving { shared, thread, sessions, grants, renewed, is_clean: false, early }
     }
 
-    fn run(&mut self, mailbox: &Mailbox) {
+    fn run(&mut self, mailbox: &Receiver<Job>) {
         let Shared { drain, stop, reports, .. } = self.shared;
         loop {
             // Closing a channel does not discard what is queued in it, so a stop is looked for
@@ -195,8 +254,8 @@ impl<'a> Serving<'a> {
             select_biased! {
                 recv(stop) -> _ => return,
                 recv(drain) -> _ => return,
-                recv(mailbox.messages) -> job => match job {
-                    Ok(job) => self.serve(job, mailbox),
+                recv(mailbox) -> job => match job {
+                    Ok(job) => self.serve(&job),
                     Err(_) => return,
                 },
                 default(IDLE) => {
@@ -210,21 +269,45 @@ impl<'a> Serving<'a> {
     }
 
     /// Waits for a place, then drives the message.
-    fn serve(&mut self, job: Job, mailbox: &Mailbox) {
-        let Shared { places, drain, stop, .. } = self.shared;
-        let Some(place) = places.take(drain, stop) else {
+    fn serve(&mut self, job: &Job) {
+        let Shared { drain, stop, reports, .. } = self.shared;
+        let engine = self.shared.engine(job.reply.engine.as_ref()).name.clone();
+        self.renew(&engine, job);
+        let thread = self.thread.clone();
+        let writes = self.writes(&engine);
+        reports.send(Report::Ready { thread, entry: job.entry, writes }).ok(); // It may be leaving.
+        let start = select_biased! {
             // The message stays in the inbox; the next start drives it.
-            return;
+            recv(stop) -> _ => return,
+            recv(drain) -> _ => return,
+            recv(job.commands) -> command => match command {
+                Ok(TurnCommand::Interrupt) => Start::Stopped,
+                // Nothing was asked yet that could be decided.
+                Ok(_) | Err(_) => Start::Forgotten,
+            },
+            recv(job.place) -> _ => Start::Now,
         };
-        // A command that came between two turns has lost its turn.
-        while mailbox.commands.try_recv().is_ok() {}
-        let (reports, thread) = (&self.shared.reports, self.thread);
-        let engine = self.engine(job.reply.engine.as_ref()).name.clone();
-        reports.send(Report::Started { thread: thread.clone(), engine }).ok(); // It may be leaving.
-        self.activity(Activity::Working);
-        self.drive(&job, &mailbox.commands);
-        reports.send(Report::Rested { thread: thread.clone() }).ok();
-        drop(place);
+        let (thread, entry) = (|| self.thread.clone(), job.entry);
+        match start {
+            Start::Now => {
+                reports.send(Report::Started { thread: thread(), engine }).ok();
+                self.activity(Activity::Working);
+                self.drive(job);
+            }
+            Start::Stopped => self.stopped_early(job),
+            Start::Forgotten => drop(reports.send(Report::Finished { thread: thread(), entry })),
+        }
+        reports.send(Report::Rested { thread: thread() }).ok();
+    }
+
+    /// The directory that a turn may write in without asking first.
+    fn writes(&self, engine: &Engine) -> Option<PathBuf> {
+        let Settings { allow_all, sandbox, project_dir, .. } = &self.shared.settings;
+        let is_free = *allow_all || (*engine == Engine::CODEX && *sandbox != Sandbox::ReadOnly);
+        let session = self.sessions.get(engine).and_then(|session| session.project_dir.as_ref());
+        let dir = session.map_or_else(|| project_dir.clone(), PathBuf::from);
+        // One that is not there is written in by nobody.
+        is_free.then(|| dir.canonicalize().ok()).flatten()
     }
 
     /// Only an indicator: dropped when the outbox is busy.

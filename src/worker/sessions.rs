@@ -9,7 +9,7 @@ use crate::{
     ids::{Engine, SessionId},
     store::binding::SessionRecord,
     time::{self, Timestamp},
-    worker::{Report, Serving},
+    worker::{Job, Report, Serving},
 };
 
 /// A session that is known from now on.
@@ -21,6 +21,19 @@ pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
 }
 
 impl Serving<'_> {
+    /// Forgets the engine's session, if the human wanted a new one from this message on.
+    pub(super) fn renew(&mut self, engine: &Engine, job: &Job) {
+        let Some(mark) = job.fresh else { return };
+        if self.renewed.insert(engine.clone(), mark) == Some(mark) {
+            return;
+        }
+        self.sessions.remove(engine);
+        self.is_clean = true;
+        let (thread, engine) = (self.thread.clone(), engine.clone());
+        // The dispatcher may be leaving.
+        self.shared.reports.send(Report::Renewed { thread, engine, mark }).ok();
+    }
+
     /// The engine told its session.
     pub(super) fn learned(&mut self, engine: &Engine, session: SessionId, project_dir: &Path) {
         if self.sessions.get(engine).is_some_and(|known| known.session_id == session) {

@@ -78,6 +78,14 @@ pub(super) fn no_directory(dir: &Path) -> String {
     )
 }
 
+pub(super) fn directory_not_offered(dir: &Path) -> String {
+    format!(
+        "This machine does not offer the directory `{}` to the bridge. Add it to `projectDirs` in \
+         the config file and restart the daemon, or begin a thread in another one.",
+        dir.display()
+    )
+}
+
 pub(super) fn live_elsewhere(engine: &Engine) -> String {
     format!(
         "The {engine} session of this thread was changed on the machine since it was last driven \

@@ -15,12 +15,13 @@ use obto_bridge::{
     bridge::{
         Access, Client, Net,
         backoff::Pace,
-        outbox::{self, OutboxStore, Settings},
-        wire::{Activity, Post, PostKind},
+        outbox::{self, OutboxStore, Settings, Stored},
+        wire::{Activity, Card, Post, PostKind},
     },
     config::Token,
-    ids::{ClientMsgId, ThreadId},
+    ids::{ClientMsgId, Engine, ThreadId},
     task::Task,
+    time::Timestamp,
 };
 use serde_json::json;
 
@@ -34,6 +35,7 @@ struct Store(Arc<(Mutex<Files>, Condvar)>);
 struct Files {
     posts: BTreeMap<u32, Post>,
     refused: Vec<(u32, String)>,
+    asked: Vec<Stored>,
     broken: bool,
     failures: usize,
 }
@@ -94,6 +96,10 @@ impl OutboxStore for Store {
     fn remove(&mut self, entry: &u32) -> io::Result<()> {
         self.working()?.posts.remove(entry);
         Ok(())
+    }
+
+    fn asked(&mut self, question: Stored) {
+        self.files().asked.push(question);
     }
 
     fn refuse(&mut self, entry: &u32, reason: &str) -> io::Result<()> {
@@ -179,6 +185,39 @@ fn posts_of_a_thread_keep_their_order_and_go_once() {
     assert!(by_thread.values().all(|entries| entries.is_sorted()), "{by_thread:?}");
     assert_eq!(seen.len(), 320);
     assert_eq!(seen.iter().map(body).collect::<BTreeSet<_>>().len(), 320);
+}
+
+#[test]
+fn a_question_s_time_is_told_once_the_bridge_has_stored_it() {
+    let store = Store::default();
+    store.put(1, "t");
+    store.put(2, "t");
+    let at = "2026-11-22T12:00:00.123Z";
+    store.files().posts.get_mut(&2).unwrap().question = Some(Card {
+        code: "K7Q2".into(),
+        engine: Engine::CLAUDE,
+        kind: "run".into(),
+        tool: "Bash".into(),
+        subject: "make".into(),
+        diff: String::new(),
+        directory: "/p".into(),
+        reason: None,
+        always: None,
+        choices: Vec::new(),
+        expires_at: at.into(),
+    });
+    let rig = rig_on(store, move |seen, conn| match body(seen) {
+        2 => conn.json(200, json!({"ok": true, "message": {"createdAt": at}})),
+        _ => ok(conn),
+    });
+    rig.store.until(|files| files.posts.is_empty());
+    let expected = Stored {
+        thread: ThreadId::new("t"),
+        post: ClientMsgId::new("c2"),
+        at: Timestamp::parse(at),
+    };
+    assert_eq!(rig.store.files().asked, [expected]);
+    rig.stop();
 }
 
 #[test]

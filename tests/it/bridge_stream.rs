@@ -21,6 +21,8 @@ use obto_bridge::{
     ids::MachineId,
 };
 
+use serde_json::json;
+
 use crate::util::sick_bridge::{Conn, DEADLINE, Seen, SickBridge};
 
 fn reply(id: u32, thread: &str) -> String {
@@ -81,6 +83,7 @@ impl Rig {
             StreamEvent::Begins { server_time, last_event_id } => {
                 format!("begins {} {}", dash(server_time), dash(last_event_id))
             }
+            StreamEvent::Accepts(words) => format!("accepts {words:?}"),
             StreamEvent::Disconnected { why, next } => {
                 assert!(next <= Duration::from_mins(5), "{next:?}");
                 format!("lost: {why}")
@@ -182,10 +185,11 @@ fn a_position_from_before_the_restart_is_used() {
 fn the_place_where_the_first_stream_begins_is_told() {
     let rig = rig(settings(), |_, conn| {
         conn.stream();
-        conn.raw("id: 7\nevent: hello\ndata: {\"replay\":\"none\",\"serverTime\":\"now\"}\n\n");
+        let hello = json!({"replay": "none", "serverTime": "now", "accepts": ["machine", 7]});
+        conn.raw(format!("id: 7\nevent: hello\ndata: {hello}\n\n"));
         conn.hold();
     });
-    rig.expect(&["Unknown - -", "begins now 7"]);
+    rig.expect(&["Unknown - -", "begins now 7", "accepts [\"machine\"]"]);
     rig.stop();
 }
 

@@ -3,6 +3,7 @@
 //! open; what is done here is what works with all of them. Pure.
 
 mod answer;
+mod asking;
 mod failure;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ pub mod wire;
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
+    path::Path,
 };
 
 use serde_json::{Value, json};
@@ -19,17 +21,21 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
+        progress::one_line,
         rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
     },
     ids::SessionId,
 };
 use answer::Answer;
-use wire::{Capabilities, KnownCall, ModeChoice, Options, Setting, text};
+use asking::KnownCall;
+use wire::{Capabilities, ModeChoice, Options, Setting, text};
 
 /// Calls that are remembered at a time. An agent with more loses the details of the others.
 const CALLS_MAX: usize = 256;
 /// Questions that are open at a time; more are refused.
 const QUESTIONS_MAX: usize = 64;
+/// Characters of a notice, or of a retry's message.
+const NOTICE_CHARS: usize = 500;
 
 /// What one of our requests was for.
 #[derive(Debug)]
@@ -65,9 +71,6 @@ pub struct Acp {
     calls: BTreeMap<String, KnownCall>,
     pending: BTreeMap<QuestionId, Pending>,
     questions: u64,
-    /// What was allowed for the session: tool and subject. It is kept here and not left to the
-    /// agent's own "always", which often lasts for ever.
-    allowed: Vec<(String, String)>,
     /// What was refused last, in words for people.
     denied: Option<String>,
     /// The agent said something after the refusal, so it did not end the turn.
@@ -77,7 +80,9 @@ pub struct Acp {
     /// Codex-acp 2.6.0 says what failed as if the model did, and ends the turn in good order.
     has_failed: bool,
     interrupted: bool,
+    /// What the session has cost, and what it had before this turn.
     cost: Option<f64>,
+    cost_before: Option<f64>,
 }
 
 impl Default for Acp {
@@ -99,13 +104,13 @@ impl Acp {
             calls: BTreeMap::new(),
             pending: BTreeMap::new(),
             questions: 0,
-            allowed: Vec::new(),
             denied: None,
             has_gone_on: false,
             heard: false,
             has_failed: false,
             interrupted: false,
             cost: None,
+            cost_before: None,
         }
     }
 
@@ -182,6 +187,7 @@ impl Acp {
         let Some(turn) = &self.turn else { return };
         if turn.session.is_none() {
             text(result, "/sessionId").clone_into(&mut self.session);
+            self.cost_before = Some(0.0);
         }
         if self.session.is_empty() {
             return actions.finish(TurnEnd::Failed(failure::protocol("a session without an id")));
@@ -189,6 +195,7 @@ impl Acp {
         match wire::mode_choice(turn.gate, &self.session, result) {
             ModeChoice::Set(setting) => self.settings.push_back(setting),
             ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
+                let mode = one_line(&mode, NOTICE_CHARS);
                 actions.event(TurnEvent::Progress(format!(
                     "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
                 )));
@@ -256,10 +263,16 @@ impl Acp {
     }
 
     fn on_update(&mut self, params: &Value, actions: &mut Actions) {
-        if !self.prompted || text(params, "/sessionId") != self.session {
+        if text(params, "/sessionId") != self.session {
             return;
         }
         let update = &params["update"];
+        if !self.prompted {
+            if text(update, "/sessionUpdate") == "usage_update" {
+                self.cost_before = cost(update).or(self.cost_before);
+            }
+            return;
+        }
         match text(update, "/sessionUpdate") {
             "agent_message_chunk" => {
                 let (message, chunk) =
@@ -271,7 +284,7 @@ impl Acp {
             "tool_call" | "tool_call_update" => self.on_tool_call(update, actions),
             "agent_thought_chunk" | "plan" => self.answer.end_segment(),
             "session_info_update" => self.on_status(&update["_meta"]["codex"], actions),
-            "usage_update" => self.cost = update.pointer("/cost/amount").and_then(Value::as_f64),
+            "usage_update" => self.cost = cost(update).or(self.cost),
             _ => {}
         }
     }
@@ -289,7 +302,8 @@ impl Acp {
         if codex["error"]["willRetry"] == true {
             let said = ["/error/additionalDetails", "/error/message"].map(|at| text(codex, at));
             let message = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
-            actions.event(TurnEvent::Retry { message: message.to_owned(), next: None });
+            let message = one_line(message, NOTICE_CHARS);
+            actions.event(TurnEvent::Retry { message, next: None });
         }
     }
 
@@ -305,12 +319,10 @@ impl Acp {
             return;
         }
         let call = self.calls.entry(id.to_owned()).or_default();
-        let before = call.title.clone();
         call.merge(update);
-        if call.title != before {
-            let line = call.title.lines().next().unwrap_or_default();
-            actions.event(TurnEvent::Progress(line.to_owned()));
-        }
+        let project = self.turn.as_ref().map_or(Path::new(""), |turn| &turn.project_dir);
+        let line = call.progress(text(update, "/status"), project);
+        actions.events.extend(line.map(TurnEvent::Progress));
     }
 
     fn on_request(&mut self, id: Value, method: &str, params: &Value, actions: &mut Actions) {
@@ -322,17 +334,18 @@ impl Acp {
         }
         self.answer.end_segment();
         let options = Options::read(params);
-        let known = self.calls.get(text(params, "/toolCall/toolCallId"));
+        let call = &params["toolCall"];
+        let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
+        known.merge(call);
         self.questions += 1;
         let name = QuestionId(format!("acp-{}", self.questions));
-        let question = wire::question(name.clone(), params, known);
+        let question = known.question(name.clone(), call);
         let pending = Pending { request: id, options, question };
         let ours = text(params, "/sessionId") == self.session && self.prompted;
         let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
-        let key = (pending.question.tool.clone(), pending.question.subject.clone());
         if self.interrupted || !ours || self.pending.len() >= QUESTIONS_MAX {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
-        } else if gate == Gate::AllowAll || self.allowed.contains(&key) {
+        } else if gate == Gate::AllowAll {
             self.settle(&pending, true, actions);
         } else {
             actions.event(TurnEvent::Question(pending.question.clone()));
@@ -354,21 +367,16 @@ impl Acp {
 
     fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
         let Some(pending) = self.pending.remove(question) else { return };
-        match verdict {
-            Verdict::Allow | Verdict::Chosen(_) => {}
-            Verdict::AllowAlways => {
-                let Question { tool, subject, .. } = &pending.question;
-                self.allowed.push((tool.clone(), subject.clone()));
-            }
-            // ACP has no place for the reason.
-            Verdict::Deny { .. } => {
-                let Question { tool, subject, .. } = &pending.question;
-                let what = if subject.is_empty() { tool } else { subject };
-                self.denied = Some(brief(what));
-                self.has_gone_on = false;
-            }
+        // No option but those for once is ever chosen: what agents keep often lasts for ever. And ACP
+        // has no place for a reason.
+        let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
+        if !allow {
+            let Question { tool, subject, .. } = &pending.question;
+            let what = if subject.is_empty() { tool } else { subject };
+            self.denied = Some(brief(what));
+            self.has_gone_on = false;
         }
-        self.settle(&pending, !matches!(verdict, Verdict::Deny { .. }), actions);
+        self.settle(&pending, allow, actions);
     }
 
     fn interrupt(&mut self, actions: &mut Actions) {
@@ -378,7 +386,11 @@ impl Acp {
         }
         let cancel = json!({ "sessionId": self.session });
         actions.write(self.rpc.notification("session/cancel", cancel));
-        // Gemini 0.61.0 never ends the turn while one of these is unanswered.
+        self.questions_gone(actions);
+    }
+
+    /// Gemini 0.61.0 never ends the turn while one of these is unanswered.
+    fn questions_gone(&mut self, actions: &mut Actions) {
         for (name, pending) in mem::take(&mut self.pending) {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
             actions.event(TurnEvent::QuestionGone(name));
@@ -387,7 +399,9 @@ impl Acp {
 
     /// The prompt has its response: the turn is over.
     fn on_stop(&mut self, result: &Value, actions: &mut Actions) {
-        if let Some(usage) = usage(result, self.cost) {
+        self.questions_gone(actions);
+        let cost = self.cost.zip(self.cost_before).map(|(cost, before)| (cost - before).max(0.0));
+        if let Some(usage) = usage(result, cost) {
             actions.event(TurnEvent::Usage(usage));
         }
         let mut text = self.answer.text();
@@ -451,6 +465,8 @@ impl Protocol for Acp {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        let gone = mem::take(&mut self.pending).into_keys();
+        actions.events.extend(gone.map(TurnEvent::QuestionGone));
         actions.finish(if self.interrupted {
             TurnEnd::Interrupted
         } else {
@@ -465,7 +481,12 @@ fn brief(what: &str) -> String {
     line.chars().filter(|c| *c != '`').take(200).collect()
 }
 
-/// Token counts are in the response (opencode, claude, qwen) or in `_meta` (gemini 0.61.0).
+/// What the session has cost since its beginning, also before a resume (claude-agent-acp 0.101.0).
+fn cost(update: &Value) -> Option<f64> {
+    update.pointer("/cost/amount").and_then(Value::as_f64)
+}
+
+/// Token counts, which start with the process, are in the response (opencode, claude, qwen) or in `_meta` (gemini 0.61.0).
 fn usage(result: &Value, cost_usd: Option<f64>) -> Option<Usage> {
     let tokens =
         |at: &[&str]| at.iter().find_map(|pointer| result.pointer(pointer).and_then(Value::as_u64));

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::agent::{ActionKind, Gate, Image, Model, Question, QuestionId};
+use crate::agent::{Gate, Image, Model};
 
 /// The only version that is asked for. Adapters also speak version 2, in which the answer to
 /// `session/prompt` no longer means the end of the turn (claude-agent-acp 0.101.0).
@@ -203,99 +203,6 @@ pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
     json!({ "sessionId": session, "prompt": blocks })
 }
 
-/// Reads `session/request_permission`. `known` is what earlier updates told about the same call.
-pub fn question(id: QuestionId, params: &Value, known: Option<&KnownCall>) -> Question {
-    let call = params.get("toolCall").unwrap_or(&Value::Null);
-    let raw = [call.get("rawInput"), known.map(|known| &known.input)]
-        .into_iter()
-        .flatten()
-        .find(|raw| raw.as_object().is_some_and(|fields| !fields.is_empty()));
-    let kind_name = match (text(call, "/kind"), known) {
-        ("", Some(known)) => &known.kind,
-        (kind, _) => kind,
-    };
-    let title = match (text(call, "/title"), known) {
-        ("", Some(known)) => &known.title,
-        (title, _) => title,
-    };
-    let named = ["/name", "/_meta/toolName", "/_meta/claudeCode/toolName"]
-        .into_iter()
-        .map(|pointer| text(call, pointer))
-        .find(|name| !name.is_empty());
-    // Gemini 0.61.0 names a tool only in the title, and only if it is another server's.
-    let foreign = title.ends_with("MCP Server)");
-    let tool = named.unwrap_or(if foreign { title } else { kind_name });
-    let mcp = foreign || tool.starts_with("mcp__");
-    let kind = if mcp { ActionKind::Mcp } else { action_kind(kind_name) };
-    let reason = raw
-        .and_then(|raw| {
-            ["/reason", "/description"].into_iter().map(|at| text(raw, at)).find(|t| !t.is_empty())
-        })
-        .map(str::to_owned);
-    Question {
-        id,
-        tool: tool.to_owned(),
-        kind,
-        subject: subject(kind, raw.unwrap_or(&Value::Null), call).unwrap_or(title.to_owned()),
-        reason,
-        input: raw.unwrap_or(call).clone(),
-        edits: Vec::new(),
-        choices: Vec::new(),
-    }
-}
-
-fn action_kind(kind: &str) -> ActionKind {
-    match kind {
-        "execute" => ActionKind::Run,
-        "edit" | "delete" | "move" => ActionKind::Edit,
-        "read" | "search" => ActionKind::Read,
-        "fetch" => ActionKind::Fetch,
-        _ => ActionKind::Other,
-    }
-}
-
-/// The command, path or URL. Several paths are joined, so that a policy for one of them can't be
-/// taken for a permission for all.
-fn subject(kind: ActionKind, raw: &Value, call: &Value) -> Option<String> {
-    let first = |pointers: &[&str]| {
-        pointers.iter().map(|at| text(raw, at)).find(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let path = || first(&["/file_path", "/filePath", "/filepath", "/path", "/abs_path"]);
-    let url = || first(&["/url"]);
-    match kind {
-        ActionKind::Run => command(&raw["command"]),
-        ActionKind::Edit | ActionKind::Read => path().or_else(|| locations(call)),
-        ActionKind::Fetch => url(),
-        ActionKind::Mcp => None,
-        ActionKind::Other => command(&raw["command"]).or_else(path).or_else(url),
-    }
-}
-
-/// A command line, also from the form `["/bin/bash", "-lc", "…"]` (codex-acp 0.16.0).
-fn command(value: &Value) -> Option<String> {
-    if let Some(line) = value.as_str() {
-        return (!line.is_empty()).then(|| line.to_owned());
-    }
-    let words: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).collect();
-    match words[..] {
-        [] => None,
-        [shell, "-c" | "-lc", line] if shell.ends_with("sh") => Some(line.to_owned()),
-        _ => Some(words.join(" ")),
-    }
-}
-
-fn locations(call: &Value) -> Option<String> {
-    let mut paths: Vec<&str> = list(call, "/locations")
-        .iter()
-        .chain(list(call, "/content"))
-        .map(|entry| text(entry, "/path"))
-        .filter(|path| !path.is_empty())
-        .collect();
-    paths.sort_unstable();
-    paths.dedup();
-    (!paths.is_empty()).then(|| paths.join(", "))
-}
-
 /// The options of a permission request that are ever chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -325,31 +232,6 @@ pub fn outcome(option: Option<&str>) -> Value {
     match option {
         Some(id) => json!({ "outcome": { "outcome": "selected", "optionId": id } }),
         None => json!({ "outcome": { "outcome": "cancelled" } }),
-    }
-}
-
-/// What updates told about a tool call.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct KnownCall {
-    pub title: String,
-    pub kind: String,
-    pub input: Value,
-}
-
-impl KnownCall {
-    /// Takes over what `update` has; updates carry only what changed.
-    pub fn merge(&mut self, update: &Value) {
-        let title = text(update, "/title");
-        if !title.is_empty() {
-            title.clone_into(&mut self.title);
-        }
-        let kind = text(update, "/kind");
-        if !kind.is_empty() {
-            kind.clone_into(&mut self.kind);
-        }
-        if let Some(input) = update.get("rawInput").filter(|input| input.is_object()) {
-            self.input = input.clone();
-        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! How a turn of Claude Code ended, in words for the person who waits for it. Pure.
 
-use super::{one_line, wire::Outcome};
-use crate::agent::{Exit, Failure, FailureKind, TurnEnd};
+use super::wire::Outcome;
+use crate::{
+    agent::{Exit, Failure, FailureKind, TurnEnd, progress::one_line},
+    time::Timestamp,
+};
 
 const NO_SESSION: &str = "No conversation found with session ID";
 
@@ -20,6 +23,7 @@ pub(super) fn of_result(
     api_error: Option<&str>,
     interrupted: bool,
     resuming: bool,
+    resets: Option<Timestamp>,
 ) -> TurnEnd {
     if !outcome.is_error && outcome.subtype == "success" {
         // Also after an interrupt that came too late: the answer is complete.
@@ -32,6 +36,12 @@ pub(super) fn of_result(
         return TurnEnd::Interrupted;
     }
     let (kind, advice) = classify(&outcome, api_error);
+    let advice = match resets {
+        Some(at) if kind == FailureKind::RateLimited => {
+            format!("The limit is lifted at {at}; send it again then.")
+        }
+        _ => advice.to_owned(),
+    };
     TurnEnd::Failed(Failure::new(kind, message(&outcome), advice))
 }
 

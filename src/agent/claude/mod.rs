@@ -1,6 +1,7 @@
 //! Claude Code: one process per turn, `stream-json` lines with a control protocol in between, our
 //! tools as an MCP server inside that. Facts are those of claude 2.1.197.
 
+mod asking;
 mod end;
 pub mod files;
 mod mcp;
@@ -9,16 +10,23 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    path::PathBuf,
+};
 
 use serde_json::{Value, json};
 
 use self::wire::{CanUseTool, Line, Outcome, Request};
 use super::{
-    Actions, Exit, Gate, Protocol, Question, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent,
-    TurnSpec, Verdict,
+    Actions, Exit, Gate, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
+    Verdict, progress::one_line,
 };
-use crate::ids::{SessionId, is_uuid};
+use crate::{
+    ids::{SessionId, is_uuid},
+    time::Timestamp,
+};
 
 /// What the process gets on top of its cleaned environment: no background tasks, so that one
 /// prompt has one result and nothing outlives it; and `@path` in a message, which anyone may have
@@ -30,8 +38,11 @@ pub const ENV: &[(&str, &str)] =
 /// vendor's own launcher removes them too.
 pub const ENV_REMOVE: &[&str] = &["NODE_OPTIONS", "DEBUG"];
 
+/// Waits for a person, whom a turn may have or not.
+const ASK_TOOL: &str = "AskUserQuestion,";
+
 /// Tools that wait for a person at the terminal, or outlive the turn.
-const DISALLOWED: &str = "AskUserQuestion,EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,\
+const DISALLOWED: &str = "EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,\
                           CronCreate,CronDelete,CronList,ScheduleWakeup,Workflow";
 
 /// Allowed without a question: they are the way to ask one.
@@ -41,14 +52,16 @@ const BRIDGE_TOOLS: [&str; 2] = ["mcp__bridge__bridge_post", "mcp__bridge__bridg
 /// was seen to open three.
 const MAX_OPEN: usize = 64;
 
-/// Characters of a progress line.
-const PROGRESS_CHARS: usize = 160;
+/// Characters of a name that is repeated in an error or the log.
+const NAME_CHARS: usize = 160;
 
 /// The arguments after the program's name.
 ///
 /// With [`Gate::AllowAll`] nothing is asked. As root Claude Code then refuses to start unless
 /// `IS_SANDBOX=1` is set, which is for the user to say.
 pub fn args(spec: &TurnSpec) -> Vec<String> {
+    let asks_human = spec.asks_human && spec.gate == Gate::Ask;
+    let disallowed = [if asks_human { "" } else { ASK_TOOL }, DISALLOWED].concat();
     let mut args = vec!["--output-format", "stream-json", "--verbose"];
     args.extend(["--input-format", "stream-json"]);
     match spec.gate {
@@ -60,7 +73,7 @@ pub fn args(spec: &TurnSpec) -> Vec<String> {
     }
     // The project's `.mcp.json` would start programs of a directory that nobody has trusted.
     args.push("--strict-mcp-config");
-    args.extend(["--disallowedTools", DISALLOWED]);
+    args.extend(["--disallowedTools", disallowed.as_str()]);
     match resumable(spec) {
         Some(session) => args.extend(["--resume", session.as_str()]),
         None => args.extend(["--session-id", spec.fresh_session.as_str()]),
@@ -78,6 +91,7 @@ fn resumable(spec: &TurnSpec) -> Option<&SessionId> {
 #[derive(Debug, Default)]
 pub struct Claude {
     resuming: bool,
+    project: PathBuf,
     session: Option<SessionId>,
     working: bool,
     interrupted: bool,
@@ -89,6 +103,8 @@ pub struct Claude {
     tasks: BTreeSet<String>,
     /// `error` of the latest API failure.
     api_error: Option<String>,
+    /// When the limit that was reached is lifted.
+    resets: Option<Timestamp>,
     /// The turn's end, while background agents keep the process busy.
     end: Option<TurnEnd>,
     finished: bool,
@@ -97,7 +113,14 @@ pub struct Claude {
 impl Claude {
     fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
         self.finished = true;
+        self.questions_gone(actions);
         actions.finish(end);
+    }
+
+    fn questions_gone(&mut self, actions: &mut Actions) {
+        for id in mem::take(&mut self.questions).into_keys() {
+            actions.event(TurnEvent::QuestionGone(QuestionId(id)));
+        }
     }
 
     fn started(&mut self, actions: &mut Actions) {
@@ -127,10 +150,8 @@ impl Claude {
             if BRIDGE_TOOLS.contains(&tool.name.as_str()) {
                 continue;
             }
-            let (_, subject) = wire::describe(&tool.name, &tool.input);
-            let separator = if subject.is_empty() { "" } else { ": " };
-            let text = one_line(&format!("{}{separator}{subject}", tool.name), PROGRESS_CHARS);
-            actions.event(TurnEvent::Progress(text));
+            let line = asking::progress(&tool.name, &tool.input, &self.project);
+            actions.events.extend(line.map(TurnEvent::Progress));
         }
     }
 
@@ -139,34 +160,25 @@ impl Claude {
             Request::CanUseTool(question) if BRIDGE_TOOLS.contains(&question.tool.as_str()) => {
                 actions.write(wire::allow(&id, &question.input));
             }
+            Request::CanUseTool(_) if self.interrupted => {
+                actions.write(wire::deny(&id, "The turn was stopped."));
+            }
             Request::CanUseTool(_) if self.questions.len() >= MAX_OPEN => {
                 actions.write(wire::deny(&id, "too many questions are open; ask fewer at a time"));
             }
-            Request::CanUseTool(question) => {
-                let (kind, subject) = wire::describe(&question.tool, &question.input);
-                // For many tools the "reason" only repeats what the tool acts on.
-                let reason = question.reason.clone().filter(|reason| *reason != subject);
-                actions.event(TurnEvent::Question(Question {
-                    id: QuestionId(id.clone()),
-                    tool: question.tool.clone(),
-                    kind,
-                    subject,
-                    reason,
-                    input: question.input.clone(),
-                    edits: Vec::new(),
-                    choices: Vec::new(),
-                }));
-                self.questions.insert(id, question);
+            Request::CanUseTool(asked) => {
+                actions.event(TurnEvent::Question(asking::question(&id, &asked)));
+                self.questions.insert(id, asked);
             }
             Request::Mcp { server, message } if server == wire::SERVER => {
                 self.mcp(id, &message, actions);
             }
             Request::Mcp { server, .. } => {
-                let server = one_line(&server, PROGRESS_CHARS);
+                let server = one_line(&server, NAME_CHARS);
                 actions.write(wire::failure(&id, &format!("no MCP server {server:?} here")));
             }
             Request::Unknown { subtype } => {
-                let subtype = one_line(&subtype, PROGRESS_CHARS);
+                let subtype = one_line(&subtype, NAME_CHARS);
                 log::warn!("claude asks for {subtype:?}, which this version does not know");
                 actions.write(wire::failure(&id, &format!("{subtype:?} is not supported")));
             }
@@ -201,7 +213,8 @@ impl Claude {
             actions.event(TurnEvent::Usage(usage));
         }
         let api_error = self.api_error.as_deref();
-        self.end = Some(end::of_result(outcome, api_error, self.interrupted, self.resuming));
+        self.end =
+            Some(end::of_result(outcome, api_error, self.interrupted, self.resuming, self.resets));
         self.finish_if_idle(actions);
     }
 
@@ -218,12 +231,19 @@ impl Claude {
 
     fn decide(&mut self, id: &str, verdict: Verdict, actions: &mut Actions) {
         // Cancelled in the meantime, or decided before.
-        let Some(question) = self.questions.remove(id) else { return };
+        let Some(asked) = self.questions.remove(id) else { return };
         actions.write(match verdict {
-            Verdict::Allow => wire::allow(id, &question.input),
-            Verdict::AllowAlways => wire::allow_for_session(id, &question),
-            Verdict::Chosen(_) => wire::deny(id, "This was a question of permission."),
             Verdict::Deny { reason } => wire::deny(id, &reason),
+            Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
+                Some(input) => wire::allow(id, &input),
+                None => wire::deny(id, "The answer does not fit what was asked."),
+            },
+            Verdict::Allow | Verdict::AllowAlways if asking::wants_words(&asked) => {
+                wire::deny(id, "Nobody chose an answer. Ask in your final answer instead.")
+            }
+            // Without the rules that were suggested: in the person's settings they would outlive
+            // the thread.
+            Verdict::Allow | Verdict::AllowAlways => wire::allow(id, &asked.input),
         });
     }
 
@@ -235,6 +255,8 @@ impl Claude {
         } else if !self.interrupted {
             self.interrupted = true;
             actions.write(wire::interrupt("interrupt"));
+            // Claude Code cancels them now, and must not get an answer any more.
+            self.questions_gone(actions);
         }
     }
 }
@@ -248,6 +270,7 @@ impl Protocol for Claude {
             return self.finish(TurnEnd::SessionGone { detail }, actions);
         }
         self.resuming = turn.session.is_some();
+        self.project.clone_from(&turn.project_dir);
         actions.write(wire::initialize("initialize", &turn.title));
         actions.write(wire::user(&turn.prompt, &turn.images));
     }
@@ -259,6 +282,11 @@ impl Protocol for Claude {
         match Line::read(&value) {
             Line::Init { session } => self.init(session, actions),
             Line::Retry(message) => actions.event(TurnEvent::Retry { message, next: None }),
+            Line::RateLimited { limit, resets } => {
+                self.resets = resets;
+                let message = format!("{limit} is reached");
+                actions.event(TurnEvent::Retry { message, next: resets });
+            }
             Line::TaskStarted(task) => {
                 if self.tasks.len() < MAX_OPEN {
                     self.tasks.insert(task);
@@ -306,24 +334,4 @@ impl Protocol for Claude {
             .unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.interrupted, self.resuming));
         self.finish(end, actions);
     }
-}
-
-/// `text` as one line of at most `limit` characters, without anything that moves a cursor.
-fn one_line(text: &str, limit: usize) -> String {
-    // What is cut off need not be looked at; commands can be very long.
-    let head: String =
-        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
-    let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
-    if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
-        return words;
-    }
-    let mut cut: String = words.chars().take(limit - 1).collect();
-    cut.push('…');
-    cut
-}
-
-/// Control characters, line separators, and marks that reverse or hide text.
-fn is_odd(c: char) -> bool {
-    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
 }

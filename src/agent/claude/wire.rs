@@ -5,7 +5,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::agent::{ActionKind, Image, Usage};
+use crate::{
+    agent::{Image, Usage},
+    time::Timestamp,
+};
 
 /// The name of our MCP server: tools are called `mcp__bridge__…`.
 pub const SERVER: &str = "bridge";
@@ -19,6 +22,11 @@ pub enum Line {
     },
     /// `system/api_retry`: a sentence about it.
     Retry(String),
+    /// A limit of the subscription is reached, and when it is lifted.
+    RateLimited {
+        limit: String,
+        resets: Option<Timestamp>,
+    },
     /// `system/task_started` of a background agent or workflow.
     TaskStarted(String),
     /// `system/task_notification`, or `system/task_updated` with a final status.
@@ -63,8 +71,6 @@ pub struct CanUseTool {
     pub tool: String,
     pub input: Value,
     pub reason: Option<String>,
-    /// Rules that would make the same question unnecessary.
-    pub suggestions: Vec<Value>,
 }
 
 /// A `result` line.
@@ -89,6 +95,7 @@ impl Line {
             "assistant" => Line::Assistant(read_assistant(value)),
             "result" => Line::Result(Box::new(read_outcome(value))),
             "control_request" => read_request(value),
+            "rate_limit_event" => read_rate_limit(&value["rate_limit_info"]),
             "control_cancel_request" => named(value, "request_id", Line::Cancelled),
             _ => Line::Other,
         }
@@ -126,6 +133,21 @@ fn retry(value: &Value) -> String {
     let delay = delay.map(|delay| format!(" in {:.0} s", (delay / 1000.0).ceil()));
     let part = |part: Option<String>| part.unwrap_or_default();
     format!("{error}{}{}{}", part(status), part(attempt), part(delay))
+}
+
+/// Also comes while all is well, and as a warning (from the schemas in claude 2.1.197).
+fn read_rate_limit(info: &Value) -> Line {
+    if text(info, "status") != "rejected" || info["isUsingOverage"] == true {
+        return Line::Other;
+    }
+    let limit = match text(info, "rateLimitType") {
+        "" => "the usage limit".to_owned(),
+        kind => format!("the {} limit", kind.replace('_', " ")),
+    };
+    // Seconds since 1970.
+    let resets = info["resetsAt"].as_u64().and_then(|at| at.checked_mul(1000));
+    let resets = resets.map(Timestamp::from_millis);
+    Line::RateLimited { limit, resets }
 }
 
 fn read_assistant(value: &Value) -> Assistant {
@@ -175,7 +197,6 @@ fn read_request(value: &Value) -> Line {
             tool: text(body, "tool_name").to_owned(),
             input: body["input"].clone(),
             reason: full(body, "decision_reason").or_else(|| full(body, "description")),
-            suggestions: body["permission_suggestions"].as_array().cloned().unwrap_or_default(),
         }),
         "mcp_message" => Request::Mcp {
             server: text(body, "server_name").to_owned(),
@@ -193,25 +214,6 @@ pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn full(value: &Value, key: &str) -> Option<String> {
     Some(text(value, key)).filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
-/// What kind of action a tool is, and what it acts on. Names are those of claude 2.1.141 to
-/// 2.1.197; not every version has all of them.
-pub fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
-    let (kind, key) = match tool {
-        "Bash" => (ActionKind::Run, "command"),
-        "Write" | "Edit" | "MultiEdit" => (ActionKind::Edit, "file_path"),
-        "NotebookEdit" => (ActionKind::Edit, "notebook_path"),
-        "Read" => (ActionKind::Read, "file_path"),
-        "NotebookRead" => (ActionKind::Read, "notebook_path"),
-        "Glob" => (ActionKind::Read, "pattern"),
-        "Grep" => (ActionKind::Read, "path"),
-        "WebFetch" => (ActionKind::Fetch, "url"),
-        "WebSearch" => (ActionKind::Fetch, "query"),
-        _ if tool.starts_with("mcp__") => return (ActionKind::Mcp, String::new()),
-        _ => return (ActionKind::Other, String::new()),
-    };
-    (kind, text(input, key).to_owned())
 }
 
 /// `initialize`. It need not be awaited. Leaving `systemPrompt` out keeps Claude Code's own.
@@ -260,30 +262,6 @@ pub fn failure(id: &str, error: &str) -> Value {
 /// Allows a tool. Without the input this is a schema error, which denies (claude 2.1.197).
 pub fn allow(id: &str, input: &Value) -> Value {
     success(id, json!({ "behavior": "allow", "updatedInput": object(input) }))
-}
-
-/// Allows a tool and the same again until the process ends.
-pub fn allow_for_session(id: &str, question: &CanUseTool) -> Value {
-    let mut response = json!({ "behavior": "allow", "updatedInput": object(&question.input) });
-    let rules = session_rules(&question.suggestions);
-    if !rules.is_empty() {
-        response["updatedPermissions"] = Value::Array(rules);
-    }
-    success(id, response)
-}
-
-/// The suggested rules, kept in memory. As suggested they would be written into the project's
-/// settings, and suggested modes (`acceptEdits`) allow far more than what was asked.
-fn session_rules(suggestions: &[Value]) -> Vec<Value> {
-    suggestions
-        .iter()
-        .filter(|rule| text(rule, "type") == "addRules" && text(rule, "behavior") == "allow")
-        .map(|rule| {
-            let mut rule = rule.clone();
-            rule["destination"] = json!("session");
-            rule
-        })
-        .collect()
 }
 
 /// Denies a tool. Without a message this is a schema error too, and the model reads that instead.

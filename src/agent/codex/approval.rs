@@ -1,15 +1,19 @@
-//! Codex's requests for permission, and the answers to them. Each becomes a [`Question`] in words
+//! Codex's requests to the person who uses it, and the answers to them. Each becomes a [`Question`] in words
 //! that are the same for all engines; an [`Asked`] remembers how its answer must look.
 //!
 //! No answer has a place for a reason: a denied command is, for the model, `Rejected("rejected by
 //! user")`, a denied patch `patch rejected by user`, a denied MCP tool `user rejected MCP tool
-//! call` (0.169.0), and the turn goes on; the reason goes beside it. `cancel` would end the turn and is never sent.
+//! call` (0.169.0), and the turn goes on; the reason goes beside it. `cancel` would end the turn and
+//! is never sent. Nor is what Codex would store by itself: `acceptForSession`, amendments of its
+//! policy, grants for a session.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::agent::{ActionKind, Question, QuestionId, Verdict, codex::wire};
+use crate::agent::{
+    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, Verdict, codex::wire, diff, shell,
+};
 
 /// Kept between a patch's `item/started` and its end; a model has few patches open at a time.
 const CHANGES_MAX: usize = 64;
@@ -28,6 +32,8 @@ enum Answer {
     /// What was asked for is granted by repeating it (0.169.0, from its generated schema).
     Permissions(Value),
     Elicitation,
+    /// Ids of the questions of `item/tool/requestUserInput`.
+    Words(Vec<String>),
 }
 
 /// The changes of patches that were started: a patch's request does not repeat them.
@@ -62,6 +68,7 @@ pub(super) fn read(
             (permissions_question(params), Answer::Permissions(permissions))
         }
         "mcpServer/elicitation/request" => (elicitation(params)?, Answer::Elicitation),
+        "item/tool/requestUserInput" => user_input(params)?,
         _ => return None,
     };
     let question = Question { id: question_id(request), ..question };
@@ -74,56 +81,65 @@ pub(super) fn question_id(request: &Value) -> QuestionId {
 }
 
 impl Asked {
-    /// The result to send for `verdict`.
+    /// The result to send for `verdict`. A choice is no permission, and a permission no choice.
     pub(super) fn answer(self, verdict: &Verdict) -> Value {
+        let allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         match (self.answer, verdict) {
-            (Answer::Decision, Verdict::Allow) => json!({ "decision": "accept" }),
-            (Answer::Decision, Verdict::AllowAlways) => {
-                json!({ "decision": "acceptForSession" })
+            (Answer::Decision, _) => {
+                json!({ "decision": if allowed { "accept" } else { "decline" } })
             }
-            (Answer::Decision, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
-                json!({ "decision": "decline" })
+            (Answer::Permissions(wanted), _) => {
+                let granted = if allowed { wanted } else { json!({}) };
+                json!({ "permissions": granted, "scope": "turn" })
             }
-            (Answer::Permissions(wanted), Verdict::Allow) => {
-                json!({ "permissions": wanted, "scope": "turn" })
+            (Answer::Elicitation, _) if allowed => elicited("accept", json!({})),
+            (Answer::Elicitation, _) => elicitation_declined(),
+            (Answer::Words(ids), Verdict::Chosen(chosen)) if ids.len() == chosen.len() => {
+                let answers: Map<String, Value> = ids
+                    .into_iter()
+                    .zip(chosen)
+                    .map(|(id, chosen)| (id, json!({ "answers": chosen })))
+                    .collect();
+                json!({ "answers": answers })
             }
-            (Answer::Permissions(wanted), Verdict::AllowAlways) => {
-                json!({ "permissions": wanted, "scope": "session" })
-            }
-            (Answer::Permissions(_), Verdict::Deny { .. } | Verdict::Chosen(_)) => {
-                json!({ "permissions": {}, "scope": "turn" })
-            }
-            (Answer::Elicitation, Verdict::Allow) => elicited("accept", json!({}), Value::Null),
-            (Answer::Elicitation, Verdict::AllowAlways) => {
-                elicited("accept", json!({}), json!({ "persist": "session" }))
-            }
-            (Answer::Elicitation, Verdict::Deny { .. } | Verdict::Chosen(_)) => {
-                elicitation_declined()
-            }
+            // The model reads that there is no answer, and goes on.
+            (Answer::Words(_), _) => json!({ "answers": {} }),
         }
     }
 }
 
 /// No; also the answer to an elicitation that is more than a yes or no.
 pub(super) fn elicitation_declined() -> Value {
-    elicited("decline", Value::Null, Value::Null)
+    elicited("decline", Value::Null)
 }
 
-fn elicited(action: &str, content: Value, meta: Value) -> Value {
-    json!({ "action": action, "content": content, "_meta": meta })
+fn elicited(action: &str, content: Value) -> Value {
+    json!({ "action": action, "content": content, "_meta": null })
 }
 
-/// A command line, or the network for a command that already runs.
+/// A command line, or the network for a command that already runs. Keys for a terminal (`kind` is
+/// `writeStdin`) and a command with more than its sandbox have no subject: a rule for the command
+/// line does not speak of these (0.169.0, from its generated schema). Nor is a policy asked where
+/// Codex itself wants a person (`humanCommand`).
 fn command(params: Value) -> Question {
     let network = &params["networkApprovalContext"];
+    let is_plain = params["additionalPermissions"].is_null()
+        && params["kind"].as_str().is_none_or(|kind| kind == "command");
     let (kind, subject) = match network["host"].as_str() {
         Some(host) => {
             let protocol = network["protocol"].as_str().unwrap_or("network");
             (ActionKind::Fetch, format!("{protocol}://{host}"))
         }
-        None => (ActionKind::Run, shell_command(params["command"].as_str().unwrap_or_default())),
+        None if is_plain => {
+            (ActionKind::Run, shell::unwrapped(params["command"].as_str().unwrap_or_default()))
+        }
+        None => (ActionKind::Run, String::new()),
     };
-    question("commandExecution", kind, subject, params)
+    let tool = match params["kind"].as_str() {
+        Some("writeStdin") => "writeStdin",
+        _ => "commandExecution",
+    };
+    question(tool, kind, subject, params)
 }
 
 /// The subject is the path if there is just one: a policy that allows that path must not allow the
@@ -131,20 +147,96 @@ fn command(params: Value) -> Question {
 fn file_change(mut params: Value, changes: &Changes) -> Question {
     let item = params["itemId"].as_str().unwrap_or_default();
     let changes = changes.0.get(item).cloned().unwrap_or_default();
-    let subject = match &changes[..] {
-        [change] if params["grantRoot"].is_null() && change["kind"]["move_path"].is_null() => {
-            change["path"].as_str().unwrap_or_default().to_owned()
-        }
+    let mut edits: Vec<Edit> = changes.iter().flat_map(edits_of).collect();
+    if let Some(root) = params["grantRoot"].as_str() {
+        let diff = " (everything below, for the rest of the session)\n".to_owned();
+        edits.push(Edit { path: root.to_owned(), diff });
+    }
+    let subject = match &edits[..] {
+        [edit] => edit.path.clone(),
         _ => String::new(),
     };
     if let Some(params) = params.as_object_mut() {
         params.insert("changes".to_owned(), Value::Array(changes));
     }
-    question("fileChange", ActionKind::Edit, subject, params)
+    Question { edits, ..question("fileChange", ActionKind::Edit, subject, params) }
 }
 
+/// A change of one file; a move touches two. The `diff` of what is added or deleted is the text
+/// itself, that of an update a patch, with a last line about the move (0.169.0).
+fn edits_of(change: &Value) -> Vec<Edit> {
+    let path = change["path"].as_str().unwrap_or_default().to_owned();
+    let text = change["diff"].as_str().unwrap_or_default();
+    let target = change["kind"]["move_path"].as_str();
+    let diff = match change["kind"]["type"].as_str() {
+        Some("add") => diff::added(text),
+        Some("delete") => diff::removed(text),
+        _ => {
+            let note = target.map(|target| format!("\n\nMoved to: {target}"));
+            diff::of_patch(note.and_then(|note| text.strip_suffix(&note)).unwrap_or(text))
+        }
+    };
+    let moved = target.map(|target| Edit {
+        path: target.to_owned(),
+        diff: format!(" (moved from {})\n", path.escape_debug()),
+    });
+    [Edit { path, diff }].into_iter().chain(moved).collect()
+}
+
+/// A wider sandbox for the rest of the turn (seen with the feature `request_permissions_tool`).
 fn permissions_question(params: Value) -> Question {
-    question("permissions", ActionKind::Other, String::new(), params)
+    let wanted = &params["permissions"];
+    let mut parts = Vec::new();
+    if wanted["network"]["enabled"] == true {
+        parts.push("network".to_owned());
+    }
+    let files = &wanted["fileSystem"];
+    let entries = files["entries"].as_array().map_or(&[][..], Vec::as_slice);
+    parts.extend(entries.iter().map(|entry| {
+        let path = &entry["path"];
+        let place =
+            [&path["path"], &path["pattern"], &path["value"]["path"], &path["value"]["kind"]]
+                .into_iter()
+                .find_map(Value::as_str);
+        format!("{} {}", entry["access"].as_str().unwrap_or("use"), place.unwrap_or("?"))
+    }));
+    // Older versions have only these.
+    for access in ["read", "write"].into_iter().filter(|_| entries.is_empty()) {
+        let paths = files[access].as_array().into_iter().flatten().filter_map(Value::as_str);
+        parts.extend(paths.map(|path| format!("{access} {path}")));
+    }
+    question("permissions", ActionKind::Other, parts.join("; "), params)
+}
+
+/// Questions of the model's own. A secret has no place on a thread that others read.
+fn user_input(mut params: Value) -> Option<(Question, Answer)> {
+    let Value::Array(asked) = wire::take(&mut params, "questions") else { return None };
+    let ids: Option<Vec<String>> =
+        asked.iter().map(|it| it["id"].as_str().map(str::to_owned)).collect();
+    let ids = ids.filter(|ids| !ids.is_empty())?;
+    if asked.iter().any(|it| it["isSecret"] == true) {
+        return None;
+    }
+    let input = json!({ "questions": asked });
+    let question = question("requestUserInput", ActionKind::Other, String::new(), input);
+    let choices = asked.iter().map(choice).collect();
+    Some((Question { choices, ..question }, Answer::Words(ids)))
+}
+
+fn choice(asked: &Value) -> Choice {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let options: Vec<ChoiceOption> = asked["options"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|it| ChoiceOption { label: text(&it["label"]), description: text(&it["description"]) })
+        .collect();
+    Choice {
+        question: text(&asked["question"]),
+        is_multiple: false,
+        is_open: asked["isOther"] == true || options.is_empty(),
+        options,
+    }
 }
 
 /// An MCP tool that wants to run, or a server that asks for a plain yes.
@@ -157,14 +249,14 @@ fn elicitation(mut params: Value) -> Option<Question> {
         return None;
     }
     let server = params["serverName"].as_str().unwrap_or_default();
-    let tool = match meta["tool_name"].as_str() {
+    let (tool, subject) = match meta["tool_name"].as_str() {
         // Codex's own name for it, which is also what people know from Claude Code.
-        Some(tool) => format!("mcp__{server}__{tool}"),
-        None => format!("mcp__{server}"),
+        Some(tool) => (format!("mcp__{server}__{tool}"), format!("{server}:{tool}")),
+        None => (format!("mcp__{server}"), server.to_owned()),
     };
     let reason = params["message"].as_str().map(str::to_owned);
     let input = if is_tool { meta["tool_params"].clone() } else { json!({}) };
-    let mut question = question(&tool, ActionKind::Mcp, String::new(), input);
+    let mut question = question(&tool, ActionKind::Mcp, subject, input);
     question.reason = reason;
     Some(question)
 }
@@ -210,91 +302,9 @@ fn without_nulls(mut value: Value) -> Value {
     value
 }
 
-/// The command inside `/bin/bash -lc '…'`, in which Codex wraps every one, so that a policy for
-/// `git status` matches. What is not such a wrapper, entirely, stays as it is. (The request's
-/// `commandActions` are no substitute: they are for display and leave parts of the command out.)
-pub(super) fn shell_command(command: &str) -> String {
-    let inner = || {
-        let (shell, rest) = command.split_once(' ')?;
-        let name = Path::new(shell).file_name()?.to_str()?;
-        let script = rest.strip_prefix("-lc ").or_else(|| rest.strip_prefix("-c "))?;
-        if matches!(name, "bash" | "zsh" | "sh") { single_word(script) } else { None }
-    };
-    inner().unwrap_or_else(|| command.to_owned())
-}
-
-/// Undoes the quoting of one shell word; none if `text` is more, or less, than that.
-fn single_word(text: &str) -> Option<String> {
-    let mut word = String::new();
-    let mut chars = text.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '\'' => loop {
-                match chars.next()? {
-                    '\'' => break,
-                    char => word.push(char),
-                }
-            },
-            '"' => loop {
-                match chars.next()? {
-                    '"' => break,
-                    '\\' => match chars.next()? {
-                        char @ ('"' | '\\' | '$' | '`') => word.push(char),
-                        char => word.extend(['\\', char]),
-                    },
-                    '$' | '`' => return None,
-                    char => word.push(char),
-                }
-            },
-            '\\' => word.push(chars.next()?),
-            char if char.is_alphanumeric() || "-_./:=@%+,".contains(char) => word.push(char),
-            _ => return None,
-        }
-    }
-    (!word.is_empty()).then_some(word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(command: &str, expected: &str) {
-        assert_eq!(shell_command(command), expected);
-    }
-
-    #[test]
-    fn a_policy_sees_the_command_and_not_its_wrapper() {
-        check("/bin/bash -lc 'git status'", "git status");
-        check("/bin/bash -lc ls", "ls");
-        check("zsh -c \"echo 'a' \\\"b\\\"\"", "echo 'a' \"b\"");
-        check(r#"/bin/sh -lc 'echo '"'"'x'"'"''"#, "echo 'x'");
-        check(r"/bin/bash -lc 'it'\''s'", "it's");
-    }
-
-    /// The subject is what the policy allows, so it must be all that would run.
-    #[test]
-    fn what_is_not_entirely_a_wrapper_stays_whole() {
-        for whole in [
-            "",
-            "ls",
-            "git status",
-            "/bin/bash -lc 'git status' ; rm -rf .",
-            "/bin/bash -lc 'git status';rm",
-            "/bin/bash -lc 'git status' 'rm -rf .'",
-            "/bin/bash -lc 'git status",
-            "/bin/bash -lc \"echo $(rm x)\"",
-            "/bin/bash -lc \"echo `rm x`\"",
-            "/bin/bash -lc ls>x",
-            "/bin/bash -lc ''",
-            "/bin/bash -lc",
-            "/bin/bash -x -lc 'git status'",
-            "FOO=1 /bin/bash -lc 'git status'",
-            "/usr/bin/python3 -c 'print(1)'",
-        ] {
-            check(whole, whole);
-        }
-    }
 
     #[track_caller]
     fn ask(method: &str, params: Value, changes: &Changes) -> (Question, Asked) {
@@ -320,7 +330,10 @@ mod tests {
         // Several paths, or a root: no single path stands for them.
         assert_eq!(patch("two", Value::Null).subject, "");
         assert_eq!(patch("one", json!("/etc")).subject, "");
-        assert_eq!(patch("one", json!("/etc")).input["grantRoot"], "/etc");
+        let root = patch("one", json!("/etc"));
+        assert_eq!(root.input["grantRoot"], "/etc");
+        let paths: Vec<&str> = root.edits.iter().map(|edit| &edit.path[..]).collect();
+        assert_eq!(paths, ["/p/a", "/etc"]);
         assert_eq!(patch("unknown", Value::Null).input, json!({"changes": []}));
     }
 
@@ -344,6 +357,65 @@ mod tests {
         assert_eq!(question.subject, "https://example.org");
     }
 
+    /// What a rule for the command line does not speak of must not be allowed by it.
+    #[test]
+    fn more_than_a_command_has_no_subject() {
+        let subject = |more: Value| {
+            let mut params = json!({"command": "/bin/bash -lc 'git status'", "kind": "command"});
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let method = "item/commandExecution/requestApproval";
+            let (question, _) = ask(method, params, &Changes::default());
+            (question.tool, question.subject)
+        };
+        let is = |tool: &str, subject: &str| (tool.to_owned(), subject.to_owned());
+        assert_eq!(subject(json!({})), is("commandExecution", "git status"));
+        assert_eq!(subject(json!({"kind": null})), is("commandExecution", "git status"));
+        assert_eq!(subject(json!({"kind": "writeStdin"})), is("writeStdin", ""));
+        assert_eq!(subject(json!({"kind": "humanCommand"})), is("commandExecution", ""));
+        let more = json!({"additionalPermissions": {"network": {"enabled": true}}});
+        assert_eq!(subject(more), is("commandExecution", ""));
+    }
+
+    #[test]
+    fn older_versions_name_permitted_paths_without_entries() {
+        let files = json!({"read": ["/a"], "write": ["/b", "/c"], "entries": null});
+        let params = json!({"permissions": {"fileSystem": files}});
+        let (question, _) = ask("item/permissions/requestApproval", params, &Changes::default());
+        assert_eq!(question.subject, "read /a; write /b; write /c");
+    }
+
+    #[test]
+    fn words_are_asked_for_and_answered_by_id() {
+        let questions = json!([
+            {"id": "a", "question": "A?", "options": [{"label": "x", "description": "d"}]},
+            {"id": "b", "question": "B?", "options": null},
+        ]);
+        let asked = || {
+            let params = json!({ "questions": questions });
+            ask("item/tool/requestUserInput", params, &Changes::default())
+        };
+        let open: Vec<bool> = asked().0.choices.iter().map(|choice| choice.is_open).collect();
+        assert_eq!(open, [false, true]);
+        let none = json!({"answers": {}});
+        let answer = |verdict| asked().1.answer(&verdict);
+        let chosen =
+            |it: &[&str]| Verdict::Chosen(it.iter().map(|it| vec![(*it).to_owned()]).collect());
+        assert_eq!(
+            answer(chosen(&["x", "y"])),
+            json!({"answers": {"a": {"answers": ["x"]}, "b": {"answers": ["y"]}}})
+        );
+        assert_eq!(answer(chosen(&["x"])), none);
+        assert_eq!(answer(Verdict::AllowAlways), none);
+        assert_eq!(answer(Verdict::Deny { reason: "no".to_owned() }), none);
+        for odd in
+            [json!([]), json!([{"question": "no id"}]), json!([{"id": "p", "isSecret": true}])]
+        {
+            let params = json!({ "questions": odd });
+            let changes = Changes::default();
+            assert!(read(&json!(1), "item/tool/requestUserInput", params, &changes).is_none());
+        }
+    }
+
     #[test]
     fn permissions_are_granted_as_asked_or_not_at_all() {
         let params = json!({
@@ -352,6 +424,7 @@ mod tests {
         });
         let asked = || ask("item/permissions/requestApproval", params.clone(), &Changes::default());
         assert_eq!(asked().0.input["permissions"]["network"], json!({"enabled": true}));
+        assert_eq!(asked().0.subject, "network");
         let granted = json!({"network": {"enabled": true}});
         assert_eq!(
             asked().1.answer(&Verdict::Allow),
@@ -359,7 +432,7 @@ mod tests {
         );
         assert_eq!(
             asked().1.answer(&Verdict::AllowAlways),
-            json!({"permissions": granted, "scope": "session"})
+            json!({"permissions": granted, "scope": "turn"})
         );
         assert_eq!(
             asked().1.answer(&Verdict::Deny { reason: "no".to_owned() }),

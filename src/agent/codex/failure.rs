@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::agent::{Exit, Failure, FailureKind, TurnEnd, codex::clip, rpc::RpcError};
+use crate::{
+    agent::{Exit, Failure, FailureKind, TurnEnd, codex::clip, rpc::RpcError},
+    time::Timestamp,
+};
 
 /// The longest error text that is passed on. Providers answer with whole HTML pages.
 const MESSAGE_MAX: usize = 1_000;
@@ -19,8 +22,9 @@ pub(super) fn not_logged_in() -> Failure {
     )
 }
 
-/// The error of a turn that failed: `{message, codexErrorInfo, additionalDetails}`.
-pub(super) fn of_turn(error: &Value) -> Failure {
+/// The error of a turn that failed: `{message, codexErrorInfo, additionalDetails}`. `resets` is when
+/// the account's limit that is used up is reset.
+pub(super) fn of_turn(error: &Value, resets: Option<Timestamp>) -> Failure {
     let text = text(error);
     let (kind, advice) = match (info(error), status(error, &text)) {
         ("usageLimitExceeded" | "rateLimitExceeded", _) | (_, Some(429)) => (
@@ -58,7 +62,13 @@ pub(super) fn of_turn(error: &Value) -> Failure {
              project's directory.",
         ),
     };
-    Failure::new(kind, text, advice)
+    match resets {
+        Some(at) if kind == FailureKind::RateLimited => {
+            let advice = format!("The limit is reset at {at}. {advice}");
+            Failure::new(kind, text, advice)
+        }
+        _ => Failure::new(kind, text, advice),
+    }
 }
 
 /// The refusal of a request that a turn can't do without. Codex has one code for nearly all of
@@ -175,7 +185,7 @@ mod tests {
 
     #[track_caller]
     fn check(error: Value, kind: FailureKind, advice: &str) {
-        let failure = of_turn(&error);
+        let failure = of_turn(&error, None);
         assert_eq!(failure.kind, kind, "{error}");
         assert!(failure.advice.contains(advice), "{error}: {}", failure.advice);
         assert!(!failure.message.is_empty());

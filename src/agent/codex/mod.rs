@@ -17,7 +17,11 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    path::PathBuf,
+};
 
 use serde_json::{Value, json};
 
@@ -29,18 +33,17 @@ use crate::{
             approval::{Asked, Changes},
             wire::{Item, read},
         },
+        progress::Doing,
         rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
-        tools,
+        shell, tools,
     },
     ids::{SessionId, is_uuid},
     prompt,
+    time::Timestamp,
 };
 
 /// Questions and tool calls that may be open at a time, each. More are refused.
 const OPEN_MAX: usize = 64;
-
-/// The longest progress line, in characters.
-const PROGRESS_MAX: usize = 200;
 
 /// The arguments for `codex`. They override the user's configuration where it would keep a turn
 /// from working or be written to.
@@ -63,10 +66,12 @@ pub struct Codex {
     /// Request ids of open tool calls.
     calls: BTreeMap<String, Value>,
     changes: Changes,
-    /// The model was told why something is refused.
-    reason_told: bool,
+    /// Why something is refused, as the model was told already.
+    reasons_told: BTreeSet<String>,
     answer: Answer,
     meter: Option<Meter>,
+    /// When the account's limit that is used up is reset.
+    resets: Option<Timestamp>,
 }
 
 /// What a response answers.
@@ -88,6 +93,9 @@ struct Plan {
     input: Value,
     resuming: bool,
     title: String,
+    project: PathBuf,
+    /// The model's own questions have somebody to answer them.
+    asks_human: bool,
 }
 
 /// The messages of the turn. Only the last one counts: the others were on the way, and a stream that
@@ -127,9 +135,10 @@ impl Codex {
             questions: BTreeMap::new(),
             calls: BTreeMap::new(),
             changes: Changes::default(),
-            reason_told: false,
+            reasons_told: BTreeSet::new(),
             answer: Answer::default(),
             meter: None,
+            resets: None,
         }
     }
 
@@ -142,8 +151,14 @@ impl Codex {
         if let Some(meter) = self.meter.take() {
             actions.event(TurnEvent::Usage(meter.used()));
         }
+        self.questions_gone(actions);
         self.over = true;
         actions.finish(end);
+    }
+
+    fn questions_gone(&mut self, actions: &mut Actions) {
+        let gone = mem::take(&mut self.questions).into_keys();
+        actions.events.extend(gone.map(TurnEvent::QuestionGone));
     }
 
     fn on_response(&mut self, tag: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
@@ -176,7 +191,7 @@ impl Codex {
         if account.is_some_and(|account| account.is_missing()) {
             return self.finish(TurnEnd::Failed(failure::not_logged_in()), actions);
         }
-        let (method, params) = std::mem::take(&mut self.plan.open);
+        let (method, params) = mem::take(&mut self.plan.open);
         self.request(method, params, Sent::OpenThread, actions);
     }
 
@@ -214,6 +229,9 @@ impl Codex {
                     meter.now = tokens(note.token_usage.total);
                 }
             }
+            "account/rateLimits/updated" => {
+                self.resets = wire::limit_resets(&params["rateLimits"]).or(self.resets);
+            }
             "error" if params["willRetry"] == true && self.is_ours(&params) => {
                 let message = failure::retry_text(&params["error"]);
                 actions.event(TurnEvent::Retry { message, next: None });
@@ -246,10 +264,10 @@ impl Codex {
                         self.answer.hear(item);
                     });
                 }
-                TurnEnd::Answered { text: std::mem::take(&mut self.answer).text() }
+                TurnEnd::Answered { text: mem::take(&mut self.answer).text() }
             }
             Some("interrupted") => TurnEnd::Interrupted,
-            _ => TurnEnd::Failed(failure::of_turn(&turn.error)),
+            _ => TurnEnd::Failed(failure::of_turn(&turn.error, self.resets)),
         };
         self.finish(end, actions);
     }
@@ -272,10 +290,9 @@ impl Codex {
         }
         if ours
             && started
-            && let Some(line) = progress(&item)
+            && let Some(line) = self.progress(&item)
         {
-            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-            actions.event(TurnEvent::Progress(clip(&line, PROGRESS_MAX)));
+            actions.event(TurnEvent::Progress(line));
         }
         match item {
             // Whatever its thread: a helper's patch is asked for like the model's own.
@@ -283,6 +300,27 @@ impl Codex {
             Item::FileChange { id, .. } => self.changes.completed(&id),
             item if ours && !started => self.answer.hear(item),
             _ => {}
+        }
+    }
+
+    /// What an item that has just started says about the turn. Our own tools show themselves.
+    fn progress(&self, item: &Item) -> Option<String> {
+        let line = |doing: Doing<'_>| Some(doing.line(&self.plan.project));
+        match item {
+            Item::CommandExecution { command } => line(Doing::Running(&shell::unwrapped(command))),
+            Item::FileChange { changes, .. } => {
+                let paths: Vec<&str> =
+                    changes.iter().filter_map(|it| it["path"].as_str()).collect();
+                line(Doing::Editing(&paths))
+            }
+            Item::McpToolCall { server, tool } => line(Doing::Calling(&format!("{server}:{tool}"))),
+            Item::WebSearch { query } => line(Doing::Searching(query)),
+            Item::ImageView { path } => line(Doing::Reading(path)),
+            Item::CollabAgentToolCall { prompt } => {
+                prompt.as_ref().and_then(|task| line(Doing::Asking(task)))
+            }
+            Item::ContextCompaction {} => Some("Condensing the conversation so far".to_owned()),
+            Item::AgentMessage { .. } | Item::Other => None,
         }
     }
 
@@ -311,7 +349,10 @@ impl Codex {
         if method == "item/tool/call" && self.calls.len() < OPEN_MAX {
             return self.on_tool_call(id, params, actions);
         }
-        if self.questions.len() < OPEN_MAX
+        let is_asked = self.plan.asks_human || method != "item/tool/requestUserInput";
+        if is_asked
+            && !self.interrupted
+            && self.questions.len() < OPEN_MAX
             && let Some((question, asked)) = approval::read(&id, method, params, &self.changes)
         {
             self.questions.insert(question.id.clone(), asked);
@@ -341,22 +382,24 @@ impl Codex {
 
     /// A refusal has no place for its reason: for the model "the user rejected" it, who may never
     /// have seen it (0.169.0). So the reason goes into the running turn as a message of its own,
-    /// first, to be there when the model reads of the refusal; and once, since a model that goes on
-    /// trying would be told the same each time.
+    /// first, to be there when the model reads of the refusal; and each one once, since a model that
+    /// goes on trying would be told the same each time.
     fn tell_reason(&mut self, reason: &str, actions: &mut Actions) {
         let (Some(thread), Some(turn)) = (&self.thread, &self.turn) else { return };
-        if self.reason_told {
+        let is_new = self.reasons_told.len() < OPEN_MAX && !reason.trim().is_empty();
+        if !is_new || !self.reasons_told.insert(reason.to_owned()) {
             return;
         }
-        self.reason_told = true;
         // Unlike `turn/start` this can't begin another turn.
         let params = wire::steer(thread, turn, &prompt::refusal_note(reason));
         self.request("turn/steer", params, Sent::Aside, actions);
     }
 
     /// The interrupt ends the turn but not a command that it started, so these are ended as well.
+    /// It cancels what is asked, too; Codex says so only after the end of the turn.
     fn interrupt(&mut self, actions: &mut Actions) {
         self.interrupted = true;
+        self.questions_gone(actions);
         let (Some(thread), Some(turn)) = (self.thread.clone(), self.turn.clone()) else {
             return self.finish(TurnEnd::Interrupted, actions);
         };
@@ -386,6 +429,8 @@ impl Protocol for Codex {
             input: wire::input(turn),
             resuming: turn.session.is_some(),
             title: turn.title.clone(),
+            project: turn.project_dir.clone(),
+            asks_human: wire::asks_human(turn),
         };
         self.request("initialize", wire::initialize(), Sent::Initialize, actions);
     }
@@ -478,24 +523,6 @@ impl Meter {
 
 fn tokens(tokens: wire::Tokens) -> Usage {
     Usage { input_tokens: tokens.input_tokens, output_tokens: tokens.output_tokens, cost_usd: None }
-}
-
-/// What an item that has just started says about the turn. Our own tools show themselves.
-fn progress(item: &Item) -> Option<String> {
-    match item {
-        Item::CommandExecution { command } => {
-            Some(format!("Runs {}", approval::shell_command(command)))
-        }
-        Item::FileChange { changes, .. } => {
-            let paths: Vec<&str> = changes.iter().filter_map(|it| it["path"].as_str()).collect();
-            Some(format!("Edits {}", paths.join(", ")))
-        }
-        Item::McpToolCall { server, tool } => Some(format!("Calls {server}/{tool}")),
-        Item::WebSearch { query } if query.is_empty() => Some("Searches the web".to_owned()),
-        Item::WebSearch { query } => Some(format!("Searches the web for {query}")),
-        Item::ContextCompaction {} => Some("Condenses the conversation so far".to_owned()),
-        Item::AgentMessage { .. } | Item::Other => None,
-    }
 }
 
 /// At most `max` characters of `text`; what is cut is marked.

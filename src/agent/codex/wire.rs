@@ -8,14 +8,16 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::agent::{Gate, Image, Sandbox, TurnSpec, tools};
+use crate::{
+    agent::{Gate, Image, Sandbox, TurnSpec, tools},
+    time::Timestamp,
+};
 
 /// Notifications that would only cost time: text comes whole with its item, diffs with theirs. What
 /// stays on although unused is a sign of life (`outputDelta`, for one).
-const OPT_OUT: [&str; 6] = [
+const OPT_OUT: [&str; 5] = [
     "item/agentMessage/delta",
     "turn/diff/updated",
-    "account/rateLimits/updated",
     "thread/status/changed",
     "thread/started",
     "remoteControl/status/changed",
@@ -102,6 +104,11 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
+/// Whether the model's own questions have somebody to answer them.
+pub(super) fn asks_human(spec: &TurnSpec) -> bool {
+    spec.asks_human && spec.gate == Gate::Ask
+}
+
 /// See [`super::args`].
 pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
     let mut settings = vec![
@@ -112,6 +119,12 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
         // that don't know it; as a setting it is skipped by them.
         "features.unbounded_connection_retries=false".to_owned(),
     ];
+    if asks_human(spec) {
+        // Else the model's tool for questions works in the plan mode only (0.169.0). It is called
+        // unfinished, which would be told with every turn.
+        settings.push("features.default_mode_request_user_input=true".to_owned());
+        settings.push("suppress_unstable_features_warning=true".to_owned());
+    }
     if sandbox(spec) != Sandbox::ReadOnly {
         settings.push(trust(&spec.project_dir));
     }
@@ -227,6 +240,15 @@ pub(super) enum Item {
         #[serde(default)]
         query: String,
     },
+    ImageView {
+        #[serde(default)]
+        path: String,
+    },
+    /// Only starting a subagent, or telling it something, has a prompt.
+    CollabAgentToolCall {
+        #[serde(default)]
+        prompt: Option<String>,
+    },
     ContextCompaction {},
     #[serde(other)]
     Other,
@@ -253,6 +275,18 @@ pub(super) struct Tokens {
     pub(super) input_tokens: u64,
     #[serde(default)]
     pub(super) output_tokens: u64,
+}
+
+/// When the limit of the account that is used up is reset: the later one if both are. Times are
+/// seconds since 1970 (0.169.0, from its generated schema).
+pub(super) fn limit_resets(limits: &Value) -> Option<Timestamp> {
+    ["primary", "secondary"]
+        .into_iter()
+        .map(|window| &limits[window])
+        .filter(|window| window["usedPercent"].as_i64().is_some_and(|used| used >= 100))
+        .filter_map(|window| window["resetsAt"].as_u64()?.checked_mul(1000))
+        .max()
+        .map(Timestamp::from_millis)
 }
 
 /// Params of `item/tool/call`.

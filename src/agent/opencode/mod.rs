@@ -9,6 +9,8 @@
 //! settings once, and what a command has put into a session of its own ends with the server alone.
 //! Pure, but for `server`.
 
+mod asking;
+mod questions;
 pub mod server;
 #[cfg(test)]
 mod tests;
@@ -17,21 +19,26 @@ pub mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    path::Path,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Gate, Model, Protocol, QuestionId, TurnCommand,
-        TurnEnd, TurnEvent, TurnSpec, Verdict,
+        Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnCommand, TurnEnd,
+        TurnEvent, TurnSpec, Usage, progress::one_line,
     },
     ids::SessionId,
     time::Timestamp,
 };
+use asking::Call;
 use wire::text;
 
-/// Sessions and tool calls that are remembered, and requests that are open, at a time.
+/// Characters of a retry's message, or of a question that is sent back.
+const MESSAGE_CHARS: usize = 500;
+
+/// Sessions, messages and tool calls that are remembered, and requests that are open, at a time.
 const KNOWN_MAX: usize = 512;
 
 /// Subagents of subagents.
@@ -56,9 +63,24 @@ enum Asked {
         depth: usize,
         asked: Value,
     },
+    /// The names of the MCP servers, because of a permission that may be for one's tool.
+    Servers {
+        asked: Value,
+    },
     Reply(QuestionId),
     /// Nothing depends on it.
     Aside,
+}
+
+/// An open question.
+#[derive(Debug)]
+struct Open {
+    /// In which it must be answered.
+    directory: String,
+    /// A permission to leave the project for this command, and the tool call that it is for.
+    outside: Option<(String, String)>,
+    /// How many questions of the model's own it is, if it is no permission.
+    words: Option<usize>,
 }
 
 /// One turn with opencode.
@@ -77,9 +99,16 @@ pub struct Opencode {
     /// Our session and those of its subagents.
     family: BTreeSet<String>,
     strangers: BTreeSet<String>,
-    /// Open questions, with the directory in which they must be answered.
-    questions: BTreeMap<QuestionId, String>,
-    calls: BTreeSet<String>,
+    questions: BTreeMap<QuestionId, Open>,
+    /// Tool calls that were seen; none once they have ended.
+    calls: BTreeMap<String, Option<Call>>,
+    /// Commands that were allowed outside of the project, by tool call: the permission to run is
+    /// asked next, for the same command.
+    allowed_outside: BTreeMap<String, String>,
+    /// The MCP servers, once somebody has asked for a tool that may be theirs.
+    servers: Option<Vec<String>>,
+    /// What each message took, and which one it answers.
+    usage: BTreeMap<String, (String, Usage)>,
     last_error: Option<Value>,
     interrupted: bool,
 }
@@ -116,11 +145,11 @@ impl Opencode {
 
     /// Ends the turn with what opencode, or its settings, made impossible. What the person is told
     /// to set up, a running server would not see.
-    fn fail(failure: Failure, actions: &mut Actions) {
+    fn fail(&mut self, failure: Failure, actions: &mut Actions) {
         if matches!(failure.kind, FailureKind::NotLoggedIn | FailureKind::Refused) {
             actions.write(json!({ "outdate": true }));
         }
-        actions.finish(TurnEnd::Failed(failure));
+        self.finish(TurnEnd::Failed(failure), actions);
     }
 
     fn session_path(&self, rest: &str) -> String {
@@ -150,16 +179,20 @@ impl Opencode {
             Asked::Parent { of, depth, asked } => {
                 self.on_parent(&of, depth, &asked, body, actions);
             }
+            Asked::Servers { asked } => {
+                self.servers = Some(if fine { asking::servers(body) } else { Vec::new() });
+                self.on_permission(&asked, actions);
+            }
             Asked::Prompt => self.on_answer(status, response, actions),
             Asked::Reason => {
                 let error = self.last_error.take().unwrap_or_default();
-                Self::fail(wire::failure(&error), actions);
+                self.fail(wire::failure(&error), actions);
             }
             Asked::OldSession if status == 404 => {
                 let detail = text(body, "/data/message").to_owned();
-                actions.finish(TurnEnd::SessionGone { detail });
+                self.finish(TurnEnd::SessionGone { detail }, actions);
             }
-            _ if !fine => actions.finish(TurnEnd::Failed(unexpected(response))),
+            _ if !fine => self.finish(TurnEnd::Failed(unexpected(response)), actions),
             Asked::OldSession => self.on_old_session(body, actions),
             Asked::Rules => self.choose_model(actions),
             Asked::Config => {
@@ -171,12 +204,12 @@ impl Opencode {
             }
             Asked::Providers => match wire::provider_model(body) {
                 Some(model) => self.with_model(model, actions),
-                None => Self::fail(wire::no_provider(), actions),
+                None => self.fail(wire::no_provider(), actions),
             },
             Asked::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
                 if self.session.is_empty() {
-                    return actions.finish(TurnEnd::Failed(unexpected(response)));
+                    return self.finish(TurnEnd::Failed(unexpected(response)), actions);
                 }
                 self.prompt(actions);
             }
@@ -231,24 +264,24 @@ impl Opencode {
     fn on_answer(&mut self, status: u64, response: &Value, actions: &mut Actions) {
         let (body, info) = (&response["body"], &response["body"]["info"]);
         if self.interrupted {
-            return actions.finish(TurnEnd::Interrupted);
+            return self.finish(TurnEnd::Interrupted, actions);
         }
         match status {
             200..300 => {}
             404 => {
                 let detail = text(body, "/data/message").to_owned();
-                return actions.finish(TurnEnd::SessionGone { detail });
+                return self.finish(TurnEnd::SessionGone { detail }, actions);
             }
             500.. => {
                 if let Some(error) = self.last_error.take() {
-                    return Self::fail(wire::failure(&error), actions);
+                    return self.fail(wire::failure(&error), actions);
                 }
                 let path = self.session_path("");
                 return self.ask("GET", &path, Value::Null, Asked::Reason, actions);
             }
-            _ => return actions.finish(TurnEnd::Failed(unexpected(response))),
+            _ => return self.finish(TurnEnd::Failed(unexpected(response)), actions),
         }
-        actions.event(TurnEvent::Usage(wire::usage(info)));
+        actions.event(TurnEvent::Usage(self.used(info)));
         let mut answer = wire::answer(body);
         let mut note = |note: &str| {
             let paragraph = if answer.is_empty() { "" } else { "\n\n" };
@@ -258,20 +291,50 @@ impl Opencode {
             "" => {}
             "MessageOutputLengthError" => note("The model's output limit was reached."),
             "MessageAbortedError" => {
-                return actions.finish(TurnEnd::Failed(Failure::new(
-                    FailureKind::Model,
-                    "the turn was aborted by another program that uses opencode's server",
-                    "Send the message again.",
-                )));
+                return self.finish(
+                    TurnEnd::Failed(Failure::new(
+                        FailureKind::Model,
+                        "the turn was aborted by another program that uses opencode's server",
+                        "Send the message again.",
+                    )),
+                    actions,
+                );
             }
-            _ => return Self::fail(wire::failure(&info["error"]), actions),
+            _ => return self.fail(wire::failure(&info["error"]), actions),
         }
         match text(info, "/finish") {
             "tool-calls" => note("opencode ended the turn because a tool was refused."),
             "length" => note("The model's output limit was reached."),
             _ => {}
         }
-        actions.finish(TurnEnd::Answered { text: answer });
+        self.finish(TurnEnd::Answered { text: answer }, actions);
+    }
+
+    /// Of the whole turn: its requests to the model are a message each, and so are those of its
+    /// subagents. `last` is the last one.
+    fn used(&mut self, last: &Value) -> Usage {
+        let turn = text(last, "/parentID").to_owned();
+        self.note_usage("", last);
+        let mut sum = Usage::default();
+        for (parent, usage) in self.usage.values() {
+            // An empty one is a subagent's.
+            if parent.is_empty() || *parent == turn {
+                sum.input_tokens = sum.input_tokens.saturating_add(usage.input_tokens);
+                sum.output_tokens = sum.output_tokens.saturating_add(usage.output_tokens);
+                let costs = sum.cost_usd.into_iter().chain(usage.cost_usd);
+                sum.cost_usd = costs.reduce(|sum, cost| sum + cost);
+            }
+        }
+        sum
+    }
+
+    fn note_usage(&mut self, session: &str, info: &Value) {
+        let id = text(info, "/id");
+        let is_ours = session.is_empty() || session == self.session;
+        let parent = if is_ours { text(info, "/parentID") } else { "" };
+        if self.usage.len() < KNOWN_MAX || self.usage.contains_key(id) {
+            self.usage.insert(id.to_owned(), (parent.to_owned(), wire::usage(info)));
+        }
     }
 
     fn on_event(&mut self, event: &Value, actions: &mut Actions) {
@@ -291,32 +354,29 @@ impl Opencode {
         }
         if !self.family.contains(session) {
             // A subagent of an earlier turn may be used again, so it was created unseen.
-            if kind == "permission.asked" && text(event, "/directory") == self.directory {
+            if matches!(kind, "permission.asked" | "question.asked")
+                && text(event, "/directory") == self.directory
+            {
                 self.look_up(session, session, 0, event, actions);
             }
             return;
         }
         match kind {
-            "permission.asked" => self.on_permission(event, actions),
-            "permission.replied" => {
+            "permission.asked" | "question.asked" => self.on_asked(event, actions),
+            "permission.replied" | "question.replied" | "question.rejected" => {
                 let question = QuestionId(text(properties, "/requestID").to_owned());
                 if self.questions.remove(&question).is_some() {
                     actions.event(TurnEvent::QuestionGone(question));
                 }
             }
-            "question.asked" => {
-                let path = format!("/question/{}/reject", wire::segment(text(properties, "/id")));
-                self.ask("POST", &path, json!({}), Asked::Aside, actions);
-                let asks = text(properties, "/questions/0/question");
-                actions.event(TurnEvent::Progress(format!(
-                    "It wanted to ask: {asks} (It was told to ask in its answer.)"
-                )));
+            "message.updated" if text(properties, "/info/role") == "assistant" => {
+                self.note_usage(session, &properties["info"]);
             }
             "session.error" => self.last_error = Some(properties["error"].clone()),
             "session.status" if text(properties, "/status/type") == "retry" => {
                 let status = &properties["status"];
                 actions.event(TurnEvent::Retry {
-                    message: text(status, "/message").to_owned(),
+                    message: one_line(text(status, "/message"), MESSAGE_CHARS),
                     next: status["next"].as_u64().map(Timestamp::from_millis),
                 });
             }
@@ -325,109 +385,59 @@ impl Opencode {
         }
     }
 
+    /// A part is told again with each state. The permission for a tool may come before the state
+    /// that has its input, but not before its name.
     fn on_part(&mut self, part: &Value, actions: &mut Actions) {
-        let running = text(part, "/type") == "tool" && text(part, "/state/status") == "running";
-        if running
-            && self.calls.len() < KNOWN_MAX
-            && self.calls.insert(text(part, "/callID").to_owned())
-        {
-            actions.event(TurnEvent::Progress(wire::progress(part)));
-        }
-    }
-
-    /// Finds out whether `session` descends from ours; `of` is the one that asks permission.
-    fn look_up(
-        &mut self,
-        session: &str,
-        of: &str,
-        depth: usize,
-        event: &Value,
-        actions: &mut Actions,
-    ) {
-        if self.strangers.contains(session) || self.open.len() >= KNOWN_MAX {
+        let id = text(part, "/callID");
+        let known = self.calls.get(id);
+        if text(part, "/type") != "tool" || (known.is_none() && self.calls.len() >= KNOWN_MAX) {
             return;
         }
-        let path = format!("/session/{}", wire::segment(session));
-        let asked = Asked::Parent { of: of.to_owned(), depth: depth + 1, asked: event.clone() };
-        self.ask("GET", &path, Value::Null, asked, actions);
-    }
-
-    fn on_parent(
-        &mut self,
-        of: &str,
-        depth: usize,
-        event: &Value,
-        body: &Value,
-        actions: &mut Actions,
-    ) {
-        let parent = text(body, "/parentID");
-        if self.family.contains(parent) {
-            self.family.insert(of.to_owned());
-            self.on_permission(event, actions);
-        } else if parent.is_empty() || depth >= DEPTH_MAX {
-            if self.strangers.len() >= KNOWN_MAX {
-                self.strangers.clear();
+        let tool = text(part, "/tool").to_owned();
+        match (text(part, "/state/status"), known) {
+            ("pending", None) => {
+                self.calls.insert(id.to_owned(), Some(Call { tool, input: Value::Null }));
             }
-            self.strangers.insert(of.to_owned());
-        } else {
-            self.look_up(parent, of, depth, event, actions);
-        }
-    }
-
-    fn on_permission(&mut self, event: &Value, actions: &mut Actions) {
-        let question = wire::question(&event["payload"]["properties"]);
-        let directory = match text(event, "/directory") {
-            "" => &self.directory,
-            directory => directory,
-        }
-        .to_owned();
-        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
-        let id = question.id.clone();
-        if self.interrupted || self.questions.len() >= KNOWN_MAX {
-            let reply = json!({ "reply": "reject" });
-            self.reply(&directory, id, reply, actions);
-        } else if gate == Gate::AllowAll {
-            self.reply(&directory, id, json!({ "reply": "once" }), actions);
-        } else {
-            self.questions.insert(id, directory);
-            actions.event(TurnEvent::Question(question));
-        }
-    }
-
-    fn reply(&mut self, directory: &str, id: QuestionId, body: Value, actions: &mut Actions) {
-        let path = format!("/permission/{}/reply", wire::segment(&id.0));
-        self.ask_in(directory, "POST", &path, body, Asked::Reply(id), actions);
-    }
-
-    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
-        let Some(directory) = self.questions.remove(&question) else { return };
-        let body = match verdict {
-            Verdict::Allow => json!({ "reply": "once" }),
-            Verdict::AllowAlways => json!({ "reply": "always" }),
-            // Without a message, opencode ends the turn instead of telling the model.
-            Verdict::Chosen(_) => {
-                json!({ "reply": "reject", "message": "It asked for permission." })
+            ("running", None | Some(Some(Call { input: Value::Null, .. }))) => {
+                let input = part["state"]["input"].clone();
+                self.calls.insert(id.to_owned(), Some(Call { tool, input }));
+                let line = wire::progress(part, Path::new(&self.directory));
+                actions.events.extend(line.map(TurnEvent::Progress));
             }
-            Verdict::Deny { reason } if reason.trim().is_empty() => {
-                json!({ "reply": "reject", "message": "This was refused." })
+            ("completed" | "error", _) => {
+                self.calls.insert(id.to_owned(), None);
+                self.allowed_outside.remove(id);
             }
-            Verdict::Deny { reason } => json!({ "reply": "reject", "message": reason }),
-        };
-        self.reply(&directory, question, body, actions);
+            _ => {}
+        }
     }
 
     fn interrupt(&mut self, actions: &mut Actions) {
         self.interrupted = true;
         if !self.prompted {
-            return actions.finish(TurnEnd::Interrupted);
+            return self.finish(TurnEnd::Interrupted, actions);
         }
         let path = self.session_path("/abort");
         self.ask("POST", &path, Value::Null, Asked::Aside, actions);
         // It ends the shell of a running command, but nothing that the command has detached.
         actions.write(json!({ "outdate": true }));
-        for question in mem::take(&mut self.questions).into_keys() {
+        // The abort leaves them in the server's list.
+        for (question, open) in mem::take(&mut self.questions) {
+            if open.words.is_some() {
+                self.dismiss(&open.directory, &question, actions);
+            } else {
+                let path = format!("/permission/{}/reply", wire::segment(&question.0));
+                let body = json!({ "reply": "reject" });
+                self.ask_in(&open.directory, "POST", &path, body, Asked::Aside, actions);
+            }
             actions.event(TurnEvent::QuestionGone(question));
         }
+    }
+
+    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
+        let gone = mem::take(&mut self.questions).into_keys();
+        actions.events.extend(gone.map(TurnEvent::QuestionGone));
+        actions.finish(end);
     }
 }
 
@@ -459,7 +469,7 @@ impl Protocol for Opencode {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        actions.finish(if self.interrupted {
+        let end = if self.interrupted {
             TurnEnd::Interrupted
         } else {
             let tail = stderr_tail.trim();
@@ -468,7 +478,8 @@ impl Protocol for Opencode {
                 format!("the connection to opencode's server was lost ({exit}) {tail}").trim_end(),
                 "Send the message again; a new server is started for it.",
             ))
-        });
+        };
+        self.finish(end, actions);
     }
 }
 

@@ -1,13 +1,11 @@
 //! What of opencode's REST API is written and read (opencode 1.18.33), as functions on JSON
 //! values. Pure.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use crate::agent::{
-    ActionKind, Failure, FailureKind, Gate, Image, Model, Question, QuestionId, Usage,
-};
+use crate::agent::{Failure, FailureKind, Gate, Image, Model, Usage, progress::Doing};
 
 /// The provider that opencode falls back to when none is configured: its maker's own service.
 pub const HOSTED: &str = "opencode";
@@ -120,42 +118,6 @@ pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
     })
 }
 
-/// Reads `permission.asked`.
-pub fn question(asked: &Value) -> Question {
-    let tool = text(asked, "/permission");
-    let metadata = &asked["metadata"];
-    let patterns: Vec<&str> = list(asked, "/patterns").iter().filter_map(Value::as_str).collect();
-    let subject = ["/command", "/filepath", "/url"]
-        .into_iter()
-        .map(|at| text(metadata, at))
-        .find(|text| !text.is_empty())
-        .map_or_else(|| patterns.join(", "), str::to_owned);
-    let empty = metadata.as_object().is_none_or(Map::is_empty);
-    Question {
-        id: QuestionId(text(asked, "/id").to_owned()),
-        tool: tool.to_owned(),
-        kind: action_kind(tool),
-        subject,
-        reason: None,
-        input: if empty { json!({ "patterns": patterns }) } else { metadata.clone() },
-        edits: Vec::new(),
-        choices: Vec::new(),
-    }
-}
-
-fn action_kind(permission: &str) -> ActionKind {
-    match permission {
-        "bash" => ActionKind::Run,
-        "edit" | "write" | "patch" => ActionKind::Edit,
-        "read" | "glob" | "grep" | "list" | "lsp" => ActionKind::Read,
-        "webfetch" | "websearch" | "codesearch" => ActionKind::Fetch,
-        "doom_loop" | "external_directory" => ActionKind::Other,
-        // Tools of MCP servers are named `<server>_<tool>`.
-        other if other.contains('_') => ActionKind::Mcp,
-        _ => ActionKind::Other,
-    }
-}
-
 /// The final text: opencode marks as synthetic or ignored what the model did not say.
 pub fn answer(message: &Value) -> String {
     let said: Vec<&str> = list(message, "/parts")
@@ -170,6 +132,7 @@ pub fn answer(message: &Value) -> String {
     answer
 }
 
+/// Of one message; a turn has one for each request to the model.
 pub fn usage(info: &Value) -> Usage {
     let tokens = |at| info.pointer(at).and_then(Value::as_u64).unwrap_or(0);
     let input = ["/tokens/input", "/tokens/cache/read", "/tokens/cache/write"].map(tokens);
@@ -180,16 +143,26 @@ pub fn usage(info: &Value) -> Usage {
     }
 }
 
-/// What a running tool does, in one line.
-pub fn progress(part: &Value) -> String {
-    let detail = ["/state/input/command", "/state/input/filePath", "/state/input/url"]
-        .into_iter()
-        .chain(["/state/input/pattern", "/state/input/description", "/state/title"])
-        .map(|at| text(part, at))
-        .find(|detail| !detail.is_empty())
-        .and_then(|detail| detail.lines().next());
-    let tool = text(part, "/tool");
-    detail.map_or_else(|| tool.to_owned(), |detail| format!("{tool}: {detail}"))
+/// What a running tool does, in one line. The rest only keeps house, or asks.
+pub fn progress(part: &Value, project: &Path) -> Option<String> {
+    let input = &part["state"]["input"];
+    let path = || text(input, "/filePath");
+    let doing = match text(part, "/tool") {
+        "bash" => Doing::Running(text(input, "/command")),
+        "edit" | "write" | "multiedit" | "patch" | "apply_patch" => {
+            let paths = Some(path()).filter(|path| !path.is_empty());
+            return Some(Doing::Editing(paths.as_slice()).line(project));
+        }
+        "read" | "lsp" => Doing::Reading(path()),
+        "list" => Doing::Reading(text(input, "/path")),
+        "glob" | "grep" => Doing::Searching(text(input, "/pattern")),
+        "websearch" | "codesearch" => Doing::Searching(text(input, "/query")),
+        "webfetch" => Doing::Fetching(text(input, "/url")),
+        "task" => Doing::Asking(text(input, "/description")),
+        "todoread" | "todowrite" | "question" | "invalid" => return None,
+        tool => Doing::Calling(tool),
+    };
+    Some(doing.line(project))
 }
 
 /// An error of a message or of `session.error`, in words for people.

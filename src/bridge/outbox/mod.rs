@@ -18,8 +18,9 @@ use super::{
     wire::{Activity, Post},
 };
 use crate::{
-    ids::ThreadId,
+    ids::{ClientMsgId, ThreadId},
     task::{self, Task},
+    time::Timestamp,
 };
 
 /// Requests on their way at the same time. One would do on a near bridge; over a round trip of
@@ -41,8 +42,19 @@ pub trait OutboxStore: Send + 'static {
     fn read(&mut self, entry: &Self::Entry) -> io::Result<Option<Post>>;
     /// The bridge has it.
     fn remove(&mut self, entry: &Self::Entry) -> io::Result<()>;
+    /// The bridge has stored this question. Told before [`OutboxStore::remove`].
+    fn asked(&mut self, question: Stored);
     /// The bridge will never take it: it is kept aside, with the reason, for a person to look at.
     fn refuse(&mut self, entry: &Self::Entry, reason: &str) -> io::Result<()>;
+}
+
+/// A question that people can see from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub thread: ThreadId,
+    pub post: ClientMsgId,
+    /// When, by the bridge's clock; none if it did not say.
+    pub at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +117,7 @@ enum Job<E> {
 }
 
 enum Done<E> {
-    Post { thread: ThreadId, entry: E, result: Result<(), Error> },
+    Post { thread: ThreadId, entry: E, result: Result<Option<Stored>, Error> },
     Shown,
 }
 
@@ -114,7 +126,7 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
     for job in jobs {
         let done = match job {
             Job::Post { thread, entry, post } => {
-                Done::Post { thread, entry, result: client.post(&post) }
+                Done::Post { thread, entry, result: client.post(&post).map(|at| stored(*post, at)) }
             }
             Job::Show(thread, state) => {
                 if let Err(error) = client.activity(&thread, state) {
@@ -127,6 +139,10 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
             return;
         }
     }
+}
+
+fn stored(post: Post, at: Option<Timestamp>) -> Option<Stored> {
+    post.question.map(|_| Stored { thread: post.thread_id, post: post.client_msg_id, at })
 }
 
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
@@ -301,9 +317,12 @@ impl<S: OutboxStore> Outbox<S> {
         self.on_their_way -= 1;
         match done {
             Done::Shown => self.showing = false,
-            Done::Post { thread, entry, result: Ok(()) } => {
+            Done::Post { thread, entry, result: Ok(question) } => {
                 self.gate.open();
                 self.lanes.done(&thread);
+                if let Some(question) = question {
+                    self.store.asked(question);
+                }
                 if let Err(error) = self.store.remove(&entry) {
                     log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
                         trying again: {error}");

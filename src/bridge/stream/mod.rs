@@ -100,6 +100,9 @@ pub enum StreamEvent<T> {
         server_time: Option<String>,
         last_event_id: Option<String>,
     },
+    /// What this bridge takes besides the protocol of the reference, by its own word. Once for each
+    /// connection, if it is anything.
+    Accepts(Vec<String>),
     Disconnected {
         why: String,
         next: Duration,
@@ -302,15 +305,18 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             }
             Item::Event(event) if event.event == "hello" => {
                 self.says_hello = true;
-                let (replay, server_time) = read_hello(&event.data);
-                if connection.announced {
-                    let Some(id) = &event.id else { return Ok(()) };
+                let Hello { replay, server_time, accepts } = read_hello(&event.data);
+                if !connection.announced {
+                    self.announce(connection, replay, server_time)?;
+                    self.pass(event.id.as_deref());
+                } else if let Some(id) = &event.id {
                     self.move_to(id);
                     let last_event_id = self.position.clone();
-                    return self.tell(StreamEvent::Begins { server_time, last_event_id });
+                    self.tell(StreamEvent::Begins { server_time, last_event_id })?;
                 }
-                self.announce(connection, replay, server_time)?;
-                self.pass(event.id.as_deref());
+                if !accepts.is_empty() {
+                    self.tell(StreamEvent::Accepts(accepts))?;
+                }
             }
             Item::Event(event) => {
                 if !connection.announced {
@@ -482,17 +488,27 @@ fn usable(id: &str) -> bool {
     id.len() <= MAX_ID && !id.chars().any(char::is_control)
 }
 
-/// The data of a `hello` event: `{"replay":"complete"|"gap"|"none","serverTime":"…"}`.
-fn read_hello(data: &str) -> (Replay, Option<String>) {
+/// What a bridge says first.
+struct Hello {
+    replay: Replay,
+    server_time: Option<String>,
+    accepts: Vec<String>,
+}
+
+/// The data of a `hello` event:
+/// `{"replay":"complete"|"gap"|"none","serverTime":"…","accepts":["machine"]}`.
+fn read_hello(data: &str) -> Hello {
     let Ok(serde_json::Value::Object(hello)) = serde_json::from_str(data) else {
-        return (Replay::Unknown, None);
+        return Hello { replay: Replay::Unknown, server_time: None, accepts: Vec::new() };
     };
     let replay = match text(&hello, "replay").as_deref() {
         Some("complete") => Replay::Complete,
         Some("gap") => Replay::Gap,
         _ => Replay::Unknown,
     };
-    (replay, text(&hello, "serverTime"))
+    let accepts = hello.get("accepts").and_then(serde_json::Value::as_array);
+    let accepts = accepts.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned));
+    Hello { replay, server_time: text(&hello, "serverTime"), accepts: accepts.collect() }
 }
 
 /// Whether a read ended only because its time was up; the connection can be read on.

@@ -26,7 +26,7 @@ use crate::{
     cli::{
         ExitCode, account, client,
         console::{Console, printable},
-        logs, start,
+        logs, policy, start,
     },
     config::{Config, ConfigFile, Env, Paths, Token},
     daemon::{self, End, Setup},
@@ -180,7 +180,9 @@ fn set(env: &mut Env, name: &str, value: impl Into<OsString>) {
 }
 
 fn load(paths: &Paths, env: &Env) -> anyhow::Result<Config> {
-    Ok(Config::from_file(&ConfigFile::read(&paths.config_file)?, env)?)
+    let config = Config::from_file(&ConfigFile::read(&paths.config_file)?, env)?;
+    policy::of(&config, paths)?;
+    Ok(config)
 }
 
 fn url(server: &Server) -> String {

@@ -11,6 +11,7 @@ mod routes;
 mod session;
 mod threads;
 mod throttle;
+mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use crate::serve::{
         Handler,
         message::{Head, Request, Response},
     },
+    metrics::Metrics,
     password::{self, Busy, Verdict},
     store::{Caller, SessionKey, Store},
     stream::Hub,
@@ -40,6 +42,7 @@ const ADDRESS_WAIT: Duration = Duration::from_mins(15);
 pub struct Api {
     store: Arc<Store>,
     hub: Arc<Hub>,
+    metrics: Metrics,
     options: Options,
     passwords: password::Checker,
     /// Passwords by the name of the account, also of one that is not there.
@@ -81,7 +84,9 @@ pub enum Admitted {
 /// Method and path; GET takes HEAD as well, and `:id` stands for one segment of any text.
 const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/", Action::Open(routes::home)),
-    ("GET", "/healthz", Action::Open(routes::health)),
+    ("GET", "/healthz", Action::Open(watch::health)),
+    ("GET", "/readyz", Action::Open(watch::ready)),
+    ("GET", "/metrics", Action::Open(watch::metrics)),
     ("GET", "/api/view", Action::Open(routes::view)),
     ("GET", "/api/view/icon.svg", Action::Open(routes::icon)),
     ("GET", "/api/view/manifest.webmanifest", Action::Open(routes::manifest)),
@@ -124,10 +129,11 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 impl Api {
-    pub fn new(store: Arc<Store>, hub: Arc<Hub>, options: Options) -> Api {
+    pub fn new(store: Arc<Store>, hub: Arc<Hub>, metrics: Metrics, options: Options) -> Api {
         Api {
             store,
             hub,
+            metrics,
             passwords: password::Checker::new(options.password_cost),
             options,
             guesses: Throttle::new(5, NAME_WAIT),

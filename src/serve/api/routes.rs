@@ -28,11 +28,6 @@ pub(super) fn home(_: &Api, _: &Request) -> Answer {
     Ok(Response::redirect("/api/view"))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn health(_: &Api, _: &Request) -> Answer {
-    Ok(Response::json(200, &json!({ "ok": true })))
-}
-
 pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if !api.options.allow_register {
         return Err(Response::error(403, "registration is closed on this bridge"));

@@ -89,8 +89,8 @@ pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, common: &Common<'_
         match conn.exchange(first) {
             Ok(true) => first = false,
             Ok(false) | Err(End::Closed) => {
-                // Whoever left already does not mind.
-                conn.socket.end_writing(Instant::now() + limits.write).ok();
+                // Whoever left already does not mind, and whoever does not read is not waited for.
+                conn.socket.end_writing(Instant::now() + LINGER_TIME).ok();
                 return;
             }
             Err(End::Refused(response)) => {

@@ -190,7 +190,7 @@ impl Server {
                 return;
             }
         }
-        let count = self.connections.lock().open.len();
+        let count = self.connections.lock().sockets.len();
         log::warn!(count; "connections did not end in time");
     }
 }
@@ -296,7 +296,7 @@ struct Connections(Mutex<Open>);
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    open: HashMap<u64, Arc<TcpStream>>,
+    sockets: HashMap<u64, Arc<TcpStream>>,
     by_address: HashMap<IpAddr, usize>,
 }
 
@@ -318,7 +318,7 @@ impl Connections {
     }
 
     fn shut(&self, how: Shutdown) {
-        for socket in self.lock().open.values() {
+        for socket in self.lock().sockets.values() {
             socket::shut(socket, how);
         }
     }
@@ -335,11 +335,11 @@ impl Place {
         let mut open = connections.lock();
         let number = open.next;
         open.next += 1;
-        open.open.insert(number, Arc::clone(socket));
+        open.sockets.insert(number, Arc::clone(socket));
         let of_address = open.by_address.entry(address).or_default();
         *of_address += 1;
         let of_address = *of_address;
-        let count = open.open.len();
+        let count = open.sockets.len();
         drop(open);
         counters.open.fetch_add(1, Ordering::Relaxed);
         let connections = Arc::clone(connections);
@@ -350,7 +350,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
-        open.open.remove(&self.number);
+        open.sockets.remove(&self.number);
         if let Entry::Occupied(mut of_address) = open.by_address.entry(self.address) {
             *of_address.get_mut() -= 1;
             if *of_address.get() == 0 {

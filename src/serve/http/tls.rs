@@ -149,3 +149,44 @@ fn refuse_if_public(key: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Puts a pair in place like a renewal would: by names that change their files.
+    fn put(dir: &Path, cert: &str, key: &str) {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        for (from, to) in [(cert, "cert"), (key, "key")] {
+            let new = dir.join("new");
+            fs::copy(fixtures.join(from), &new).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::rename(new, dir.join(to)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_taken_when_it_is_whole() {
+        let dir = TempDir::new().unwrap();
+        put(dir.path(), "one.pem", "one.key");
+        let files = Files { cert: dir.path().join("cert"), key: dir.path().join("key") };
+        let tls = Tls::load(files).unwrap();
+        let start = Instant::now();
+        let minutes = |count: u32| start + (LOOK_EVERY + Duration::from_secs(1)) * count;
+        let first = tls.config(minutes(0));
+        assert!(Arc::ptr_eq(&first, &tls.config(minutes(1))), "nothing changed");
+        // Half of a renewal: the certificate is there, its key is not.
+        put(dir.path(), "two.pem", "one.key");
+        assert!(Arc::ptr_eq(&first, &tls.config(minutes(1))), "it was looked at just now");
+        assert!(Arc::ptr_eq(&first, &tls.config(minutes(2))), "the old one stays");
+        put(dir.path(), "two.pem", "two.key");
+        let second = tls.config(minutes(3));
+        assert!(!Arc::ptr_eq(&first, &second), "the new one is used");
+        fs::remove_file(dir.path().join("key")).unwrap();
+        assert!(Arc::ptr_eq(&second, &tls.config(minutes(4))), "and stays");
+    }
+}

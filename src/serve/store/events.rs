@@ -17,9 +17,28 @@ use crate::{
 const PAGE_EVENTS: u32 = 256;
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// One event of an account; `seq` is its id on the stream and grows.
+/// The random number of a database file. It is a part of every event's id, so that the ids of a
+/// file that is no longer there are not taken for ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub(super) i64);
+
+impl Epoch {
+    /// The id of an event on the stream.
+    pub fn id(self, seq: i64) -> String {
+        format!("{:016x}-{seq}", self.0)
+    }
+
+    /// The number of an event of ours. None: the id is foreign, or none.
+    fn seq(self, id: &str) -> Option<i64> {
+        let (epoch, seq) = id.trim().split_once('-')?;
+        (epoch == format!("{:016x}", self.0)).then(|| seq.parse().ok())?
+    }
+}
+
+/// One event of an account; `seq` grows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    pub epoch: Epoch,
     pub seq: i64,
     pub account: AccountKey,
     pub change: Change,
@@ -77,6 +96,13 @@ impl ThreadChange {
     }
 }
 
+impl Event {
+    /// Its id on the stream.
+    pub fn id(&self) -> String {
+        self.epoch.id(self.seq)
+    }
+}
+
 impl Change {
     /// Whether daemons are told; browsers are told everything.
     pub fn is_for_daemons(&self) -> bool {
@@ -105,6 +131,7 @@ pub(super) struct Keys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume {
     pub kind: Replay,
+    pub epoch: Epoch,
     /// Events after this one are to be replayed,
     pub after: i64,
     /// up to this one. What comes later is live.
@@ -155,14 +182,15 @@ impl Store {
             )?
             .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let head = newest.unwrap_or(pruned);
-        // A number past our head was given out by another file, one before `pruned` is forgotten.
-        let (kind, after) = match last.map(|it| it.trim().parse::<i64>().ok()) {
+        // A number past our head is of a future that a restored copy has not seen, one before
+        // `pruned` is forgotten.
+        let (kind, after) = match last.map(|it| self.epoch.seq(it)) {
             None => (Replay::None, head),
             Some(Some(last)) if (pruned..=head).contains(&last) => (Replay::Complete, last),
             Some(Some(last)) if (0..pruned).contains(&last) => (Replay::Gap, pruned),
             Some(_) => (Replay::Gap, head),
         };
-        Ok(Some((Resume { kind, after, head }, subscribe())))
+        Ok(Some((Resume { kind, epoch: self.epoch, after, head }, subscribe())))
     }
 
     /// Some of the events after `after` up to `head`, in order; none when there are no more.
@@ -189,7 +217,7 @@ impl Store {
         while let Some(row) = rows.next()?
             && bytes < PAGE_BYTES
         {
-            let event = event_from(&conn, row, account)?;
+            let event = event_from(&conn, self.epoch, row, account)?;
             if let Change::Message(message) = &event.change {
                 bytes += message.body.len();
             }
@@ -199,7 +227,12 @@ impl Store {
     }
 }
 
-fn event_from(conn: &Connection, row: &Row<'_>, account: AccountKey) -> Result<Event> {
+fn event_from(
+    conn: &Connection,
+    epoch: Epoch,
+    row: &Row<'_>,
+    account: AccountKey,
+) -> Result<Event> {
     let kind: String = row.get(1)?;
     let change = match (kind.as_str(), ThreadChange::parse(&kind)) {
         (_, Some(change)) => {
@@ -211,7 +244,7 @@ fn event_from(conn: &Connection, row: &Row<'_>, account: AccountKey) -> Result<E
         },
         _ => Change::Message(Box::new(message_from(row, 4)?)),
     };
-    Ok(Event { seq: row.get(0)?, account, change })
+    Ok(Event { epoch, seq: row.get(0)?, account, change })
 }
 
 pub(super) fn insert(

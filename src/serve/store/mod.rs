@@ -8,38 +8,49 @@
 pub mod accounts;
 pub mod attachments;
 pub mod events;
+mod expiry;
 pub mod external;
 pub mod machines;
 pub mod messages;
 pub mod sessions;
+pub(super) mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+#[cfg(test)]
+mod upgrade_tests;
 
 use std::{
     fmt,
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use events::{Change, Event};
+use events::{Change, Epoch, Event};
+use snapshot::{Existing, snapshot};
 
+/// The database, in the data directory.
+pub(super) const FILE: &str = "bridge.sqlite";
 /// The schema, one step a version (`user_version`). Steps are only ever added.
 #[rustfmt::skip]
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("002_sessions.sql"),
     include_str!("003_page.sql"),
+    include_str!("004_epoch.sql"),
 ];
 /// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
-const BUSY_TIME: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// An account's row: the proof that somebody was let in, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,17 +96,24 @@ impl TokenKey {
     }
 }
 
-/// How long events are kept for streams that come back. Messages are kept for ever.
+/// A write that went well so lately shows that the next one will.
+const FRESH: Duration = Duration::from_secs(5);
+/// A write that takes so long does not come to an end.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// How long things are kept: events for streams that come back, messages for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// The newest of each account.
     pub events: u32,
     pub age: Duration,
+    /// The newest of a thread stays all the same. None: for ever.
+    pub messages: Option<Duration>,
 }
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { events: 10_000, age: Duration::from_hours(7 * 24) }
+        Retention { events: 10_000, age: Duration::from_hours(7 * 24), messages: None }
     }
 }
 
@@ -105,6 +123,12 @@ pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Store {
     write: Mutex<Connection>,
     read: Mutex<Connection>,
+    path: PathBuf,
+    epoch: Epoch,
+    /// When a write went well.
+    written: Mutex<Instant>,
+    /// Messages since the start.
+    stored: AtomicU64,
     retention: Retention,
     publish: Publish,
     /// Held as long as a server has the store open.
@@ -151,16 +175,18 @@ impl Store {
         publish: Publish,
         lock: Option<File>,
     ) -> Result<Store> {
-        let path = dir.join("bridge.sqlite");
+        let path = dir.join(FILE);
         private_file(&path)?;
         let open = || connect(&path).with_context(|| format!("opening {}", path.display()));
         let mut write = open()?;
-        migrate(&mut write, lock.is_some())
+        migrate(&mut write, &path, MIGRATIONS, lock.is_some())
             .with_context(|| format!("preparing {}", path.display()))?;
         let read = open()?;
         read.pragma_update(None, "query_only", true)?;
+        let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
         let (write, read) = (Mutex::new(write), Mutex::new(read));
-        Ok(Store { write, read, retention, publish, lock })
+        let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
+        Ok(Store { write, read, path, epoch, written, stored, retention, publish, lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -172,19 +198,57 @@ impl Store {
         self.write.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn went_well(&self) {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether a message could be stored now. Most often a write of late tells; if not, one is
+    /// made that changes nothing.
+    pub fn check_writable(&self) -> Result<()> {
+        let last = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() < FRESH {
+            return Ok(());
+        }
+        let conn = match self.write.try_lock() {
+            Ok(conn) => conn,
+            Err(TryLockError::Poisoned(conn)) => conn.into_inner(),
+            Err(TryLockError::WouldBlock) if last.elapsed() < STUCK => return Ok(()),
+            Err(TryLockError::WouldBlock) => bail!("a write has not ended for {STUCK:?}"),
+        };
+        conn.pragma_update(None, "user_version", u32::try_from(MIGRATIONS.len())?)?;
+        self.went_well();
+        Ok(())
+    }
+
+    /// Messages that were stored since the start.
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// How large the database is on disk, with its log.
+    pub fn bytes(&self) -> u64 {
+        let log = self.path.with_file_name(format!("{FILE}-wal"));
+        let size = |path: &Path| path.metadata().map_or(0, |it| it.size());
+        size(&self.path) + size(&log)
+    }
+
     /// Runs `change` in a transaction. When it is durable, and before any other write, the events
     /// it left are published.
     fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
         let mut conn = self.writer();
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut write = Write { tx, events: Vec::new() };
+        let mut write = Write { tx, epoch: self.epoch, events: Vec::new() };
         let done = change(&mut write)?;
         if let Some(last) = write.events.last() {
             events::prune(&write.tx, last, self.retention)?;
         }
-        let Write { tx, events } = write;
+        let Write { tx, events, .. } = write;
         tx.commit().context("committing")?;
+        self.went_well();
         for event in &events {
+            if matches!(event.change, Change::Message { .. }) {
+                self.stored.fetch_add(1, Ordering::Relaxed);
+            }
             (self.publish)(event);
         }
         Ok(done)
@@ -194,13 +258,14 @@ impl Store {
 /// A write in progress.
 struct Write<'a> {
     tx: Transaction<'a>,
+    epoch: Epoch,
     events: Vec<Event>,
 }
 
 impl Write<'_> {
     fn event(&mut self, account: AccountKey, change: Change, keys: events::Keys) -> Result<()> {
         let seq = events::insert(&self.tx, account, &change, keys)?;
-        self.events.push(Event { seq, account, change });
+        self.events.push(Event { epoch: self.epoch, seq, account, change });
         Ok(())
     }
 }
@@ -218,8 +283,8 @@ fn claim_directory(dir: &Path) -> Result<Option<File>> {
     let lock = private_file(&path)?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => {
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("locking {}", path.display()))
         }
     }
@@ -261,20 +326,29 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-/// Brings the schema up to date, if the file is ours alone.
-fn migrate(conn: &mut Connection, alone: bool) -> Result<()> {
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: u32 = tx.query_row("PRAGMA user_version", (), |row| row.get(0))?;
-    let Some(steps) = usize::try_from(version).ok().and_then(|it| MIGRATIONS.get(it..)) else {
+/// Takes the missing steps, all or none, if the file is ours `alone`. One with something in it is
+/// copied before.
+fn migrate(conn: &mut Connection, path: &Path, all: &[&str], alone: bool) -> Result<()> {
+    let version: u32 = conn.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    let Some(steps) = usize::try_from(version).ok().and_then(|it| all.get(it..)) else {
         bail!("it was written by a newer obto-bridge (version {version} of the schema)");
     };
-    if !alone && !steps.is_empty() {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    if !alone {
         bail!("a server of an older obto-bridge uses it; start that again with this version");
     }
+    if 0 < version {
+        let copy = path.with_file_name(format!("{FILE}.v{version}.bak"));
+        snapshot(conn, &copy, Existing::Replace, |_| Ok(()))?;
+        log::info!(version, copy:% = copy.display(); "the database is of an older version");
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     for step in steps {
         tx.execute_batch(step)?;
     }
-    tx.pragma_update(None, "user_version", u32::try_from(MIGRATIONS.len())?)?;
+    tx.pragma_update(None, "user_version", u32::try_from(all.len())?)?;
     tx.commit()?;
     Ok(())
 }

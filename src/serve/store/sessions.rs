@@ -317,20 +317,22 @@ fn rows_below(conn: &Connection, root: &str) -> Result<Vec<(String, String)>> {
 mod tests {
     use super::*;
     use crate::{
-        ids::{ClientMsgId, ThreadId},
+        ids::{ClientMsgId, MachineId, SessionId, ThreadId},
         serve::store::{
             MIGRATIONS, Retention,
+            attachments::Upload,
+            external::Session,
             messages::{Draft, Role},
             tests::private_dir,
         },
         time,
     };
 
-    /// How many rows each table has.
+    /// How many rows each table has, but for the one that says which file it is.
     fn counts(store: &Store) -> BTreeMap<String, i64> {
         let conn = store.reader();
-        let names =
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let names = "SELECT name FROM sqlite_schema
+             WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'epoch'";
         let mut query = conn.prepare(names).unwrap();
         let names = query.query_map((), |row| row.get(0)).unwrap();
         names
@@ -349,16 +351,27 @@ mod tests {
         let caller = store.authenticate(token.reveal()).unwrap().unwrap();
         store.begin_session(caller.account, Lifetime::default(), time::now()).unwrap();
         store.welcome(name, time::now()).unwrap().unwrap();
-        let draft = Draft {
-            thread: ThreadId::new("t"),
-            author: name.to_owned(),
-            role: Role::Human,
-            kind: None,
-            body: "hello".to_owned(),
-            client_msg_id: Some(ClientMsgId::new("1")),
-            agent: None,
-        };
+        let (thread, body) = (ThreadId::new("t"), "hello".to_owned());
+        let draft = Draft::new(thread, Role::Human, name.to_owned(), body);
+        let draft = Draft { client_msg_id: Some(ClientMsgId::new("1")), ..draft };
         store.post(caller.account, draft).unwrap().unwrap();
+        let machine = MachineId::new("box");
+        store.saw_machine(caller.account, &machine, &[]).unwrap();
+        let data = vec![1];
+        let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
+        store.upload(caller.account, &upload, 9).unwrap().unwrap();
+        let session = Session {
+            source: "claude".to_owned(),
+            id: SessionId::new("s"),
+            project_dir: None,
+            project_name: None,
+            title: String::new(),
+            last_activity: time::now(),
+            preview: None,
+            preview_author: None,
+            recent: Vec::new(),
+        };
+        store.sync_sessions(caller.account, &machine, &[session], &[]).unwrap();
         caller
     }
 

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    ids::{MachineId, ThreadId},
+    ids::{ClientMsgId, MachineId, ThreadId},
     serve::store::{
         accounts::NewAccount,
         attachments::Upload,
@@ -100,13 +100,14 @@ fn events_are_published_in_the_order_of_their_numbers() {
 
 #[test]
 fn old_events_are_forgotten_and_messages_are_not() {
-    let opened = open(Retention { events: 1, age: Duration::from_hours(1) });
+    let opened =
+        open(Retention { events: 1, age: Duration::from_hours(1), ..Retention::default() });
     let long_ago = events::millis(time::now()) - 2 * 3_600_000;
     let first = post(&opened, "t", "first");
     opened.store.writer().execute("UPDATE events SET created = ?", [long_ago]).unwrap();
     post(&opened, "t", "second");
     let kind = |last: i64| {
-        let resumed = opened.store.resume(opened.caller, Some(&last.to_string()), || ());
+        let resumed = opened.store.resume(opened.caller, Some(&opened.store.epoch.id(last)), || ());
         resumed.unwrap().unwrap().0.kind
     };
     let newest = opened.published.lock().unwrap().last().unwrap().seq;
@@ -176,6 +177,92 @@ fn a_failed_write_leaves_nothing_and_publishes_nothing() {
     let bodies: Vec<String> =
         page.unwrap().unwrap().messages.into_iter().map(|it| it.body).collect();
     assert_eq!(bodies, ["first", "third"]);
+}
+
+#[test]
+fn messages_expire_but_for_the_newest_of_a_thread() {
+    const DAY: Duration = Duration::from_hours(24);
+    let retention = Retention { messages: Some(7 * DAY), ..Retention::default() };
+    let opened = open(retention);
+    let account = opened.caller.account;
+    // More than one batch, with a client's id each, so that something refers to every message.
+    for n in 0..450 {
+        let id = Some(ClientMsgId::new(format!("c{n}")));
+        let draft = Draft { client_msg_id: id, ..draft("old", &n.to_string()) };
+        opened.store.post(account, draft).unwrap().unwrap();
+    }
+    post(&opened, "quiet", "the only one");
+    let aged = i64::try_from((8 * DAY).as_millis()).unwrap();
+    {
+        let conn = opened.store.writer();
+        conn.execute("UPDATE messages SET created = created - ?", [aged]).unwrap();
+        conn.execute("UPDATE events SET created = created - ?", [aged]).unwrap();
+        conn.execute("UPDATE threads SET last = last - ?", [aged]).unwrap();
+    }
+    let before = opened.published.lock().unwrap().last().unwrap().id();
+    post(&opened, "mixed", "young");
+    let now = time::now();
+    let mut removed = Vec::new();
+    loop {
+        match opened.store.expire(now).unwrap() {
+            0 => break,
+            count => removed.push(count),
+        }
+    }
+    assert_eq!(removed, [200, 200, 49]);
+    let left = |thread: &str| {
+        let all = Range::Before(Timestamp::from_millis(u64::MAX));
+        let page =
+            opened.store.messages(account, &ThreadId::new(thread), all, 999, usize::MAX).unwrap();
+        page.unwrap().messages.into_iter().map(|it| it.body).collect::<Vec<_>>()
+    };
+    assert_eq!((left("old"), left("quiet")), (vec!["449".to_owned()], vec!["the only one".into()]));
+    assert_eq!(left("mixed"), ["young"]);
+    let listed = opened.store.threads(account, Timestamp::from_millis(u64::MAX), 9, None).unwrap();
+    assert_eq!(listed.threads.len(), 3, "every thread is still listed");
+    // A stream from before is not told that it missed nothing; one from after is.
+    let resumed = |last: &str| opened.store.resume(opened.caller, Some(last), || ()).unwrap();
+    let first = opened.published.lock().unwrap()[0].id();
+    assert_eq!(resumed(&first).unwrap().0.kind, Replay::Gap);
+    assert_eq!(resumed(&before).unwrap().0.kind, Replay::Complete);
+    // No row is left that refers to nothing.
+    let orphans: u32 = opened
+        .store
+        .reader()
+        .query_row("SELECT count(*) FROM pragma_foreign_key_check", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(orphans, 0);
+}
+
+#[test]
+fn without_an_age_nothing_expires() {
+    let opened = open(Retention::default());
+    post(&opened, "t", "first");
+    post(&opened, "t", "second");
+    let far = time::now().plus(Duration::from_hours(24 * 365 * 100));
+    assert_eq!(opened.store.expire(far).unwrap(), 0);
+}
+
+#[test]
+fn a_store_that_can_not_be_written_is_not_ready() {
+    let opened = open(Retention::default());
+    opened.store.check_writable().unwrap();
+    let long_ago = Instant::now().checked_sub(STUCK).unwrap();
+    let ready = || {
+        *opened.store.written.lock().unwrap() = long_ago;
+        opened.store.check_writable()
+    };
+    ready().unwrap();
+    opened.store.writer().pragma_update(None, "query_only", true).unwrap();
+    assert!(ready().is_err());
+    opened.store.writer().pragma_update(None, "query_only", false).unwrap();
+    ready().unwrap();
+    let writer = opened.store.writer();
+    let error = ready().unwrap_err().to_string();
+    assert!(error.contains("not ended"), "{error}");
+    drop(writer);
+    ready().unwrap();
+    assert!(0 < opened.store.bytes());
 }
 
 #[test]

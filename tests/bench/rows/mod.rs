@@ -3,6 +3,7 @@
 pub(crate) mod burst;
 pub(crate) mod idle;
 pub(crate) mod large;
+pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod serve;
 pub(crate) mod sparse;

@@ -70,14 +70,14 @@ fn measure(access: &Access) -> Result<Vec<Row>> {
 }
 
 /// Where the server is, and the token of its account.
-struct Access {
+pub(super) struct Access {
     addr: String,
     token: String,
 }
 
 impl Access {
     /// As soon as the server says so.
-    fn of(server: &Program, home: &Home) -> Result<Access> {
+    pub(super) fn of(server: &Program, home: &Home) -> Result<Access> {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let token = fs::read_to_string(home.token_file()).unwrap_or_default();
@@ -91,12 +91,12 @@ impl Access {
         bail!("the server did not say where it is");
     }
 
-    fn head(&self, method: &str, path: &str) -> String {
+    pub(super) fn head(&self, method: &str, path: &str) -> String {
         let Access { addr, token } = self;
         format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {token}\r\n")
     }
 
-    fn connect(&self) -> Result<Connection> {
+    pub(super) fn connect(&self) -> Result<Connection> {
         let socket = TcpStream::connect(&self.addr)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -122,14 +122,14 @@ impl Access {
     }
 }
 
-struct Connection {
-    socket: TcpStream,
-    reader: BufReader<TcpStream>,
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) reader: BufReader<TcpStream>,
 }
 
 impl Connection {
     /// Asks, and reads the answer whole.
-    fn request(&mut self, head: &str, body: &str) -> Result<()> {
+    pub(super) fn request(&mut self, head: &str, body: &str) -> Result<()> {
         let length = body.len();
         let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         self.socket.write_all(format!("{head}{rest}{body}").as_bytes())?;
@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// The length of the body that follows, where it is told.
-    fn response_head(&mut self) -> Result<Option<u64>> {
+    pub(super) fn response_head(&mut self) -> Result<Option<u64>> {
         let (mut first, mut length) = (String::new(), None);
         self.reader.read_line(&mut first)?;
         if !first.starts_with("HTTP/1.1 200") {

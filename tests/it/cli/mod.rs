@@ -4,6 +4,7 @@ mod account;
 mod init;
 #[cfg(feature = "serve")]
 mod local;
+mod policy;
 mod start;
 mod status;
 #[cfg(feature = "serve")]
@@ -55,7 +56,7 @@ fn version_and_help_and_usage() {
     home.run(&["launch"]).expect(2, &["launch", "--help"]);
     home.run(&["status", "--yaml"]).expect(2, &["--yaml"]);
     home.run(&["start", "--log-format", "xml"]).expect(2, &["json or text"]);
-    for command in ["init", "start", "status", "whoami", "rotate-token", "logout"] {
+    for command in ["init", "start", "status", "whoami", "rotate-token", "logout", "policy"] {
         home.run(&[command, "--help"]).expect(0, &[command, "Options:"]);
     }
 }

@@ -18,6 +18,8 @@ fn a_configuration_that_cannot_be_used_is_78() {
     home.run(&["start"]).expect(78, &["config.json", "line 2"]);
     home.put(CONFIG, r#"{"apiToken":"obto_x","maxTurns":0}"#);
     home.run(&["start"]).expect(78, &["maxTurns"]);
+    home.put(CONFIG, r#"{"apiToken":"obto_x","permissions":{"deny":["Bash(rm *)"]}}"#);
+    home.run(&["start"]).expect(78, &["config.json", "permissions.deny", "Bash(rm *)", "run"]);
     home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
     let broken = home.command(&["start"]).env("BRIDGE_ALLOW_ALL", "maybe").run();
     broken.expect(78, &["BRIDGE_ALLOW_ALL"]);

@@ -139,6 +139,7 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
                 engine: Engine::new("worker"),
                 session: None,
                 attempts: 1,
+                asking: Vec::new(),
                 is_answered: false,
             };
             receive(machine, &message, Some(progress));

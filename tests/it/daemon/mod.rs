@@ -6,6 +6,7 @@ mod catchup;
 mod claims;
 mod crash;
 mod outage;
+mod questions;
 mod state;
 mod stop;
 mod talk;

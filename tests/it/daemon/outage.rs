@@ -16,7 +16,7 @@ fn an_answer_waits_for_the_bridge_and_is_posted_once() {
     let engine = gate.next();
     bridge.down();
     drop(engine);
-    daemon.log("POST http");
+    daemon.log("/api/message");
     assert_eq!(machine.count("outbox"), 1);
     bridge.up();
     let mut ears = bridge.listen();

@@ -147,6 +147,7 @@ impl Process {
             engine: Engine::CODEX,
             session: Some(session(thread)),
             attempts: before.map_or(1, |before| before.attempts + 1),
+            asking: Vec::new(),
             is_answered: false,
         };
         self.inbox.started(&entry, &progress).unwrap();

@@ -347,10 +347,14 @@ impl World {
                     Why::Answered => {}
                     Why::Duplicate => self.figures.duplicates += 1,
                     Why::NotOurs => self.figures.not_ours += 1,
+                    Why::Cleared => panic!("nobody said a control word"),
                 }
                 process.settle(entry, (why == Why::Answered).then_some(&message));
             }
             Effect::Say { thread, .. } => panic!("no worker failed on {thread}"),
+            Effect::Interrupt { .. } | Effect::Control { .. } => {
+                panic!("nobody said a control word")
+            }
         }
     }
 

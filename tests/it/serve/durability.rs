@@ -49,6 +49,7 @@ fn image(data: &Path, to: &Path, keep: impl Fn(usize) -> usize) {
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
     let bridge = Bridge::start();
+    let start = bridge.events("?agentId=box", None).expect("hello").id;
     let data = bridge.dir.path().join("data");
     let mut sent = Vec::new();
     for n in 0..10 {
@@ -60,7 +61,7 @@ fn a_kill_loses_nothing_that_was_acknowledged() {
         let mut conn = Conn::open(revived.addr());
         let answer = conn.request("GET", "/api/messages?threadId=t", &bridge.token, None).ok();
         assert_eq!(bodies(&answer), sent);
-        let mut stream = Events::open(revived.addr(), &bridge.token, "?agentId=box", Some(0));
+        let mut stream = Events::open(revived.addr(), &bridge.token, "?agentId=box", start.clone());
         stream.expect("hello");
         for body in &sent {
             assert_eq!(stream.expect("reply").data["body"], *body);

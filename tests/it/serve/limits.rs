@@ -15,7 +15,10 @@ use obto_bridge::serve::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{serve::Bridge, util::http::Conn};
+use crate::{
+    serve::{Bridge, account},
+    util::http::{Conn, Events},
+};
 
 fn short() -> Limits {
     let tenth = Duration::from_millis(100);
@@ -81,6 +84,81 @@ fn wait_for_a_place(bridge: &Bridge) {
         conn.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         if conn.reply().unwrap().status == 200 {
             break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
+    }
+}
+
+#[test]
+fn one_address_can_not_take_all_places() {
+    let bridge = Bridge::with(|options| options.limits.per_address = 3);
+    let mut conns: Vec<Conn> = (0..3).map(|_| bridge.conn()).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.request("GET", "/healthz", "", None).status, 200);
+    }
+    let mut refused = bridge.conn();
+    let reply = refused.reply().unwrap();
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+    assert!(refused.is_closed());
+    drop(conns);
+    wait_for_a_place(&bridge);
+    // Behind a proxy all come from one address.
+    let bridge = Bridge::with(|options| {
+        options.limits.per_address = 3;
+        options.behind_proxy = true;
+    });
+    let mut conns: Vec<Conn> = (0..10).map(|_| bridge.conn()).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.request("GET", "/healthz", "", None).status, 200);
+    }
+}
+
+/// A thousand at once: those that find no place are told or closed, and all places come back.
+#[test]
+fn a_thousand_connections_are_borne() {
+    let bridge = Bridge::with(|options| options.limits.connections = 50);
+    for _ in 0..5 {
+        let mut conns: Vec<Conn> = (0..200).map(|_| bridge.conn()).collect();
+        let mut served = 0;
+        for conn in &mut conns {
+            // One that was turned away may be closed before it has asked.
+            if conn.try_send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
+                && let Some(reply) = conn.reply()
+            {
+                assert!([200, 503].contains(&reply.status), "{}", reply.status);
+                served += usize::from(reply.status == 200);
+            }
+        }
+        assert!((1..=50).contains(&served), "{served} of 50 places were given");
+    }
+    wait_for_a_place(&bridge);
+}
+
+#[test]
+fn an_account_has_so_many_streams_and_another_its_own() {
+    let bridge = Bridge::with(|options| options.account_streams = 2);
+    let other = account(&bridge.server, "bob");
+    let mut streams: Vec<Events> = (0..2).map(|_| bridge.events("", None)).collect();
+    for stream in &mut streams {
+        stream.expect("hello");
+    }
+    let reply = bridge.get("/api/bridge/stream");
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("30")));
+    Events::open(bridge.server.addr(), &other, "", None).expect("hello");
+    drop(streams.pop());
+    // What is published makes the server notice who left.
+    let begun = Instant::now();
+    let mut conn = bridge.conn();
+    loop {
+        bridge.reply("t", "anybody there?");
+        conn.send(format!(
+            "GET /api/bridge/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+            bridge.token
+        ));
+        match conn.reply_head().unwrap().status {
+            200 => break,
+            429 => conn = bridge.conn(),
+            other => panic!("{other}"),
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
     }

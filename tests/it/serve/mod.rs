@@ -6,7 +6,10 @@ mod attachments;
 mod browser;
 mod durability;
 mod external;
+mod hosting;
 mod limits;
+#[cfg(target_os = "linux")]
+mod load;
 mod machines;
 mod malformed;
 mod markdown;
@@ -14,8 +17,9 @@ mod routes;
 mod sessions;
 mod streams;
 mod threads;
+mod tls;
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
@@ -68,13 +72,26 @@ impl Bridge {
     }
 
     #[track_caller]
-    fn events(&self, query: &str, last: Option<i64>) -> Events {
+    fn events(&self, query: &str, last: Option<String>) -> Events {
         Events::open(self.server.addr(), &self.token, query, last)
     }
 }
 
 fn account(server: &Server, name: &str) -> String {
     server.create_account(name).unwrap().1.reveal().to_owned()
+}
+
+/// A data directory with an account, whose token this is, for the real command.
+fn prepared(data: &Path) -> String {
+    let server = Server::start(options(data)).unwrap();
+    let token = account(&server, "ada");
+    server.stop();
+    token
+}
+
+/// Where `serve` says that it is.
+fn address(line: &str) -> SocketAddr {
+    line.rsplit('/').next().unwrap().parse().unwrap()
 }
 
 /// The bodies of `{messages: […]}`.

@@ -23,6 +23,7 @@ fn a_daemon_hears_replies_in_the_protocols_words() {
     let hello = stream.expect("hello");
     assert_eq!(hello.data["replay"], "none");
     assert!(hello.data["serverTime"].is_string());
+    assert_eq!(hello.data["accepts"], json!(["machine"]));
 
     // The same machine a second time is the same machine.
     bridge.events("?agentId=box&capabilities=claude,%20Codex,", None).expect("hello");
@@ -112,19 +113,31 @@ fn what_is_no_longer_kept_is_admitted() {
     for n in 0..100 {
         bridge.reply("t", &n.to_string());
     }
-    let replay = |last| {
-        let hello = bridge.events("?agentId=box", Some(last)).expect("hello");
+    let id = bridge.events("?agentId=box", None).expect("hello").id.unwrap();
+    let (epoch, newest) = id.split_once('-').unwrap();
+    let replay = |last: &str| {
+        let hello = bridge.events("?agentId=box", Some(last.to_owned())).expect("hello");
         hello.data["replay"].as_str().unwrap().to_owned()
     };
-    assert_eq!(replay(1), "gap");
-    assert_eq!(replay(-5), "gap");
-    assert_eq!(replay(1_000_000), "gap");
+    assert_eq!(replay(&id), "complete");
+    assert_eq!(replay(&format!("{epoch}-1")), "gap");
+    assert_eq!(replay(&format!("{epoch}-1000000")), "gap");
+    // Not ours: of another file, of an older version, of nobody.
+    let foreign = epoch.chars().rev().collect::<String>();
+    for last in [&format!("{foreign}-{newest}"), newest, "-5", "-", &format!("{epoch}--1"), "é"] {
+        assert_eq!(replay(last), "gap", "{last}");
+    }
     // The newest 32 are there, in order.
-    let mut stream = bridge.events("?agentId=box", Some(1));
+    let mut stream = bridge.events("?agentId=box", Some(format!("{epoch}-1")));
     stream.expect("hello");
     for n in 68..100 {
         assert_eq!(stream.expect("reply").data["body"], n.to_string());
     }
+}
+
+/// The number in an event's id.
+fn number(id: Option<&str>) -> i64 {
+    id.unwrap().rsplit('-').next().unwrap().parse().unwrap()
 }
 
 /// Subscribers that come back at random while several post: each hears each event exactly once.
@@ -146,17 +159,20 @@ fn nothing_is_missed_or_doubled_across_reconnects() {
             });
         }
         for listener in 0..3 {
-            let bridge = &bridge;
+            let (bridge, start) = (&bridge, &start);
             let mut random = fastrand::Rng::with_seed(seed + listener);
             scope.spawn(move || {
-                let (mut last, mut heard) = (start, Vec::new());
+                let (mut last, mut heard) = (start.clone(), Vec::new());
                 while heard.len() < POSTERS * EACH {
-                    let mut stream = bridge.events("?agentId=box", last);
+                    let mut stream = bridge.events("?agentId=box", last.clone());
                     let hello = stream.expect("hello");
-                    assert_eq!((hello.id, &hello.data["replay"]), (last, &json!("complete")));
+                    assert_eq!((&hello.id, &hello.data["replay"]), (&last, &json!("complete")));
                     for _ in 0..random.usize(0..20).min(POSTERS * EACH - heard.len()) {
                         let event = stream.expect("reply");
-                        assert!(last < event.id, "order, seed {seed}");
+                        assert!(
+                            number(last.as_deref()) < number(event.id.as_deref()),
+                            "order, seed {seed}"
+                        );
                         last = event.id;
                         heard.push(event.data["body"].as_str().unwrap().to_owned());
                     }
@@ -220,4 +236,24 @@ fn a_silent_stream_has_a_heartbeat_and_an_abandoned_one_ends() {
     stream.wait_for_heartbeat();
     bridge.reply("t", "now");
     stream.expect("reply");
+}
+
+/// A data directory that was wiped gives out the same numbers again, for other events.
+#[test]
+fn an_id_of_another_file_is_never_taken_for_ours() {
+    let before = Bridge::start();
+    let mut stream = before.events("?agentId=box", None);
+    stream.expect("hello");
+    before.reply("t", "old");
+    let last = stream.expect("reply").id;
+    let after = Bridge::start();
+    after.reply("t", "missed");
+    after.reply("t", "missed, too");
+    let mut stream = after.events("?agentId=box", last.clone());
+    assert_eq!(stream.expect("hello").data["replay"], "gap");
+    // It goes on from here: nothing of the other file's past is replayed as if it were its own.
+    after.reply("t", "new");
+    let event = stream.expect("reply");
+    assert_eq!(event.data["body"], "new");
+    assert_ne!(event.id.unwrap().split('-').next(), last.as_ref().unwrap().split('-').next());
 }

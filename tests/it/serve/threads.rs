@@ -209,7 +209,7 @@ fn a_deleted_thread_is_gone_for_all() {
         assert_eq!(bridge.post(path, &body).status, 404, "{path}");
     }
     // Replay tells of the end alone, and a daemon of nothing.
-    let mut stream = bridge.events("", start);
+    let mut stream = bridge.events("", start.clone());
     assert_eq!(stream.expect("hello").data["replay"], "complete");
     assert_eq!(stream.expect("thread").data["threadId"], "keep");
     assert_eq!(stream.expect("reply").data["threadId"], "keep");

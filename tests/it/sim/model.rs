@@ -1,5 +1,7 @@
 //! The model: a bridge, two machines with their disks and workers, and dice.
 
+mod words;
+
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use fastrand::Rng;
@@ -79,6 +81,19 @@ impl World {
 
     fn check_end(&self) -> Outcome {
         for (i, message) in self.messages.iter().enumerate() {
+            if message.word().is_some() {
+                ensure(message.is_settled, || format!("word {i} is lost"))?;
+                ensure(message.is_excused || message.answers <= 1, || {
+                    format!("word {i} has {} answers", message.answers)
+                })?;
+                continue;
+            }
+            if message.is_cleared {
+                ensure(message.is_excused || message.answers + message.errors == 0, || {
+                    format!("message {i} is answered, and was forgotten")
+                })?;
+                continue;
+            }
             let (answers, errors) = (message.answers, message.errors);
             ensure(1 <= answers + errors, || format!("message {i} is lost"))?;
             ensure(message.is_excused || answers + errors == 1, || {
@@ -122,7 +137,7 @@ impl World {
     }
 
     fn send(&mut self) {
-        if 10 <= self.messages.len() {
+        if 14 <= self.messages.len() {
             return;
         }
         let thread = self.rng.usize(0..self.owners.len());
@@ -130,13 +145,24 @@ impl World {
         let id = (self.rng.u32(0..10) != 0).then(|| MessageId::new(format!("m{message}")));
         let wire = Wire { message, owner: self.owners[thread] };
         self.note(|| format!("message {message} on thread {thread}, owner {:?}", wire.owner));
+        let body = match self.rng.u32(0..24) {
+            0..=3 => "/stop",
+            4..=5 => "/stop all",
+            6 => "/status",
+            7 => "/new",
+            _ => "work",
+        };
         self.messages.push(Message {
             thread,
             id,
+            body,
+            is_timed: self.rng.bool(),
             driven_by: [0; MACHINES],
             answers: 0,
             errors: 0,
             is_excused: false,
+            is_settled: false,
+            is_cleared: false,
         });
         self.wires.iter_mut().for_each(|wires| wires.push(wire));
     }
@@ -218,6 +244,15 @@ impl World {
     /// The next message of the process before, or any that is on its way.
     fn receive(&mut self, machine: usize) -> Outcome {
         if let Some(entry) = self.machines[machine].recovered.pop_front() {
+            let disk = &self.machines[machine].disk;
+            let Entry { wire, progress } = &disk.inbox[&entry];
+            let message = &self.messages[wire.message];
+            // It was stopped before its turn: nothing but the outbox knows of it.
+            if message.word().is_none() && progress.is_none() && disk.outbox.contains(&wire.message)
+            {
+                let reply = reply(message, wire.message, wire.owner);
+                return self.done(machine, entry, message_key(entry, &reply), Why::Answered);
+            }
             return self.hand_in(machine, entry);
         }
         let wires = &mut self.wires[machine];
@@ -242,7 +277,15 @@ impl World {
 
     fn hand_in(&mut self, machine: usize, entry: EntryId) -> Outcome {
         let Entry { wire, mut progress } = self.machines[machine].disk.inbox[&entry].clone();
-        let reply = reply(&self.messages[wire.message], wire.owner);
+        let mut reply = reply(&self.messages[wire.message], wire.message, wire.owner);
+        let word = self.messages[wire.message].word();
+        match self.mutation {
+            Mutation::WordsAsText if word.is_some() => reply.body = "text".to_owned(),
+            Mutation::StopsAreNew if word.is_some() => {
+                reply.created_at = Some("2027-01-01T00:00:00Z".to_owned());
+            }
+            _ => {}
+        }
         let is_seen = self.machines[machine].disk.seen.contains(&message_key(entry, &reply));
         if self.mutation == Mutation::ForgetProgress {
             progress = None;
@@ -253,6 +296,9 @@ impl World {
             progress,
             is_seen: is_seen && self.mutation != Mutation::IgnoreSeen,
         };
+        if word.is_some() {
+            self.counts.count(Count::Word);
+        }
         self.step(machine, event)
     }
 
@@ -301,17 +347,37 @@ impl World {
         let is_stopping = self.machines[machine].is_stopping;
         let worker = self.machines[machine].workers.get_mut(&thread).expect("chosen from them");
         if let Some((entry, message)) = worker.current.take() {
-            return self.answer(machine, thread, entry, message);
+            return self.answer(machine, thread, entry, message, false);
         }
-        if !is_stopping && let Some((entry, message, progress)) = worker.mailbox.pop_front() {
+        // A place is given after everything that the worker has said before was heard.
+        let is_heard = self.machines[machine].reports.get(&thread).is_none_or(VecDeque::is_empty);
+        let worker = self.machines[machine].workers.get_mut(&thread).expect("it is there");
+        if !is_stopping
+            && is_heard
+            && let Some((entry, message, progress)) = worker.mailbox.pop_front()
+        {
+            let is_stopped = worker.interrupted.contains(&entry);
+            let is_wanted = self.machines[machine].jobs.contains(&entry);
+            if !is_wanted && self.mutation != Mutation::DriveCleared {
+                self.report(machine, thread, Event::Finished { thread: thread_id(thread), entry });
+                return Ok(());
+            }
+            if is_stopped {
+                self.counts.count(Count::StoppedEarly);
+                return self.answer(machine, thread, entry, message, true);
+            }
+            let worker = self.machines[machine].workers.get_mut(&thread).expect("it is there");
             worker.current = Some((entry, message));
             return self.begin(machine, entry, message, progress);
         }
+        let worker = &self.machines[machine].workers[&thread];
         if !worker.is_open || is_stopping {
             self.end_worker(machine, thread);
             return Ok(());
         }
-        self.report(machine, thread, Event::Idle { thread: thread_id(thread) });
+        if is_heard {
+            self.report(machine, thread, Event::Idle { thread: thread_id(thread) });
+        }
         Ok(())
     }
 
@@ -324,6 +390,11 @@ impl World {
         progress: Option<Progress>,
     ) -> Outcome {
         self.note(|| format!("{machine} begins with message {message}"));
+        let known = &self.messages[message];
+        ensure(known.word().is_none(), || format!("word {message} is driven"))?;
+        ensure(!known.is_cleared || known.is_excused, || {
+            format!("message {message} is driven, and was forgotten")
+        })?;
         let driven_by = &mut self.messages[message].driven_by;
         driven_by[machine] += 1;
         ensure(driven_by[1 - machine] == 0, || format!("message {message} is driven by both"))?;
@@ -341,13 +412,22 @@ impl World {
             engine: Engine::CLAUDE,
             session: None,
             attempts,
+            asking: Vec::new(),
             is_answered: false,
         });
         Ok(())
     }
 
-    /// The answer is put into the outbox, once: an interrupted turn looks there first.
-    fn answer(&mut self, machine: usize, thread: usize, entry: EntryId, message: usize) -> Outcome {
+    /// The answer is put into the outbox, once: an interrupted turn looks there first. An early one
+    /// is that of a message which was stopped before its turn.
+    fn answer(
+        &mut self,
+        machine: usize,
+        thread: usize,
+        entry: EntryId,
+        message: usize,
+        is_early: bool,
+    ) -> Outcome {
         let is_resumed = self.machines[machine]
             .disk
             .inbox
@@ -355,7 +435,7 @@ impl World {
             .and_then(|it| it.progress.as_ref())
             .is_some_and(|progress| 1 < progress.attempts);
         let is_new = self.machines[machine].disk.outbox.insert(message);
-        if is_new || !is_resumed {
+        if is_new || !(is_resumed || is_early) {
             self.messages[message].answers += 1;
             self.check_order(machine, thread, entry)?;
         }
@@ -403,7 +483,8 @@ impl World {
         self.note(|| format!("{machine} <- {event:?}"));
         let mut effects = Vec::new();
         let is_stopping = self.machines[machine].is_stopping;
-        self.machines[machine].dispatch.step(self.now, event, &mut effects);
+        self.machines[machine].dispatch.step(self.now, event.clone(), &mut effects);
+        self.check_stops(machine, &event, &effects)?;
         if is_stopping {
             let is_work = |effect: &Effect| {
                 matches!(
@@ -414,44 +495,17 @@ impl World {
             ensure(!effects.iter().any(is_work), || "work is begun after a stop".to_owned())?;
         }
         self.mutate(&mut effects);
-        for effect in effects {
+        for effect in &effects {
             if self.fault(60) {
                 self.crash(machine);
                 return Ok(());
             }
-            self.perform(machine, effect)?;
+            self.perform(machine, effect.clone())?;
         }
+        self.check_interrupted(machine, &event, &effects)?;
         let machine = &self.machines[machine];
         let (held, room) = (machine.dispatch.outstanding(), machine.disk.inbox.len());
         ensure(held <= room, || format!("{held} messages are held, and the inbox has {room}"))
-    }
-
-    fn mutate(&mut self, effects: &mut Vec<Effect>) {
-        let is_hit = |mutation: Mutation, effect: &Effect| match mutation {
-            Mutation::LoseClaim => matches!(effect, Effect::Claim { .. }),
-            Mutation::LoseDeliver | Mutation::DeliverTwice | Mutation::ReverseDeliveries => {
-                matches!(effect, Effect::Deliver { .. })
-            }
-            Mutation::LoseDone => matches!(effect, Effect::Done { .. }),
-            Mutation::StartTwice => matches!(effect, Effect::StartWorker { .. }),
-            _ => false,
-        };
-        let mutation = self.mutation;
-        match mutation {
-            Mutation::DeliverTwice | Mutation::StartTwice => {
-                if let Some(effect) = effects.iter().rfind(|it| is_hit(mutation, it)) {
-                    effects.push(effect.clone());
-                }
-            }
-            Mutation::ReverseDeliveries => {
-                let places: Vec<usize> =
-                    (0..effects.len()).filter(|at| is_hit(mutation, &effects[*at])).collect();
-                for (from, to) in places.iter().zip(places.iter().rev()).take(places.len() / 2) {
-                    effects.swap(*from, *to);
-                }
-            }
-            _ => effects.retain(|effect| !is_hit(mutation, effect) || self.rng.bool()),
-        }
     }
 
     fn perform(&mut self, at: usize, effect: Effect) -> Outcome {
@@ -479,7 +533,23 @@ impl World {
                 if let Some(worker) = machine.workers.get_mut(&index(&thread)) {
                     ensure(worker.is_open, || format!("thread {thread}'s worker has left"))?;
                     worker.mailbox.push_back((entry, message, progress));
+                    machine.jobs.insert(entry);
                 }
+            }
+            Effect::Interrupt { entry } => {
+                self.counts.count(Count::Interrupt);
+                let thread = self.messages[machine.disk.inbox[&entry].wire.message].thread;
+                if let Some(worker) = machine.workers.get_mut(&thread) {
+                    worker.interrupted.insert(entry);
+                }
+            }
+            Effect::Control { thread, entry, .. } => {
+                let message = machine.disk.inbox[&entry].wire.message;
+                // Named after the entry, so a crash before it is noted has no second one said.
+                if machine.disk.outbox.insert(message) {
+                    self.messages[message].answers += 1;
+                }
+                self.report(at, index(&thread), Event::Finished { thread, entry });
             }
             Effect::Retire { thread } => {
                 self.counts.count(Count::Retire);
@@ -512,10 +582,23 @@ impl World {
         let is_twice =
             machine.removals.contains(&entry) || !machine.disk.inbox.contains_key(&entry);
         ensure(!is_twice, || format!("entry {entry} is done twice"))?;
-        if why == Why::Answered {
-            machine.disk.seen.insert(message);
-            machine.told = None;
+        machine.jobs.remove(&entry);
+        let number = machine.disk.inbox[&entry].wire.message;
+        match why {
+            Why::Answered => {
+                machine.disk.seen.insert(message);
+                machine.told = None;
+                self.messages[number].is_settled = true;
+            }
+            Why::Cleared => {
+                machine.disk.seen.insert(message);
+                // After a crash the outbox is asked first, and knows the answer.
+                self.messages[number].is_cleared |= !machine.disk.outbox.contains(&number);
+                self.counts.count(Count::Cleared);
+            }
+            Why::Duplicate | Why::NotOurs => {}
         }
+        let machine = &mut self.machines[at];
         machine.removals.push(entry);
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use obto_bridge::{
     bridge::wire::Reply,
-    dispatch::{Dispatch, Event},
+    dispatch::{
+        Dispatch, Event,
+        control::{self, Word},
+    },
     ids::{MachineId, MessageId, ThreadId},
     store::entry::{EntryId, Progress},
 };
@@ -31,10 +34,18 @@ pub(super) enum Mutation {
     ForgetProgress,
     /// A worker may go though it was given something.
     RetireAlways,
+    /// Control words look like text.
+    WordsAsText,
+    LoseControl,
+    LoseInterrupt,
+    /// A worker does not look whether a message is still wanted.
+    DriveCleared,
+    /// A stop looks as if it were written now.
+    StopsAreNew,
 }
 
 impl Mutation {
-    pub(super) const ALL: [Mutation; 11] = [
+    pub(super) const ALL: [Mutation; 16] = [
         Mutation::LoseClaim,
         Mutation::LoseDeliver,
         Mutation::LoseDone,
@@ -46,12 +57,17 @@ impl Mutation {
         Mutation::DriveOnFailure,
         Mutation::ForgetProgress,
         Mutation::RetireAlways,
+        Mutation::WordsAsText,
+        Mutation::LoseControl,
+        Mutation::LoseInterrupt,
+        Mutation::DriveCleared,
+        Mutation::StopsAreNew,
     ];
 }
 
 /// How often the interesting things happened.
 #[derive(Debug, Default)]
-pub(super) struct Counts([u32; 9]);
+pub(super) struct Counts([u32; 13]);
 
 #[derive(Clone, Copy)]
 pub(super) enum Count {
@@ -64,6 +80,11 @@ pub(super) enum Count {
     FailedClaim,
     Duplicate,
     Resumed,
+    Word,
+    Interrupt,
+    /// A message that no turn was begun for was stopped.
+    StoppedEarly,
+    Cleared,
 }
 
 impl Counts {
@@ -90,12 +111,24 @@ pub(super) fn ensure(is_fine: bool, what: impl FnOnce() -> String) -> Outcome {
 pub(super) struct Message {
     pub(super) thread: usize,
     pub(super) id: Option<MessageId>,
+    pub(super) body: &'static str,
+    /// Whether the bridge says when it was written.
+    pub(super) is_timed: bool,
     /// By the machine, in all.
     pub(super) driven_by: [u32; MACHINES],
     pub(super) answers: u32,
     pub(super) errors: u32,
     /// Two faults hit the same message, and the human was told twice.
     pub(super) is_excused: bool,
+    /// A word was carried out, or the human did not want a message any more.
+    pub(super) is_settled: bool,
+    pub(super) is_cleared: bool,
+}
+
+impl Message {
+    pub(super) fn word(&self) -> Option<Word> {
+        control::read(self.body)
+    }
 }
 
 /// An event on its way to a machine: a message, and who owned its thread when it was sent.
@@ -128,6 +161,8 @@ pub(super) struct Worker {
     pub(super) mailbox: VecDeque<(EntryId, usize, Option<Progress>)>,
     pub(super) is_open: bool,
     pub(super) current: Option<(EntryId, usize)>,
+    /// What it was told to stop.
+    pub(super) interrupted: BTreeSet<EntryId>,
 }
 
 pub(super) struct Machine {
@@ -142,6 +177,8 @@ pub(super) struct Machine {
     /// Bindings and removals that will be on disk soon.
     pub(super) unwritten: Vec<usize>,
     pub(super) removals: Vec<EntryId>,
+    /// What a worker has in its mailbox is skipped unless it is in here.
+    pub(super) jobs: BTreeSet<EntryId>,
     /// An error was told and not yet noted.
     pub(super) told: Option<usize>,
     pub(super) is_stopping: bool,
@@ -174,6 +211,7 @@ impl Machine {
             claims: Vec::new(),
             unwritten: Vec::new(),
             removals: Vec::new(),
+            jobs: BTreeSet::new(),
             told: None,
             is_stopping: false,
             newest: HashMap::new(),
@@ -189,14 +227,16 @@ impl Machine {
     }
 }
 
-pub(super) fn reply(message: &Message, owner: Option<usize>) -> Reply {
+/// `number` is the message's: they are written one a second.
+pub(super) fn reply(message: &Message, number: usize, owner: Option<usize>) -> Reply {
+    let created_at = message.is_timed.then(|| format!("2026-11-22T10:00:{number:02}Z"));
     Reply {
+        created_at,
         thread_id: thread_id(message.thread),
         message_id: message.id.clone(),
         author: None,
         role: None,
-        body: String::new(),
-        created_at: None,
+        body: message.body.to_owned(),
         engine: None,
         machine: owner.map(machine_id),
         attachment_ids: Vec::new(),

@@ -36,6 +36,7 @@ fn progress(session: Option<&str>) -> Progress {
         engine: obto_bridge::ids::Engine::CODEX,
         session: session.map(SessionId::new),
         attempts: 1,
+        asking: Vec::new(),
         is_answered: false,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::agent::{
-    Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
+    Exit, FailureKind, TurnCommand, TurnEnd, TurnEvent,
     carrier::{Carrier, Incoming},
 };
 use serde_json::{Value, json};
@@ -121,20 +121,14 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     };
     let mut setup = Setup::new();
     setup.host.decides = true;
-    setup.command(TurnCommand::Decide {
-        question: QuestionId("q0".into()),
-        verdict: Verdict::Allow,
-    });
+    setup.command(TurnCommand::ToolResult { call: "c0".to_owned(), result: Ok(String::new()) });
     let late = TurnCommand::ToolResult { call: "c1".to_owned(), result: Ok(String::new()) };
     setup.late.0.take().unwrap().send(late).unwrap();
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("hi"));
     // The two senders do not know of each other; the dispatcher comes first.
     let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
-    assert_eq!(
-        memory.log[..3],
-        [PROMPT.to_owned(), decided("q0"), r#"{"result":"c1"}"#.to_owned()]
-    );
+    assert_eq!(memory.log[..3], [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]);
     assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
 }

@@ -4,7 +4,11 @@
 mod memory;
 mod process;
 
-use std::{convert::Infallible, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::{
@@ -85,6 +89,7 @@ fn spec() -> TurnSpec {
         project_dir: PathBuf::from("/"),
         title: "hello".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
     }
@@ -97,6 +102,8 @@ struct Host {
     /// Dropped at the first event.
     stop: Option<Sender<Infallible>>,
     events: Vec<TurnEvent>,
+    decided: Vec<(QuestionId, bool)>,
+    due: Option<Instant>,
 }
 
 impl TurnHost for Host {
@@ -107,6 +114,18 @@ impl TurnHost for Host {
         }
         self.events.push(event);
         self.stop = None;
+    }
+
+    fn on_decided(&mut self, question: &QuestionId, _: &Verdict, was_open: bool) {
+        self.decided.push((question.clone(), was_open));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn on_time(&mut self) {
+        self.due = None;
     }
 }
 

@@ -19,9 +19,13 @@ use crate::util::sick_bridge::DEADLINE;
 
 /// Where cargo puts examples: next to the directory of the test binaries.
 pub(crate) fn program() -> PathBuf {
+    example("fake-agent")
+}
+
+pub(crate) fn example(name: &str) -> PathBuf {
     let binary = env::current_exe().unwrap();
-    let program =
-        binary.parent().and_then(|deps| deps.parent()).unwrap().join("examples/fake-agent");
+    let examples = binary.parent().and_then(|deps| deps.parent()).unwrap().join("examples");
+    let program = examples.join(name);
     assert!(program.exists(), "{} is missing: cargo build --examples", program.display());
     program
 }

@@ -1,7 +1,7 @@
 //! A raw HTTP client: it sends the bytes it is given, right or wrong, and every wait has a deadline.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -15,6 +15,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) socket: TcpStream,
+    #[cfg(feature = "serve")]
+    tls: Option<Box<rustls::ClientConnection>>,
     buffer: Vec<u8>,
 }
 
@@ -51,12 +53,49 @@ impl Conn {
     pub(crate) fn open(addr: SocketAddr) -> Conn {
         let socket = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
         socket.set_nodelay(true).unwrap();
-        Conn { socket, buffer: Vec::new() }
+        Conn {
+            socket,
+            #[cfg(feature = "serve")]
+            tls: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// A connection under TLS; the handshake comes with the first bytes.
+    #[cfg(feature = "serve")]
+    pub(crate) fn secure(addr: SocketAddr, tls: rustls::ClientConnection) -> Conn {
+        Conn { tls: Some(Box::new(tls)), ..Conn::open(addr) }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        self.socket.write_all(bytes.as_ref()).unwrap();
+        self.try_send(bytes.as_ref()).unwrap();
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.set_write_timeout(Some(PATIENCE))?;
+        self.socket.set_read_timeout(Some(PATIENCE))?;
+        #[cfg(feature = "serve")]
+        if let Some(tls) = &mut self.tls {
+            let mut stream = rustls::Stream::new(&mut **tls, &mut self.socket);
+            return stream.write_all(bytes).and_then(|()| stream.flush());
+        }
+        self.socket.write_all(bytes)
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        #[cfg(feature = "serve")]
+        if let Some(tls) = &mut self.tls {
+            return rustls::Stream::new(&mut **tls, &mut self.socket).read(into);
+        }
+        self.socket.read(into)
+    }
+
+    /// Says farewell under TLS, and leaves the connection open.
+    #[cfg(feature = "serve")]
+    pub(crate) fn say_farewell(&mut self) {
+        let tls = self.tls.as_mut().expect("a connection under TLS");
+        tls.send_close_notify();
+        tls.write_tls(&mut self.socket).unwrap();
     }
 
     /// Sends a JSON request, or one without a body.
@@ -135,13 +174,20 @@ impl Conn {
         assert!(!left.is_zero(), "nothing came in time");
         self.socket.set_read_timeout(Some(left)).unwrap();
         let mut piece = [0; 16 * 1024];
-        match self.socket.read(&mut piece) {
+        match self.read(&mut piece) {
             Ok(0) => false,
             Ok(count) => {
                 self.buffer.extend_from_slice(&piece[..count]);
                 true
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                ) =>
+            {
+                false
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(deadline),
             Err(error) => panic!("nothing came in time: {error}"),
         }
@@ -151,7 +197,7 @@ impl Conn {
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
-    pub(crate) id: Option<i64>,
+    pub(crate) id: Option<String>,
     pub(crate) name: String,
     pub(crate) data: Value,
 }
@@ -166,8 +212,12 @@ pub(crate) struct Events {
 impl Events {
     /// `query` is for example `?agentId=box`.
     #[track_caller]
-    pub(crate) fn open(addr: SocketAddr, token: &str, query: &str, last: Option<i64>) -> Events {
-        let mut conn = Conn::open(addr);
+    pub(crate) fn open(addr: SocketAddr, token: &str, query: &str, last: Option<String>) -> Events {
+        Events::on(Conn::open(addr), token, query, last)
+    }
+
+    #[track_caller]
+    pub(crate) fn on(mut conn: Conn, token: &str, query: &str, last: Option<String>) -> Events {
         let last = last.map(|it| format!("Last-Event-ID: {it}\r\n")).unwrap_or_default();
         conn.send(format!(
             "GET /api/bridge/stream{query} HTTP/1.1\r\nHost: localhost\r\n\
@@ -208,7 +258,7 @@ impl Events {
         loop {
             let line = self.conn.line()?;
             match line.split_once(':') {
-                Some(("id", it)) => event.id = Some(it.trim().parse().unwrap()),
+                Some(("id", it)) => event.id = Some(it.trim().to_owned()),
                 Some(("event", it)) => it.trim().clone_into(&mut event.name),
                 Some(("data", it)) => event.data = serde_json::from_str(it).unwrap(),
                 Some(("", _)) => (),

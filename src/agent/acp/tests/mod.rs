@@ -1,6 +1,30 @@
 //! Plays recorded conversations of seven ACP agents to the host, and what none of them would say.
+//!
+//! Traps of permissions, interrupts and exits, and the tests that name them:
+//!
+//! | trap | test |
+//! |---|---|
+//! | 1 opencode: a subagent's permission hangs | not here: opencode is driven by its server (`opencode::tests`) |
+//! | 13 new adapters start in a mode in which a model decides | `trap_new_adapters_start_in_a_mode_in_which_a_model_decides` |
+//! | 14 version 2 ends turns in another way | `only_version_one_is_spoken` |
+//! | 15 `allow_always` may be for ever | `questions::trap_nothing_is_stored_for_always` |
+//! | 16 a refusal may end the turn | `trap_a_refusal_may_end_the_turn_and_says_so_differently` |
+//! | 16 a refusal has no place for its reason | the same: the human is told what was refused |
+//! | 17 permissions are answered on cancel | `trap_an_interrupt_answers_every_open_permission`, `questions::trap_what_is_asked_after_the_interrupt_is_cancelled` |
+//! | 18 unknown requests are answered | `edits_and_foreign_tools_are_told_apart`, `questions::trap_other_requests_are_refused_at_once` |
+//! | 20 a replay is not new output | `trap_a_replay_is_no_answer` |
+//! | 21 a mode is not kept over a load | `trap_new_adapters_start_in_a_mode_in_which_a_model_decides` |
+//! | a call may be told after its permission, or never | `seven_agents_ask_and_answer_each_in_its_own_way` (claude 0.23.1, gemini) |
+//! | kinds are guesses at a command's purpose | `questions::trap_a_command_is_run_whatever_it_is_called` |
+//! | a title may read like anything | `questions::trap_a_command_that_reads_like_a_tool` |
+//! | a JSON-RPC error to a permission may fail the prompt | no permission is answered so (`Acp::settle`) |
+//! | cost goes on over a resume | `questions::cost_is_that_of_the_turn` |
+//!
+//! What survives the end of an agent (shells in sessions of their own, adapters that ignore the end
+//! of input, codex-acp's late processes) is tested with the process, in `tests/e2e/leftovers.rs`.
 
 mod ends;
+mod questions;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -30,6 +54,7 @@ fn spec() -> TurnSpec {
         project_dir: "/p".into(),
         title: "title".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
     }
@@ -249,8 +274,7 @@ fn check_edit(recording: &str, kind: ActionKind, subject: &str) -> Played {
 #[test]
 fn edits_and_foreign_tools_are_told_apart() {
     check_edit("gemini-edit", ActionKind::Edit, "/home/dev/projs/gemini/edit.txt");
-    let mcp = "bridge_post (bridge MCP Server)";
-    check_edit("gemini-mcp", ActionKind::Mcp, mcp);
+    check_edit("gemini-mcp", ActionKind::Mcp, "bridge:bridge_post");
     let opencode =
         check_edit("opencode-edit", ActionKind::Edit, "/home/dev/projs/opencode/edit.txt");
     // It asks the client to write the file although the client said that it can't.
@@ -399,28 +423,6 @@ fn a_mode_that_is_not_taken_keeps_the_prompt_back() {
     played.respond("session/set_mode", json!({ "error": { "code": -32602, "message": "no" } }));
     assert_eq!(played.failed().0, FailureKind::Refused);
     assert!(played.written("session/prompt").is_empty());
-}
-
-#[test]
-fn trap_always_is_kept_here_and_not_by_the_agent() {
-    let options = json!([
-        { "optionId": "always", "kind": "allow_always" },
-        { "optionId": "once", "kind": "allow_once" },
-        { "optionId": "twice", "kind": "allow_once" },
-    ]);
-    let call = json!({ "kind": "execute", "rawInput": { "command": "ls" } });
-    let mut played = Played::prompted(&spec());
-    played.permission(7, call.clone(), options.clone());
-    let question = played.questions()[0].id.clone();
-    played.command(TurnCommand::Decide { question, verdict: Verdict::AllowAlways });
-    played.permission(8, call, options.clone());
-    assert_eq!(played.questions().len(), 1);
-    for id in [7, 8] {
-        assert_eq!(played.outcome(id).unwrap()["optionId"], "once");
-    }
-    played.permission(9, json!({ "kind": "execute", "rawInput": { "command": "rm" } }), options);
-    assert_eq!(played.questions().len(), 2);
-    assert_eq!(played.outcome(9), None);
 }
 
 #[test]

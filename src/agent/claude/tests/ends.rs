@@ -168,3 +168,14 @@ fn an_interrupted_turn_does_not_wait_for_background_agents() {
     }));
     assert_eq!(play.end, Some(TurnEnd::Interrupted));
 }
+
+/// Trap 13: a TERM leaves a running command behind, an interrupt or an INT does not.
+#[test]
+fn trap_13_the_ladder_has_no_term() {
+    use crate::agent::{engines::EngineKind, stdio::Step};
+    let ladder = EngineKind::Claude.ladder();
+    let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
+    let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();
+    assert!(signals.len() == 1 && signals[0].contains("INT"), "{signals:?}");
+    assert!(matches!(ladder.last(), Some((Step::Kill, _))));
+}

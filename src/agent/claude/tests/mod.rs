@@ -1,7 +1,32 @@
 //! Recorded conversations with claude 2.1.197 are played to the protocol: `out` lines are what the
 //! program said, `in` lines what a host answered and the program was content with.
+//!
+//! Traps of permissions, interrupts and exits, and the tests that name them:
+//!
+//! | trap | test |
+//! |---|---|
+//! | 1 `success` can be a failure | `turns::trap_1_and_15_not_authorised` |
+//! | 2 the exit code does not tell | `ends::trap_2_the_exit_code_does_not_tell` |
+//! | 3 the process never exits by itself | every play (`Play::carry_out`) |
+//! | 4 an early end of input breaks permissions unseen | `turns::trap_4_the_pipe_stays_open_for_a_background_agent` |
+//! | 5 notifications need an answer | `turns::trap_5_bridge_tools_with_their_handshake` |
+//! | 6 allow needs the input, deny a message | `turns::trap_6_a_permission_echoes_the_input`, `…_a_refusal_has_a_message` |
+//! | 12 a project's settings run programs | `shapes::the_command_line` |
+//! | 13 TERM and KILL orphan a command | `ends::trap_13_…`; with the process in `tests/e2e/leftovers.rs` |
+//! | 18 root and bypass | `ends::trap_18_root_and_bypass` |
+//! | several questions at once | `turns::several_questions_are_open_at_once` |
+//! | a cancelled question must not be answered | `questions::trap_an_interrupt_takes_every_question_back` |
+//! | suggested rules are written into settings | `questions::trap_nothing_is_stored_for_always` |
+//! | the user's default mode may not ask | `shapes::the_command_line` |
+//! | tools that wait for a terminal | `shapes::the_command_line`, `questions::trap_words_are_no_permission` |
+//! | background work outlives the result | `shapes::trap_background_tasks_are_off`, `ends::an_interrupted_turn_does_not_wait_for_background_agents` |
+//! | an interrupt's errors are diagnostics | `turns::an_interrupt_while_a_command_runs` |
+//!
+//! That rules in the person's own settings answer before the host does is only seen with the real
+//! program.
 
 mod ends;
+mod questions;
 mod shapes;
 mod turns;
 
@@ -11,7 +36,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    agent::{Image, Sandbox, tools::BridgeTool},
+    agent::{Image, Question, Sandbox, tools::BridgeTool},
     ids::{ThreadId, TurnId},
 };
 
@@ -29,6 +54,7 @@ fn spec(session: Option<&str>) -> TurnSpec {
         project_dir: PathBuf::from("/w"),
         title: "t-7: hello".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
     }

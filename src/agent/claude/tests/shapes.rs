@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent::ActionKind;
 
 fn begun(spec: &TurnSpec) -> Actions {
     let mut actions = Actions::default();
@@ -49,6 +48,12 @@ fn trap_11_files_are_not_attached() {
     assert!(ENV.contains(&("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1")));
 }
 
+/// They would outlive the turn, and their questions would come after it.
+#[test]
+fn trap_background_tasks_are_off() {
+    assert!(ENV.contains(&("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1")));
+}
+
 #[track_caller]
 fn check_args(change: impl FnOnce(&mut TurnSpec), with: &[&str], without: &[&str]) {
     let mut spec = spec(None);
@@ -81,6 +86,11 @@ fn the_command_line() {
     let allow_all = |spec: &mut TurnSpec| spec.gate = Gate::AllowAll;
     check_args(allow_all, &["--permission-mode bypassPermissions"], &["--permission-prompt-tool"]);
     check_args(allow_all, &always, &[]);
+    // A human can be asked. The rest still waits for somebody at the terminal.
+    let asks = |spec: &mut TurnSpec| spec.asks_human = true;
+    check_args(asks, &[ask, "--disallowedTools EnterPlanMode,ExitPlanMode,"], &["AskUser"]);
+    let both = |spec: &mut TurnSpec| (spec.asks_human, spec.gate) = (true, Gate::AllowAll);
+    check_args(both, &always, &[]);
 }
 
 /// Trap 8: `--resume` also takes titles, and then opens another conversation.
@@ -95,30 +105,6 @@ fn trap_8_only_uuids_are_resumed() {
     }
 }
 
-#[track_caller]
-fn check_tool(tool: &str, input: Value, kind: ActionKind, subject: &str) {
-    assert_eq!(wire::describe(tool, &input), (kind, subject.to_owned()), "{tool}");
-}
-
-#[test]
-fn tools_have_kinds_and_subjects() {
-    check_tool("Bash", json!({"command": "ls"}), ActionKind::Run, "ls");
-    check_tool("Write", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
-    check_tool("Edit", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
-    check_tool("MultiEdit", json!({"file_path": "/a"}), ActionKind::Edit, "/a");
-    check_tool("NotebookEdit", json!({"notebook_path": "/a"}), ActionKind::Edit, "/a");
-    check_tool("NotebookRead", json!({"notebook_path": "/a"}), ActionKind::Read, "/a");
-    check_tool("Read", json!({"file_path": "/a"}), ActionKind::Read, "/a");
-    check_tool("Glob", json!({"pattern": "*.rs"}), ActionKind::Read, "*.rs");
-    check_tool("Grep", json!({"pattern": "x", "path": "src"}), ActionKind::Read, "src");
-    check_tool("WebFetch", json!({"url": "http://a"}), ActionKind::Fetch, "http://a");
-    check_tool("WebSearch", json!({"query": "q"}), ActionKind::Fetch, "q");
-    check_tool("mcp__git__push", json!({"": "x"}), ActionKind::Mcp, "");
-    check_tool("TodoWrite", json!({}), ActionKind::Other, "");
-    check_tool("Bash", json!({"command": ["ls"]}), ActionKind::Run, "");
-    check_tool("bash", json!(null), ActionKind::Other, "");
-}
-
 #[test]
 fn only_our_own_tools_are_allowed_without_a_question() {
     let mut play = started();
@@ -130,26 +116,6 @@ fn only_our_own_tools_are_allowed_without_a_question() {
         play.value(can_use_tool("2", tool, json!({})));
         assert_eq!(play.log.matches("Question").count(), 1, "{tool:?}");
     }
-}
-
-#[test]
-fn for_this_session_means_rules_in_memory() {
-    let rule = json!({
-        "type": "addRules", "rules": [{ "toolName": "Bash" }], "behavior": "allow",
-        "destination": "localSettings",
-    });
-    let mode = json!({ "type": "setMode", "mode": "acceptEdits", "destination": "session" });
-    let mut question = can_use_tool("1", "Bash", json!({"command": "ls"}));
-    question["request"]["permission_suggestions"] = json!([rule, mode]);
-    let mut play = started().verdict(Verdict::AllowAlways);
-    play.value(question);
-    let response = &play.writes[0]["response"]["response"];
-    let mut expected = rule;
-    expected["destination"] = json!("session");
-    assert_eq!(response["updatedPermissions"], json!([expected]));
-    assert_eq!(response["updatedInput"], json!({"command": "ls"}));
-    play.value(can_use_tool("2", "Bash", json!({})));
-    assert!(play.writes[1]["response"]["response"].get("updatedPermissions").is_none());
 }
 
 #[test]
@@ -244,17 +210,6 @@ fn unknown_requests_are_answered_with_an_error() {
         assert_eq!(play.writes[0]["response"]["subtype"], "error");
         assert_eq!(play.writes[0]["response"]["request_id"], "9");
     }
-}
-
-#[test]
-fn progress_is_one_short_line() {
-    let check = |input: &str, expected: &str| assert_eq!(one_line(input, 10), expected);
-    check("ls", "ls");
-    check(" a\n\tb\r\u{1b}[31m\u{202e}c ", "a b [31m c");
-    check("0123456789", "0123456789");
-    check("0123456789a", "012345678…");
-    check("ééééééééééé", "ééééééééé…");
-    check(&format!("a{}b", " ".repeat(100)), "a…");
 }
 
 #[test]

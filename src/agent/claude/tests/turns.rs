@@ -34,7 +34,7 @@ fn trap_6_a_permission_echoes_the_input() {
         expect![[r#"
         Session("8e4df718-daeb-46b1-9704-37cb369598af")
         Working
-        Progress("Bash: echo hi > made.txt")
+        Progress("Running `echo hi > made.txt`")
         Question "Bash" Run "echo hi > made.txt" because Some("make")
         write {"response":{"request_id":"08999b7f-5c4c-45ad-92ed-0d8ed215d7fe","response":{"behavior":"allow","updatedInput":{"command":"echo hi > made.txt","description":"make"}},"subtype":"success"},"type":"control_response"}
         Usage 20 in, 10 out, Some(0.00035)
@@ -53,7 +53,7 @@ fn trap_6_a_refusal_has_a_message() {
         expect![[r#"
         Session("a4f2dc70-2ab0-4dbc-b4bd-758c8da1b763")
         Working
-        Progress("Bash: echo hi > made.txt")
+        Progress("Running `echo hi > made.txt`")
         Question "Bash" Run "echo hi > made.txt" because Some("make")
         write {"response":{"request_id":"2a90b392-b3bd-4901-867f-34bc19d6ef0b","response":{"behavior":"deny","message":"not on the list"},"subtype":"success"},"type":"control_response"}
         Usage 20 in, 10 out, Some(0.00035)
@@ -71,11 +71,11 @@ fn several_questions_are_open_at_once() {
         expect![[r#"
             Session("b7a93292-d21e-4849-91a3-2d121061da95")
             Working
-            Progress("Read: /etc/hostname")
+            Progress("Reading `/etc/hostname`")
             Question "Read" Read "/etc/hostname" because Some("Path is outside allowed working directories")
-            Progress("Read: /etc/hosts")
+            Progress("Reading `/etc/hosts`")
             Question "Read" Read "/etc/hosts" because Some("Path is outside allowed working directories")
-            Progress("Read: /etc/passwd")
+            Progress("Reading `/etc/passwd`")
             Question "Read" Read "/etc/passwd" because Some("Path is outside allowed working directories")
             write {"response":{"request_id":"191c262e-08e1-4373-87d6-037c1e72e9a9","response":{"behavior":"allow","updatedInput":{"file_path":"/etc/hostname"}},"subtype":"success"},"type":"control_response"}
             write {"response":{"request_id":"bd4873e0-7d72-4f09-8317-a75dfd57aaab","response":{"behavior":"allow","updatedInput":{"file_path":"/etc/hosts"}},"subtype":"success"},"type":"control_response"}
@@ -125,7 +125,7 @@ fn an_interrupt_while_a_command_runs() {
         expect![[r#"
         Session("49fa16d7-f718-4d9f-b0c4-268f9877c47d")
         Working
-        Progress("Bash: sleep 67 & sleep 68")
+        Progress("Running `sleep 67 & sleep 68`")
         Question "Bash" Run "sleep 67 & sleep 68" because Some("This command uses the `&` background operator, which defers execution past approval-time safety checks. Approve only if you trust it.")
         write {"response":{"request_id":"75655ac2-a352-432b-b803-b52ff5ece369","response":{"behavior":"allow","updatedInput":{"command":"sleep 67 & sleep 68"}},"subtype":"success"},"type":"control_response"}
         write {"request":{"subtype":"interrupt"},"request_id":"interrupt","type":"control_request"}
@@ -143,7 +143,7 @@ fn an_interrupt_takes_an_open_question_back() {
         expect![[r#"
             Session("e6017244-67e0-4888-9d25-221f62889c28")
             Working
-            Progress("Bash: touch zzz")
+            Progress("Running `touch zzz`")
             Question "Bash" Run "touch zzz" because None
             write {"request":{"subtype":"interrupt"},"request_id":"interrupt","type":"control_request"}
             QuestionGone(QuestionId("4c1b3959-e338-429e-8f0d-6d93d9444cf5"))
@@ -261,9 +261,9 @@ fn trap_4_the_pipe_stays_open_for_a_background_agent() {
         expect![[r#"
             Session("d769c57a-a7dc-4b69-9986-bff3d5f966d2")
             Working
-            Progress("Agent")
+            Progress("Asking subagent: `d`")
             Usage 20 in, 10 out, Some(0.00035)
-            Progress("Bash: touch bgsub")
+            Progress("Running `touch bgsub`")
             Question "Bash" Run "touch bgsub" because None
             write {"response":{"request_id":"a0b8011c-6f08-44ec-92f5-8c6b6128a2bb","response":{"behavior":"allow","updatedInput":{"command":"touch bgsub"}},"subtype":"success"},"type":"control_response"}
             Answered { text: "main answered" }
@@ -280,9 +280,9 @@ fn what_a_subagent_says_is_not_the_answer() {
     expect![[r#"
         Session("3759202e-55d1-4a40-a29b-4eb219d5b7f7")
         Working
-        Progress("Agent")
+        Progress("Asking subagent: `d`")
         Question "Bash" Run "touch sub1" because None
-        Progress("Bash: touch sub1")
+        Progress("Running `touch sub1`")
         Usage 20 in, 10 out, Some(0.0007)
         Answered { text: "main done sub done\nagentId: a17591e82613457e8 (use SendMessage with to: 'a17591e82613457e8', summary: '<5-10 word recap>' to continue this agent)\n<usage>subagent_tokens: 15\ntool_uses: 1\nduration_ms: 190</usage>" }"#]].assert_eq(&log.join("\n"));
 }

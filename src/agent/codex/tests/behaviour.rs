@@ -78,8 +78,27 @@ fn the_command_line_overrides_what_would_get_in_the_way() {
             -c
             features.unbounded_connection_retries=false"#]],
         ),
+        // The model may ask its own questions, too.
         (
-            TurnSpec { gate: Gate::AllowAll, sandbox: Sandbox::ReadOnly, ..spec() },
+            TurnSpec { asks_human: true, sandbox: Sandbox::ReadOnly, ..spec() },
+            expect![[r#"
+            app-server
+            -c
+            approval_policy="on-request"
+            -c
+            features.unbounded_connection_retries=false
+            -c
+            features.default_mode_request_user_input=true
+            -c
+            suppress_unstable_features_warning=true"#]],
+        ),
+        (
+            TurnSpec {
+                gate: Gate::AllowAll,
+                asks_human: true,
+                sandbox: Sandbox::ReadOnly,
+                ..spec()
+            },
             expect![[r#"
             app-server
             -c
@@ -180,7 +199,6 @@ fn a_repeated_message_is_not_added_up() {
     check_answer(&[("done", Value::Null), ("done", Value::Null)], json!([]), "done");
 }
 
-/// Nothing may stay open: Codex would wait for it for ever.
 #[test]
 fn why_something_is_refused_is_told_once_and_before_the_refusal() {
     let mut player = Player::working(&spec());
@@ -203,6 +221,21 @@ fn why_something_is_refused_is_told_once_and_before_the_refusal() {
     assert!(!player.closed);
 }
 
+/// A person's second reason is not that of the first refusal.
+#[test]
+fn another_reason_is_told_too() {
+    let mut player = Player::working(&spec());
+    for (id, reason) in [(5, "a"), (6, "b"), (7, "a"), (8, " ")] {
+        let method = "item/commandExecution/requestApproval";
+        player.hear(json!({"id": id, "method": method, "params": {"command": "touch x"}}));
+        let verdict = Verdict::Deny { reason: reason.to_owned() };
+        player.tell(TurnCommand::Decide { question: QuestionId(id.to_string()), verdict });
+    }
+    let steers = player.written.iter().filter(|it| it["method"] == "turn/steer").count();
+    assert_eq!((steers, player.written.len()), (2, 6));
+}
+
+/// Nothing may stay open: Codex would wait for it for ever.
 #[test]
 fn requests_that_are_not_served_are_refused_at_once() {
     for method in ["item/tool/requestUserInput", "execCommandApproval", "currentTime/read", ""] {
@@ -257,9 +290,95 @@ fn late_and_repeated_answers_are_dropped() {
     assert_eq!((player.written.len(), player.log.len()), (1, log));
 }
 
+/// Codex would say that they are gone only after the end of the turn.
+#[test]
+fn trap_an_interrupt_takes_every_question_back() {
+    let method = "item/commandExecution/requestApproval";
+    let ask = |player: &mut Player, id: u64| {
+        player.hear(json!({"id": id, "method": method, "params": {"command": "ls"}}));
+    };
+    let mut player = Player::working(&spec());
+    ask(&mut player, 5);
+    ask(&mut player, 6);
+    player.log.clear();
+    player.tell(TurnCommand::Interrupt);
+    assert_eq!(player.log, ["QuestionGone(QuestionId(\"5\"))", "QuestionGone(QuestionId(\"6\"))"]);
+    player.written.clear();
+    let question = QuestionId("5".to_owned());
+    player.tell(TurnCommand::Decide { question, verdict: Verdict::Allow });
+    assert_eq!(player.written, [] as [Value; 0]);
+    ask(&mut player, 7);
+    assert_eq!(player.written[0]["error"]["message"], "unsupported");
+    player.note("serverRequest/resolved", json!({"requestId": 5}));
+    assert_eq!(player.log.len(), 2);
+    // So does the end of the process.
+    let mut player = Player::working(&spec());
+    ask(&mut player, 5);
+    player.run(|codex, actions| codex.on_exit(Exit::Signal(9), "", actions));
+    assert_eq!(player.log[1], "QuestionGone(QuestionId(\"5\"))");
+}
+
+/// What Codex stores for a session outlives the thread's rules, and what it stores in files
+/// outlives everything.
+#[test]
+fn trap_nothing_is_stored_for_always() {
+    let permissions = json!({"permissions": {"network": {"enabled": true}}});
+    let tool = json!({"codex_approval_kind": "mcp_tool_call", "persist": ["session", "always"]});
+    let elicitation = json!({"mode": "form", "serverName": "s", "_meta": tool});
+    let command = json!({"command": "ls", "proposedExecpolicyAmendment": ["ls"]});
+    for (method, params) in [
+        ("item/commandExecution/requestApproval", command),
+        ("item/fileChange/requestApproval", json!({})),
+        ("item/permissions/requestApproval", permissions),
+        ("mcpServer/elicitation/request", elicitation),
+    ] {
+        let [once, always] = [Verdict::Allow, Verdict::AllowAlways].map(|verdict| {
+            let mut player = Player::working(&spec());
+            player.hear(json!({"id": 5, "method": method, "params": params}));
+            player.tell(TurnCommand::Decide { question: QuestionId("5".to_owned()), verdict });
+            writes(&player)
+        });
+        assert_eq!(once, always, "{method}");
+        for word in ["ession", "mendment", "persist"] {
+            assert!(!always.contains(word), "{always}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_used_up_is_told_with_its_end() {
+    let mut player = Player::working(&spec());
+    let limits = json!({
+        "primary": {"usedPercent": 100, "resetsAt": 1_800_000_000_u64},
+        "secondary": {"usedPercent": 40, "resetsAt": 1_900_000_000_u64},
+    });
+    player.hear(json!({"method": "account/rateLimits/updated", "params": {"rateLimits": limits}}));
+    let sparse = json!({"rateLimits": {"primary": {"usedPercent": 100}}});
+    player.hear(json!({"method": "account/rateLimits/updated", "params": sparse}));
+    let error = json!({"message": "no more", "codexErrorInfo": "usageLimitExceeded"});
+    let turn = json!({"id": "u", "status": "failed", "error": error});
+    player.note("turn/completed", json!({ "turn": turn }));
+    assert!(
+        player.log[0].contains("The limit is reset at 2027-01-15T08:00:00"),
+        "{:?}",
+        player.log
+    );
+}
+
+/// An INT would leave a running command behind.
+#[test]
+fn trap_the_ladder_has_no_int() {
+    use crate::agent::{engines::EngineKind, stdio::Step};
+    let ladder = EngineKind::Codex.ladder();
+    assert_eq!(ladder[0].0, Step::CloseInput);
+    let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
+    let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();
+    assert!(signals.len() == 1 && signals[0].contains("TERM"), "{signals:?}");
+}
+
 /// The interrupt alone leaves a running command alive.
 #[test]
-fn an_interrupt_also_ends_commands() {
+fn trap_an_interrupt_also_ends_commands() {
     let mut player = Player::working(&spec());
     player.tell(TurnCommand::Interrupt);
     expect![[r#"
@@ -319,29 +438,35 @@ fn a_refused_handshake_ends_the_turn() {
 }
 
 #[test]
-fn progress_is_one_short_line() {
+fn progress_is_told_when_an_item_starts() {
     let mut player = Player::working(&spec());
     player.session_known();
     for item in [
         json!({"type": "commandExecution", "command": "/bin/bash -lc 'a\n  b'"}),
-        json!({"type": "commandExecution", "command": "é".repeat(1_000)}),
+        json!({"type": "fileChange", "id": "f", "changes": [{"path": "/home/me/project/a"}, {}]}),
         json!({"type": "webSearch", "query": "rust"}),
         json!({"type": "webSearch", "query": ""}),
         json!({"type": "mcpToolCall", "server": "s", "tool": "t"}),
+        json!({"type": "imageView", "path": "/tmp/a.png"}),
+        json!({"type": "collabAgentToolCall", "tool": "spawnAgent", "prompt": "find it"}),
+        json!({"type": "collabAgentToolCall", "tool": "wait", "prompt": null}),
         json!({"type": "contextCompaction", "id": "c"}),
         json!({"type": "dynamicToolCall", "tool": "bridge_post"}),
         json!({"type": "reasoning"}),
     ] {
         player.note("item/started", json!({ "item": item }));
+        player.note("item/completed", json!({ "item": item }));
     }
-    assert_eq!(player.log[0], "Progress(\"Runs a b\")");
-    assert_eq!(player.log[1].chars().count(), PROGRESS_MAX + "Progress(\"…\")".chars().count());
     expect![[r#"
-        Progress("Searches the web for rust")
-        Progress("Searches the web")
-        Progress("Calls s/t")
-        Progress("Condenses the conversation so far")"#]]
-    .assert_eq(&player.log[2..].join("\n"));
+        Progress("Running `a b`")
+        Progress("Editing `a`")
+        Progress("Searching `rust`")
+        Progress("Searching…")
+        Progress("Calling `s:t`")
+        Progress("Reading `/tmp/a.png`")
+        Progress("Asking subagent: `find it`")
+        Progress("Condensing the conversation so far")"#]]
+    .assert_eq(&player.log.join("\n"));
 }
 
 /// Values that look like Codex's, with anything in the place of anything.

@@ -6,6 +6,29 @@
 //! with the client's by method, gives it the recorded responses under its own ids, turns the
 //! client's answers into commands, and expects the protocol to write exactly these answers. The
 //! recording client did not call `account/read`; the player answers that by itself.
+//!
+//! Traps of permissions, interrupts and exits, and the tests that name them:
+//!
+//! | trap | test |
+//! |---|---|
+//! | an open request halts the turn for ever | `behaviour::requests_that_are_not_served_are_refused_at_once` |
+//! | several requests at once | `recorded::two_questions_are_open_at_once` |
+//! | a patch is asked for without its diff | `recorded::a_patch_is_asked_for_with_its_diff` |
+//! | `cancel` ends the turn, `decline` does not | `recorded::a_command_is_declined` |
+//! | a refusal has no place for its reason | `behaviour::why_something_is_refused_is_told_once_and_before_the_refusal` |
+//! | a message to an active turn joins it, one too late begins another | the same (`expectedTurnId`) |
+//! | `acceptForSession` and amendments outlive the thread | `behaviour::trap_nothing_is_stored_for_always` |
+//! | `commandActions` leave parts of a command out | `shell::tests::what_is_not_entirely_a_wrapper_stays_whole` |
+//! | an interrupt ends no command | `behaviour::trap_an_interrupt_also_ends_commands` |
+//! | an interrupt's questions are resolved after the end | `behaviour::trap_an_interrupt_takes_every_question_back` |
+//! | the end of input interrupts; the process keeps the thread locked | every end (`Player::run`) |
+//! | an INT leaves a command behind, a TERM does not | `behaviour::trap_the_ladder_has_no_int`; with the process in `tests/e2e/leftovers.rs` |
+//! | a resume without directory, sandbox and policy loses them | `behaviour::the_handshake_says_everything` |
+//! | `untrusted` in the person's config stops the start; trust is written there | `behaviour::the_command_line_overrides_what_would_get_in_the_way` |
+//! | usage is the thread's total | `recorded::a_resumed_thread` |
+//!
+//! Only seen with the real program: what asks under which sandbox, and that a late tool result is
+//! lost after 30 s with models that run scripts.
 
 mod behaviour;
 mod recorded;
@@ -14,7 +37,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use super::*;
 use crate::{
-    agent::{Gate, Sandbox},
+    agent::{Gate, Question, Sandbox},
     ids::{ThreadId, TurnId},
 };
 
@@ -31,6 +54,7 @@ fn spec() -> TurnSpec {
         project_dir: PathBuf::from("/home/me/project"),
         title: String::new(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::WorkspaceWrite,
         model: None,
     }
@@ -47,6 +71,7 @@ struct Player {
     /// Our id of the request that the recording has under the key.
     ids: HashMap<u64, Value>,
     log: Vec<String>,
+    questions: Vec<Question>,
     closed: bool,
 }
 
@@ -58,6 +83,7 @@ impl Player {
             written: Vec::new(),
             ids: HashMap::new(),
             log: Vec::new(),
+            questions: Vec::new(),
             closed: false,
         };
         player.run(|codex, actions| codex.begin(spec, actions));
@@ -69,6 +95,10 @@ impl Player {
         step(&mut self.codex, &mut actions);
         self.written.append(&mut actions.write);
         self.log.extend(actions.events.iter().map(event_text));
+        self.questions.extend(actions.events.iter().filter_map(|event| match event {
+            TurnEvent::Question(question) => Some(question.clone()),
+            _ => None,
+        }));
         if let Some(end) = actions.finished {
             assert!(!self.closed, "the turn ended twice");
             assert!(actions.close_stdin, "an end must let codex go");
@@ -132,13 +162,15 @@ impl Player {
         let decide = |verdict| TurnCommand::Decide { question, verdict };
         self.tell(match result["decision"].as_str().or(result["action"].as_str()) {
             Some("cancel") => return,
-            Some("acceptForSession") => decide(Verdict::AllowAlways),
-            Some("accept") if result["_meta"]["persist"] == "session" => {
-                decide(Verdict::AllowAlways)
-            }
             Some("accept") => decide(Verdict::Allow),
             Some("decline") => decide(deny),
             Some(other) => panic!("no verdict for {other}"),
+            None if result["permissions"].is_object() => decide(deny),
+            None if result["answers"].is_object() => {
+                let chosen = |it: &Value| vec![it["answers"][0].as_str().unwrap().to_owned()];
+                let answers = result["answers"].as_object().unwrap().values();
+                decide(Verdict::Chosen(answers.map(chosen).collect()))
+            }
             None => {
                 let text = result["contentItems"][0]["text"].as_str().unwrap().to_owned();
                 let success = result["success"] == true;

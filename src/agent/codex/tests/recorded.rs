@@ -6,13 +6,14 @@ use super::*;
 
 /// Plays `fixture` and compares what was reported. The turn must be over, nothing left unsaid.
 #[track_caller]
-fn check(fixture: &str, spec: &TurnSpec, expected: Expect) {
+fn check(fixture: &str, spec: &TurnSpec, expected: Expect) -> Player {
     let mut player = Player::new(spec);
     player.play(fixture);
     assert!(player.closed, "{fixture} did not end: {:#?}", player.log);
     player.written.retain(|write| write["method"] != "thread/backgroundTerminals/clean");
     assert_eq!(player.written, [] as [Value; 0], "{fixture}");
     expected.assert_eq(&(player.log.join("\n") + "\n"));
+    player
 }
 
 #[test]
@@ -21,13 +22,13 @@ fn a_turn_from_handshake_to_answer() {
         "handshake-and-turn",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203c4-97ff-7333-8834-f3e0f42b0f22")
-        Progress("Runs echo hi; echo err >&2; sleep 0.3; echo there")
-        Progress("Edits /home/me/project/a.txt")
-        Usage 300 in, 60 out
-        => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
-    "#]],
+            Working
+            Session("01a203c4-97ff-7333-8834-f3e0f42b0f22")
+            Progress("Running `echo hi; echo err >&2; sleep 0.3; echo there`")
+            Progress("Editing `a.txt`")
+            Usage 300 in, 60 out
+            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
+        "#]],
     );
 }
 
@@ -46,7 +47,6 @@ fn a_resumed_thread() {
     );
 }
 
-/// The commands run; `acceptForSession` spares the second question.
 #[test]
 fn a_command_is_accepted() {
     check(
@@ -55,25 +55,10 @@ fn a_command_is_accepted() {
         expect![[r#"
             Working
             Session("01a203c5-4105-7e42-af98-ecfe6e167579")
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
+            Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
             Usage 200 in, 40 out
             => Answered { text: "done: Chunk ID: 669d9f\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 4\nOutput:\nescalated-ok\n" }
-        "#]],
-    );
-    check(
-        "command-accept-for-session",
-        &spec(),
-        expect![[r#"
-            Working
-            Session("01a203c5-47dd-73b1-a58c-9f322e95d2f7")
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
-            Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
-            Progress("Runs touch /tmp/codexlab_$$ && echo other")
-            Question 1 commandExecution Run "touch /tmp/codexlab_$$ && echo other" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo other'","cwd":"/home/me/project"} because "Need to write outside"
-            Usage 400 in, 80 out
-            => Answered { text: "done: Chunk ID: f46dc5\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 2\nOutput:\nother\n" }
         "#]],
     );
 }
@@ -87,7 +72,7 @@ fn a_command_is_declined() {
         expect![[r#"
             Working
             Session("01a203c5-4378-7c62-94d2-aa41340961a4")
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
+            Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
             Usage 200 in, 40 out
             => Answered { text: "done: exec_command failed: CreateProcess { message: \"Rejected(\\\"rejected by user\\\")\" }" }
@@ -103,12 +88,87 @@ fn a_question_that_somebody_else_cancels_is_gone() {
         expect![[r#"
             Working
             Session("01a203c5-45d3-7420-a7a7-ab4ddc4c4ca2")
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
+            Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
             QuestionGone(QuestionId("0"))
             Usage 100 in, 20 out
             => Interrupted
         "#]],
+    );
+}
+
+/// Two files and a move: no single path stands for them.
+#[test]
+fn a_patch_of_many_files_is_asked_for_as_a_whole() {
+    let player = check(
+        "patch-move",
+        &spec(),
+        expect![[r#"
+        Working
+        Session("01a204dc-1625-78d0-9e85-67a26b8e93c8")
+        Progress("Editing `a.txt` and 2 more")
+        Question 0 fileChange Edit "" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"},{"diff":"bye\n","kind":{"type":"delete"},"path":"/home/me/project/gone.txt"},{"diff":"@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n\n\nMoved to: /home/me/project/new.txt","kind":{"move_path":"/home/me/project/new.txt","type":"update"},"path":"/home/me/project/old.txt"}]}
+        Usage 200 in, 40 out
+        => Answered { text: "done: patch rejected by user" }
+    "#]],
+    );
+    let edits: Vec<(&str, &str)> =
+        player.questions[0].edits.iter().map(|it| (&it.path[..], &it.diff[..])).collect();
+    assert_eq!(
+        edits,
+        [
+            ("/home/me/project/a.txt", "+hello\n"),
+            ("/home/me/project/gone.txt", "-bye\n"),
+            ("/home/me/project/old.txt", " one\n-two\n+2\n three\n"),
+            ("/home/me/project/new.txt", " (moved from /home/me/project/old.txt)\n"),
+        ]
+    );
+}
+
+/// With the feature that [`args`] switches on. The model reads the answer.
+#[test]
+fn the_models_own_question_is_put_and_answered() {
+    let player = check(
+        "ask",
+        &TurnSpec { asks_human: true, ..spec() },
+        expect![[r#"
+        Working
+        Session("01a204dc-1540-7110-a6d7-f7e118a77fa4")
+        Question 0 requestUserInput Other "" {"questions":[{"header":"Colour","id":"colour","isOther":true,"isSecret":false,"options":[{"description":"r","label":"Red (Recommended)"},{"description":"b","label":"Blue"}],"question":"Which colour?"}]}
+        Usage 200 in, 40 out
+        => Answered { text: "done: {\"answers\":{\"colour\":{\"answers\":[\"Blue\"]}}}" }
+    "#]],
+    );
+    let choice = &player.questions[0].choices[0];
+    assert_eq!((&choice.question[..], choice.is_open), ("Which colour?", true));
+    assert_eq!(choice.options[1].label, "Blue");
+}
+
+/// Both were recorded with features that are off unless somebody switches them on.
+#[test]
+fn wider_permissions_are_asked_for_in_words() {
+    check(
+        "permissions",
+        &spec(),
+        expect![[r#"
+        Working
+        Session("01a204dc-ae31-7bb3-b41e-39905d6ced41")
+        Question 0 permissions Other "network; read /etc; write /home/me/zz" {"cwd":"/home/me/project","permissions":{"fileSystem":{"entries":[{"access":"read","path":{"path":"/etc","type":"path"}},{"access":"write","path":{"path":"/home/me/zz","type":"path"}}],"read":["/etc"],"write":["/home/me/zz"]},"network":{"enabled":true}}} because "why"
+        Usage 200 in, 40 out
+        => Answered { text: "done: {\"permissions\":{\"network\":null,\"file_system\":null},\"scope\":\"turn\"}" }
+    "#]],
+    );
+    check(
+        "command-with-permissions",
+        &spec(),
+        expect![[r#"
+        Working
+        Session("01a204dc-af20-7ba2-8e03-2a8a39707571")
+        Progress("Running `touch /home/me/zz/a`")
+        Question 0 commandExecution Run "" {"additionalPermissions":{"fileSystem":{"entries":[{"access":"write","path":{"path":"/home/me/zz","type":"path"}}],"read":null,"write":["/home/me/zz"]},"network":{"enabled":true}},"command":"/bin/bash -lc 'touch /home/me/zz/a'","cwd":"/home/me/project"} because "why"
+        Usage 200 in, 40 out
+        => Answered { text: "done: exec_command failed: CreateProcess { message: \"Rejected(\\\"rejected by user\\\")\" }" }
+    "#]],
     );
 }
 
@@ -120,9 +180,9 @@ fn two_questions_are_open_at_once() {
         expect![[r#"
             Working
             Session("01a203da-01ff-79b3-bc57-18285c200e63")
-            Progress("Runs touch /tmp/codexlab_$$ && echo escalated-ok")
+            Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
-            Progress("Runs touch /tmp/codexlab_$$ && echo second")
+            Progress("Running `touch /tmp/codexlab_$$ && echo second`")
             Question 1 commandExecution Run "touch /tmp/codexlab_$$ && echo second" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo second'","cwd":"/home/me/project"} because "Need to write outside"
             Usage 200 in, 40 out
             => Answered { text: "done: Chunk ID: be2127\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 2\nOutput:\nsecond\n" }
@@ -137,54 +197,53 @@ fn a_patch_is_asked_for_with_its_diff() {
         "patch-accept",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203c5-adf6-78d0-b370-e4f9962c0fe7")
-        Progress("Edits /home/me/project/a.txt")
-        Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
-        Usage 200 in, 40 out
-        => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
-    "#]],
+            Working
+            Session("01a203c5-adf6-78d0-b370-e4f9962c0fe7")
+            Progress("Editing `a.txt`")
+            Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
+            Usage 200 in, 40 out
+            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
+        "#]],
     );
     check(
         "patch-decline",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203c5-af3c-7e00-b280-89ceb9cc61ff")
-        Progress("Edits /home/me/project/a.txt")
-        Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
-        Usage 200 in, 40 out
-        => Answered { text: "done: patch rejected by user" }
-    "#]],
+            Working
+            Session("01a203c5-af3c-7e00-b280-89ceb9cc61ff")
+            Progress("Editing `a.txt`")
+            Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
+            Usage 200 in, 40 out
+            => Answered { text: "done: patch rejected by user" }
+        "#]],
     );
 }
 
 #[test]
 fn an_mcp_tool_asks_by_elicitation() {
     check(
-        "elicitation-accept-session",
+        "elicitation-accept",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203cb-bc7b-73d1-979a-fe8e892681cb")
-        Progress("Calls bridge/bridge_post")
-        Question 0 mcp__bridge__bridge_post Mcp "" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
-        Progress("Calls bridge/bridge_post")
-        Usage 300 in, 60 out
-        => Answered { text: "done: Script completed\nWall time 0.0 seconds\nOutput:\n{\"content\":[{\"type\":\"text\",\"text\":\"posted: hello human\"}]}" }
-    "#]],
+            Working
+            Session("01a203cb-b8c1-7193-889a-60105fb20fb6")
+            Progress("Calling `bridge:bridge_post`")
+            Question 0 mcp__bridge__bridge_post Mcp "bridge:bridge_post" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
+            Usage 200 in, 40 out
+            => Answered { text: "done: Script completed\nWall time 0.0 seconds\nOutput:\n{\"content\":[{\"type\":\"text\",\"text\":\"posted: hello human\"}]}" }
+        "#]],
     );
     check(
         "elicitation-decline",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203cb-c046-7472-8c3b-7bf4ab4de9c8")
-        Progress("Calls bridge/bridge_post")
-        Question 0 mcp__bridge__bridge_post Mcp "" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
-        Usage 200 in, 40 out
-        => Answered { text: "done: Script completed\nWall time 0.0 seconds\nOutput:\n{\"content\":[{\"type\":\"text\",\"text\":\"user rejected MCP tool call\"}],\"isError\":true}" }
-    "#]],
+            Working
+            Session("01a203cb-c046-7472-8c3b-7bf4ab4de9c8")
+            Progress("Calling `bridge:bridge_post`")
+            Question 0 mcp__bridge__bridge_post Mcp "bridge:bridge_post" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
+            Usage 200 in, 40 out
+            => Answered { text: "done: Script completed\nWall time 0.0 seconds\nOutput:\n{\"content\":[{\"type\":\"text\",\"text\":\"user rejected MCP tool call\"}],\"isError\":true}" }
+        "#]],
     );
 }
 
@@ -236,16 +295,16 @@ fn an_interrupt_ends_the_turn() {
         "interrupt",
         &spec(),
         expect![[r#"
-        Working
-        Session("01a203c6-c5e9-7883-b5a6-6b1dbe86c203")
-        Progress("Runs echo begin; sleep 77; echo end")
-        Usage 100 in, 20 out
-        => Interrupted
-    "#]],
+            Working
+            Session("01a203c6-c5e9-7883-b5a6-6b1dbe86c203")
+            Progress("Running `echo begin; sleep 77; echo end`")
+            Usage 100 in, 20 out
+            => Interrupted
+        "#]],
     );
 }
 
-/// A pending question is resolved after the end: nobody waits for that.
+/// Codex resolves a pending question after the end: nobody waits for that.
 #[test]
 fn an_interrupt_takes_the_question_along() {
     check(
@@ -254,8 +313,9 @@ fn an_interrupt_takes_the_question_along() {
         expect![[r#"
             Working
             Session("01a203c7-8d95-7b10-85fd-8bcff0e6da4f")
-            Progress("Runs echo x")
+            Progress("Running `echo x`")
             Question 0 commandExecution Run "echo x" {"command":"/bin/bash -lc 'echo x'","cwd":"/home/me/project"} because "J"
+            QuestionGone(QuestionId("0"))
             Usage 100 in, 20 out
             => Interrupted
         "#]],

@@ -1,4 +1,26 @@
 //! Plays recorded turns of opencode 1.18.33's server to the protocol.
+//!
+//! Traps of permissions, interrupts and exits, and the tests that name them:
+//!
+//! | trap | test |
+//! |---|---|
+//! | 5 replies need the session's directory | `a_permission_is_asked_and_granted`, `trap_an_old_session_is_used_in_its_own_directory` |
+//! | 6 a stale `session.idle` | `trap_a_stale_idle_ends_nothing` |
+//! | 8 bash and edit are allowed by default | `a_fresh_session_asks_before_it_acts` |
+//! | 8 a subagent has only the server's rules | `server::tests::trap_a_subagent_has_only_the_servers_rules` |
+//! | 10 commands are in sessions of their own | `an_interrupt_aborts_and_waits_for_the_end`; with the process in `tests/e2e/opencode.rs` |
+//! | 11 the server outlives the daemon | with the process in `tests/e2e/opencode.rs` |
+//! | 12 the password is in the commands' environment | not to be helped: it guards against other users |
+//! | 15 `always` counts for every session in the directory | `questions::trap_nothing_is_stored_for_always` |
+//! | 16 a refusal without a reason ends the turn | `trap_a_refusal_without_a_reason_would_end_the_turn` |
+//! | 16 so does the refusal of the model's own question | `questions::trap_the_refusal_of_a_question_carries_its_reason_as_an_answer` |
+//! | a subagent asks under its own session | `trap_a_subagent_asks_under_its_own_session` |
+//! | a subagent of an earlier turn was created unseen | `a_subagent_of_an_earlier_turn_is_recognised_by_its_parents` |
+//! | an abort leaves its questions in the list | `questions::trap_an_interrupt_refuses_what_is_open` |
+//! | who hangs up does not stop the turn | `http::tests::trap_a_prompt_that_nobody_waits_for_goes_on_unless_it_is_aborted` |
+//! | paths count from the repository, not from the project | `questions::permissions_have_kinds_and_subjects` |
+
+mod questions;
 
 use std::path::Path;
 
@@ -26,6 +48,7 @@ fn spec() -> TurnSpec {
         project_dir: "/p".into(),
         title: "a thread".to_owned(),
         gate: Gate::Ask,
+        asks_human: false,
         sandbox: Sandbox::default(),
         model: Some(Model { provider: "mock".to_owned(), model: "mock-1".to_owned() }),
     }
@@ -184,7 +207,7 @@ fn a_permission_is_asked_and_granted() {
     // A reply with another directory than the session's is answered with 404.
     let path = format!("/permission/{}/reply", question.id.0);
     assert_eq!(played.asked("POST", &path)["directory"], "/home/dev/projs/opencode");
-    assert!(played.events.contains(&TurnEvent::Progress("bash: touch sp_once.txt".to_owned())));
+    assert!(played.events.contains(&TurnEvent::Progress("Running `touch sp_once.txt`".to_owned())));
     played.check_answered("after.");
 }
 
@@ -205,13 +228,13 @@ fn trap_a_subagent_asks_under_its_own_session() {
     let played = play("subagent", &Verdict::AllowAlways);
     assert_eq!(played.questions().len(), 1);
     assert_eq!(played.questions()[0].subject, "mkdir -p subx");
-    assert_eq!(replies(&played), [&json!({ "reply": "always" })]);
+    assert_eq!(replies(&played), [&json!({ "reply": "once" })]);
     played.check_answered("parent done");
 }
 
 fn asked(session: &str) -> Value {
     json!({ "id": "per_1", "sessionID": session, "permission": "edit", "patterns": ["a"],
-        "metadata": { "filepath": "/p/a" } })
+        "metadata": { "filepath": "/p/a", "diff": "@@ -1 +1 @@\n-a\n+b\n" } })
 }
 
 #[test]

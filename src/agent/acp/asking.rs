@@ -1,0 +1,215 @@
+//! Tool calls of ACP agents in words that are the same for all engines. Agents tell of a call by
+//! installments, and each fills in other fields, so what is known comes from all of them. Pure.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::wire::{list, text};
+use crate::agent::{ActionKind, Edit, Question, QuestionId, diff, progress::Doing, shell};
+
+/// What updates told about a tool call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct KnownCall {
+    title: String,
+    kind: String,
+    /// Of the tool itself, where the agent tells it.
+    name: String,
+    input: Value,
+    /// Content and locations, whose place is with the latest update that has them.
+    content: Value,
+    locations: Value,
+    /// It was told that the call began.
+    is_told: bool,
+}
+
+impl KnownCall {
+    /// Takes over what `update` has; updates carry only what changed.
+    pub(super) fn merge(&mut self, update: &Value) {
+        let set = |field: &mut String, value: &str| {
+            if !value.is_empty() {
+                value.clone_into(field);
+            }
+        };
+        set(&mut self.title, text(update, "/title"));
+        set(&mut self.kind, text(update, "/kind"));
+        let named = ["/name", "/_meta/toolName", "/_meta/claudeCode/toolName"];
+        set(
+            &mut self.name,
+            named
+                .into_iter()
+                .map(|at| text(update, at))
+                .find(|it| !it.is_empty())
+                .unwrap_or_default(),
+        );
+        if let Some(input) =
+            update.get("rawInput").filter(|it| it.as_object().is_some_and(|it| !it.is_empty()))
+        {
+            self.input = input.clone();
+        }
+        for (field, key) in [(&mut self.content, "content"), (&mut self.locations, "locations")] {
+            if let Some(value) = update[key].as_array().filter(|value| !value.is_empty()) {
+                *field = Value::Array(value.clone());
+            }
+        }
+    }
+
+    /// The line about its begin: once, when it is known what the call acts on, or else when it runs.
+    pub(super) fn progress(&mut self, status: &str, project: &Path) -> Option<String> {
+        let kind = self.action_kind();
+        let subject = self.subject(kind, &self.edits(kind));
+        if self.is_told || self.title.is_empty() || (subject.is_empty() && status != "in_progress")
+        {
+            return None;
+        }
+        self.is_told = true;
+        let what = if subject.is_empty() { &self.title } else { &subject };
+        let doing = match (kind, &self.kind[..]) {
+            (ActionKind::Run, _) => Doing::Running(what),
+            (ActionKind::Edit, _) => {
+                let paths = self.paths();
+                return Some(Doing::Editing(&paths).line(project));
+            }
+            // A search's title has the pattern.
+            (_, "search") => Doing::Searching(&self.title),
+            (_, "think") => Doing::Asking(&self.title),
+            (ActionKind::Read, _) => Doing::Reading(what),
+            (ActionKind::Fetch, _) => Doing::Fetching(what),
+            (ActionKind::Mcp | ActionKind::Other, _) => Doing::Calling(what),
+        };
+        Some(doing.line(project))
+    }
+
+    /// The question that a request of permission for the call is.
+    pub(super) fn question(&self, id: QuestionId, call: &Value) -> Question {
+        let kind = self.action_kind();
+        let edits = self.edits(kind);
+        let subject = self.subject(kind, &edits);
+        let said = ["/reason", "/description"].into_iter().map(|at| text(&self.input, at));
+        // What a title leaves out nobody knows: it is for people, and no policy.
+        let title = Some(&self.title[..]).filter(|_| subject.is_empty());
+        let reason = said.chain(title).find(|text| !text.is_empty()).map(str::to_owned);
+        let tool = match (&self.name[..], self.foreign()) {
+            ("", Some(_)) => &self.title,
+            ("", None) => &self.kind,
+            (name, _) => name,
+        };
+        Question {
+            id,
+            tool: tool.to_owned(),
+            kind,
+            subject,
+            reason,
+            input: if self.input.is_null() { call.clone() } else { self.input.clone() },
+            edits,
+            choices: Vec::new(),
+        }
+    }
+
+    /// A command is run, whatever the agent calls that: codex-acp 0.16.0 calls it by what it takes
+    /// the command's purpose for.
+    fn action_kind(&self) -> ActionKind {
+        if self.foreign().is_some() {
+            return ActionKind::Mcp;
+        }
+        match &self.kind[..] {
+            _ if command(&self.input).is_some() => ActionKind::Run,
+            "execute" => ActionKind::Run,
+            "edit" | "delete" | "move" => ActionKind::Edit,
+            "read" | "search" => ActionKind::Read,
+            "fetch" => ActionKind::Fetch,
+            _ => ActionKind::Other,
+        }
+    }
+
+    /// An MCP server's tool as `server:tool`. Claude and qwen name it, claude 0.23.1 only in the
+    /// title; gemini 0.61.0 has it in words there. The title of a command is the command, which may
+    /// read like anything.
+    fn foreign(&self) -> Option<String> {
+        let coded = |name: &str| Some(name.strip_prefix("mcp__")?.replacen("__", ":", 1));
+        if !self.name.is_empty() {
+            return coded(&self.name);
+        }
+        if !matches!(&self.kind[..], "" | "other") || command(&self.input).is_some() {
+            return None;
+        }
+        coded(&self.title).or_else(|| {
+            let (tool, server) = self.title.strip_suffix(" MCP Server)")?.rsplit_once(" (")?;
+            Some(format!("{server}:{tool}"))
+        })
+    }
+
+    /// What a policy matches; empty if nothing stands for all that would be done.
+    fn subject(&self, kind: ActionKind, edits: &[Edit]) -> String {
+        let sole_path = || match self.paths()[..] {
+            [path] => path.to_owned(),
+            _ => String::new(),
+        };
+        match kind {
+            ActionKind::Run => command(&self.input).or_else(|| self.titled()).unwrap_or_default(),
+            ActionKind::Edit if edits.len() > 1 => String::new(),
+            ActionKind::Edit | ActionKind::Read => sole_path(),
+            ActionKind::Fetch => match (text(&self.input, "/url"), text(&self.input, "/query")) {
+                ("", "") => String::new(),
+                ("", query) => format!("search: {query}"),
+                (url, _) => url.to_owned(),
+            },
+            ActionKind::Mcp => self.foreign().unwrap_or_default(),
+            ActionKind::Other => self.title.clone(),
+        }
+    }
+
+    /// Gemini 0.61.0 tells nothing of a command but its title, which is all of it.
+    fn titled(&self) -> Option<String> {
+        let cut = self.title.contains('…') || self.title.contains("...");
+        (self.input.is_null() && !cut).then(|| self.title.clone())
+    }
+
+    /// All paths of the call, each once.
+    fn paths(&self) -> Vec<&str> {
+        let named = ["/file_path", "/filePath", "/filepath", "/path", "/abs_path"];
+        let mut paths: Vec<&str> = named
+            .into_iter()
+            .map(|at| text(&self.input, at))
+            .chain(list(&self.content, "").iter().map(|it| text(it, "/path")))
+            .chain(list(&self.locations, "").iter().map(|it| text(it, "/path")))
+            .filter(|path| !path.is_empty())
+            .collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// The diffs that came with the call; a path that none is for is there without one.
+    fn edits(&self, kind: ActionKind) -> Vec<Edit> {
+        if kind != ActionKind::Edit {
+            return Vec::new();
+        }
+        let blocks = list(&self.content, "").iter().filter(|it| text(it, "/type") == "diff");
+        let mut edits: Vec<Edit> = blocks
+            .map(|it| Edit {
+                path: text(it, "/path").to_owned(),
+                diff: diff::between(text(it, "/oldText"), text(it, "/newText")),
+            })
+            .collect();
+        for path in self.paths() {
+            if !edits.iter().any(|edit| edit.path == path) {
+                edits.push(Edit { path: path.to_owned(), diff: String::new() });
+            }
+        }
+        edits
+    }
+}
+
+/// The command line of a call, also from the form `["/bin/bash", "-lc", "…"]` (codex-acp 0.16.0).
+fn command(input: &Value) -> Option<String> {
+    let command = match &input["command"] {
+        Value::String(line) => shell::unwrapped(line),
+        Value::Array(words) => {
+            let words: Vec<&str> = words.iter().map(Value::as_str).collect::<Option<_>>()?;
+            shell::of_words(&words)
+        }
+        _ => return None,
+    };
+    (!command.is_empty()).then_some(command)
+}

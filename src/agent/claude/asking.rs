@@ -1,0 +1,166 @@
+//! Claude Code's tools in words that are the same for all engines: what one would do, for the
+//! policy and for the person who is asked. Names are those of claude 2.1.141 to 2.1.197; not every
+//! version has all of them. Pure.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::wire::{CanUseTool, text};
+use crate::agent::{
+    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff, progress::Doing,
+};
+
+/// The tool with which the model asks the human.
+const ASK: &str = "AskUserQuestion";
+
+/// The question that `asked` is.
+pub(super) fn question(id: &str, asked: &CanUseTool) -> Question {
+    let (kind, subject) = describe(&asked.tool, &asked.input);
+    // For many tools the "reason" only repeats what the tool acts on.
+    let reason = asked.reason.clone().filter(|reason| *reason != subject);
+    Question {
+        id: QuestionId(id.to_owned()),
+        tool: asked.tool.clone(),
+        kind,
+        subject,
+        reason,
+        input: asked.input.clone(),
+        edits: edits(&asked.tool, &asked.input),
+        choices: if asked.tool == ASK { choices(&asked.input) } else { Vec::new() },
+    }
+}
+
+/// What kind of action a tool is, and what it acts on.
+pub(super) fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
+    let (kind, key) = match tool {
+        "Bash" | "PowerShell" | "Monitor" => (ActionKind::Run, "command"),
+        "Write" | "Edit" | "MultiEdit" => (ActionKind::Edit, "file_path"),
+        "NotebookEdit" => (ActionKind::Edit, "notebook_path"),
+        "Read" => (ActionKind::Read, "file_path"),
+        "NotebookRead" => (ActionKind::Read, "notebook_path"),
+        "Glob" => return (ActionKind::Read, glob(input)),
+        "Grep" | "LS" => return (ActionKind::Read, directory(input).to_owned()),
+        "WebFetch" => (ActionKind::Fetch, "url"),
+        // Not bare: a search for an address must not pass for the fetch of it.
+        "WebSearch" => return (ActionKind::Fetch, labelled("search", text(input, "query"))),
+        "Skill" => return (ActionKind::Other, labelled("skill", text(input, "skill"))),
+        "Task" | "Agent" => {
+            return (ActionKind::Other, labelled("subagent", text(input, "description")));
+        }
+        _ => {
+            return match tool.strip_prefix("mcp__") {
+                Some(name) => (ActionKind::Mcp, mcp(name)),
+                None => (ActionKind::Other, String::new()),
+            };
+        }
+    };
+    (kind, text(input, key).to_owned())
+}
+
+fn labelled(label: &str, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{label}: {text}") }
+}
+
+/// Without a path it is the project.
+fn directory(input: &Value) -> &str {
+    Some(text(input, "path")).filter(|path| !path.is_empty()).unwrap_or(".")
+}
+
+/// Where a pattern leads. One with alternatives or steps upwards may lead to several places, for
+/// which no single path stands.
+fn glob(input: &Value) -> String {
+    let (pattern, path) = (text(input, "pattern"), text(input, "path"));
+    if pattern.contains('{') || pattern.contains("..") {
+        String::new()
+    } else if path.is_empty() || pattern.starts_with(['/', '~']) {
+        pattern.to_owned()
+    } else {
+        format!("{}/{pattern}", path.trim_end_matches('/'))
+    }
+}
+
+/// `server__tool` as `server:tool`, taken apart where Claude Code does it.
+fn mcp(name: &str) -> String {
+    name.split_once("__")
+        .map_or_else(|| name.to_owned(), |(server, tool)| format!("{server}:{tool}"))
+}
+
+fn edits(tool: &str, input: &Value) -> Vec<Edit> {
+    let replaced = |edit: &Value| diff::between(text(edit, "old_string"), text(edit, "new_string"));
+    let (key, diff) = match tool {
+        "Write" => ("file_path", diff::added(text(input, "content"))),
+        "Edit" => ("file_path", replaced(input)),
+        "MultiEdit" => {
+            let edits = input["edits"].as_array().map_or(&[][..], Vec::as_slice);
+            ("file_path", edits.iter().map(replaced).collect::<Vec<_>>().join(" …\n"))
+        }
+        "NotebookEdit" if text(input, "edit_mode") == "delete" => {
+            ("notebook_path", format!("-(cell {})\n", text(input, "cell_id").replace('\n', " ")))
+        }
+        "NotebookEdit" => ("notebook_path", diff::added(text(input, "new_source"))),
+        _ => return Vec::new(),
+    };
+    vec![Edit { path: text(input, key).to_owned(), diff }]
+}
+
+fn choices(input: &Value) -> Vec<Choice> {
+    let option = |option: &Value| ChoiceOption {
+        label: text(option, "label").to_owned(),
+        description: text(option, "description").to_owned(),
+    };
+    questions(input)
+        .iter()
+        .map(|asked| Choice {
+            question: text(asked, "question").to_owned(),
+            options: asked["options"].as_array().into_iter().flatten().map(option).collect(),
+            is_multiple: asked["multiSelect"] == true,
+            // Its dialog always has an "Other" with room for words.
+            is_open: true,
+        })
+        .collect()
+}
+
+fn questions(input: &Value) -> &[Value] {
+    input["questions"].as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// The tool's input with the answers: a text for each question, several choices with commas
+/// between (from the schemas in claude 2.1.197). None if they don't answer what was asked.
+pub(super) fn answered(asked: &CanUseTool, chosen: &[Vec<String>]) -> Option<Value> {
+    let questions = questions(&asked.input);
+    if asked.tool != ASK || questions.len() != chosen.len() || chosen.iter().any(Vec::is_empty) {
+        return None;
+    }
+    let answers: Map<String, Value> = questions
+        .iter()
+        .zip(chosen)
+        .map(|(asked, chosen)| (text(asked, "question").to_owned(), json!(chosen.join(", "))))
+        .collect();
+    let mut input = asked.input.clone();
+    input.as_object_mut()?.insert("answers".to_owned(), Value::Object(answers));
+    Some(input)
+}
+
+/// Whether the tool wants words and no permission: allowed without them, the model would read that
+/// it was answered.
+pub(super) fn wants_words(asked: &CanUseTool) -> bool {
+    asked.tool == ASK
+}
+
+/// What a tool that begins does, for the progress line. The rest only keeps house.
+pub(super) fn progress(tool: &str, input: &Value, project: &Path) -> Option<String> {
+    let (kind, subject) = describe(tool, input);
+    let doing = match (tool, kind) {
+        ("Grep" | "Glob", _) => Doing::Searching(text(input, "pattern")),
+        ("WebSearch", _) => Doing::Searching(text(input, "query")),
+        ("Task" | "Agent", _) => Doing::Asking(text(input, "description")),
+        ("Skill", _) | (_, ActionKind::Mcp) => Doing::Calling(&subject),
+        (_, ActionKind::Run) => Doing::Running(&subject),
+        (_, ActionKind::Edit) => return Some(Doing::Editing(&[&subject]).line(project)),
+        (_, ActionKind::Read) => Doing::Reading(&subject),
+        (_, ActionKind::Fetch) => Doing::Fetching(&subject),
+        (_, ActionKind::Other) => return None,
+    };
+    Some(doing.line(project))
+}

@@ -1,0 +1,211 @@
+//! What opencode asks, in words that are the same for all engines (opencode 1.18.33). A request
+//! says little of the tool that it is for, so what the tool was called with is kept until it ends.
+//! Pure.
+
+use serde_json::{Map, Value, json};
+
+use super::wire::{list, text};
+use crate::agent::{ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff};
+
+/// The permission for paths outside the project; the tool's own may be asked afterwards.
+pub(super) const OUTSIDE: &str = "external_directory";
+
+/// Permissions that are not the name of an MCP server's tool.
+const BUILT_IN: [&str; 18] = [
+    "bash",
+    "codesearch",
+    "doom_loop",
+    "edit",
+    OUTSIDE,
+    "glob",
+    "grep",
+    "list",
+    "lsp",
+    "patch",
+    "question",
+    "read",
+    "skill",
+    "task",
+    "todoread",
+    "todowrite",
+    "webfetch",
+    "websearch",
+];
+
+/// A tool that runs, or waits to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Call {
+    pub(super) tool: String,
+    pub(super) input: Value,
+}
+
+/// Whether it takes the names of the MCP servers to say whose tool this is.
+pub(super) fn is_foreign(asked: &Value) -> bool {
+    !BUILT_IN.contains(&text(asked, "/permission"))
+}
+
+/// Reads `permission.asked`. `call` is the tool that it is for, as far as it was seen, `servers`
+/// are the MCP servers.
+pub(super) fn question(asked: &Value, call: Option<&Call>, servers: &[String]) -> Question {
+    let tool = text(asked, "/permission");
+    let metadata = &asked["metadata"];
+    let patterns = list(asked, "/patterns");
+    let edits = edits(metadata);
+    let (kind, subject) = describe(tool, asked, call, servers, &edits);
+    let known = metadata.as_object().is_some_and(|fields| !fields.is_empty());
+    let input = match call {
+        _ if known => metadata.clone(),
+        Some(call) if !call.input.is_null() => call.input.clone(),
+        _ => json!({ "patterns": patterns }),
+    };
+    Question {
+        id: QuestionId(text(asked, "/id").to_owned()),
+        tool: tool.to_owned(),
+        kind,
+        subject,
+        reason: (tool == OUTSIDE).then(|| "It is outside of the project.".to_owned()),
+        input,
+        edits,
+        choices: Vec::new(),
+    }
+}
+
+fn describe(
+    tool: &str,
+    asked: &Value,
+    call: Option<&Call>,
+    servers: &[String],
+    edits: &[Edit],
+) -> (ActionKind, String) {
+    let metadata = &asked["metadata"];
+    let called = |at: &str| call.map_or("", |call| text(&call.input, at));
+    let labelled = |label: &str, what: &str| {
+        let text = if what.is_empty() { String::new() } else { format!("{label}: {what}") };
+        (ActionKind::Other, text)
+    };
+    let pattern = text(asked, "/patterns/0");
+    match tool {
+        "bash" => (ActionKind::Run, text(metadata, "/command").to_owned()),
+        "edit" | "patch" => (ActionKind::Edit, sole_path(edits)),
+        // The patterns count from the root of the repository, which may be above the project.
+        "read" | "lsp" => (ActionKind::Read, called("/filePath").to_owned()),
+        "glob" => (ActionKind::Read, glob(metadata)),
+        "grep" | "list" => (ActionKind::Read, directory(metadata).to_owned()),
+        "webfetch" => (ActionKind::Fetch, text(metadata, "/url").to_owned()),
+        // Not bare: a search for an address must not pass for the fetch of it.
+        "websearch" | "codesearch" => {
+            (ActionKind::Fetch, labelled("search", text(metadata, "/query")).1)
+        }
+        "task" => labelled("subagent", text(metadata, "/description")),
+        "skill" => labelled("skill", pattern),
+        "doom_loop" => labelled("the same again and again", text(metadata, "/tool")),
+        OUTSIDE => outside(metadata, call),
+        _ => match server_tool(tool, servers) {
+            Some(subject) => (ActionKind::Mcp, subject),
+            None => (ActionKind::Other, String::new()),
+        },
+    }
+}
+
+/// A command that leads outside, or a file that is there. It counts as what will be done with it.
+fn outside(metadata: &Value, call: Option<&Call>) -> (ActionKind, String) {
+    let command = text(metadata, "/command");
+    if !command.is_empty() {
+        return (ActionKind::Run, command.to_owned());
+    }
+    let kind = match call.map_or("", |call| &call.tool) {
+        "read" | "glob" | "grep" | "list" | "lsp" => ActionKind::Read,
+        "edit" | "write" | "patch" | "apply_patch" | "multiedit" => ActionKind::Edit,
+        _ => ActionKind::Other,
+    };
+    (kind, text(metadata, "/filepath").to_owned())
+}
+
+/// Without a path it is the project.
+fn directory(metadata: &Value) -> &str {
+    Some(text(metadata, "/path")).filter(|path| !path.is_empty()).unwrap_or(".")
+}
+
+/// Where a pattern leads, if that is one place.
+fn glob(metadata: &Value) -> String {
+    let pattern = text(metadata, "/pattern");
+    match directory(metadata) {
+        _ if pattern.contains('{') || pattern.contains("..") => String::new(),
+        _ if pattern.starts_with('/') => pattern.to_owned(),
+        "." => pattern.to_owned(),
+        path => format!("{}/{pattern}", path.trim_end_matches('/')),
+    }
+}
+
+/// A rule for one path must not allow others with it.
+fn sole_path(edits: &[Edit]) -> String {
+    match edits {
+        [edit] => edit.path.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A patch of several files has `files`, of which a moved one has two paths.
+fn edits(metadata: &Value) -> Vec<Edit> {
+    let files = list(metadata, "/files");
+    if files.is_empty() {
+        let path = text(metadata, "/filepath");
+        let edit = Edit { path: path.to_owned(), diff: diff::of_patch(text(metadata, "/diff")) };
+        // That of a permission for a path outside is no edit.
+        let is_edit = !path.is_empty() && metadata["diff"].is_string();
+        return is_edit.then_some(edit).into_iter().collect();
+    }
+    let edits = files.iter().flat_map(|file| {
+        let path = text(file, "/filePath").to_owned();
+        let target = text(file, "/movePath");
+        let moved = (!target.is_empty()).then(|| Edit {
+            path: target.to_owned(),
+            diff: format!(" (moved from {})\n", path.escape_debug()),
+        });
+        [Edit { path, diff: diff::of_patch(text(file, "/patch")) }].into_iter().chain(moved)
+    });
+    edits.collect()
+}
+
+/// `<server>_<tool>` as `server:tool`; empty if it could be the tool of several servers, none if of
+/// none.
+fn server_tool(name: &str, servers: &[String]) -> Option<String> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let mut fitting = servers.iter().filter_map(|server| {
+        let prefix: String = server.chars().map(plain).collect();
+        let tool = name.strip_prefix(&prefix)?.strip_prefix('_')?;
+        Some(format!("{server}:{tool}"))
+    });
+    let first = fitting.next()?;
+    Some(if fitting.next().is_some() { String::new() } else { first })
+}
+
+/// Reads `question.asked`: questions of the model's own.
+pub(super) fn own_question(asked: &Value) -> Question {
+    let option = |option: &Value| ChoiceOption {
+        label: text(option, "/label").to_owned(),
+        description: text(option, "/description").to_owned(),
+    };
+    let choices = list(asked, "/questions").iter().map(|asked| Choice {
+        question: text(asked, "/question").to_owned(),
+        options: list(asked, "/options").iter().map(option).collect(),
+        is_multiple: asked["multiple"] == true,
+        is_open: asked["custom"] != false,
+    });
+    Question {
+        id: QuestionId(text(asked, "/id").to_owned()),
+        tool: "question".to_owned(),
+        kind: ActionKind::Other,
+        subject: String::new(),
+        reason: None,
+        input: json!({ "questions": asked["questions"] }),
+        edits: Vec::new(),
+        choices: choices.collect(),
+    }
+}
+
+/// The names of the MCP servers (`GET /mcp`).
+pub(super) fn servers(body: &Value) -> Vec<String> {
+    body.as_object()
+        .map_or(Vec::new(), |servers: &Map<String, Value>| servers.keys().cloned().collect())
+}

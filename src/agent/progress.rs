@@ -1,0 +1,148 @@
+//! What an engine does now, in one line for the person who waits: the same words for all engines.
+//! Commands and paths are foreign text. They stand between backticks, without anything that would
+//! end the quotation or the line, so that none can pass for words of ours. Pure.
+
+use std::path::Path;
+
+/// Characters of a line.
+const LINE_CHARS: usize = 120;
+
+/// An action that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing<'a> {
+    /// A command line.
+    Running(&'a str),
+    /// Paths.
+    Editing(&'a [&'a str]),
+    Reading(&'a str),
+    /// A pattern or question.
+    Searching(&'a str),
+    Fetching(&'a str),
+    /// A subagent's task in a few words.
+    Asking(&'a str),
+    /// Another tool, by its name.
+    Calling(&'a str),
+}
+
+impl Doing<'_> {
+    /// The line. Paths inside `project` are told from there.
+    pub fn line(self, project: &Path) -> String {
+        let inside = |path: &str| {
+            let inner = Path::new(path).strip_prefix(project).ok().and_then(Path::to_str);
+            inner.filter(|inner| !inner.is_empty()).unwrap_or(path).to_owned()
+        };
+        let (verb, what) = match self {
+            Doing::Running(command) => ("Running", command.to_owned()),
+            Doing::Editing([]) => ("Editing", String::new()),
+            Doing::Editing([path]) => ("Editing", inside(path)),
+            Doing::Editing([path, rest @ ..]) => {
+                return format!("{} and {} more", quoted("Editing", &inside(path), 20), rest.len());
+            }
+            Doing::Reading(path) => ("Reading", inside(path)),
+            Doing::Searching(what) => ("Searching", what.to_owned()),
+            Doing::Fetching(url) => ("Fetching", url.to_owned()),
+            Doing::Asking(task) => ("Asking subagent:", task.to_owned()),
+            Doing::Calling(tool) => ("Calling", tool.to_owned()),
+        };
+        quoted(verb, &what, 0)
+    }
+}
+
+/// `verb` and `what` between backticks, with room for `more` characters behind them.
+fn quoted(verb: &str, what: &str, more: usize) -> String {
+    let room = LINE_CHARS - verb.chars().count() - 3 - more;
+    match one_line(&what.replace('`', "'"), room).as_str() {
+        "" => format!("{}…", verb.trim_end_matches(':')),
+        what => format!("{verb} `{what}`"),
+    }
+}
+
+/// `text` as one line of at most `limit` characters, without anything that moves a cursor.
+pub fn one_line(text: &str, limit: usize) -> String {
+    // What is cut off need not be looked at; commands can be very long.
+    let head: String =
+        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
+    let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
+        return words;
+    }
+    let mut cut: String = words.chars().take(limit - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// Control characters, line separators, and marks that reverse or hide text.
+fn is_odd(c: char) -> bool {
+    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(doing: Doing<'_>, expected: &str) {
+        assert_eq!(doing.line(Path::new("/p")), expected);
+    }
+
+    #[test]
+    fn a_line_says_what_is_done_to_what() {
+        check(Doing::Running("cargo test"), "Running `cargo test`");
+        check(Doing::Editing(&["/p/src/a.rs"]), "Editing `src/a.rs`");
+        check(Doing::Editing(&["/p/a", "/b", "/c"]), "Editing `a` and 2 more");
+        check(Doing::Editing(&[]), "Editing…");
+        check(Doing::Reading("/etc/hosts"), "Reading `/etc/hosts`");
+        check(Doing::Reading("/project/a"), "Reading `/project/a`");
+        check(Doing::Reading("/p"), "Reading `/p`");
+        check(Doing::Searching("fn main"), "Searching `fn main`");
+        check(Doing::Fetching("https://docs.rs/"), "Fetching `https://docs.rs/`");
+        check(Doing::Asking("find the bug"), "Asking subagent: `find the bug`");
+        check(Doing::Asking(""), "Asking subagent…");
+        check(Doing::Calling("git:push"), "Calling `git:push`");
+    }
+
+    #[test]
+    fn a_command_cannot_leave_its_quotes_or_its_line() {
+        check(
+            Doing::Running("a\nb` **approved** `\u{1b}[2J\u{202e}c"),
+            "Running `a b' **approved** ' [2J c`",
+        );
+        let long = Doing::Running(&"x".repeat(1000)).line(Path::new("/p"));
+        assert_eq!(long.chars().count(), 120);
+        assert!(long.ends_with("x…`"), "{long}");
+        let many = "ä".repeat(1000);
+        let long = Doing::Editing(&[&many, "b"]).line(Path::new("/p"));
+        assert!(long.chars().count() <= 120 && long.ends_with("…` and 1 more"), "{long}");
+    }
+
+    #[test]
+    fn one_line_is_short_and_plain() {
+        let check = |input: &str, expected: &str| assert_eq!(one_line(input, 10), expected);
+        check("ls", "ls");
+        check(" a\n\tb\r\u{1b}[31m\u{202e}c ", "a b [31m c");
+        check("0123456789", "0123456789");
+        check("0123456789a", "012345678…");
+        check("ééééééééééé", "ééééééééé…");
+        check(&format!("a{}b", " ".repeat(100)), "a…");
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_always_one_short_line(what in any::<String>(), other in any::<String>()) {
+            let both = [&what[..], &other[..]];
+            for doing in [
+                Doing::Running(&what), Doing::Editing(&both), Doing::Reading(&what),
+                Doing::Searching(&what), Doing::Fetching(&what), Doing::Asking(&what),
+                Doing::Calling(&what),
+            ] {
+                let line = doing.line(Path::new("/p"));
+                prop_assert!(line.chars().count() <= 120, "{line}");
+                prop_assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+                prop_assert!(line.matches('`').count() <= 2, "{line}");
+            }
+        }
+    }
+}

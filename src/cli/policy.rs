@@ -1,0 +1,149 @@
+//! `policy test`: what the rules of this machine say of an action, and why.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+use serde_json::Value;
+
+use crate::{
+    agent::ActionKind,
+    cli::{
+        ExitCode,
+        console::{Console, printable},
+    },
+    config::{Config, ConfigError, Env, Paths},
+    ids::Engine,
+    permission::{Action, Decision, Policy, RealPlaces, Ruling, kind_of},
+};
+
+/// see what agents may do on this machine
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "policy")]
+pub(super) struct Args {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Command {
+    Test(Test),
+}
+
+/// say whether an action is allowed, asked or denied, by which rule, and why
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "test",
+    example = "obto-bridge policy test claude run 'git status && git push'",
+    note = "Nothing is run, read or changed. The first word of the output is allow, ask or deny.",
+    error_code(2, "There is no such kind or agent."),
+    error_code(78, "There is no usable configuration.")
+)]
+struct Test {
+    /// claude, codex, opencode, or an agent of the config
+    #[argh(positional)]
+    engine: String,
+    /// read, edit, run, fetch, mcp or other
+    #[argh(positional)]
+    kind: String,
+    /// the command line, path, address, server:tool or tool
+    #[argh(positional)]
+    value: String,
+    /// directory in which the agent works; the configured one if not given
+    #[argh(option)]
+    project: Option<PathBuf>,
+    /// the agent's own name of the tool, where it matters: `WebSearch`
+    #[argh(option)]
+    tool: Option<String>,
+}
+
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+    let Command::Test(test) = args.command;
+    let loaded = Config::load(paths, env)
+        .and_then(|config| of(&config, paths).map(|policy| (config, policy)));
+    let (config, policy) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            console.complain(error.to_string());
+            return ExitCode::Config;
+        }
+    };
+    let engine = Engine::new(&test.engine);
+    let known = [Engine::CLAUDE, Engine::CODEX, Engine::OPENCODE, Engine::ECHO];
+    if !known.contains(&engine) && !config.agents.contains_key(&engine) {
+        console.complain(format!(
+            "there is no agent {:?}: claude, codex, opencode, or one of \"agents\" in {}",
+            test.engine,
+            paths.config_file.display()
+        ));
+        return ExitCode::Usage;
+    }
+    let Some(kind) = kind_of(&test.kind) else {
+        console.complain(format!(
+            "{:?} is no kind of action: read, edit, run, fetch, mcp or other",
+            test.kind
+        ));
+        return ExitCode::Usage;
+    };
+    console.say(printable(&sentence(&test.decide(&policy, &config, &engine, kind, env))));
+    if config.allow_all {
+        console.note("But allowAll is set: agents are not held to any rule.");
+    }
+    ExitCode::Ok
+}
+
+/// The rules of a configuration.
+pub(super) fn of(config: &Config, paths: &Paths) -> Result<Policy, ConfigError> {
+    Policy::new(&config.permissions)
+        .map_err(|bad| ConfigError(format!("in {} {bad}", paths.config_file.display())))
+}
+
+impl Test {
+    fn decide(
+        &self,
+        policy: &Policy,
+        config: &Config,
+        engine: &Engine,
+        kind: ActionKind,
+        env: &Env,
+    ) -> Decision {
+        let project = self.project.as_ref().unwrap_or(&config.project_dir);
+        let tool = self.tool.clone().unwrap_or_else(|| tool(engine, kind, &self.value));
+        let action = Action {
+            engine,
+            kind,
+            tool: &tool,
+            subject: &self.value,
+            edits: &[],
+            input: &Value::Null,
+            directory: &env.cwd.join(project),
+            home: &env.home,
+            places: &RealPlaces,
+        };
+        policy.decide(&action, &[])
+    }
+}
+
+/// The name that the engine would have for the tool.
+fn tool(engine: &Engine, kind: ActionKind, value: &str) -> String {
+    match (kind, value.split_once(':')) {
+        (ActionKind::Mcp, Some((server, tool))) if *engine == Engine::OPENCODE => {
+            format!("{server}_{tool}")
+        }
+        (ActionKind::Mcp, Some((server, tool))) => format!("mcp__{server}__{tool}"),
+        (ActionKind::Mcp | ActionKind::Other, _) => value.to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn sentence(decision: &Decision) -> String {
+    let ruling = decision.ruling.as_str();
+    match (&decision.rule, decision.ruling) {
+        (Some(rule), Ruling::Ask) => {
+            format!("{ruling} because of the rule {rule}: {}", decision.why)
+        }
+        (Some(rule), _) => format!("{ruling} by the rule {rule}: {}", decision.why),
+        (None, _) => format!("{ruling} because {}", decision.why),
+    }
+}

@@ -1,0 +1,352 @@
+//! The daemon's side of questions: they lie on the desk, every live message of a human is held
+//! against them before anything else, and what is decided goes to the worker, to the audit, and as
+//! a post to the thread.
+
+use std::{collections::HashMap, path::PathBuf, time::Instant};
+
+use super::Daemon;
+use crate::{
+    agent::{QuestionId, TurnCommand, Verdict},
+    bridge::{
+        outbox::Stored,
+        wire::{Closing, Outcome, PostKind, Reply},
+    },
+    dispatch::control,
+    ids::{ClientMsgId, ThreadId, TurnId},
+    permission::{
+        Rule,
+        card::{self, Asked},
+        code::Code,
+        desk::{Closed, Decision, Desk, Heard, Hearing, How, Key, Now},
+    },
+    store::{
+        audit::By,
+        entry::{EntryId, Progress, message_key},
+    },
+    time::{self, Timestamp},
+    worker::{Subject, may_write},
+};
+
+/// Rules of one thread that came from `always`; the oldest goes.
+const GRANTS_MAX: usize = 200;
+
+/// A human's message that may be an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Spoken {
+    entry: EntryId,
+    reply: Reply,
+}
+
+/// A part of the daemon's state.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    desk: Desk<Spoken>,
+    /// The message whose turn asked: the way to its worker.
+    asking: HashMap<TurnId, EntryId>,
+    /// What is allowed as soon as its thread may write in its directory.
+    writers: HashMap<ThreadId, Vec<Writer>>,
+}
+
+/// Somebody who waits for a directory.
+#[derive(Debug)]
+struct Writer {
+    entry: EntryId,
+    question: QuestionId,
+    verdict: Verdict,
+}
+
+impl Questions {
+    /// One line for each open question of a thread, Markdown.
+    pub(super) fn lines(&self, thread: &ThreadId) -> Vec<String> {
+        self.open(thread).map(card::line).collect()
+    }
+
+    /// The open questions of a thread, oldest first.
+    fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
+        self.desk.open(thread)
+    }
+}
+
+impl Daemon {
+    fn clocks(&self) -> Now {
+        Now { running: self.started.elapsed(), wall: time::now() }
+    }
+
+    /// When the next question is not answered in time.
+    pub(super) fn questions_due(&self) -> Option<Instant> {
+        self.questions.desk.due(self.clocks()).map(|wait| Instant::now() + wait)
+    }
+
+    /// An engine waits for the human.
+    pub(super) fn asked(&mut self, entry: EntryId, asked: Asked) {
+        self.questions.asking.insert(asked.turn.clone(), entry);
+        let now = self.clocks();
+        for closed in self.questions.desk.ask(asked, now) {
+            self.refuse(closed);
+        }
+        self.hear_again();
+    }
+
+    /// The bridge has stored a question.
+    pub(super) fn stored(&mut self, Stored { post, at, .. }: &Stored) {
+        self.questions.desk.posted(post, *at);
+        self.hear_again();
+    }
+
+    /// Whether a message was about a question; then it is dealt with, or will be.
+    pub(super) fn answers(&mut self, entry: EntryId, reply: &Reply, how: How) -> bool {
+        let is_human = reply.role.as_deref().is_none_or(|role| role == "human");
+        let is_ours = self.store.get(&reply.thread_id).is_some_and(|binding| {
+            binding.machine.as_ref().is_none_or(|owner| *owner == self.setup.config.machine)
+        });
+        let key = message_key(entry, reply);
+        // `/stop` is no reason for a denial.
+        let is_word = control::read(&reply.body).is_some();
+        if is_word || !is_human || !is_ours || self.seen.contains(&key) {
+            return false;
+        }
+        let heard = Heard {
+            thread: &reply.thread_id,
+            id: reply.message_id.as_ref(),
+            author: reply.author.as_deref(),
+            text: &reply.body,
+            written: reply.created_at.as_deref().and_then(Timestamp::parse),
+            how,
+        };
+        let spoken = Spoken { entry, reply: reply.clone() };
+        let now = self.clocks();
+        match self.questions.desk.hear(&heard, &spoken, now) {
+            Hearing::NotAnAnswer => return false,
+            Hearing::Park => {}
+            Hearing::Repeated => self.settle(entry, None),
+            Hearing::Reply(text) => self.reply(&spoken, text),
+            Hearing::Decide(decision) => self.decide(decision, &spoken),
+        }
+        self.saw(heard.written);
+        true
+    }
+
+    /// What was parked is an answer now, or a message like any other.
+    fn hear_again(&mut self) {
+        let now = self.clocks();
+        for Spoken { entry, reply } in self.questions.desk.released(now) {
+            if !self.answers(entry, &reply, How::Live) {
+                self.live(entry, reply);
+            }
+        }
+    }
+
+    /// Answers what was meant as an answer and is none.
+    fn reply(&mut self, Spoken { entry, reply }: &Spoken, text: String) {
+        let name = format!("{entry}.reply");
+        self.say(reply.thread_id.clone(), name, Some(*entry), PostKind::Status, text);
+        self.settle(*entry, Some(&message_key(*entry, reply)));
+    }
+
+    /// Tells the worker. What the thread is told waits until the engine has heard of it.
+    fn decide(&mut self, decision: Decision, spoken: &Spoken) {
+        let Decision { key, verdict } = decision;
+        let message = message_key(spoken.entry, &spoken.reply);
+        let by = By::Message { id: &message, author: spoken.reply.author.as_deref() };
+        let asked = self.questions.desk.decided(&key).cloned();
+        let is_written = asked.as_ref().is_none_or(|asked| self.audit(asked, &verdict, by));
+        if !is_written {
+            // Nothing is allowed that is not on record; it is open again for another try.
+            self.questions.desk.reopen(&key);
+            return self.reply(spoken, NOT_ON_RECORD.to_owned());
+        }
+        let entry = self.questions.asking.get(&key.turn).copied();
+        let locking = asked
+            .filter(|asked| may_write(asked.question.kind) && asked.question.choices.is_empty());
+        let told = entry.is_some_and(|entry| {
+            let writer = Writer { entry, question: key.question.clone(), verdict: verdict.clone() };
+            match (locking, &verdict) {
+                (Some(asked), Verdict::Allow | Verdict::AllowAlways) => {
+                    self.write_in(asked.thread, asked.directory, writer);
+                    true
+                }
+                _ => self.tell(&writer),
+            }
+        });
+        if !told {
+            self.confirm(&key, false);
+        }
+    }
+
+    /// False: it could not be written.
+    fn audit(&self, asked: &Asked, verdict: &Verdict, by: By<'_>) -> bool {
+        let subject = Subject {
+            thread: &asked.thread,
+            turn: &asked.turn,
+            engine: &asked.engine,
+            directory: &asked.directory,
+            question: &asked.question,
+        };
+        let ruling = match verdict {
+            Verdict::Allow => "allow",
+            Verdict::AllowAlways => "always",
+            Verdict::Chosen(_) => "answer",
+            Verdict::Deny { .. } => "deny",
+        };
+        let written = self.shared.audit.write(&subject.record(ruling, by));
+        if let Err(error) = &written {
+            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
+        }
+        written.is_ok() || matches!(verdict, Verdict::Deny { .. })
+    }
+
+    /// The engine may do it once its thread has the directory's lock.
+    pub(super) fn writes(
+        &mut self,
+        entry: EntryId,
+        thread: ThreadId,
+        question: QuestionId,
+        directory: PathBuf,
+    ) {
+        self.write_in(thread, directory, Writer { entry, question, verdict: Verdict::Allow });
+    }
+
+    fn write_in(&mut self, thread: ThreadId, directory: PathBuf, writer: Writer) {
+        let directory = directory.canonicalize().unwrap_or(directory);
+        if self.places.lock(&thread, &directory, Instant::now()) {
+            self.tell(&writer);
+        } else {
+            self.questions.writers.entry(thread).or_default().push(writer);
+        }
+    }
+
+    /// The thread has its directory's lock.
+    pub(super) fn may_write(&mut self, thread: &ThreadId) {
+        for writer in self.questions.writers.remove(thread).unwrap_or_default() {
+            self.tell(&writer);
+        }
+    }
+
+    /// False if its turn is over.
+    fn tell(&self, Writer { entry, question, verdict }: &Writer) -> bool {
+        let command = TurnCommand::Decide { question: question.clone(), verdict: verdict.clone() };
+        self.jobs.get(entry).is_some_and(|job| job.commands.try_send(command).is_ok())
+    }
+
+    /// The engine has the verdict, or did not wait for it any more.
+    pub(super) fn decided(&mut self, key: &Key, was_open: bool) {
+        self.confirm(key, was_open);
+        self.hear_again();
+    }
+
+    fn confirm(&mut self, key: &Key, taken: bool) {
+        if let Some(closed) = self.questions.desk.confirmed(key, taken) {
+            self.close(closed);
+        }
+    }
+
+    pub(super) fn withdrawn(&mut self, thread: &ThreadId, turn: &TurnId, question: &QuestionId) {
+        if let Some(closed) = self.questions.desk.gone(thread, turn, question) {
+            self.close(closed);
+        }
+        self.hear_again();
+    }
+
+    /// A turn that asked something is over.
+    pub(super) fn ceased(&mut self, thread: &ThreadId, turn: &TurnId) {
+        self.questions.asking.remove(turn);
+        for closed in self.questions.desk.turn_ended(thread, turn) {
+            self.close(closed);
+        }
+        self.hear_again();
+    }
+
+    /// A thread's turn is over, or its worker panicked in the middle of it.
+    pub(super) fn nobody_asks(&mut self, thread: &ThreadId) {
+        self.questions.writers.remove(thread);
+        let turns: Vec<_> = self.questions.open(thread).map(|asked| asked.turn.clone()).collect();
+        for turn in turns {
+            self.ceased(thread, &turn);
+        }
+    }
+
+    pub(super) fn granted(&mut self, thread: &ThreadId, rule: &Rule) {
+        let mut binding = self.binding(thread);
+        let rule = rule.to_string();
+        binding.grants.retain(|known| *known != rule);
+        binding.grants.push(rule);
+        let surplus = binding.grants.len().saturating_sub(GRANTS_MAX);
+        binding.grants.drain(..surplus);
+        self.store.set(thread, binding);
+    }
+
+    /// Denies what nobody answered in time.
+    pub(super) fn expire(&mut self) {
+        let now = self.clocks();
+        for closed in self.questions.desk.expire(now) {
+            self.audit(&closed.asked, &DENIED, By::Timeout);
+            self.refuse(closed);
+        }
+        self.hear_again();
+    }
+
+    /// Tells worker and thread of a question that ended without an answer.
+    fn refuse(&mut self, closed: Closed<Spoken>) {
+        if let (Some(verdict), Some(entry)) =
+            (&closed.verdict, self.questions.asking.get(&closed.asked.turn))
+        {
+            let question = closed.asked.question.id.clone();
+            self.tell(&Writer { entry: *entry, question, verdict: verdict.clone() });
+        }
+        self.close(closed);
+    }
+
+    /// Tells the thread how a question ended, and is done with the message that did it.
+    fn close(&mut self, closed: Closed<Spoken>) {
+        let Closed { asked, closing, body, answer, .. } = closed;
+        let name = match &answer {
+            Some(answer) => format!("{}.answer", answer.entry),
+            None => format!("{}.{}.closed", asked.turn, asked.code),
+        };
+        let mut post = self.post(asked.thread, PostKind::Status, body, ClientMsgId::new(name));
+        post.question_closed = Some(closing);
+        self.put(&post, answer.as_ref().map(|answer| answer.entry));
+        if let Some(Spoken { entry, reply }) = answer {
+            self.settle(entry, Some(&message_key(entry, &reply)));
+        }
+    }
+
+    /// Whether a message of an earlier daemon was in the middle of asking. Its questions died with
+    /// that daemon, and so did its turn; the human decides whether it goes on.
+    pub(super) fn died_asking(
+        &mut self,
+        entry: EntryId,
+        reply: &Reply,
+        progress: &Progress,
+    ) -> bool {
+        if progress.asking.is_empty() {
+            return false;
+        }
+        let thread = &reply.thread_id;
+        let codes: Vec<Code> =
+            progress.asking.iter().filter_map(|code| code.parse().ok()).collect();
+        self.questions.desk.died(thread, &codes);
+        for code in &codes {
+            // Named as the turn would have named it, so that it is said once.
+            let name = ClientMsgId::new(format!("{}.{code}.closed", progress.turn));
+            let body = format!("Question `{code}` died with the turn that asked it.");
+            let mut post = self.post(thread.clone(), PostKind::Status, body, name);
+            post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
+            self.put(&post, None);
+        }
+        let text = format!(
+            "The daemon was stopped while {} waited for your answer, so its turn is over and what \
+             it asked for was not done. Reply `continue` to resume the session.",
+            progress.engine
+        );
+        self.say(thread.clone(), format!("{entry}.died"), Some(entry), PostKind::Status, text);
+        self.settle(entry, Some(&message_key(entry, reply)));
+        true
+    }
+}
+
+const DENIED: Verdict = Verdict::Deny { reason: String::new() };
+
+const NOT_ON_RECORD: &str = "This was not allowed, because the decision can't be written down \
+    (`audit.jsonl` in the daemon's state directory; its log says why). The question is still open: \
+    answer again when the disk is all right.";

@@ -1,0 +1,280 @@
+//! An action in the terms of the policy: what an engine wants to do, and what of it the rules are
+//! about. Pure.
+//!
+//! What an engine calls the subject may be a title; what its tool gets as input is the truth. Where
+//! both are known, a rule must cover both.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{
+    command::Scan,
+    place::{Bases, Places, Spot},
+    url::Url,
+};
+use crate::{
+    agent::{ActionKind, Edit, Question},
+    ids::Engine,
+};
+
+/// Names of inputs that are a path, over all engines.
+const PATH_KEYS: [&str; 10] = [
+    "absolute_path",
+    "abs_path",
+    "dir_path",
+    "directory",
+    "filePath",
+    "file_path",
+    "filepath",
+    "move_path",
+    "notebook_path",
+    "path",
+];
+/// Names of inputs that are lists of paths, or of objects with one.
+const LIST_KEYS: [&str; 6] = ["changes", "content", "edits", "locations", "paths", "patterns"];
+/// Names of inputs that are the directory in which a command runs.
+const PLACE_KEYS: [&str; 4] = ["cwd", "dir_path", "directory", "workdir"];
+/// Paths of one action.
+const PATHS_MAX: usize = 256;
+
+/// What an engine wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    pub engine: &'a Engine,
+    pub kind: ActionKind,
+    /// The engine's own name of the tool.
+    pub tool: &'a str,
+    /// The command line, path or URL; empty if there is none.
+    pub subject: &'a str,
+    /// What an edit would change, if the engine tells.
+    pub edits: &'a [Edit],
+    /// The tool's whole input.
+    pub input: &'a Value,
+    /// The project's directory; absolute. Relative paths begin there.
+    pub directory: &'a Path,
+    /// The user's home directory; absolute.
+    pub home: &'a Path,
+    pub places: &'a dyn Places,
+}
+
+impl<'a> Action<'a> {
+    pub fn of(
+        question: &'a Question,
+        engine: &'a Engine,
+        directory: &'a Path,
+        home: &'a Path,
+        places: &'a dyn Places,
+    ) -> Action<'a> {
+        Action {
+            engine,
+            kind: question.kind,
+            tool: &question.tool,
+            subject: &question.subject,
+            edits: &question.edits,
+            input: &question.input,
+            directory,
+            home,
+            places,
+        }
+    }
+
+    fn bases(&self) -> Bases {
+        Bases::new(self.directory, self.home, self.places)
+    }
+
+    /// Why a command is another one than a rule has in mind, or runs elsewhere.
+    fn elsewhere(&self) -> Option<&'static str> {
+        let is_told = self.input.as_object().is_some_and(|input| !input.is_empty());
+        if is_told && self.input["command"].is_null() {
+            return Some("the agent shows a title for the command, not the command itself");
+        }
+        let is_set = |key: &str| !matches!(self.input[key], Value::Null | Value::Bool(false));
+        if is_set("additionalPermissions") || is_set("dangerouslyDisableSandbox") {
+            return Some("the command wants to leave its sandbox");
+        }
+        let bases = self.bases();
+        let is_outside = |dir: &str| {
+            let spots = bases.spots(dir, self.places);
+            !spots.is_ok_and(|spots| {
+                let inside = |spot: &Spot| {
+                    let real = spot.real.as_ref();
+                    bases.is_inside(&spot.written) && real.is_some_and(|it| bases.is_inside(it))
+                };
+                spots.iter().all(inside)
+            })
+        };
+        let dirs = PLACE_KEYS.iter().filter_map(|key| self.input[key].as_str());
+        dirs.filter(|dir| !dir.is_empty())
+            .any(is_outside)
+            .then_some("the command would run outside the project")
+    }
+
+    /// The paths that are read or changed.
+    fn paths(&self) -> Result<Vec<&'a str>, &'static str> {
+        const MANY: &str = "it has too many paths";
+        let mut paths: Vec<&str> = self.edits.iter().map(|edit| edit.path.as_str()).collect();
+        collect(self.input, self.is_search(), 0, &mut paths).ok_or(MANY)?;
+        paths.sort_unstable();
+        paths.dedup();
+        if paths.len() > PATHS_MAX {
+            return Err(MANY);
+        }
+        if self.is_search() {
+            return self.searched(paths);
+        }
+        if !self.input["grantRoot"].is_null() {
+            return Err("it wants a whole directory");
+        }
+        let told = self.input.as_object().is_some_and(|input| !input.is_empty());
+        match self.subject {
+            "" if paths.is_empty() => Err("its path is not known"),
+            "" => Ok(paths),
+            subject if paths.contains(&subject) => Ok(paths),
+            // The paths of several files, in one line.
+            subject if !paths.is_empty() && subject.split(", ").all(|it| paths.contains(&it)) => {
+                Ok(paths)
+            }
+            _ if told && paths.is_empty() => Err("its path is not known for sure"),
+            subject => {
+                paths.push(subject);
+                Ok(paths)
+            }
+        }
+    }
+
+    /// A search reads the directory that it is told to search, or the project; a pattern for file
+    /// names may begin with another one.
+    fn searched(&self, mut paths: Vec<&'a str>) -> Result<Vec<&'a str>, &'static str> {
+        paths.retain(|path| !path.is_empty());
+        if paths.is_empty() {
+            paths.push(".");
+        }
+        if self.tool.eq_ignore_ascii_case("glob") {
+            let pattern = self.input["pattern"].as_str().unwrap_or(self.subject);
+            if pattern.split('/').any(|part| part == "..") {
+                return Err("it searches by a pattern with `..`");
+            }
+            if pattern.starts_with(['/', '~']) {
+                let head = pattern.find(['*', '?', '[', '{']).unwrap_or(pattern.len());
+                let end = pattern[..head].rfind('/').map_or(0, |at| at + 1);
+                paths.push(&pattern[..if head == pattern.len() { head } else { end }]);
+            }
+        }
+        Ok(paths)
+    }
+
+    fn is_search(&self) -> bool {
+        self.kind == ActionKind::Read
+            && (self.tool.eq_ignore_ascii_case("glob") || self.tool.eq_ignore_ascii_case("grep"))
+    }
+
+    /// `server:tool`, as engines name it; also whether every reading of the name counts.
+    fn mcp_names(&self) -> (Vec<String>, bool) {
+        let splits = |name: &str, between: &str| {
+            let all = name.match_indices(between).map(|(at, _)| at);
+            let parts = all.map(|at| (&name[..at], &name[at + between.len()..]));
+            parts
+                .filter(|(server, tool)| !server.is_empty() && !tool.is_empty())
+                .take(64)
+                .map(|(server, tool)| format!("{server}:{tool}"))
+                .collect()
+        };
+        if let Some(name) = self.tool.strip_prefix("mcp__") {
+            return (splits(name, "__"), true);
+        }
+        // Gemini 0.61.0: `tool (server MCP Server)`.
+        if let Some(title) = self.tool.strip_suffix(" MCP Server)") {
+            let named = title.rsplit_once(" (").filter(|(tool, _)| !tool.contains(['(', ':']));
+            return (
+                named.map(|(tool, server)| format!("{server}:{tool}")).into_iter().collect(),
+                true,
+            );
+        }
+        // `server_tool`, in which both names may have a `_` of their own.
+        if *self.engine == Engine::OPENCODE {
+            return (splits(self.tool, "_"), false);
+        }
+        (Vec::new(), true)
+    }
+}
+
+/// What of an action the rules are about.
+#[derive(Debug)]
+pub(super) enum Facts<'a> {
+    Command {
+        scan: Scan,
+        elsewhere: Option<&'static str>,
+    },
+    Places {
+        /// None is empty; or why they can't be told.
+        spots: Result<Vec<Spot>, &'static str>,
+        bases: Bases,
+        places: &'a dyn Places,
+    },
+    Url(Result<Url, &'static str>),
+    /// A search of the web.
+    Query,
+    Names {
+        names: Vec<String>,
+        /// They are readings of one name, and a rule must cover each.
+        all: bool,
+    },
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(action: &Action<'a>) -> Facts<'a> {
+        match action.kind {
+            ActionKind::Run => {
+                Facts::Command { scan: Scan::of(action.subject), elsewhere: action.elsewhere() }
+            }
+            ActionKind::Read | ActionKind::Edit => {
+                let bases = action.bases();
+                let spots = action.paths().and_then(|paths| {
+                    let each = paths.iter().map(|path| bases.spots(path, action.places));
+                    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+                });
+                Facts::Places { spots, bases, places: action.places }
+            }
+            ActionKind::Fetch if action.tool.to_lowercase().contains("search") => Facts::Query,
+            ActionKind::Fetch => Facts::Url(Url::read(action.subject)),
+            ActionKind::Mcp => {
+                let (names, all) = action.mcp_names();
+                Facts::Names { names, all }
+            }
+            ActionKind::Other => Facts::Names { names: vec![action.tool.to_owned()], all: true },
+        }
+    }
+}
+
+/// Collects the paths in a tool's input. None if there are too many.
+fn collect<'v>(
+    value: &'v Value,
+    is_search: bool,
+    depth: usize,
+    paths: &mut Vec<&'v str>,
+) -> Option<()> {
+    if depth > 3 || paths.len() > PATHS_MAX {
+        return None;
+    }
+    let Some(object) = value.as_object() else { return Some(()) };
+    let path = PATH_KEYS.iter().filter_map(|key| object.get(*key)?.as_str());
+    paths.extend(path.filter(|path| !path.is_empty()));
+    for key in LIST_KEYS {
+        // Of a search these are what it looks for.
+        if is_search && key == "patterns" {
+            continue;
+        }
+        for item in object.get(key).and_then(Value::as_array).into_iter().flatten() {
+            match item {
+                Value::String(path) => paths.push(path),
+                item => collect(item, is_search, depth + 1, paths)?,
+            }
+            if paths.len() > PATHS_MAX {
+                return None;
+            }
+        }
+    }
+    // Codex: what kind of change it is, which may be a move.
+    object.get("kind").map_or(Some(()), |kind| collect(kind, is_search, depth + 1, paths))
+}

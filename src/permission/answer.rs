@@ -1,0 +1,332 @@
+//! What a human's text says about an open question. Whatever allows something is read strictly: a
+//! few words, whole, in ASCII, with nothing around them; prose is never an approval. Pure.
+
+use crate::permission::code::Code;
+
+/// Words that approve, alone or before a code.
+const APPROVE: [&str; 3] = ["approve", "yes", "allow"];
+
+/// Words that deny, alone, before a code or before `because`.
+const DENY: [&str; 2] = ["deny", "no"];
+
+const ALWAYS: &str = "always";
+
+/// What may follow a code or a denying word when people write sentences.
+const PUNCTUATION: [char; 5] = [',', ':', ';', '.', '!'];
+
+/// What a text says. Whether it is about anything is for the desk to find out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken<'a> {
+    Approve(Option<Code>),
+    Always(Option<Code>),
+    Deny {
+        code: Option<Code>,
+        reason: Option<&'a str>,
+    },
+    /// A code and other words, perhaps none: an answer to a question with choices.
+    Choose {
+        code: Code,
+        words: &'a str,
+    },
+    /// An answering word and what is no code but was probably meant for one.
+    Mistyped(&'a str),
+    Other(&'a str),
+}
+
+impl Spoken<'_> {
+    /// The question that it names.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Spoken::Approve(code) | Spoken::Always(code) | Spoken::Deny { code, .. } => *code,
+            Spoken::Choose { code, .. } => Some(*code),
+            Spoken::Mistyped(_) | Spoken::Other(_) => None,
+        }
+    }
+
+    /// Whether one of the answering words opens it.
+    pub fn is_answer(&self) -> bool {
+        !matches!(self, Spoken::Other(_) | Spoken::Choose { .. })
+    }
+}
+
+/// Reads a text. Letters count in either case; around the whole, ASCII white space and at the end
+/// one `.` or `!` are tolerated.
+pub fn read(text: &str) -> Spoken<'_> {
+    let text = text.trim_ascii();
+    approval(text)
+        .or_else(|| denial(text))
+        .or_else(|| {
+            let (first, words) = word(text);
+            let code = first.trim_end_matches(PUNCTUATION).parse().ok()?;
+            Some(Spoken::Choose { code, words })
+        })
+        .unwrap_or(Spoken::Other(text))
+}
+
+/// Whether a text is what one says to numbered options: numbers, or nothing.
+pub fn is_numbers(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_digit() || c.is_ascii_whitespace() || ",;.#".contains(c))
+}
+
+fn is_any(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|it| word.eq_ignore_ascii_case(it))
+}
+
+fn approval(text: &str) -> Option<Spoken<'_>> {
+    let mut words =
+        text.strip_suffix(['.', '!']).unwrap_or(text).split([' ', '\t']).filter(|w| !w.is_empty());
+    let verb = words.next()?;
+    let says: fn(Option<Code>) -> Spoken<'static> = if is_any(verb, &APPROVE) {
+        Spoken::Approve
+    } else if is_any(verb, &[ALWAYS]) {
+        Spoken::Always
+    } else {
+        return None;
+    };
+    let Some(name) = words.next() else { return Some(says(None)) };
+    if words.next().is_some() {
+        return None;
+    }
+    match name.parse() {
+        Ok(code) => Some(says(Some(code))),
+        Err(_) => is_near_code(name).then_some(Spoken::Mistyped(name)),
+    }
+}
+
+fn denial(text: &str) -> Option<Spoken<'_>> {
+    let (verb, rest) = word(text);
+    if !is_any(verb.trim_end_matches(PUNCTUATION), &DENY) {
+        return None;
+    }
+    let (name, after) = word(rest);
+    if name.is_empty() {
+        return Some(Spoken::Deny { code: None, reason: None });
+    }
+    if let Ok(code) = name.trim_end_matches(PUNCTUATION).parse() {
+        let (first, words) = word(after);
+        let why =
+            if is_any(first.trim_end_matches(PUNCTUATION), &["because"]) { words } else { after };
+        return Some(Spoken::Deny { code: Some(code), reason: some(why) });
+    }
+    if is_any(name.trim_end_matches(PUNCTUATION), &["because"]) {
+        return Some(Spoken::Deny { code: None, reason: some(after) });
+    }
+    (after.is_empty() && is_near_code(name)).then_some(Spoken::Mistyped(name))
+}
+
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// One short word with a digit in it.
+fn is_near_code(word: &str) -> bool {
+    word.len() <= 16 && word.chars().any(char::is_numeric)
+}
+
+/// The first word, and the rest without the white space between them.
+fn word(text: &str) -> (&str, &str) {
+    let at = text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len());
+    (&text[..at], text[at..].trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CODE: &str = "K7Q2";
+
+    fn code() -> Code {
+        CODE.parse().unwrap()
+    }
+
+    #[track_caller]
+    fn check(texts: &[&str], expected: Spoken<'_>) {
+        for text in texts {
+            assert_eq!(read(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn approvals_are_read() {
+        let bare =
+            ["approve", "Approve", "YES", "allow", " yes\n", "yes.", "Approve!", "\tallow  "];
+        check(&bare, Spoken::Approve(None));
+        let coded =
+            ["approve K7Q2", "approve k7q2", "Yes  k7Q2!", "ALLOW\tK7Q2.", " allow K7Q2 \r\n"];
+        check(&coded, Spoken::Approve(Some(code())));
+        check(&["always", "Always.", "ALWAYS "], Spoken::Always(None));
+        check(&["always K7Q2", "Always k7q2!"], Spoken::Always(Some(code())));
+    }
+
+    #[test]
+    fn denials_are_read() {
+        let deny = |code, reason| Spoken::Deny { code, reason };
+        check(&["deny", "no", "No.", "NO!", " deny "], deny(None, None));
+        check(
+            &["deny K7Q2", "no k7q2", "deny K7Q2.", "deny K7Q2 because"],
+            deny(Some(code()), None),
+        );
+        let texts =
+            ["deny K7Q2 because use tabs", "no K7Q2: use tabs", "deny k7q2\nbecause use tabs"];
+        check(&texts, deny(Some(code()), Some("use tabs")));
+        check(&["deny because use tabs", "no, because use tabs"], deny(None, Some("use tabs")));
+        let both = "deny K7Q2 because approve B2C3";
+        check(&[both], deny(Some(code()), Some("approve B2C3")));
+    }
+
+    #[test]
+    fn choices_are_read() {
+        let choose = |words| Spoken::Choose { code: code(), words };
+        check(&["K7Q2 2", "k7q2: 2", "K7Q2\n2", " K7Q2   2 "], choose("2"));
+        check(&["K7Q2", "k7q2!"], choose(""));
+        check(&["K7Q2 approve"], choose("approve"));
+        check(&["K7Q2\n1\n2, 3"], choose("1\n2, 3"));
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_told_apart_from_prose() {
+        check(&["approve K702", "always K702", "deny K702"], Spoken::Mistyped("K702"));
+        check(&["approve К7Q2"], Spoken::Mistyped("К7Q2"));
+        check(&["approve K7Q２"], Spoken::Mistyped("K7Q２"));
+        check(&["yes K7Q2B3"], Spoken::Mistyped("K7Q2B3"));
+    }
+
+    /// Nothing of this may approve; most of it is a reason to deny.
+    #[test]
+    fn everything_else_is_text() {
+        for text in [
+            "",
+            "ok",
+            "approved",
+            "approve it",
+            "yes please",
+            "please approve",
+            "do not approve",
+            "yes and no",
+            "approve, but only once",
+            "approve K7Q2 B2C3",
+            "approve K7Q2 please",
+            "approve\nK7Q2",
+            "approve\u{a0}K7Q2",
+            "approve\u{200b}",
+            "\u{feff}approve",
+            "approve\u{a0}",
+            "\u{2003}yes",
+            "\"approve\"",
+            "`approve`",
+            "approve?",
+            "approve..",
+            "approve!!",
+            "appr ove",
+            "a p p r o v e",
+            "аpprove",
+            "аррrоvе",
+            "ａｐｐｒｏｖｅ",
+            "𝐚𝐩𝐩𝐫𝐨𝐯𝐞",
+            "apprσve",
+            "approνe",
+            "yeſ",
+            "ʏes",
+            "YEЅ",
+            "yes\0",
+            "\u{1b}[31myes",
+            "yes\u{301}",
+            "sey",
+            "evorppa\u{202e}",
+            "al\u{ad}ways",
+            "al ways",
+            "alwaуs",
+            "> approve",
+            "- approve",
+            "approve-K7Q2",
+            "approveK7Q2",
+            "/approve",
+            "no, use tabs",
+            "not now",
+            "none",
+            "deny everything that comes",
+            "say approve",
+            "approve\tK7 Q2",
+            "yes, K7Q2",
+        ] {
+            assert_eq!(read(text), Spoken::Other(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_numbers() {
+        for (text, expected) in [
+            ("2", true),
+            ("1, 2", true),
+            ("", true),
+            ("2.", true),
+            ("#3", true),
+            ("two", false),
+            ("²", false),
+        ] {
+            assert_eq!(is_numbers(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_megabyte_is_read_at_once() {
+        let text = format!("deny K7Q2 because {}", "x ".repeat(1 << 19));
+        assert!(matches!(read(&text), Spoken::Deny { code: Some(_), reason: Some(_) }));
+        assert!(matches!(read(&"approve ".repeat(1 << 17)), Spoken::Other(_)));
+    }
+
+    /// The approving texts, said a second time: by what is left when the tolerated is taken off.
+    fn approves(text: &str) -> bool {
+        let text: String = text.to_ascii_lowercase();
+        let text = text.trim_matches([' ', '\t', '\n', '\r', '\u{c}']);
+        let text = text.strip_suffix('.').or(text.strip_suffix('!')).unwrap_or(text);
+        let text = text.replace('\t', " ");
+        let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+        let is_verb = |word: &str| ["approve", "yes", "allow", "always"].contains(&word);
+        match words[..] {
+            [verb] => is_verb(verb),
+            [verb, code] => {
+                let bytes = code.as_bytes();
+                is_verb(verb)
+                    && bytes.len() == 4
+                    && "bcdfghjkmnpqrstvwxz".contains(bytes[0] as char)
+                    && ('2'..='9').contains(&(bytes[1] as char))
+                    && "bcdfghjkmnpqrstvwxz".contains(bytes[2] as char)
+                    && ('2'..='9').contains(&(bytes[3] as char))
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// Words, codes, separators and look-alikes in any order.
+        #[test]
+        fn only_the_approving_forms_approve(parts in prop::collection::vec(prop_oneof![
+            prop::sample::select(vec![
+                "approve", "yes", "ALLOW", "always", "deny", "no", "because", "K7Q2", "k7q2", "К7Q2", "K7Q0",
+                " ", " ", "\t", "\n", "\u{a0}", "\u{200b}", "\u{2028}", ".", "!", ",", "аpprove", "yеs", "\u{202e}",
+            ]).prop_map(str::to_owned),
+            any::<char>().prop_map(String::from),
+            "[ -~]{0,6}",
+        ], 0..6)) {
+            let text = parts.concat();
+            let approved = matches!(read(&text), Spoken::Approve(_) | Spoken::Always(_));
+            prop_assert_eq!(approved, approves(&text), "{:?}", text);
+        }
+
+        /// Nothing but spaces around a word keeps it what it is.
+        #[test]
+        fn a_word_with_anything_in_it_is_another(word in "(approve|yes|allow|always)", at in 0..9_usize, c in any::<char>()) {
+            let at = at.min(word.len());
+            let text = format!("{}{c}{}", &word[..at], &word[at..]);
+            let is_approval = matches!(read(&text), Spoken::Approve(_) | Spoken::Always(_));
+            let at_edge = at == 0 || at == word.len();
+            let is_tolerated = at_edge && c.is_ascii_whitespace() || at == word.len() && (c == '.' || c == '!');
+            prop_assert_eq!(is_approval, is_tolerated, "{:?}", text);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Text of an agent, made fit to be read by a human who decides by it: nothing in it is invisible,
+//! nothing reorders or hides what stands beside it, and nothing ends the frame that it is put in. Pure.
+
+use std::fmt::Write;
+
+/// Longer runs of blanks are named, not shown: they would push what follows out of sight.
+const BLANKS_MAX: usize = 24;
+
+/// Longer runs of empty lines are named.
+const EMPTY_LINES_MAX: usize = 4;
+
+/// Longer runs of backticks are shown by their number, so that no fence becomes a wall.
+const BACKTICKS_MAX: usize = 12;
+
+/// The characters that are shown by number: controls, those without a shape or a width, those that
+/// change the direction of what follows, blanks that are not the space, and what passes for a
+/// backtick.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+            | '\u{2cb}' | '\u{1fef}' | '\u{2035}' | '\u{ff40}')
+}
+
+/// Shows every hidden character by its number; line breaks and tabs stay.
+fn shown(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.replace("\r\n", "\n").chars() {
+        if is_hidden(c) && c != '\n' && c != '\t' {
+            push_number(&mut clean, c);
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+fn push_number(text: &mut String, c: char) {
+    write!(text, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string works");
+}
+
+/// Text of several lines: hidden characters shown, long runs of blanks and of empty lines named.
+pub(in crate::permission) fn lines(text: &str) -> String {
+    let text = shown(text);
+    let mut lines: Vec<String> = Vec::new();
+    let mut empty = 0;
+    for line in text.split('\n') {
+        let is_empty = line.trim().is_empty();
+        if is_empty {
+            empty += 1;
+            if empty <= EMPTY_LINES_MAX {
+                lines.push(String::new());
+            }
+            continue;
+        }
+        end_gap(&mut lines, &mut empty);
+        lines.push(without_gaps(line));
+    }
+    end_gap(&mut lines, &mut empty);
+    lines.join("\n")
+}
+
+/// Names the empty lines that were left out before the next one.
+fn end_gap(lines: &mut Vec<String>, empty: &mut usize) {
+    if *empty > EMPTY_LINES_MAX {
+        lines.push(format!("[{} more empty lines]", *empty - EMPTY_LINES_MAX));
+    }
+    *empty = 0;
+}
+
+fn without_gaps(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    let mut blanks = String::new();
+    for c in line.chars() {
+        if c == ' ' || c == '\t' {
+            blanks.push(c);
+            continue;
+        }
+        push_blanks(&mut clean, &mut blanks);
+        clean.push(c);
+    }
+    push_blanks(&mut clean, &mut blanks);
+    clean
+}
+
+fn push_blanks(text: &mut String, blanks: &mut String) {
+    if blanks.len() > BLANKS_MAX {
+        write!(text, "[{} blanks]", blanks.len()).expect("writing to a string works");
+    } else {
+        text.push_str(blanks);
+    }
+    blanks.clear();
+}
+
+/// Prose in one line: white space of any kind is one space, and a backtick, which marks nothing
+/// here, an apostrophe.
+pub(in crate::permission) fn prose(text: &str, chars: usize) -> String {
+    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
+    let mut line = String::new();
+    for word in words {
+        // What is cut off below need not be read.
+        if line.len() > chars.saturating_mul(4) {
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    cut(&shown(&line).replace('`', "'"), chars)
+}
+
+/// A name or path in one line: a line break in it is shown by its number.
+pub(in crate::permission) fn name(text: &str, chars: usize) -> String {
+    let text = without_gaps(&shown(text));
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => push_number(&mut line, c),
+            c => line.push(c),
+        }
+    }
+    cut(&line, chars)
+}
+
+/// At most `chars` characters, the last of them `…` if it was cut.
+pub(in crate::permission) fn cut(text: &str, chars: usize) -> String {
+    if text.chars().nth(chars).is_none() {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(chars.saturating_sub(1)).collect();
+    kept + "…"
+}
+
+/// One line as Markdown code. Backticks are shown by their number, since they would end it.
+pub(in crate::permission) fn code(line: &str) -> String {
+    if line.trim().is_empty() {
+        return "`(nothing)`".to_owned();
+    }
+    format!("`{}`", line.replace('`', "\\u{60}"))
+}
+
+/// Lines as a Markdown block that nothing in them can end.
+pub(in crate::permission) fn fence(text: &str, language: &str) -> String {
+    let mut text = text.to_owned();
+    if longest_run(&text) > BACKTICKS_MAX {
+        text = text.replace('`', "\\u{60}");
+    }
+    let fence = "`".repeat((longest_run(&text) + 1).max(3));
+    format!("{fence}{language}\n{text}\n{fence}")
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// A text that may have been cut, and how much is missing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::permission) struct Cut {
+    pub(in crate::permission) text: String,
+    /// Lines that are not in it, the one that was cut within included.
+    pub(in crate::permission) lines: usize,
+    pub(in crate::permission) chars: usize,
+}
+
+impl Cut {
+    /// The first lines and characters of a text.
+    pub(in crate::permission) fn new(text: &str, lines: usize, chars: usize) -> Cut {
+        let by_lines = match text.match_indices('\n').nth(lines.saturating_sub(1)) {
+            Some((at, _)) => at,
+            None => text.len(),
+        };
+        let by_chars = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
+        let end = if lines == 0 { 0 } else { by_lines.min(by_chars) };
+        let (kept, left) = text.split_at(end);
+        let rest = left.strip_prefix('\n').unwrap_or(left);
+        let lines = if left.is_empty() { 0 } else { rest.split('\n').count() };
+        Cut { text: kept.to_owned(), lines, chars: rest.chars().count() }
+    }
+
+    /// What a reader must know of what is missing.
+    pub(in crate::permission) fn note(&self) -> Option<String> {
+        (self.chars > 0 || self.lines > 0).then(|| {
+            let lines = if self.lines == 1 { "line" } else { "lines" };
+            let chars = if self.chars == 1 { "character" } else { "characters" };
+            format!(
+                "**Not all of it is shown: {} more {lines}, {} {chars}.**",
+                self.lines, self.chars
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_shown() {
+        for (input, expected) in [
+            ("ls\u{1b}[2K", "ls\\u{1b}[2K"),
+            ("a\rb", "a\\u{d}b"),
+            ("a\r\nb", "a\nb"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+            ("ad\u{200b}min", "ad\\u{200b}min"),
+            ("a\u{a0}b", "a\\u{a0}b"),
+            ("a\u{2028}b", "a\\u{2028}b"),
+            ("\u{e0041}x", "\\u{e0041}x"),
+            ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
+            ("ˋˋˋ", "\\u{2cb}\\u{2cb}\\u{2cb}"),
+            ("\0\u{7f}\u{9b}", "\\u{0}\\u{7f}\\u{9b}"),
+            ("grüße\t日本", "grüße\t日本"),
+        ] {
+            assert_eq!(lines(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_are_named() {
+        let far = format!("ls{}; rm -rf ~", " ".repeat(300));
+        assert_eq!(lines(&far), "ls[300 blanks]; rm -rf ~");
+        let low = format!("ls{}rm", "\n \n".repeat(50));
+        assert_eq!(lines(&low), "ls\n\n\n\n\n[95 more empty lines]\nrm");
+        let tail = "\n".repeat(100);
+        assert!(lines(&tail).contains("[97 more empty lines]"), "{:?}", lines(&tail));
+        assert_eq!(lines("    indented"), "    indented");
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_what_is_in_it() {
+        assert_eq!(fence("a", ""), "```\na\n```");
+        assert_eq!(fence("```\nx\n```", "diff"), "````diff\n```\nx\n```\n````");
+        let wall = fence(&"`".repeat(500), "");
+        assert!(wall.starts_with("```\n\\u{60}") && wall.ends_with("\n```"), "{wall}");
+    }
+
+    #[test]
+    fn names_and_prose_are_one_line() {
+        assert_eq!(name("a\nb\tc", 20), "a\\u{a}b\\u{9}c");
+        assert_eq!(prose("a\n\n b\u{2029}c", 20), "a b c");
+        assert_eq!(prose(&"word ".repeat(100_000), 10), "word word…");
+        assert_eq!(prose("run `ls`", 20), "run 'ls'");
+        assert_eq!(code("a`b"), "`a\\u{60}b`");
+        assert_eq!(code(" "), "`(nothing)`");
+    }
+
+    #[test]
+    fn what_is_cut_is_counted() {
+        let check = |text: &str, lines, chars, kept: &str, left: (usize, usize)| {
+            let cut = Cut::new(text, lines, chars);
+            assert_eq!((cut.text.as_str(), (cut.lines, cut.chars)), (kept, left), "{text:?}");
+        };
+        check("a\nb\nc", 2, 100, "a\nb", (1, 1));
+        check("a\nb\nc", 3, 100, "a\nb\nc", (0, 0));
+        check("äöü", 5, 2, "äö", (1, 1));
+        check("abc\nd", 5, 2, "ab", (2, 3));
+        check("abc", 0, 2, "", (1, 3));
+        check("", 0, 0, "", (0, 0));
+        assert_eq!(Cut::new("ab", 1, 9).note(), None);
+        let note = Cut::new("abc\nd", 5, 2).note().unwrap();
+        assert_eq!(note, "**Not all of it is shown: 2 more lines, 3 characters.**");
+    }
+}

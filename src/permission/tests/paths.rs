@@ -1,0 +1,240 @@
+//! Paths and addresses, honest ones and such that lead somewhere else.
+
+use super::*;
+
+fn edit(path: &str) -> Question {
+    question(ActionKind::Edit, "Edit", path, json!({ "file_path": path }))
+}
+
+#[track_caller]
+fn all(policy: &Policy, disk: &Disk, paths: &[&str], expected: Ruling) {
+    for path in paths {
+        let decision = policy.decide(&action(&edit(path), disk), &[]);
+        assert_eq!(decision.ruling, expected, "{path:?}: {decision:?}");
+    }
+}
+
+#[test]
+fn relative_patterns_are_inside_the_project() {
+    let (policy, disk) = (policy(&["edit(src/**)", "edit(*.md)"], &[], &[]), Disk::default());
+    all(
+        &policy,
+        &disk,
+        &[
+            "src/a.rs",
+            "src/deep/er/a.rs",
+            "./src//a.rs",
+            "/home/ada/project/src/a.rs",
+            "src/../src/a.rs",
+            "README.md",
+            "/home/ada/../ada/project/src/x",
+        ],
+        Ruling::Allow,
+    );
+    all(
+        &policy,
+        &disk,
+        &[
+            "a.rs",
+            "srcx/a.rs",
+            "docs/README.md",
+            "src/../a.rs",
+            "src/../../other/src/a.rs",
+            "src/../../../../etc/passwd",
+            "../project2/src/a.rs",
+            "/home/ada/project2/src/a.rs",
+            "/src/a.rs",
+            "/etc/passwd",
+            "~/project/src/a.rs",
+            "~root/src/a.rs",
+            "src/a, ../../etc/passwd",
+            "file:///home/ada/project/src/a.rs",
+            "src\\a.rs",
+            "src/a\0b",
+            "src/a\n/etc/passwd",
+            "",
+        ],
+        Ruling::Ask,
+    );
+    check(&policy, &edit(&("src/".to_owned() + &"x/".repeat(5_000))), Ruling::Ask);
+}
+
+#[test]
+fn other_places_are_named_from_the_top_or_from_home() {
+    let disk = Disk::default();
+    let other = policy(&["edit(/tmp/*)", "edit(~/notes/**)", "edit(//opt/x/**/*.rs)"], &[], &[]);
+    all(
+        &other,
+        &disk,
+        &["/tmp/a", "/home/ada/notes/a", "/home/ada/notes/b/c", "/opt/x/a.rs", "/opt/x/y/z/a.rs"],
+        Ruling::Allow,
+    );
+    all(
+        &other,
+        &disk,
+        &["/tmp/a/b", "tmp/a", "/home/ada/note", "/opt/x/a.c", "~/notes/a"],
+        Ruling::Ask,
+    );
+    all(&policy(&["edit(//**)"], &[], &[]), &disk, &["/etc/passwd", "a", "../x"], Ruling::Allow);
+    all(&policy(&["edit(//**)"], &[], &[]), &disk, &["a\0b", ""], Ruling::Ask);
+    all(&policy(&["edit"], &[], &[]), &disk, &["/etc/passwd", "a\0b", ""], Ruling::Allow);
+    all(&policy(&["edit(**)"], &[], &[]), &disk, &["a", "b/c"], Ruling::Allow);
+    all(&policy(&["edit(**)"], &[], &[]), &disk, &["../a", "/x"], Ruling::Ask);
+}
+
+#[test]
+fn links_are_followed_and_both_places_count() {
+    let disk = Disk::with(&[
+        ("/home/ada/project/src/out", "/etc"),
+        ("/home/ada/project/src/up", "../.."),
+        ("/home/ada/project/src/in", "deep"),
+        ("/home/ada/project/src/new", "/etc/cron.d/not-there-yet"),
+        ("/home/ada/project/src/loop", "loop"),
+        ("/home/ada/project/alias", "src"),
+        ("/mnt/link", "/home/ada/project/src"),
+    ]);
+    let inside = policy(&["edit(src/**)"], &[], &[]);
+    all(&inside, &disk, &["src/in/a.rs", "src/a.rs"], Ruling::Allow);
+    all(
+        &inside,
+        &disk,
+        &[
+            "src/out/passwd",
+            "src/up/x",
+            // As the system goes, this is /a.rs, and not src/a.rs.
+            "src/out/../a.rs",
+            "src/new",
+            "src/loop",
+            "src/loop/x",
+            "alias/a.rs",
+            "/mnt/link/a.rs",
+        ],
+        Ruling::Ask,
+    );
+    let fenced = policy(&["edit"], &[], &["edit(/etc/**)", "edit(src/secret)"]);
+    all(&fenced, &disk, &["src/out/passwd", "/etc/passwd", "src/new"], Ruling::Deny);
+    all(
+        &fenced,
+        &disk,
+        &["alias/secret", "/mnt/link/secret", "src/secret", "x/../src/secret"],
+        Ruling::Deny,
+    );
+    all(&fenced, &disk, &["../../../etc/x", "~/../../etc/x"], Ruling::Deny);
+    all(&fenced, &disk, &["src/loop", "src/a, b"], Ruling::Ask);
+    all(&fenced, &disk, &["src/x"], Ruling::Allow);
+}
+
+/// What is denied may itself be reached by its real name; what is allowed may not move by a link.
+#[test]
+fn a_pattern_that_leads_over_a_link() {
+    let disk = Disk::with(&[("/home/ada/project/src", "/etc"), ("/var/run", "/run")]);
+    all(&policy(&["edit(src/**)"], &[], &[]), &disk, &["src/passwd", "/etc/passwd"], Ruling::Ask);
+    let fenced = policy(&["edit"], &[], &["edit(/var/run/**)"]);
+    all(&fenced, &disk, &["/run/x", "/var/run/x"], Ruling::Deny);
+}
+
+#[test]
+fn a_project_behind_a_link_is_the_project() {
+    let disk = Disk::with(&[(PROJECT, "/data/project")]);
+    let inside = policy(&["edit(src/**)"], &[], &[]);
+    let both = ["src/a", "/home/ada/project/src/a", "/data/project/src/a"];
+    all(&inside, &disk, &both, Ruling::Allow);
+    all(&inside, &disk, &["/data/src/a", "/data/project/a"], Ruling::Ask);
+    let question = edit("/data/project/src/a");
+    let grant = always(&action(&question, &disk)).unwrap();
+    assert_eq!(grant.to_string(), "edit(src/a)");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_asked() {
+    let disk = Disk([(PathBuf::from("/home/ada/project/src/x"), Found::Unknown)].into());
+    all(&policy(&["edit(src/**)"], &[], &[]), &disk, &["src/x/a"], Ruling::Ask);
+    all(&policy(&["edit"], &[], &["edit(/etc/**)"]), &disk, &["src/x/a"], Ruling::Ask);
+}
+
+#[test]
+fn every_file_of_an_edit_counts() {
+    let policy = policy(&["edit(src/**)"], &[], &["edit(**/.env)"]);
+    let edits = |paths: &[&str]| {
+        let mut question = question(ActionKind::Edit, "fileChange", "", json!({}));
+        let edit = |path: &&str| Edit { path: (*path).to_owned(), diff: "+x".to_owned() };
+        question.edits = paths.iter().map(edit).collect();
+        question
+    };
+    check(&policy, &edits(&["src/a", "src/b"]), Ruling::Allow);
+    check(&policy, &edits(&["src/a", "b"]), Ruling::Ask);
+    check(&policy, &edits(&["src/a", "x/.env"]), Ruling::Deny);
+    check(&policy, &edits(&[]), Ruling::Ask);
+    check(&policy, &edits(&vec!["src/a"; 300]), Ruling::Ask);
+    let mut root = edits(&["src/a"]);
+    root.input = json!({ "grantRoot": "/" });
+    check(&policy, &root, Ruling::Ask);
+    let mut moved = edits(&["src/a"]);
+    moved.input = json!({ "changes": [{ "path": "src/a", "kind": { "move_path": "/etc/x" } }] });
+    check(&policy, &moved, Ruling::Ask);
+    let mut other = edits(&["src/a"]);
+    other.input = json!({ "file_path": "/etc/x" });
+    check(&policy, &other, Ruling::Ask);
+}
+
+#[test]
+fn searches_read_where_they_search() {
+    let policy = policy(&["read"], &[], &["read(~/.ssh/**)"]);
+    let read = |tool: &str, input: Value| question(ActionKind::Read, tool, "", input);
+    check(&policy, &read("Grep", json!({ "pattern": "~/.ssh/x" })), Ruling::Allow);
+    check(
+        &policy,
+        &read("Grep", json!({ "pattern": "x", "path": "/home/ada/.ssh" })),
+        Ruling::Deny,
+    );
+    check(&policy, &read("Glob", json!({ "pattern": "*", "path": "~/.ssh" })), Ruling::Deny);
+    check(&policy, &read("Glob", json!({ "pattern": "/home/ada/.ssh/*" })), Ruling::Deny);
+    check(&policy, &read("Glob", json!({ "pattern": "**/*.rs" })), Ruling::Allow);
+    check(&policy, &read("Glob", json!({ "pattern": "../../.ssh/*" })), Ruling::Ask);
+    check(&policy, &read("Read", json!({ "file_path": "/home/ada/.ssh/id" })), Ruling::Deny);
+    check(
+        &policy,
+        &read("read", json!({ "patterns": ["src/a", "/home/ada/.ssh/id"] })),
+        Ruling::Deny,
+    );
+}
+
+#[test]
+fn addresses_must_be_what_they_seem() {
+    let policy = policy(&["fetch(https://docs.rs/*)"], &[], &["fetch(https://docs.rs/secret*)"]);
+    let all = |urls: &[&str], expected| {
+        for url in urls {
+            check(
+                &policy,
+                &question(ActionKind::Fetch, "WebFetch", url, json!({ "url": url })),
+                expected,
+            );
+        }
+    };
+    all(&["https://docs.rs/", "https://docs.rs", "HTTPS://DOCS.RS:443/x?y#z"], Ruling::Allow);
+    all(
+        &["https://docs.rs/secret", "https://docs.rs/a/../secret/x", "https://u@docs.rs/%73ecret"],
+        Ruling::Deny,
+    );
+    all(
+        &[
+            "http://docs.rs/",
+            "https://docs.rs:8443/",
+            "https://docs.rs@evil.example/",
+            "https://evil.example\\@docs.rs/",
+            "https://docs.rs.evil.example/",
+            "https://evil.example/https://docs.rs/",
+            "https://dосs.rs/",
+            "https://docs.rs/ x",
+            "https://docs.rs/a/../b",
+            "docs.rs/x",
+            "file:///etc/passwd",
+            "https://docs.rs/, https://evil.example/",
+            "",
+        ],
+        Ruling::Ask,
+    );
+    let search = question(ActionKind::Fetch, "WebSearch", "https://docs.rs/", json!({}));
+    check(&policy, &search, Ruling::Ask);
+    check(&super::policy(&["fetch"], &[], &["fetch(https://x/*)"]), &search, Ruling::Allow);
+}
