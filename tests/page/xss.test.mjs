@@ -31,7 +31,7 @@ const COMMON = "class id hidden title role tabindex aria-label aria-labelledby a
 const ELEMENTS = {
   html: "lang", head: "", meta: "charset name content", title: "", link: "rel href type", style: "", body: "",
   a: "href target rel", div: "popover", header: "", h1: "", h2: "", h3: "", span: "", nav: "", main: "", noscript: "",
-  script: "type", input: "type placeholder autocomplete accept multiple name maxlength required autocapitalize spellcheck value",
+  script: "type", input: "type placeholder autocomplete accept multiple name maxlength required autocapitalize spellcheck value disabled",
   ul: "", ol: "start", li: "", p: "", details: "open", summary: "", button: "type popovertarget disabled", time: "datetime",
   svg: "viewBox", path: "d", select: "", option: "value disabled", form: "novalidate", textarea: "rows placeholder",
   article: "", section: "", pre: "", code: "", dl: "", dt: "", dd: "", small: "", b: "", fieldset: "", legend: "",
@@ -154,6 +154,23 @@ test("messages: what humans and agents write, authors, previews, titles", async 
   await page.getByLabel("Search conversations").fill("");
 });
 
+test("markup that the bridge failed to neutralise meets the page's own wall", async () => {
+  const { threadId } = await human.post("/api/reply", { body: "raw", agentId: "plain", clientMsgId: "raw" });
+  await page.route(`**/api/messages?*`, async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const [first] = answer.messages;
+    answer.messages = corpus.map((text, at) => ({ ...first, messageId: `m${at}`, createdAt: new Date(at).toISOString(), html: `<p>${text}</p>` }));
+    answer.messages.push({ ...first, messageId: "last", html: '<p>the <b>end</b></p><h1>x</h1><table><tr><td class="right">1</td></tr></table><pre><code class="language-c">c</code></pre>' });
+    await route.fulfill({ response, json: { ...answer, more: false } });
+  });
+  await open(page, bridge.url, threadId);
+  await page.locator(".prose b", { hasText: "end" }).waitFor();
+  await page.locator(".prose td.right").waitFor();
+  await inspect("raw markup");
+  await page.unroute(`**/api/messages?*`);
+});
+
 test("cards: every field of a question", async () => {
   const { threadId } = await human.post("/api/reply", { body: "cards", agentId: "plain", clientMsgId: "cards" });
   for (const [at, text] of corpus.entries()) {
@@ -227,7 +244,10 @@ test("pictures: their names; drafts; addresses", async () => {
     await human.post("/api/reply", { threadId, body: "p", attachmentIds: ids.slice(at, at + 5), clientMsgId: `p${at}` });
   }
   await open(page, bridge.url, threadId);
-  await page.waitForFunction((count) => document.querySelectorAll(".picture img").length === count, ids.length);
+  await page.waitForFunction((count) => {
+    document.querySelector(".log").scrollTop = 0;
+    return document.querySelectorAll(".picture img").length === count;
+  }, ids.length);
   await inspect("pictures");
   for (const text of corpus) {
     await page.evaluate((text) => (location.hash = `#t/${text}`), text);

@@ -219,30 +219,9 @@ impl Api {
         self.passwords.hash(password).map_err(busy)?.map_err(internal)
     }
 
-    fn route(&self, head: &Head) -> Result<Action, Response> {
-        let method = if head.method == "HEAD" { "GET" } else { &head.method };
-        let here = || ROUTES.iter().filter(|(_, path, _)| is_at(path, &head.path));
-        // Whole words go before `:id`.
-        let exact = here().filter(|(_, path, _)| *path == head.path);
-        let found = exact.chain(here()).find(|(known, ..)| *known == method);
-        if let Some((.., action)) = found {
-            return Ok(*action);
-        }
-        let mut allow: Vec<&str> = here().map(|(method, ..)| *method).collect();
-        if allow.contains(&"GET") {
-            allow.push("HEAD");
-        }
-        allow.sort_unstable();
-        if allow.is_empty() {
-            return Err(Response::error(404, "there is no such route"));
-        }
-        let allow = allow.join(", ");
-        Err(Response::error(405, format!("this route takes {allow}")).with("Allow", allow))
-    }
-
     fn let_in(&self, head: &Head) -> Result<(Admitted, usize), Response> {
         origin::refuse_foreign_host(&self.options, head)?;
-        let action = self.route(head)?;
+        let action = route(head)?;
         origin::refuse_foreign_page(&self.options, head)?;
         let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
@@ -257,15 +236,6 @@ impl Api {
             }
         }
     }
-
-    /// Adds what a response over a secured connection says besides.
-    fn finish(&self, secure: bool, response: Response) -> Response {
-        if secure {
-            response.with("Strict-Transport-Security", "max-age=31536000")
-        } else {
-            response
-        }
-    }
 }
 
 impl Handler for Api {
@@ -273,7 +243,7 @@ impl Handler for Api {
 
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
         let secure = origin::is_secure(&self.options, head);
-        self.let_in(head).map_err(|refusal| self.finish(secure, refusal))
+        self.let_in(head).map_err(|refusal| finish(secure, refusal))
     }
 
     fn handle(&self, admitted: Admitted, request: Request) -> Response {
@@ -283,8 +253,35 @@ impl Handler for Api {
             Admitted::Known(run, caller) => run(self, caller, &request),
             Admitted::Person(run, person) => run(self, person, &request),
         };
-        self.finish(secure, answer.unwrap_or_else(|refusal| refusal))
+        finish(secure, answer.unwrap_or_else(|refusal| refusal))
     }
+}
+
+/// What is to be done, or that there is nothing.
+fn route(head: &Head) -> Result<Action, Response> {
+    let method = if head.method == "HEAD" { "GET" } else { &head.method };
+    let here = || ROUTES.iter().filter(|(_, path, _)| is_at(path, &head.path));
+    // Whole words go before `:id`.
+    let exact = here().filter(|(_, path, _)| *path == head.path);
+    let found = exact.chain(here()).find(|(known, ..)| *known == method);
+    if let Some((.., action)) = found {
+        return Ok(*action);
+    }
+    let mut allow: Vec<&str> = here().map(|(method, ..)| *method).collect();
+    if allow.contains(&"GET") {
+        allow.push("HEAD");
+    }
+    allow.sort_unstable();
+    if allow.is_empty() {
+        return Err(Response::error(404, "there is no such route"));
+    }
+    let allow = allow.join(", ");
+    Err(Response::error(405, format!("this route takes {allow}")).with("Allow", allow))
+}
+
+/// Adds what a response over a secured connection says besides.
+fn finish(secure: bool, response: Response) -> Response {
+    if secure { response.with("Strict-Transport-Security", "max-age=31536000") } else { response }
 }
 
 /// Whether a route's path is that of a request.

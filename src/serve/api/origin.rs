@@ -73,13 +73,11 @@ pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
         // A client may write the first ones itself; the last one is the proxy's.
         head.header("x-forwarded-for").and_then(last).and_then(|it| host_name(it).parse().ok())
     };
-    let address = match is_from_proxy(options, head) {
-        true => forwarded().unwrap_or(head.from.peer),
-        false => head.from.peer,
-    };
+    let forwarded = if is_from_proxy(options, head) { forwarded() } else { None };
+    let address: IpAddr = forwarded.unwrap_or(head.from.peer);
     match address.to_canonical() {
         IpAddr::V6(it) => Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX)).into(),
-        it => it,
+        it @ IpAddr::V4(_) => it,
     }
 }
 

@@ -41,7 +41,7 @@ fn a_link_is_good_once_and_for_a_day() {
     hands.advance(DAY);
     assert_eq!(redeem(late.reveal(), PASSWORD).status, 401);
     let good = code();
-    hands.advance(DAY - Duration::from_secs(1));
+    hands.advance(Duration::from_secs(24 * 3600 - 1));
     let short = redeem(good.reveal(), "short");
     assert_eq!((short.status, short.json()["field"].as_str()), (400, Some("password")));
     assert_eq!(redeem(good.reveal(), &"x".repeat(1001)).status, 413);
@@ -116,7 +116,7 @@ fn a_session_ends_when_it_is_idle_or_old() {
     }
     assert_eq!(idle.get("/api/session").status, 401);
     assert_eq!(streams.remove(0).next(), None);
-    hands.advance(6 * DAY - Duration::from_secs(1));
+    hands.advance(Duration::from_secs(6 * 24 * 3600 - 1));
     ada.get("/api/session").ok();
     hands.advance(Duration::from_secs(1));
     assert_eq!(ada.get("/api/session").status, 401);
@@ -154,10 +154,10 @@ fn what_changes_something_must_come_from_our_page() {
     let (bridge, _, ada) = signed_in();
     let (cookie, csrf) = (&ada.cookie, &ada.csrf);
     let other = Browser::sign_in(&bridge, "ada").csrf;
-    let json = "Content-Type: application/json";
-    let ours = "Origin: http://localhost";
+    let json = "Content-Type: application/json\n";
+    let ours = "Origin: http://localhost\n";
     let check = |method: &str, lines: &[&str], expected: u16| {
-        let lines: String = lines.iter().map(|it| format!("{it}\r\n")).collect();
+        let lines = lines.concat().replace('\n', "\r\n");
         let (target, body) = match method {
             "GET" => ("/api/threads", ""),
             _ => ("/api/reply", "{\"body\":\"x\"}"),
@@ -166,28 +166,28 @@ fn what_changes_something_must_come_from_our_page() {
         let reply = ask(bridge.server.addr(), method, target, &cookie, body).reply().unwrap();
         assert_eq!(reply.status, expected, "{method} {lines}");
     };
-    let token = &*format!("X-CSRF-Token: {csrf}");
+    let token = &*format!("X-CSRF-Token: {csrf}\n");
     check("POST", &[token, ours, json], 200);
-    check("POST", &[token, "Sec-Fetch-Site: same-origin", json], 200);
-    check("POST", &[token, "Origin: http://LocalHost", "Content-Type: Application/JSON; a=b"], 200);
+    check("POST", &[token, "Sec-Fetch-Site: same-origin\n", json], 200);
+    check("POST", &[token, "Origin: http://LocalHost\nContent-Type: Application/JSON; a=b\n"], 200);
     check("POST", &[token, json], 403);
     check("POST", &[ours, json], 403);
-    check("POST", &[&format!("X-CSRF-Token: {other}"), ours, json], 403);
-    check("POST", &[&token[..token.len() - 1], ours, json], 403);
-    check("POST", &["X-CSRF-Token:", ours, json], 403);
+    check("POST", &[&format!("X-CSRF-Token: {other}\n"), ours, json], 403);
+    check("POST", &[&token.replace(csrf, &csrf[1..]), ours, json], 403);
+    check("POST", &["X-CSRF-Token:\n", ours, json], 403);
     check("POST", &[token, ours], 415);
-    check("POST", &[token, ours, "Content-Type: text/plain"], 415);
+    check("POST", &[token, ours, "Content-Type: text/plain\n"], 415);
     for origin in ["null", "", "localhost", "http://localhost:1", "http://localhost.evil.example"] {
-        check("POST", &[token, &format!("Origin: {origin}"), json], 403);
-        check("GET", &[&format!("Origin: {origin}")], 403);
+        check("POST", &[token, &format!("Origin: {origin}\n"), json], 403);
+        check("GET", &[&format!("Origin: {origin}\n")], 403);
     }
-    check("POST", &[token, "Sec-Fetch-Site: same-site", json], 403);
-    check("POST", &[token, "Sec-Fetch-Site: none", json], 403);
+    check("POST", &[token, "Sec-Fetch-Site: same-site\n", json], 403);
+    check("POST", &[token, "Sec-Fetch-Site: none\n", json], 403);
     check("GET", &[], 200);
-    check("GET", &["Sec-Fetch-Site: none"], 200);
-    check("GET", &["Sec-Fetch-Site: cross-site"], 403);
-    check("GET", &["Sec-Fetch-Site: same-site"], 403);
-    check("GET", &[&format!("Cookie: {cookie}x")], 200);
+    check("GET", &["Sec-Fetch-Site: none\n"], 200);
+    check("GET", &["Sec-Fetch-Site: cross-site\n"], 403);
+    check("GET", &["Sec-Fetch-Site: same-site\n"], 403);
+    check("GET", &[&format!("Cookie: {cookie}x\n")], 200);
 }
 
 #[test]

@@ -5,7 +5,7 @@ const box = {};
 function composer(threadId) {
   Object.assign(box, { threadId });
   box.text = make("textarea.reply", {
-    rows: 1, "aria-label": "Reply", placeholder: "Reply… (Ctrl+Enter sends)",
+    rows: 1, "aria-label": "Reply", placeholder: matchMedia("(pointer: coarse)").matches ? "Reply…" : "Reply… (Ctrl+Enter sends)",
     oninput: onReplyInput, onkeydown: onReplyKey,
   });
   box.files = make("div.chips", { hidden: true });

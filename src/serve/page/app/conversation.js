@@ -20,6 +20,8 @@ function showConversation(threadId) {
   pane.down = make("button.jump", { type: "button", hidden: true, onclick: () => scrollToEnd(true) }, icon("down"), "New messages");
   pane.log.append(pane.older, pane.list, pane.working);
   pane.log.addEventListener("scroll", onScroll, { passive: true });
+  // A reply box that grows, or a keyboard that opens, must not cover the end.
+  new ResizeObserver(() => pane.followed && scrollToEnd()).observe(pane.log);
   const head = make("header.main-head", {}, backButton(), make("div.main-title", {}, pane.title, pane.place), pane.agent, menu(threadId));
   $("#main").replaceChildren(head, make("div.log-frame", {}, pane.log, pane.down), composer(threadId));
   showHead();

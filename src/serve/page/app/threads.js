@@ -102,9 +102,10 @@ function threadRow(thread, old) {
 
 const titleOf = (thread) => asText(thread?.title).trim() || "Untitled";
 
+/** Of the thread that is open, the reply box tells. */
 function hasDraft(threadId) {
   const { body, files } = draftOf(threadId);
-  return body.trim() !== "" || files.length > 0;
+  return threadId !== state.route.threadId && (body.trim() !== "" || files.length > 0);
 }
 
 function lastLine({ last, threadId }) {
