@@ -2,6 +2,12 @@
 //! written in Rust. It says where it is on the first line; `open NAME` on its input lets go of the
 //! answers that wait at `[[gate:NAME]]`. It ends with its input.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it stands outside of the daemon, and must not break with what it tests"
+)]
+
 #[expect(dead_code, reason = "the tests in Rust ask it more")]
 #[path = "e2e/model/mod.rs"]
 mod model;

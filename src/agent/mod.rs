@@ -157,7 +157,7 @@ pub enum TurnEvent {
     Session(SessionId),
     /// The engine now works on the prompt: from here on a crash must not blindly repeat it.
     Working,
-    /// One line about what it is doing now.
+    /// One line of Markdown about what it is doing now; what is not our own stands in backticks.
     Progress(String),
     /// The engine waits for a decision: answer with [`TurnCommand::Decide`].
     Question(Question),

@@ -49,7 +49,7 @@ pub(super) fn status(facts: &Facts) -> String {
     }];
     let (wait, doing) = (facts.wait.as_ref(), facts.doing.as_ref());
     lines.extend(wait.map(|wait| format!("- {}", waits(wait))));
-    lines.extend(doing.map(|doing| format!("- last: `{}`", code(doing))));
+    lines.extend(doing.map(|doing| format!("- last: {doing}")));
     lines.extend(facts.questions.iter().map(|question| format!("- asks: {question}")));
     if 0 < facts.waiting {
         lines.push(format!("- waiting: {} (`/queue` lists them)", messages(facts.waiting)));
@@ -232,14 +232,14 @@ mod tests {
         let text = status(&Facts {
             session: Some(SessionId::new("abc")),
             running: Some(Duration::from_mins(5)),
-            doing: Some("run: echo `id`\u{1b}[2J\n**bold**".to_owned()),
+            doing: Some("Running `cargo test`".to_owned()),
             questions: vec!["K7 run `make`".to_owned()],
             waiting: 2,
             ..facts()
         });
         for part in [
             "claude has been running for 5 min.",
-            "- last: `run: echo id[2J**bold**`",
+            "- last: Running `cargo test`",
             "- asks: K7 run `make`",
             "- waiting: 2 messages (`/queue`",
             "- session: `abc`",

@@ -92,7 +92,7 @@ fn thousands(number: u64) -> String {
 
 /// What an engine does. The line is foreign text, and can't leave the two backticks.
 pub(super) fn does(engine: &Engine, line: &str) -> String {
-    format!("{engine}: `{}`", line.replace('`', "'"))
+    format!("{engine}: {line}")
 }
 
 pub(super) fn unknown_engine(asked: &Engine, taken: &Engine) -> String {

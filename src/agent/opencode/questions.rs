@@ -113,7 +113,8 @@ impl Opencode {
         self.dismiss(&directory, &question.id, actions);
         let asks = one_line(text(asked, "/questions/0/question"), MESSAGE_CHARS);
         actions.event(TurnEvent::Progress(format!(
-            "It wanted to ask: {asks} (It was told to ask in its answer.)"
+            "It wanted to ask `{}` and was told to ask in its answer.",
+            asks.replace('`', "'")
         )));
     }
 

@@ -16,6 +16,7 @@ mod waiting;
 mod words;
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -95,7 +96,7 @@ impl Bridge {
     fn listen(&self) -> Ears {
         let mut events = Events::open(self.addr, &self.token, "", None);
         events.expect("hello");
-        Ears(events)
+        Ears { events, told: HashSet::new() }
     }
 }
 
@@ -108,7 +109,11 @@ fn server(listen: SocketAddr, dir: &TempDir) -> Server {
 }
 
 /// A browser.
-struct Ears(Events);
+struct Ears {
+    events: Events,
+    /// Messages that were told; a question is told again when it has ended.
+    told: HashSet<String>,
+}
 
 impl Ears {
     #[track_caller]
@@ -116,7 +121,7 @@ impl Ears {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no {name} came in time");
-            let event = self.0.next().expect("the stream goes on");
+            let event = self.events.next().expect("the stream goes on");
             if event.name == name {
                 return event;
             }
@@ -126,7 +131,12 @@ impl Ears {
     /// The next post of an agent.
     #[track_caller]
     fn post(&mut self) -> Value {
-        self.event("message").data
+        loop {
+            let post = self.event("message").data;
+            if self.told.insert(post["messageId"].to_string()) {
+                return post;
+            }
+        }
     }
 
     /// The next post, which has to be of this kind and say so.

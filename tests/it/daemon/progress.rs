@@ -72,7 +72,7 @@ fn agent(gate: &Gate, lines: &[&str]) -> Vec<String> {
     let mut steps: Vec<String> = ACP_BEGIN.map(str::to_owned).into();
     steps.push("read".to_owned());
     for (at, line) in lines.iter().enumerate() {
-        let update = json!({ "sessionUpdate": "tool_call", "toolCallId": at, "title": line });
+        let update = json!({ "sessionUpdate": "tool_call", "toolCallId": format!("call-{at}"), "title": line });
         let params = json!({ "sessionId": SESSION, "update": update });
         let call = json!({ "jsonrpc": "2.0", "method": "session/update", "params": params });
         steps.extend(["print".to_owned(), call.to_string(), "gate".to_owned(), gate.path()]);
@@ -94,10 +94,10 @@ fn a_thread_hears_what_its_engine_does() {
     let mut ears = bridge.listen();
     bridge.say("t", "work");
     let engine = gate.next();
-    assert_eq!(ears.expect("t", "status", "fake: "), "fake: `cargo 'test'`");
+    assert_eq!(ears.expect("t", "status", "fake: "), "fake: Calling `cargo 'test'`");
     drop(engine);
     let engine = gate.next();
-    assert_eq!(ears.expect("t", "status", "fake: "), "fake: `two`");
+    assert_eq!(ears.expect("t", "status", "fake: "), "fake: Calling `two`");
     drop(engine);
     ears.expect("t", "result", "done");
 }
