@@ -23,8 +23,10 @@ enum Needs {
     Account,
     /// A cookie.
     Person,
+    /// A token.
+    Daemon,
 }
-use Needs::{Account, Nothing, Person};
+use Needs::{Account, Daemon, Nothing, Person};
 
 /// Method, path, query, body, what it needs, and the statuses for its owner and for another account
 /// that names the owner's things.
@@ -41,10 +43,20 @@ fn rows(thread: &str, token: &Value) -> Vec<Row> {
     let activity = json!({ "threadId": thread, "state": "idle" });
     let claim = json!({ "threadId": thread, "agentId": "box" });
     let reply = json!({ "threadId": "new", "body": "x" });
+    let rename = json!({ "threadId": thread, "title": "x" });
+    let read = json!({ "threadId": thread, "upTo": "2026-01-01T00:00:00Z" });
+    let machine = json!({ "agentId": "box" });
+    let session = json!({ "agentId": "box", "source": "claude", "sessionId": SESSION });
+    let sync = json!({ "agentId": "box", "sessions": [], "presentSessionIds": [] });
+    let backfill = json!({ "threadId": thread, "sessionId": SESSION, "messages": [] });
     vec![
         ("GET", "/", "", none.clone(), Nothing, 302, 302),
         ("GET", "/healthz", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/readyz", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/metrics", "", none.clone(), Nothing, 200, 200),
         ("GET", "/api/view", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/api/view/icon.svg", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/api/view/manifest.webmanifest", "", none.clone(), Nothing, 200, 200),
         ("POST", "/api/session", "", sign_in, Nothing, 200, 200),
         ("GET", "/api/session", "", none.clone(), Person, 200, 200),
         ("POST", "/api/session/redeem", "", redeem, Nothing, 401, 401),
@@ -66,16 +78,26 @@ fn rows(thread: &str, token: &Value) -> Vec<Row> {
         ("POST", "/api/reply", "", reply, Account, 200, 200),
         ("GET", "/api/messages", "?threadId=of-ada", none.clone(), Account, 200, 404),
         ("GET", "/api/threads", "", none.clone(), Account, 200, 200),
-        ("GET", "/api/bridge/attachment/:id", "", none.clone(), Account, 501, 501),
-        ("POST", "/api/bridge/attachment/upload", "", json!({}), Account, 501, 501),
-        ("POST", "/api/bridge/external/sync", "", json!({}), Account, 501, 501),
-        ("POST", "/api/bridge/external/backfill", "", json!({}), Account, 501, 501),
+        ("POST", "/api/thread/rename", "", rename, Account, 200, 404),
+        ("POST", "/api/thread/read", "", read, Account, 200, 404),
+        ("POST", "/api/bridge/machine", "", machine, Daemon, 200, 200),
+        ("GET", "/api/bridge/attachment/:id", "", none.clone(), Account, 404, 404),
+        ("POST", "/api/bridge/attachment/upload", "", json!({}), Account, 400, 400),
+        ("POST", "/api/bridge/external/sync", "", sync, Daemon, 200, 200),
+        // The machine that has the thread was never here.
+        ("POST", "/api/bridge/external/backfill", "", backfill, Daemon, 403, 404),
+        ("GET", "/api/bridge/external", "", none.clone(), Account, 200, 200),
+        ("GET", "/api/bridge/external/session", QUERY, none.clone(), Account, 200, 404),
+        ("POST", "/api/bridge/external/adopt", "", session, Account, 200, 404),
+        ("POST", "/api/thread/delete", "", json!({ "threadId": thread }), Account, 200, 404),
     ]
 }
 
 /// What is written on the owner's thread, and in no answer to anybody else.
 const SECRET: &str = "what-only-ada-may-read";
 const THREAD: &str = "of-ada";
+const SESSION: &str = "session-a";
+const QUERY: &str = "?agentId=box&source=claude&sessionId=session-a";
 
 struct World {
     bridge: Bridge,
@@ -98,6 +120,9 @@ impl World {
         ada.post("/api/tokens/revoke", &json!({ "id": revoked["id"] })).ok();
         let revoked = revoked["token"].as_str().unwrap().to_owned();
         bridge.reply(THREAD, SECRET);
+        let session = json!({ "source": "claude", "sessionId": SESSION, "title": SECRET });
+        let sync = json!({ "agentId": "box", "sessions": [session] });
+        bridge.post("/api/bridge/external/sync", &sync).ok();
         account(&bridge.server, "bob");
         Browser::welcome(&bridge, "bob");
         World { bridge, revoked, expired, token }
@@ -167,10 +192,13 @@ impl World {
         let foreign = lines.replace("Origin: http://localhost", "Origin: http://evil.example");
         self.check(row, "a foreign Origin", &foreign, 403);
         self.check(row, "a foreign Host", &format!("Host: evil.example\r\n{lines}"), 403);
-        if needs != Nothing {
+        if needs == Daemon {
+            self.check(row, "a cookie", &lines, 403);
+            self.check(row, "the cookie of another account", &bob.lines(), 403);
+        } else if needs != Nothing {
             self.check(row, "the cookie of another account", &bob.lines(), other);
         }
-        if needs == Account && row.1 != "/api/bridge/rotate-token" {
+        if matches!(needs, Account | Daemon) && row.1 != "/api/bridge/rotate-token" {
             let bob = Browser::sign_in(&self.bridge, "bob");
             let token = bob.post("/api/tokens", &json!({})).ok()["token"].take();
             let bearer = bearer(token.as_str().unwrap());
@@ -201,7 +229,9 @@ fn nobody_gets_what_is_not_theirs() {
     // The same requests are good when their owner makes them, so nothing was refused by mistake.
     for row in &rows {
         let ada = Browser::sign_in(&world.bridge, "ada");
-        let reply = world.send(row, &ada.lines());
+        let token = format!("Authorization: Bearer {}\r\n", world.bridge.token);
+        let lines = if row.4 == Daemon { token } else { ada.lines() };
+        let reply = world.send(row, &lines);
         assert_eq!(reply.status, row.5, "{} {}: {reply:?}", row.0, row.1);
     }
 }

@@ -131,6 +131,8 @@ fn a_changed_password_ends_the_other_sessions() {
     let (mut mine, mut others) = (ada.events(), other.events());
     let mut daemon = bridge.events("?agentId=box", None);
     daemon.expect("hello");
+    mine.expect("machine");
+    others.expect("machine");
     let change = |old: &str, new: &str| {
         ada.post("/api/account/password", &json!({ "old": old, "new": new }))
     };
