@@ -150,7 +150,9 @@ fn a_status_tells_what_happens_in_the_turn() {
     daemon.log("cargo test");
     bridge.say("t", "/status");
     let body = ears.expect("t", "status", "fake has been running for ");
-    for part in ["last: `cargo test`", "waiting: 1 message", "session: `fake-session`", "`box`"] {
+    for part in
+        ["last: `Calling cargo test`", "waiting: 1 message", "session: `fake-session`", "`box`"]
+    {
         assert!(body.contains(part), "{part}: {body}");
     }
     assert!(body.contains(machine.project().to_str().unwrap()), "{body}");

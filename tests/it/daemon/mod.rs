@@ -126,7 +126,13 @@ impl Ears {
     /// The next post of an agent.
     #[track_caller]
     fn post(&mut self) -> Value {
-        self.event("message").data
+        loop {
+            let post = self.event("message").data;
+            // A question is sent again when it is closed.
+            if post["closed"].is_null() {
+                return post;
+            }
+        }
     }
 
     /// The next post, which has to be of this kind and say so.
