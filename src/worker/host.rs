@@ -122,14 +122,14 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
 
     /// Says on the thread what the engine does, unless something of the thread is still to be sent:
     /// then the line would only stand before the answer, and be old.
-    fn tell(&mut self, line: &str, now: Instant) {
+    fn tell(&mut self, line: String, now: Instant) {
         let Outgoing { outbox, .. } = &self.serving.shared.outgoing;
         if outbox.has_unsent(self.serving.thread) {
-            return;
+            return self.does.put_off(line);
         }
         self.serving.progress_told = Some(now);
         let (thread, engine) = (self.serving.thread.clone(), self.ride.engine());
-        let (author, body) = (engine.author(), words::does(engine, line));
+        let (author, body) = (engine.author(), words::does(engine, &line));
         let post = Post::new(thread, PostKind::Status, author, body, self.ride.next_post());
         // Not tried again: nobody misses it.
         if let Err(error) = self.serving.shared.outgoing.put(&post, None) {
@@ -190,7 +190,7 @@ impl TurnHost for Host<'_, '_, '_> {
             reports.send(Report::Doing { thread: thread(), line }).ok(); // It may be leaving.
         }
         if let Some(line) = self.does.take_posted(now) {
-            self.tell(&line, now);
+            self.tell(line, now);
         }
     }
 }

@@ -76,11 +76,18 @@ impl Progress {
         self.unshown.take(now, SHOW_EVERY)
     }
 
-    /// A line for the thread. If it can't be told now, the next one is for after the usual time.
+    /// A line for the thread.
     pub(super) fn take_posted(&mut self, now: Instant) -> Option<String> {
         let line = self.unposted.take(now, self.every?)?;
         self.posts += 1;
         Some(line)
+    }
+
+    /// The line that was just taken can't be told now: it, or a newer one, is for after the usual
+    /// time.
+    pub(super) fn put_off(&mut self, line: String) {
+        self.posts -= 1;
+        self.unposted.line = Some(line);
     }
 }
 
@@ -117,6 +124,22 @@ mod tests {
         progress.does("three");
         assert_eq!(progress.take_posted(start + EVERY), None);
         assert_eq!(progress.take_posted(start + 2 * EVERY).as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn a_line_that_is_put_off_waits_for_the_next_time_or_a_newer_one() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Some(EVERY), None, start);
+        progress.does("one");
+        let line = progress.take_posted(start + EVERY).unwrap();
+        progress.put_off(line);
+        assert_eq!(progress.take_posted(start + EVERY), None);
+        assert_eq!(progress.take_posted(start + 2 * EVERY).as_deref(), Some("one"));
+        progress.does("two");
+        let line = progress.take_posted(start + 3 * EVERY).unwrap();
+        progress.put_off(line);
+        progress.does("three");
+        assert_eq!(progress.take_posted(start + 4 * EVERY).as_deref(), Some("three"));
     }
 
     #[test]
