@@ -72,7 +72,8 @@ fn agent(gate: &Gate, lines: &[&str]) -> Vec<String> {
     let mut steps: Vec<String> = ACP_BEGIN.map(str::to_owned).into();
     steps.push("read".to_owned());
     for (at, line) in lines.iter().enumerate() {
-        let update = json!({ "sessionUpdate": "tool_call", "toolCallId": at, "title": line });
+        let update =
+            json!({ "sessionUpdate": "tool_call", "toolCallId": at.to_string(), "title": line });
         let params = json!({ "sessionId": SESSION, "update": update });
         let call = json!({ "jsonrpc": "2.0", "method": "session/update", "params": params });
         steps.extend(["print".to_owned(), call.to_string(), "gate".to_owned(), gate.path()]);
