@@ -41,6 +41,8 @@ pub(super) struct Ride<'a> {
     pub(super) attempt: u32,
     /// Posts made in this attempt.
     pub(super) posts: u32,
+    /// Its turn waited for the human at its end.
+    died_asking: bool,
     /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
     /// takes longer than the human should wait for the answer.
     leaving: Option<Box<dyn Carrier>>,
@@ -107,7 +109,7 @@ impl<'a> Serving<'a> {
     {
         let def = self.shared.engine(job.reply.engine.as_ref());
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        Ride { job, def, attempt, posts: 0, leaving: None }
+        Ride { job, def, attempt, posts: 0, died_asking: false, leaving: None }
     }
 
     fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
@@ -188,6 +190,7 @@ impl<'a> Serving<'a> {
             session: spec.session.clone(),
             attempts: ride.attempt,
             asking: Vec::new(),
+            answers: None,
             is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
@@ -222,7 +225,9 @@ impl<'a> Serving<'a> {
                 turn: host.progress.turn.clone(),
             });
         }
+        let died_asking = host.died_asking();
         let (has_answered, progress) = (host.has_answered, host.progress);
+        ride.died_asking = died_asking;
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
         match end {
@@ -321,6 +326,14 @@ impl<'a> Serving<'a> {
         match end {
             TurnEnd::Answered { text } if text.is_empty() => Outcome::Done,
             TurnEnd::Answered { text } => self.end_with(ride, PostKind::Result, text),
+            // What was asked for can't be answered any more, so it is the human who goes on.
+            TurnEnd::Interrupted if is_closed(&self.shared.stop) && ride.died_asking => {
+                let entry = ride.job.entry;
+                let name = ClientMsgId::new(format!("{entry}.died"));
+                let post = self.draft(PostKind::Status, ride.engine().author(), name);
+                let text = words::died_asking(ride.engine());
+                if self.store(post, &text, Some(entry)) { Outcome::Done } else { Outcome::Left }
+            }
             TurnEnd::Interrupted if is_closed(&self.shared.stop) => {
                 let text = words::stopping(ride.engine());
                 self.say(ride, PostKind::Status, text);

@@ -19,6 +19,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 pub use asking::{Codes, Subject, may_write};
+pub use words::died_asking;
 pub use history::{Early, ask_early};
 pub use long::Answers;
 pub use sessions::record;
@@ -86,7 +87,7 @@ pub enum Report {
     /// The engine wants something that the human decides. Told before anybody can see it.
     Asked { entry: EntryId, asked: Box<Asked> },
     /// The engine no longer waits for this one.
-    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId },
+    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
     /// The engine has the human's verdict, or did not wait for it any more.
     Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
     /// Everything like it is allowed on this thread from now on.

@@ -140,6 +140,7 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
                 session: None,
                 attempts: 1,
                 asking: Vec::new(),
+                answers: None,
                 is_answered: false,
             };
             receive(machine, &message, Some(progress));

@@ -99,6 +99,8 @@ fn spec() -> TurnSpec {
 #[derive(Default)]
 struct Host {
     decides: bool,
+    /// Decides each question when the next one comes.
+    is_late: bool,
     /// Dropped at the first event.
     stop: Option<Sender<Infallible>>,
     events: Vec<TurnEvent>,
@@ -111,6 +113,14 @@ impl TurnHost for Host {
         if let (TurnEvent::Question(question), true) = (&event, self.decides) {
             let question = question.id.clone();
             commands.push(TurnCommand::Decide { question, verdict: Verdict::Allow });
+        }
+        if let (TurnEvent::Question(_), true) = (&event, self.is_late) {
+            let asked = self.events.iter().rev().find_map(|event| match event {
+                TurnEvent::Question(question) => Some(question.id.clone()),
+                _ => None,
+            });
+            let allow = |question| TurnCommand::Decide { question, verdict: Verdict::Allow };
+            commands.extend(asked.map(allow));
         }
         self.events.push(event);
         self.stop = None;
