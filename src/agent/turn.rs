@@ -11,8 +11,8 @@ use std::{
 use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 
 use crate::agent::{
-    Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand, TurnEnd,
-    TurnEvent, TurnSpec, Verdict,
+    Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
+    TurnEnd, TurnEvent, TurnSpec, Verdict,
     carrier::{Carrier, Incoming},
 };
 

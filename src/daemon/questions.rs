@@ -320,15 +320,16 @@ impl Daemon {
         self.hear_again();
     }
 
-    /// Tells worker and thread of a question that ended without an answer.
+    /// Tells thread and worker of a question that ended without an answer. The thread first: once
+    /// the worker has it, nothing on the disk says that this question was ever open.
     fn refuse(&mut self, closed: Closed<Spoken>) {
-        if let (Some(verdict), Some(entry)) =
-            (&closed.verdict, self.questions.asking.get(&closed.asked.turn))
-        {
-            let question = closed.asked.question.id.clone();
-            self.tell(&Writer { entry: *entry, question, verdict: verdict.clone() });
-        }
+        let entry = self.questions.asking.get(&closed.asked.turn).copied();
+        let verdict = closed.verdict.clone();
+        let question = closed.asked.question.id.clone();
         self.close(closed);
+        if let (Some(verdict), Some(entry)) = (verdict, entry) {
+            self.tell(&Writer { entry, question, verdict });
+        }
     }
 
     /// Tells the thread how a question ended, and is done with the message that did it.

@@ -19,10 +19,10 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 
 pub use asking::{Codes, Subject, may_write};
-pub use words::died_asking;
 pub use history::{Early, ask_early};
 pub use long::Answers;
 pub use sessions::record;
+pub use words::died_asking;
 
 use crate::{
     agent::{

@@ -5,6 +5,7 @@ mod bad_engine;
 mod catchup;
 mod claims;
 mod crash;
+mod hostile_answers;
 mod outage;
 mod questions;
 mod state;
