@@ -124,8 +124,8 @@ isolated! {
     }
 }
 
-/// A denial needs no record.
 isolated! {
+    /// A denial needs no record.
     fn a_refusal_counts_without_a_record() {
         let scene = Scene::new(json!({}));
         scene.machine.say("t", "m", "ask", None);

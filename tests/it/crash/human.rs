@@ -22,7 +22,7 @@ pub(super) struct Human {
 impl Human {
     /// Looks, and says what there is to be said.
     pub(super) fn look(&mut self, kind: Kind, machine: &Machine) {
-        if !kind.asks() || self.answered == 2 {
+        if !kind.asks() {
             return;
         }
         let posts = posts(machine);
