@@ -45,6 +45,8 @@ fn rows(thread: &str, token: &Value) -> Vec<Row> {
         ("GET", "/", "", none.clone(), Nothing, 302, 302),
         ("GET", "/healthz", "", none.clone(), Nothing, 200, 200),
         ("GET", "/api/view", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/api/view/icon.svg", "", none.clone(), Nothing, 200, 200),
+        ("GET", "/api/view/manifest.webmanifest", "", none.clone(), Nothing, 200, 200),
         ("POST", "/api/session", "", sign_in, Nothing, 200, 200),
         ("GET", "/api/session", "", none.clone(), Person, 200, 200),
         ("POST", "/api/session/redeem", "", redeem, Nothing, 401, 401),
