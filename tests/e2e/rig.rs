@@ -52,6 +52,10 @@ pub(crate) struct Post {
     pub(crate) kind: String,
     pub(crate) author: String,
     pub(crate) body: String,
+    /// The card of a question; else null.
+    pub(crate) card: Value,
+    /// Which question has ended, and how; else null.
+    pub(crate) closed: Value,
 }
 
 impl Post {
@@ -67,6 +71,8 @@ impl Post {
             kind: text("kind"),
             author: text("author"),
             body: text("body"),
+            card: message["question"].clone(),
+            closed: message["questionClosed"].clone(),
         }
     }
 }
@@ -329,7 +335,8 @@ impl Bridge {
         assert_eq!(said, [("result", body)]);
     }
 
-    fn wait_for_posts<T>(
+    /// Waits until this finds something among the posts on a thread; else these are the error.
+    pub(crate) fn wait_for_posts<T>(
         &self,
         thread: &str,
         wanted: impl Fn(&[Post]) -> Option<T>,
