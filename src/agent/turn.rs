@@ -483,15 +483,18 @@ impl Limit {
         let time = |limit| humantime::format_duration(limit).to_string();
         let (message, advice) = match self {
             Limit::Startup => (
-                format!("The engine said nothing for {} after its start.", time(limits.startup)),
+                format!(
+                    "The engine said nothing for {} after its start (`startupSeconds`).",
+                    time(limits.startup)
+                ),
                 "Start it in a terminal: it may wait for a login or for the network.",
             ),
             Limit::Silence => (
-                format!("The engine was silent for {}.", time(limits.silence)),
+                format!("The engine was silent for {} (`silenceSeconds`).", time(limits.silence)),
                 "Ask it to go on: what it did until then is kept in its session.",
             ),
             Limit::Turn => (
-                format!("The turn took longer than {}.", time(limits.turn)),
+                format!("The turn took longer than {} (`turnSeconds`).", time(limits.turn)),
                 "Ask it to go on, in smaller steps.",
             ),
         };

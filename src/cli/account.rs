@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -11,13 +12,40 @@ use anyhow::Context;
 use crate::{
     config::Token,
     logging,
-    serve::Server,
+    serve::{Server, store::sessions::Secret},
     store::{Disk, RealDisk},
 };
 
 /// Where the token is.
 pub(super) fn token_file(data: &Path) -> PathBuf {
     data.join("token")
+}
+
+/// Where the address of the page is, for the links of `serve user`.
+fn address_file(data: &Path) -> PathBuf {
+    data.join("address")
+}
+
+/// Writes down where the bridge of this directory is, without a path.
+pub(super) fn keep_address(data: &Path, address: &str) -> anyhow::Result<()> {
+    let file = address_file(data);
+    RealDisk
+        .write_atomic(&file, format!("{address}\n").as_bytes())
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+/// The one-time link with this code. The part after `#` is sent to no server and kept in no log.
+pub(super) fn link(data: &Path, code: &Secret) -> String {
+    // A bridge that was never started will most likely be where they all are.
+    let address = RealDisk.read(&address_file(data)).ok();
+    let address = address.and_then(|it| String::from_utf8(it).ok());
+    let address = address.as_deref().map_or("http://127.0.0.1:4780", str::trim);
+    format!("{address}/api/view#welcome={}", code.reveal())
+}
+
+/// An address that a browser on this machine can open: a listener on all addresses has none.
+pub(super) fn reachable(addr: SocketAddr) -> String {
+    if addr.ip().is_unspecified() { format!("localhost:{}", addr.port()) } else { addr.to_string() }
 }
 
 /// The token of an earlier start.

@@ -18,6 +18,8 @@ mod rotate_token;
 mod serve;
 mod start;
 mod status;
+#[cfg(feature = "serve")]
+mod user;
 mod whoami;
 
 use std::{

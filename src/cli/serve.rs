@@ -7,7 +7,7 @@ use argh::FromArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cli::{ExitCode, account, backup, console::Console, logs},
+    cli::{ExitCode, account, backup, console::Console, logs, user},
     config::{Env, Paths},
     logging::{self, Format},
     serve::{Options, Server, http::tls},
@@ -70,6 +70,7 @@ pub(super) struct Args {
 #[argh(subcommand)]
 enum Action {
     Backup(backup::Args),
+    User(user::Args),
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
@@ -77,8 +78,10 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         Some(data) => env.cwd.join(data),
         None => paths.config_file.with_file_name("serve"),
     };
-    if let Some(Action::Backup(action)) = args.action {
-        return backup::run(action, data, env, console);
+    match args.action {
+        Some(Action::Backup(action)) => return backup::run(action, data, env, console),
+        Some(Action::User(action)) => return user::run(action, data, env, console),
+        None => {}
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
     match serve(args, data, env, console) {
@@ -121,7 +124,14 @@ fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> any
     options.retention.messages = (0 < days).then(|| Duration::from_hours(24 * days));
     options.allow_register = args.allow_register;
     options.hosts = args.host;
+    let host = options.hosts.first().cloned();
     let server = Server::start(options)?;
+    let page = match host {
+        // The proxy speaks TLS, on the port that needs not be named.
+        Some(host) if args.behind_proxy => format!("https://{host}"),
+        Some(host) => format!("{scheme}://{host}:{}", server.addr().port()),
+        None => format!("{scheme}://{}", account::reachable(server.addr())),
+    };
     console.say(format!("The bridge is at {scheme}://{}", server.addr()));
     if account::stored(&data)?.is_none()
         && let Err(error) = account::create(&server, OWNER, &data)
@@ -137,6 +147,13 @@ fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> any
             server.addr(),
             file.display()
         ));
+    }
+    account::keep_address(&data, &page)?;
+    if let Some(code) = server.welcome(OWNER)? {
+        console.say("Sign in for the first time with this link, once and within 24 hours:");
+        console.say(account::link(&data, &code));
+    } else {
+        console.say(format!("Sign in as {OWNER:?} at {page}/api/view"));
     }
     while let Ok(Signal::HangUp) = signals.rx.recv() {
         log::info!("HUP is ignored");

@@ -35,11 +35,14 @@ pub(super) struct Args {
     /// end when the bridge refuses the token, instead of trying again slowly
     #[argh(switch)]
     exit_on_auth_failure: bool,
+    /// say under each answer what the turn used and cost, as `usage` in the config does
+    #[argh(switch)]
+    usage: bool,
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>) -> ExitCode {
     let config = match config(&paths, env) {
-        Ok(config) => config,
+        Ok(config) => Config { usage: config.usage || args.usage, ..config },
         Err(error) => {
             console.complain(error.to_string());
             return ExitCode::Config;
@@ -76,6 +79,7 @@ fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<
         env: env.clone(),
         net: client::net(&config),
         disk: Arc::new(RealDisk),
+        progress_every: daemon::PROGRESS_EVERY,
         config,
         own_program: std::env::current_exe()?,
         offers_echo: false,

@@ -2,9 +2,10 @@
 
 use anyhow::anyhow;
 
+use super::Setup;
 use crate::{
     agent::{Limits, Model, Sandbox},
-    config::{Config, Env},
+    config::Config,
     permission::Policy,
     worker::Settings,
 };
@@ -16,7 +17,8 @@ const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
 /// # Errors
 /// A rule of `permissions` can't be read.
-pub(super) fn settings(config: &Config, env: &Env) -> anyhow::Result<Settings> {
+pub(super) fn settings(setup: &Setup) -> anyhow::Result<Settings> {
+    let config = &setup.config;
     let policy = Policy::new(&config.permissions).map_err(|error| anyhow!("{error}"))?;
     Ok(Settings {
         project_dir: config.project_dir.clone(),
@@ -28,6 +30,8 @@ pub(super) fn settings(config: &Config, env: &Env) -> anyhow::Result<Settings> {
         live_guard: config.live_guard,
         live_threshold: config.live_threshold,
         opencode_model: opencode_model(config),
+        progress: config.progress.then_some(setup.progress_every),
+        usage: config.usage,
         limits: Limits {
             startup: config.startup_timeout,
             silence: config.silence_timeout,
@@ -35,7 +39,7 @@ pub(super) fn settings(config: &Config, env: &Env) -> anyhow::Result<Settings> {
         },
         policy,
         relay: config.relay_permissions.then_some(config.relay_timeout),
-        home: env.home.clone(),
+        home: setup.env.home.clone(),
     })
 }
 

@@ -38,10 +38,7 @@ impl Daemon {
             Order::Help => (words::help(), false),
             Order::New => (self.renew(&thread, entry, reply), true),
             Order::Stopped(stopped) => {
-                let held = match stopped.is_all {
-                    true => self.drop_held(&thread, entry, reply),
-                    false => 0,
-                };
+                let held = if stopped.is_all { self.drop_held(&thread, entry, reply) } else { 0 };
                 let cleared = stopped.cleared + held;
                 (words::stopped(Stopped { cleared, ..stopped }), true)
             }

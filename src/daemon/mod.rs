@@ -64,6 +64,8 @@ use crate::{
     worker::{self, Early, Job, Report, Shared, Worker},
 };
 
+pub use worker::PROGRESS_EVERY;
+
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -83,6 +85,8 @@ pub struct Setup {
     pub net: Net,
     /// All that must survive goes through it: the real one, but for tests.
     pub disk: Arc<dyn Disk>,
+    /// Between two lines about what an engine does: [`PROGRESS_EVERY`], but for tests.
+    pub progress_every: Duration,
     /// This executable: it plays the echo engine.
     pub own_program: PathBuf,
     /// Name the echo engine among the capabilities.

@@ -76,7 +76,7 @@ impl Daemon {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
         let shared = Arc::new(Shared {
-            settings: config::settings(&setup.config, &setup.env)?,
+            settings: config::settings(&setup)?,
             client,
             inbox,
             audit: Audit::open(Arc::clone(&setup.disk), &dir.join("audit.jsonl"))

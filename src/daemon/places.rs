@@ -196,7 +196,9 @@ impl Places {
     }
 
     fn is_lock_free(&self, at: usize) -> bool {
-        self.line.iter().take(at + 1).map(self.locks()).last().unwrap_or(true)
+        let mut locks = self.locks();
+        // Each one's answer depends on those before.
+        self.line.iter().take(at + 1).fold(true, |_, waiter| locks(waiter))
     }
 
     fn holder(&self, dir: &Path) -> Option<&ThreadId> {
@@ -261,6 +263,12 @@ mod tests {
             self.places.want(thread(name), entry(name), dir.map(PathBuf::from), self.now);
         }
 
+        fn all_want(&mut self, names: &[&str], dir: Option<&str>) {
+            for name in names {
+                self.want(name, dir);
+            }
+        }
+
         fn lock(&mut self, name: &str, dir: &str) -> bool {
             self.places.lock(&thread(name), Path::new(dir), self.now)
         }
@@ -293,7 +301,7 @@ mod tests {
     #[test]
     fn places_are_given_in_order() {
         let mut bench = Bench::new(2);
-        ["a", "b", "c", "d"].iter().for_each(|it| bench.want(it, None));
+        bench.all_want(&["a", "b", "c", "d"], None);
         bench.check("a b");
         bench.done("c");
         bench.check("");
@@ -355,7 +363,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_taken_late_is_kept_to_the_end_of_the_turn() {
         let mut bench = Bench::new(9);
-        ["a", "b", "c"].iter().for_each(|it| bench.want(it, None));
+        bench.all_want(&["a", "b", "c"], None);
         bench.check("a b c");
         assert!(bench.lock("a", "/p") && bench.lock("a", "/p"));
         assert!(!bench.lock("b", "/p") && !bench.lock("b", "/p"));
@@ -396,7 +404,7 @@ mod tests {
     fn in_parallel_nobody_locks_anything() {
         let mut bench = Bench::new(9);
         bench.places = Places::new(9, true);
-        ["a", "b"].iter().for_each(|it| bench.want(it, Some("/p")));
+        bench.all_want(&["a", "b"], Some("/p"));
         bench.check("a b");
         assert!(bench.lock("a", "/p") && bench.lock("b", "/p"));
     }

@@ -231,7 +231,7 @@ mod tests {
         assert!(!text.contains("waiting") && !text.contains("last"), "{text}");
         let text = status(&Facts {
             session: Some(SessionId::new("abc")),
-            running: Some(Duration::from_secs(300)),
+            running: Some(Duration::from_mins(5)),
             doing: Some("run: echo `id`\u{1b}[2J\n**bold**".to_owned()),
             questions: vec!["K7 run `make`".to_owned()],
             waiting: 2,

@@ -4,10 +4,16 @@
 
 pub mod api;
 pub mod backup;
+pub mod card;
+pub mod clock;
+mod doorman;
 pub mod http;
+pub mod image;
+pub mod markdown;
 pub mod metrics;
 pub mod page;
 pub mod password;
+pub mod presence;
 pub mod store;
 pub mod stream;
 mod upkeep;
@@ -18,11 +24,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use api::Api;
+use clock::Clock;
+use doorman::Doorman;
 use http::tls::Tls;
 use metrics::Metrics;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
+    sessions::{Lifetime, Secret},
 };
 use stream::Hub;
 use upkeep::Upkeep;
@@ -50,14 +59,20 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// The most bytes of a request body.
     pub body_bytes: usize,
+    /// The most bytes of pictures that an account may keep.
+    pub attachment_bytes: u64,
     /// A comment on every stream that was silent so long.
     pub heartbeat: Duration,
     /// The most event streams of one account.
     pub account_streams: usize,
     pub retention: Retention,
     pub limits: http::Limits,
-    /// Rounds of PBKDF2 for new passwords.
-    pub password_rounds: u32,
+    /// Of new passwords' hashes.
+    pub password_cost: password::Cost,
+    /// Of browsers' sessions.
+    pub lifetime: Lifetime,
+    /// Tells when sessions and one-time links are over, and how long guessing has to wait.
+    pub clock: Clock,
 }
 
 impl Options {
@@ -72,11 +87,14 @@ impl Options {
             allow_register: false,
             hosts: Vec::new(),
             body_bytes: 8 * 1024 * 1024,
+            attachment_bytes: 1024 * 1024 * 1024,
             heartbeat: Duration::from_secs(15),
             account_streams: 256,
             retention: Retention::default(),
             limits: http::Limits::default(),
-            password_rounds: 300_000,
+            password_cost: password::Cost::default(),
+            lifetime: Lifetime::default(),
+            clock: Clock::default(),
         }
     }
 }
@@ -86,9 +104,11 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
+    _doorman: Doorman,
     hub: Arc<Hub>,
     _upkeep: Option<Upkeep>,
     store: Arc<Store>,
+    clock: Clock,
 }
 
 impl Server {
@@ -126,12 +146,15 @@ impl Server {
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
         let upkeep = options.retention.messages.map(|_| Upkeep::start(Arc::clone(&store)));
         let upkeep = upkeep.transpose().context("starting the upkeep of the store")?;
+        let clock = options.clock.clone();
+        let doorman = Doorman::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+            .context("starting the task that ends streams")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
         let http =
             http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, hub, _upkeep: upkeep, store })
+        Ok(Server { http, _doorman: doorman, hub, _upkeep: upkeep, store, clock })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -146,6 +169,15 @@ impl Server {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
+    }
+
+    /// The code of a one-time link for an account that nobody can sign in to yet. None: somebody can,
+    /// or there is no such account.
+    pub fn welcome(&self, name: &str) -> Result<Option<Secret>> {
+        if self.store.login(name)?.is_some() {
+            return Ok(None);
+        }
+        self.store.welcome(name, self.clock.now())
     }
 
     /// Ends all streams and connections, within about a second, and closes the store.

@@ -1,30 +1,95 @@
-//! Passwords of people. Kept as PBKDF2-HMAC-SHA-256 (RFC 8018), which takes only the hash that is
-//! here for tokens anyway. Stored as `rounds$salt$hash` in hex.
+//! Passwords of people. Kept as argon2id (RFC 9106), for which every guess costs memory as well as
+//! time, and stored as `argon2id$KIB$PASSES$SALT$HASH` in hex. Older files have PBKDF2 as
+//! `ROUNDS$SALT$HASH`; it is still read, and replaced when its owner next signs in.
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
+use anyhow::{Context, Result};
+use argon2::{Algorithm, Argon2, Params, Version};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest, Sha256};
 
 use crate::ids;
 
 /// Remembered successes; over that, all are forgotten.
 const REMEMBERED_MAX: usize = 64;
+/// Hashes that are made at the same time: guessing costs so many cores, and so many times
+/// [`Cost::memory_kib`], and not all.
+const PLACES: usize = 2;
+/// How long a request waits for one of those places.
+const PLACE_TIME: Duration = Duration::from_secs(10);
+const ARGON2: &str = "argon2id";
 
-/// Hashes a new password with a salt of its own.
-pub fn hash(password: &str, rounds: u32) -> String {
-    let salt = ids::random_hex();
-    format!("{rounds}${salt}${}", ids::hex(&derive(password.as_bytes(), salt.as_bytes(), rounds)))
+/// Characters of a password.
+const CHARS_MIN: usize = 8;
+pub const CHARS_MAX: usize = 1000;
+
+/// What a hash costs whoever makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// KiB of memory, 8 or more.
+    pub memory_kib: u32,
+    /// Passes over it, 1 or more.
+    pub passes: u32,
 }
 
-/// Checks passwords. A browser sends its password with every request, so the last good ones are
-/// remembered, as hashes under a key that dies with the process.
+impl Cost {
+    /// Protects nothing. For tests, which make many.
+    pub const CHEAP: Cost = Cost { memory_kib: 8, passes: 1 };
+}
+
+/// What OWASP asks of argon2id.
+impl Default for Cost {
+    fn default() -> Cost {
+        Cost { memory_kib: 19 * 1024, passes: 2 }
+    }
+}
+
+/// What is wrong with a password that somebody chose.
+pub fn problem(password: &str) -> Option<String> {
+    match password.chars().count() {
+        0..CHARS_MIN => Some(format!("is shorter than {CHARS_MIN} characters")),
+        CHARS_MIN..=CHARS_MAX => None,
+        _ => Some(format!("is longer than {CHARS_MAX} characters")),
+    }
+}
+
+/// Hashes a new password with a salt of its own.
+///
+/// # Errors
+/// The cost is out of bounds, or there is no memory.
+pub fn hash(password: &str, cost: Cost) -> Result<String> {
+    let salt = ids::random_hex();
+    let hash = ids::hex(&argon2id(password, &salt, cost).context("hashing a password")?);
+    Ok(format!("{ARGON2}${}${}${salt}${hash}", cost.memory_kib, cost.passes))
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Wrong,
+    Right,
+    /// And the stored hash is weaker than a new one would be.
+    RightButWeak,
+}
+
+/// All places are taken, and stayed so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// Checks passwords. Who comes with a password sends it with every request, so the last good ones
+/// are remembered, as hashes under a key that dies with the process.
 pub struct Checker {
+    cost: Cost,
     key: String,
-    /// Also lets only one slow check run at a time: guessing costs one core and not all.
     remembered: Mutex<Vec<[u8; 32]>>,
+    places: (Sender<()>, Receiver<()>),
+    /// Checked when the user name is unknown, so that an answer takes as long either way.
+    nobody: OnceLock<String>,
 }
 
 impl fmt::Debug for Checker {
@@ -33,46 +98,117 @@ impl fmt::Debug for Checker {
     }
 }
 
-impl Default for Checker {
-    fn default() -> Checker {
-        Checker { key: ids::random_hex(), remembered: Mutex::default() }
+impl Checker {
+    pub fn new(cost: Cost) -> Checker {
+        Checker {
+            cost,
+            key: ids::random_hex(),
+            remembered: Mutex::default(),
+            places: bounded(PLACES),
+            nobody: OnceLock::new(),
+        }
+    }
+
+    /// Hashes a new password when a place is free.
+    ///
+    /// # Errors
+    /// None became free, or as [`hash`].
+    pub fn hash(&self, password: &str) -> Result<Result<String>, Busy> {
+        self.in_turn(|| hash(password, self.cost))
+    }
+
+    /// Whether this very password was right a while ago. Quick.
+    pub fn remembers(&self, password: &str, stored: &str) -> bool {
+        let mark = self.mark(password, stored);
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).contains(&mark)
+    }
+
+    /// Whether `password` is the one of `stored`. None, an unknown user, takes as long and is wrong.
+    pub fn check(&self, password: &str, stored: Option<&str>) -> Result<Verdict, Busy> {
+        let Some(stored) = stored else {
+            self.in_turn(|| {
+                let nobody = self.nobody.get_or_init(|| hash("", self.cost).unwrap_or_default());
+                is_password(password, nobody)
+            })?;
+            return Ok(Verdict::Wrong);
+        };
+        if !self.in_turn(|| is_password(password, stored))? {
+            return Ok(Verdict::Wrong);
+        }
+        let mark = self.mark(password, stored);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() == REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.push(mark);
+        let Cost { memory_kib, passes } = self.cost;
+        let fresh = stored.starts_with(&format!("{ARGON2}${memory_kib}${passes}$"));
+        Ok(if fresh { Verdict::Right } else { Verdict::RightButWeak })
+    }
+
+    fn in_turn<T>(&self, work: impl FnOnce() -> T) -> Result<T, Busy> {
+        let (enter, leave) = &self.places;
+        enter.send_timeout((), PLACE_TIME).map_err(|_| Busy)?;
+        let _place = Place(leave);
+        Ok(work())
+    }
+
+    fn mark(&self, password: &str, stored: &str) -> [u8; 32] {
+        Hmac::new(self.key.as_bytes()).over(&[stored.as_bytes(), password.as_bytes()])
     }
 }
 
-impl Checker {
-    /// Whether `password` is the one of `stored`.
-    pub fn check(&self, password: &str, stored: &str) -> bool {
-        let mark = Hmac::new(self.key.as_bytes()).over(&[stored.as_bytes(), password.as_bytes()]);
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.contains(&mark) {
-            return true;
-        }
-        let matches = is_password(password, stored);
-        if matches {
-            if remembered.len() == REMEMBERED_MAX {
-                remembered.clear();
-            }
-            remembered.push(mark);
-        }
-        matches
+/// One of the [`PLACES`], given up on drop, also by a panic.
+struct Place<'a>(&'a Receiver<()>);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // It is there: it was put in before.
+        self.0.try_recv().ok();
     }
+}
+
+/// Whether the bytes are the same. All of them are looked at, so the time tells nothing about where
+/// they differ.
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b));
+    differing == 0 && a.len() == b.len()
 }
 
 fn is_password(password: &str, stored: &str) -> bool {
-    let mut parts = stored.splitn(3, '$');
-    let (Some(rounds), Some(salt), Some(expected)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return false;
+    let parts: Vec<&str> = stored.split('$').collect();
+    let (derived, expected) = match parts[..] {
+        [ARGON2, kib, passes, salt, expected] => {
+            let (Ok(memory_kib), Ok(passes)) = (kib.parse(), passes.parse()) else { return false };
+            let derived = argon2id(password, salt, Cost { memory_kib, passes });
+            let Ok(derived) = derived.inspect_err(|error| log::error!("a check failed: {error}"))
+            else {
+                return false;
+            };
+            (derived, expected)
+        }
+        [rounds, salt, expected] => {
+            let Ok(rounds) = rounds.parse() else { return false };
+            (pbkdf2(password.as_bytes(), salt.as_bytes(), rounds), expected)
+        }
+        _ => return false,
     };
-    let Ok(rounds) = rounds.parse() else { return false };
-    let derived = ids::hex(&derive(password.as_bytes(), salt.as_bytes(), rounds));
-    // All bytes are looked at, so the time tells nothing about where they differ.
-    let differing = derived.bytes().zip(expected.bytes()).fold(0, |bits, (a, b)| bits | (a ^ b));
-    differing == 0 && derived.len() == expected.len()
+    is_same(ids::hex(&derived).as_bytes(), expected.as_bytes())
 }
 
-/// The first block of PBKDF2, which is all of a 32-byte key.
-fn derive(password: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
+fn argon2id(password: &str, salt: &str, cost: Cost) -> Result<[u8; 32], argon2::Error> {
+    let params = Params::new(cost.memory_kib, cost.passes, 1, Some(32))?;
+    let mut key = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
+        password.as_bytes(),
+        salt.as_bytes(),
+        &mut key,
+    )?;
+    Ok(key)
+}
+
+/// The first block of PBKDF2-HMAC-SHA-256 (RFC 8018), which is all of a 32-byte key.
+fn pbkdf2(password: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
     let hmac = Hmac::new(password);
     let mut block = hmac.over(&[salt, &1_u32.to_be_bytes()]);
     let mut key = block;
@@ -88,7 +224,6 @@ struct Hmac {
     inner: Sha256,
     outer: Sha256,
 }
-
 impl Hmac {
     fn new(key: &[u8]) -> Hmac {
         let mut block = [0; 64];
@@ -113,7 +248,7 @@ mod tests {
 
     #[track_caller]
     fn check(password: &str, salt: &str, rounds: u32, expected: &str) {
-        let derived = derive(password.as_bytes(), salt.as_bytes(), rounds);
+        let derived = pbkdf2(password.as_bytes(), salt.as_bytes(), rounds);
         assert_eq!(ids::hex(&derived), expected);
     }
 
@@ -128,15 +263,53 @@ mod tests {
         check("password", "salt", 4096, many);
     }
 
+    /// The vector of the reference's own test suite: 2 passes, 256 KiB, one lane.
     #[test]
-    fn only_the_right_password_passes_also_the_second_time() {
-        let checker = Checker::default();
-        let stored = hash("correct horse", 10);
+    fn argon2id_is_what_others_mean_by_it() {
+        let derived = argon2id("password", "somesalt", Cost { memory_kib: 256, passes: 2 });
+        let expected = "9dfeb910e80bad0311fee20f9c0e2b12c17987b4cac90c2ef54d5b3021c68bfe";
+        assert_eq!(ids::hex(&derived.unwrap()), expected);
+    }
+
+    #[test]
+    fn only_the_right_password_passes_and_is_remembered() {
+        let checker = Checker::new(Cost::CHEAP);
+        let stored = hash("correct horse", Cost::CHEAP).unwrap();
+        assert!(!checker.remembers("correct horse", &stored));
         for _ in 0..2 {
-            assert!(checker.check("correct horse", &stored));
-            assert!(!checker.check("battery staple", &stored));
+            assert_eq!(checker.check("correct horse", Some(&stored)), Ok(Verdict::Right));
+            assert_eq!(checker.check("battery staple", Some(&stored)), Ok(Verdict::Wrong));
         }
-        assert!(!checker.check("correct horse", &hash("other", 10)));
-        assert!(!checker.check("", "not a hash"));
+        assert!(checker.remembers("correct horse", &stored));
+        assert!(!checker.remembers("battery staple", &stored));
+        // A new hash of the same password is another one: who changes it ends what was remembered.
+        let other = hash("correct horse", Cost::CHEAP).unwrap();
+        assert!(other != stored && !checker.remembers("correct horse", &other));
+        for broken in ["", "not a hash", "a$b$c", "argon2id$8$1$x", "argon2id$0$0$salt$00"] {
+            assert_eq!(checker.check("", Some(broken)), Ok(Verdict::Wrong), "{broken}");
+        }
+        for password in ["", "correct horse"] {
+            assert_eq!(checker.check(password, None), Ok(Verdict::Wrong));
+        }
+    }
+
+    #[test]
+    fn weak_hashes_are_told_from_fresh_ones() {
+        let checker = Checker::new(Cost { memory_kib: 16, passes: 1 });
+        let old = format!("10$salt${}", ids::hex(&pbkdf2(b"x", b"salt", 10)));
+        assert_eq!(checker.check("x", Some(&old)), Ok(Verdict::RightButWeak));
+        assert_eq!(checker.check("y", Some(&old)), Ok(Verdict::Wrong));
+        let cheap = hash("x", Cost::CHEAP).unwrap();
+        assert_eq!(checker.check("x", Some(&cheap)), Ok(Verdict::RightButWeak));
+        let fresh = checker.hash("x").unwrap().unwrap();
+        assert_eq!(checker.check("x", Some(&fresh)), Ok(Verdict::Right));
+    }
+
+    #[test]
+    fn all_of_the_bytes_count() {
+        for (a, b, expected) in [("", "", true), ("ab", "ab", true), ("ab", "ac", false)] {
+            assert_eq!(is_same(a.as_bytes(), b.as_bytes()), expected);
+        }
+        assert!(!is_same(b"ab", b"abc") && !is_same(b"abc", b"ab"));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     collections::HashSet,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,8 +19,9 @@ use crate::{
     ids::MachineId,
     serve::{
         http::{Hangup, StreamWriter, message::Response},
+        presence::{Presence, Visit},
         store::{
-            AccountKey, Caller, Store, TokenKey,
+            AccountKey, Caller, Store,
             events::{Event, Resume},
         },
         wire,
@@ -36,8 +37,42 @@ const RETRY: &str = "retry: 1000\n";
 /// What daemons may send besides what every bridge takes.
 const ACCEPTS: &[&str] = &["machine"];
 
-/// One event as it goes over the wire.
-type Frame = Arc<str>;
+/// One event for everybody. Its words are made by the first subscriber that sends them, not by
+/// whoever publishes it: rendering takes time, and publishing is done while the store is locked.
+type Frame = Arc<Words>;
+
+#[derive(Debug)]
+struct Words {
+    /// None: it was written when it was published.
+    event: Option<Event>,
+    for_daemons: OnceLock<String>,
+    for_browsers: OnceLock<String>,
+}
+
+impl Words {
+    fn of(event: Event) -> Words {
+        let (for_daemons, for_browsers) = (OnceLock::new(), OnceLock::new());
+        Words { event: Some(event), for_daemons, for_browsers }
+    }
+
+    fn passing(name: &str, data: &Value) -> Words {
+        let for_browsers = OnceLock::from(frame(None, name, data));
+        Words { event: None, for_daemons: OnceLock::new(), for_browsers }
+    }
+
+    fn get(&self, daemon: bool, presence: &Presence) -> &str {
+        let words = if daemon { &self.for_daemons } else { &self.for_browsers };
+        let event = self.event.as_ref();
+        words.get_or_init(|| event.map(|it| words_of(it, daemon, presence)).unwrap_or_default())
+    }
+}
+
+/// An event as it goes over the wire; nothing if it is not for daemons.
+fn words_of(event: &Event, daemon: bool, presence: &Presence) -> String {
+    let data =
+        if daemon { wire::for_daemons(event) } else { Some(wire::for_browsers(event, presence)) };
+    data.map(|data| frame(Some(event.id()), wire::event_name(event), &data)).unwrap_or_default()
+}
 
 /// Everybody who listens.
 #[derive(Debug)]
@@ -48,6 +83,7 @@ pub struct Hub {
     per_account: usize,
     dropped: AtomicU64,
     published: AtomicU64,
+    pub presence: Presence,
 }
 
 /// Figures of the hub.
@@ -99,7 +135,8 @@ struct Subscription {
 impl Hub {
     pub fn new(heartbeat: Duration, per_account: usize) -> Hub {
         let (dropped, published) = (AtomicU64::new(0), AtomicU64::new(0));
-        Hub { state: Mutex::default(), heartbeat, per_account, dropped, published }
+        let (state, presence) = (Mutex::default(), Presence::default());
+        Hub { state, heartbeat, per_account, dropped, published, presence }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,13 +146,13 @@ impl Hub {
     /// Hands an event of the store to those whom it is for.
     pub fn publish(&self, event: &Event) {
         self.published.fetch_add(1, Ordering::Relaxed);
-        let frame = frame(Some(event.id()), wire::event_name(event), &wire::event_data(event));
+        let frame = Arc::new(Words::of(event.clone()));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
 
     /// Tells browsers something that is true only now: not stored, not numbered.
     pub fn publish_passing(&self, account: AccountKey, name: &str, data: &Value) {
-        self.send(account, false, &frame(None, name, data));
+        self.send(account, false, &Arc::new(Words::passing(name, data)));
     }
 
     fn send(&self, account: AccountKey, to_daemons: bool, frame: &Frame) {
@@ -148,15 +185,27 @@ impl Hub {
         machines
     }
 
-    /// Ends every stream of a token at once.
-    pub fn hang_up(&self, token: TokenKey) {
+    /// Whether a machine is here with the caller's own token.
+    pub fn is_connected(&self, caller: Caller, machine: &MachineId) -> bool {
+        self.lock().subscribers.iter().any(|it| {
+            it.caller == caller && it.machine.as_ref().is_some_and(|it| it.id == *machine)
+        })
+    }
+
+    /// Ends every stream of those who are meant, at once.
+    pub fn hang_up(&self, is_meant: impl Fn(Caller) -> bool) {
         self.lock().subscribers.retain(|subscriber| {
-            let keep = subscriber.caller.token != Some(token);
+            let keep = !is_meant(subscriber.caller);
             if !keep {
                 subscriber.hangup.hang_up();
             }
             keep
         });
+    }
+
+    /// Everybody who listens, once.
+    pub fn callers(&self) -> HashSet<Caller> {
+        self.lock().subscribers.iter().map(|it| it.caller).collect()
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -257,11 +306,13 @@ fn run(
     writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
+    // It outlives the subscription, so that it sees the machine gone when it ends.
+    let mut visit = Visit::new(store, hub, caller.account, machine.clone());
     let hangup = writer.hangup();
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine, hangup))
         .map_err(|error| store_failed(&error))?;
-    // Revoked between the look at the token and now.
+    // Shut out between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
     let hello = json!({
         "replay": resume.kind.as_str(),
@@ -270,10 +321,11 @@ fn run(
     });
     let hello = format!("{RETRY}{}", frame(Some(resume.epoch.id(resume.after)), "hello", &hello));
     writer.send(hello.as_bytes())?;
-    replay(store, caller, resume, daemon, writer)?;
+    visit.begin();
+    replay(store, &hub.presence, caller, resume, daemon, writer)?;
     loop {
         match subscription.frames.recv_timeout(hub.heartbeat) {
-            Ok(frame) => writer.send(frame.as_bytes())?,
+            Ok(frame) => writer.send(frame.get(daemon, &hub.presence).as_bytes())?,
             Err(RecvTimeoutError::Timeout) if writer.peer_is_gone() => return Ok(()),
             Err(RecvTimeoutError::Timeout) => writer.send(b":\n\n")?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -283,6 +335,7 @@ fn run(
 
 fn replay(
     store: &Store,
+    presence: &Presence,
     caller: Caller,
     resume: Resume,
     daemon: bool,
@@ -296,9 +349,7 @@ fn replay(
         let Some(last) = page.last() else { return Ok(()) };
         after = last.seq;
         for event in page {
-            let frame =
-                frame(Some(event.id()), wire::event_name(&event), &wire::event_data(&event));
-            writer.send(frame.as_bytes())?;
+            writer.send(words_of(&event, daemon, presence).as_bytes())?;
         }
     }
 }
@@ -310,7 +361,7 @@ fn store_failed(error: &anyhow::Error) -> io::Error {
 }
 
 /// JSON has no line breaks of its own, so one `data` line holds it.
-fn frame(id: Option<String>, name: &str, data: &Value) -> Frame {
+fn frame(id: Option<String>, name: &str, data: &Value) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-    format!("{id}event: {name}\ndata: {data}\n\n").into()
+    format!("{id}event: {name}\ndata: {data}\n\n")
 }

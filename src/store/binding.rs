@@ -134,10 +134,12 @@ impl Binding {
 
     fn take_fresh(&mut self, object: &mut Map<String, Value>) {
         let Some(Value::Object(marks)) = object.get(FRESH_AFTER) else { return };
-        let entry = |value: &Value| value.as_str().and_then(EntryId::parse);
-        let marks: Option<BTreeMap<_, _>> =
-            marks.iter().map(|(name, value)| Some((Engine::new(name), entry(value)?))).collect();
-        if let Some(marks) = marks {
+        let mark = |(name, value): (&String, &Value)| {
+            let engine = Some(Engine::new(name)).filter(|engine| engine.as_str() == name)?;
+            Some((engine, EntryId::parse(value.as_str()?)?))
+        };
+        let marks: Option<BTreeMap<_, _>> = marks.iter().map(mark).collect();
+        if let Some(marks) = marks.filter(|marks| !marks.is_empty()) {
             self.fresh_after = marks;
             object.remove(FRESH_AFTER);
         }

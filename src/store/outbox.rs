@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bridge::wire::Post,
+    ids::ThreadId,
     store::{Disk, entry::EntryId, spool::Directory},
 };
 
@@ -38,6 +39,8 @@ struct Answers {
     by_post: HashMap<OutboxId, EntryId>,
     /// Those that the bridge has.
     sent: HashSet<OutboxId>,
+    /// The threads of the posts that it does not have, answers or not.
+    unsent: HashMap<OutboxId, ThreadId>,
 }
 
 /// What a file of the outbox holds.
@@ -67,6 +70,7 @@ impl Outbox {
             answers: Arc::default(),
         };
         for (id, content) in outbox.waiting.recover::<Content>(&dir.join("broken"))? {
+            outbox.answers().unsent.insert(id, content.post.thread_id);
             if let Some(entry) = content.finishes.as_deref().and_then(EntryId::parse) {
                 outbox.answers().add(id, entry);
             }
@@ -87,15 +91,20 @@ impl Outbox {
         let content =
             Content { post: post.clone(), finishes: finishes.map(|entry| entry.to_string()) };
         let id = self.waiting.next_id(post.client_msg_id.as_str());
-        // Known as an answer before it can be listed, sent and removed.
+        // Known before it can be listed, sent and removed.
+        let mut answers = self.answers();
+        answers.unsent.insert(id, post.thread_id.clone());
         if let Some(entry) = finishes {
-            self.answers().add(id, entry);
+            answers.add(id, entry);
         }
+        drop(answers);
         let written = self.waiting.write(id, &content);
-        if let Some(entry) = finishes
-            && written.is_err()
-        {
-            self.answers().forget(id, entry);
+        if written.is_err() {
+            let mut answers = self.answers();
+            answers.unsent.remove(&id);
+            if let Some(entry) = finishes {
+                answers.forget(id, entry);
+            }
         }
         written
     }
@@ -111,6 +120,7 @@ impl Outbox {
         match self.waiting.read::<Content>(id) {
             Ok(content) => Ok(Some(content.post)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.answers().unsent.remove(&id);
                 self.waiting.remove(id)?;
                 Ok(None)
             }
@@ -123,6 +133,7 @@ impl Outbox {
     /// `clientMsgId`, which the bridge knows.
     pub fn remove(&self, id: OutboxId) -> io::Result<()> {
         let mut answers = self.answers();
+        answers.unsent.remove(&id);
         if answers.by_post.contains_key(&id) {
             answers.sent.insert(id);
             return Ok(());
@@ -165,6 +176,11 @@ impl Outbox {
         answers.by_post.retain(|_, entry| inbox.contains(entry));
     }
 
+    /// Whether a post of this thread waits for the bridge.
+    pub fn has_unsent(&self, thread: &ThreadId) -> bool {
+        self.answers().unsent.values().any(|of| of == thread)
+    }
+
     /// How many posts wait for the bridge.
     pub fn len(&self) -> usize {
         self.list().len()
@@ -200,11 +216,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bridge::wire::PostKind,
-        ids::{ClientMsgId, ThreadId},
-        store::RealDisk,
-    };
+    use crate::{bridge::wire::PostKind, ids::ClientMsgId, store::RealDisk};
 
     const ENTRY: EntryId = EntryId { sequence: 7, hash: 1 };
 
@@ -241,11 +253,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
+        assert!(outbox.has_unsent(&ThreadId::new("../../t")));
+        assert!(!outbox.has_unsent(&ThreadId::new("another")));
         outbox.remove(outbox.list()[0]).unwrap();
+        assert!(!outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(outbox.is_empty(), "it is not sent again by this process");
         assert!(outbox.finishes(ENTRY));
 
         let outbox = open(dir.path());
+        assert!(outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(outbox.finishes(ENTRY), "a crash before the message was settled");
         assert_eq!(outbox.len(), 1, "sent again, since nobody knows");
         outbox.settled(ENTRY).unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnSpec,
+        Failure, FailureKind, TurnCommand, TurnSpec,
         carrier::{Carrier, Incoming},
         detect,
         engines::{EngineDef, EngineKind},
@@ -31,11 +31,13 @@ const SERVER_STOP: Duration = Duration::from_secs(15);
 const SHORTAGE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens the carrier of a turn.
+/// Opens the carrier of a turn. `commands` are only looked at: with one in it, it is not waited for
+/// an engine any more.
 pub(super) fn open(
     shared: &Shared,
     def: &EngineDef,
     spec: &TurnSpec,
+    commands: &Receiver<TurnCommand>,
 ) -> Result<Box<dyn Carrier>, Failure> {
     if def.kind == EngineKind::Opencode {
         return server(shared, def);
@@ -43,7 +45,7 @@ pub(super) fn open(
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(spec, &shared.env, token, &marker);
-    match patiently(shared, || StdioCarrier::start(&plan, &marker, def.kind.ladder())) {
+    match patiently(shared, commands, || StdioCarrier::start(&plan, &marker, def.kind.ladder())) {
         Ok(carrier) => Ok(Box::new(carrier)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def)),
         Err(error) => Err(Failure::new(
@@ -57,12 +59,16 @@ pub(super) fn open(
 
 /// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
 /// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`], or when the daemon stops.
-fn patiently<T>(shared: &Shared, start: impl Fn() -> io::Result<T>) -> io::Result<T> {
+fn patiently<T>(
+    shared: &Shared,
+    commands: &Receiver<TurnCommand>,
+    start: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
     let until = Instant::now() + SHORTAGE;
     let mut is_said = false;
     loop {
         match start() {
-            Err(error) if is_shortage(&error) && Instant::now() < until => {
+            Err(error) if is_shortage(&error) && commands.is_empty() && Instant::now() < until => {
                 if !is_said {
                     log::error!(error:% = error; "cannot start an engine; trying again every second");
                     is_said = true;

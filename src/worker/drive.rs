@@ -6,7 +6,7 @@ use crossbeam_channel::{after, bounded, select_biased};
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnEnd, TurnSpec,
+        Failure, FailureKind, Gate, TurnEnd, TurnSpec, Usage,
         carrier::Carrier,
         engines::EngineDef,
         turn::{Control, Grace, run_turn},
@@ -44,6 +44,8 @@ pub(super) struct Ride<'a> {
     /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
     /// takes longer than the human should wait for the answer.
     leaving: Option<Box<dyn Carrier>>,
+    /// By all turns of this message.
+    usage: Usage,
 }
 
 impl Ride<'_> {
@@ -107,7 +109,7 @@ impl<'a> Serving<'a> {
     {
         let def = self.shared.engine(job.reply.engine.as_ref());
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        Ride { job, def, attempt, posts: 0, leaving: None }
+        Ride { job, def, attempt, posts: 0, leaving: None, usage: Usage::default() }
     }
 
     fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
@@ -190,10 +192,13 @@ impl<'a> Serving<'a> {
             asking: Vec::new(),
             is_answered: false,
         };
-        let mut carrier = match carriers::open(self.shared, ride.def, &spec) {
+        let mut carrier = match carriers::open(self.shared, ride.def, &spec, &ride.job.commands) {
             Ok(carrier) => carrier,
-            // It was waited for until the daemon stopped; the next start tries again.
-            Err(_) if is_closed(&self.shared.stop) => return TurnEnd::Interrupted,
+            // It was waited for until the daemon stopped, and the next start tries again; or until
+            // the human did not want it any more.
+            Err(_) if is_closed(&self.shared.stop) || !ride.job.commands.is_empty() => {
+                return TurnEnd::Interrupted;
+            }
             Err(failure) => return TurnEnd::Failed(failure),
         };
         // There is nothing yet that the human could say but that they do not want it any more.
@@ -222,7 +227,8 @@ impl<'a> Serving<'a> {
                 turn: host.progress.turn.clone(),
             });
         }
-        let (has_answered, progress) = (host.has_answered, host.progress);
+        let (has_answered, progress, usage) = (host.has_answered, host.progress, host.usage);
+        self.used(ride, &usage);
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
         match end {
@@ -240,6 +246,16 @@ impl<'a> Serving<'a> {
             )),
             end => end,
         }
+    }
+
+    fn used(&self, ride: &mut Ride<'_>, usage: &Usage) {
+        log::info!(
+            threadId = self.thread.as_str(), entry:% = ride.job.entry,
+            agent = ride.engine().as_str(), input = usage.input_tokens,
+            output = usage.output_tokens, cost_usd = usage.cost_usd.unwrap_or_default();
+            "usage of the turn"
+        );
+        ride.usage.add(usage);
     }
 
     fn spec(
@@ -319,8 +335,20 @@ impl<'a> Serving<'a> {
     /// Turns an end into the post that the human reads.
     fn conclude(&mut self, ride: &mut Ride<'_>, end: TurnEnd) -> Outcome {
         match end {
-            TurnEnd::Answered { text } if text.is_empty() => Outcome::Done,
-            TurnEnd::Answered { text } => self.end_with(ride, PostKind::Result, text),
+            TurnEnd::Answered { text } => {
+                let usage = words::usage(&ride.usage).filter(|_| self.shared.settings.usage);
+                match (text.is_empty(), usage) {
+                    (true, None) => Outcome::Done,
+                    (true, Some(usage)) => {
+                        self.say(ride, PostKind::Status, usage);
+                        Outcome::Done
+                    }
+                    (false, None) => self.end_with(ride, PostKind::Result, text),
+                    (false, Some(usage)) => {
+                        self.end_with(ride, PostKind::Result, format!("{text}\n\n{usage}"))
+                    }
+                }
+            }
             TurnEnd::Interrupted if is_closed(&self.shared.stop) => {
                 let text = words::stopping(ride.engine());
                 self.say(ride, PostKind::Status, text);

@@ -10,20 +10,22 @@ use crossbeam_channel::Sender;
 
 use crate::{
     agent::{
-        QuestionId, ToolCall, TurnCommand, TurnEvent, Verdict, tools::BridgeTool, turn::TurnHost,
+        QuestionId, ToolCall, TurnCommand, TurnEvent, Usage, Verdict, tools::BridgeTool,
+        turn::TurnHost,
     },
     bridge::{
         Client,
-        wire::{Message, PostKind},
+        wire::{Message, Post, PostKind},
     },
     ids::ThreadId,
     store::entry::Progress,
     task,
     time::{self, Timestamp},
     worker::{
-        Report, Serving,
+        Outgoing, Report, Serving,
         asking::{self, Asking},
         drive::Ride,
+        progress::Progress as Does,
         words,
     },
 };
@@ -45,6 +47,9 @@ pub(super) struct Host<'h, 's, 'r> {
     /// Whether the model posted something that stands as its answer.
     pub(super) has_answered: bool,
     retry_told: Option<Instant>,
+    does: Does,
+    /// The sum of what the engine told.
+    pub(super) usage: Usage,
 }
 
 impl<'h, 's, 'r> Host<'h, 's, 'r> {
@@ -56,6 +61,7 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         late: Sender<TurnCommand>,
     ) -> Host<'h, 's, 'r> {
         let asking = Asking::new(serving.writes(ride.engine()).is_some());
+        let (every, told) = (serving.shared.settings.progress, serving.progress_told);
         Host {
             serving,
             ride,
@@ -65,6 +71,8 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
             late,
             has_answered: false,
             retry_told: None,
+            does: Does::new(every, told, Instant::now()),
+            usage: Usage::default(),
         }
     }
 
@@ -112,6 +120,23 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         .map(drop)
     }
 
+    /// Says on the thread what the engine does, unless something of the thread is still to be sent:
+    /// then the line would only stand before the answer, and be old.
+    fn tell(&mut self, line: &str, now: Instant) {
+        let Outgoing { outbox, .. } = &self.serving.shared.outgoing;
+        if outbox.has_unsent(self.serving.thread) {
+            return;
+        }
+        self.serving.progress_told = Some(now);
+        let (thread, engine) = (self.serving.thread.clone(), self.ride.engine());
+        let (author, body) = (engine.author(), words::does(engine, line));
+        let post = Post::new(thread, PostKind::Status, author, body, self.ride.next_post());
+        // Not tried again: nobody misses it.
+        if let Err(error) = self.serving.shared.outgoing.put(&post, None) {
+            log::debug!(error:% = error; "a line of progress is not told");
+        }
+    }
+
     fn retry(&mut self, message: &str, next: Option<Timestamp>) {
         log::info!(threadId = self.serving.thread.as_str(), reason = message; "the engine tries its model again");
         if self.retry_told.is_some_and(|told| told.elapsed() < RETRY_NOTE) {
@@ -138,16 +163,15 @@ impl TurnHost for Host<'_, '_, '_> {
                 self.serving.learned(self.ride.engine(), session, &self.project_dir);
             }
             TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
-            TurnEvent::Progress(line) => log::debug!(threadId = thread, line; "progress"),
+            TurnEvent::Progress(line) => {
+                log::debug!(threadId = thread, line; "progress");
+                self.does.does(&line);
+            }
             TurnEvent::Question(question) => self.question(question, commands),
             TurnEvent::QuestionGone(question) => self.question_gone(question),
             TurnEvent::ToolCall(call) => self.tool(call, commands),
             TurnEvent::Retry { message, next } => self.retry(&message, next),
-            TurnEvent::Usage(usage) => log::info!(
-                threadId = thread, input = usage.input_tokens, output = usage.output_tokens,
-                cost_usd = usage.cost_usd.unwrap_or_default();
-                "usage of the turn"
-            ),
+            TurnEvent::Usage(usage) => self.usage.add(&usage),
         }
     }
 
@@ -156,10 +180,19 @@ impl TurnHost for Host<'_, '_, '_> {
     }
 
     fn due(&self) -> Option<Instant> {
-        None
+        self.does.due()
     }
 
-    fn on_time(&mut self) {}
+    fn on_time(&mut self) {
+        let (now, thread) = (Instant::now(), || self.serving.thread.clone());
+        let reports = &self.serving.shared.reports;
+        if let Some(line) = self.does.take_shown(now) {
+            reports.send(Report::Doing { thread: thread(), line }).ok(); // It may be leaving.
+        }
+        if let Some(line) = self.does.take_posted(now) {
+            self.tell(&line, now);
+        }
+    }
 }
 
 fn read(

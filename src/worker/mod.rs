@@ -8,12 +8,18 @@ mod drive;
 mod history;
 mod host;
 mod long;
+mod progress;
 mod sessions;
 mod words;
 
 use std::{
-    collections::BTreeMap, convert::Infallible, ffi::OsString, io, path::PathBuf, sync::Arc,
-    time::Duration,
+    collections::BTreeMap,
+    convert::Infallible,
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
@@ -21,6 +27,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
 pub use asking::{Codes, Subject, may_write};
 pub use history::{Early, ask_early};
 pub use long::Answers;
+pub use progress::EVERY as PROGRESS_EVERY;
 pub use sessions::record;
 
 use crate::{
@@ -118,6 +125,10 @@ pub struct Settings {
     pub live_threshold: Duration,
     pub opencode_model: Option<Model>,
     pub limits: Limits,
+    /// Between two lines on the thread about what the engine does; none: no lines.
+    pub progress: Option<Duration>,
+    /// Say under an answer what the turn used.
+    pub usage: bool,
 }
 
 /// Handles that all workers share. Nothing in it is state of the daemon.
@@ -227,6 +238,8 @@ struct Serving<'a> {
     renewed: BTreeMap<Engine, EntryId>,
     /// The next fresh session is not told what was said before.
     is_clean: bool,
+    /// When the thread was last told what its engine does.
+    progress_told: Option<Instant>,
     /// For the first prompt.
     early: Option<Early>,
 }
@@ -240,7 +253,16 @@ impl<'a> Serving<'a> {
     ) -> Serving<'a> {
         let grants = binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect();
         let (sessions, renewed) = (binding.sessions, BTreeMap::new());
-        Serving { shared, thread, sessions, grants, renewed, is_clean: false, early }
+        Serving {
+            shared,
+            thread,
+            sessions,
+            grants,
+            renewed,
+            is_clean: false,
+            progress_told: None,
+            early,
+        }
     }
 
     fn run(&mut self, mailbox: &Receiver<Job>) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    agent::Failure,
+    agent::{Failure, Usage},
     ids::{Engine, SessionId},
 };
 
@@ -66,6 +66,35 @@ pub(super) fn interrupted() -> String {
     "Stopped.".to_owned()
 }
 
+/// What a turn used; none if the engine did not tell.
+pub(super) fn usage(usage: &Usage) -> Option<String> {
+    let Usage { input_tokens, output_tokens, cost_usd } = usage;
+    let tokens = [(input_tokens, "tokens in"), (output_tokens, "out")]
+        .map(|(count, what)| format!("{} {what}", thousands(*count)));
+    let tokens = (0 < input_tokens + output_tokens).then(|| tokens.join(", "));
+    let cost = cost_usd.filter(|cost| 0.0 < *cost).map(|cost| format!("${cost:.4}"));
+    let parts: Vec<String> = [tokens, cost].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("*{}*", parts.join(", ")))
+}
+
+/// `12,345`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at != 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What an engine does. The line is foreign text, and can't leave the two backticks.
+pub(super) fn does(engine: &Engine, line: &str) -> String {
+    format!("{engine}: `{}`", line.replace('`', "'"))
+}
+
 pub(super) fn unknown_engine(asked: &Engine, taken: &Engine) -> String {
     format!("This machine knows no agent called {asked}; {taken} answers instead.")
 }
@@ -101,4 +130,31 @@ pub(super) fn attachments_left_out(count: usize) -> String {
 
 pub(super) fn retrying(engine: &Engine, message: &str) -> String {
     format!("{engine} is having trouble with its model and tries again: {}", message.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_told_as_far_as_it_is_known() {
+        #[track_caller]
+        fn check(input_tokens: u64, output_tokens: u64, cost_usd: Option<f64>, expected: &str) {
+            let told = usage(&Usage { input_tokens, output_tokens, cost_usd });
+            assert_eq!(told.unwrap_or_default(), expected);
+        }
+        check(12_345, 678, Some(0.0123), "*12,345 tokens in, 678 out, $0.0123*");
+        check(1_000_000, 1_000, None, "*1,000,000 tokens in, 1,000 out*");
+        check(0, 0, Some(0.5), "*$0.5000*");
+        check(0, 7, Some(0.0), "*0 tokens in, 7 out*");
+        check(0, 0, None, "");
+    }
+
+    #[test]
+    fn what_an_engine_does_stays_between_its_backticks() {
+        assert_eq!(
+            does(&Engine::CLAUDE, "Bash: echo `id` **x**"),
+            "claude: `Bash: echo 'id' **x**`"
+        );
+    }
 }

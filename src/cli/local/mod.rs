@@ -129,7 +129,7 @@ fn local(
 
     let signals = signals::watch()?;
     let server = serve(args, &data)?;
-    let token = token(&server, &data)?;
+    let (token, account) = token(&server, &data)?;
     set(&mut env, "BRIDGE_BASE_URL", url(&server));
     set(&mut env, "BRIDGE_API_TOKEN_FILE", account::token_file(&data));
     let config = load(&paths, &env)?;
@@ -140,6 +140,7 @@ fn local(
         // Not through a proxy: the bridge is in this process.
         net: Net::default(),
         disk: Arc::new(RealDisk),
+        progress_every: daemon::PROGRESS_EVERY,
         env,
         own_program,
         offers_echo: true,
@@ -147,7 +148,7 @@ fn local(
     };
     let running = Running { daemon: Daemon::start(setup)?, signals: signals.rx.clone(), server };
     match &args.send {
-        None => running.wait(&data, console),
+        None => running.wait(&account, &data, console),
         Some(text) => {
             let question = Question {
                 text: text.clone(),
@@ -209,8 +210,9 @@ fn is_taken(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// The token of the first start, or of a new account if that one is lost or no longer good.
-fn token(server: &Server, data: &Path) -> anyhow::Result<Token> {
+/// The token of the first start, or of a new account if that one is lost or no longer good, and the
+/// account's name.
+fn token(server: &Server, data: &Path) -> anyhow::Result<(Token, String)> {
     if let Some(token) = account::stored(data)? {
         let access =
             Access { base_url: url(server), origin_host: String::new(), token: token.clone() };
@@ -219,13 +221,13 @@ fn token(server: &Server, data: &Path) -> anyhow::Result<Token> {
                 log::warn!("the bridge in {} does not know its token any more", data.display());
             }
             Err(error) => return Err(error).context("asking our own bridge"),
-            Ok(_) => return Ok(token),
+            Ok(whoami) => return Ok((token, whoami.user.unwrap_or_default())),
         }
     }
     // The name is taken if the token was lost; then its threads are lost with it.
-    account::create(server, ACCOUNT, data).or_else(|_| {
-        account::create(server, &format!("{ACCOUNT}-{}", &ids::random_hex()[..8]), data)
-    })
+    let create = |name: String| Ok((account::create(server, &name, data)?, name));
+    create(ACCOUNT.to_owned())
+        .or_else(|_: anyhow::Error| create(format!("{ACCOUNT}-{}", &ids::random_hex()[..8])))
 }
 
 /// The daemon's task.
@@ -257,14 +259,25 @@ struct Running {
 
 impl Running {
     /// Runs until a signal.
-    fn wait(self, data: &Path, console: &mut Console<'_>) -> anyhow::Result<ExitCode> {
-        let (url, file) = (url(&self.server), account::token_file(data));
-        let file = file.display();
+    fn wait(
+        self,
+        account: &str,
+        data: &Path,
+        console: &mut Console<'_>,
+    ) -> anyhow::Result<ExitCode> {
+        let (url, bridge) = (url(&self.server), data.join("bridge"));
+        account::keep_address(&bridge, &url)?;
         console.say(format!("The bridge is at {url}, with a daemon for this machine."));
-        console.say(format!("Its token is in {file}. Read the threads with:"));
-        console.say(format!(
-            "  (printf 'Authorization: Bearer '; cat {file}) | curl -H @- {url}/api/view"
-        ));
+        if let Some(code) = self.server.welcome(account)? {
+            console.say("Sign in for the first time with this link, once and within 24 hours:");
+            console.say(account::link(&bridge, &code));
+        } else {
+            console.say(format!("Sign in as {account:?} at {url}/api/view"));
+            console.say(format!(
+                "Another password is set with: obto-bridge serve user passwd {account} --data {}",
+                bridge.display()
+            ));
+        }
         Ok(match self.finish()? {
             End::Stopped => ExitCode::Ok,
             End::Killed(signal) => ExitCode::of_signal(signal),

@@ -1,12 +1,19 @@
-//! The bridge's routes: who may call what, before any body is read. What each does is in `routes`.
+//! The bridge's routes: who may call what, before any body is read. What each does is in `routes`
+//! and its siblings.
 
+mod attachments;
+mod external;
+mod input;
+mod machines;
+mod messages;
+mod origin;
 mod routes;
+mod session;
+mod threads;
+mod throttle;
 mod watch;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -17,13 +24,18 @@ use crate::serve::{
         message::{Head, Request, Response},
     },
     metrics::Metrics,
-    password,
-    store::{Caller, Store},
+    password::{self, Busy, Verdict},
+    store::{Caller, SessionKey, Store},
     stream::Hub,
 };
+use throttle::Throttle;
 
 /// A registration is a short form; nobody has been asked for a token yet.
 const FORM_BYTES: usize = 16 * 1024;
+/// Who guesses waits at most so long for the next try at a name: its owner waits as long.
+const NAME_WAIT: Duration = Duration::from_mins(1);
+/// And at most so long from an address.
+const ADDRESS_WAIT: Duration = Duration::from_mins(15);
 
 /// The handler of all routes.
 #[derive(Debug)]
@@ -33,9 +45,12 @@ pub struct Api {
     metrics: Metrics,
     options: Options,
     passwords: password::Checker,
-    /// Checked when the user name is unknown, so that an answer takes as long either way.
-    /// Made when it is first needed, because that takes as long as a check.
-    no_password: OnceLock<String>,
+    /// Passwords by the name of the account, also of one that is not there.
+    guesses: Throttle<String>,
+    /// Passwords and codes by the address they come from.
+    guessers: Throttle<IpAddr>,
+    /// Accounts that are made from an address.
+    registrations: Throttle<IpAddr>,
 }
 
 /// Answers the request or refuses it.
@@ -45,8 +60,17 @@ type Answer = Result<Response, Response>;
 #[derive(Clone, Copy)]
 enum Action {
     Open(fn(&Api, &Request) -> Answer),
-    /// Needs a token or a password.
+    /// Needs a token, a cookie or a password.
     Known(fn(&Api, Caller, &Request) -> Answer),
+    /// Needs a cookie: a token that got lost must not be good for more tokens.
+    Person(fn(&Api, Person, &Request) -> Answer),
+}
+
+/// Somebody at a browser who has signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct Person {
+    caller: Caller,
+    session: SessionKey,
 }
 
 /// A request that was let in, and as whom.
@@ -54,90 +78,163 @@ enum Action {
 pub enum Admitted {
     Open(fn(&Api, &Request) -> Answer),
     Known(fn(&Api, Caller, &Request) -> Answer, Caller),
+    Person(fn(&Api, Person, &Request) -> Answer, Person),
 }
 
-/// Method and path; a path takes one method, and HEAD where that is GET.
+/// Method and path; GET takes HEAD as well, and `:id` stands for one segment of any text.
 const ROUTES: &[(&str, &str, Action)] = &[
+    ("GET", "/", Action::Open(routes::home)),
     ("GET", "/healthz", Action::Open(watch::health)),
     ("GET", "/readyz", Action::Open(watch::ready)),
     ("GET", "/metrics", Action::Open(watch::metrics)),
+    ("GET", "/api/view", Action::Open(routes::view)),
+    ("GET", "/api/view/icon.svg", Action::Open(routes::icon)),
+    ("GET", "/api/view/manifest.webmanifest", Action::Open(routes::manifest)),
+    ("POST", "/api/session", Action::Open(session::sign_in)),
+    ("GET", "/api/session", Action::Person(session::show)),
+    ("POST", "/api/session/redeem", Action::Open(session::redeem)),
+    ("POST", "/api/session/end", Action::Person(session::sign_out)),
+    ("POST", "/api/account/password", Action::Person(session::change_password)),
+    ("GET", "/api/tokens", Action::Person(session::tokens)),
+    ("POST", "/api/tokens", Action::Person(session::add_token)),
+    ("POST", "/api/tokens/revoke", Action::Person(session::revoke_token)),
     ("POST", "/api/bridge/register", Action::Open(routes::register)),
     ("GET", "/api/bridge/stream", Action::Known(routes::stream)),
-    ("POST", "/api/bridge/thread/claim", Action::Known(routes::claim)),
-    ("POST", "/api/bridge/thread/agent", Action::Known(routes::switch_agent)),
-    ("POST", "/api/bridge/agent-activity", Action::Known(routes::activity)),
+    ("POST", "/api/bridge/thread/claim", Action::Known(threads::claim)),
+    ("POST", "/api/bridge/thread/agent", Action::Known(threads::switch_agent)),
+    ("POST", "/api/bridge/agent-activity", Action::Known(threads::activity)),
     ("GET", "/api/bridge/whoami", Action::Known(routes::whoami)),
     ("POST", "/api/bridge/rotate-token", Action::Known(routes::rotate_token)),
-    ("GET", "/api/bridge/machines", Action::Known(routes::machines)),
-    ("POST", "/api/message", Action::Known(routes::post_message)),
-    ("POST", "/api/reply", Action::Known(routes::post_reply)),
-    ("GET", "/api/messages", Action::Known(routes::messages)),
-    ("GET", "/api/threads", Action::Known(routes::threads)),
-    ("GET", "/api/view", Action::Known(routes::view)),
-    ("POST", "/api/bridge/attachment/upload", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/sync", Action::Known(routes::not_yet)),
-    ("POST", "/api/bridge/external/backfill", Action::Known(routes::not_yet)),
+    ("GET", "/api/bridge/machines", Action::Known(machines::list)),
+    ("POST", "/api/bridge/machine", Action::Known(machines::report)),
+    ("POST", "/api/message", Action::Known(messages::post_message)),
+    ("POST", "/api/reply", Action::Known(messages::post_reply)),
+    ("GET", "/api/messages", Action::Known(messages::list)),
+    ("GET", "/api/threads", Action::Known(threads::list)),
+    ("POST", "/api/thread/rename", Action::Known(threads::rename)),
+    ("POST", "/api/thread/delete", Action::Known(threads::delete)),
+    ("POST", "/api/thread/read", Action::Known(threads::mark_read)),
+    ("POST", "/api/bridge/attachment/upload", Action::Known(attachments::upload)),
+    ("GET", "/api/bridge/attachment/:id", Action::Known(attachments::fetch)),
+    ("POST", "/api/bridge/external/sync", Action::Known(external::sync)),
+    ("POST", "/api/bridge/external/backfill", Action::Known(external::backfill)),
+    ("POST", "/api/bridge/external/adopt", Action::Known(external::adopt)),
+    ("GET", "/api/bridge/external", Action::Known(external::list)),
+    ("GET", "/api/bridge/external/session", Action::Known(external::session)),
 ];
+
+/// Method and path of every route, for whoever has to look at all of them.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|(method, path, _)| (*method, *path))
+}
 
 impl Api {
     pub fn new(store: Arc<Store>, hub: Arc<Hub>, metrics: Metrics, options: Options) -> Api {
-        let (passwords, no_password) = (password::Checker::default(), OnceLock::new());
-        Api { store, hub, metrics, options, passwords, no_password }
+        Api {
+            store,
+            hub,
+            metrics,
+            passwords: password::Checker::new(options.password_cost),
+            options,
+            guesses: Throttle::new(5, NAME_WAIT),
+            guessers: Throttle::new(20, ADDRESS_WAIT),
+            registrations: Throttle::new(5, ADDRESS_WAIT),
+        }
     }
 
-    /// Who calls, by bearer token or by user name and password.
+    /// Who calls: by bearer token, by user name and password, or by cookie.
     fn caller(&self, head: &Head) -> Result<Caller, Response> {
-        let given = head.header("authorization").unwrap_or_default();
-        let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
-        let secret = secret.trim();
-        let caller = if scheme.eq_ignore_ascii_case("bearer") {
-            self.store.authenticate(secret).map_err(internal)?
-        } else if scheme.eq_ignore_ascii_case("basic") {
-            refuse_forgery(head)?;
-            self.login(secret)?
+        let caller = if let Some(given) = head.header("authorization") {
+            let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
+            let secret = secret.trim();
+            if scheme.eq_ignore_ascii_case("bearer") {
+                self.store.authenticate(secret).map_err(internal)?
+            } else if scheme.eq_ignore_ascii_case("basic") {
+                if changes_something(head) {
+                    origin::require_json(head)?;
+                }
+                self.basic(head, secret)?
+            } else {
+                None
+            }
         } else {
-            None
+            session::caller(self, head)?
         };
+        // No Basic challenge: a browser would put its own window in front of the page.
         caller.ok_or_else(|| {
-            Response::error(401, "the token or password is missing, unknown or revoked")
-                .with("WWW-Authenticate", "Bearer realm=\"obto-bridge\"")
-                .with("WWW-Authenticate", "Basic realm=\"obto-bridge\", charset=\"UTF-8\"")
+            let text = "the token, password or session is missing, unknown or no longer good";
+            Response::error(401, text).with("WWW-Authenticate", "Bearer realm=\"obto-bridge\"")
         })
     }
 
-    fn login(&self, secret: &str) -> Result<Option<Caller>, Response> {
+    fn basic(&self, head: &Head, secret: &str) -> Result<Option<Caller>, Response> {
         let decoded = BASE64_STANDARD.decode(secret).ok().and_then(|it| String::from_utf8(it).ok());
         let Some((username, password)) = decoded.as_deref().and_then(|it| it.split_once(':'))
         else {
             return Ok(None);
         };
-        match self.store.login(username).map_err(internal)? {
-            Some((caller, stored)) if self.passwords.check(password, &stored) => Ok(Some(caller)),
-            Some(_) => Ok(None),
-            None => {
-                // A zero byte is in no password that was ever accepted.
-                let stored = self
-                    .no_password
-                    .get_or_init(|| password::hash("", self.options.password_rounds));
-                self.passwords.check(&format!("\0{password}"), stored);
-                Ok(None)
-            }
-        }
+        self.login(head, username, password, true)
     }
 
-    /// Browsers send the name they were led to; a foreign name means a foreign page.
-    fn refuse_foreign_host(&self, head: &Head) -> Result<(), Response> {
-        let Some(host) = head.header("host") else { return Ok(()) };
-        let options = &self.options;
-        let anything_goes = options.public && options.hosts.is_empty();
-        let name = host_name(host);
-        let known = name.parse::<IpAddr>().is_ok()
-            || name.eq_ignore_ascii_case("localhost")
-            || options.hosts.iter().any(|it| it.eq_ignore_ascii_case(name));
-        if anything_goes || known {
-            return Ok(());
+    /// The account of a user name and its password. Whoever guesses is slowed down, and can't tell
+    /// a name that is unknown from a password that is wrong. `often`: the caller sends its password
+    /// with every request, and need not wait for others who guess at it.
+    fn login(
+        &self,
+        head: &Head,
+        username: &str,
+        password: &str,
+        often: bool,
+    ) -> Result<Option<Caller>, Response> {
+        let found = self.store.login(username).map_err(internal)?;
+        if let Some((caller, stored)) = &found
+            && often
+            && self.passwords.remembers(password, stored)
+        {
+            return Ok(Some(*caller));
         }
-        Err(Response::error(403, "this bridge is not known under that Host name"))
+        let (name, address) = (username.to_owned(), origin::client(&self.options, head));
+        let now = self.options.clock.now();
+        self.guessers.enter(&address, now).map_err(come_later)?;
+        self.guesses.enter(&name, now).map_err(|wait| {
+            self.guessers.take_back(&address);
+            come_later(wait)
+        })?;
+        let stored = found.as_ref().map(|(_, stored)| stored.as_str());
+        let verdict = self.passwords.check(password, stored).map_err(busy)?;
+        let Some((caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
+            return Ok(None);
+        };
+        self.guessers.take_back(&address);
+        self.guesses.forget(&name);
+        if verdict == Verdict::RightButWeak {
+            let better = self.hash(password)?;
+            self.store.strengthen(caller.account, &stored, &better).map_err(internal)?;
+        }
+        Ok(Some(caller))
+    }
+
+    /// Hashes a new password.
+    fn hash(&self, password: &str) -> Result<String, Response> {
+        self.passwords.hash(password).map_err(busy)?.map_err(internal)
+    }
+
+    fn let_in(&self, head: &Head) -> Result<(Admitted, usize), Response> {
+        origin::refuse_foreign_host(&self.options, head)?;
+        let action = route(head)?;
+        origin::refuse_foreign_page(&self.options, head)?;
+        let limit = input::body_bytes(&head.path, self.options.body_bytes);
+        match action {
+            Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
+            Action::Known(run) => Ok((Admitted::Known(run, self.caller(head)?), limit)),
+            Action::Person(run) => {
+                let caller = self.caller(head)?;
+                let Some(session) = caller.session else {
+                    return Err(Response::error(403, "this needs somebody who has signed in"));
+                };
+                Ok((Admitted::Person(run, Person { caller, session }), FORM_BYTES))
+            }
+        }
     }
 }
 
@@ -145,66 +242,68 @@ impl Handler for Api {
     type Admitted = Admitted;
 
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
-        self.refuse_foreign_host(head)?;
-        let method = if head.method == "HEAD" { "GET" } else { &head.method };
-        let action = match ROUTES.iter().find(|(_, path, _)| *path == head.path) {
-            Some((known, _, action)) if *known == method => *action,
-            Some((known, ..)) => {
-                let allow = if *known == "GET" { "GET, HEAD" } else { "POST" };
-                let text = format!("this route takes {allow}");
-                return Err(Response::error(405, text).with("Allow", allow));
-            }
-            None if head.path.starts_with("/api/bridge/attachment/") && method == "GET" => {
-                Action::Known(routes::not_yet)
-            }
-            None => return Err(Response::error(404, "there is no such route")),
-        };
-        match action {
-            Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
-            Action::Known(run) => {
-                Ok((Admitted::Known(run, self.caller(head)?), self.options.body_bytes))
-            }
-        }
+        let secure = origin::is_secure(&self.options, head);
+        self.let_in(head).map_err(|refusal| finish(secure, refusal))
     }
 
     fn handle(&self, admitted: Admitted, request: Request) -> Response {
+        let secure = origin::is_secure(&self.options, &request.head);
         let answer = match admitted {
             Admitted::Open(run) => run(self, &request),
             Admitted::Known(run, caller) => run(self, caller, &request),
+            Admitted::Person(run, person) => run(self, person, &request),
         };
-        answer.unwrap_or_else(|refusal| refusal)
+        finish(secure, answer.unwrap_or_else(|refusal| refusal))
     }
 }
 
-/// A browser adds a password by itself, also to requests that a foreign page makes. JSON from a
-/// foreign page is asked about first (and never allowed); other types are not.
-fn refuse_forgery(head: &Head) -> Result<(), Response> {
-    if matches!(head.method.as_str(), "GET" | "HEAD") {
-        return Ok(());
+/// What is to be done, or that there is nothing.
+fn route(head: &Head) -> Result<Action, Response> {
+    let method = if head.method == "HEAD" { "GET" } else { &head.method };
+    let here = || ROUTES.iter().filter(|(_, path, _)| is_at(path, &head.path));
+    // Whole words go before `:id`.
+    let exact = here().filter(|(_, path, _)| *path == head.path);
+    let found = exact.chain(here()).find(|(known, ..)| *known == method);
+    if let Some((.., action)) = found {
+        return Ok(*action);
     }
-    let content_type = head.header("content-type").unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Response::error(415, "with a password, Content-Type must be application/json"));
+    let mut allow: Vec<&str> = here().map(|(method, ..)| *method).collect();
+    if allow.contains(&"GET") {
+        allow.push("HEAD");
     }
-    let host = head.header("host").unwrap_or_default();
-    let is_ours = |origin: &str| {
-        origin.split_once("://").is_some_and(|(_, it)| it.eq_ignore_ascii_case(host))
-    };
-    match head.header("origin") {
-        Some(origin) if !is_ours(origin) => {
-            Err(Response::error(403, "a page of another origin may not do this"))
-        }
-        _ => Ok(()),
+    allow.sort_unstable();
+    if allow.is_empty() {
+        return Err(Response::error(404, "there is no such route"));
+    }
+    let allow = allow.join(", ");
+    Err(Response::error(405, format!("this route takes {allow}")).with("Allow", allow))
+}
+
+/// Adds what a response over a secured connection says besides.
+fn finish(secure: bool, response: Response) -> Response {
+    if secure { response.with("Strict-Transport-Security", "max-age=31536000") } else { response }
+}
+
+/// Whether a route's path is that of a request.
+fn is_at(route: &str, path: &str) -> bool {
+    match route.strip_suffix(":id").map(|before| path.strip_prefix(before)) {
+        None => route == path,
+        Some(id) => id.is_some_and(|id| !id.is_empty() && !id.contains('/')),
     }
 }
 
-/// `Host` without its port, and an IPv6 address without its brackets.
-fn host_name(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|it| it.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    }
+fn changes_something(head: &Head) -> bool {
+    !matches!(head.method.as_str(), "GET" | "HEAD")
+}
+
+fn come_later(wait: Duration) -> Response {
+    let secs = wait.as_millis().div_ceil(1000).max(1);
+    Response::error(429, format!("too many tries; come again in {secs} seconds"))
+        .with("Retry-After", secs.to_string())
+}
+
+fn busy(_: Busy) -> Response {
+    Response::error(503, "too many passwords are being checked; try again").with("Retry-After", "1")
 }
 
 /// Ours to mend, and none of the caller's business.
@@ -218,15 +317,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_told_from_ports() {
+    fn one_segment_stands_for_an_id() {
         #[track_caller]
-        fn check(host: &str, expected: &str) {
-            assert_eq!(host_name(host), expected);
+        fn check(route: &str, path: &str, expected: bool) {
+            assert_eq!(is_at(route, path), expected, "{route} {path}");
         }
-        check("localhost", "localhost");
-        check("localhost:80", "localhost");
-        check("[::1]:80", "::1");
-        check("[::1]", "::1");
-        check("", "");
+        check("/a", "/a", true);
+        check("/a", "/a/", false);
+        check("/a/:id", "/a/b", true);
+        check("/a/:id", "/a/", false);
+        check("/a/:id", "/a", false);
+        check("/a/:id", "/a/b/c", false);
+        check("/a/:id", "/a/..%2fb", true);
+    }
+
+    #[test]
+    fn no_route_is_there_twice() {
+        let mut all: Vec<_> = routes().collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
     }
 }

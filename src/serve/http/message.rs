@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use crate::serve::http::StreamWriter;
 
+/// On every response that does not say otherwise: it is no page, and nobody else's business.
+const DEFAULT_HEADERS: [(&str, &str); 6] = [
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+];
 /// More header lines than any client sends.
 const HEADERS_MAX: usize = 64;
 
@@ -62,7 +71,10 @@ impl Head {
     ///
     /// # Errors
     /// The response that refuses it. The connection can't be used further.
-    pub(super) fn parse(bytes: &[u8], from: Origin) -> Result<Option<(Head, usize)>, Response> {
+    pub(in crate::serve) fn parse(
+        bytes: &[u8],
+        from: Origin,
+    ) -> Result<Option<(Head, usize)>, Response> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
@@ -234,12 +246,7 @@ impl fmt::Debug for Body {
 
 impl Response {
     fn new(status: u16, content_type: &str, body: Body) -> Response {
-        let headers = vec![
-            ("Content-Type", content_type.to_owned()),
-            ("Cache-Control", "no-store".to_owned()),
-            ("X-Content-Type-Options", "nosniff".to_owned()),
-        ];
-        Response { status, headers, body }
+        Response { status, headers: vec![("Content-Type", content_type.to_owned())], body }
     }
 
     pub fn json(status: u16, value: &Value) -> Response {
@@ -251,12 +258,23 @@ impl Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
     }
 
-    pub fn text(status: u16, content_type: &str, text: String) -> Response {
-        Response::new(status, content_type, Body::Bytes(text.into_bytes()))
-    }
-
     pub fn html(status: u16, page: String) -> Response {
         Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
+    }
+
+    /// Text of our own, of any type.
+    pub fn text(status: u16, content_type: &str, text: impl Into<String>) -> Response {
+        Response::new(status, content_type, Body::Bytes(text.into().into_bytes()))
+    }
+
+    /// Sends a browser elsewhere.
+    pub fn redirect(path: &'static str) -> Response {
+        Response::json(302, &json!({ "ok": true })).with("Location", path)
+    }
+
+    /// Any bytes, kept by caches as `caching` says.
+    pub fn bytes(content_type: &str, caching: &str, bytes: Vec<u8>) -> Response {
+        Response::new(200, content_type, Body::Bytes(bytes)).with("Cache-Control", caching)
     }
 
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
@@ -268,7 +286,8 @@ impl Response {
         Response::new(200, content_type, Body::Stream(Box::new(run)))
     }
 
-    /// Adds a header line. Both parts are our own words: nothing from outside gets here.
+    /// Adds a header line, in the place of the usual one of that name if there is one. Both parts are
+    /// our own words: nothing from outside gets here.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
@@ -279,7 +298,10 @@ impl Response {
     pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
         use std::fmt::Write;
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        for (name, value) in &self.headers {
+        let is_set = |name: &str| self.headers.iter().any(|(it, _)| *it == name);
+        let usual = DEFAULT_HEADERS.iter().filter(|(name, _)| !is_set(name)).copied();
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in own.chain(usual) {
             write!(head, "{name}: {value}\r\n").expect("writing to a string works");
         }
         match &self.body {
@@ -300,6 +322,7 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        302 => "Found",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -316,6 +339,7 @@ fn reason(status: u16) -> &'static str {
         501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "",
     }
 }

@@ -9,8 +9,13 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{self, MachineId},
     serve::store::{AccountKey, Caller, Store, TokenKey, events::millis},
-    time,
+    time::{self, Timestamp},
 };
+
+/// How exactly the last use of a token or session is known, in milliseconds: a write costs a sync.
+pub(super) const USE_MILLIS: i64 = 60_000;
+/// Tokens of one account that are good at the same time.
+const TOKENS_MAX: i64 = 200;
 
 /// How much of a token may be shown: enough to tell two apart, too little to guess one.
 const PREFIX_CHARS: usize = 10;
@@ -45,6 +50,22 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Characters of a user name.
+const NAME_CHARS: usize = 200;
+
+/// What is wrong with a user name that somebody chose.
+pub fn name_problem(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        Some("is blank")
+    } else if NAME_CHARS < name.chars().count() || name.contains(char::is_control) {
+        Some("is too long or has control characters")
+    } else if name.contains(':') {
+        Some("has a colon, which a browser can't send")
+    } else {
+        None
+    }
+}
+
 /// An account to be made.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
@@ -65,34 +86,52 @@ pub struct Account {
     pub token_prefix: Option<String>,
 }
 
+/// A token that is good, as its owner is shown it.
+#[derive(Debug)]
+pub struct TokenInfo {
+    pub key: TokenKey,
+    pub prefix: String,
+    /// The last one that streamed with it.
+    pub machine: Option<MachineId>,
+    pub created: Timestamp,
+    /// To the minute.
+    pub used: Option<Timestamp>,
+}
+
 impl Store {
-    /// None: the user name is taken.
+    /// Makes an account with a token. None: the user name is taken.
     pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(AccountId, Token)>> {
         self.write(|write| {
-            let account_id = AccountId(format!("acc_{}", ids::random_hex()));
-            let inserted = write.tx.execute(
-                "INSERT INTO accounts (account_id, username, email, password, created)
-                 VALUES (?, ?, ?, ?, ?) ON CONFLICT (username) DO NOTHING",
-                params![account_id.0, new.username, new.email, new.password, millis(time::now())],
-            )?;
-            if inserted == 0 {
+            let Some((account, account_id)) = insert_account(&write.tx, &new)? else {
                 return Ok(None);
-            }
-            let token = insert_token(&write.tx, write.tx.last_insert_rowid(), None)?;
-            Ok(Some((account_id, token)))
+            };
+            Ok(Some((account_id, insert_token(&write.tx, account, None)?)))
         })
     }
 
     pub fn authenticate(&self, token: &str) -> Result<Option<Caller>> {
-        let found = self
+        let found: Option<(i64, i64, Option<i64>)> = self
             .reader()
-            .prepare_cached("SELECT id, account FROM tokens WHERE hash = ? AND revoked IS NULL")?
-            .query_row([hash(token)], |row| {
-                let (token, account) = (TokenKey(row.get(0)?), AccountKey(row.get(1)?));
-                Ok(Caller { account, token: Some(token) })
-            })
+            .prepare_cached(
+                "SELECT id, account, used FROM tokens WHERE hash = ? AND revoked IS NULL",
+            )?
+            .query_row([hash(token)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        Ok(found)
+        let Some((token, account, used)) = found else { return Ok(None) };
+        let now = millis(time::now());
+        if used.is_none_or(|used| USE_MILLIS <= now.saturating_sub(used)) {
+            self.note_use("UPDATE tokens SET used = ?1 WHERE id = ?2", now, token);
+        }
+        let (account, token) = (AccountKey(account), Some(TokenKey(token)));
+        Ok(Some(Caller { account, token, session: None }))
+    }
+
+    /// Writes down when something was used. That this fails is no reason to let nobody in.
+    pub(super) fn note_use(&self, update: &str, now: i64, id: i64) {
+        let noted = self.write(|write| Ok(write.tx.execute(update, [now, id])?));
+        if let Err(error) = noted {
+            log::warn!("the last use of a token or session was not noted: {error:#}");
+        }
     }
 
     /// The account of a user name, with the password's hash.
@@ -103,10 +142,66 @@ impl Store {
                 "SELECT id, password FROM accounts WHERE username = ? AND password IS NOT NULL",
             )?
             .query_row([username], |row| {
-                Ok((Caller { account: AccountKey(row.get(0)?), token: None }, row.get(1)?))
+                let account = AccountKey(row.get(0)?);
+                Ok((Caller { account, token: None, session: None }, row.get(1)?))
             })
             .optional()?;
         Ok(found)
+    }
+
+    /// Puts a better hash of the same password in the place of `old`, if that is still there.
+    pub fn strengthen(&self, account: AccountKey, old: &str, new: &str) -> Result<()> {
+        self.write(|write| {
+            let update = "UPDATE accounts SET password = ? WHERE id = ? AND password = ?";
+            write.tx.execute(update, params![new, account.0, old])?;
+            Ok(())
+        })
+    }
+
+    /// The good tokens of an account, oldest first.
+    pub fn tokens(&self, account: AccountKey) -> Result<Vec<TokenInfo>> {
+        let conn = self.reader();
+        let mut query = conn.prepare_cached(
+            "SELECT id, prefix, machine, created, used FROM tokens
+             WHERE account = ? AND revoked IS NULL ORDER BY id",
+        )?;
+        let tokens = query.query_map([account.0], |row| {
+            Ok(TokenInfo {
+                key: TokenKey(row.get(0)?),
+                prefix: row.get(1)?,
+                machine: row.get::<_, Option<String>>(2)?.map(MachineId::new),
+                created: timestamp(row.get(3)?),
+                used: row.get::<_, Option<i64>>(4)?.map(timestamp),
+            })
+        })?;
+        Ok(tokens.collect::<Result<_, _>>()?)
+    }
+
+    /// Makes a further token. None: the account has too many.
+    pub fn add_token(&self, account: AccountKey) -> Result<Option<(TokenKey, Token)>> {
+        self.write(|write| {
+            let count: i64 = write.tx.query_row(
+                "SELECT count(*) FROM tokens WHERE account = ? AND revoked IS NULL",
+                [account.0],
+                |row| row.get(0),
+            )?;
+            if TOKENS_MAX <= count {
+                return Ok(None);
+            }
+            let token = insert_token(&write.tx, account.0, None)?;
+            Ok(Some((TokenKey(write.tx.last_insert_rowid()), token)))
+        })
+    }
+
+    /// Whether there was such a token on the account, and a good one.
+    pub fn revoke_token(&self, account: AccountKey, token: TokenKey) -> Result<bool> {
+        self.write(|write| {
+            let revoked = write.tx.execute(
+                "UPDATE tokens SET revoked = ? WHERE id = ? AND account = ? AND revoked IS NULL",
+                params![millis(time::now()), token.0, account.0],
+            )?;
+            Ok(0 < revoked)
+        })
     }
 
     pub fn account(&self, caller: Caller) -> Result<Account> {
@@ -165,11 +260,45 @@ impl Store {
     }
 }
 
-pub(super) fn is_valid(conn: &Connection, token: TokenKey) -> Result<bool> {
-    let valid = conn
-        .prepare_cached("SELECT revoked IS NULL FROM tokens WHERE id = ?")?
-        .query_row([token.0], |row| row.get(0))?;
-    Ok(valid)
+/// None: the user name is taken.
+pub(super) fn insert_account(
+    tx: &Transaction<'_>,
+    new: &NewAccount<'_>,
+) -> Result<Option<(i64, AccountId)>> {
+    let account_id = AccountId(format!("acc_{}", ids::random_hex()));
+    // Random, so that the id of an account that was removed is never another's: whoever still holds
+    // it must find nothing.
+    let id = tx
+        .prepare_cached(
+            "INSERT INTO accounts (id, account_id, username, email, password, created)
+             VALUES (random() & 0x7fffffffffffffff, ?, ?, ?, ?, ?)
+             ON CONFLICT (username) DO NOTHING RETURNING id",
+        )?
+        .query_row(
+            params![account_id.0, new.username, new.email, new.password, millis(time::now())],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(id.map(|id| (id, account_id)))
+}
+
+/// Whether somebody who was let in still would be at that time.
+pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bool> {
+    let account = caller.account.0;
+    let found = match (caller.token, caller.session) {
+        (Some(token), _) => conn
+            .prepare_cached(
+                "SELECT 1 FROM tokens WHERE id = ? AND account = ? AND revoked IS NULL",
+            )?
+            .exists([token.0, account])?,
+        (None, Some(session)) => conn
+            .prepare_cached("SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?")?
+            .exists([session.0, account, now])?,
+        (None, None) => {
+            conn.prepare_cached("SELECT 1 FROM accounts WHERE id = ?")?.exists([account])?
+        }
+    };
+    Ok(found)
 }
 
 fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Token> {
@@ -182,6 +311,11 @@ fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Re
 }
 
 /// A token has 256 random bits, so a plain hash is enough and a look-up by it leaks nothing.
-fn hash(token: &str) -> Vec<u8> {
+pub(super) fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
+}
+
+/// A time in the tables.
+pub(super) fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }

@@ -1,13 +1,14 @@
 //! What happened, numbered: the source of every stream and of its replay.
 
 use anyhow::Result;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::{
-    ids::{Engine, MachineId, ThreadId},
+    ids::{MachineId, ThreadId},
     serve::store::{
         AccountKey, Caller, Retention, Store,
-        messages::{Message, Role, message_from},
+        messages::{Message, Role, message_columns, message_from},
+        threads::{Thread, thread_by_key},
     },
     time,
 };
@@ -45,12 +46,54 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// A human's message is for daemons, an agent's for browsers.
-    Message { message: Box<Message>, agent: Option<Engine>, machine: Option<MachineId> },
+    /// A human's message is for daemons, an agent's for browsers. Told again when the question that
+    /// it puts has ended. On replay, as it is now.
+    Message(Box<Message>),
     /// A machine has bound the thread. On replay, as it is now.
     Claimed { thread: ThreadId, machine: Option<MachineId> },
-    /// A thread was made or has another agent. On replay, as it is now.
-    Thread { thread: ThreadId, agent: Option<Engine> },
+    /// On replay, as it is now.
+    Thread { change: ThreadChange, thread: Box<Thread> },
+}
+
+/// What happened to a thread as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadChange {
+    Created,
+    Renamed,
+    Deleted,
+    /// It has another agent.
+    Agent,
+    /// The mark up to which it was read has moved.
+    Read,
+    /// Messages were added to its beginning.
+    History,
+}
+
+impl ThreadChange {
+    /// In the table and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ThreadChange::Created => "created",
+            ThreadChange::Renamed => "renamed",
+            ThreadChange::Deleted => "deleted",
+            ThreadChange::Agent => "agent",
+            ThreadChange::Read => "read",
+            ThreadChange::History => "history",
+        }
+    }
+
+    /// `thread` is what version 1 of the schema wrote for a new thread and for another agent.
+    fn parse(text: &str) -> Option<ThreadChange> {
+        match text {
+            "created" | "thread" => Some(ThreadChange::Created),
+            "renamed" => Some(ThreadChange::Renamed),
+            "deleted" => Some(ThreadChange::Deleted),
+            "agent" => Some(ThreadChange::Agent),
+            "read" => Some(ThreadChange::Read),
+            "history" => Some(ThreadChange::History),
+            _ => None,
+        }
+    }
 }
 
 impl Event {
@@ -63,16 +106,16 @@ impl Event {
 impl Change {
     /// Whether daemons are told; browsers are told everything.
     pub fn is_for_daemons(&self) -> bool {
-        matches!(self, Change::Message { message, .. } if message.role == Role::Human)
+        matches!(self, Change::Message(message) if message.role == Role::Human)
     }
 
-    /// The name of the event in the table and on the stream.
-    pub fn kind(&self) -> &'static str {
+    /// The name of the event in the table.
+    fn kind(&self) -> &'static str {
         match self {
-            Change::Message { .. } if self.is_for_daemons() => "reply",
-            Change::Message { .. } => "message",
+            Change::Message(_) if self.is_for_daemons() => "reply",
+            Change::Message(_) => "message",
             Change::Claimed { .. } => "claimed",
-            Change::Thread { .. } => "thread",
+            Change::Thread { change, .. } => change.as_str(),
         }
     }
 }
@@ -118,7 +161,8 @@ impl Replay {
 
 impl Store {
     /// Finds out where a stream goes on and runs `subscribe` at that very point: no event comes
-    /// between. `last` is its `Last-Event-ID`. None: the token has been revoked meanwhile.
+    /// between. `last` is its `Last-Event-ID`. None: the caller has been
+    /// shut out meanwhile.
     pub fn resume<T>(
         &self,
         caller: Caller,
@@ -127,9 +171,8 @@ impl Store {
     ) -> Result<Option<(Resume, T)>> {
         // The write lock keeps new events and rotations out until the subscriber is listed.
         let conn = self.writer();
-        if let Some(token) = caller.token
-            && !super::accounts::is_valid(&conn, token)?
-        {
+        // Whether a session has expired was looked at a moment ago.
+        if !super::accounts::is_valid(&conn, caller, 0)? {
             return Ok(None);
         }
         let (pruned, newest): (i64, Option<i64>) = conn
@@ -159,24 +202,23 @@ impl Store {
         daemons: bool,
     ) -> Result<Vec<Event>> {
         let conn = self.reader();
-        let mut query = conn.prepare_cached(
-            "SELECT events.seq, events.kind, threads.agent, threads.machine, threads.thread_id,
-                    messages.message_id, messages.author, messages.role, messages.kind,
-                    messages.body, messages.created
-             FROM events
+        let mut query = conn.prepare_cached(concat!(
+            "SELECT events.seq, events.kind, events.thread, threads.machine, ",
+            message_columns!(),
+            " FROM events
              JOIN threads ON threads.id = events.thread
              LEFT JOIN messages ON messages.id = events.message
              WHERE events.account = ?1 AND events.seq > ?2 AND events.seq <= ?3
                    AND (NOT ?4 OR events.kind = 'reply')
              ORDER BY events.seq LIMIT ?5",
-        )?;
+        ))?;
         let mut rows = query.query(params![account.0, after, head, daemons, PAGE_EVENTS])?;
         let (mut page, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()?
             && bytes < PAGE_BYTES
         {
-            let event = event_from(row, self.epoch, account)?;
-            if let Change::Message { message, .. } = &event.change {
+            let event = event_from(&conn, self.epoch, row, account)?;
+            if let Change::Message(message) = &event.change {
                 bytes += message.body.len();
             }
             page.push(event);
@@ -185,15 +227,22 @@ impl Store {
     }
 }
 
-fn event_from(row: &Row<'_>, epoch: Epoch, account: AccountKey) -> rusqlite::Result<Event> {
+fn event_from(
+    conn: &Connection,
+    epoch: Epoch,
+    row: &Row<'_>,
+    account: AccountKey,
+) -> Result<Event> {
     let kind: String = row.get(1)?;
-    let agent = row.get::<_, Option<String>>(2)?.map(|it| Engine::new(&it));
-    let machine = row.get::<_, Option<String>>(3)?.map(MachineId::new);
-    let thread = || row.get::<_, String>(4).map(ThreadId::new);
-    let change = match kind.as_str() {
-        "claimed" => Change::Claimed { thread: thread()?, machine },
-        "thread" => Change::Thread { thread: thread()?, agent },
-        _ => Change::Message { message: Box::new(message_from(row, 4)?), agent, machine },
+    let change = match (kind.as_str(), ThreadChange::parse(&kind)) {
+        (_, Some(change)) => {
+            Change::Thread { change, thread: Box::new(thread_by_key(conn, row.get(2)?)?) }
+        }
+        ("claimed", None) => Change::Claimed {
+            thread: ThreadId::new(row.get::<_, String>(4)?),
+            machine: row.get::<_, Option<String>>(3)?.map(MachineId::new),
+        },
+        _ => Change::Message(Box::new(message_from(row, 4)?)),
     };
     Ok(Event { epoch, seq: row.get(0)?, account, change })
 }

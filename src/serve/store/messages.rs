@@ -1,21 +1,23 @@
-//! Threads and what is said on them.
+//! What is said on threads.
 
 use anyhow::Result;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     serve::store::{
-        AccountKey, Store, Write,
+        AccountKey, Store, Write, attachments,
         events::{Change, Keys, millis},
+        machines,
+        threads::{self, ThreadRow},
     },
     time::{self, Timestamp},
 };
 
 /// One answer holds at most about this much text; the reader asks again for more.
 const ANSWER_BYTES: usize = 8 * 1024 * 1024;
-const TITLE_CHARS: usize = 80;
-const PREVIEW_CHARS: u32 = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -31,12 +33,12 @@ impl Role {
         }
     }
 
-    fn parse(text: &str) -> Role {
+    pub(super) fn parse(text: &str) -> Role {
         if text == "human" { Role::Human } else { Role::Agent }
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub thread: ThreadId,
     pub id: MessageId,
@@ -46,6 +48,34 @@ pub struct Message {
     pub body: String,
     /// Strictly increasing within a thread.
     pub created: Timestamp,
+    /// The question that it puts, as [`Question::card`].
+    pub question: Option<Value>,
+    /// How that question ended.
+    pub closed: Option<String>,
+    /// The end of a question that it tells of, as [`Closing::report`].
+    pub question_closed: Option<Value>,
+    /// The session that its thread goes on with; on the first reply of an adopted thread.
+    pub adoption: Option<Value>,
+    /// It was said elsewhere, before the thread was made of that session: nobody is to act on it.
+    pub is_history: bool,
+    pub files: Vec<File>,
+    /// Of the thread, as it is now.
+    pub agent: Option<Engine>,
+    /// Of the thread, as it is now.
+    pub machine: Option<MachineId>,
+    /// Of the thread.
+    pub project_dir: Option<String>,
+}
+
+/// A picture that belongs to a message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct File {
+    pub id: String,
+    pub name: String,
+    pub media_type: String,
+    pub bytes: u64,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
 }
 
 /// A message to be stored.
@@ -59,12 +89,75 @@ pub struct Draft {
     pub client_msg_id: Option<ClientMsgId>,
     /// The agent that the human chose with this message.
     pub agent: Option<Engine>,
+    /// The machine that a new thread is for.
+    pub machine: Option<MachineId>,
+    /// Where the agent of a new thread is to work.
+    pub project_dir: Option<String>,
+    /// The ids of pictures, in order.
+    pub attachments: Vec<String>,
+    pub question: Option<Question>,
+    pub closing: Option<Closing>,
+}
+
+impl Draft {
+    /// A message with nothing but a body.
+    pub fn new(thread: ThreadId, role: Role, author: String, body: String) -> Draft {
+        Draft {
+            thread,
+            author,
+            role,
+            kind: None,
+            body,
+            client_msg_id: None,
+            agent: None,
+            machine: None,
+            project_dir: None,
+            attachments: Vec::new(),
+            question: None,
+            closing: None,
+        }
+    }
+}
+
+/// A question in parts.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub code: String,
+    pub expires: Timestamp,
+    /// All of it.
+    pub card: Value,
+}
+
+/// The end of a question.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    pub code: String,
+    pub outcome: String,
+    /// All of it.
+    pub report: Value,
+}
+
+/// Why a message was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NoThread,
+    /// Not uploaded by this account, or used already.
+    Attachment,
+    /// Never seen on this account.
+    Machine,
+    /// No machine that the thread may be for offers it.
+    ProjectDir,
+    /// The thread has another machine.
+    OtherMachine,
+    /// The thread works elsewhere.
+    OtherProjectDir,
 }
 
 /// Which messages of a thread are asked for; all answers are oldest first.
 #[derive(Clone, Copy, Debug)]
 pub enum Range {
-    /// The first ones after this time.
+    /// The first ones that were said on it after this time. What was said elsewhere is left out,
+    /// whatever its time: it was added later, and is nobody's task.
     Since(Timestamp),
     /// The last ones before this time.
     Before(Timestamp),
@@ -77,117 +170,85 @@ pub struct Page {
     pub more: bool,
 }
 
-#[derive(Debug)]
-pub struct Thread {
-    pub id: ThreadId,
-    pub title: String,
-    pub agent: Option<Engine>,
-    pub machine: Option<MachineId>,
-    pub created: Timestamp,
-    /// Its body is cut.
-    pub last_message: Message,
+/// The columns of a [`Message`], in the order in which [`message_from`] reads them.
+macro_rules! message_columns {
+    () => {
+        "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
+         messages.body, messages.created, messages.question, messages.closed,
+         messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
+         threads.agent, threads.machine, threads.project_dir,
+         (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
+                 'media_type', media_type, 'bytes', bytes, 'width', width, 'height', height)
+                 ORDER BY position)
+          FROM attachments WHERE attachments.message = messages.id)"
+    };
 }
+pub(super) use message_columns;
 
-struct ThreadRow {
-    key: i64,
-    agent: Option<String>,
-    machine: Option<String>,
-    last: i64,
-}
+const OF_THREAD: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages JOIN threads ON threads.id = messages.thread
+     WHERE threads.account = ? AND threads.thread_id = ? AND threads.deleted IS NULL "
+);
 
 impl Store {
     /// Stores a message and publishes it; a repeated `client_msg_id` gives the stored one and
-    /// publishes nothing. A human's message makes its thread if need be; None: an agent's does not.
-    pub fn post(&self, account: AccountKey, draft: Draft) -> Result<Option<Message>> {
+    /// publishes nothing. A human's message makes its thread if need be, an agent's does not.
+    pub fn post(&self, account: AccountKey, draft: Draft) -> Result<Result<Box<Message>, Refusal>> {
         self.write(|write| {
             if let Some(id) = &draft.client_msg_id
                 && let Some(stored) = posted(&write.tx, account, id)?
             {
-                return Ok(Some(stored));
+                return Ok(Ok(Box::new(stored)));
             }
-            let row = match (find_thread(&write.tx, account, &draft.thread)?, draft.role) {
-                (Some(row), _) => row,
-                (None, Role::Agent) => return Ok(None),
-                (None, Role::Human) => create_thread(write, account, &draft)?,
+            let found = threads::find(&write.tx, account, &draft.thread)?;
+            // Nothing may be written before all is found good.
+            if let Some(refusal) = refuse(write, account, found.as_ref(), &draft)? {
+                return Ok(Err(refusal));
+            }
+            let row = match found {
+                Some(row) => row,
+                None => threads::create(write, account, &draft)?,
             };
-            append(write, account, row, draft).map(Some)
+            append(write, account, &row, &draft).map(Ok)
         })
     }
 
-    /// Binds a thread to a machine unless it is bound already. Whether this call did it, and to
-    /// whom it is bound now. None: there is no such thread.
-    pub fn claim(
-        &self,
-        account: AccountKey,
-        thread: &ThreadId,
-        machine: &MachineId,
-    ) -> Result<Option<(bool, MachineId)>> {
-        self.write(|write| {
-            let won: Option<i64> = write
-                .tx
-                .prepare_cached(
-                    "UPDATE threads SET machine = ?
-                     WHERE account = ? AND thread_id = ? AND machine IS NULL RETURNING id",
-                )?
-                .query_row(params![machine.as_str(), account.0, thread.as_str()], |row| row.get(0))
-                .optional()?;
-            if let Some(key) = won {
-                let (thread, machine) = (thread.clone(), machine.clone());
-                let claimed = Change::Claimed { thread, machine: Some(machine.clone()) };
-                write.event(account, claimed, Keys { thread: key, message: None })?;
-                return Ok(Some((true, machine)));
-            }
-            let row = find_thread(&write.tx, account, thread)?;
-            Ok(row.and_then(|row| row.machine).map(|winner| (false, MachineId::new(winner))))
-        })
-    }
-
-    /// Switches a thread to another agent. False: there is no such thread.
-    pub fn set_agent(
-        &self,
-        account: AccountKey,
-        thread: &ThreadId,
-        agent: &Engine,
-    ) -> Result<bool> {
-        self.write(|write| match find_thread(&write.tx, account, thread)? {
-            None => Ok(false),
-            Some(row) => switch_agent(write, account, &row, thread, agent).map(|()| true),
-        })
-    }
-
-    pub fn has_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
-        let found = self
-            .reader()
-            .prepare_cached("SELECT 1 FROM threads WHERE account = ? AND thread_id = ?")?
-            .exists(params![account.0, thread.as_str()])?;
-        Ok(found)
-    }
-
-    /// None: there is no such thread.
+    /// None: there is no such thread. `bytes` bounds the text besides [`ANSWER_BYTES`].
     pub fn messages(
         &self,
         account: AccountKey,
         thread: &ThreadId,
         range: Range,
         limit: u32,
+        bytes: usize,
     ) -> Result<Option<Page>> {
         if !self.has_thread(account, thread)? {
             return Ok(None);
         }
         let conn = self.reader();
-        let (mut query, time) = match range {
-            Range::Since(time) => (conn.prepare_cached(SINCE)?, time),
-            Range::Before(time) => (conn.prepare_cached(BEFORE)?, time),
+        let (rest, time) = match range {
+            Range::Since(time) => (
+                "AND messages.created > ? AND messages.origin IS NULL
+                 ORDER BY messages.created LIMIT ?",
+                time,
+            ),
+            Range::Before(time) => {
+                ("AND messages.created < ? ORDER BY messages.created DESC LIMIT ?", time)
+            }
         };
+        let mut query = conn.prepare_cached(&format!("{OF_THREAD}{rest}"))?;
         let mut rows = query.query(params![account.0, thread.as_str(), millis(time), limit + 1])?;
-        let (mut messages, mut bytes, mut more) = (Vec::new(), 0, false);
+        let (mut messages, mut more) = (Vec::new(), false);
+        let mut budget = bytes.min(ANSWER_BYTES);
         while let Some(row) = rows.next()? {
-            if u32::try_from(messages.len()) == Ok(limit) || ANSWER_BYTES < bytes {
+            if u32::try_from(messages.len()) == Ok(limit) || budget == 0 {
                 more = true;
                 break;
             }
             let message = message_from(row, 0)?;
-            bytes += message.body.len();
+            budget = budget.saturating_sub(message.body.len() + 1);
             messages.push(message);
         }
         if matches!(range, Range::Before(_)) {
@@ -195,45 +256,9 @@ impl Store {
         }
         Ok(Some(Page { messages, more }))
     }
-
-    /// The threads with the newest messages, newest first.
-    pub fn threads(&self, account: AccountKey, limit: u32) -> Result<Vec<Thread>> {
-        let conn = self.reader();
-        let mut query = conn.prepare_cached(
-            "SELECT threads.title, threads.agent, threads.machine, threads.created,
-                    threads.thread_id, messages.message_id, messages.author, messages.role,
-                    messages.kind, substr(messages.body, 1, ?2), messages.created
-             FROM threads
-             JOIN messages ON messages.thread = threads.id AND messages.created = threads.last
-             WHERE threads.account = ?1 ORDER BY threads.last DESC, threads.id DESC LIMIT ?3",
-        )?;
-        let rows = query.query_map(params![account.0, PREVIEW_CHARS, limit], |row| {
-            let last_message = message_from(row, 4)?;
-            Ok(Thread {
-                id: last_message.thread.clone(),
-                title: row.get(0)?,
-                agent: row.get::<_, Option<String>>(1)?.map(|it| Engine::new(&it)),
-                machine: row.get::<_, Option<String>>(2)?.map(MachineId::new),
-                created: timestamp(row.get(3)?),
-                last_message,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
 }
 
-const SINCE: &str =
-    "SELECT threads.thread_id, message_id, author, role, kind, body, messages.created
-     FROM messages JOIN threads ON threads.id = messages.thread
-     WHERE threads.account = ? AND threads.thread_id = ? AND messages.created > ?
-     ORDER BY messages.created LIMIT ?";
-const BEFORE: &str =
-    "SELECT threads.thread_id, message_id, author, role, kind, body, messages.created
-     FROM messages JOIN threads ON threads.id = messages.thread
-     WHERE threads.account = ? AND threads.thread_id = ? AND messages.created < ?
-     ORDER BY messages.created DESC LIMIT ?";
-
-/// Reads the seven columns of a message, the first of which is `at`.
+/// Reads the columns of a message, the first of which is `at`.
 pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
     Ok(Message {
         thread: ThreadId::new(row.get::<_, String>(at)?),
@@ -243,133 +268,183 @@ pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message
         kind: row.get(at + 4)?,
         body: row.get(at + 5)?,
         created: timestamp(row.get(at + 6)?),
+        question: json(row, at + 7)?,
+        closed: row.get(at + 8)?,
+        question_closed: json(row, at + 9)?,
+        adoption: json(row, at + 10)?,
+        is_history: row.get(at + 11)?,
+        agent: row.get::<_, Option<String>>(at + 12)?.map(|it| Engine::new(&it)),
+        machine: row.get::<_, Option<String>>(at + 13)?.map(MachineId::new),
+        project_dir: row.get(at + 14)?,
+        files: json(row, at + 15)?.unwrap_or_default(),
     })
 }
 
-fn timestamp(millis: i64) -> Timestamp {
+/// A column of JSON that we wrote.
+pub(super) fn json<T: for<'a> Deserialize<'a>>(
+    row: &Row<'_>,
+    at: usize,
+) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get_ref(at)?.as_str_or_null()? else { return Ok(None) };
+    let parsed = serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(Some(parsed))
+}
+
+pub(super) fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }
 
 /// The message that was stored under this id before.
-fn posted(tx: &Transaction<'_>, account: AccountKey, id: &ClientMsgId) -> Result<Option<Message>> {
-    let stored = tx
-        .prepare_cached(
-            "SELECT threads.thread_id, message_id, author, role, kind, body, messages.created
-             FROM client_msg_ids
+fn posted(conn: &Connection, account: AccountKey, id: &ClientMsgId) -> Result<Option<Message>> {
+    let stored = conn
+        .prepare_cached(concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM client_msg_ids
              JOIN messages ON messages.id = client_msg_ids.message
              JOIN threads ON threads.id = messages.thread
-             WHERE client_msg_ids.account = ? AND client_msg_id = ?",
-        )?
+             WHERE client_msg_ids.account = ? AND client_msg_id = ?"
+        ))?
         .query_row(params![account.0, id.as_str()], |row| message_from(row, 0))
         .optional()?;
     Ok(stored)
 }
 
-fn find_thread(
-    tx: &Transaction<'_>,
-    account: AccountKey,
-    thread: &ThreadId,
-) -> Result<Option<ThreadRow>> {
-    let row = tx
-        .prepare_cached(
-            "SELECT id, agent, machine, last FROM threads WHERE account = ? AND thread_id = ?",
-        )?
-        .query_row(params![account.0, thread.as_str()], |row| {
-            Ok(ThreadRow {
-                key: row.get(0)?,
-                agent: row.get(1)?,
-                machine: row.get(2)?,
-                last: row.get(3)?,
-            })
-        })
-        .optional()?;
-    Ok(row)
+fn by_key(conn: &Connection, key: i64) -> Result<Message> {
+    let message = conn
+        .prepare_cached(concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages JOIN threads ON threads.id = messages.thread WHERE messages.id = ?"
+        ))?
+        .query_row([key], |row| message_from(row, 0))?;
+    Ok(message)
 }
 
-/// The thread of a first message. Its title is that message's first line.
-fn create_thread(write: &mut Write<'_>, account: AccountKey, draft: &Draft) -> Result<ThreadRow> {
-    let line = draft.body.lines().map(str::trim).find(|it| !it.is_empty()).unwrap_or_default();
-    let title: String = line.chars().take(TITLE_CHARS).collect();
-    let agent = draft.agent.as_ref().map(Engine::as_str);
-    write.tx.execute(
-        "INSERT INTO threads (account, thread_id, title, agent, created, last)
-         VALUES (?, ?, ?, ?, ?, 0)",
-        params![account.0, draft.thread.as_str(), title, agent, millis(time::now())],
-    )?;
-    let key = write.tx.last_insert_rowid();
-    let made = Change::Thread { thread: draft.thread.clone(), agent: draft.agent.clone() };
-    write.event(account, made, Keys { thread: key, message: None })?;
-    Ok(ThreadRow { key, agent: agent.map(str::to_owned), machine: None, last: 0 })
-}
-
-fn switch_agent(
-    write: &mut Write<'_>,
+fn refuse(
+    write: &Write<'_>,
     account: AccountKey,
-    row: &ThreadRow,
-    thread: &ThreadId,
-    agent: &Engine,
-) -> Result<()> {
-    if row.agent.as_deref() == Some(agent.as_str()) {
-        return Ok(());
+    found: Option<&ThreadRow>,
+    draft: &Draft,
+) -> Result<Option<Refusal>> {
+    let machine = draft.machine.as_ref().map(MachineId::as_str);
+    let refusal = match found {
+        None if draft.role == Role::Agent => Some(Refusal::NoThread),
+        None if threads::is_deleted(&write.tx, account, &draft.thread)? => Some(Refusal::NoThread),
+        None if machine.is_some() && !machines::is_known(&write.tx, account, machine)? => {
+            Some(Refusal::Machine)
+        }
+        None => match &draft.project_dir {
+            Some(dir) if !machines::offers(&write.tx, account, machine, dir)? => {
+                Some(Refusal::ProjectDir)
+            }
+            _ => None,
+        },
+        Some(row) if machine.is_some() && machine != row.machine.as_deref() => {
+            Some(Refusal::OtherMachine)
+        }
+        Some(row) if draft.project_dir.is_some() && draft.project_dir != row.project_dir => {
+            Some(Refusal::OtherProjectDir)
+        }
+        Some(_) => None,
+    };
+    if refusal.is_some() {
+        return Ok(refusal);
     }
-    write
-        .tx
-        .execute("UPDATE threads SET agent = ? WHERE id = ?", params![agent.as_str(), row.key])?;
-    let change = Change::Thread { thread: thread.clone(), agent: Some(agent.clone()) };
-    write.event(account, change, Keys { thread: row.key, message: None })
+    let free = attachments::are_free(&write.tx, account, &draft.attachments)?;
+    Ok((!free).then_some(Refusal::Attachment))
 }
 
 fn append(
     write: &mut Write<'_>,
     account: AccountKey,
-    row: ThreadRow,
-    draft: Draft,
-) -> Result<Message> {
+    row: &ThreadRow,
+    draft: &Draft,
+) -> Result<Box<Message>> {
     if let Some(agent) = &draft.agent {
-        switch_agent(write, account, &row, &draft.thread, agent)?;
+        threads::switch_agent(write, account, row, agent)?;
+    }
+    if let Some(closing) = &draft.closing {
+        close_question(write, account, row.key, closing)?;
     }
     // Two messages of one millisecond, or a clock set back, must not share or swap their times.
     let created = millis(time::now()).max(row.last + 1);
-    let message = Message {
-        thread: draft.thread,
-        id: MessageId::new(format!("msg_{created:012x}{}", &ids::random_hex()[..12])),
-        author: draft.author,
-        role: draft.role,
-        kind: draft.kind,
-        body: draft.body,
-        created: timestamp(created),
-    };
-    write
-        .tx
-        .prepare_cached(
-            "INSERT INTO messages (thread, message_id, author, role, kind, body, created)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )?
-        .execute(params![
-            row.key,
-            message.id.as_str(),
-            message.author,
-            message.role.as_str(),
-            message.kind,
-            message.body,
-            created
-        ])?;
-    let key = write.tx.last_insert_rowid();
+    let key = insert(write, row, draft, created)?;
+    attachments::attach(&write.tx, account, key, &draft.attachments)?;
     if let Some(id) = &draft.client_msg_id {
         write
             .tx
             .prepare_cached("INSERT INTO client_msg_ids VALUES (?, ?, ?)")?
             .execute(params![account.0, id.as_str(), key])?;
     }
+    // Who writes has seen what came before.
     write
         .tx
-        .prepare_cached("UPDATE threads SET last = ? WHERE id = ?")?
-        .execute(params![created, row.key])?;
-    let change = Change::Message {
-        message: Box::new(message.clone()),
-        agent: draft.agent.or(row.agent.map(|it| Engine::new(&it))),
-        machine: row.machine.map(MachineId::new),
-    };
+        .prepare_cached(
+            "UPDATE threads SET last = ?1, read = iif(?2, ?1, read),
+                                adoption = iif(?2, NULL, adoption) WHERE id = ?3",
+        )?
+        .execute(params![created, draft.role == Role::Human, row.key])?;
+    let message = Box::new(by_key(&write.tx, key)?);
+    let change = Change::Message(message.clone());
     write.event(account, change, Keys { thread: row.key, message: Some(key) })?;
     Ok(message)
+}
+
+/// Adds the row alone and gives its key.
+fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Result<i64> {
+    let question = draft.question.as_ref();
+    let adoption = row.adoption.as_ref().filter(|_| draft.role == Role::Human);
+    write
+        .tx
+        .prepare_cached(
+            "INSERT INTO messages (thread, message_id, author, role, kind, body, created,
+                                   question, question_code, question_expires, question_closed,
+                                   adoption)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row.key,
+            new_id(created).as_str(),
+            draft.author,
+            draft.role.as_str(),
+            draft.kind,
+            draft.body,
+            created,
+            question.map(|it| it.card.to_string()),
+            question.map(|it| &it.code),
+            question.map(|it| millis(it.expires)),
+            draft.closing.as_ref().map(|it| it.report.to_string()),
+            adoption,
+        ])?;
+    Ok(write.tx.last_insert_rowid())
+}
+
+/// Ids sort as the times do.
+pub(super) fn new_id(created: i64) -> MessageId {
+    MessageId::new(format!("msg_{created:012x}{}", &ids::random_hex()[..12]))
+}
+
+/// Marks the newest question of this code that is still open, and tells of it again.
+fn close_question(
+    write: &mut Write<'_>,
+    account: AccountKey,
+    thread: i64,
+    closing: &Closing,
+) -> Result<()> {
+    let closed: Option<i64> = write
+        .tx
+        .prepare_cached(
+            "UPDATE messages SET closed = ?1 WHERE id =
+                (SELECT id FROM messages WHERE thread = ?2 AND question_code = ?3
+                 AND question IS NOT NULL AND closed IS NULL ORDER BY created DESC LIMIT 1)
+             RETURNING id",
+        )?
+        .query_row(params![closing.outcome, thread, closing.code], |row| row.get(0))
+        .optional()?;
+    let Some(key) = closed else { return Ok(()) };
+    let change = Change::Message(Box::new(by_key(&write.tx, key)?));
+    write.event(account, change, Keys { thread, message: Some(key) })
 }

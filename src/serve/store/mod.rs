@@ -6,12 +6,17 @@
 //! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync.
 
 pub mod accounts;
+pub mod attachments;
 pub mod events;
 mod expiry;
+pub mod external;
+pub mod machines;
 pub mod messages;
+pub mod sessions;
 pub(super) mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 #[cfg(test)]
 mod upgrade_tests;
 
@@ -37,25 +42,59 @@ use snapshot::{Existing, snapshot};
 /// The database, in the data directory.
 pub(super) const FILE: &str = "bridge.sqlite";
 /// The schema, one step a version (`user_version`). Steps are only ever added.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("004_epoch.sql")];
-/// Only a foreign program can hold the file for long: writers of ours take turns before they get here.
+#[rustfmt::skip]
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("002_sessions.sql"),
+    include_str!("003_page.sql"),
+    include_str!("004_epoch.sql"),
+];
+/// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// An account's row: the proof that somebody was let in, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AccountKey(i64);
 
+#[cfg(test)]
+impl AccountKey {
+    /// A key for tests that have no store.
+    pub fn test(key: i64) -> AccountKey {
+        AccountKey(key)
+    }
+}
+
 /// Who is calling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
-    /// None for somebody who came with user name and password.
+    /// A daemon's. None for somebody who came with a cookie, or with user name and password.
     pub token: Option<TokenKey>,
+    /// Of somebody who came with a cookie.
+    pub session: Option<SessionKey>,
 }
+
+/// A session's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(i64);
 
 /// A token's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey(i64);
+
+/// As text on the wire.
+impl fmt::Display for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl TokenKey {
+    /// From what was printed; whose it is, if anybody's, is for the store to say.
+    pub fn parse(text: &str) -> Option<TokenKey> {
+        text.parse().ok().map(TokenKey)
+    }
+}
 
 /// A write that went well so lately shows that the next one will.
 const FRESH: Duration = Duration::from_secs(5);
@@ -92,8 +131,8 @@ pub struct Store {
     stored: AtomicU64,
     retention: Retention,
     publish: Publish,
-    /// Held as long as the store is open.
-    _lock: File,
+    /// Held as long as a server has the store open.
+    lock: Option<File>,
 }
 
 impl fmt::Debug for Store {
@@ -108,19 +147,46 @@ impl Store {
     /// # Errors
     /// Others may read the directory; another server uses it; the file is none of ours or newer.
     pub fn open(dir: &Path, retention: Retention, publish: Publish) -> Result<Store> {
+        let Some(lock) = claim_directory(dir)? else {
+            bail!(
+                "another server uses {}; stop it, or choose another data directory",
+                dir.display()
+            );
+        };
+        Store::connect(dir, retention, publish, Some(lock))
+    }
+
+    /// Opens the store for a short while, also while a server uses it. Events that are written here
+    /// are published nowhere.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; or the file is older than this program and a server uses it.
+    pub fn open_beside(dir: &Path) -> Result<Store> {
         let lock = claim_directory(dir)?;
+        let mut store = Store::connect(dir, Retention::default(), Box::new(|_| ()), lock)?;
+        // It was needed for the migration; a server may start now.
+        store.lock = None;
+        Ok(store)
+    }
+
+    fn connect(
+        dir: &Path,
+        retention: Retention,
+        publish: Publish,
+        lock: Option<File>,
+    ) -> Result<Store> {
         let path = dir.join(FILE);
         private_file(&path)?;
         let open = || connect(&path).with_context(|| format!("opening {}", path.display()));
         let mut write = open()?;
-        migrate(&mut write, &path, MIGRATIONS)
+        migrate(&mut write, &path, MIGRATIONS, lock.is_some())
             .with_context(|| format!("preparing {}", path.display()))?;
         let read = open()?;
         read.pragma_update(None, "query_only", true)?;
         let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
         let (write, read) = (Mutex::new(write), Mutex::new(read));
         let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
-        Ok(Store { write, read, path, epoch, written, stored, retention, publish, _lock: lock })
+        Ok(Store { write, read, path, epoch, written, stored, retention, publish, lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -204,8 +270,9 @@ impl Write<'_> {
     }
 }
 
-/// Makes the directory private and ours; the lock lasts as long as the file is open.
-fn claim_directory(dir: &Path) -> Result<File> {
+/// Makes the directory private and ours; the lock lasts as long as the file is open. None: somebody
+/// else has it.
+fn claim_directory(dir: &Path) -> Result<Option<File>> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -215,11 +282,8 @@ fn claim_directory(dir: &Path) -> Result<File> {
     let path = dir.join("serve.lock");
     let lock = private_file(&path)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => bail!(
-            "another server uses {}; stop it, or choose another data directory",
-            dir.display()
-        ),
+        Ok(()) => Ok(Some(lock)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("locking {}", path.display()))
         }
@@ -262,14 +326,18 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-/// Takes the missing steps, all or none. A file with something in it is copied before.
-fn migrate(conn: &mut Connection, path: &Path, all: &[&str]) -> Result<()> {
+/// Takes the missing steps, all or none, if the file is ours `alone`. One with something in it is
+/// copied before.
+fn migrate(conn: &mut Connection, path: &Path, all: &[&str], alone: bool) -> Result<()> {
     let version: u32 = conn.query_row("PRAGMA user_version", (), |row| row.get(0))?;
     let Some(steps) = usize::try_from(version).ok().and_then(|it| all.get(it..)) else {
         bail!("it was written by a newer obto-bridge (version {version} of the schema)");
     };
     if steps.is_empty() {
         return Ok(());
+    }
+    if !alone {
+        bail!("a server of an older obto-bridge uses it; start that again with this version");
     }
     if 0 < version {
         let copy = path.with_file_name(format!("{FILE}.v{version}.bak"));

@@ -9,7 +9,8 @@ use crate::{
     ids::{ClientMsgId, MachineId, ThreadId},
     serve::store::{
         accounts::NewAccount,
-        events::Replay,
+        attachments::Upload,
+        events::{Replay, ThreadChange},
         messages::{Draft, Message, Range, Role},
     },
     time::{self, Timestamp},
@@ -34,26 +35,18 @@ fn open(retention: Retention) -> Opened {
     Opened { store, caller, published, _dir: dir }
 }
 
-fn private_dir() -> TempDir {
+pub(super) fn private_dir() -> TempDir {
     let dir = TempDir::new().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     dir
 }
 
 fn draft(thread: &str, body: &str) -> Draft {
-    Draft {
-        thread: ThreadId::new(thread),
-        author: "ada".to_owned(),
-        role: Role::Human,
-        kind: None,
-        body: body.to_owned(),
-        client_msg_id: None,
-        agent: None,
-    }
+    Draft::new(ThreadId::new(thread), Role::Human, "ada".to_owned(), body.to_owned())
 }
 
 fn post(opened: &Opened, thread: &str, body: &str) -> Message {
-    opened.store.post(opened.caller.account, draft(thread, body)).unwrap().unwrap()
+    *opened.store.post(opened.caller.account, draft(thread, body)).unwrap().unwrap()
 }
 
 #[test]
@@ -67,7 +60,7 @@ fn a_clock_that_was_set_back_does_not_hide_messages() {
     let second = post(&opened, "t", "second");
     assert_eq!(second.created, future.plus(Duration::from_millis(1)));
     let range = Range::Since(future);
-    let page = opened.store.messages(opened.caller.account, &second.thread, range, 9);
+    let page = opened.store.messages(opened.caller.account, &second.thread, range, 9, usize::MAX);
     assert_eq!(page.unwrap().unwrap().messages, [second]);
 }
 
@@ -83,7 +76,7 @@ fn events_are_published_in_the_order_of_their_numbers() {
     let published = opened.published.lock().unwrap();
     assert_eq!(published.len(), 4 * 25 + 4, "a message each, and four new threads");
     assert!(published.is_sorted_by(|a, b| a.seq < b.seq));
-    // Replay tells what was told live. (On replay a thread is as it is now, which is the same here.)
+    // Replay tells what was told live; but a thread is as it is now, so only messages are the same.
     let account = opened.caller.account;
     let mut replayed: Vec<Event> = Vec::new();
     loop {
@@ -94,7 +87,15 @@ fn events_are_published_in_the_order_of_their_numbers() {
         }
         replayed.extend(page);
     }
-    assert_eq!(replayed, *published);
+    assert_eq!(replayed.len(), published.len());
+    for (replayed, published) in replayed.iter().zip(published.iter()) {
+        match (&replayed.change, &published.change) {
+            (Change::Thread { change, thread }, Change::Thread { change: live, .. }) => {
+                assert_eq!((change, thread.last.is_some()), (live, true));
+            }
+            _ => assert_eq!(replayed, published),
+        }
+    }
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn old_events_are_forgotten_and_messages_are_not() {
         [Replay::Gap, Replay::Complete, Replay::Complete]
     );
     let range = Range::Before(Timestamp::from_millis(u64::MAX));
-    let page = opened.store.messages(opened.caller.account, &first.thread, range, 9);
+    let page = opened.store.messages(opened.caller.account, &first.thread, range, 9, usize::MAX);
     assert_eq!(page.unwrap().unwrap().messages.len(), 2);
 }
 
@@ -171,7 +172,8 @@ fn a_failed_write_leaves_nothing_and_publishes_nothing() {
     opened.store.writer().execute_batch("DROP TRIGGER full").unwrap();
     post(&opened, "t", "third");
     let range = Range::Since(Timestamp::default());
-    let page = opened.store.messages(opened.caller.account, &ThreadId::new("t"), range, 9);
+    let page =
+        opened.store.messages(opened.caller.account, &ThreadId::new("t"), range, 9, usize::MAX);
     let bodies: Vec<String> =
         page.unwrap().unwrap().messages.into_iter().map(|it| it.body).collect();
     assert_eq!(bodies, ["first", "third"]);
@@ -187,7 +189,7 @@ fn messages_expire_but_for_the_newest_of_a_thread() {
     for n in 0..450 {
         let id = Some(ClientMsgId::new(format!("c{n}")));
         let draft = Draft { client_msg_id: id, ..draft("old", &n.to_string()) };
-        opened.store.post(account, draft).unwrap();
+        opened.store.post(account, draft).unwrap().unwrap();
     }
     post(&opened, "quiet", "the only one");
     let aged = i64::try_from((8 * DAY).as_millis()).unwrap();
@@ -210,12 +212,14 @@ fn messages_expire_but_for_the_newest_of_a_thread() {
     assert_eq!(removed, [200, 200, 49]);
     let left = |thread: &str| {
         let all = Range::Before(Timestamp::from_millis(u64::MAX));
-        let page = opened.store.messages(account, &ThreadId::new(thread), all, 999).unwrap();
+        let page =
+            opened.store.messages(account, &ThreadId::new(thread), all, 999, usize::MAX).unwrap();
         page.unwrap().messages.into_iter().map(|it| it.body).collect::<Vec<_>>()
     };
     assert_eq!((left("old"), left("quiet")), (vec!["449".to_owned()], vec!["the only one".into()]));
     assert_eq!(left("mixed"), ["young"]);
-    assert_eq!(opened.store.threads(account, 9).unwrap().len(), 3, "every thread is still listed");
+    let listed = opened.store.threads(account, Timestamp::from_millis(u64::MAX), 9, None).unwrap();
+    assert_eq!(listed.threads.len(), 3, "every thread is still listed");
     // A stream from before is not told that it missed nothing; one from after is.
     let resumed = |last: &str| opened.store.resume(opened.caller, Some(last), || ()).unwrap();
     let first = opened.published.lock().unwrap()[0].id();
@@ -259,4 +263,54 @@ fn a_store_that_can_not_be_written_is_not_ready() {
     drop(writer);
     ready().unwrap();
     assert!(0 < opened.store.bytes());
+}
+
+#[test]
+fn a_file_of_version_1_is_brought_up_to_date() {
+    let dir = private_dir();
+    let path = dir.path().join("bridge.sqlite");
+    drop(private_file(&path).unwrap());
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    old.execute_batch(
+        "INSERT INTO accounts VALUES (1, 'acc_1', 'ada', NULL, NULL, 1, 0);
+         INSERT INTO threads VALUES (1, 1, 't', 'old', 'codex', 'box', 1, 7);
+         INSERT INTO messages VALUES (1, 1, 'msg_1', 'a', 'agent', 'result', 'hi', 7);
+         INSERT INTO events VALUES (1, 1, 'thread', 1, NULL, 1);
+         INSERT INTO events VALUES (2, 1, 'message', 1, 1, 7);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+    let account = AccountKey::test(1);
+    let thread = store.thread(account, &ThreadId::new("t")).unwrap().unwrap();
+    assert_eq!((thread.title.as_str(), thread.unread), ("old", 0), "what is old was read");
+    assert_eq!(thread.last.unwrap().preview, "hi");
+    let events = store.events(account, 0, i64::MAX, false).unwrap();
+    let changes: Vec<&Change> = events.iter().map(|it| &it.change).collect();
+    assert!(matches!(
+        changes[..],
+        [Change::Thread { change: ThreadChange::Created, .. }, Change::Message(_)]
+    ));
+}
+
+#[test]
+fn a_picture_that_no_message_took_goes_after_a_day() {
+    let opened = open(Retention::default());
+    let upload = || {
+        let data = vec![1, 2, 3];
+        let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
+        opened.store.upload(opened.caller.account, &upload, 6).unwrap()
+    };
+    let is_there = |id: &str| opened.store.attachment(opened.caller.account, id).unwrap().is_some();
+    let (old, used) = (upload().unwrap(), upload().unwrap());
+    assert_eq!(upload(), None, "both count");
+    let mut draft = draft("t", "see");
+    draft.attachments = vec![used.id.clone()];
+    opened.store.post(opened.caller.account, draft).unwrap().unwrap();
+    let long_ago = events::millis(time::now()) - 25 * 3_600_000;
+    opened.store.writer().execute("UPDATE attachments SET created = ?", [long_ago]).unwrap();
+    let new = upload().unwrap();
+    assert_eq!([&old, &used, &new].map(|it| is_there(&it.id)), [false, true, true]);
 }

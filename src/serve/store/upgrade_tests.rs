@@ -55,7 +55,8 @@ fn version(path: &Path) -> u32 {
 
 fn bodies(store: &Store, caller: Caller) -> Vec<String> {
     let all = Range::Before(Timestamp::from_millis(u64::MAX));
-    let page = store.messages(caller.account, &ThreadId::new("t"), all, 9).unwrap().unwrap();
+    let page =
+        store.messages(caller.account, &ThreadId::new("t"), all, 9, usize::MAX).unwrap().unwrap();
     page.messages.into_iter().map(|it| it.body).collect()
 }
 
@@ -96,7 +97,7 @@ fn a_step_that_fails_takes_nothing_with_it() {
     let (_dir, path) = version_1();
     let mut conn = connect(&path).unwrap();
     let steps = [MIGRATIONS[0], "DELETE FROM messages; CREATE TABLE new (a);", "no SQL"];
-    migrate(&mut conn, &path, &steps).unwrap_err();
+    migrate(&mut conn, &path, &steps, true).unwrap_err();
     drop(conn);
     assert_eq!(version(&path), 1);
     let left: u32 = Connection::open(&path)

@@ -3,6 +3,7 @@
 use std::{fs, net::TcpListener, os::unix::fs::MetadataExt};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::util::{
     bin::{Home, Running},
@@ -24,6 +25,7 @@ fn serve_makes_an_account_once_and_never_shows_its_token() {
     let mut first = serve();
     let addr = addr(&mut first);
     first.line("obto-bridge init --base-url");
+    let link = first.line("/api/view#welcome=");
     let token = fs::read_to_string(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     let mut conn = Conn::open(addr.parse().unwrap());
@@ -34,6 +36,8 @@ fn serve_makes_an_account_once_and_never_shows_its_token() {
 
     let mut second = serve();
     second.line("obto-bridge init --base-url");
+    let unused = second.line("/api/view#welcome=");
+    assert_ne!(unused, link, "nobody has signed in yet, so there is another link");
     assert_eq!(fs::read_to_string(&file).unwrap(), token);
     second.signal(Signal::INT);
     second.end().expect(0, &[]);
@@ -73,16 +77,21 @@ fn local_says_where_it_is_and_keeps_its_token() {
     };
     let mut first = local();
     let addr = addr(&mut first);
-    first.line("/api/view");
+    let link = first.line("/api/view#welcome=");
+    assert!(link.starts_with(&format!("http://{addr}/")), "{link}");
     let token = fs::read_to_string(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-    let mut page = Conn::open(addr.parse().unwrap());
-    assert_eq!(page.request("GET", "/api/view", token.trim(), None).status, 200);
+    let code = link.split("#welcome=").nth(1).unwrap();
+    let body = json!({ "code": code, "password": "long enough" });
+    let mut conn = Conn::open(addr.parse().unwrap());
+    let signed_in = conn.request("POST", "/api/session/redeem", "", Some(&body)).ok();
+    assert_eq!(signed_in["user"], "local");
     first.signal(Signal::TERM);
     first.end().expect(0, &[]).without(token.trim());
 
     let mut second = local();
-    second.line("/api/view");
+    second.line("Sign in as \"local\"");
+    second.line("serve user passwd local --data");
     assert_eq!(fs::read_to_string(&file).unwrap(), token);
     second.signal(Signal::INT);
     second.end().expect(0, &[]);

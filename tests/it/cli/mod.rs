@@ -7,10 +7,12 @@ mod local;
 mod policy;
 mod start;
 mod status;
+#[cfg(feature = "serve")]
+mod user;
 
 use crate::util::bin::Home;
 #[cfg(feature = "serve")]
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::serve::{Options, Server, password::Cost};
 
 /// A bridge with one account, in the directory of a test.
 #[cfg(feature = "serve")]
@@ -25,7 +27,7 @@ impl Bridge {
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut options = Options::new(listen, home.path().join("bridge"));
         options.allow_register = allow_register;
-        options.password_rounds = 10;
+        options.password_cost = Cost::CHEAP;
         let server = Server::start(options).unwrap();
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
         Bridge { server, token }

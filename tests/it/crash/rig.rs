@@ -178,6 +178,7 @@ impl Machine {
             env,
             net: Net::default(),
             disk,
+            progress_every: daemon::PROGRESS_EVERY,
             own_program: env!("CARGO_BIN_EXE_obto-bridge").into(),
             offers_echo: false,
             exit_on_auth_failure: true,

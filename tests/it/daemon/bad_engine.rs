@@ -107,9 +107,17 @@ fn an_engine_that_ends_at_any_point() {
 
 #[test]
 fn an_engine_that_does_not_end() {
-    check(&["hang"], &[("startupSeconds", 1)], "error", &["1s"]);
-    check(&["babble"], &[("turnSeconds", 1)], "error", &["1s"]);
-    check(&["endless"], &[("turnSeconds", 1)], "error", &["1s"]);
+    let ended = "and its process was ended.";
+    let startup = "said nothing for 1s after its start (`startupSeconds`)";
+    check(&["hang"], &[("startupSeconds", 1)], "error", &[startup, ended]);
+    let whole = "The turn took longer than 1s (`turnSeconds`)";
+    check(&["babble"], &[("turnSeconds", 1)], "error", &[whole, ended, "in smaller steps"]);
+    check(&["endless"], &[("turnSeconds", 1)], "error", &[whole, ended]);
     let hang = [&ACP_BEGIN[..], &["read", "hang"]].concat();
-    check(&hang, &[("silenceSeconds", 1)], "error", &["1s"]);
+    let silence = "was silent for 1s (`silenceSeconds`)";
+    check(&hang, &[("silenceSeconds", 1)], "error", &[silence, ended, "Ask it to go on"]);
+    let cancelled = r#"{"jsonrpc":"2.0","id":3,"result":{"stopReason":"cancelled"}}"#;
+    let polite = [&ACP_BEGIN[..], &["read", "read", "print", cancelled, "wait-eof"]].concat();
+    let asked = "It stopped when it was asked to.";
+    check(&polite, &[("silenceSeconds", 1)], "error", &[silence, asked]);
 }

@@ -86,13 +86,23 @@ fn what_is_days_old_runs_only_when_the_human_says_so() {
     let told = stage.expect("t", "status", "2 messages came in");
     let told = told["body"].as_str().unwrap();
     assert!(told.contains("drop the table") && told.contains("Reply `run`"), "{told}");
-    // Something else is answered as usual, and the old ones still wait.
+    // Something else is answered as usual, and the old ones still wait. A stop reaches those before it.
+    say(&line, &message("m6", "/stop all", 4 * DAY));
+    stage.expect("t", "status", "Nothing is running on this thread.");
+    say(&line, &message("m7", "/queue", 0));
+    stage.expect("t", "status", "2 messages from before this machine was back");
     say(&line, &message("m3", "hello", 0));
     stage.expect("t", "result", "hello");
     say(&line, &message("m4", " RUN ", 0));
     stage.expect("t", "result", "drop the table");
     stage.expect("t", "result", "and the other");
     say(&line, &message("m5", "run", 0));
+    stage.expect("t", "result", "said: run");
+    say(&line, &message("m8", "old", 2 * DAY));
+    stage.expect("t", "status", "A message came in");
+    say(&line, &message("m9", "/stop all", 0));
+    stage.expect("t", "status", "1 waiting message is forgotten; it does not run.");
+    say(&line, &message("m10", "run", 0));
     stage.expect("t", "result", "said: run");
     daemon.stop();
 }

@@ -4,12 +4,15 @@ mod bad_bridge;
 mod bad_engine;
 mod catchup;
 mod claims;
+mod control;
 mod crash;
 mod outage;
+mod progress;
 mod questions;
 mod state;
 mod stop;
 mod talk;
+mod waiting;
 mod words;
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,7 +101,7 @@ impl Bridge {
 
 fn server(listen: SocketAddr, dir: &TempDir) -> Server {
     let mut options = Options::new(listen, dir.path().join("data"));
-    options.password_rounds = 10;
+    options.password_cost = Cost::CHEAP;
     // A listener in vain is to see that its time is up.
     options.heartbeat = Duration::from_secs(1);
     Server::start(options).unwrap()

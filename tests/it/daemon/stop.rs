@@ -119,7 +119,7 @@ isolated! {
 }
 
 /// How many processes of a program there are, in the namespace of the test.
-fn processes(program: &str) -> usize {
+pub(super) fn processes(program: &str) -> usize {
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let names = all.filter_map(|path| fs::read_to_string(path.join("cmdline")).ok());
     names.filter(|line| line.split('\0').next().is_some_and(|it| it.ends_with(program))).count()

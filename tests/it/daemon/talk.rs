@@ -84,9 +84,10 @@ fn a_page_sees_that_somebody_works() {
     bridge.say("t", "hello");
     let engine = gate.next();
     assert_eq!(ears.event("claimed").data, json!({ "threadId": "t", "agentId": MACHINE }));
-    assert_eq!(ears.event("activity").data, json!({ "threadId": "t", "state": "working" }));
+    let mut state = || ears.event("activity").data["state"].take();
+    assert_eq!(state(), "working");
     drop(engine);
-    assert_eq!(ears.event("activity").data, json!({ "threadId": "t", "state": "idle" }));
+    assert_eq!(state(), "idle");
     assert_eq!(bridge.until(&mut ears, "t", 1), ["done"]);
 }
 

@@ -12,7 +12,7 @@ use std::{
 use crossbeam_channel::{Receiver, after, unbounded};
 use fastrand::Rng;
 use obto_bridge::{
-    serve::{Options, Server},
+    serve::{Options, Server, password::Cost},
     task::{self, Task},
 };
 use rustix::process::Signal;
@@ -76,7 +76,7 @@ impl Site {
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut options = Options::new(listen, home.path().join("bridge"));
         options.heartbeat = Duration::from_millis(300);
-        options.password_rounds = 10;
+        options.password_cost = Cost::CHEAP;
         let server = Server::start(options).unwrap();
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
         let proxy = Proxy::start(dice, server.addr());

@@ -16,7 +16,6 @@ fn nothing_is_told_to_strangers() {
         for (method, path) in [
             ("GET", "/api/bridge/stream"),
             ("GET", "/api/threads"),
-            ("GET", "/api/view"),
             ("GET", "/api/bridge/whoami"),
             ("POST", "/api/reply"),
             ("POST", "/api/bridge/rotate-token"),
@@ -114,7 +113,7 @@ fn registration_is_closed_unless_opened() {
 }
 
 #[test]
-fn a_password_is_good_for_the_page_but_not_for_foreign_pages() {
+fn a_password_is_good_without_a_session_but_not_for_foreign_pages() {
     let bridge = Bridge::with(|options| options.allow_register = true);
     register(&bridge, FORM).ok();
     let ask = |password: &str, request: &str| {
@@ -128,10 +127,10 @@ fn a_password_is_good_for_the_page_but_not_for_foreign_pages() {
         conn.reply().unwrap().status
     };
     let good = "p&ss wörd";
-    assert_eq!(ask(good, "GET /api/view"), 200);
-    assert_eq!(ask(good, "GET /api/view"), 200);
-    assert_eq!(ask("wrong", "GET /api/view"), 401);
-    assert_eq!(ask("", "GET /api/view"), 401);
+    assert_eq!(ask(good, "GET /api/threads"), 200);
+    assert_eq!(ask(good, "GET /api/threads"), 200);
+    assert_eq!(ask("wrong", "GET /api/threads"), 401);
+    assert_eq!(ask("", "GET /api/threads"), 401);
     let post = |headers: &str| ask(good, &format!("POST /api/bridge/thread/claim\n{headers}"));
     assert_eq!(post("Content-Type: text/plain\n"), 415);
     assert_eq!(post("Content-Type: application/json\nOrigin: https://evil.example\n"), 403);

@@ -1,19 +1,27 @@
 //! The embedded bridge, over real sockets.
 
+mod access;
 mod accounts;
+mod attachments;
+mod browser;
 mod durability;
+mod external;
 mod hosting;
 mod limits;
 #[cfg(target_os = "linux")]
 mod load;
+mod machines;
 mod malformed;
+mod markdown;
 mod routes;
+mod sessions;
 mod streams;
+mod threads;
 mod tls;
 
 use std::{net::SocketAddr, path::Path};
 
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,7 +36,7 @@ struct Bridge {
 
 fn options(data: &Path) -> Options {
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), data.to_owned());
-    options.password_rounds = 10;
+    options.password_cost = Cost::CHEAP;
     options
 }
 

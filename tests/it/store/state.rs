@@ -7,6 +7,7 @@ use obto_bridge::{
     store::{
         Disk, RealDisk,
         binding::{Binding, SessionRecord},
+        entry::EntryId,
         state::{Cursor, Store},
     },
     time::Timestamp,
@@ -99,6 +100,22 @@ fn a_session_that_becomes_known_joins_what_is_there() {
     let sessions = &on_disk(&disk)["bindings"][id.as_str()]["sessions"];
     assert_eq!(sessions["gemini"], json!({"sessionId": "s", "projectDir": "/p"}));
     assert_eq!(sessions["claude"]["colour"], "green");
+}
+
+#[test]
+fn where_a_new_session_begins_is_kept() {
+    let mark = EntryId { sequence: 7, hash: 1 };
+    let mut binding = bound();
+    binding.fresh_after.insert(Engine::CLAUDE, mark);
+    let value = binding.to_value();
+    assert_eq!(value["freshAfter"]["claude"], mark.to_string());
+    assert_eq!(Binding::from_value(value), binding);
+    for other in [json!({}), json!(7), json!({ "claude": 7 }), json!({ "Claude": "7" })] {
+        let value = json!({ "sessions": {}, "freshAfter": other });
+        let binding = Binding::from_value(value.clone());
+        assert!(binding.fresh_after.is_empty());
+        assert_eq!(binding.to_value(), value, "what is not ours is kept");
+    }
 }
 
 #[test]

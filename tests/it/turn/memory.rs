@@ -7,7 +7,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::agent::{
-    Exit, FailureKind, TurnCommand, TurnEnd, TurnEvent,
+    Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
     carrier::{Carrier, Incoming},
 };
 use serde_json::{Value, json};
@@ -127,10 +127,80 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("hi"));
     // The two senders do not know of each other; the dispatcher comes first.
-    let decided = |id: &str| format!(r#"{{"decided":"{id}"}}"#);
     assert_eq!(memory.log[..3], [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]);
-    assert!(memory.log.contains(&decided("q1")), "{:?}", memory.log);
+    assert!(memory.log.contains(&r#"{"decided":"q1"}"#.to_owned()), "{:?}", memory.log);
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
+}
+
+#[test]
+fn the_host_hears_whether_a_verdict_was_waited_for() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"ask": "q1"})), value(json!({"ask": "q2"}))],
+        r#"{"decided":"q1"}"# => vec![value(json!({"gone": "q2"})), value(json!({"ask": "q3"}))],
+        r#"{"decided":"q3"}"# => vec![value(json!({"answer": "hi"}))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.host.decides = true;
+    let stale = QuestionId("q0".into());
+    setup.command(TurnCommand::Decide { question: stale, verdict: Verdict::Allow });
+    assert_eq!(setup.run(&mut Memory::new(react)), answered("hi"));
+    let decided = |id: &str| setup.host.decided.iter().find(|(it, _)| it.0 == id).unwrap().1;
+    assert!(!decided("q0"), "nobody asked this");
+    assert!(decided("q1") && decided("q2") && decided("q3"));
+
+    // It was taken back before the verdict came.
+    let react: React = |entry| match entry {
+        PROMPT => vec![
+            value(json!({"ask": "q1"})),
+            value(json!({"gone": "q1"})),
+            value(json!({"call": "c"})),
+        ],
+        r#"{"result":"c"}"# => vec![value(json!({"answer": "hi"}))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    let late = setup.late.0.take().unwrap();
+    setup.host.on_call = Some(Box::new(move || {
+        let question = QuestionId("q1".into());
+        late.send(TurnCommand::Decide { question, verdict: Verdict::Allow }).unwrap();
+        late.send(TurnCommand::ToolResult { call: "c".to_owned(), result: Ok(String::new()) })
+            .unwrap();
+    }));
+    let mut memory = Memory::new(react);
+    assert_eq!(setup.run(&mut memory), answered("hi"));
+    assert_eq!(setup.host.decided, [(QuestionId("q1".into()), false)]);
+    assert!(!memory.log.iter().any(|it| it.contains("decided")), "{:?}", memory.log);
+}
+
+#[test]
+fn the_host_is_called_when_it_wants_to_be() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!("working"))],
+        INTERRUPT => vec![value(json!("stopped"))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.limits.silence = 60 * MS;
+    let due = Instant::now() + 20 * MS;
+    setup.host.due = Some(due);
+    let (kind, _) = failure(setup.run(&mut Memory::new(react)));
+    assert_eq!(kind, FailureKind::TimedOut, "it is no word of the engine");
+    let called = &setup.host.called;
+    assert!(called.len() == 1 && due <= called[0], "{called:?}");
+
+    // What is due already does not wait for an engine that never stops talking.
+    let chatty: React = |entry| match entry {
+        PROMPT => (0..1_000).map(|_| value(json!("working"))).chain([exit()]).collect(),
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.host.due = Some(Instant::now());
+    setup.run(&mut Memory::new(chatty));
+    assert_eq!((setup.host.called.len(), setup.host.due), (1, None));
 }
 
 #[test]

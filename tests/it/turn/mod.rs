@@ -99,11 +99,15 @@ fn spec() -> TurnSpec {
 #[derive(Default)]
 struct Host {
     decides: bool,
+    /// Done at the first call of a tool.
+    on_call: Option<Box<dyn FnOnce()>>,
     /// Dropped at the first event.
     stop: Option<Sender<Infallible>>,
     events: Vec<TurnEvent>,
     decided: Vec<(QuestionId, bool)>,
+    /// When it wants to be called, and each time that it was.
     due: Option<Instant>,
+    called: Vec<Instant>,
 }
 
 impl TurnHost for Host {
@@ -111,6 +115,11 @@ impl TurnHost for Host {
         if let (TurnEvent::Question(question), true) = (&event, self.decides) {
             let question = question.id.clone();
             commands.push(TurnCommand::Decide { question, verdict: Verdict::Allow });
+        }
+        if let TurnEvent::ToolCall(_) = &event
+            && let Some(act) = self.on_call.take()
+        {
+            act();
         }
         self.events.push(event);
         self.stop = None;
@@ -126,6 +135,7 @@ impl TurnHost for Host {
 
     fn on_time(&mut self) {
         self.due = None;
+        self.called.push(Instant::now());
     }
 }
 

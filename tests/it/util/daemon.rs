@@ -101,6 +101,16 @@ impl Machine {
         }
     }
 
+    /// Waits until it is so.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, is_so: impl Fn(&Machine) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "it never comes true");
+            after(Duration::from_millis(10)).recv().unwrap();
+        }
+    }
+
     /// Files in a directory of the state directory.
     pub(crate) fn count(&self, dir: &str) -> usize {
         let entries = fs::read_dir(self.state_file(dir)).map(|dir| dir.map(Result::unwrap));

@@ -117,14 +117,19 @@ impl Conn {
 
     /// The next response to anything but HEAD. None: the server has closed.
     pub(crate) fn reply(&mut self) -> Option<Reply> {
-        let mut reply = self.reply_head()?;
+        let head = self.reply_head()?;
+        Some(self.body_of(head))
+    }
+
+    /// The rest of a response that has begun.
+    pub(crate) fn body_of(&mut self, mut reply: Reply) -> Reply {
         let length = reply.header("content-length").expect("the length is told").parse().unwrap();
         let deadline = Instant::now() + PATIENCE;
         while self.buffer.len() < length {
             assert!(self.fill(deadline), "the body is cut off");
         }
         reply.body = self.buffer.drain(..length).collect();
-        Some(reply)
+        reply
     }
 
     /// The next response up to its empty line.

@@ -6,9 +6,32 @@ use obto_bridge::{
 };
 
 use super::World;
-use crate::sim::parts::{Mutation, Outcome, ensure, index, machine_id};
+use crate::sim::parts::{Message, Mutation, Outcome, ensure, index, machine_id};
 
 impl World {
+    /// Work, most of the time.
+    pub(super) fn say_something(&mut self) -> &'static str {
+        match self.rng.u32(0..24) {
+            0..=3 => "/stop",
+            4..=5 => "/stop all",
+            6 => "/status",
+            7 => "/new",
+            _ => "work",
+        }
+    }
+
+    /// A word was carried out, and answered at most once; what was forgotten was not answered.
+    pub(super) fn check_end_of_word(i: usize, message: &Message) -> Outcome {
+        let told = message.answers + message.errors;
+        if message.is_cleared {
+            return ensure(message.is_excused || told == 0, || {
+                format!("message {i} is answered, and was forgotten")
+            });
+        }
+        ensure(message.is_settled, || format!("word {i} is lost"))?;
+        ensure(message.is_excused || told <= 1, || format!("word {i} has {told} answers"))
+    }
+
     /// Whether a message may be stopped by this word.
     fn may_stop(&self, (stop, word): (EntryId, usize), (entry, message): (EntryId, usize)) -> bool {
         let is_all_timed = self.messages[word].is_timed && self.messages[message].is_timed;

@@ -81,17 +81,8 @@ impl World {
 
     fn check_end(&self) -> Outcome {
         for (i, message) in self.messages.iter().enumerate() {
-            if message.word().is_some() {
-                ensure(message.is_settled, || format!("word {i} is lost"))?;
-                ensure(message.is_excused || message.answers <= 1, || {
-                    format!("word {i} has {} answers", message.answers)
-                })?;
-                continue;
-            }
-            if message.is_cleared {
-                ensure(message.is_excused || message.answers + message.errors == 0, || {
-                    format!("message {i} is answered, and was forgotten")
-                })?;
+            if message.word().is_some() || message.is_cleared {
+                World::check_end_of_word(i, message)?;
                 continue;
             }
             let (answers, errors) = (message.answers, message.errors);
@@ -145,13 +136,7 @@ impl World {
         let id = (self.rng.u32(0..10) != 0).then(|| MessageId::new(format!("m{message}")));
         let wire = Wire { message, owner: self.owners[thread] };
         self.note(|| format!("message {message} on thread {thread}, owner {:?}", wire.owner));
-        let body = match self.rng.u32(0..24) {
-            0..=3 => "/stop",
-            4..=5 => "/stop all",
-            6 => "/status",
-            7 => "/new",
-            _ => "work",
-        };
+        let body = self.say_something();
         self.messages.push(Message {
             thread,
             id,
@@ -280,7 +265,7 @@ impl World {
         let mut reply = reply(&self.messages[wire.message], wire.message, wire.owner);
         let word = self.messages[wire.message].word();
         match self.mutation {
-            Mutation::WordsAsText if word.is_some() => reply.body = "text".to_owned(),
+            Mutation::WordsAsText if word.is_some() => "text".clone_into(&mut reply.body),
             Mutation::StopsAreNew if word.is_some() => {
                 reply.created_at = Some("2027-01-01T00:00:00Z".to_owned());
             }

@@ -1,0 +1,170 @@
+//! Sessions that were started on a machine (protocol section 10): reported by its daemon, listed
+//! for people, taken over into threads, and their history.
+
+use serde_json::{Value, json};
+
+use crate::{
+    ids::{MachineId, SessionId},
+    serve::{
+        api::{
+            Answer, Api,
+            input::{daemon_only, name_param, no_thread, thread_id},
+            internal,
+        },
+        http::message::{Request, Response},
+        store::{
+            Caller,
+            external::{Listed, NoBackfill, Session, Turn},
+        },
+        wire::{BODY_CHARS, Fields, NAME_CHARS, PATH_CHARS},
+    },
+    time::Timestamp,
+};
+
+const SESSIONS_MAX: usize = 1000;
+const PRESENT_MAX: usize = 100_000;
+const RECENT_MAX: usize = 10;
+const BACKFILL_MAX: usize = 1000;
+const TITLE_CHARS: usize = 80;
+const PREVIEW_CHARS: usize = 200;
+const RECENT_CHARS: usize = 3000;
+
+pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
+    daemon_only(caller)?;
+    let fields = Fields::parse(&request.body)?;
+    let machine = MachineId::new(fields.name("agentId")?);
+    let sessions = fields.objects("sessions", SESSIONS_MAX)?;
+    let sessions: Vec<_> = sessions.iter().map(session_from).collect::<Result<_, _>>()?;
+    let present = fields.lines("presentSessionIds", PRESENT_MAX, NAME_CHARS)?;
+    let synced = api.store.sync_sessions(caller.account, &machine, &sessions, &present);
+    let synced = synced.map_err(internal)?;
+    let answer = json!({
+        "ok": true,
+        "count": synced.count,
+        "vanished": synced.vanished,
+        "restored": synced.restored,
+    });
+    Ok(Response::json(200, &answer))
+}
+
+/// Texts that are longer than the protocol says are cut; ids and paths that are, are refused.
+fn session_from(fields: &Fields) -> Result<Session, Response> {
+    let recent = fields.objects("recentMessages", RECENT_MAX)?;
+    let recent = recent.iter().map(|it| turn_from(it, RECENT_CHARS)).collect::<Result<_, _>>()?;
+    Ok(Session {
+        source: fields.name("source")?,
+        id: SessionId::new(fields.name("sessionId")?),
+        project_dir: fields.optional_line("projectDir", PATH_CHARS)?,
+        project_name: fields.optional_name("projectName")?,
+        title: cut(fields, "title", TITLE_CHARS)?.unwrap_or_default(),
+        last_activity: fields.optional_time("lastActivityAt")?.unwrap_or_default(),
+        preview: cut(fields, "lastMessagePreview", PREVIEW_CHARS)?,
+        preview_author: cut(fields, "lastMessageAuthor", NAME_CHARS)?,
+        recent,
+    })
+}
+
+fn turn_from(fields: &Fields, chars: usize) -> Result<Turn, Response> {
+    let role = fields.one_of("role", &["user", "assistant"])?;
+    let body = cut(fields, "body", chars)?;
+    Ok(Turn {
+        is_human: role == "user",
+        body: body.ok_or_else(|| fields.bad(400, "body", "is missing"))?,
+        time: fields.optional_time("ts")?,
+    })
+}
+
+fn cut(fields: &Fields, name: &str, chars: usize) -> Result<Option<String>, Response> {
+    Ok(fields.str(name)?.map(|text| text.chars().take(chars).collect()))
+}
+
+pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
+    let sessions = api.store.sessions(caller.account).map_err(internal)?;
+    let sessions: Vec<_> = sessions.iter().map(listed).collect();
+    Ok(Response::json(200, &json!({ "ok": true, "sessions": sessions })))
+}
+
+pub(super) fn session(api: &Api, caller: Caller, request: &Request) -> Answer {
+    let head = &request.head;
+    let machine = MachineId::new(name_param(head, "agentId")?);
+    let source = name_param(head, "source")?;
+    let id = SessionId::new(name_param(head, "sessionId")?);
+    let found =
+        api.store.external_session(caller.account, &machine, &source, &id).map_err(internal)?;
+    let found = found.ok_or_else(no_session)?;
+    let recent = found.session.recent.iter().map(|turn| {
+        let role = if turn.is_human { "user" } else { "assistant" };
+        json!({ "role": role, "body": turn.body, "ts": turn.time })
+    });
+    let mut answer = listed(&found);
+    answer["recentMessages"] = recent.collect();
+    answer["ok"] = json!(true);
+    Ok(Response::json(200, &answer))
+}
+
+fn listed(listed: &Listed) -> Value {
+    let session = &listed.session;
+    let is_known = session.last_activity != Timestamp::default();
+    json!({
+        "agentId": listed.machine,
+        "source": session.source,
+        "sessionId": session.id,
+        "projectDir": session.project_dir,
+        "projectName": session.project_name,
+        "title": session.title,
+        "lastActivityAt": is_known.then_some(session.last_activity),
+        "lastMessagePreview": session.preview,
+        "lastMessageAuthor": session.preview_author,
+        "vanished": listed.vanished,
+        "threadId": listed.thread,
+    })
+}
+
+pub(super) fn adopt(api: &Api, caller: Caller, request: &Request) -> Answer {
+    let fields = Fields::parse(&request.body)?;
+    let machine = MachineId::new(fields.name("agentId")?);
+    let source = fields.name("source")?;
+    let id = SessionId::new(fields.name("sessionId")?);
+    let found =
+        api.store.external_session(caller.account, &machine, &source, &id).map_err(internal)?;
+    if found.is_some_and(|it| it.vanished && it.thread.is_none()) {
+        return Err(Response::error(409, "the machine has this session no longer"));
+    }
+    let author = api.store.account(caller).map_err(internal)?.username;
+    let adopted = api.store.adopt(caller.account, &machine, &source, &id, &author);
+    let thread = adopted.map_err(internal)?.ok_or_else(no_session)?;
+    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread })))
+}
+
+/// Only from the machine that has the thread: it alone has the session.
+pub(super) fn backfill(api: &Api, caller: Caller, request: &Request) -> Answer {
+    daemon_only(caller)?;
+    let fields = Fields::parse(&request.body)?;
+    let thread = thread_id(&fields)?;
+    let session = SessionId::new(fields.name("sessionId")?);
+    let turns = fields.objects("messages", BACKFILL_MAX)?;
+    let turns: Vec<_> =
+        turns.iter().map(|it| turn_from(it, BODY_CHARS)).collect::<Result<_, _>>()?;
+    let connected = |machine: &MachineId| api.hub.is_connected(caller, machine);
+    let done = api.store.backfill(caller, &thread, &session, &turns, connected);
+    let done = done.map_err(internal)?.map_err(|why| match why {
+        NoBackfill::NoThread => no_thread(),
+        NoBackfill::OtherMachine => {
+            Response::error(403, "only the machine that has the thread may send its history")
+        }
+        NoBackfill::OtherSession => {
+            fields.bad(409, "sessionId", "is not the session that the thread was made of")
+        }
+    })?;
+    let answer = json!({
+        "ok": true,
+        "inserted": done.inserted,
+        "deduped": done.deduped,
+        "removedPartial": done.removed_partial,
+    });
+    Ok(Response::json(200, &answer))
+}
+
+fn no_session() -> Response {
+    Response::error(404, "there is no such session on this account")
+}

@@ -1,0 +1,57 @@
+//! The routes about machines: the list for people, and what a daemon says of its own.
+
+use serde_json::json;
+
+use crate::{
+    ids::MachineId,
+    serve::{
+        api::{Answer, Api, input::daemon_only, internal},
+        http::message::{Request, Response},
+        presence,
+        store::{
+            Caller,
+            machines::{EngineState, Report},
+        },
+        wire::{self, Fields, NAME_CHARS, PATH_CHARS},
+    },
+};
+
+const ENGINES_MAX: usize = 100;
+const PROJECT_DIRS_MAX: usize = 500;
+const REASON_CHARS: usize = 2000;
+
+/// Those that are connected come first, then those that were seen last.
+pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
+    let connected = api.hub.machines(caller.account);
+    let known = api.store.machines(caller.account).map_err(internal)?;
+    let (here, away): (Vec<_>, Vec<_>) = known
+        .iter()
+        .map(|machine| (machine, connected.iter().find(|it| it.id == machine.id)))
+        .partition(|(_, connected)| connected.is_some());
+    let machines: Vec<_> =
+        here.into_iter().chain(away).map(|(known, here)| wire::machine(known, here)).collect();
+    Ok(Response::json(200, &json!({ "ok": true, "machines": machines })))
+}
+
+pub(super) fn report(api: &Api, caller: Caller, request: &Request) -> Answer {
+    daemon_only(caller)?;
+    let fields = Fields::parse(&request.body)?;
+    let machine = MachineId::new(fields.name("agentId")?);
+    let engines = fields.objects("engines", ENGINES_MAX)?;
+    let engines = engines.iter().map(|it| {
+        Ok(EngineState {
+            name: it.name("name")?,
+            version: it.optional_line("version", NAME_CHARS)?,
+            missing: it.optional_text("missing", REASON_CHARS)?,
+        })
+    });
+    let report = Report {
+        version: fields.optional_line("version", NAME_CHARS)?,
+        engines: engines.collect::<Result<_, Response>>()?,
+        project_dirs: fields.lines("projectDirs", PROJECT_DIRS_MAX, PATH_CHARS)?,
+    };
+    if api.store.report_machine(caller.account, &machine, &report).map_err(internal)? {
+        presence::tell(&api.store, &api.hub, caller.account, &machine);
+    }
+    Ok(Response::json(200, &json!({ "ok": true })))
+}

@@ -1,0 +1,213 @@
+//! What is true only now: which machines are here, and which threads are being worked on. Kept in
+//! memory; a daemon tells it again when it or we start anew.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    ids::{MachineId, ThreadId},
+    serve::{
+        store::{AccountKey, Store},
+        stream::{Hub, Machine},
+        wire,
+    },
+    time::{self, Timestamp},
+};
+
+/// A machine that comes back within this time is taken to have gone on with its work.
+const AWAY_TIME: Duration = Duration::from_mins(3);
+/// Threads of an account that are worked on at the same time; more are not shown.
+const WORKING_MAX: usize = 1000;
+
+/// Which threads are being worked on.
+#[derive(Debug, Default)]
+pub struct Presence {
+    working: Mutex<HashMap<(AccountKey, ThreadId), Work>>,
+    /// Held while a machine's state is looked up and told, so that the last word is the newest.
+    telling: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Work {
+    since: Timestamp,
+    /// None if the thread was not bound.
+    machine: Option<MachineId>,
+    /// Its machine is not connected since then.
+    away: Option<Timestamp>,
+}
+
+impl Presence {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(AccountKey, ThreadId), Work>> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Work has begun, or goes on. Since when.
+    pub fn begin(
+        &self,
+        account: AccountKey,
+        thread: &ThreadId,
+        machine: Option<MachineId>,
+    ) -> Timestamp {
+        let mut working = self.lock();
+        let now = time::now();
+        let since = match working.get(&(account, thread.clone())) {
+            Some(work) if work.away.is_none() && work.machine == machine => work.since,
+            Some(_) => now,
+            None if working.keys().filter(|it| it.0 == account).count() < WORKING_MAX => now,
+            None => return now,
+        };
+        working.insert((account, thread.clone()), Work { since, machine, away: None });
+        since
+    }
+
+    pub fn end(&self, account: AccountKey, thread: &ThreadId) {
+        self.lock().remove(&(account, thread.clone()));
+    }
+
+    /// Since when a thread is being worked on; None if it is not, or its machine is away.
+    pub fn since(&self, account: AccountKey, thread: &ThreadId) -> Option<Timestamp> {
+        let working = self.lock();
+        let work = working.get(&(account, thread.clone()))?;
+        work.away.is_none().then_some(work.since)
+    }
+
+    /// Notes that a machine has gone or come back. The threads whose state that changes, with the
+    /// time since when they are worked on now.
+    fn turn(
+        &self,
+        account: AccountKey,
+        machine: &MachineId,
+        is_here: bool,
+    ) -> Vec<(ThreadId, Option<Timestamp>)> {
+        let now = time::now();
+        let mut changed = Vec::new();
+        self.lock().retain(|(owner, thread), work| {
+            if *owner != account || work.machine.as_ref() != Some(machine) {
+                return true;
+            }
+            match (work.away, is_here) {
+                (None, false) => {
+                    work.away = Some(now);
+                    changed.push((thread.clone(), None));
+                    true
+                }
+                (Some(away), true) if now.since(away) <= AWAY_TIME => {
+                    work.away = None;
+                    changed.push((thread.clone(), Some(work.since)));
+                    true
+                }
+                (Some(_), true) => false,
+                (None, true) | (Some(_), false) => true,
+            }
+        });
+        changed
+    }
+}
+
+/// Tells browsers what is known of a machine now.
+pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) {
+    let presence = &hub.presence;
+    let _telling = presence.telling.lock().unwrap_or_else(PoisonError::into_inner);
+    let connected = hub.machines(account).into_iter().find(|it| it.id == *machine);
+    for (thread, since) in presence.turn(account, machine, connected.is_some()) {
+        hub.publish_passing(account, "activity", &wire::activity(&thread, since));
+    }
+    match store.machine(account, machine) {
+        Ok(Some(known)) => {
+            hub.publish_passing(account, "machine", &wire::machine(&known, connected.as_ref()));
+        }
+        // It has made room for others.
+        Ok(None) => {}
+        Err(error) => log::error!("a machine could not be looked up: {error:#}"),
+    }
+}
+
+/// A daemon's stream, from its beginning to its end.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    store: &'a Store,
+    hub: &'a Hub,
+    account: AccountKey,
+    machine: Option<Machine>,
+    has_begun: bool,
+}
+
+impl Visit<'_> {
+    /// `machine` is none for browsers, whose visits are not noted.
+    pub fn new<'a>(
+        store: &'a Store,
+        hub: &'a Hub,
+        account: AccountKey,
+        machine: Option<Machine>,
+    ) -> Visit<'a> {
+        Visit { store, hub, account, machine, has_begun: false }
+    }
+
+    /// The stream is open.
+    pub fn begin(&mut self) {
+        self.has_begun = true;
+        self.note();
+    }
+
+    fn note(&self) {
+        let Some(machine) = &self.machine else { return };
+        let seen = self.store.saw_machine(self.account, &machine.id, &machine.capabilities);
+        if let Err(error) = seen {
+            log::error!("a machine could not be noted: {error:#}");
+        }
+        tell(self.store, self.hub, self.account, &machine.id);
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        if self.has_begun {
+            self.note();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_shown_while_its_machine_is_here() {
+        let presence = Presence::default();
+        let (account, other) = (AccountKey::test(1), AccountKey::test(2));
+        let (thread, machine) = (ThreadId::new("t"), MachineId::new("box"));
+        let since = presence.begin(account, &thread, Some(machine.clone()));
+        assert_eq!(presence.begin(account, &thread, Some(machine.clone())), since);
+        assert_eq!(presence.since(account, &thread), Some(since));
+        assert_eq!(presence.since(other, &thread), None);
+        assert_eq!(presence.turn(other, &machine, false), []);
+        assert_eq!(presence.turn(account, &machine, false), [(thread.clone(), None)]);
+        assert_eq!(presence.since(account, &thread), None);
+        assert_eq!(presence.turn(account, &machine, true), [(thread.clone(), Some(since))]);
+        assert_eq!(presence.turn(account, &machine, true), []);
+        presence.turn(account, &machine, false);
+        for work in presence.lock().values_mut() {
+            work.away = Some(Timestamp::default());
+        }
+        assert_eq!(presence.turn(account, &machine, true), []);
+        assert_eq!(presence.since(account, &thread), None);
+    }
+
+    #[test]
+    fn there_is_a_bound_for_each_account() {
+        let presence = Presence::default();
+        let (account, other) = (AccountKey::test(1), AccountKey::test(2));
+        for n in 0..=WORKING_MAX {
+            presence.begin(account, &ThreadId::new(n.to_string()), None);
+        }
+        assert_eq!(presence.lock().len(), WORKING_MAX);
+        let thread = ThreadId::new("t");
+        presence.begin(other, &thread, None);
+        assert!(presence.since(other, &thread).is_some());
+        presence.end(other, &thread);
+        assert!(presence.since(other, &thread).is_none());
+    }
+}

@@ -1,0 +1,120 @@
+//! Pictures, kept in the file of everything else, so that a backup has them too.
+
+use std::{collections::HashSet, time::Duration};
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{
+    ids,
+    serve::store::{AccountKey, Store, events::millis, messages::File},
+    time,
+};
+
+/// An upload that no message took within this time is removed.
+const UNUSED_TIME: Duration = Duration::from_hours(24);
+
+/// A picture to be stored.
+#[derive(Debug)]
+pub struct Upload {
+    /// Shown to people, and never a path.
+    pub name: String,
+    pub media_type: &'static str,
+    pub size: Option<(u32, u32)>,
+    pub data: Vec<u8>,
+}
+
+impl Store {
+    /// None: with it the account's pictures would be over `quota` bytes.
+    pub fn upload(&self, account: AccountKey, upload: &Upload, quota: u64) -> Result<Option<File>> {
+        let now = millis(time::now());
+        let oldest = now - i64::try_from(UNUSED_TIME.as_millis()).unwrap_or(i64::MAX);
+        let file = File {
+            id: format!("att_{}", ids::random_hex()),
+            name: upload.name.clone(),
+            media_type: upload.media_type.to_owned(),
+            bytes: upload.data.len() as u64,
+            width: upload.size.map(|it| it.0),
+            height: upload.size.map(|it| it.1),
+        };
+        self.write(|write| {
+            let tx = &write.tx;
+            tx.execute("DELETE FROM attachments WHERE message IS NULL AND created < ?", [oldest])?;
+            let used: i64 = tx.query_row(
+                "SELECT ifnull(sum(bytes), 0) FROM attachments WHERE account = ?",
+                [account.0],
+                |row| row.get(0),
+            )?;
+            // A sum of lengths; it can't be negative.
+            let used = u64::try_from(used).unwrap_or_default();
+            if quota < used.saturating_add(file.bytes) {
+                return Ok(None);
+            }
+            tx.execute(
+                "INSERT INTO attachments (account, attachment_id, name, media_type, bytes, width,
+                                          height, created)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    account.0,
+                    file.id,
+                    file.name,
+                    file.media_type,
+                    i64::try_from(file.bytes)?,
+                    file.width,
+                    file.height,
+                    now
+                ],
+            )?;
+            tx.execute(
+                "INSERT INTO attachment_data VALUES (?, ?)",
+                params![tx.last_insert_rowid(), upload.data],
+            )?;
+            Ok(Some(file))
+        })
+    }
+
+    /// The media type and bytes of a picture of this account.
+    pub fn attachment(&self, account: AccountKey, id: &str) -> Result<Option<(String, Vec<u8>)>> {
+        let found = self
+            .reader()
+            .prepare_cached(
+                "SELECT media_type, data FROM attachments
+                 JOIN attachment_data ON attachment = attachments.id
+                 WHERE account = ? AND attachment_id = ?",
+            )?
+            .query_row(params![account.0, id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(found)
+    }
+}
+
+/// Whether these are pictures of the account that no message has, each named once.
+pub(super) fn are_free(conn: &Connection, account: AccountKey, ids: &[String]) -> Result<bool> {
+    if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
+        return Ok(false);
+    }
+    let mut query = conn.prepare_cached(
+        "SELECT 1 FROM attachments WHERE account = ? AND attachment_id = ? AND message IS NULL",
+    )?;
+    for id in ids {
+        if !query.exists(params![account.0, id])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn attach(
+    conn: &Connection,
+    account: AccountKey,
+    message: i64,
+    ids: &[String],
+) -> Result<()> {
+    let mut query = conn.prepare_cached(
+        "UPDATE attachments SET message = ?, position = ? WHERE account = ? AND attachment_id = ?",
+    )?;
+    for (position, id) in ids.iter().enumerate() {
+        query.execute(params![message, i64::try_from(position)?, account.0, id])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,470 @@
+//! People: how they come in by a one-time link or a password, what their cookie is good for, and how
+//! an account goes. Of cookies and codes the file has only hashes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::{
+    ids,
+    serve::store::{
+        AccountKey, Caller, SessionKey, Store,
+        accounts::{self, AccountId, NewAccount, USE_MILLIS, hash, timestamp},
+        events::millis,
+    },
+    time::Timestamp,
+};
+
+/// Sessions of one account; over that, the one that was unused for longest ends.
+const SESSIONS_MAX: u32 = 50;
+/// How long the code of a one-time link is good.
+const WELCOME_TIME: Duration = Duration::from_hours(24);
+
+/// What a browser's cookie holds, or the code of a one-time link. Never printed, but for the link.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    fn random() -> Secret {
+        Secret(format!("{}{}", ids::random_hex(), ids::random_hex()))
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How long somebody stays signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime {
+    /// From signing in.
+    pub absolute: Duration,
+    /// From the last request.
+    pub idle: Duration,
+}
+
+impl Default for Lifetime {
+    fn default() -> Lifetime {
+        let day = Duration::from_hours(24);
+        Lifetime { absolute: 30 * day, idle: 7 * day }
+    }
+}
+
+impl Lifetime {
+    fn end(self, created: Timestamp, seen: Timestamp) -> i64 {
+        millis(created.plus(self.absolute).min(seen.plus(self.idle)))
+    }
+}
+
+/// An account as `serve user list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserInfo {
+    pub username: String,
+    pub created: Timestamp,
+    pub has_password: bool,
+    pub threads: u64,
+    /// That are good.
+    pub tokens: u64,
+    /// When a browser was last seen.
+    pub seen: Option<Timestamp>,
+}
+
+impl Store {
+    /// Makes an account that has no token, and no password yet. None: the name is taken.
+    pub fn add_user(&self, username: &str) -> Result<Option<AccountId>> {
+        self.write(|write| {
+            let new = NewAccount { username, email: None, password: None };
+            Ok(accounts::insert_account(&write.tx, &new)?.map(|(_, account_id)| account_id))
+        })
+    }
+
+    /// Makes the code of a one-time link, which lets its bearer set the account's password. It takes
+    /// the place of an earlier one. None: there is no such account.
+    pub fn welcome(&self, username: &str, now: Timestamp) -> Result<Option<Secret>> {
+        self.write(|write| {
+            let code = Secret::random();
+            let made = write.tx.execute(
+                "INSERT OR REPLACE INTO welcomes (account, hash, expires)
+                 SELECT id, ?, ? FROM accounts WHERE username = ?",
+                params![hash(&code.0), millis(now.plus(WELCOME_TIME)), username],
+            )?;
+            Ok((0 < made).then_some(code))
+        })
+    }
+
+    /// Whether the code could be redeemed now. A look, to spare the hashing of a password.
+    pub fn is_welcome(&self, code: &str, now: Timestamp) -> Result<bool> {
+        let conn = self.reader();
+        let mut query =
+            conn.prepare_cached("SELECT 1 FROM welcomes WHERE hash = ? AND expires > ?")?;
+        Ok(query.exists(params![hash(code), millis(now)])?)
+    }
+
+    /// Uses a code up: the account gets the password, and all its sessions end. None: the code is
+    /// unknown, used or too old.
+    pub fn redeem(&self, code: &str, password: &str, now: Timestamp) -> Result<Option<AccountKey>> {
+        self.write(|write| {
+            let account: Option<i64> = write
+                .tx
+                .prepare_cached(
+                    "DELETE FROM welcomes WHERE hash = ? AND expires > ? RETURNING account",
+                )?
+                .query_row(params![hash(code), millis(now)], |row| row.get(0))
+                .optional()?;
+            let Some(account) = account.map(AccountKey) else { return Ok(None) };
+            set_password(&write.tx, account, password, None)?;
+            Ok(Some(account))
+        })
+    }
+
+    /// Sets the password and ends all sessions but `keep`, also a link that is on its way. Whether
+    /// there is such an account.
+    pub fn set_password(
+        &self,
+        account: AccountKey,
+        password: &str,
+        keep: Option<SessionKey>,
+    ) -> Result<bool> {
+        self.write(|write| set_password(&write.tx, account, password, keep))
+    }
+
+    /// As [`Store::set_password`], for whoever holds the machine.
+    pub fn set_password_of(&self, username: &str, password: &str) -> Result<bool> {
+        self.write(|write| match account_of(&write.tx, username)? {
+            Some(account) => set_password(&write.tx, account, password, None),
+            None => Ok(false),
+        })
+    }
+
+    /// Signs somebody in who has proved to be the account's owner.
+    pub fn begin_session(
+        &self,
+        account: AccountKey,
+        lifetime: Lifetime,
+        now: Timestamp,
+    ) -> Result<(SessionKey, Secret)> {
+        self.write(|write| {
+            let secret = Secret::random();
+            write.tx.execute("DELETE FROM sessions WHERE expires <= ?", [millis(now)])?;
+            write.tx.execute(
+                "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE account = ?
+                 ORDER BY seen DESC, id DESC LIMIT -1 OFFSET ?)",
+                params![account.0, SESSIONS_MAX - 1],
+            )?;
+            write.tx.execute(
+                "INSERT INTO sessions (account, hash, created, seen, expires)
+                 VALUES (?1, ?2, ?3, ?3, ?4)",
+                params![account.0, hash(&secret.0), millis(now), lifetime.end(now, now)],
+            )?;
+            Ok((SessionKey(write.tx.last_insert_rowid()), secret))
+        })
+    }
+
+    /// Who has this cookie. None: nobody, or no longer.
+    pub fn session(
+        &self,
+        cookie: &str,
+        lifetime: Lifetime,
+        now: Timestamp,
+    ) -> Result<Option<Caller>> {
+        let found: Option<(i64, i64, i64, i64)> = self
+            .reader()
+            .prepare_cached(
+                "SELECT id, account, created, seen FROM sessions WHERE hash = ? AND expires > ?",
+            )?
+            .query_row(params![hash(cookie), millis(now)], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        let Some((id, account, created, seen)) = found else { return Ok(None) };
+        if USE_MILLIS <= millis(now).saturating_sub(seen) {
+            let expires = lifetime.end(timestamp(created), now);
+            let update =
+                format!("UPDATE sessions SET seen = ?1, expires = {expires} WHERE id = ?2");
+            self.note_use(&update, millis(now), id);
+        }
+        let (account, session) = (AccountKey(account), Some(SessionKey(id)));
+        Ok(Some(Caller { account, token: None, session }))
+    }
+
+    pub fn end_session(&self, session: SessionKey) -> Result<()> {
+        self.write(|write| {
+            write.tx.execute("DELETE FROM sessions WHERE id = ?", [session.0])?;
+            Ok(())
+        })
+    }
+
+    /// Whether somebody who was let in would be let in now.
+    pub fn is_let_in(&self, caller: Caller, now: Timestamp) -> Result<bool> {
+        accounts::is_valid(&self.reader(), caller, millis(now))
+    }
+
+    /// All accounts, by name.
+    pub fn users(&self) -> Result<Vec<UserInfo>> {
+        let conn = self.reader();
+        let mut query = conn.prepare(
+            "SELECT username, created, password IS NOT NULL,
+                    (SELECT count(*) FROM threads WHERE account = accounts.id),
+                    (SELECT count(*) FROM tokens WHERE account = accounts.id AND revoked IS NULL),
+                    (SELECT max(seen) FROM sessions WHERE account = accounts.id)
+             FROM accounts ORDER BY username",
+        )?;
+        let users = query.query_map((), |row| {
+            let count = |at| row.get::<_, i64>(at).map(|it| u64::try_from(it).unwrap_or_default());
+            Ok(UserInfo {
+                username: row.get(0)?,
+                created: timestamp(row.get(1)?),
+                has_password: row.get(2)?,
+                threads: count(3)?,
+                tokens: count(4)?,
+                seen: row.get::<_, Option<i64>>(5)?.map(timestamp),
+            })
+        })?;
+        Ok(users.collect::<Result<_, _>>()?)
+    }
+
+    /// Removes an account and all rows of all tables that are its own. Whether there was one.
+    pub fn remove_user(&self, username: &str) -> Result<bool> {
+        self.write(|write| {
+            let Some(account) = account_of(&write.tx, username)? else { return Ok(false) };
+            for (table, rows) in rows_below(&write.tx, "accounts")? {
+                let delete = format!("DELETE FROM {table} WHERE {rows}");
+                write.tx.execute(&delete, [account.0])?;
+            }
+            write.tx.execute("DELETE FROM accounts WHERE id = ?", [account.0])?;
+            Ok(true)
+        })
+    }
+}
+
+fn account_of(conn: &Connection, username: &str) -> Result<Option<AccountKey>> {
+    let found = conn
+        .prepare_cached("SELECT id FROM accounts WHERE username = ?")?
+        .query_row([username], |row| row.get(0).map(AccountKey))
+        .optional()?;
+    Ok(found)
+}
+
+fn set_password(
+    tx: &Transaction<'_>,
+    account: AccountKey,
+    password: &str,
+    keep: Option<SessionKey>,
+) -> Result<bool> {
+    let update = "UPDATE accounts SET password = ? WHERE id = ?";
+    let set = tx.execute(update, params![password, account.0])?;
+    tx.execute(
+        "DELETE FROM sessions WHERE account = ? AND id IS NOT ?",
+        params![account.0, keep.map(|it| it.0)],
+    )?;
+    tx.execute("DELETE FROM welcomes WHERE account = ?", [account.0])?;
+    Ok(0 < set)
+}
+
+/// The tables whose rows refer, directly or not, to rows of `root`, with the condition that finds
+/// those of row `?1`; whoever is referred to comes last. It asks the schema, so that no table can be
+/// forgotten here.
+fn rows_below(conn: &Connection, root: &str) -> Result<Vec<(String, String)>> {
+    let mut query = conn.prepare(
+        "SELECT tables.name, keys.\"from\", keys.\"table\"
+         FROM sqlite_schema AS tables, pragma_foreign_key_list(tables.name) AS keys
+         WHERE tables.type = 'table'",
+    )?;
+    let mut references: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
+    let mut rows = query.query(())?;
+    while let Some(row) = rows.next()? {
+        let (table, to): (String, (String, String)) = (row.get(0)?, (row.get(1)?, row.get(2)?));
+        // Rows of one table that refer to each other are of one account.
+        if to.1 != table {
+            references.entry(table).or_default().insert(to);
+        }
+    }
+    // A condition can be written once those of all tables that it refers to are.
+    let mut written: Vec<(String, String)> = Vec::new();
+    let mut left: Vec<String> = references.keys().cloned().collect();
+    while !left.is_empty() {
+        let before = left.len();
+        left.retain(|table| {
+            let parts = references[table].iter().map(|(column, parent)| {
+                if parent == root {
+                    return Some(format!("{column} = ?1"));
+                }
+                let (_, rows) = written.iter().find(|(it, _)| it == parent)?;
+                Some(format!("{column} IN (SELECT id FROM {parent} WHERE {rows})"))
+            });
+            let Some(parts) = parts.collect::<Option<Vec<_>>>() else { return true };
+            written.push((table.clone(), parts.join(" OR ")));
+            false
+        });
+        anyhow::ensure!(left.len() < before, "the tables {left:?} refer to each other");
+    }
+    written.reverse();
+    Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ClientMsgId, MachineId, SessionId, ThreadId},
+        serve::store::{
+            MIGRATIONS, Retention,
+            attachments::Upload,
+            external::Session,
+            messages::{Draft, Role},
+            tests::private_dir,
+        },
+        time,
+    };
+
+    /// How many rows each table has, but for the one that says which file it is.
+    fn counts(store: &Store) -> BTreeMap<String, i64> {
+        let conn = store.reader();
+        let names = "SELECT name FROM sqlite_schema
+             WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'epoch'";
+        let mut query = conn.prepare(names).unwrap();
+        let names = query.query_map((), |row| row.get(0)).unwrap();
+        names
+            .map(|name| {
+                let name: String = name.unwrap();
+                let count = format!("SELECT count(*) FROM {name}");
+                (name, conn.query_row(&count, (), |row| row.get(0)).unwrap())
+            })
+            .collect()
+    }
+
+    /// Gives an account one of everything.
+    fn settle(store: &Store, name: &str) -> Caller {
+        let new = NewAccount { username: name, email: None, password: Some("x") };
+        let (_, token) = store.create_account(new).unwrap().unwrap();
+        let caller = store.authenticate(token.reveal()).unwrap().unwrap();
+        store.begin_session(caller.account, Lifetime::default(), time::now()).unwrap();
+        store.welcome(name, time::now()).unwrap().unwrap();
+        let (thread, body) = (ThreadId::new("t"), "hello".to_owned());
+        let draft = Draft::new(thread, Role::Human, name.to_owned(), body);
+        let draft = Draft { client_msg_id: Some(ClientMsgId::new("1")), ..draft };
+        store.post(caller.account, draft).unwrap().unwrap();
+        let machine = MachineId::new("box");
+        store.saw_machine(caller.account, &machine, &[]).unwrap();
+        let data = vec![1];
+        let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
+        store.upload(caller.account, &upload, 9).unwrap().unwrap();
+        let session = Session {
+            source: "claude".to_owned(),
+            id: SessionId::new("s"),
+            project_dir: None,
+            project_name: None,
+            title: String::new(),
+            last_activity: time::now(),
+            preview: None,
+            preview_author: None,
+            recent: Vec::new(),
+        };
+        store.sync_sessions(caller.account, &machine, &[session], &[]).unwrap();
+        caller
+    }
+
+    #[test]
+    fn an_account_goes_with_all_that_is_its_own_and_nothing_else() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada");
+        let before = counts(&store);
+        let bob = settle(&store, "bob");
+        let both = counts(&store);
+        assert!(both.iter().all(|(table, count)| before[table] < *count), "{both:?}");
+        assert!(store.remove_user("bob").unwrap());
+        assert_eq!(counts(&store), before);
+        assert!(!store.remove_user("bob").unwrap());
+        let now = time::now();
+        assert!(store.is_let_in(ada, now).unwrap() && !store.is_let_in(bob, now).unwrap());
+        // Whoever still holds its keys does not find the next one of that name.
+        let again = settle(&store, "bob");
+        assert!(again.account != bob.account && !store.is_let_in(bob, now).unwrap());
+        assert_eq!(store.resume(bob, None, || ()).unwrap(), None);
+    }
+
+    #[test]
+    fn rows_are_found_however_far_below() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "CREATE TABLE root (id INTEGER PRIMARY KEY);
+             CREATE TABLE a (id INTEGER PRIMARY KEY, root INTEGER REFERENCES root);
+             CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a,
+                             mother INTEGER REFERENCES b);
+             CREATE TABLE c (b INTEGER REFERENCES b, root INTEGER REFERENCES root);
+             CREATE TABLE other (id INTEGER PRIMARY KEY);",
+        )
+        .unwrap();
+        let rows = rows_below(&conn, "root").unwrap();
+        let tables: Vec<&str> = rows.iter().map(|(table, _)| table.as_str()).collect();
+        assert_eq!(tables, ["c", "b", "a"]);
+        assert_eq!(rows[2].1, "root = ?1");
+        assert_eq!(rows[1].1, "a IN (SELECT id FROM a WHERE root = ?1)");
+        conn.execute_batch("ALTER TABLE a ADD COLUMN c INTEGER REFERENCES c").unwrap();
+        assert!(rows_below(&conn, "root").unwrap_err().to_string().contains("each other"));
+    }
+
+    #[test]
+    fn sessions_of_an_account_are_bounded() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada").account;
+        let (lifetime, now) = (Lifetime::default(), time::now());
+        let cookies: Vec<Secret> = (0..=SESSIONS_MAX)
+            .map(|_| store.begin_session(ada, lifetime, now).unwrap().1)
+            .collect();
+        let is_good = |secret: &Secret| store.session(secret.reveal(), lifetime, now).unwrap();
+        assert_eq!(is_good(&cookies[0]), None, "the oldest has made room");
+        assert!(cookies[1..].iter().all(|it| is_good(it).is_some()));
+        // What has expired does not stay in the file.
+        store.begin_session(ada, lifetime, now.plus(lifetime.absolute)).unwrap();
+        assert_eq!(counts(&store)["sessions"], 1);
+    }
+
+    #[test]
+    fn a_use_is_written_down_once_a_minute() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada").account;
+        let (lifetime, begun) = (Lifetime::default(), time::now());
+        let (_, secret) = store.begin_session(ada, lifetime, begun).unwrap();
+        let seen = |secs| {
+            let now = begun.plus(Duration::from_secs(secs));
+            store.session(secret.reveal(), lifetime, now).unwrap().unwrap();
+            store.users().unwrap()[0].seen.unwrap().since(begun).as_secs()
+        };
+        assert_eq!([seen(0), seen(59), seen(60), seen(119), seen(120)], [0, 0, 60, 60, 120]);
+    }
+
+    #[test]
+    fn a_store_is_opened_beside_a_server_that_is_as_new() {
+        let dir = private_dir();
+        let open = || Store::open(dir.path(), Retention::default(), Box::new(|_| ()));
+        let server = open().unwrap();
+        let beside = Store::open_beside(dir.path()).unwrap();
+        beside.add_user("bob").unwrap().unwrap();
+        assert_eq!(server.users().unwrap()[0].username, "bob");
+        server.writer().pragma_update(None, "user_version", 1).unwrap();
+        let error = format!("{:#}", Store::open_beside(dir.path()).unwrap_err());
+        assert!(error.contains("older"), "{error}");
+        server
+            .writer()
+            .pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap())
+            .unwrap();
+        drop(server);
+        // Nor does whoever works beside keep a server from starting.
+        open().unwrap();
+    }
+}

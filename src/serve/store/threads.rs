@@ -1,0 +1,418 @@
+//! Threads: the list, their marks, and what is done to them as a whole.
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use crate::{
+    ids::{Engine, MachineId, ThreadId},
+    serve::store::{
+        AccountKey, Store, Write,
+        events::{Change, Keys, ThreadChange, millis},
+        messages::{Draft, Role, timestamp},
+    },
+    time::{self, Timestamp},
+};
+
+/// Characters of a title that is made of a first message.
+const TITLE_CHARS: usize = 80;
+/// Characters of a preview; more are read, because runs of blanks become one.
+const PREVIEW_CHARS: usize = 200;
+const LOOKED_AT_CHARS: usize = 1000;
+/// A search reads at most about this much text and then says where to go on.
+const SEARCH_BYTES: usize = 32 * 1024 * 1024;
+
+/// A thread as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    pub id: ThreadId,
+    pub title: String,
+    pub agent: Option<Engine>,
+    pub machine: Option<MachineId>,
+    pub project_dir: Option<String>,
+    pub created: Timestamp,
+    /// Of its newest message; of itself if it has none.
+    pub last_at: Timestamp,
+    pub last: Option<Last>,
+    /// Messages of agents that were not marked as read; counted up to 1,000.
+    pub unread: u32,
+    /// Questions that wait for an answer now.
+    pub open_questions: u32,
+}
+
+/// The newest message of a thread, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    pub author: String,
+    pub role: Role,
+    pub kind: Option<String>,
+    /// One line.
+    pub preview: String,
+}
+
+/// Some threads, the one with the newest message first.
+#[derive(Debug, Default)]
+pub struct Threads {
+    pub threads: Vec<Thread>,
+    /// There may be more: those that were used before this time.
+    pub next: Option<Timestamp>,
+}
+
+/// A thread's row while it is written to.
+pub(super) struct ThreadRow {
+    pub(super) key: i64,
+    pub(super) agent: Option<String>,
+    pub(super) machine: Option<String>,
+    pub(super) project_dir: Option<String>,
+    pub(super) adoption: Option<String>,
+    pub(super) created: i64,
+    pub(super) last: i64,
+}
+
+/// The columns of a [`Thread`].
+macro_rules! thread_columns {
+    () => {
+        "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
+                threads.project_dir, threads.created, threads.last,
+                newest.author, newest.role, newest.kind, newest.body,
+                (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
+                    AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
+                (SELECT count(*) FROM messages WHERE messages.thread = threads.id
+                    AND question IS NOT NULL AND closed IS NULL
+                    AND question_expires > unixepoch('now', 'subsec') * 1000)
+         FROM threads LEFT JOIN messages AS newest ON newest.id =
+            (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1) "
+    };
+}
+
+impl Store {
+    /// The threads that were used before `before`, the newest first. With `search`, those that have
+    /// it in their title or a message, whatever its case; more than so much text is not read at a
+    /// time, and then fewer threads are found.
+    pub fn threads(
+        &self,
+        account: AccountKey,
+        before: Timestamp,
+        limit: usize,
+        search: Option<&str>,
+    ) -> Result<Threads> {
+        let conn = self.reader();
+        let mut query = conn.prepare_cached(concat!(
+            thread_columns!(),
+            "WHERE threads.account = ? AND threads.deleted IS NULL AND threads.last < ?
+             ORDER BY threads.last DESC, threads.id DESC"
+        ))?;
+        let mut rows = query.query(params![account.0, millis(before)])?;
+        let search = search.map(str::to_lowercase);
+        let mut found = Threads::default();
+        let (mut budget, mut last_at) = (SEARCH_BYTES, None);
+        while let Some(row) = rows.next()? {
+            let (key, thread) = thread_from(row)?;
+            // Threads of one time go together: the next answer starts before that time.
+            if (limit <= found.threads.len() || budget == 0) && last_at != Some(thread.last_at) {
+                found.next = last_at;
+                break;
+            }
+            last_at = Some(thread.last_at);
+            let is_wanted = match &search {
+                None => true,
+                Some(text) if thread.title.to_lowercase().contains(text) => true,
+                Some(text) => is_said(&conn, key, text, &mut budget)?,
+            };
+            if is_wanted {
+                found.threads.push(thread);
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn thread(&self, account: AccountKey, thread: &ThreadId) -> Result<Option<Thread>> {
+        let conn = self.reader();
+        match find(&conn, account, thread)? {
+            Some(row) => thread_by_key(&conn, row.key).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub fn has_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
+        Ok(find(&self.reader(), account, thread)?.is_some())
+    }
+
+    /// Binds a thread to a machine unless it is bound already. Whether this call did it, and to
+    /// whom it is bound now. None: there is no such thread.
+    pub fn claim(
+        &self,
+        account: AccountKey,
+        thread: &ThreadId,
+        machine: &MachineId,
+    ) -> Result<Option<(bool, MachineId)>> {
+        self.write(|write| {
+            let won: Option<i64> = write
+                .tx
+                .prepare_cached(
+                    "UPDATE threads SET machine = ?
+                     WHERE account = ? AND thread_id = ? AND machine IS NULL AND deleted IS NULL
+                     RETURNING id",
+                )?
+                .query_row(params![machine.as_str(), account.0, thread.as_str()], |row| row.get(0))
+                .optional()?;
+            if let Some(key) = won {
+                let (thread, machine) = (thread.clone(), machine.clone());
+                let claimed = Change::Claimed { thread, machine: Some(machine.clone()) };
+                write.event(account, claimed, Keys { thread: key, message: None })?;
+                return Ok(Some((true, machine)));
+            }
+            let row = find(&write.tx, account, thread)?;
+            Ok(row.and_then(|row| row.machine).map(|winner| (false, MachineId::new(winner))))
+        })
+    }
+
+    /// Switches a thread to another agent. False: there is no such thread.
+    pub fn set_agent(
+        &self,
+        account: AccountKey,
+        thread: &ThreadId,
+        agent: &Engine,
+    ) -> Result<bool> {
+        self.write(|write| match find(&write.tx, account, thread)? {
+            None => Ok(false),
+            Some(row) => switch_agent(write, account, &row, agent).map(|()| true),
+        })
+    }
+
+    /// False: there is no such thread.
+    pub fn rename(&self, account: AccountKey, thread: &ThreadId, title: &str) -> Result<bool> {
+        self.write(|write| {
+            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
+            let changed = write.tx.execute(
+                "UPDATE threads SET title = ?1 WHERE id = ?2 AND title <> ?1",
+                params![title, row.key],
+            )?;
+            if 0 < changed {
+                write.thread_event(account, ThreadChange::Renamed, row.key)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Marks what came up to this time as read; a mark never goes back. False: there is no such
+    /// thread.
+    pub fn mark_read(
+        &self,
+        account: AccountKey,
+        thread: &ThreadId,
+        up_to: Timestamp,
+    ) -> Result<bool> {
+        self.write(|write| {
+            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
+            let changed = write.tx.execute(
+                "UPDATE threads SET read = ?1 WHERE id = ?2 AND read < ?1",
+                params![millis(up_to).min(row.last), row.key],
+            )?;
+            if 0 < changed {
+                write.thread_event(account, ThreadChange::Read, row.key)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Removes a thread with its messages and pictures. Its id is used up, so that a post that is
+    /// still under way does not bring back half of it. False: there is no such thread.
+    pub fn delete_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
+        self.write(|write| {
+            let Some(ThreadRow { key, .. }) = find(&write.tx, account, thread)? else {
+                return Ok(false);
+            };
+            for sql in [
+                "DELETE FROM events WHERE thread = ?",
+                "DELETE FROM client_msg_ids
+                 WHERE message IN (SELECT id FROM messages WHERE thread = ?)",
+                "DELETE FROM messages WHERE thread = ?",
+                "UPDATE external_sessions SET thread = NULL WHERE thread = ?",
+            ] {
+                write.tx.execute(sql, [key])?;
+            }
+            write.tx.execute(
+                "UPDATE threads SET deleted = ?, title = '', adoption = NULL WHERE id = ?",
+                params![millis(time::now()), key],
+            )?;
+            write.thread_event(account, ThreadChange::Deleted, key)?;
+            Ok(true)
+        })
+    }
+}
+
+impl Write<'_> {
+    pub(super) fn thread_event(
+        &mut self,
+        account: AccountKey,
+        change: ThreadChange,
+        key: i64,
+    ) -> Result<()> {
+        let thread = Box::new(thread_by_key(&self.tx, key)?);
+        self.event(account, Change::Thread { change, thread }, Keys { thread: key, message: None })
+    }
+}
+
+/// Whether a message of the thread has this text, which is in lower case. The newest are read
+/// first, as long as there is budget.
+fn is_said(conn: &Connection, thread: i64, text: &str, budget: &mut usize) -> Result<bool> {
+    let mut query =
+        conn.prepare_cached("SELECT body FROM messages WHERE thread = ? ORDER BY created DESC")?;
+    let mut rows = query.query([thread])?;
+    while 0 < *budget
+        && let Some(row) = rows.next()?
+    {
+        let body = row.get_ref(0)?.as_str()?;
+        // Every row costs something, also an empty one.
+        *budget = budget.saturating_sub(body.len() + 100);
+        if body.to_lowercase().contains(text) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
+    let thread = conn
+        .prepare_cached(concat!(thread_columns!(), "WHERE threads.id = ?"))?
+        .query_row([key], thread_from)?;
+    Ok(thread.1)
+}
+
+fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
+    let last = match row.get::<_, Option<String>>(8)? {
+        None => None,
+        Some(author) => Some(Last {
+            author,
+            role: Role::parse(&row.get::<_, String>(9)?),
+            kind: row.get(10)?,
+            preview: one_line(row.get_ref(11)?.as_str()?, PREVIEW_CHARS),
+        }),
+    };
+    let thread = Thread {
+        id: ThreadId::new(row.get::<_, String>(1)?),
+        title: row.get(2)?,
+        agent: row.get::<_, Option<String>>(3)?.map(|it| Engine::new(&it)),
+        machine: row.get::<_, Option<String>>(4)?.map(MachineId::new),
+        project_dir: row.get(5)?,
+        created: timestamp(row.get(6)?),
+        last_at: timestamp(row.get(7)?),
+        last,
+        unread: row.get(12)?,
+        open_questions: row.get(13)?,
+    };
+    Ok((row.get(0)?, thread))
+}
+
+/// The text with every run of blanks, line breaks and control characters as one blank.
+pub(super) fn one_line(text: &str, chars: usize) -> String {
+    let end = text.char_indices().nth(LOOKED_AT_CHARS).map_or(text.len(), |(at, _)| at);
+    let text = &text[..end];
+    let is_gap = |c: char| c.is_whitespace() || c.is_control();
+    let words = text.split(is_gap).filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
+    words.chars().take(chars).collect()
+}
+
+/// A thread that is not deleted.
+pub(super) fn find(
+    conn: &Connection,
+    account: AccountKey,
+    thread: &ThreadId,
+) -> Result<Option<ThreadRow>> {
+    let row = conn
+        .prepare_cached(
+            "SELECT id, agent, machine, project_dir, adoption, created, last FROM threads
+             WHERE account = ? AND thread_id = ? AND deleted IS NULL",
+        )?
+        .query_row(params![account.0, thread.as_str()], |row| {
+            Ok(ThreadRow {
+                key: row.get(0)?,
+                agent: row.get(1)?,
+                machine: row.get(2)?,
+                project_dir: row.get(3)?,
+                adoption: row.get(4)?,
+                created: row.get(5)?,
+                last: row.get(6)?,
+            })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+/// Whether there was a thread of this id.
+pub(super) fn is_deleted(
+    tx: &Transaction<'_>,
+    account: AccountKey,
+    thread: &ThreadId,
+) -> Result<bool> {
+    let found = tx
+        .prepare_cached(
+            "SELECT 1 FROM threads WHERE account = ? AND thread_id = ? AND deleted IS NOT NULL",
+        )?
+        .exists(params![account.0, thread.as_str()])?;
+    Ok(found)
+}
+
+/// The thread of a first message. Its title is that message's first line.
+pub(super) fn create(
+    write: &mut Write<'_>,
+    account: AccountKey,
+    draft: &Draft,
+) -> Result<ThreadRow> {
+    let line = draft.body.lines().find(|it| !it.trim().is_empty()).unwrap_or_default();
+    let created = millis(time::now());
+    let row = ThreadRow {
+        key: 0,
+        agent: draft.agent.as_ref().map(|it| it.as_str().to_owned()),
+        machine: draft.machine.as_ref().map(|it| it.as_str().to_owned()),
+        project_dir: draft.project_dir.clone(),
+        adoption: None,
+        created,
+        last: created,
+    };
+    insert(write, account, &draft.thread, &one_line(line, TITLE_CHARS), row)
+}
+
+/// Adds a row, whose key is not known yet, and tells of it.
+pub(super) fn insert(
+    write: &mut Write<'_>,
+    account: AccountKey,
+    thread: &ThreadId,
+    title: &str,
+    mut row: ThreadRow,
+) -> Result<ThreadRow> {
+    write.tx.execute(
+        "INSERT INTO threads (account, thread_id, title, agent, machine, project_dir, adoption,
+                              created, last, read)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
+        params![
+            account.0,
+            thread.as_str(),
+            title,
+            row.agent,
+            row.machine,
+            row.project_dir,
+            row.adoption,
+            row.created,
+            row.last
+        ],
+    )?;
+    row.key = write.tx.last_insert_rowid();
+    write.thread_event(account, ThreadChange::Created, row.key)?;
+    Ok(row)
+}
+
+pub(super) fn switch_agent(
+    write: &mut Write<'_>,
+    account: AccountKey,
+    row: &ThreadRow,
+    agent: &Engine,
+) -> Result<()> {
+    if row.agent.as_deref() == Some(agent.as_str()) {
+        return Ok(());
+    }
+    write
+        .tx
+        .execute("UPDATE threads SET agent = ? WHERE id = ?", params![agent.as_str(), row.key])?;
+    write.thread_event(account, ThreadChange::Agent, row.key)
+}

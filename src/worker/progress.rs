@@ -1,0 +1,161 @@
+//! When a thread hears what its engine does: now and then, the newest line alone, and never so that
+//! it stands in the way of an answer. Pure.
+
+use std::time::{Duration, Instant};
+
+/// Between two lines on the thread.
+pub const EVERY: Duration = Duration::from_secs(20);
+
+/// On the thread in one turn; a turn that has said so much goes on in silence.
+const POSTS_MAX: u32 = 30;
+
+/// Between two lines for whoever asks with `/status`.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
+
+/// Of a line.
+const CHARS_MAX: usize = 200;
+
+/// What an engine does in one turn.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// None: nothing is said on the thread.
+    every: Option<Duration>,
+    posts: u32,
+    unposted: Pending,
+    unshown: Pending,
+}
+
+/// The newest line, and when it may go.
+#[derive(Debug)]
+struct Pending {
+    line: Option<String>,
+    not_before: Instant,
+}
+
+impl Pending {
+    fn due(&self) -> Option<Instant> {
+        self.line.as_ref().map(|_| self.not_before)
+    }
+
+    fn take(&mut self, now: Instant, every: Duration) -> Option<String> {
+        let line = self.line.take_if(|_| self.not_before <= now)?;
+        self.not_before = now + every;
+        Some(line)
+    }
+}
+
+impl Progress {
+    /// A turn begins. `posted` is when the thread was last told something in an earlier one.
+    pub(super) fn new(every: Option<Duration>, posted: Option<Instant>, now: Instant) -> Progress {
+        let wait = every.unwrap_or_default();
+        let since = posted.map_or(now, |posted| posted.max(now));
+        let unposted = Pending { line: None, not_before: since + wait };
+        let unshown = Pending { line: None, not_before: now };
+        Progress { every, posts: 0, unposted, unshown }
+    }
+
+    /// The engine does something else.
+    pub(super) fn does(&mut self, line: &str) {
+        let line = one_line(line);
+        if line.is_empty() {
+            return;
+        }
+        if self.every.is_some() && self.posts < POSTS_MAX {
+            self.unposted.line = Some(line.clone());
+        }
+        self.unshown.line = Some(line);
+    }
+
+    /// When there is something to take.
+    pub(super) fn due(&self) -> Option<Instant> {
+        [self.unposted.due(), self.unshown.due()].into_iter().flatten().min()
+    }
+
+    /// A line for whoever asks.
+    pub(super) fn take_shown(&mut self, now: Instant) -> Option<String> {
+        self.unshown.take(now, SHOW_EVERY)
+    }
+
+    /// A line for the thread. If it can't be told now, the next one is for after the usual time.
+    pub(super) fn take_posted(&mut self, now: Instant) -> Option<String> {
+        let line = self.unposted.take(now, self.every?)?;
+        self.posts += 1;
+        Some(line)
+    }
+}
+
+/// Foreign text on one line of bounded length.
+fn one_line(text: &str) -> String {
+    // What is behind the end is of no interest, however much it is.
+    let words = text.split_whitespace().take(CHARS_MAX).collect::<Vec<_>>().join(" ");
+    let mut chars = words.chars().filter(|c| !c.is_control());
+    let line: String = chars.by_ref().take(CHARS_MAX).collect();
+    if chars.next().is_some() { line + "…" } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_newest_line_is_told_and_not_too_often() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Some(EVERY), None, start);
+        assert_eq!(progress.due(), None);
+        progress.does("one");
+        assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
+        progress.does("two");
+        assert_eq!(progress.take_shown(start), None);
+        assert_eq!(progress.due(), Some(start + SHOW_EVERY));
+        assert_eq!(progress.take_shown(start + SECOND).as_deref(), Some("two"));
+        assert_eq!(progress.due(), Some(start + EVERY));
+        assert_eq!(progress.take_posted(start + 19 * SECOND), None, "a short turn says nothing");
+        assert_eq!(progress.take_posted(start + EVERY).as_deref(), Some("two"));
+        assert_eq!(progress.due(), None);
+        progress.does("three");
+        assert_eq!(progress.take_posted(start + EVERY), None);
+        assert_eq!(progress.take_posted(start + 2 * EVERY).as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn the_time_counts_over_turns() {
+        let start = Instant::now();
+        // Told right at the end of the turn before.
+        let mut progress = Progress::new(Some(EVERY), Some(start), start);
+        progress.does("one");
+        assert_eq!(progress.take_posted(start + 19 * SECOND), None);
+        assert!(progress.take_posted(start + EVERY).is_some());
+    }
+
+    #[test]
+    fn a_turn_says_thirty_lines_at_most() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Some(SECOND), None, start);
+        let told = (1..100).filter(|second| {
+            progress.does("again");
+            progress.take_posted(start + *second * SECOND).is_some()
+        });
+        assert_eq!(told.count(), 30);
+        progress.take_shown(start + 200 * SECOND);
+        assert_eq!(progress.due(), None);
+    }
+
+    #[test]
+    fn switched_off_it_is_only_shown() {
+        let start = Instant::now();
+        let mut progress = Progress::new(None, None, start);
+        progress.does("one");
+        assert_eq!(progress.take_posted(start + 9 * EVERY), None);
+        assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
+        assert_eq!(progress.due(), None);
+    }
+
+    #[test]
+    fn foreign_text_becomes_one_short_line() {
+        assert_eq!(one_line(" Bash:\n\techo \u{1b}[2Jhi\r"), "Bash: echo [2Jhi");
+        assert_eq!(one_line(&"ä".repeat(1_000_000)).chars().count(), CHARS_MAX + 1);
+        assert_eq!(one_line(" \n"), "");
+    }
+}
