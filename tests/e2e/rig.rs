@@ -47,6 +47,7 @@ impl Engine {
 /// What an agent or the daemon has said on a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Post {
+    id: String,
     pub(crate) thread: String,
     /// `status`, `question`, `result` or `error`.
     pub(crate) kind: String,
@@ -67,6 +68,7 @@ impl Post {
     fn read(message: &Value) -> Post {
         let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
         Post {
+            id: text("messageId"),
             thread: text("threadId"),
             kind: text("kind"),
             author: text("author"),
@@ -250,7 +252,14 @@ impl Heard {
         // A browser has all day: a daemon that stops may be silent for longer than a test waits.
         while let Some(event) = events.chunk() {
             if event.name == "message" && event.data["role"] == "agent" {
-                self.lock().push(Post::read(&event.data));
+                let post = Post::read(&event.data);
+                let mut posts = self.lock();
+                // A question comes again when it has been answered.
+                match posts.iter_mut().find(|it| it.id == post.id) {
+                    Some(known) => *known = post,
+                    None => posts.push(post),
+                }
+                drop(posts);
                 self.changed.notify_all();
             }
         }
@@ -377,7 +386,7 @@ impl Bridge {
 
     /// Since when the daemon is connected, if it is.
     fn since(&self) -> Option<Value> {
-        self.machine().map(|mut it| it["connectedAt"].take())
+        self.machine().map(|mut it| it["connectedSince"].take()).filter(|it| !it.is_null())
     }
 
     fn machine(&self) -> Option<Value> {

@@ -420,7 +420,7 @@ pub(crate) fn a_stop_while_it_asks_ends_turn_and_question(engine: Engine) {
     scene.status("Stopped.");
     assert_eq!(scene.outcome(&question), "gone");
     scene.say(&format!("approve {}", question.code));
-    scene.status(&format!("Question `{}` ended with its turn", question.code));
+    scene.status(&format!("Question `{}` is no longer waited for by the agent.", question.code));
     scene.say("which word? [[text:that]]");
     scene.result(2, "that");
     assert!(scene.asked("which word?").mentions("the word is quince"), "the session goes on");
