@@ -519,11 +519,3 @@ pub(crate) fn its_own_question_is_answered_by_number_and_in_words(engine: Engine
     assert_eq!(scene.outcome(&second), "answered");
     scene.model_reads("neither, take the green tea");
 }
-
-/// A turn in the middle of a command, and nobody allowed to ask for it.
-pub(crate) fn without_relay_its_own_question_is_not_offered(engine: Engine) {
-    let text = format!("hello {}[[text:over]]", ask_the_human(engine, "Which colour?"));
-    let scene = Scene::with(engine, &json!({"relayPermissions": false}), &text);
-    scene.result(1, "over");
-    scene.assert_questions(0);
-}
