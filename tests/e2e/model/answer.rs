@@ -58,6 +58,16 @@ impl Offer {
     pub(crate) fn plain(name: &str) -> Offer {
         Offer { name: name.to_owned(), namespace: None, freeform: false }
     }
+
+    /// A tool that may be there although it is not offered; codex has a model search for some.
+    fn unseen(wanted: &str) -> Offer {
+        match wanted.split_once('/') {
+            Some((namespace, name)) => {
+                Offer { namespace: Some(namespace.to_owned()), ..Offer::plain(name) }
+            }
+            None => Offer::plain(wanted),
+        }
+    }
 }
 
 /// A part of an answer.
@@ -162,7 +172,7 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
     let offered = match call {
         // An engine must also cope with a call of what it never offered.
         Call::Named { name, input } => {
-            Some((seen.find(name).cloned().unwrap_or_else(|| Offer::plain(name)), input.clone()))
+            Some((seen.find(name).cloned().unwrap_or_else(|| Offer::unseen(name)), input.clone()))
         }
         Call::Shell { command, extra } => {
             any(&["Bash", "bash", "exec_command", "shell_command", "shell"]).map(|offer| {
@@ -185,10 +195,16 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
                 "write" => json!({"filePath": path, "content": content}),
                 _ => {
                     let lines: String = content.lines().flat_map(|it| ["+", it, "\n"]).collect();
-                    let patch =
-                        format!("*** Begin Patch\n*** Add File: {path}\n{lines}*** End Patch\n");
-                    if offer.freeform { json!(patch) } else { json!({"input": patch}) }
+                    patch(&offer, &format!("*** Add File: {path}\n{lines}"))
                 }
+            };
+            (offer, input)
+        }),
+        Call::Edit { path, old, new } => any(&["Edit", "edit", "apply_patch"]).map(|offer| {
+            let input = match offer.name.as_str() {
+                "Edit" => json!({"file_path": path, "old_string": old, "new_string": new}),
+                "edit" => json!({"filePath": path, "oldString": old, "newString": new}),
+                _ => patch(&offer, &format!("*** Update File: {path}\n@@\n-{old}\n+{new}\n")),
             };
             (offer, input)
         }),
@@ -197,6 +213,12 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
         let names: Vec<&str> = seen.offers.iter().map(|it| it.name.as_str()).collect();
         format!("no tool for {call:?} among {names:?}")
     })
+}
+
+/// A patch in codex's own format.
+fn patch(offer: &Offer, changes: &str) -> Value {
+    let patch = format!("*** Begin Patch\n{changes}*** End Patch\n");
+    if offer.freeform { json!(patch) } else { json!({"input": patch}) }
 }
 
 #[test]
