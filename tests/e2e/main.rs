@@ -12,6 +12,7 @@
 mod acp;
 mod claude;
 mod codex;
+mod control;
 mod daemon;
 mod homes;
 #[expect(dead_code, reason = "it serves other tests, which need all of it")]

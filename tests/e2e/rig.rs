@@ -47,11 +47,16 @@ impl Engine {
 /// What an agent or the daemon has said on a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Post {
+    id: String,
     pub(crate) thread: String,
     /// `status`, `question`, `result` or `error`.
     pub(crate) kind: String,
     pub(crate) author: String,
     pub(crate) body: String,
+    /// The card of a question; else null.
+    pub(crate) card: Value,
+    /// Which question has ended, and how; else null.
+    pub(crate) closed: Value,
 }
 
 impl Post {
@@ -63,10 +68,13 @@ impl Post {
     fn read(message: &Value) -> Post {
         let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
         Post {
+            id: text("messageId"),
             thread: text("threadId"),
             kind: text("kind"),
             author: text("author"),
             body: text("body"),
+            card: message["question"].clone(),
+            closed: message["questionClosed"].clone(),
         }
     }
 }
@@ -244,7 +252,14 @@ impl Heard {
         // A browser has all day: a daemon that stops may be silent for longer than a test waits.
         while let Some(event) = events.chunk() {
             if event.name == "message" && event.data["role"] == "agent" {
-                self.lock().push(Post::read(&event.data));
+                let post = Post::read(&event.data);
+                let mut posts = self.lock();
+                // A question comes again when it has been answered.
+                match posts.iter_mut().find(|it| it.id == post.id) {
+                    Some(known) => *known = post,
+                    None => posts.push(post),
+                }
+                drop(posts);
                 self.changed.notify_all();
             }
         }
@@ -329,7 +344,8 @@ impl Bridge {
         assert_eq!(said, [("result", body)]);
     }
 
-    fn wait_for_posts<T>(
+    /// Waits until this finds something among the posts on a thread; else these are the error.
+    pub(crate) fn wait_for_posts<T>(
         &self,
         thread: &str,
         wanted: impl Fn(&[Post]) -> Option<T>,
@@ -370,7 +386,7 @@ impl Bridge {
 
     /// Since when the daemon is connected, if it is.
     fn since(&self) -> Option<Value> {
-        self.machine().map(|mut it| it["connectedAt"].take())
+        self.machine().map(|mut it| it["connectedSince"].take()).filter(|it| !it.is_null())
     }
 
     fn machine(&self) -> Option<Value> {

@@ -185,10 +185,16 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
                 "write" => json!({"filePath": path, "content": content}),
                 _ => {
                     let lines: String = content.lines().flat_map(|it| ["+", it, "\n"]).collect();
-                    let patch =
-                        format!("*** Begin Patch\n*** Add File: {path}\n{lines}*** End Patch\n");
-                    if offer.freeform { json!(patch) } else { json!({"input": patch}) }
+                    patch(&offer, &format!("*** Add File: {path}\n{lines}"))
                 }
+            };
+            (offer, input)
+        }),
+        Call::Edit { path, old, new } => any(&["Edit", "edit", "apply_patch"]).map(|offer| {
+            let input = match offer.name.as_str() {
+                "Edit" => json!({"file_path": path, "old_string": old, "new_string": new}),
+                "edit" => json!({"filePath": path, "oldString": old, "newString": new}),
+                _ => patch(&offer, &format!("*** Update File: {path}\n@@\n-{old}\n+{new}\n")),
             };
             (offer, input)
         }),
@@ -197,6 +203,12 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
         let names: Vec<&str> = seen.offers.iter().map(|it| it.name.as_str()).collect();
         format!("no tool for {call:?} among {names:?}")
     })
+}
+
+/// A patch in codex's own format.
+fn patch(offer: &Offer, changes: &str) -> Value {
+    let patch = format!("*** Begin Patch\n{changes}*** End Patch\n");
+    if offer.freeform { json!(patch) } else { json!({"input": patch}) }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `[[tool+:NAME {json}]]` | a further call in the same response |
 //! | `[[shell:command]]`, `[[shell:{json} \| command]]` | calls the engine's own shell tool, with more arguments |
 //! | `[[write:path\|content]]` | calls the engine's own tool for writing a file |
+//! | `[[edit:path\|old\|new]]` | calls the engine's own tool for changing a line of a file |
 //! | `[[gate:name]]` | doesn't answer until the test calls `Model::open(name)` |
 //! | `[[sleep:5]]` | doesn't answer for so many seconds |
 //! | `[[pace:0.2]]` | so many seconds between the words that follow |
@@ -53,6 +54,7 @@ pub(crate) enum Call {
     Named { name: String, input: Value },
     Shell { command: String, extra: Map<String, Value> },
     Write { path: String, content: String },
+    Edit { path: String, old: String, new: String },
 }
 
 /// An HTTP error in place of an answer.
@@ -172,6 +174,12 @@ fn directive(name: &str, arg: &str) -> Option<Op> {
                 what: Call::Write { path: path.to_owned(), content: content.to_owned() },
                 joined,
             }
+        }
+        "edit" => {
+            let mut parts = arg.splitn(3, '|').map(str::to_owned);
+            let mut part = || parts.next().expect("[[edit:path|old|new]]");
+            let what = Call::Edit { path: part(), old: part(), new: part() };
+            Op::Call { what, joined }
         }
         "gate" => Op::Gate(arg.to_owned()),
         "sleep" => Op::Sleep(seconds(arg)),
