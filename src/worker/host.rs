@@ -22,7 +22,7 @@ use crate::{
     task,
     time::{self, Timestamp},
     worker::{
-        Outgoing, Report, Serving,
+        Report, Serving,
         asking::{self, Asking},
         drive::Ride,
         progress::Progress as Does,
@@ -120,13 +120,8 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         .map(drop)
     }
 
-    /// Says on the thread what the engine does, unless something of the thread is still to be sent:
-    /// then the line would only stand before the answer, and be old.
+    /// Says on the thread what the engine does.
     fn tell(&mut self, line: &str, now: Instant) {
-        let Outgoing { outbox, .. } = &self.serving.shared.outgoing;
-        if outbox.has_unsent(self.serving.thread) {
-            return;
-        }
         self.serving.progress_told = Some(now);
         let (thread, engine) = (self.serving.thread.clone(), self.ride.engine());
         let (author, body) = (engine.author(), words::does(engine, line));
@@ -189,7 +184,9 @@ impl TurnHost for Host<'_, '_, '_> {
         if let Some(line) = self.does.take_shown(now) {
             reports.send(Report::Doing { thread: thread(), line }).ok(); // It may be leaving.
         }
-        if let Some(line) = self.does.take_posted(now) {
+        let outbox = &self.serving.shared.outgoing.outbox;
+        let is_free = || !outbox.has_unsent(self.serving.thread);
+        if let Some(line) = self.does.take_posted(now, is_free) {
             self.tell(&line, now);
         }
     }

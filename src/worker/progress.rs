@@ -76,9 +76,19 @@ impl Progress {
         self.unshown.take(now, SHOW_EVERY)
     }
 
-    /// A line for the thread. If it can't be told now, the next one is for after the usual time.
-    pub(super) fn take_posted(&mut self, now: Instant) -> Option<String> {
-        let line = self.unposted.take(now, self.every?)?;
+    /// A line for the thread, unless something of the thread is still to be sent: then the line would
+    /// only stand before the answer, and be old. The newest is tried again after the usual time.
+    pub(super) fn take_posted(
+        &mut self,
+        now: Instant,
+        is_free: impl Fn() -> bool,
+    ) -> Option<String> {
+        let every = self.every?;
+        if self.unposted.due().is_some_and(|due| due <= now) && !is_free() {
+            self.unposted.not_before = now + every;
+            return None;
+        }
+        let line = self.unposted.take(now, every)?;
         self.posts += 1;
         Some(line)
     }
@@ -111,12 +121,27 @@ mod tests {
         assert_eq!(progress.due(), Some(start + SHOW_EVERY));
         assert_eq!(progress.take_shown(start + SECOND).as_deref(), Some("two"));
         assert_eq!(progress.due(), Some(start + EVERY));
-        assert_eq!(progress.take_posted(start + 19 * SECOND), None, "a short turn says nothing");
-        assert_eq!(progress.take_posted(start + EVERY).as_deref(), Some("two"));
+        assert_eq!(
+            progress.take_posted(start + 19 * SECOND, || true),
+            None,
+            "a short turn says nothing"
+        );
+        assert_eq!(progress.take_posted(start + EVERY, || true).as_deref(), Some("two"));
         assert_eq!(progress.due(), None);
         progress.does("three");
-        assert_eq!(progress.take_posted(start + EVERY), None);
-        assert_eq!(progress.take_posted(start + 2 * EVERY).as_deref(), Some("three"));
+        assert_eq!(progress.take_posted(start + EVERY, || true), None);
+        assert_eq!(progress.take_posted(start + 2 * EVERY, || true).as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn a_line_waits_for_what_is_to_be_sent_before_it() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Some(EVERY), None, start);
+        progress.does("one");
+        assert_eq!(progress.take_posted(start + EVERY, || false), None);
+        assert_eq!(progress.take_posted(start + EVERY, || true), None, "not at once");
+        progress.does("two");
+        assert_eq!(progress.take_posted(start + 2 * EVERY, || true).as_deref(), Some("two"));
     }
 
     #[test]
@@ -125,8 +150,8 @@ mod tests {
         // Told right at the end of the turn before.
         let mut progress = Progress::new(Some(EVERY), Some(start), start);
         progress.does("one");
-        assert_eq!(progress.take_posted(start + 19 * SECOND), None);
-        assert!(progress.take_posted(start + EVERY).is_some());
+        assert_eq!(progress.take_posted(start + 19 * SECOND, || true), None);
+        assert!(progress.take_posted(start + EVERY, || true).is_some());
     }
 
     #[test]
@@ -135,7 +160,7 @@ mod tests {
         let mut progress = Progress::new(Some(SECOND), None, start);
         let told = (1..100).filter(|second| {
             progress.does("again");
-            progress.take_posted(start + *second * SECOND).is_some()
+            progress.take_posted(start + *second * SECOND, || true).is_some()
         });
         assert_eq!(told.count(), 30);
         progress.take_shown(start + 200 * SECOND);
@@ -147,7 +172,7 @@ mod tests {
         let start = Instant::now();
         let mut progress = Progress::new(None, None, start);
         progress.does("one");
-        assert_eq!(progress.take_posted(start + 9 * EVERY), None);
+        assert_eq!(progress.take_posted(start + 9 * EVERY, || true), None);
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
         assert_eq!(progress.due(), None);
     }

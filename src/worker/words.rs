@@ -149,12 +149,4 @@ mod tests {
         check(0, 7, Some(0.0), "*0 tokens in, 7 out*");
         check(0, 0, None, "");
     }
-
-    #[test]
-    fn what_an_engine_does_stays_between_its_backticks() {
-        assert_eq!(
-            does(&Engine::CLAUDE, "Bash: echo `id` **x**"),
-            "claude: `Bash: echo 'id' **x**`"
-        );
-    }
 }

@@ -83,9 +83,9 @@ fn a_tool_of_a_server_is_asked_for() {
     let before = settings(&scene.rig.home);
     let one = scene.question(1, "files:make");
     assert_eq!((&one.card["kind"], &one.card["subject"]), (&json!("mcp"), &json!("files:make")));
-    scene.say(&format!("deny {} because of the weather", one.code));
+    scene.say(&format!("deny {} because it rains", one.code));
     scene.result(1, "over");
-    scene.model_reads("because of the weather");
+    scene.model_reads("it rains");
     scene.say(&texts[1]);
     scene.question(2, "files:make");
     scene.say("always");

@@ -58,6 +58,16 @@ impl Offer {
     pub(crate) fn plain(name: &str) -> Offer {
         Offer { name: name.to_owned(), namespace: None, freeform: false }
     }
+
+    /// A tool that may be there although it is not offered; codex has a model search for some.
+    fn unseen(wanted: &str) -> Offer {
+        match wanted.split_once('/') {
+            Some((namespace, name)) => {
+                Offer { namespace: Some(namespace.to_owned()), ..Offer::plain(name) }
+            }
+            None => Offer::plain(wanted),
+        }
+    }
 }
 
 /// A part of an answer.
@@ -162,7 +172,7 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
     let offered = match call {
         // An engine must also cope with a call of what it never offered.
         Call::Named { name, input } => {
-            Some((seen.find(name).cloned().unwrap_or_else(|| Offer::plain(name)), input.clone()))
+            Some((seen.find(name).cloned().unwrap_or_else(|| Offer::unseen(name)), input.clone()))
         }
         Call::Shell { command, extra } => {
             any(&["Bash", "bash", "exec_command", "shell_command", "shell"]).map(|offer| {
