@@ -68,6 +68,8 @@ enum Asked {
         asked: Value,
     },
     Reply(QuestionId),
+    /// The same for a permission of this session.
+    Permission(QuestionId, String),
     /// Nothing depends on it.
     Aside,
 }
@@ -77,10 +79,21 @@ enum Asked {
 struct Open {
     /// In which it must be answered.
     directory: String,
+    /// Whose it is: ours, or that of a subagent.
+    session: String,
     /// A permission to leave the project for this command, and the tool call that it is for.
     outside: Option<(String, String)>,
     /// How many questions of the model's own it is, if it is no permission.
     words: Option<usize>,
+}
+
+/// A permission that was refused, which opencode is not told yet.
+#[derive(Debug)]
+struct Refusal {
+    question: QuestionId,
+    directory: String,
+    session: String,
+    reason: String,
 }
 
 /// One turn with opencode.
@@ -100,6 +113,7 @@ pub struct Opencode {
     family: BTreeSet<String>,
     strangers: BTreeSet<String>,
     questions: BTreeMap<QuestionId, Open>,
+    refusals: Vec<Refusal>,
     /// Tool calls that were seen; none once they have ended.
     calls: BTreeMap<String, Option<Call>>,
     /// Commands that were allowed outside of the project, by tool call: the permission to run is
@@ -172,6 +186,12 @@ impl Opencode {
         let body = &response["body"];
         let fine = (200..300).contains(&status);
         match asked {
+            Asked::Permission(question, session) => {
+                if !fine {
+                    actions.event(TurnEvent::QuestionGone(question));
+                }
+                self.refuse(&session, actions);
+            }
             Asked::Reply(question) if !fine => {
                 actions.event(TurnEvent::QuestionGone(question));
             }
@@ -365,8 +385,10 @@ impl Opencode {
             "permission.asked" | "question.asked" => self.on_asked(event, actions),
             "permission.replied" | "question.replied" | "question.rejected" => {
                 let question = QuestionId(text(properties, "/requestID").to_owned());
+                self.refusals.retain(|refusal| refusal.question != question);
                 if self.questions.remove(&question).is_some() {
                     actions.event(TurnEvent::QuestionGone(question));
+                    self.refuse(session, actions);
                 }
             }
             "message.updated" if text(properties, "/info/role") == "assistant" => {
@@ -422,13 +444,14 @@ impl Opencode {
         // It ends the shell of a running command, but nothing that the command has detached.
         actions.write(json!({ "outdate": true }));
         // The abort leaves them in the server's list.
+        for Refusal { question, directory, .. } in mem::take(&mut self.refusals) {
+            self.reject(&directory, &question, actions);
+        }
         for (question, open) in mem::take(&mut self.questions) {
             if open.words.is_some() {
                 self.dismiss(&open.directory, &question, actions);
             } else {
-                let path = format!("/permission/{}/reply", wire::segment(&question.0));
-                let body = json!({ "reply": "reject" });
-                self.ask_in(&open.directory, "POST", &path, body, Asked::Aside, actions);
+                self.reject(&open.directory, &question, actions);
             }
             actions.event(TurnEvent::QuestionGone(question));
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, DEPTH_MAX, KNOWN_MAX, MESSAGE_CHARS, Open, Opencode, asking, wire};
+use super::{Asked, DEPTH_MAX, KNOWN_MAX, MESSAGE_CHARS, Open, Opencode, Refusal, asking, wire};
 use crate::agent::{
     ActionKind, Actions, Gate, Question, QuestionId, TurnEvent, Verdict, progress::one_line,
 };
@@ -69,13 +69,13 @@ impl Opencode {
 
     pub(super) fn on_permission(&mut self, event: &Value, actions: &mut Actions) {
         let asked = &event["payload"]["properties"];
-        let directory = self.directory_of(event);
+        let (directory, session) = (self.directory_of(event), text(asked, "/sessionID").to_owned());
         let id = QuestionId(text(asked, "/id").to_owned());
-        if self.interrupted || self.questions.len() >= KNOWN_MAX {
-            return self.reply(&directory, id, json!({ "reply": "reject" }), actions);
+        if self.interrupted || self.questions.len() + self.refusals.len() >= KNOWN_MAX {
+            return self.reject(&directory, &id, actions);
         }
         if self.gate() == Gate::AllowAll {
-            return self.reply(&directory, id, json!({ "reply": "once" }), actions);
+            return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
         }
         if self.servers.is_none() && asking::is_foreign(asked) && self.open.len() < KNOWN_MAX {
             let asked = Asked::Servers { asked: event.clone() };
@@ -86,11 +86,11 @@ impl Opencode {
         let question = asking::question(asked, known, self.servers.as_deref().unwrap_or_default());
         let is_command = question.kind == ActionKind::Run && !call.is_empty();
         if is_command && self.allowed_outside.get(call) == Some(&question.subject) {
-            return self.reply(&directory, id, json!({ "reply": "once" }), actions);
+            return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
         }
         let is_outside = is_command && question.tool == asking::OUTSIDE;
         let outside = is_outside.then(|| (call.to_owned(), question.subject.clone()));
-        self.put(question, Open { directory, outside, words: None }, actions);
+        self.put(question, Open { directory, session, outside, words: None }, actions);
     }
 
     fn put(&mut self, question: Question, open: Open, actions: &mut Actions) {
@@ -108,7 +108,8 @@ impl Opencode {
             && !question.choices.is_empty();
         if asks_human && !self.interrupted && self.questions.len() < KNOWN_MAX {
             let words = Some(question.choices.len());
-            return self.put(question, Open { directory, outside: None, words }, actions);
+            let session = text(asked, "/sessionID").to_owned();
+            return self.put(question, Open { directory, session, outside: None, words }, actions);
         }
         self.dismiss(&directory, &question.id, actions);
         let asks = one_line(text(asked, "/questions/0/question"), MESSAGE_CHARS);
@@ -124,32 +125,69 @@ impl Opencode {
         self.ask_in(directory, "POST", &path, json!({}), Asked::Aside, actions);
     }
 
-    fn reply(&mut self, directory: &str, id: QuestionId, body: Value, actions: &mut Actions) {
+    fn reply(
+        &mut self,
+        directory: &str,
+        id: QuestionId,
+        session: String,
+        body: Value,
+        actions: &mut Actions,
+    ) {
         let path = format!("/permission/{}/reply", wire::segment(&id.0));
-        self.ask_in(directory, "POST", &path, body, Asked::Reply(id), actions);
+        let asked = Asked::Permission(id, session);
+        self.ask_in(directory, "POST", &path, body, asked, actions);
+    }
+
+    /// Refuses a permission about which nobody is to hear more.
+    pub(super) fn reject(&mut self, directory: &str, id: &QuestionId, actions: &mut Actions) {
+        let path = format!("/permission/{}/reply", wire::segment(&id.0));
+        let body = json!({ "reply": "reject" });
+        self.ask_in(directory, "POST", &path, body, Asked::Aside, actions);
     }
 
     pub(super) fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
-        let Some(open) = self.questions.remove(&question) else { return };
-        if let Some(count) = open.words {
-            return self.answer(&open.directory, &question, count, verdict, actions);
+        let Some(Open { directory, session, outside, words }) = self.questions.remove(&question)
+        else {
+            return;
+        };
+        if let Some(count) = words {
+            return self.answer(&directory, &question, count, verdict, actions);
         }
-        let body = match verdict {
+        // Without a message, opencode tells the model nothing but that it was refused.
+        let reason = match verdict {
             // Opencode's own `always` would count for every session in this directory.
             Verdict::Allow | Verdict::AllowAlways => {
-                self.allowed_outside.extend(open.outside);
-                json!({ "reply": "once" })
+                self.allowed_outside.extend(outside);
+                let body = json!({ "reply": "once" });
+                return self.reply(&directory, question, session, body, actions);
             }
-            // Without a message, opencode ends the turn instead of telling the model.
-            Verdict::Chosen(_) => {
-                json!({ "reply": "reject", "message": "It asked for permission." })
-            }
-            Verdict::Deny { reason } if reason.trim().is_empty() => {
-                json!({ "reply": "reject", "message": "This was refused." })
-            }
-            Verdict::Deny { reason } => json!({ "reply": "reject", "message": reason }),
+            Verdict::Chosen(_) => "It asked for permission.".to_owned(),
+            Verdict::Deny { reason } if reason.trim().is_empty() => "This was refused.".to_owned(),
+            Verdict::Deny { reason } => reason,
         };
-        self.reply(&open.directory, question, body, actions);
+        self.refusals.push(Refusal { question, directory, session: session.clone(), reason });
+        self.refuse(&session, actions);
+    }
+
+    /// Tells opencode of what was refused in a session, once nothing else is open there: with one
+    /// permission it refuses all that its session waits for, and gives those no reason. No tool's
+    /// result goes to the model before all are there, so nobody waits longer for it.
+    pub(super) fn refuse(&mut self, session: &str, actions: &mut Actions) {
+        let is_open = self.questions.values().any(|it| it.words.is_none() && it.session == session);
+        let is_told = |it: &Asked| matches!(it, Asked::Permission(_, of) if of == session);
+        if is_open || self.open.values().any(is_told) {
+            return;
+        }
+        let ours = self.refusals.iter().filter(|it| it.session == session);
+        let mut reasons: Vec<&str> = ours.map(|it| &it.reason[..]).collect();
+        reasons.dedup();
+        // The reasons of the others would be lost.
+        let message = reasons.join("\n");
+        let Some(at) = self.refusals.iter().position(|it| it.session == session) else { return };
+        // The others follow one by one, in case that they are open all the same.
+        let Refusal { question, directory, session, .. } = self.refusals.remove(at);
+        let body = json!({ "reply": "reject", "message": message });
+        self.reply(&directory, question, session, body, actions);
     }
 
     /// Answers a question of the model's own. A refusal of it ends the turn without telling the

@@ -4,8 +4,10 @@
 //! These are the scenarios that hold for every engine; the engines' own files say which of them are
 //! tests of theirs, and have what only they do.
 
+mod acp;
 mod claude;
 mod codex;
+mod opencode;
 mod stop;
 
 use crate::{
@@ -152,6 +154,21 @@ impl Scene {
         assert_eq!((&post.kind[..], &post.body[..]), ("result", body));
     }
 
+    /// The `n`-th answer comes after a refusal, and the model was told why. Not so through ACP, which
+    /// has no place for a reason: codex-acp ends the turn, and the human is told of what.
+    #[track_caller]
+    pub(crate) fn refused(&self, n: usize, body: &str, what: &str, why: &str) {
+        if self.engine == Engine::Acp {
+            let end = format!("(The agent ended its turn because this was refused: `{what}`)");
+            self.result(n, &end);
+            let turns = self.rig.model.turns();
+            assert!(!turns.iter().any(|it| it.mentions(why)), "README says that it is not told");
+        } else {
+            self.result(n, body);
+            self.model_reads(why);
+        }
+    }
+
     /// Waits until the daemon has said this, and returns all of it.
     #[track_caller]
     pub(crate) fn status(&self, words: &str) -> String {
@@ -275,15 +292,14 @@ pub(crate) fn what_is_approved_happens_and_what_is_not_does_not(engine: Engine) 
     scene.say(&text("three"));
     let three = scene.question(3, "touch three");
     scene.say(&format!("deny {} because the tests need quiet", three.code));
-    scene.result(3, "over");
-    scene.model_reads("the tests need quiet");
+    scene.refused(3, "over", "touch three", "the tests need quiet");
     assert_eq!(scene.outcome(&three), "denied");
 
     scene.say(&text("four"));
     let four = scene.question(4, "touch four");
-    scene.say("what a strange idea, approve of something else");
-    scene.result(4, "over");
-    scene.model_reads("what a strange idea, approve of something else");
+    let words = "what a strange idea, approve of something else";
+    scene.say(words);
+    scene.refused(4, "over", "touch four", words);
     assert_eq!(scene.outcome(&four), "denied");
     assert!(!scene.has("three") && !scene.has("four"), "it was denied");
 
@@ -318,7 +334,7 @@ pub(crate) fn always_holds_for_the_same_and_for_nothing_else(engine: Engine) {
     scene.say(&text("one-more"));
     let more = scene.question(2, "touch quince-one-more");
     scene.say("deny");
-    scene.result(4, "over");
+    scene.refused(4, "over", "touch quince-one-more", "The human refused this");
     assert_eq!(scene.outcome(&more), "denied");
     assert!(!scene.has("quince-one-more"), "it was denied");
     let other = scene.rig.begin(engine, &text("one"));
@@ -358,8 +374,7 @@ pub(crate) fn an_edit_is_put_with_its_diff(engine: Engine) {
     let not = scene.question(3, "new.txt.not");
     assert_eq!(scene.read("old.txt"), "first\nchanged\nthird\n");
     scene.say(&format!("no {} because one is enough", not.code));
-    scene.result(1, "over");
-    scene.model_reads("one is enough");
+    scene.refused(1, "over", &format!("{made}.not"), "one is enough");
     assert!(!scene.has("new.txt.not"), "it was denied");
 }
 
@@ -380,8 +395,7 @@ pub(crate) fn nobody_answering_is_a_refusal(engine: Engine) {
     let text = format!("try it {}[[text:I could not]]", run(engine, "touch made"));
     let scene = Scene::with(engine, &json!({"relayTimeoutMs": 1500}), &text);
     let question = scene.question(1, "touch made");
-    scene.result(1, "I could not");
-    scene.model_reads("Nobody answered within");
+    scene.refused(1, "I could not", "touch made", "Nobody answered within");
     assert_eq!(scene.outcome(&question), "expired");
     // Then it is too late.
     let n_requests = scene.rig.model.turns().len();

@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Looks at the processes of the daemon's turns until this is so.
 #[track_caller]
-fn wait_until(scene: &Scene, what: &str, is_so: impl Fn(&[Process]) -> bool) {
+pub(crate) fn wait_until(scene: &Scene, what: &str, is_so: impl Fn(&[Process]) -> bool) {
     let begin = Instant::now();
     loop {
         let all = process::marked(&scene.rig.home);
@@ -63,7 +63,12 @@ pub(crate) fn a_stop_ends_a_command(engine: Engine) {
     scene.result(1, "noted");
     let session = scene.session();
     for (n, (command, line)) in SLEEPS.iter().enumerate() {
-        scene.say(&format!("sleep {n} [[shell:{line}]][[gate:never]]"));
+        let shell = match engine {
+            // Its sandbox is another, and not ours to choose.
+            Engine::Acp => run(engine, line),
+            _ => format!("[[shell:{line}]]"),
+        };
+        scene.say(&format!("sleep {n} {shell}[[gate:never]]"));
         stop_and_see(&scene, command);
         scene.say(&format!("word {n}? [[text:that one]]"));
         scene.result(n + 2, "that one");

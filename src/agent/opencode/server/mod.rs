@@ -357,6 +357,8 @@ fn command(config: &Config, password: &Password) -> Command {
         "autoupdate": false,
         "share": "disabled",
         "permission": wire::server_permission(),
+        // Else the refusal of a tool ends the turn without a word to the model.
+        "experimental": { "continue_loop_on_deny": true },
     });
     Command {
         program: config.program.clone(),

@@ -132,6 +132,7 @@ fn one_server_does_for_all_and_is_told_to_ask() {
     assert!(!command.args.contains(&OsString::from(password)));
     let settings: Value = serde_json::from_str(&variable("OPENCODE_CONFIG_CONTENT")).unwrap();
     assert_eq!(settings["autoupdate"], false);
+    assert_eq!(settings["experimental"]["continue_loop_on_deny"], true);
     assert_eq!(settings["share"], "disabled");
     assert_eq!(settings["permission"], wire::server_permission());
 }

@@ -13,6 +13,7 @@
 //! | 12 the password is in the commands' environment | not to be helped: it guards against other users |
 //! | 15 `always` counts for every session in the directory | `questions::trap_nothing_is_stored_for_always` |
 //! | 16 a refusal without a reason ends the turn | `trap_a_refusal_without_a_reason_would_end_the_turn` |
+//! | 16 a refusal refuses all that its session waits for | `questions::trap_a_refusal_would_take_the_others_of_its_session_with_it` |
 //! | 16 so does the refusal of the model's own question | `questions::trap_the_refusal_of_a_question_carries_its_reason_as_an_answer` |
 //! | a subagent asks under its own session | `trap_a_subagent_asks_under_its_own_session` |
 //! | a subagent of an earlier turn was created unseen | `a_subagent_of_an_earlier_turn_is_recognised_by_its_parents` |

@@ -169,6 +169,80 @@ fn trap_nothing_is_stored_for_always() {
     }
 }
 
+fn asks(played: &mut Played, id: &str, session: &str) {
+    let mut asked = permission("bash", json!({ "command": id }));
+    asked["id"] = json!(id);
+    asked["sessionID"] = json!(session);
+    played.event("permission.asked", asked);
+}
+
+/// The server has taken the last reply, and says so in both ways.
+fn replied(played: &mut Played, id: &str, session: &str, status: u16) {
+    played.event("permission.replied", json!({ "sessionID": session, "requestID": id }));
+    played.respond("POST", &format!("/permission/{id}/reply"), status, json!(true));
+}
+
+fn reject(message: &str) -> Value {
+    json!({ "reply": "reject", "message": message })
+}
+
+/// With one permission opencode refuses all that its session waits for, without a reason.
+#[test]
+fn trap_a_refusal_would_take_the_others_of_its_session_with_it() {
+    let once = json!({ "reply": "once" });
+    let mut played = Played::prompted(&spec());
+    asks(&mut played, "per_1", "ses_1");
+    asks(&mut played, "per_2", "ses_1");
+    played.decide("per_2", deny("why not"));
+    assert!(replies(&played).is_empty(), "the other one is still open");
+    played.decide("per_1", Verdict::Allow);
+    assert_eq!(replies(&played), [&once], "it may be overtaken");
+    replied(&mut played, "per_1", "ses_1", 200);
+    assert_eq!(replies(&played), [&once, &reject("why not")]);
+    assert_eq!(played.last()["path"], "/permission/per_2/reply");
+    replied(&mut played, "per_2", "ses_1", 200);
+    assert!(!played.events.iter().any(|it| matches!(it, TurnEvent::QuestionGone(_))));
+    assert_eq!(replies(&played).len(), 2);
+}
+
+#[test]
+fn several_refusals_have_all_their_reasons_in_the_first() {
+    let mut played = Played::prompted(&spec());
+    let created = json!({ "info": { "id": "ses_2", "parentID": "ses_1" } });
+    played.event("session.created", created);
+    asks(&mut played, "per_1", "ses_1");
+    asks(&mut played, "per_2", "ses_1");
+    asks(&mut played, "per_3", "ses_2");
+    played.decide("per_1", deny("one"));
+    played.decide("per_2", deny("two"));
+    assert_eq!(replies(&played), [&reject("one\ntwo")], "a subagent's is no part of it");
+    replied(&mut played, "per_1", "ses_1", 200);
+    // It is gone already, unless opencode has become kinder.
+    assert_eq!(replies(&played), [&reject("one\ntwo"), &reject("two")]);
+    replied(&mut played, "per_2", "ses_1", 404);
+    played.decide("per_3", deny("three"));
+    assert_eq!(replies(&played).last(), Some(&&reject("three")));
+}
+
+#[test]
+fn a_refusal_that_waits_is_told_when_the_other_is_gone_or_the_turn_is_stopped() {
+    let mut played = Played::prompted(&spec());
+    asks(&mut played, "per_1", "ses_1");
+    asks(&mut played, "per_2", "ses_1");
+    played.decide("per_1", deny("one"));
+    let elsewhere = json!({ "sessionID": "ses_1", "requestID": "per_2" });
+    played.event("permission.replied", elsewhere);
+    assert_eq!(replies(&played), [&reject("one")]);
+
+    let mut played = Played::prompted(&spec());
+    asks(&mut played, "per_1", "ses_1");
+    asks(&mut played, "per_2", "ses_1");
+    played.decide("per_1", deny("one"));
+    played.command(TurnCommand::Interrupt);
+    let plain = json!({ "reply": "reject" });
+    assert_eq!(replies(&played), [&plain, &plain]);
+}
+
 fn words() -> Value {
     let options = json!([{ "label": "Red", "description": "r" }, { "label": "Blue" }]);
     let questions = json!([
