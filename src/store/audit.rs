@@ -119,13 +119,12 @@ impl Audit {
             line.insert(0, b'\n');
         }
         let written = self.disk.append(&self.path, &line);
-        match &written {
-            Ok(()) => *newest = Newest { bytes: newest.bytes + line.len() as u64, is_torn: false },
+        if written.is_ok() {
+            *newest = Newest { bytes: newest.bytes + line.len() as u64, is_torn: false };
+        } else {
             // Part of it may be there.
-            Err(_) => {
-                let torn = Newest { bytes: newest.bytes, is_torn: true };
-                *newest = Newest::look(&self.path).unwrap_or(torn);
-            }
+            let torn = Newest { bytes: newest.bytes, is_torn: true };
+            *newest = Newest::look(&self.path).unwrap_or(torn);
         }
         written
     }
