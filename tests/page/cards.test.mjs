@@ -23,12 +23,12 @@ before(async () => {
   page = await context.newPage();
   await page.goto(`${bridge.url}/api/view`);
   await ready(page);
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 const card = (code) => page.locator(`.card[data-code="${code}"]`);
 const end = (code, text) => card(code).locator(".card-end", { hasText: text }).waitFor();
