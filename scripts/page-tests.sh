@@ -100,4 +100,4 @@ cd "$run"
 # Each file has a bridge and a browser of its own; two at a time is what a small
 # machine takes.
 # shellcheck disable=SC2016 # The inner shell expands its own arguments.
-alone sh -c 'ip link set lo up && node --test --test-reporter=spec --test-concurrency=2 --test-timeout=150000 "$@"; exit $?' page-tests "$@"
+alone sh -c 'ip link set lo up && node --test --test-reporter=spec --test-concurrency=2 --test-timeout=240000 "$@"; exit $?' page-tests "$@"

@@ -65,12 +65,12 @@ before(async () => {
     agentId: "workshop", presentSessionIds: ["s1"],
     sessions: [{ source: "claude", sessionId: "s1", projectDir: "/srv/site", projectName: "site", title: "Fix the flaky test", lastActivityAt: Date.now(), lastMessagePreview: "It waits for time.", lastMessageAuthor: "assistant", recentMessages: turns }],
   });
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   for (const context of contexts) assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 async function signedIn(options) {
   const context = await newContext(cleanup, browser, options);

@@ -23,12 +23,12 @@ before(async () => {
   page = await context.newPage();
   await page.goto(`${bridge.url}/api/view`);
   await ready(page);
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 const card = (code) => page.locator(`.card[data-code="${code}"]`);
 const end = (code, text) => card(code).locator(".card-end", { hasText: text }).waitFor();
@@ -170,6 +170,30 @@ test("what comes in another thread is unread, in the list and the title", async 
   await page.locator(".messages .prose", { hasText: "are you there?" }).waitFor();
   await page.waitForFunction(() => !document.title.startsWith("("));
   assert.ok(other !== threadId);
+});
+
+test("a message that comes while the page is still reading is not lost", async () => {
+  const threadId = await page.evaluate(() => decodeURIComponent(location.hash.slice(3)));
+  // The page's answer is from before the message, and comes after it.
+  for (const [what, path] of [["messages", "**/api/messages?*"], ["list", "**/api/threads?*"]]) {
+    const text = `meanwhile, beside the ${what}`;
+    let isHeld = false;
+    await page.route(path, async (route) => {
+      const response = await route.fetch();
+      if (!isHeld) {
+        isHeld = true;
+        await machine.say(threadId, text);
+        await human.get("/api/threads");
+      }
+      await route.fulfill({ response });
+    });
+    await page.reload();
+    await page.locator(".messages .prose", { hasText: text }).first().waitFor();
+    await page.unroute(path);
+    await machine.say(threadId, `after ${text}`);
+    await page.locator(".messages .prose", { hasText: `after ${text}` }).waitFor();
+    assert.equal(await page.locator(".messages .prose", { hasText: `after ${text}` }).count(), 1);
+  }
 });
 
 test("a thread is renamed, found, and deleted", async () => {

@@ -38,12 +38,12 @@ before(async () => {
   await page.goto(`${bridge.url}/api/view#machines`);
   await ready(page);
   await page.getByRole("region", { name: "workshop" }).getByText("Connected").waitFor();
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 /** Counts what the engine said, and not what the human asked it to say. */
 const answer = (text) => page.locator(".message.agent .prose", { hasText: text });

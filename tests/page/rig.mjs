@@ -11,10 +11,13 @@ import path from "node:path";
 import { chromium } from "playwright-core";
 
 /** Enough for a cold start of anything on a busy machine. */
-export const PATIENCE = 20_000;
+export const PATIENCE = 60_000;
 
 const BINARY = process.env.OBTO_PAGE_BINARY;
 const SHOTS = process.env.OBTO_PAGE_SCREENSHOTS;
+
+/** What is kept of a program's words. */
+const LINES_MAX = 2_000;
 
 /** Undoes in reverse order what a test set up. */
 export class Cleanup {
@@ -24,8 +27,14 @@ export class Cleanup {
     this.#steps.push(step);
   }
 
+  /** A step that hangs must not keep the others from running. */
   async run() {
-    for (const step of this.#steps.reverse()) await step();
+    for (const step of this.#steps.reverse()) {
+      let timer;
+      const late = new Promise((resolve) => (timer = setTimeout(resolve, 15_000)));
+      await Promise.race([step(), late]);
+      clearTimeout(timer);
+    }
     this.#steps = [];
   }
 }
@@ -59,6 +68,7 @@ export class Program {
       const lines = (rest + text).split("\n");
       rest = lines.pop();
       this.#lines.push(...lines);
+      this.#lines.splice(0, this.#lines.length - LINES_MAX);
       for (const look of this.#waiting) look();
     });
   }
@@ -81,6 +91,7 @@ export class Program {
     const late = setTimeout(() => this.child.kill("SIGKILL"), 10_000);
     await this.ended;
     clearTimeout(late);
+    if (SHOTS) fs.writeFileSync(path.join(SHOTS, `${this.name.replaceAll(/\W+/g, "-")}-${this.child.pid}.log`), this.#lines.join("\n"));
   }
 }
 

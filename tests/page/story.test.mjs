@@ -16,12 +16,12 @@ before(async () => {
   proxy = await startProxy(cleanup, bridge.url);
   context = await newContext(cleanup, await startBrowser(cleanup));
   page = await context.newPage();
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 /** What the echo agent answers. */
 const echo = (text) => new RegExp(`You said: ${text}`);
@@ -168,7 +168,7 @@ test("older messages come by scrolling, and the place is kept", async () => {
   await page.reload();
   await message(page, "You said: line 44").waitFor();
   assert.equal(await message(page, "first words").count(), 0, "only the newest are read at first");
-  const line = page.locator(".message.human .prose", { hasText: "line 30" });
+  const line = page.locator(".message.human .prose", { hasText: "line 40" });
   const place = () => line.evaluate((it) => it.getBoundingClientRect().top - it.closest(".log").getBoundingClientRect().top);
   await line.scrollIntoViewIfNeeded();
   const count = await page.locator(".messages > li").count();

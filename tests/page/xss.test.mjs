@@ -75,12 +75,12 @@ before(async () => {
   });
   await page.goto(`${bridge.url}/api/view`);
   await ready(page);
-});
+}, { timeout: 120_000 });
 
 after(async () => {
   await cleanup.run();
   assert.deepEqual(context.problems, []);
-});
+}, { timeout: 120_000 });
 
 /** Looks at all that is there, including what lies closed. */
 async function inspect(where) {

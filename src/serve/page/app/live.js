@@ -29,6 +29,7 @@ async function startLive() {
   while (live.running) {
     await readStream().catch(() => {});
     if (!live.running) break;
+    markOutage();
     live.downSince ||= Date.now();
     setLink("down");
     await pause(live.retryMs * (0.5 + Math.random() / 2));
@@ -138,8 +139,9 @@ const handlers = {
 const serverNow = () => new Date(now()).toISOString();
 
 /** The stream is there. Whatever it could not replay is read. */
-function onHello({ serverTime }) {
+function onHello({ serverTime, replay }) {
   setClock(serverTime);
+  endOutage(replay === "complete");
   live.retryMs = RETRY_MS.first;
   live.downSince = 0;
   setLink("open");
@@ -151,8 +153,6 @@ async function catchUp() {
   const { threadId } = state.route;
   await Promise.all([loadThreads(), loadMachines(), threadId ? refresh(threadId) : null]);
   loadExternal().catch(() => {});
-  // Threads that were open earlier are read again when they are opened.
-  for (const known of state.conversations.values()) if (known.threadId !== threadId) known.loaded = false;
   await sendWaiting();
 }
 

@@ -13,6 +13,8 @@ function conversation(threadId) {
       /** There may be older ones on the bridge. */
       more: true,
       loaded: false,
+      /** The newest before the stream broke off: what follows it may not be known. */
+      mark: null,
       loading: null,
       error: null,
       /** Question code → what was sent for it, until the daemon closes it. */
@@ -42,11 +44,13 @@ function putMessage(known, message) {
   return true;
 }
 
-/** One from the stream. Threads that were never opened are read when they are. */
+/**
+ * One from the stream. Threads that were never opened are read when they are; one that is just being
+ * read takes it now, since the page that is under way may be older.
+ */
 function receive(message) {
-  const threadId = asText(message.threadId);
-  const known = state.conversations.get(threadId);
-  const isNew = known?.loaded ? putMessage(known, message) : false;
+  const known = state.conversations.get(asText(message.threadId));
+  const isNew = known ? putMessage(known, message) : false;
   noteLast(message);
   touch("messages");
   return isNew;
@@ -66,20 +70,39 @@ function noteLast(message) {
 /** Reads the newest page. What is newer than it comes by the stream. */
 async function loadNewest(threadId) {
   const known = conversation(threadId);
+  const mark = known.mark ?? known.messages.at(-1)?.createdAt;
   const answer = await api.get("/api/messages", { threadId, limit: PAGE, html: 1 });
   const page = asList(answer.messages);
-  const meets = page.some((it) => known.ids.has(idOf(it)));
-  if (!meets && page.length > 0 && known.messages.length > 0) {
-    // We slept too long: between what we have and this page there are others.
-    known.messages = known.messages.filter((it) => it.createdAt > page.at(-1).createdAt);
-    known.ids = new Set(known.messages.map(idOf));
-    known.more = true;
-  }
-  if (!known.loaded || !meets) known.more = answer.more ?? page.length >= PAGE;
+  const more = answer.more ?? page.length >= PAGE;
+  // We slept too long: between what we have and this page there are others. They are read again, as
+  // older ones are.
+  const hasGap = mark !== undefined && more && page.length > 0 && page[0].createdAt > mark;
+  if (hasGap) setMessages(known, known.messages.filter((it) => it.createdAt >= page[0].createdAt));
+  if (!known.loaded || hasGap) known.more = more;
   for (const message of page) putMessage(known, message);
-  known.loaded = true;
-  known.error = null;
+  Object.assign(known, { loaded: true, mark: null, error: null });
   touch("messages");
+}
+
+function setMessages(known, messages) {
+  known.messages = messages;
+  known.ids = new Set(messages.map(idOf));
+}
+
+/** The stream broke off. */
+function markOutage() {
+  const known = state.conversations.get(state.route.threadId);
+  if (known?.loaded) known.mark ??= known.messages.at(-1)?.createdAt ?? null;
+}
+
+/** The stream is back, and has or has not all that was missed. Threads that are not open forget. */
+function endOutage(isReplayed) {
+  for (const known of state.conversations.values()) {
+    if (isReplayed) known.mark = null;
+    if (isReplayed || known.threadId === state.route.threadId) continue;
+    setMessages(known, []);
+    Object.assign(known, { loaded: false, more: true });
+  }
 }
 
 async function loadOlder(threadId) {
