@@ -1,6 +1,7 @@
 //! Plays an ACP agent that asks before it acts. Each line `ask COMMAND` of a prompt is a question,
-//! all of a prompt at once; `ask-again COMMAND` is asked after the others are answered. What was
-//! allowed is a line in the file that is the operand, and the answer says what became of each.
+//! all of a prompt at once; `ask-again COMMAND` is asked after the others are answered, `reask
+//! COMMAND` under the number of the question before, and at `die` it ends. What was allowed is a line
+//! in the file that is the operand, and the answer says what became of each.
 
 use std::{
     collections::BTreeMap,
@@ -68,8 +69,15 @@ impl Agent {
         let session = params["sessionId"].clone();
         let (open, later) = (BTreeMap::new(), after("ask-again "));
         self.turn = Some(Turn { prompt, session, open, later, said: Vec::new() });
-        for command in after("ask ") {
-            self.ask(command)?;
+        for line in text.lines() {
+            if let Some(command) = line.strip_prefix("ask ") {
+                self.ask(command.to_owned())?;
+            } else if let Some(command) = line.strip_prefix("reask ") {
+                self.asked -= 1;
+                self.ask(command.to_owned())?;
+            } else if line == "die" {
+                return Err(io::ErrorKind::Other.into());
+            }
         }
         self.go_on()
     }

@@ -147,12 +147,21 @@ impl Out {
     }
 }
 
-/// Serves ACP until the input ends. The last word of a prompt that begins with `job/` is the job;
+/// A prompt that waits for permission.
+struct Asking {
+    id: Value,
+    params: Value,
+    job: String,
+}
+
+/// Serves ACP until the input ends. What is `asking` before its job asks for permission first, but
+/// when it is warned; what was allowed is a line as well. The last word of a prompt that begins with `job/` is the job;
 /// its last part is how many milliseconds it takes. Every prompt is a line in the file `records`
 /// before a word of its answer is said: the job, and whether the agent is told that it may have had
 /// it before.
 fn acp(records: &str) -> io::Result<()> {
     let mut records = OpenOptions::new().create(true).append(true).open(records)?;
+    let mut asking: Option<Asking> = None;
     for line in io::stdin().lock().lines() {
         let Ok(request) = serde_json::from_str::<Value>(&line?) else { continue };
         let (id, params) = (&request["id"], &request["params"]);
@@ -171,18 +180,51 @@ fn acp(records: &str) -> io::Result<()> {
                 let is_warned = prompt.contains("do not repeat what is done");
                 // One write, so that nobody finds half a line.
                 records.write_all(format!("{job} {is_warned}\n").as_bytes())?;
+                if prompt.contains(&format!("asking {job}")) && !is_warned {
+                    ask(params, job)?;
+                    let (id, params, job) = (id.clone(), params.clone(), job.to_owned());
+                    asking = Some(Asking { id, params, job });
+                    continue;
+                }
                 say(params, "did ")?;
                 let millis = job.rsplit('/').next().and_then(|it| it.parse().ok()).unwrap_or(0);
                 std::thread::park_timeout(Duration::from_millis(millis));
                 say(params, job)?;
                 json!({ "stopReason": "end_turn" })
             }
+            Some("session/cancel") => {
+                let Some(Asking { id, .. }) = asking.take() else { continue };
+                let result = json!({ "stopReason": "cancelled" });
+                tell(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))?;
+                continue;
+            }
             Some(_) if !id.is_null() => json!({}),
+            None => {
+                let Some(Asking { id, params, job }) = asking.take() else { continue };
+                if request["result"]["outcome"]["optionId"] == "allow_once" {
+                    records.write_all(format!("{job} acted\n").as_bytes())?;
+                }
+                say(&params, &format!("did {job}"))?;
+                let result = json!({ "stopReason": "end_turn" });
+                tell(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))?;
+                continue;
+            }
             _ => continue,
         };
         tell(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))?;
     }
     Ok(())
+}
+
+fn ask(params: &Value, job: &str) -> io::Result<()> {
+    let option = |id: &str| json!({ "optionId": id, "name": id, "kind": id });
+    let call = json!({
+        "toolCallId": job, "title": job, "kind": "execute", "rawInput": { "command": job },
+    });
+    let options = [option("allow_once"), option("reject_once")];
+    let params = json!({ "sessionId": params["sessionId"], "toolCall": call, "options": options });
+    let method = "session/request_permission";
+    tell(&json!({ "jsonrpc": "2.0", "id": "permission", "method": method, "params": params }))
 }
 
 fn say(params: &Value, text: &str) -> io::Result<()> {

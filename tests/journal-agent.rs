@@ -1,13 +1,14 @@
 //! Plays an engine that does its work on stdio, for tests that must know how often it was asked to.
 //! Every prompt becomes a line in a journal before anything else happens. The words `token=` and
-//! `do=` in the message say which one it is and what to do with it.
+//! `do=` in the message say which one it is and what to do with it; `ask` asks for permission first,
+//! and a letter behind it once more; `wait` before it waits. What was allowed is a line as well.
 //!
 //! `journal-agent PROTOCOL JOURNAL …`, where the protocol is `acp`, `forgetful` (ACP, and it knows
 //! no session of an earlier process) or `claude`.
 
 use std::{
     env,
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, BufRead as _, Write as _},
     path::{Path, PathBuf},
     process::{self, Command, ExitCode, Stdio},
@@ -28,7 +29,12 @@ fn main() -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let [protocol, journal, ..] = args.as_slice() else { return Ok(ExitCode::from(2)) };
-    let agent = Agent { journal: PathBuf::from(journal), prompt: Value::Null };
+    let agent = Agent {
+        journal: PathBuf::from(journal),
+        prompt: Value::Null,
+        token: String::new(),
+        open: Vec::new(),
+    };
     match protocol.as_str() {
         "acp" => agent.acp(true),
         "forgetful" => agent.acp(false),
@@ -49,6 +55,10 @@ struct Agent {
     journal: PathBuf,
     /// The id of the prompt that has no answer yet.
     prompt: Value,
+    /// The message that it is about.
+    token: String,
+    /// What it has asked and was not told.
+    open: Vec<String>,
 }
 
 impl Agent {
@@ -56,6 +66,10 @@ impl Agent {
         for line in io::stdin().lock().lines() {
             let message: Value = serde_json::from_str(&line?)?;
             let (id, params) = (&message["id"], &message["params"]);
+            if message["method"].is_null() {
+                self.decided(id, &message["result"]["outcome"])?;
+                continue;
+            }
             match message["method"].as_str().unwrap_or_default() {
                 "initialize" => result(
                     id,
@@ -74,10 +88,14 @@ impl Agent {
                         return Ok(ExitCode::from(3));
                     }
                     self.prepare(&job)?;
-                    if job.verb == "wait" {
+                    let then = job.verb.strip_prefix("wait").unwrap_or(&job.verb);
+                    if then != job.verb {
                         self.wait();
                     }
-                    if job.is_again || !job.verb.starts_with("hang") {
+                    let asks = then.strip_prefix("ask").filter(|_| !job.is_again);
+                    if let Some(how_many) = asks {
+                        self.ask(&job.token, how_many.len())?;
+                    } else if job.is_again || !job.verb.starts_with("hang") {
                         self.answer(&format!("answer: {}", job.token))?;
                     }
                 }
@@ -89,6 +107,51 @@ impl Agent {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Asks for so many permissions, and one more.
+    fn ask(&mut self, token: &str, more: usize) -> io::Result<()> {
+        token.clone_into(&mut self.token);
+        for number in 0..=more {
+            let id = format!("{token}-{number}");
+            let option = |id: &str| json!({ "optionId": id, "name": id, "kind": id });
+            let call = json!({
+                "toolCallId": id, "title": id, "kind": "execute",
+                "rawInput": { "command": format!("act {id}") },
+            });
+            let options = [option("allow_once"), option("reject_once")];
+            let params = json!({ "sessionId": SESSION, "toolCall": call, "options": options });
+            let method = "session/request_permission";
+            say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))?;
+            self.open.push(id);
+        }
+        Ok(())
+    }
+
+    /// Does what was allowed, and writes down whether that is on record.
+    fn decided(&mut self, id: &Value, outcome: &Value) -> io::Result<()> {
+        let Some(at) = self.open.iter().position(|open| id == open) else { return Ok(()) };
+        let action = self.open.remove(at);
+        if outcome["optionId"] == "allow_once" {
+            let audit = self.journal.with_file_name(".agent-bridge-daemon/audit.jsonl");
+            let audit = fs::read_to_string(audit).unwrap_or_default();
+            let is_record = |line: &str| {
+                let line: Value = serde_json::from_str(line).unwrap_or_default();
+                let is_allowed = line["ruling"] == "allow" || line["ruling"] == "always";
+                is_allowed && line["subject"] == format!("act {action}")
+            };
+            let how = if audit.lines().any(is_record) { "recorded" } else { "unrecorded" };
+            self.write(&format!("act-{action} {how}\n"))?;
+        }
+        if self.open.is_empty() {
+            self.answer(&format!("answer: {}", self.token))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, line: &str) -> io::Result<()> {
+        let mut journal = OpenOptions::new().append(true).create(true).open(&self.journal)?;
+        journal.write_all(line.as_bytes())
     }
 
     fn answer(&self, text: &str) -> io::Result<()> {
@@ -146,8 +209,7 @@ impl Agent {
         };
         let job = Job { token: word("token="), verb: word("do="), is_again: text.contains(AGAIN) };
         let again = if job.is_again { "again" } else { "first" };
-        let mut journal = OpenOptions::new().append(true).create(true).open(&self.journal)?;
-        journal.write_all(format!("{} {again}\n", job.token).as_bytes())?;
+        self.write(&format!("{} {again}\n", job.token))?;
         Ok(job)
     }
 

@@ -181,7 +181,8 @@ pub enum TurnCommand {
     Interrupt,
 }
 
-/// The engine's name for an open question, unique within the turn.
+/// The engine's name for an open question, unique among those that are open. From
+/// [`turn::run_turn`] on it is one that no other question has or had.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuestionId(pub String);
 

@@ -2,7 +2,7 @@
 //! and the only place that decides when an engine has had its time.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     io, mem,
     time::{Duration, Instant},
@@ -11,14 +11,16 @@ use std::{
 use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 
 use crate::agent::{
-    Actions, Exit, Failure, FailureKind, Limits, Protocol, QuestionId, TurnCommand, TurnEnd,
-    TurnEvent, TurnSpec, Verdict,
+    Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
+    TurnEnd, TurnEvent, TurnSpec, Verdict,
     carrier::{Carrier, Incoming},
 };
 
 /// Who runs the turn and hears of what happens in it.
 pub trait TurnHost {
-    /// Must not block. What it pushes to `commands` the protocol is given at once.
+    /// Must not block. What it pushes to `commands` the protocol is given at once. Questions have
+    /// names of the runner's, none of which comes twice: engines use theirs again, and a verdict
+    /// that is still on its way must never be taken for one about the next question.
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>);
 
     /// The engine was given a verdict, or, if it did not wait for one any more, was not.
@@ -83,6 +85,7 @@ pub fn run_turn(
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
     let mut turn = Turn::new(protocol, carrier, host, *limits, control.grace);
+    turn.id = spec.turn.to_string();
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
         turn.settle();
@@ -148,6 +151,7 @@ enum Limit {
 }
 
 struct Turn<'a> {
+    id: String,
     protocol: &'a mut dyn Protocol,
     carrier: &'a mut dyn Carrier,
     host: &'a mut dyn TurnHost,
@@ -160,6 +164,10 @@ struct Turn<'a> {
     heard: bool,
     /// What it waits for from us; the clock of its silence stands still.
     open: HashSet<Waiting>,
+    /// The host's names of open questions, by the engine's.
+    names: HashMap<QuestionId, QuestionId>,
+    /// Questions so far.
+    asked: u64,
     garbage: Garbage,
     /// Commands that the protocol has not been given yet.
     pending: VecDeque<TurnCommand>,
@@ -195,6 +203,7 @@ impl<'a> Turn<'a> {
     ) -> Turn<'a> {
         let now = Instant::now();
         Turn {
+            id: String::new(),
             protocol,
             carrier,
             host,
@@ -204,6 +213,8 @@ impl<'a> Turn<'a> {
             alive: now,
             heard: false,
             open: HashSet::new(),
+            names: HashMap::new(),
+            asked: 0,
             garbage: Garbage::default(),
             pending: VecDeque::new(),
             phase: Phase::Working,
@@ -249,21 +260,41 @@ impl<'a> Turn<'a> {
     }
 
     fn report(&mut self, event: TurnEvent) {
-        match &event {
-            TurnEvent::Question(question) => {
-                self.open.insert(Waiting::Question(question.id.clone()));
-            }
+        let event = match event {
+            TurnEvent::Question(question) => self.asks(question),
             TurnEvent::QuestionGone(id) => {
-                self.no_longer(Waiting::Question(id.clone()));
+                // One that is decided already has no name any more.
+                let Some(name) = self.names.remove(&id) else { return };
+                self.no_longer(Waiting::Question(name.clone()));
+                TurnEvent::QuestionGone(name)
             }
             TurnEvent::ToolCall(call) => {
                 self.open.insert(Waiting::Call(call.id.clone()));
+                TurnEvent::ToolCall(call)
             }
-            _ => {}
-        }
+            other => other,
+        };
+        self.tell_host(event);
+    }
+
+    fn tell_host(&mut self, event: TurnEvent) {
         let mut commands = Vec::new();
         self.host.on_event(event, &mut commands);
         self.pending.extend(commands);
+    }
+
+    /// Gives a question a name of its own. One that is open under the engine's name is gone with
+    /// that: nobody could say any more which of them an answer is for.
+    fn asks(&mut self, question: Question) -> TurnEvent {
+        if let Some(earlier) = self.names.remove(&question.id) {
+            self.no_longer(Waiting::Question(earlier.clone()));
+            self.tell_host(TurnEvent::QuestionGone(earlier));
+        }
+        self.asked += 1;
+        let name = QuestionId(format!("{}.{}:{}", self.id, self.asked, question.id.0));
+        self.names.insert(question.id.clone(), name.clone());
+        self.open.insert(Waiting::Question(name.clone()));
+        TurnEvent::Question(Question { id: name, ..question })
     }
 
     /// Whether it was waited for.
@@ -289,8 +320,12 @@ impl<'a> Turn<'a> {
 
     fn decide(&mut self, question: QuestionId, verdict: Verdict) {
         let was_open = self.no_longer(Waiting::Question(question.clone())) && self.end.is_none();
-        if was_open {
-            self.tell(TurnCommand::Decide { question: question.clone(), verdict: verdict.clone() });
+        let engines = self.names.iter().find(|(_, name)| **name == question);
+        if let Some(id) = engines.map(|(id, _)| id.clone()) {
+            self.names.remove(&id);
+            if was_open {
+                self.tell(TurnCommand::Decide { question: id, verdict: verdict.clone() });
+            }
         }
         self.host.on_decided(&question, &verdict, was_open);
     }

@@ -383,8 +383,8 @@ impl Daemon {
                 self.events.push_back(Event::Finished { thread, entry });
             }
             Report::Asked { entry, asked } => self.asked(entry, *asked),
-            Report::Withdrawn { thread, turn, question } => {
-                self.withdrawn(&thread, &turn, &question);
+            Report::Withdrawn { thread, turn, question, code } => {
+                self.withdrawn(&Key { thread, turn, question, code });
             }
             Report::Decided { thread, turn, question, code, was_open } => {
                 self.decided(&Key { thread, turn, question, code }, was_open);
@@ -532,16 +532,17 @@ impl Daemon {
         body: String,
     ) {
         let post = self.post(thread, kind, body, ClientMsgId::new(name));
-        self.put(&post, finishes);
+        self.put(post, finishes);
     }
 
     fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
         Post::new(thread, kind, self.setup.config.engine.author(), body, name)
     }
 
-    fn put(&self, post: &Post, finishes: Option<EntryId>) {
-        if let Err(error) = self.shared.outgoing.put(post, finishes) {
-            log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
+    /// Stores a post; one that the disk does not take waits for the disk.
+    fn put(&mut self, post: Post, finishes: Option<EntryId>) {
+        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
+            self.put_later(post, finishes, &error);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon's start: opens the store, takes in what an earlier daemon left, starts the tasks.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -21,7 +21,7 @@ use crate::{
     },
     config::live::Live,
     dispatch::Dispatch,
-    ids::{Engine, ThreadId},
+    ids::{Engine, ThreadId, TurnId},
     permission::desk::How,
     proc::sweep::{Before, Marked, sweep},
     store::{
@@ -137,14 +137,25 @@ impl Daemon {
         if !recovered.is_empty() {
             log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
         }
+        let answered = recovered.iter().filter_map(|entry| {
+            let progress = entry.progress.as_ref()?;
+            Some((progress.turn.clone(), progress.answers.clone()?))
+        });
+        let answered: HashSet<(TurnId, String)> = answered.collect();
         for entry in recovered {
-            daemon.recover(entry.id, entry.reply, entry.progress);
+            daemon.recover(entry.id, entry.reply, entry.progress, &answered);
         }
         Ok(daemon)
     }
 
     /// A message that was in the inbox at the start.
-    fn recover(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+    fn recover(
+        &mut self,
+        entry: EntryId,
+        reply: Reply,
+        progress: Option<Progress>,
+        answered: &HashSet<(TurnId, String)>,
+    ) {
         self.restore_session(&reply.thread_id, progress.as_ref());
         let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
         if is_answered || self.shared.outgoing.outbox.finishes(entry) {
@@ -152,7 +163,11 @@ impl Daemon {
             self.settle(entry, Some(&message_key(entry, &reply)));
             return;
         }
-        if progress.as_ref().is_some_and(|progress| self.died_asking(entry, &reply, progress)) {
+        let is_over = progress.as_ref().is_some_and(|progress| {
+            self.died_answering(entry, &reply, progress)
+                || self.died_asking(entry, &reply, progress, answered)
+        });
+        if is_over {
             return;
         }
         if progress.is_some() || !self.answers(entry, &reply, How::CaughtUp) {

@@ -2,7 +2,11 @@
 //! against them before anything else, and what is decided goes to the worker, to the audit, and as
 //! a post to the thread.
 
-use std::{collections::HashMap, path::PathBuf, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Instant,
+};
 
 use super::Daemon;
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
         wire::{Closing, Outcome, PostKind, Reply},
     },
     dispatch::control,
-    ids::{ClientMsgId, ThreadId, TurnId},
+    ids::{ClientMsgId, MachineId, ThreadId, TurnId},
     permission::{
         Rule,
         card::{self, Asked},
@@ -24,7 +28,7 @@ use crate::{
         entry::{EntryId, Progress, message_key},
     },
     time::{self, Timestamp},
-    worker::{Subject, may_write},
+    worker::{self, Subject, may_write},
 };
 
 /// Rules of one thread that came from `always`; the oldest goes.
@@ -96,9 +100,12 @@ impl Daemon {
     /// Whether a message was about a question; then it is dealt with, or will be.
     pub(super) fn answers(&mut self, entry: EntryId, reply: &Reply, how: How) -> bool {
         let is_human = reply.role.as_deref().is_none_or(|role| role == "human");
-        let is_ours = self.store.get(&reply.thread_id).is_some_and(|binding| {
-            binding.machine.as_ref().is_none_or(|owner| *owner == self.setup.config.machine)
-        });
+        let is_us = |owner: &MachineId| *owner == self.setup.config.machine;
+        let is_ours = reply.machine.as_ref().is_none_or(is_us)
+            && self
+                .store
+                .get(&reply.thread_id)
+                .is_some_and(|binding| binding.machine.as_ref().is_none_or(is_us));
         let key = message_key(entry, reply);
         // `/stop` is no reason for a denial.
         let is_word = control::read(&reply.body).is_some();
@@ -149,7 +156,11 @@ impl Daemon {
         let message = message_key(spoken.entry, &spoken.reply);
         let by = By::Message { id: &message, author: spoken.reply.author.as_deref() };
         let asked = self.questions.desk.decided(&key).cloned();
-        let is_written = asked.as_ref().is_none_or(|asked| self.audit(asked, &verdict, by));
+        let is_written = asked.as_ref().is_none_or(|asked| {
+            let is_kept = self.keep_answer(asked, spoken.entry);
+            let is_on_record = is_kept && self.audit(asked, &verdict, by);
+            is_on_record || matches!(verdict, Verdict::Deny { .. })
+        });
         if !is_written {
             // Nothing is allowed that is not on record; it is open again for another try.
             self.questions.desk.reopen(&key);
@@ -173,6 +184,25 @@ impl Daemon {
         }
     }
 
+    /// Notes that a message is an answer and no prompt; durable before the engine hears of it. False:
+    /// it could not be written.
+    fn keep_answer(&self, asked: &Asked, entry: EntryId) -> bool {
+        let progress = Progress {
+            turn: asked.turn.clone(),
+            engine: asked.engine.clone(),
+            session: None,
+            attempts: 0,
+            asking: Vec::new(),
+            answers: Some(asked.code.to_string()),
+            is_answered: false,
+        };
+        let kept = self.shared.inbox.started(&entry, &progress);
+        if let Err(error) = &kept {
+            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot keep an answer");
+        }
+        kept.is_ok()
+    }
+
     /// False: it could not be written.
     fn audit(&self, asked: &Asked, verdict: &Verdict, by: By<'_>) -> bool {
         let subject = Subject {
@@ -192,7 +222,7 @@ impl Daemon {
         if let Err(error) = &written {
             log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
         }
-        written.is_ok() || matches!(verdict, Verdict::Deny { .. })
+        written.is_ok()
     }
 
     /// The engine may do it once its thread has the directory's lock.
@@ -240,8 +270,13 @@ impl Daemon {
         }
     }
 
-    pub(super) fn withdrawn(&mut self, thread: &ThreadId, turn: &TurnId, question: &QuestionId) {
-        if let Some(closed) = self.questions.desk.gone(thread, turn, question) {
+    /// The engine no longer waits, and was not given a verdict: a worker that has one to give does
+    /// not report this any more. So an answer that is on its way to it comes too late.
+    pub(super) fn withdrawn(&mut self, key: &Key) {
+        let answered = self.questions.desk.confirmed(key, false);
+        let closed =
+            answered.or_else(|| self.questions.desk.gone(&key.thread, &key.turn, &key.question));
+        if let Some(closed) = closed {
             self.close(closed);
         }
         self.hear_again();
@@ -285,15 +320,16 @@ impl Daemon {
         self.hear_again();
     }
 
-    /// Tells worker and thread of a question that ended without an answer.
+    /// Tells thread and worker of a question that ended without an answer. The thread first: once
+    /// the worker has it, nothing on the disk says that this question was ever open.
     fn refuse(&mut self, closed: Closed<Spoken>) {
-        if let (Some(verdict), Some(entry)) =
-            (&closed.verdict, self.questions.asking.get(&closed.asked.turn))
-        {
-            let question = closed.asked.question.id.clone();
-            self.tell(&Writer { entry: *entry, question, verdict: verdict.clone() });
-        }
+        let entry = self.questions.asking.get(&closed.asked.turn).copied();
+        let verdict = closed.verdict.clone();
+        let question = closed.asked.question.id.clone();
         self.close(closed);
+        if let (Some(verdict), Some(entry)) = (verdict, entry) {
+            self.tell(&Writer { entry, question, verdict });
+        }
     }
 
     /// Tells the thread how a question ended, and is done with the message that did it.
@@ -304,27 +340,37 @@ impl Daemon {
             None => format!("{}.{}.closed", asked.turn, asked.code),
         };
         let mut post = self.post(asked.thread, PostKind::Status, body, ClientMsgId::new(name));
+        let is_grant = closing.outcome == Outcome::Always;
         post.question_closed = Some(closing);
-        self.put(&post, answer.as_ref().map(|answer| answer.entry));
+        let finishes = answer.as_ref().map(|answer| answer.entry);
+        if is_grant {
+            // What it promises is on disk before it is said.
+            self.put_once_written(post, finishes);
+        } else {
+            self.put(post, finishes);
+        }
         if let Some(Spoken { entry, reply }) = answer {
             self.settle(entry, Some(&message_key(entry, &reply)));
         }
     }
 
     /// Whether a message of an earlier daemon was in the middle of asking. Its questions died with
-    /// that daemon, and so did its turn; the human decides whether it goes on.
+    /// that daemon, and so did its turn; the human decides whether it goes on. What was `answered`
+    /// did not wait for the human any more.
     pub(super) fn died_asking(
         &mut self,
         entry: EntryId,
         reply: &Reply,
         progress: &Progress,
+        answered: &HashSet<(TurnId, String)>,
     ) -> bool {
-        if progress.asking.is_empty() {
+        let died = |code: &&String| !answered.contains(&(progress.turn.clone(), (*code).clone()));
+        let codes = progress.asking.iter().filter(died);
+        let codes: Vec<Code> = codes.filter_map(|code| code.parse().ok()).collect();
+        if codes.is_empty() {
             return false;
         }
         let thread = &reply.thread_id;
-        let codes: Vec<Code> =
-            progress.asking.iter().filter_map(|code| code.parse().ok()).collect();
         self.questions.desk.died(thread, &codes);
         for code in &codes {
             // Named as the turn would have named it, so that it is said once.
@@ -332,14 +378,32 @@ impl Daemon {
             let body = format!("Question `{code}` died with the turn that asked it.");
             let mut post = self.post(thread.clone(), PostKind::Status, body, name);
             post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
-            self.put(&post, None);
+            self.put(post, None);
         }
-        let text = format!(
-            "The daemon was stopped while {} waited for your answer, so its turn is over and what \
-             it asked for was not done. Reply `continue` to resume the session.",
+        let text = worker::died_asking(&progress.engine);
+        self.say(thread.clone(), format!("{entry}.died"), Some(entry), PostKind::Status, text);
+        self.settle(entry, Some(&message_key(entry, reply)));
+        true
+    }
+
+    /// Whether a message was an answer that an earlier daemon had taken. Whether the engine heard of
+    /// it nobody knows; it is said under the name that the question's end would have had.
+    pub(super) fn died_answering(
+        &mut self,
+        entry: EntryId,
+        reply: &Reply,
+        progress: &Progress,
+    ) -> bool {
+        let Some(code) = &progress.answers else { return false };
+        let body = format!(
+            "The daemon was stopped right after your answer to question `{code}`. {} may have acted \
+             on it, or not.",
             progress.engine
         );
-        self.say(thread.clone(), format!("{entry}.died"), Some(entry), PostKind::Status, text);
+        let name = ClientMsgId::new(format!("{entry}.answer"));
+        let mut post = self.post(reply.thread_id.clone(), PostKind::Status, body, name);
+        post.question_closed = Some(Closing { code: code.clone(), outcome: Outcome::Gone });
+        self.put(post, Some(entry));
         self.settle(entry, Some(&message_key(entry, reply)));
         true
     }

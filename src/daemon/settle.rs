@@ -17,6 +17,9 @@ use crate::{
 /// A disk that failed is tried again after this long.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// Posts that wait for the disk; one more is not said.
+const UNSAID_MAX: usize = 1_000;
+
 /// Something that is done as soon as the change of this generation is on disk.
 #[derive(Debug)]
 pub(super) struct Settling {
@@ -28,6 +31,8 @@ pub(super) struct Settling {
 enum Step {
     /// The message is done with.
     Remove(EntryId),
+    /// A post, and the message that it finishes.
+    Say { post: Box<Post>, finishes: Option<EntryId> },
     /// The answer to a control word.
     Answer { thread: ThreadId, entry: EntryId, body: String },
 }
@@ -60,6 +65,25 @@ impl Daemon {
         }
     }
 
+    /// Stores a post as soon as all that has changed so far is on disk.
+    pub(super) fn put_once_written(&mut self, post: Post, finishes: Option<EntryId>) {
+        let generation = self.store.generation();
+        let step = Step::Say { post: Box::new(post), finishes };
+        self.settling.push_back(Settling { generation, step });
+    }
+
+    /// Stores a post when the disk is all right again.
+    pub(super) fn put_later(&mut self, post: Post, finishes: Option<EntryId>, error: &io::Error) {
+        let waiting = self.settling.iter().filter(|it| matches!(it.step, Step::Say { .. }));
+        if waiting.count() >= UNSAID_MAX {
+            log::error!(error:% = error; "cannot store a post in the outbox; the thread is not told");
+            return;
+        }
+        self.disk_failed(error);
+        let step = Step::Say { post: Box::new(post), finishes };
+        self.settling.push_back(Settling { generation: 0, step });
+    }
+
     /// Takes the steps whose time has come: persist before you act.
     pub(super) fn settle_all(&mut self) {
         self.disk_due = None;
@@ -88,6 +112,7 @@ impl Daemon {
                 self.shared.inbox.done(entry)?;
                 self.shared.outgoing.outbox.settled(*entry)
             }
+            Step::Say { post, finishes } => self.shared.outgoing.put(post, *finishes),
             Step::Answer { thread, entry, body } => {
                 let author = self.setup.config.engine.author();
                 let name = ClientMsgId::new(format!("{entry}.say"));

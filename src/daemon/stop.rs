@@ -64,6 +64,9 @@ impl Daemon {
     /// returned.
     fn await_workers(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
         while !self.workers.is_empty() {
+            // Nobody can answer any more, but time goes on.
+            self.expire();
+            let due = self.questions_due().map_or_else(never, at);
             select_biased! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::StopNow(number) | Signal::Stop(number)) => return Some(number),
@@ -75,6 +78,7 @@ impl Daemon {
                     self.step_all();
                 },
                 recv(at(patience)) -> _ => return None,
+                recv(due) -> _ => {}
             }
         }
         None

@@ -206,6 +206,7 @@ fn a_begun_turn_needs_no_claim() {
         session: None,
         attempts: 1,
         asking: Vec::new(),
+        answers: None,
         is_answered: false,
     });
     let event = Event::Inbound { entry, reply, progress, is_seen };

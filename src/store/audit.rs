@@ -2,7 +2,8 @@
 //! Only ever appended to; a line is durable before the engine hears of the decision.
 
 use std::{
-    io::{self, ErrorKind},
+    fs::File,
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -68,38 +69,64 @@ pub enum By<'a> {
 pub struct Audit {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Bytes of the newest file.
-    size: Mutex<u64>,
+    newest: Mutex<Newest>,
+}
+
+/// The newest file.
+#[derive(Debug, Default)]
+struct Newest {
+    bytes: u64,
+    /// It ends in a part of a line, which the next line must not continue.
+    is_torn: bool,
+}
+
+impl Newest {
+    fn look(path: &Path) -> io::Result<Newest> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Newest::default()),
+            Err(error) => return Err(error),
+        };
+        let bytes = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if bytes > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        Ok(Newest { bytes, is_torn: last != [b'\n'] })
+    }
 }
 
 impl Audit {
     /// # Errors
     /// The file is there and can't be read.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> io::Result<Audit> {
-        let size = match path.metadata() {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        Ok(Audit { disk, path: path.to_owned(), size: Mutex::new(size) })
+        let newest = Mutex::new(Newest::look(path)?);
+        Ok(Audit { disk, path: path.to_owned(), newest })
     }
 
     /// Durable when it returns.
     pub fn write(&self, record: &Record<'_>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record).expect("a record is plain data");
+        let mut line = Vec::new();
+        serde_json::to_writer(&mut line, record).expect("a record is plain data");
         line.push(b'\n');
-        let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        if ROTATE_BYTES <= *size {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if ROTATE_BYTES <= newest.bytes {
             self.rotate()?;
-            *size = 0;
+            *newest = Newest::default();
         }
-        if let Err(error) = self.disk.append(&self.path, &line) {
-            // Part of a line may be there; the next one must not continue it.
-            self.disk.append(&self.path, b"\n").unwrap_or_default();
-            return Err(error);
+        if newest.is_torn {
+            line.insert(0, b'\n');
         }
-        *size += line.len() as u64;
-        Ok(())
+        let written = self.disk.append(&self.path, &line);
+        if written.is_ok() {
+            *newest = Newest { bytes: newest.bytes + line.len() as u64, is_torn: false };
+        } else {
+            // Part of it may be there.
+            let torn = Newest { bytes: newest.bytes, is_torn: true };
+            *newest = Newest::look(&self.path).unwrap_or(torn);
+        }
+        written
     }
 
     /// From the oldest to the youngest, so that a crash in between loses nothing but the oldest.
@@ -160,14 +187,29 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
+    /// Half a line is all that a loss of power leaves.
+    #[test]
+    fn a_torn_line_is_not_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        File::create(&path).unwrap().set_len(3).unwrap();
+        let audit = Audit::open(Arc::new(RealDisk), &path).unwrap();
+        write(&audit, &json!({}));
+        write(&audit, &json!({}));
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (3, "\0\0\0"));
+        assert!(lines[1..].iter().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+    }
+
     #[test]
     fn large_files_are_put_aside_and_the_oldest_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
         for round in 0..7_u64 {
             // A sparse file is as large as a full one.
-            fs::File::options().create(true).append(true).open(&path).unwrap();
-            fs::File::options().write(true).open(&path).unwrap().set_len(ROTATE_BYTES).unwrap();
+            File::options().create(true).append(true).open(&path).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(ROTATE_BYTES).unwrap();
             let audit = Audit::open(Arc::new(RealDisk), &path).unwrap();
             write(&audit, &json!({"round": round}));
         }

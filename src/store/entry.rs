@@ -69,6 +69,10 @@ pub struct Progress {
     /// Codes of the questions that wait for the human. They die with the turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asking: Vec<String>,
+    /// The message is the answer to the question of this code, which belongs to the turn. Written
+    /// before the engine hears of it, so that no later start takes the answer for a prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
     /// The turn is over and what the human is to read was posted before its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_answered: bool,

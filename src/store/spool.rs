@@ -228,6 +228,7 @@ impl Inbox {
                     session: None,
                     attempts: 1,
                     asking: Vec::new(),
+                    answers: None,
                     is_answered: false,
                 })
             }

@@ -22,7 +22,7 @@ use crate::{
     },
     store::audit::{By, EditRecord, Record},
     time,
-    worker::{Report, host::Host},
+    worker::{Report, host::Host, is_closed},
 };
 
 /// The questions of one turn.
@@ -36,6 +36,8 @@ pub(super) struct Asking {
     has_directory: bool,
     /// Something was put to the human in this turn.
     pub(super) has_asked: bool,
+    /// The daemon stopped while the human was asked.
+    was_cut_short: bool,
 }
 
 /// A question that lies with the human.
@@ -72,6 +74,9 @@ impl Codes {
 pub fn may_write(kind: ActionKind) -> bool {
     matches!(kind, ActionKind::Edit | ActionKind::Run)
 }
+
+/// Questions of a turn that wait for their directory; one more is refused.
+const WAITING_MAX: usize = 100;
 
 /// The author of questions (protocol section 8). No post of a model has it.
 fn author(engine: &Engine) -> String {
@@ -118,9 +123,19 @@ impl Host<'_, '_, '_> {
     }
 
     fn allow(&mut self, question: Question, decision: &Decision, commands: &mut Vec<TurnCommand>) {
-        self.audit(&question, "allow", decision);
+        if !self.audit(&question, "allow", decision) {
+            // Only when the daemon stops. Nothing is allowed that is not on record.
+            let reason = "The daemon is stopping.".to_owned();
+            commands.push(decide(question.id, Verdict::Deny { reason }));
+            return;
+        }
         if self.asking.has_directory || !may_write(question.kind) {
             commands.push(decide(question.id, Verdict::Allow));
+            return;
+        }
+        if self.asking.waiting.len() >= WAITING_MAX {
+            let reason = "Too much waits for this directory already; try again later.".to_owned();
+            commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }
         self.asking.waiting.insert(question.id.clone());
@@ -168,11 +183,13 @@ impl Host<'_, '_, '_> {
     pub(super) fn question_gone(&mut self, question: QuestionId) {
         self.asking.waiting.remove(&question);
         let Some(put) = self.asking.put.remove(&question) else { return };
+        self.asking.was_cut_short |= is_closed(&self.serving.shared.stop);
         self.no_longer_asking(put.code);
         self.report(|host| Report::Withdrawn {
             thread: host.serving.thread.clone(),
             turn: host.progress.turn.clone(),
             question,
+            code: put.code,
         });
     }
 
@@ -203,14 +220,19 @@ impl Host<'_, '_, '_> {
         });
     }
 
+    /// Whether the turn, which was interrupted because the daemon stops, waited for the human.
+    pub(super) fn died_asking(&self) -> bool {
+        self.asking.was_cut_short || !self.asking.put.is_empty()
+    }
+
     fn no_longer_asking(&mut self, code: Code) {
         let code = code.to_string();
         self.progress.asking.retain(|open| *open != code);
         self.keep_progress();
     }
 
-    /// Durable before the engine hears of it.
-    fn audit(&self, question: &Question, ruling: &str, decision: &Decision) {
+    /// Durable before the engine hears of it. False when the daemon stops before that was possible.
+    fn audit(&self, question: &Question, ruling: &str, decision: &Decision) -> bool {
         let by = By::Policy(decision.rule.as_deref().unwrap_or(&decision.why));
         let subject = Subject {
             thread: self.serving.thread,
@@ -219,7 +241,7 @@ impl Host<'_, '_, '_> {
             directory: &self.project_dir,
             question,
         };
-        self.serving.persist(|shared| shared.audit.write(&subject.record(ruling, by.clone())));
+        self.serving.persist(|shared| shared.audit.write(&subject.record(ruling, by.clone())))
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Ride<'a> {
     pub(super) attempt: u32,
     /// Posts made in this attempt.
     pub(super) posts: u32,
+    /// Its turn waited for the human at its end.
+    died_asking: bool,
     /// The way to the engine of the turn before. Closing it ends what is left of the turn, which
     /// takes longer than the human should wait for the answer.
     leaving: Option<Box<dyn Carrier>>,
@@ -109,7 +111,8 @@ impl<'a> Serving<'a> {
     {
         let def = self.shared.engine(job.reply.engine.as_ref());
         let attempt = job.progress.as_ref().map_or(0, |progress| progress.attempts) + 1;
-        Ride { job, def, attempt, posts: 0, leaving: None, usage: Usage::default() }
+        let usage = Usage::default();
+        Ride { job, def, attempt, posts: 0, died_asking: false, leaving: None, usage }
     }
 
     fn outcome(&mut self, ride: &mut Ride<'_>) -> Outcome {
@@ -190,6 +193,7 @@ impl<'a> Serving<'a> {
             session: spec.session.clone(),
             attempts: ride.attempt,
             asking: Vec::new(),
+            answers: None,
             is_answered: false,
         };
         let mut carrier = match carriers::open(self.shared, ride.def, &spec, &ride.job.commands) {
@@ -227,7 +231,9 @@ impl<'a> Serving<'a> {
                 turn: host.progress.turn.clone(),
             });
         }
+        let died_asking = host.died_asking();
         let (has_answered, progress, usage) = (host.has_answered, host.progress, host.usage);
+        ride.died_asking = died_asking;
         self.used(ride, &usage);
         self.driven(ride.engine());
         ride.leaving = Some(carrier);
@@ -348,6 +354,14 @@ impl<'a> Serving<'a> {
                         self.end_with(ride, PostKind::Result, format!("{text}\n\n{usage}"))
                     }
                 }
+            }
+            // What was asked for can't be answered any more, so it is the human who goes on.
+            TurnEnd::Interrupted if is_closed(&self.shared.stop) && ride.died_asking => {
+                let entry = ride.job.entry;
+                let name = ClientMsgId::new(format!("{entry}.died"));
+                let post = self.draft(PostKind::Status, ride.engine().author(), name);
+                let text = words::died_asking(ride.engine());
+                if self.store(post, &text, Some(entry)) { Outcome::Done } else { Outcome::Left }
             }
             TurnEnd::Interrupted if is_closed(&self.shared.stop) => {
                 let text = words::stopping(ride.engine());

@@ -29,6 +29,7 @@ pub use history::{Early, ask_early};
 pub use long::Answers;
 pub use progress::EVERY as PROGRESS_EVERY;
 pub use sessions::record;
+pub use words::died_asking;
 
 use crate::{
     agent::{
@@ -93,7 +94,7 @@ pub enum Report {
     /// The engine wants something that the human decides. Told before anybody can see it.
     Asked { entry: EntryId, asked: Box<Asked> },
     /// The engine no longer waits for this one.
-    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId },
+    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
     /// The engine has the human's verdict, or did not wait for it any more.
     Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
     /// Everything like it is allowed on this thread from now on.

@@ -62,6 +62,14 @@ pub(super) fn stopping(engine: &Engine) -> String {
     )
 }
 
+/// After a stop or a crash of the daemon while the human was asked.
+pub fn died_asking(engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
+         it still waited for was not done. Reply `continue` to resume the session."
+    )
+}
+
 pub(super) fn interrupted() -> String {
     "Stopped.".to_owned()
 }

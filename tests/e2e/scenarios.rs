@@ -147,7 +147,10 @@ pub(crate) fn a_second_message_resumes_the_session(engine: Engine) {
 }
 
 pub(crate) fn two_threads_are_served_at_the_same_time(engine: Engine) {
-    let rig = Rig::start();
+    let mut setup = Setup::logged_in();
+    // Codex may write without a word, and would wait for the directory.
+    setup.config["parallelInDirectory"] = json!(true);
+    let rig = setup.start();
     let one = rig.begin(engine, "thread one [[gate:go]][[text:first]]");
     let two = rig.begin(engine, "thread two [[gate:go]][[text:second]]");
     // Neither is answered before both were asked.

@@ -119,14 +119,47 @@ fn run(machine: &Machine, line: &str) {
     assert!(output.status.is_some_and(|status| status.success()), "{line}: {output:?}");
 }
 
-/// The bridge's own files are elsewhere; what is mounted here is gone with the namespace.
-fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Machine, &str)) {
-    let bridge = Bridge::start();
-    let machine = Machine::new(&bridge, "ada");
+/// Gives the machine a small disk of its own for its state, and returns the place. The bridge's own
+/// files are elsewhere; what is mounted here is gone with the namespace.
+pub(crate) fn small_disk(machine: &Machine) -> String {
     let state = machine.state("");
     let state = state.to_str().unwrap().trim_end_matches('/').to_owned();
     fs::create_dir(&state).unwrap();
-    run(&machine, &format!("mount -t tmpfs -o size=1m,mode=700 tmpfs {state}"));
+    run(machine, &format!("mount -t tmpfs -o size=1m,mode=700 tmpfs {state}"));
+    state
+}
+
+/// Leaves no room on a disk.
+pub(crate) fn fill(machine: &Machine, state: &str) {
+    let fill = format!("head -c 2000000 /dev/zero > {state}/filler; true");
+    let plan = Plan {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), fill.into()],
+        dir: machine.home.path().to_owned(),
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+    };
+    proc::run(&plan, None, Duration::from_secs(20), 1 << 16).unwrap();
+}
+
+/// Makes room again.
+pub(crate) fn empty(_: &Machine, state: &str) {
+    fs::remove_file(format!("{state}/filler")).unwrap();
+}
+
+/// A file or a directory can't be written any more.
+pub(crate) fn freeze(machine: &Machine, path: &str) {
+    run(machine, &format!("mount --bind {path} {path}"));
+    run(machine, &format!("mount -o remount,bind,ro {path}"));
+}
+
+pub(crate) fn thaw(machine: &Machine, path: &str) {
+    run(machine, &format!("umount {path}"));
+}
+
+fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Machine, &str)) {
+    let bridge = Bridge::start();
+    let machine = Machine::new(&bridge, "ada");
+    let state = small_disk(&machine);
     let mut daemon = start(&machine);
     machine.say("t1", "one", "answer", None);
     assert!(comes_true(SOON, || machine.said_if_any("t1") == ["answer: one"]));
@@ -161,31 +194,13 @@ fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Mac
 
 isolated! {
     fn a_full_disk() {
-        on_a_broken_disk(
-            |machine, state| {
-                let fill = format!("head -c 2000000 /dev/zero > {state}/filler; true");
-                let plan = Plan {
-                    program: "/bin/sh".into(),
-                    args: vec!["-c".into(), fill.into()],
-                    dir: machine.home.path().to_owned(),
-                    env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-                };
-                proc::run(&plan, None, Duration::from_secs(20), 1 << 16).unwrap();
-            },
-            |_, state| fs::remove_file(format!("{state}/filler")).unwrap(),
-        );
+        on_a_broken_disk(fill, empty);
     }
 }
 
 isolated! {
     fn a_disk_that_becomes_read_only() {
-        on_a_broken_disk(
-            |machine, state| {
-                run(machine, &format!("mount --bind {state} {state}"));
-                run(machine, &format!("mount -o remount,bind,ro {state}"));
-            },
-            |machine, state| run(machine, &format!("umount {state}")),
-        );
+        on_a_broken_disk(freeze, thaw);
     }
 }
 

@@ -7,6 +7,8 @@
     expect(dead_code, reason = "some helpers are for tests that need the embedded bridge")
 )]
 
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod asking_without_a_disk;
 mod bridge_client;
 mod bridge_outbox;
 mod bridge_stream;

@@ -1,15 +1,15 @@
 // The page with a real engine behind it: Claude Code, whose model is scripted. What the human sees
-// of its answers is what the daemon makes of the real thing.
+// of its answers, its questions and its stop is what the daemon makes of the real thing.
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { Cleanup, Human, Program, emptyHome, newContext, pastePicture, startBridge, startBrowser } from "./rig.mjs";
+import { Cleanup, Human, Program, emptyHome, newContext, pastePicture, shot, startBridge, startBrowser } from "./rig.mjs";
 import { begin, ready, say } from "./steps.mjs";
 
 const cleanup = new Cleanup();
-let bridge, context, page;
+let bridge, context, page, project;
 
 before(async () => {
   bridge = await startBridge(cleanup);
@@ -18,7 +18,7 @@ before(async () => {
   const model = new Program(cleanup, [], { home, program: process.env.OBTO_PAGE_MODEL, input: true });
   const [, url] = await model.line(/The model is at (\S+)/);
   const { token } = await human.post("/api/tokens");
-  const project = path.join(home, "project");
+  project = path.join(home, "project");
   fs.mkdirSync(project);
   fs.mkdirSync(path.join(home, ".obto-bridge"), { mode: 0o700 });
   const config = {
@@ -55,6 +55,36 @@ test("a new thread is answered by the engine, and its Markdown is shown", async 
   await page.reload();
   await answer("It is done, see README.md.").waitFor();
   assert.equal(await answer("It is done").count(), 1);
+});
+
+test("it works until it is stopped by the button", async () => {
+  await say(page, "wait [[gate:never]][[text:too late]]");
+  await page.getByText("claude is working").waitFor();
+  await shot(page, "engine-working");
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.locator(".working-line").waitFor({ state: "hidden" });
+  assert.equal(await answer("too late").count(), 0);
+});
+
+test("a permission is asked on a card and allowed, another one is denied with its reason", async () => {
+  const [made, refused] = ["made.txt", "refused.txt"].map((name) => path.join(project, name));
+  await say(page, `make it [[write:${made}|as asked]][[text:it is made]]`);
+  const open = page.locator(".card:not(.closed)");
+  await open.getByText("made.txt").first().waitFor();
+  await shot(page, "engine-card");
+  await open.getByRole("button", { name: "Allow once" }).click();
+  await page.locator(".card-end", { hasText: "Allowed once" }).waitFor();
+  await answer("it is made").waitFor();
+  assert.equal(fs.readFileSync(made, "utf8").trim(), "as asked");
+
+  await say(page, `and this [[write:${refused}|no]][[text:I was told: \${last_tool_result}]]`);
+  await open.getByText("refused.txt").first().waitFor();
+  await open.getByRole("button", { name: "Deny…" }).click();
+  await open.getByLabel("Reason for denying").fill("not today");
+  await open.getByRole("button", { name: "Deny", exact: true }).click();
+  await page.locator(".card-end", { hasText: "Denied" }).waitFor();
+  await answer("not today").waitFor();
+  assert.equal(fs.existsSync(refused), false);
 });
 
 test("the thread is handed to another agent and back", async () => {

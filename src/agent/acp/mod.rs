@@ -337,6 +337,7 @@ impl Acp {
         let call = &params["toolCall"];
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
         known.merge(call);
+        self.replaced(&id, actions);
         self.questions += 1;
         let name = QuestionId(format!("acp-{}", self.questions));
         let question = known.question(name.clone(), call);
@@ -350,6 +351,16 @@ impl Acp {
         } else {
             actions.event(TurnEvent::Question(pending.question.clone()));
             self.pending.insert(name, pending);
+        }
+    }
+
+    /// An agent that asks again under a number that is open takes the next answer for the newer
+    /// request, so the older one must not get any.
+    fn replaced(&mut self, request: &Value, actions: &mut Actions) {
+        let older = self.pending.iter().find(|(_, pending)| pending.request == *request);
+        if let Some(name) = older.map(|(name, _)| name.clone()) {
+            self.pending.remove(&name);
+            actions.event(TurnEvent::QuestionGone(name));
         }
     }
 

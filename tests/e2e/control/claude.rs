@@ -76,13 +76,17 @@ fn trap_a_projects_servers_are_not_started() {
     assert!(!started.exists(), "a program of the project ran");
 }
 
-/// Nobody would answer, and a yes without words reads as an answer.
+/// Nobody sits at a terminal, and a turn's end is the end of all that it began.
 #[test]
-fn trap_without_relay_its_own_question_is_not_offered() {
+fn trap_what_would_wait_or_outlive_the_turn_is_not_offered() {
     let text = format!("hello {}[[text:over]]", ask_the_human(Engine::Claude, "Which?"));
     let scene = Scene::with(Engine::Claude, &json!({"relayPermissions": false}), &text);
     scene.result(1, "over");
     scene.assert_questions(0);
-    let offered = scene.asked("hello").tools;
-    assert!(!offered.iter().any(|it| it == "AskUserQuestion"), "{offered:?}");
+    let request = scene.asked("hello");
+    for tool in ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "CronCreate", "Workflow"] {
+        assert!(!request.tools.iter().any(|it| it == tool), "{tool}: {:?}", request.tools);
+    }
+    let tools = request.body["tools"].to_string();
+    assert!(tools.contains("Bash") && !tools.contains("run_in_background"), "{tools}");
 }

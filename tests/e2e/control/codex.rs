@@ -3,7 +3,8 @@
 use crate::{
     control::{Scene, ask_the_human, run, settings, stop, tests_of},
     homes::Engine,
-    rig::Setup,
+    rig::{Post, Setup},
+    scenarios::asked,
 };
 use serde_json::json;
 use std::fs;
@@ -186,6 +187,23 @@ fn trap_the_persons_settings_neither_stop_us_nor_change() {
     scene.result(1, "hello");
     assert!(scene.has("made"));
     assert_eq!(settings(&scene.rig.home), before);
+}
+
+/// In its sandbox it writes without a word, so a turn has the directory from its beginning.
+#[test]
+fn two_threads_take_turns_in_one_directory() {
+    let rig = Setup::logged_in().start();
+    let one = rig.begin(Engine::Codex, "thread one [[gate:go]][[text:first]]");
+    asked(&rig, "thread one");
+    let two = rig.begin(Engine::Codex, "thread two [[text:second]]");
+    let is_told = |it: &[Post]| {
+        it.iter().any(|it| it.body.contains(&format!("Waits until thread `{one}`"))).then_some(())
+    };
+    assert!(rig.wait_for_posts(&two, is_told).is_ok(), "it is not told: {:#?}", rig.posts(&two));
+    assert!(!rig.model.turns().iter().any(|it| it.human().contains("thread two")));
+    rig.model.open("go");
+    rig.expect(&one, 1, "first");
+    assert_eq!(rig.answer(&two, 1).last().map(|it| it.body.clone()).as_deref(), Some("second"));
 }
 
 /// It goes on by itself in the background, and an interrupt does not end it.

@@ -511,7 +511,7 @@ fn ask_the_human(engine: Engine, question: &str) -> String {
 }
 
 pub(crate) fn its_own_question_is_answered_by_number_and_in_words(engine: Engine) {
-    let text = format!("ask me {}[[text:red, then]]", ask_the_human(engine, "Which colour?"),);
+    let text = format!("ask me {}[[text:red, then]]", ask_the_human(engine, "Which colour?"));
     let scene = Scene::begin(engine, &text);
     let first = scene.question(1, "Which colour?");
     assert_eq!(first.card["kind"], "choice");

@@ -56,13 +56,13 @@ fn trap_a_refusal_does_not_take_the_others_with_it() {
     scene.say(&format!("deny {} because of the weather", three.code));
     assert_eq!(scene.outcome(&three), "denied");
     scene.say(&format!("approve {}", task.code));
-    let helped = scene.question(5, "touch helped");
+    let fifth = scene.question(5, "touch helped");
     scene.say(&format!("approve {}", one.code));
     assert_eq!(scene.outcome(&one), "allowed");
     scene.say(&format!("deny {} because it is late", two.code));
     assert_eq!(scene.outcome(&two), "denied");
-    scene.say(&format!("approve {}", helped.code));
-    assert_eq!(scene.outcome(&helped), "allowed");
+    scene.say(&format!("approve {}", fifth.code));
+    assert_eq!(scene.outcome(&fifth), "allowed");
     scene.result(1, "over");
     for why in ["of the weather", "it is late"] {
         scene.model_reads(why);

@@ -9,7 +9,10 @@ use obto_bridge::{
 };
 use serde_json::{Value, json};
 
-use super::rig::{Machine, SOON, comes_true};
+use super::{
+    human,
+    rig::{Machine, SOON, comes_true},
+};
 
 /// The message that a case is about, and its thread.
 pub(super) const TOKEN: &str = "now";
@@ -38,6 +41,17 @@ pub(super) enum Kind {
     UnknownEngine,
     /// An earlier daemon had begun, and nobody knows a session.
     Begun,
+    /// The engine asks for permission, and the human allows it.
+    Allowed,
+    /// For good, on this thread.
+    Always,
+    Denied,
+    /// Nobody answers.
+    Expired,
+    /// Both are allowed, the younger one first.
+    TwoAtOnce,
+    /// The daemon is stopped while the human is asked.
+    StoppedAsking,
 }
 
 /// How a message may end for the human who wrote it.
@@ -48,6 +62,8 @@ pub(super) enum End {
     Failure,
     /// Told that it was interrupted and is not repeated.
     Told,
+    /// Told that the turn died while the human was asked.
+    DiedAsking,
 }
 
 impl Kind {
@@ -64,8 +80,29 @@ impl Kind {
         Kind::Begun,
     ];
 
+    /// Those in which the engine asks.
+    pub(super) const ASKING: [Kind; 6] = [
+        Kind::Allowed,
+        Kind::Always,
+        Kind::Denied,
+        Kind::Expired,
+        Kind::TwoAtOnce,
+        Kind::StoppedAsking,
+    ];
+
+    pub(super) fn asks(self) -> bool {
+        Kind::ASKING.contains(&self)
+    }
+
+    /// It is stopped in the middle.
+    pub(super) fn is_stopped(self) -> bool {
+        matches!(self, Kind::Stopped | Kind::StoppedAsking)
+    }
+
     fn verb(self) -> &'static str {
         match self {
+            Kind::TwoAtOnce => "asks",
+            _ if self.asks() => "ask",
             Kind::Posted => "post",
             Kind::Failed => "die",
             Kind::Stopped => "hang",
@@ -92,6 +129,7 @@ impl Kind {
             Kind::Posted => vec![End::Post],
             Kind::Failed => vec![End::Failure],
             Kind::Begun => vec![End::Told],
+            Kind::StoppedAsking => vec![End::DiedAsking],
             Kind::NotOurs => vec![],
             _ => vec![End::Answer],
         }
@@ -112,6 +150,10 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
     if kind == Kind::Posted {
         machine.configure(json!({ "withClaude": true }));
     }
+    if kind.asks() {
+        let limit = if kind == Kind::Expired { 300 } else { 600_000 };
+        machine.configure(json!({ "relayPermissions": true, "relayTimeoutMs": limit }));
+    }
     let daemon = machine.start(Arc::new(RealDisk));
     assert!(comes_true(SOON, || machine.is_connected()), "{kind:?} never connected");
     let thread = if kind.is_on_the_thread_of_before() { THREAD } else { "another" };
@@ -122,7 +164,11 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
     daemon.stop().unwrap();
 
     if kind == Kind::Duplicate {
-        let cursor = json!({ "lastEventId": "0", "seenUntil": null }).to_string();
+        // `EPOCH-NUMBER`: from the first event of this bridge's on.
+        let cursor: Value =
+            serde_json::from_slice(&RealDisk.read(&machine.state("cursor.json")).unwrap()).unwrap();
+        let epoch = cursor["lastEventId"].as_str().unwrap().split('-').next().unwrap();
+        let cursor = json!({ "lastEventId": format!("{epoch}-0"), "seenUntil": null }).to_string();
         RealDisk.write_atomic(&machine.state("cursor.json"), cursor.as_bytes()).unwrap();
     }
     let message = machine.say(THREAD, TOKEN, kind.verb(), kind.agent());
@@ -140,6 +186,7 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
                 session: None,
                 attempts: 1,
                 asking: Vec::new(),
+                answers: None,
                 is_answered: false,
             };
             receive(machine, &message, Some(progress));
@@ -198,6 +245,8 @@ impl Ends {
                 ends.of_message.push(End::Post);
             } else if body.contains("could not answer") {
                 ends.of_message.push(End::Failure);
+            } else if body.contains("Reply `continue` to resume") {
+                ends.of_message.push(End::DiedAsking);
             } else if body.contains("by itself") {
                 ends.of_message.push(End::Told);
             } else if let Some(note) = note {
@@ -205,7 +254,7 @@ impl Ends {
                 if notes[note] > 1 {
                     ends.strange.push(post);
                 }
-            } else {
+            } else if !human::is_about_a_question(body) {
                 ends.strange.push(post);
             }
         }
@@ -222,6 +271,7 @@ impl Ends {
             [End::Answer] => was_told_twice,
             [End::Post, End::Told] => kind == Kind::Posted,
             [End::Told] => kind != Kind::NotOurs,
+            [End::DiedAsking] => kind.asks(),
             _ => false,
         };
         if is_fine { Ok(()) } else { Err(format!("ended with {:?}", self.of_message)) }

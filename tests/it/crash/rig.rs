@@ -122,6 +122,21 @@ impl Machine {
         self.request("POST", "/api/reply", Some(&body))["message"].take()
     }
 
+    /// A human writes just this.
+    pub(crate) fn write(&self, thread: &str, body: &str) {
+        self.request("POST", "/api/reply", Some(&json!({ "threadId": thread, "body": body })));
+    }
+
+    /// All messages of a thread that may not be there.
+    pub(crate) fn messages_if_any(&self, thread: &str) -> Vec<Value> {
+        let path = format!("/api/messages?threadId={thread}&limit=200");
+        let reply = self.ask("GET", &path, None);
+        if reply.status == 404 {
+            return Vec::new();
+        }
+        reply.ok()["messages"].as_array().unwrap().clone()
+    }
+
     /// Another machine takes the thread.
     pub(crate) fn give_away(&self, thread: &str) {
         let body = json!({ "threadId": thread, "agentId": "another" });
@@ -130,14 +145,13 @@ impl Machine {
 
     /// What agents said on the thread.
     pub(crate) fn said(&self, thread: &str) -> Vec<String> {
-        said(&self.request("GET", &format!("/api/messages?threadId={thread}&limit=200"), None))
+        let path = format!("/api/messages?threadId={thread}&limit=200");
+        said(self.request("GET", &path, None)["messages"].as_array().unwrap())
     }
 
     /// The same, of a thread that may not be there.
     pub(crate) fn said_if_any(&self, thread: &str) -> Vec<String> {
-        let path = format!("/api/messages?threadId={thread}&limit=200");
-        let reply = self.ask("GET", &path, None);
-        if reply.status == 404 { Vec::new() } else { said(&reply.ok()) }
+        said(&self.messages_if_any(thread))
     }
 
     /// Whether its daemon has its stream.
@@ -221,10 +235,9 @@ impl Daemon {
     }
 }
 
-/// What agents said in a page of messages.
-fn said(page: &Value) -> Vec<String> {
-    let messages = page["messages"].as_array().unwrap().iter();
-    let posts = messages.filter(|it| it["role"] == "agent");
+/// What agents said.
+fn said(messages: &[Value]) -> Vec<String> {
+    let posts = messages.iter().filter(|it| it["role"] == "agent");
     posts.map(|it| it["body"].as_str().unwrap_or_default().to_owned()).collect()
 }
 

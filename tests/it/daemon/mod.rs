@@ -6,6 +6,7 @@ mod catchup;
 mod claims;
 mod control;
 mod crash;
+mod hostile_answers;
 mod outage;
 mod progress;
 mod questions;

@@ -11,43 +11,38 @@ use crate::util::{
 };
 
 /// A machine whose agent asks before it acts.
-struct Asker {
-    bridge: Bridge,
-    machine: Machine,
+pub(super) struct Asker {
+    pub(super) bridge: Bridge,
+    pub(super) machine: Machine,
 }
 
 impl Asker {
-    fn new() -> Asker {
+    pub(super) fn new() -> Asker {
         let bridge = Bridge::start();
-        let machine = bridge.machine();
-        let records = machine.project().join("done");
-        let program = example("asking-agent");
-        let command = [program.display().to_string(), records.display().to_string()];
-        let machine = machine.with_agent("asker", &command).with("relayPermissions", true);
+        let machine = with_asker(bridge.machine());
         Asker { bridge, machine }
     }
 
-    fn with(mut self, key: &str, value: Value) -> Asker {
+    pub(super) fn with(mut self, key: &str, value: Value) -> Asker {
         self.machine.set(key, value);
         self
     }
 
-    fn start(&self) -> (Daemon, Ears) {
+    pub(super) fn start(&self) -> (Daemon, Ears) {
         (self.machine.connected(), self.bridge.listen())
     }
 
-    fn say(&self, body: &str) {
+    pub(super) fn say(&self, body: &str) {
         self.bridge.say("t", body);
     }
 
     /// What was allowed, and done.
-    fn done(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.machine.project().join("done")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+    pub(super) fn done(&self) -> Vec<String> {
+        done(&self.machine)
     }
 
     /// The audit's rulings and what they were about.
-    fn audit(&self) -> Vec<(String, String)> {
+    pub(super) fn audit(&self) -> Vec<(String, String)> {
         let text = fs::read_to_string(self.machine.state_file("audit.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let word = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
@@ -55,13 +50,33 @@ impl Asker {
     }
 }
 
+/// With an agent that asks before it acts.
+pub(super) fn with_asker(machine: Machine) -> Machine {
+    let records = machine.project().join("done");
+    let program = example("asking-agent");
+    let command = [program.display().to_string(), records.display().to_string()];
+    machine.with_agent("asker", &command).with("relayPermissions", true)
+}
+
+/// What that agent was allowed, and did.
+pub(super) fn done(machine: &Machine) -> Vec<String> {
+    let text = fs::read_to_string(machine.project().join("done")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
 /// The next question about this command: its code.
 #[track_caller]
-fn question(ears: &mut Ears, command: &str) -> String {
+pub(super) fn question(ears: &mut Ears, command: &str) -> String {
     let body = ears.expect("t", "question", command);
     for part in ["asker", "run a command", "`approve ", "`deny ", "10 min"] {
         assert!(body.contains(part), "{part:?}: {body}");
     }
+    code(&body)
+}
+
+/// The code on a card.
+#[track_caller]
+pub(super) fn code(body: &str) -> String {
     let code = body.split("Question `").nth(1).expect("a code").split('`').next().unwrap();
     assert_eq!(code.len(), 4, "{body}");
     code.to_owned()
@@ -70,7 +85,7 @@ fn question(ears: &mut Ears, command: &str) -> String {
 /// Posts of these kinds with these words, in whatever order: what became of a question is said beside
 /// what the engine says next.
 #[track_caller]
-fn expect_all(ears: &mut Ears, expected: &[(&str, &str)]) {
+pub(super) fn expect_all(ears: &mut Ears, expected: &[(&str, &str)]) {
     let mut posts: Vec<Value> = expected.iter().map(|_| ears.post()).collect();
     for (kind, word) in expected {
         let fits = |post: &Value| {

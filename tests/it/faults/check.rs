@@ -16,6 +16,8 @@ pub(super) struct Tally {
     pub(super) warned: usize,
     /// On threads that another machine has.
     pub(super) not_ours: usize,
+    /// What was done with somebody's permission.
+    pub(super) allowed: usize,
 }
 
 impl Tally {
@@ -25,6 +27,7 @@ impl Tally {
         self.told += other.told;
         self.warned += other.warned;
         self.not_ours += other.not_ours;
+        self.allowed += other.allowed;
     }
 }
 
@@ -34,9 +37,22 @@ pub(super) fn is_final(message: &Value) -> bool {
     is_agent && (message["kind"] == "result" || message["kind"] == "error" || is_told(message))
 }
 
+/// The same, but for what a bare word led to that came when nothing was asked any more: then it is
+/// a message like any other.
+pub(super) fn is_end(message: &Value) -> bool {
+    is_final(message) && message["body"] != "did job/none/0"
+}
+
+/// Whether a person wants something done by it.
+pub(super) fn is_job(message: &Value) -> bool {
+    let body = message["body"].as_str().unwrap_or_default();
+    message["role"] == "human" && body.starts_with("please do")
+}
+
 fn is_told(message: &Value) -> bool {
     let body = message["body"].as_str().unwrap();
-    body.contains("It is not repeated by itself")
+    body.contains("Reply `continue` to resume")
+        || body.contains("It is not repeated by itself")
         || body.contains("it is not tried again by itself")
 }
 
@@ -44,7 +60,7 @@ fn is_told(message: &Value) -> bool {
 pub(super) fn thread(messages: &[Value], is_stolen: bool) -> Result<Tally, String> {
     let text = |message: &Value| message["body"].as_str().unwrap().to_owned();
     let jobs: Vec<String> =
-        messages.iter().filter(|it| it["role"] == "human").map(|it| job(&text(it))).collect();
+        messages.iter().filter(|it| is_job(it)).map(|it| job(&text(it))).collect();
     let mut tally = Tally { messages: jobs.len(), ..Tally::default() };
     if is_stolen {
         tally.not_ours = jobs.len();
@@ -53,7 +69,12 @@ pub(super) fn thread(messages: &[Value], is_stolen: bool) -> Result<Tally, Strin
             None => Ok(tally),
         };
     }
-    let finals: Vec<&Value> = messages.iter().filter(|it| is_final(it)).collect();
+    let finals: Vec<&Value> = messages.iter().filter(|it| is_end(it)).collect();
+    let is_bare = |it: &&Value| it["role"] == "human" && it["body"] == "yes";
+    let strays = messages.iter().filter(|it| is_final(it)).count() - finals.len();
+    if strays > messages.iter().filter(is_bare).count() {
+        return Err(format!("{strays} answers with a code were prompts"));
+    }
     for (job, last) in jobs.iter().zip(&finals) {
         if is_told(last) {
             tally.told += 1;
@@ -77,7 +98,8 @@ fn job(body: &str) -> String {
 /// Judges the engine's own record of prompts; returns how many jobs it was warned of.
 pub(super) fn records(text: &str) -> Result<usize, String> {
     let mut jobs: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
-    for line in text.lines() {
+    let prompts = text.lines().filter(|line| !line.ends_with(" acted"));
+    for line in prompts.filter(|line| !line.starts_with("job/none/0 ")) {
         let (job, is_warned) = line.split_once(' ').unwrap();
         jobs.entry(job).or_default().push(is_warned == "true");
     }
@@ -114,13 +136,17 @@ mod tests {
     #[test]
     fn threads_are_judged() {
         let told = "The daemon was stopped. It is not repeated by itself.";
-        check(&[("", "do job/1/0"), ("result", "did job/1/0")], Ok((1, 0)));
-        check(&[("", "job/1/0"), ("status", "resumed"), ("status", told)], Ok((0, 1)));
-        check(&[("", "job/1/0"), ("status", "resumed")], Err("1 messages have 0"));
-        let twice = [("", "job/1/0"), ("result", "did job/1/0"), ("result", "did job/1/0")];
+        check(&[("", "please do job/1/0"), ("result", "did job/1/0")], Ok((1, 0)));
+        check(&[("", "please do job/1/0"), ("status", "resumed"), ("status", told)], Ok((0, 1)));
+        check(&[("", "please do job/1/0"), ("status", "resumed")], Err("1 messages have 0"));
+        let twice =
+            [("", "please do job/1/0"), ("result", "did job/1/0"), ("result", "did job/1/0")];
         check(&twice, Err("1 messages have 2"));
-        check(&[("", "job/1/0"), ("error", "could not")], Err("could not"));
-        check(&[("", "job/1/0"), ("", "job/2/0"), ("result", "did job/2/0")], Err("job/1/0 was"));
+        check(&[("", "please do job/1/0"), ("error", "could not")], Err("could not"));
+        check(
+            &[("", "please do job/1/0"), ("", "please do job/2/0"), ("result", "did job/2/0")],
+            Err("job/1/0 was"),
+        );
         let stolen = thread(&[json!({ "role": "agent", "kind": "status", "body": "hello" })], true);
         assert!(stolen.unwrap_err().contains("not ours"));
     }

@@ -95,7 +95,7 @@ impl Dice {
 
     /// Whether another machine is faster than ours in claiming this thread.
     pub(super) fn is_stolen(self, thread: &str) -> bool {
-        self.rng(thread, 0).u32(..8) == 0
+        thread.starts_with("thread-") && self.rng(thread, 0).u32(..8) == 0
     }
 }
 

@@ -7,6 +7,7 @@
 //! figures; `OBTO_FAULT_SEED=7` runs the one that failed. What was done to a daemon that failed, and
 //! its log, is kept in a file below `target/tmp`.
 
+mod asking;
 mod check;
 mod dice;
 mod proxy;

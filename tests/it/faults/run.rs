@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
+    asking,
     check::{self, Tally},
     dice::{Dice, millis},
     proxy::{Mood, Proxy},
@@ -88,6 +89,8 @@ impl Site {
             "agent": "fake",
             "agents": { "fake": { "command": [fake::program(), "acp", records] } },
             "projectDir": home.path(),
+            "relayPermissions": true,
+            "relayTimeoutMs": u64::try_from(asking::LIMIT.as_millis()).unwrap(),
             "maxTurns": 8,
             "drainSeconds": 1,
             "requestTimeoutMs": 1000,
@@ -159,7 +162,7 @@ impl Site {
         let mut events = Events::open(addr, &token, "", None);
         let watch = move || {
             while let Some(event) = events.next() {
-                if event.name == "message" && check::is_final(&event.data) {
+                if event.name == "message" && check::is_end(&event.data) {
                     answer.send(()).ok(); // The test may be over.
                 }
             }
@@ -269,14 +272,17 @@ fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
     site.connected()?;
     site.proxy.set_mood(Mood::Faulty);
     let people = write_all(dice, site.person());
+    let asking = asking::start(dice, || site.person());
     let daemon = interrupt(site, dice, daemon, figures);
     people.join()?;
     site.proxy.set_mood(Mood::Calm);
+    asking.into_iter().try_for_each(Task::join)?;
 
     let mut person = site.person();
     let ours = (0..THREADS).map(name).filter(|thread| !dice.is_stolen(thread));
-    let is_human = |it: &Value| it["role"] == "human";
-    let due: usize = ours.map(|it| person.read(&it).into_iter().filter(is_human).count()).sum();
+    let ours = ours.chain((0..asking::THREADS).map(asking::name));
+    let due: usize =
+        ours.map(|it| person.read(&it).into_iter().filter(check::is_job).count()).sum();
     let deadline = Instant::now() + CALM;
     for number in 0..due {
         let answer = answers.recv_deadline(deadline);
@@ -304,6 +310,7 @@ fn judge(site: &Site, dice: Dice) -> Result<Tally, String> {
     }
     let records = fs::read_to_string(site.home.path().join("records")).unwrap_or_default();
     tally.warned = check::records(&records)?;
+    tally.allowed = asking::check(&records, |thread| person.read(thread))?;
     if tally.messages != MESSAGES as usize {
         return Err(format!("{tally:?}: {MESSAGES} were written"));
     }

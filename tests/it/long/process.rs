@@ -148,6 +148,7 @@ impl Process {
             session: Some(session(thread)),
             attempts: before.map_or(1, |before| before.attempts + 1),
             asking: Vec::new(),
+            answers: None,
             is_answered: false,
         };
         self.inbox.started(&entry, &progress).unwrap();

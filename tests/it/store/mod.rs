@@ -37,6 +37,7 @@ fn progress(session: Option<&str>) -> Progress {
         session: session.map(SessionId::new),
         attempts: 1,
         asking: Vec::new(),
+        answers: None,
         is_answered: false,
     }
 }

@@ -132,6 +132,28 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
 }
 
+/// An engine asks again under the same id, for something else, while the verdict is on its way.
+#[test]
+fn a_verdict_is_never_taken_for_the_next_question_of_the_same_name() {
+    let react: React = |entry| match entry {
+        PROMPT => ["ask", "ask", "answer"].map(|what| value(json!({what: "q1"}))).into(),
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.host.is_late = true;
+    let mut memory = Memory::new(react);
+    assert_eq!(setup.run(&mut memory), answered("q1"));
+    assert_eq!(memory.log, [PROMPT, "close"], "nothing was decided for the second");
+    let [TurnEvent::Question(first), TurnEvent::QuestionGone(gone), TurnEvent::Question(second)] =
+        &setup.host.events[..]
+    else {
+        panic!("{:?}", setup.host.events)
+    };
+    assert!(first.id == *gone && first.id != second.id);
+    assert_eq!(setup.host.decided, [(first.id.clone(), false)]);
+}
+
 #[test]
 fn the_host_hears_whether_a_verdict_was_waited_for() {
     let react: React = |entry| match entry {

@@ -101,6 +101,8 @@ struct Host {
     decides: bool,
     /// Done at the first call of a tool.
     on_call: Option<Box<dyn FnOnce()>>,
+    /// Decides each question when the next one comes.
+    is_late: bool,
     /// Dropped at the first event.
     stop: Option<Sender<Infallible>>,
     events: Vec<TurnEvent>,
@@ -120,6 +122,14 @@ impl TurnHost for Host {
             && let Some(act) = self.on_call.take()
         {
             act();
+        }
+        if let (TurnEvent::Question(_), true) = (&event, self.is_late) {
+            let asked = self.events.iter().rev().find_map(|event| match event {
+                TurnEvent::Question(question) => Some(question.id.clone()),
+                _ => None,
+            });
+            let allow = |question| TurnCommand::Decide { question, verdict: Verdict::Allow };
+            commands.extend(asked.map(allow));
         }
         self.events.push(event);
         self.stop = None;

@@ -1,29 +1,29 @@
 //! Recorded conversations with claude 2.1.197 are played to the protocol: `out` lines are what the
 //! program said, `in` lines what a host answered and the program was content with.
 //!
-//! Traps of permissions, interrupts and exits, and the tests that name them:
+//! Traps of permissions, interrupts and exits, and the tests that name them. Those of `e2e` are in
+//! `tests/e2e`, with the real program.
 //!
 //! | trap | test |
 //! |---|---|
-//! | 1 `success` can be a failure | `turns::trap_1_and_15_not_authorised` |
+//! | 1 `success` can be a failure | `turns::trap_1_and_15_not_authorised`; e2e `claude::a_refused_key_is_told` |
 //! | 2 the exit code does not tell | `ends::trap_2_the_exit_code_does_not_tell` |
 //! | 3 the process never exits by itself | every play (`Play::carry_out`) |
-//! | 4 an early end of input breaks permissions unseen | `turns::trap_4_the_pipe_stays_open_for_a_background_agent` |
+//! | 4 an early end of input breaks permissions unseen | `turns::trap_4_the_pipe_stays_open_for_a_background_agent`; e2e `control::claude::two_at_once_…` |
 //! | 5 notifications need an answer | `turns::trap_5_bridge_tools_with_their_handshake` |
-//! | 6 allow needs the input, deny a message | `turns::trap_6_a_permission_echoes_the_input`, `…_a_refusal_has_a_message` |
-//! | 12 a project's settings run programs | `shapes::the_command_line` |
-//! | 13 TERM and KILL orphan a command | `ends::trap_13_…`; with the process in `tests/e2e/leftovers.rs` |
-//! | 18 root and bypass | `ends::trap_18_root_and_bypass` |
-//! | several questions at once | `turns::several_questions_are_open_at_once` |
-//! | a cancelled question must not be answered | `questions::trap_an_interrupt_takes_every_question_back` |
-//! | suggested rules are written into settings | `questions::trap_nothing_is_stored_for_always` |
-//! | the user's default mode may not ask | `shapes::the_command_line` |
-//! | tools that wait for a terminal | `shapes::the_command_line`, `questions::trap_words_are_no_permission` |
-//! | background work outlives the result | `shapes::trap_background_tasks_are_off`, `ends::an_interrupted_turn_does_not_wait_for_background_agents` |
-//! | an interrupt's errors are diagnostics | `turns::an_interrupt_while_a_command_runs` |
-//!
-//! That rules in the person's own settings answer before the host does is only seen with the real
-//! program.
+//! | 6 allow needs the input, deny a message | `turns::trap_6_a_permission_echoes_the_input`, `…_a_refusal_has_a_message`; e2e `control::claude::what_is_approved_happens_…` |
+//! | 12 a project's settings run programs | `shapes::the_command_line`; e2e `control::claude::trap_a_projects_servers_are_not_started` |
+//! | 13 TERM and KILL orphan a command | `ends::trap_13_…`; e2e `leftovers::claude`, `control::claude::a_stop_ends_a_command` |
+//! | 18 root and bypass | `ends::trap_18_root_and_bypass`; e2e `claude::claude_does_not_start_for_root_without_its_gate` |
+//! | several questions at once | `turns::several_questions_are_open_at_once`; e2e `control::claude::two_at_once_…` |
+//! | a cancelled question must not be answered | `questions::trap_an_interrupt_takes_every_question_back`; e2e `control::claude::a_stop_while_it_asks_…` |
+//! | suggested rules are written into settings | `questions::trap_nothing_is_stored_for_always`; e2e `control::claude::always_holds_…` |
+//! | the user's default mode may not ask | `shapes::the_command_line`; e2e `control::claude::trap_the_persons_own_rules_answer_before_we_do` |
+//! | rules in the person's settings answer before the host does | e2e, the same |
+//! | tools that wait for a terminal | `shapes::the_command_line`, `questions::trap_words_are_no_permission`; e2e `control::claude::trap_what_would_wait_or_outlive_the_turn_is_not_offered` |
+//! | background work outlives the result | `shapes::trap_background_tasks_are_off`, `ends::an_interrupted_turn_does_not_wait_for_background_agents`; e2e, as the one before |
+//! | an interrupt's errors are diagnostics | `turns::an_interrupt_while_a_command_runs`; e2e `control::claude::a_stop_ends_a_command` |
+//! | an interrupt in a request to the model | e2e `control::claude::a_stop_ends_the_wait_for_a_model` |
 
 mod ends;
 mod questions;

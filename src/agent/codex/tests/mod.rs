@@ -7,28 +7,34 @@
 //! client's answers into commands, and expects the protocol to write exactly these answers. The
 //! recording client did not call `account/read`; the player answers that by itself.
 //!
-//! Traps of permissions, interrupts and exits, and the tests that name them:
+//! Traps of permissions, interrupts and exits, and the tests that name them. Those of `e2e` are in
+//! `tests/e2e`, with the real program.
 //!
 //! | trap | test |
 //! |---|---|
 //! | an open request halts the turn for ever | `behaviour::requests_that_are_not_served_are_refused_at_once` |
-//! | several requests at once | `recorded::two_questions_are_open_at_once` |
-//! | a patch is asked for without its diff | `recorded::a_patch_is_asked_for_with_its_diff` |
-//! | `cancel` ends the turn, `decline` does not | `recorded::a_command_is_declined` |
-//! | a refusal has no place for its reason | `behaviour::why_something_is_refused_is_told_once_and_before_the_refusal` |
+//! | several requests at once | `recorded::two_questions_are_open_at_once`; e2e `control::codex::two_at_once_…` |
+//! | a patch is asked for without its diff | `recorded::a_patch_is_asked_for_with_its_diff`; e2e `control::codex::an_edit_is_put_with_its_diff` |
+//! | what asks depends on the sandbox | e2e `control::codex::trap_the_sandbox_decides_what_asks_…` |
+//! | `cancel` ends the turn, `decline` does not | `recorded::a_command_is_declined`; e2e `control::codex::what_is_approved_happens_…` |
+//! | a refusal has no place for its reason | `behaviour::why_something_is_refused_is_told_once_and_before_the_refusal`; e2e, as the one before |
 //! | a message to an active turn joins it, one too late begins another | the same (`expectedTurnId`) |
-//! | `acceptForSession` and amendments outlive the thread | `behaviour::trap_nothing_is_stored_for_always` |
+//! | `acceptForSession` and amendments outlive the thread | `behaviour::trap_nothing_is_stored_for_always`; e2e `control::codex::always_holds_…` |
+//! | a tool of a server is asked for by another way | `recorded::an_mcp_tool_asks_by_elicitation`; e2e `control::codex::a_tool_of_a_server_is_asked_for` |
+//! | what is granted may hold for the session | `approval::tests::permissions_are_granted_as_asked_or_not_at_all`; e2e `control::codex::a_wider_sandbox_is_asked_for` |
+//! | request ids begin anew with each process | e2e `control::codex::an_engine_that_dies_asking_has_to_ask_again` |
 //! | `commandActions` leave parts of a command out | `shell::tests::what_is_not_entirely_a_wrapper_stays_whole` |
-//! | an interrupt ends no command | `behaviour::trap_an_interrupt_also_ends_commands` |
-//! | an interrupt's questions are resolved after the end | `behaviour::trap_an_interrupt_takes_every_question_back` |
-//! | the end of input interrupts; the process keeps the thread locked | every end (`Player::run`) |
-//! | an INT leaves a command behind, a TERM does not | `behaviour::trap_the_ladder_has_no_int`; with the process in `tests/e2e/leftovers.rs` |
-//! | a resume without directory, sandbox and policy loses them | `behaviour::the_handshake_says_everything` |
-//! | `untrusted` in the person's config stops the start; trust is written there | `behaviour::the_command_line_overrides_what_would_get_in_the_way` |
+//! | an interrupt ends no command | `behaviour::trap_an_interrupt_also_ends_commands`; e2e `control::codex::trap_a_command_in_the_background_is_stopped_too`, `…::a_stop_ends_a_command` |
+//! | an interrupt's questions are resolved after the end | `behaviour::trap_an_interrupt_takes_every_question_back`; e2e `control::codex::a_stop_while_it_asks_…` |
+//! | the end of input interrupts; the process keeps the thread locked | every end (`Player::run`); e2e, the resumes after every stop |
+//! | an INT leaves a command behind, a TERM does not | `behaviour::trap_the_ladder_has_no_int`; e2e `leftovers::codex` |
+//! | a launcher that is killed leaves codex | e2e `codex::a_launcher_that_is_killed_takes_codex_with_it` |
+//! | a resume without directory, sandbox and policy loses them | `behaviour::the_handshake_says_everything`; e2e `control::codex::always_holds_…` |
+//! | `untrusted` in the person's config stops the start; trust is written there | `behaviour::the_command_line_overrides_what_would_get_in_the_way`; e2e `control::codex::trap_the_persons_settings_neither_stop_us_nor_change` |
 //! | usage is the thread's total | `recorded::a_resumed_thread` |
 //!
-//! Only seen with the real program: what asks under which sandbox, and that a late tool result is
-//! lost after 30 s with models that run scripts.
+//! Not tested: that a late tool result is lost after 30 s with models that run scripts. Our own tools
+//! are done long before.
 
 mod behaviour;
 mod recorded;

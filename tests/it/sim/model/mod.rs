@@ -398,6 +398,7 @@ impl World {
             session: None,
             attempts,
             asking: Vec::new(),
+            answers: None,
             is_answered: false,
         });
         Ok(())
