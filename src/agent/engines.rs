@@ -71,6 +71,11 @@ impl EngineKind {
         matches!(self, EngineKind::Claude | EngineKind::Codex)
     }
 
+    /// Whether the model can be told why something was refused.
+    pub fn takes_reasons(self) -> bool {
+        self != EngineKind::Acp
+    }
+
     /// How a process of this kind is made to leave.
     pub fn ladder(self) -> Ladder {
         match self {

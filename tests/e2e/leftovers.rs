@@ -54,6 +54,7 @@ endings_of! {
     claude Claude,
     codex Codex,
     opencode Opencode,
+    acp Acp,
 }
 
 /// A daemon in the middle of a turn, the turn's thread, and all its processes.

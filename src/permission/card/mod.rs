@@ -55,6 +55,8 @@ pub struct Asked {
     pub asked_at: Timestamp,
     /// From `asked_at` on; then it is denied.
     pub limit: Duration,
+    /// Whether the engine can be told why something is refused.
+    pub takes_reasons: bool,
 }
 
 /// The post's body in Markdown, and the card that says the same.
@@ -293,12 +295,20 @@ fn how_to_answer(asked: &Asked) -> String {
         let example = choice_example(&question.choices);
         lines.push(format!("- `{code} {example}` answers it: {}.", choice_rule(&question.choices)));
     }
-    lines.push(format!("- `deny {code} because …` refuses it and tells {engine} why."));
+    let (deny, reason) = if asked.takes_reasons {
+        let reason = format!("and {engine} is given the text as the reason");
+        (format!("- `deny {code} because …` refuses it and tells {engine} why."), reason)
+    } else {
+        // Whoever gives a reason should know that it is for the thread alone.
+        let reason = format!("and {engine} is not told why");
+        (format!("- `deny {code}` refuses it; {engine} can't be told why."), reason)
+    };
+    lines.push(deny);
     let expires = asked.asked_at.plus(asked.limit).to_string();
     let minute = expires.get(..16).unwrap_or(&expires);
     format!(
-        "How to answer:\n\n{}\n\nAny other text refuses the oldest open question, and {engine} is \
-         given the text as the reason. Without an answer it is refused at {minute}Z, in {}.",
+        "How to answer:\n\n{}\n\nAny other text refuses the oldest open question, {reason}. \
+         Without an answer it is refused at {minute}Z, in {}.",
         lines.join("\n"),
         wait(asked.limit)
     )

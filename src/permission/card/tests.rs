@@ -30,6 +30,7 @@ fn asked(kind: ActionKind, tool: &str, subject: &str) -> Asked {
         post: ClientMsgId::new("p"),
         asked_at: Timestamp::parse("2026-11-22T16:41:33Z").unwrap(),
         limit: Duration::from_mins(10),
+        takes_reasons: true,
     }
 }
 
@@ -100,6 +101,16 @@ fn check_frame(body: &str, asked: &Asked) {
         (c.is_control() && c != '\n' && c != '\t') || "\u{202e}\u{200b}\u{2066}\u{feff}".contains(c)
     };
     assert!(!body.contains(hidden), "{body:?}");
+}
+
+/// No reason is asked for that nobody is given.
+#[test]
+fn an_engine_that_takes_no_reasons() {
+    let mut asked = asked(ActionKind::Run, "execute", "make");
+    asked.takes_reasons = false;
+    let body = check(&asked, &["- `deny K7Q2` refuses it; claude can't be told why."]);
+    assert!(body.contains("open question, and claude is not told why."), "{body}");
+    assert!(!body.contains("because"), "{body}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(super) fn asked(thread: &str, turn: &str, id: &str, code: Code) -> Asked {
         post: ClientMsgId::new(format!("post {code}")),
         asked_at: ASKED,
         limit: LIMIT,
+        takes_reasons: true,
     }
 }
 

@@ -31,6 +31,11 @@ fn a_stop_ends_the_wait_for_a_model() {
     stop::a_stop_ends_the_wait_for_a_model(Engine::Opencode);
 }
 
+#[test]
+fn an_engine_that_dies_asking_has_to_ask_again() {
+    stop::an_engine_that_dies_asking_has_to_ask_again(Engine::Opencode);
+}
+
 /// A helper has a session of its own, in which it asks, and tools of one session are asked for
 /// together. With one of these opencode refuses the others.
 #[test]

@@ -7,10 +7,10 @@
 //! | 1 opencode: a subagent's permission hangs | not here: opencode is driven by its server (`opencode::tests`) |
 //! | 13 new adapters start in a mode in which a model decides | `trap_new_adapters_start_in_a_mode_in_which_a_model_decides` |
 //! | 14 version 2 ends turns in another way | `only_version_one_is_spoken` |
-//! | 15 `allow_always` may be for ever | `questions::trap_nothing_is_stored_for_always` |
-//! | 16 a refusal may end the turn | `trap_a_refusal_may_end_the_turn_and_says_so_differently` |
+//! | 15 `allow_always` may be for ever | `questions::trap_nothing_is_stored_for_always`, with codex-acp `always_holds_for_the_same_and_for_nothing_else` in `tests/e2e/control` |
+//! | 16 a refusal may end the turn | `trap_a_refusal_may_end_the_turn_and_says_so_differently`, with codex-acp `trap_a_refusal_ends_the_turn_and_what_else_is_open` |
 //! | 16 a refusal has no place for its reason | the same: the human is told what was refused |
-//! | 17 permissions are answered on cancel | `trap_an_interrupt_answers_every_open_permission`, `questions::trap_what_is_asked_after_the_interrupt_is_cancelled` |
+//! | 17 permissions are answered on cancel | `trap_an_interrupt_answers_every_open_permission`, `questions::trap_what_is_asked_after_the_interrupt_is_cancelled`, with codex-acp `a_stop_while_it_asks_ends_turn_and_question` |
 //! | 18 unknown requests are answered | `edits_and_foreign_tools_are_told_apart`, `questions::trap_other_requests_are_refused_at_once` |
 //! | 20 a replay is not new output | `trap_a_replay_is_no_answer` |
 //! | 21 a mode is not kept over a load | `trap_new_adapters_start_in_a_mode_in_which_a_model_decides` |
@@ -21,7 +21,8 @@
 //! | cost goes on over a resume | `questions::cost_is_that_of_the_turn` |
 //!
 //! What survives the end of an agent (shells in sessions of their own, adapters that ignore the end
-//! of input, codex-acp's late processes) is tested with the process, in `tests/e2e/leftovers.rs`.
+//! of input, codex-acp's late processes) is tested with the process, in `tests/e2e/leftovers.rs` and by
+//! `a_stop_ends_a_command` in `tests/e2e/control`.
 
 mod ends;
 mod questions;

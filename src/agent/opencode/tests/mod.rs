@@ -8,16 +8,18 @@
 //! | 6 a stale `session.idle` | `trap_a_stale_idle_ends_nothing` |
 //! | 8 bash and edit are allowed by default | `a_fresh_session_asks_before_it_acts` |
 //! | 8 a subagent has only the server's rules | `server::tests::trap_a_subagent_has_only_the_servers_rules` |
-//! | 10 commands are in sessions of their own | `an_interrupt_aborts_and_waits_for_the_end`; with the process in `tests/e2e/opencode.rs` |
+//! | 10 commands are in sessions of their own | `an_interrupt_aborts_and_waits_for_the_end`; with the process `a_stop_ends_a_command` in `tests/e2e/control`, `tests/e2e/leftovers.rs` |
 //! | 11 the server outlives the daemon | with the process in `tests/e2e/opencode.rs` |
 //! | 12 the password is in the commands' environment | not to be helped: it guards against other users |
-//! | 15 `always` counts for every session in the directory | `questions::trap_nothing_is_stored_for_always` |
+//! | 15 `always` counts for every session in the directory | `questions::trap_nothing_is_stored_for_always`, with the server `trap_its_own_always_is_never_said` in `tests/e2e/control` |
 //! | 16 a refusal without a reason ends the turn | `trap_a_refusal_without_a_reason_would_end_the_turn` |
-//! | 16 a refusal refuses all that its session waits for | `questions::trap_a_refusal_would_take_the_others_of_its_session_with_it` |
-//! | 16 so does the refusal of the model's own question | `questions::trap_the_refusal_of_a_question_carries_its_reason_as_an_answer` |
-//! | a subagent asks under its own session | `trap_a_subagent_asks_under_its_own_session` |
+//! | 16 a refusal refuses all that its session waits for | `questions::trap_a_refusal_would_take_the_others_of_its_session_with_it`, with the server `trap_a_refusal_does_not_take_the_others_with_it` |
+//! | 16 so does the refusal of the model's own question | `questions::trap_the_refusal_of_a_question_carries_its_reason_as_an_answer`, with the server `trap_a_question_of_its_own_is_refused_with_the_reason` |
+//! | a subagent asks under its own session | `trap_a_subagent_asks_under_its_own_session`, with the server `trap_a_refusal_does_not_take_the_others_with_it` |
 //! | a subagent of an earlier turn was created unseen | `a_subagent_of_an_earlier_turn_is_recognised_by_its_parents` |
 //! | an abort leaves its questions in the list | `questions::trap_an_interrupt_refuses_what_is_open` |
+//! | an abort in one server leaves other turns alone | with the server `a_stop_of_one_thread_leaves_the_others_alone` |
+//! | a server that dies takes its questions along | with the server `an_engine_that_dies_asking_has_to_ask_again` |
 //! | who hangs up does not stop the turn | `http::tests::trap_a_prompt_that_nobody_waits_for_goes_on_unless_it_is_aborted` |
 //! | paths count from the repository, not from the project | `questions::permissions_have_kinds_and_subjects` |
 
