@@ -2,8 +2,8 @@
 # Measures the release binary against the bar and prints a table: about seven minutes after the builds.
 #
 #   scripts/bench.sh                  everything
-#   scripts/bench.sh ours burst       some groups: machine start idle ours unclaimed burst bindings
-#                                     reconnect event serve load installed
+#   scripts/bench.sh ours burst       some groups: machine start idle ours unclaimed burst asking
+#                                     bindings reconnect event serve load installed
 #   scripts/bench.sh --static ours    the static binary of scripts/release.sh instead
 #   scripts/bench.sh --program P ours another build of the daemon, for a comparison
 #

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use crossbeam_channel::{Receiver, bounded, never};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     bridge::{Bridge, MACHINE, Note, What},
@@ -67,6 +67,20 @@ impl Home {
         let path = home.dir.path().join(".obto-bridge/config.json");
         write(&path, config.to_string().as_bytes(), 0o600)?;
         Ok(home)
+    }
+
+    /// A setting in the config file; for before the start.
+    pub(crate) fn set(&self, key: &str, value: Value) -> Result<()> {
+        let path = self.dir.path().join(".obto-bridge/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        config[key] = value;
+        write(&path, config.to_string().as_bytes(), 0o600)
+    }
+
+    /// What the asking agent noted.
+    pub(crate) fn verdicts(&self) -> String {
+        let path = self.dir.path().join("agent.log.verdicts");
+        fs::read_to_string(path).unwrap_or_default()
     }
 
     /// Puts programs that say a version and nothing else where engines are looked for.

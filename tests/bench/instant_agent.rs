@@ -1,4 +1,6 @@
 //! An ACP agent that thinks for no time at all: what a turn takes with it is what the daemon takes.
+//! Told `bench:hold` it never answers; told `bench:ask` it asks for permission again and again, and
+//! notes in `LOG.verdicts` when it had each answer.
 //! It notes when it ran its first instruction and when it had written its answer, one line a turn in
 //! the file that its first argument names. The standard library alone, so that `scripts/bench.sh` can
 //! build it statically and the dynamic linker takes no part in what is measured.
@@ -17,6 +19,7 @@ fn main() -> io::Result<()> {
         return writeln!(io::stdout(), "{started}");
     }
     let mut session = (String::new(), "none");
+    let mut asked = 0;
     let mut lines = io::stdin().lock().lines();
     while let Some(line) = lines.next().transpose()? {
         let id = number(&line, "\"id\":");
@@ -33,6 +36,14 @@ fn main() -> io::Result<()> {
                 session = (string(&line, "\"sessionId\":\"").to_owned(), "resumed");
                 answer(id, "{}")?;
             }
+            "session/prompt" if line.contains("bench:hold") => {}
+            "session/prompt" if line.contains("bench:ask") => ask(&session.0, asked)?,
+            // Nothing but verdicts has no method.
+            "" if line.contains("\"outcome\"") => {
+                append(&format!("{log}.verdicts"), &format!("{}\n", now()))?;
+                asked += 1;
+                ask(&session.0, asked)?;
+            }
             "session/prompt" => {
                 // From the envelope, which begins the prompt on a resume and follows the history on a
                 // first touch.
@@ -41,17 +52,34 @@ fn main() -> io::Result<()> {
                 let answered = reply(id, &session.0, &message)?;
                 let (session, how) = &session;
                 let note = format!("{started} {answered} {thread} {message} {session} {how}\n");
-                // One short write at the end of the file: notes of several agents don't mix.
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .open(&log)?
-                    .write_all(note.as_bytes())?;
+                append(&log, &note)?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// One short write at the end of the file: notes of several agents don't mix.
+fn append(path: &str, note: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(note.as_bytes())
+}
+
+fn ask(session: &str, number: u64) -> io::Result<()> {
+    let text = format!(
+        concat!(
+            r#"{{"jsonrpc":"2.0","id":"p{1}","method":"session/request_permission","params":"#,
+            r#"{{"sessionId":"{0}","toolCall":{{"toolCallId":"p{1}","title":"act","kind":"execute","#,
+            r#""rawInput":{{"command":"act {1}"}}}},"options":["#,
+            r#"{{"optionId":"yes","name":"yes","kind":"allow_once"}},"#,
+            r#"{{"optionId":"no","name":"no","kind":"reject_once"}}]}}}}"#,
+            "\n"
+        ),
+        session, number
+    );
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// The text and the end of the turn, in one write. Returns when that began.

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 use argh::FromArgs;
 
 use daemon::Bench;
-use rows::{burst, idle, large, load, machine, serve, sparse, start};
+use rows::{asking, burst, idle, large, load, machine, serve, sparse, start};
 use stats::Row;
 
 /// What is begun later than this is left out.
@@ -54,13 +54,14 @@ struct Args {
 
 type Group = fn(&Bench) -> Result<Vec<Row>>;
 
-const GROUPS: [(&str, Group); 12] = [
+const GROUPS: [(&str, Group); 13] = [
     ("machine", machine::primitives),
     ("start", start::start_and_stop),
     ("idle", idle::idle),
     ("ours", sparse::ours),
     ("unclaimed", sparse::unclaimed),
     ("burst", burst::burst),
+    ("asking", asking::asking),
     ("bindings", large::bindings),
     ("reconnect", start::reconnect),
     ("event", large::event),

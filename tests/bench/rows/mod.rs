@@ -1,5 +1,6 @@
 //! The rows of the table, by subject.
 
+pub(crate) mod asking;
 pub(crate) mod burst;
 pub(crate) mod idle;
 pub(crate) mod large;

@@ -45,6 +45,7 @@ impl Bridge {
         let dir = TempDir::new().unwrap();
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), dir.path().join("bridge"));
         options.limits.connections = 2_000;
+        options.limits.per_address = 2_000;
         let server = Server::start(options).unwrap();
         Arc::new(Bridge { server, _dir: dir })
     }
