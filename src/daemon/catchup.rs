@@ -10,6 +10,7 @@ use std::{
     collections::HashSet,
     convert::Infallible,
     io, mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -52,7 +53,7 @@ pub(super) struct Catching {
     /// Threads that are still to be read.
     unread: HashSet<ThreadId>,
     /// Live messages of those threads, which must not overtake what was missed.
-    waiting: Vec<(EntryId, Reply)>,
+    waiting: Vec<(EntryId, Arc<Reply>)>,
     /// When they go on all the same.
     due: Option<Instant>,
     is_running: bool,
@@ -138,7 +139,7 @@ impl Daemon {
 
     /// A live message. If its thread is still to be read, that is done next, and the message waits so
     /// that it does not overtake what was missed.
-    pub(super) fn live(&mut self, entry: EntryId, reply: Reply) {
+    pub(super) fn live(&mut self, entry: EntryId, reply: Arc<Reply>) {
         // A word is for the daemon, which needs not know what was missed.
         let is_word = control::read(&reply.body).is_some();
         if is_word || !self.catching.unread.contains(&reply.thread_id) {
@@ -179,8 +180,9 @@ impl Daemon {
                     target: logging::EVENT, threadId = reply.thread_id.as_str(), entry:% = entry;
                     "reply, caught up with"
                 );
+                let reply = Arc::from(reply);
                 if !self.answers(entry, &reply, How::CaughtUp) {
-                    self.inbound(entry, *reply, None);
+                    self.inbound(entry, reply, None);
                 }
             }
             // The stream may have told an earlier time meanwhile.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ const QUOTES: usize = 10;
 /// The threads' old messages; a part of the daemon's state.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    messages: BTreeMap<ThreadId, Vec<(EntryId, Reply)>>,
+    messages: BTreeMap<ThreadId, Vec<(EntryId, Arc<Reply>)>>,
     /// Threads that are not told yet.
     untold: Vec<ThreadId>,
     due: Option<Instant>,
@@ -68,7 +69,7 @@ impl Daemon {
     }
 
     /// Whether the message was held back.
-    pub(super) fn hold_back(&mut self, entry: EntryId, reply: &Reply) -> bool {
+    pub(super) fn hold_back(&mut self, entry: EntryId, reply: &Arc<Reply>) -> bool {
         let thread = &reply.thread_id;
         // Who owns an unclaimed thread is not known yet, so nobody can tell it anything.
         let is_ours = reply.machine.as_ref() == Some(&self.setup.config.machine)
@@ -86,7 +87,7 @@ impl Daemon {
             self.settle(entry, None);
             return true;
         }
-        messages.push((entry, reply.clone()));
+        messages.push((entry, Arc::clone(reply)));
         self.held.due = Some(Instant::now() + TOGETHER);
         true
     }
@@ -94,7 +95,7 @@ impl Daemon {
     /// Forgets what is held of a thread and was written before this `stop`. Returns how many.
     pub(super) fn drop_held(&mut self, thread: &ThreadId, entry: EntryId, stop: &Reply) -> usize {
         let Some(messages) = self.held.messages.remove(thread) else { return 0 };
-        let is_kept = |(held, reply): &(EntryId, Reply)| is_newer(*held, reply, entry, stop);
+        let is_kept = |(held, reply): &(EntryId, Arc<Reply>)| is_newer(*held, reply, entry, stop);
         let (kept, dropped): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_kept);
         if !kept.is_empty() {
             self.held.messages.insert(thread.clone(), kept);
@@ -130,7 +131,7 @@ impl Daemon {
     }
 }
 
-fn announcement(messages: &[(EntryId, Reply)], now: Timestamp) -> String {
+fn announcement(messages: &[(EntryId, Arc<Reply>)], now: Timestamp) -> String {
     let mut lines = vec![format!(
         "{} came in while this machine was away, and {} not run because so much time has passed:",
         if messages.len() == 1 {
@@ -186,12 +187,12 @@ mod tests {
     #[test]
     fn an_announcement_quotes_what_is_held() {
         let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
-        let messages = vec![(ENTRY, reply("2026-11-20T12:00:00Z", "drop\nthe `table`"))];
+        let messages = vec![(ENTRY, Arc::new(reply("2026-11-20T12:00:00Z", "drop\nthe `table`")))];
         let text = announcement(&messages, now);
         assert!(text.starts_with("A message came in"), "{text}");
         assert!(text.contains("- 2 d ago: `drop the table`"), "{text}");
         assert!(text.contains("Reply `run`"), "{text}");
-        let many = vec![(ENTRY, reply("2026-11-20T12:00:00Z", &"x".repeat(500))); 12];
+        let many = vec![(ENTRY, Arc::new(reply("2026-11-20T12:00:00Z", &"x".repeat(500)))); 12];
         let text = announcement(&many, now);
         assert!(text.starts_with("12 messages") && text.contains("and 2 more"), "{text}");
         assert!(text.len() < 2_000, "{}", text.len());

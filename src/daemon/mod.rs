@@ -297,6 +297,8 @@ impl Daemon {
                 );
                 self.board.event();
                 self.moved_on(last_event_id);
+                // From here on it is one for all: it may be megabytes long.
+                let reply = Arc::new(reply);
                 if !self.answers(kept, &reply, How::Live) && !self.lets_go(kept, &reply) {
                     self.live(kept, reply);
                 }
@@ -335,7 +337,7 @@ impl Daemon {
         self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR);
     }
 
-    fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+    fn inbound(&mut self, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress>) {
         self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
         let key = message_key(entry, &reply);
         // What was begun is finished, however old it is, and a word is for the daemon.
@@ -346,9 +348,9 @@ impl Daemon {
         self.dispatch_inbound(entry, reply, progress);
     }
 
-    fn dispatch_inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
+    fn dispatch_inbound(&mut self, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress>) {
         let is_seen = self.seen.contains(&message_key(entry, &reply));
-        self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
+        self.events.push_back(Event::Inbound { entry, reply, progress, is_seen });
     }
 
     fn report(&mut self, report: Report) {

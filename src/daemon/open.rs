@@ -170,6 +170,7 @@ impl Daemon {
         if is_over {
             return;
         }
+        let reply = Arc::new(reply);
         if progress.is_some() || !self.answers(entry, &reply, How::CaughtUp) {
             self.inbound(entry, reply, progress);
         }

@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
+    sync::Arc,
     time::Instant,
 };
 
@@ -38,7 +39,7 @@ const GRANTS_MAX: usize = 200;
 #[derive(Clone, Debug)]
 pub(super) struct Spoken {
     entry: EntryId,
-    reply: Reply,
+    reply: Arc<Reply>,
 }
 
 /// A part of the daemon's state.
@@ -98,7 +99,7 @@ impl Daemon {
     }
 
     /// Whether a message was about a question; then it is dealt with, or will be.
-    pub(super) fn answers(&mut self, entry: EntryId, reply: &Reply, how: How) -> bool {
+    pub(super) fn answers(&mut self, entry: EntryId, reply: &Arc<Reply>, how: How) -> bool {
         let is_human = reply.role.as_deref().is_none_or(|role| role == "human");
         let is_us = |owner: &MachineId| *owner == self.setup.config.machine;
         let is_ours = reply.machine.as_ref().is_none_or(is_us)
@@ -120,7 +121,7 @@ impl Daemon {
             written: reply.created_at.as_deref().and_then(Timestamp::parse),
             how,
         };
-        let spoken = Spoken { entry, reply: reply.clone() };
+        let spoken = Spoken { entry, reply: Arc::clone(reply) };
         let now = self.clocks();
         match self.questions.desk.hear(&heard, &spoken, now) {
             Hearing::NotAnAnswer => return false,
