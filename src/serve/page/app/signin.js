@@ -66,6 +66,8 @@ function leave(note) {
   $("#main").replaceChildren();
   side.search.value = "";
   touch("threads", "external");
+  // Now, and not with the next frame.
+  flush();
   showSignIn(note);
 }
 
