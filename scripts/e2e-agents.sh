@@ -14,26 +14,9 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 pins=$root/tests/e2e/engines
 cache=${OBTO_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obto-bridge-e2e}
 
-say() { printf 'e2e-agents: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
-
-# Installs a Debian package when its command is missing, and only then.
-need() {
-    command -v "$1" >/dev/null 2>&1 && return
-    [ "$(id -u)" -eq 0 ] || die "$1 is missing: install the package $2"
-    command -v apt-get >/dev/null 2>&1 || die "$1 is missing and there is no apt-get to install $2 with"
-    say "installing $2 for $1"
-    [ -n "${apt_updated:-}" ] || apt-get update -qq
-    apt_updated=1
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
-}
-
-# A user who isn't root becomes root of a user namespace, which is enough to
-# own the other namespaces.
-alone() {
-    set -- --net --pid --fork --kill-child --mount-proc "$@"
-    if [ "$(id -u)" -eq 0 ]; then unshare "$@"; else unshare --map-root-user "$@"; fi
-}
+name=e2e-agents
+# shellcheck source=scripts/common.sh
+. "$root/scripts/common.sh"
 
 install_engines() {
     key=$(cat "$pins/package.json" "$pins/package-lock.json" | sha256sum | cut -c1-16)
@@ -61,10 +44,7 @@ install_engines() {
     for engine in node claude codex codex-acp opencode; do
         [ -x "$new/node_modules/.bin/$engine" ] || die "the install brought no $engine"
     done
-    : >"$new/complete"
-    # Another run may have been faster; its install is as good as ours.
-    mv -T "$new" "$engines" 2>/dev/null || [ -e "$engines/complete" ] || die "can't move $new to $engines"
-    rm -rf "$new"
+    put_in_place "$new" "$engines"
     trap - EXIT HUP INT TERM
 }
 
@@ -77,9 +57,7 @@ fi
 install_engines
 [ -z "$only_install" ] || exit 0
 
-need ip iproute2
-alone true 2>/dev/null ||
-    die "unshare --net is not permitted here: run as root with CAP_SYS_ADMIN (docker run --privileged), or allow user namespaces"
+require_namespaces
 
 cd "$root"
 cargo build --example fake-agent --locked

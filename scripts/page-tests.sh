@@ -16,26 +16,9 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 pins=$root/tests/page
 cache=${OBTO_PAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obto-bridge-page}
 
-say() { printf 'page-tests: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
-
-# Installs a Debian package when its command is missing, and only then.
-need() {
-    command -v "$1" >/dev/null 2>&1 && return
-    [ "$(id -u)" -eq 0 ] || die "$1 is missing: install the package $2"
-    command -v apt-get >/dev/null 2>&1 || die "$1 is missing and there is no apt-get to install $2 with"
-    say "installing $2 for $1"
-    [ -n "${apt_updated:-}" ] || apt-get update -qq
-    apt_updated=1
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
-}
-
-# A user who isn't root becomes root of a user namespace, which is enough to
-# own the other namespaces.
-alone() {
-    set -- --net --pid --fork --kill-child --mount-proc "$@"
-    if [ "$(id -u)" -eq 0 ]; then unshare "$@"; else unshare --map-root-user "$@"; fi
-}
+name=page-tests
+# shellcheck source=scripts/common.sh
+. "$root/scripts/common.sh"
 
 install_tools() {
     key=$(cat "$pins/package.json" "$pins/package-lock.json" | sha256sum | cut -c1-16)
@@ -49,10 +32,7 @@ install_tools() {
     trap 'exit 1' HUP INT TERM
     cp "$pins/package.json" "$pins/package-lock.json" "$pins/.npmrc" "$new/"
     (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
-    : >"$new/complete"
-    # Another run may have been faster; its install is as good as ours.
-    mv -T "$new" "$tools" 2>/dev/null || [ -e "$tools/complete" ] || die "can't move $new to $tools"
-    rm -rf "$new"
+    put_in_place "$new" "$tools"
     trap - EXIT HUP INT TERM
 }
 
@@ -69,9 +49,7 @@ install_tools
 "$root/scripts/e2e-agents.sh" --install
 [ -z "$only_install" ] || exit 0
 
-need ip iproute2
-alone true 2>/dev/null ||
-    die "unshare --net is not permitted here: run as root with CAP_SYS_ADMIN (docker run --privileged), or allow user namespaces"
+require_namespaces
 
 cd "$root"
 cargo build --locked
