@@ -5,9 +5,10 @@
 use std::{
     ffi::OsString,
     fmt::Write,
-    fs,
+    fs, mem,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -204,13 +205,29 @@ impl Running {
                 }
                 Ok(Event::Exit { status, stderr_tail }) => {
                     return Ran {
-                        command: self.command,
+                        command: mem::take(&mut self.command),
                         code: status.and_then(|status| status.code()),
-                        stdout: self.stdout,
+                        stdout: mem::take(&mut self.stdout),
                         stderr: stderr_tail,
                     };
                 }
                 Err(error) => panic!("no end: {error}\n$ {}\n{}", self.command, self.stdout),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    #[expect(clippy::print_stdout, reason = "what a failed test shows")]
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        println!("$ {}\n{}", self.command, self.stdout);
+        for event in self.child.events().try_iter() {
+            match event {
+                Event::Line(line) => println!("{}", String::from_utf8_lossy(&line)),
+                other => println!("{other:?}"),
             }
         }
     }
