@@ -18,8 +18,7 @@ impl Daemon {
     pub(super) fn interrupt(&mut self, entry: EntryId) {
         log::info!(entry:% = entry; "stopping a turn, as the human says");
         if let Some(job) = self.jobs.get(&entry) {
-            // Full means that it was told already, and more than once.
-            job.commands.try_send(TurnCommand::Interrupt).ok();
+            job.commands.send(TurnCommand::Interrupt).ok(); // Its turn may be over.
         }
     }
 

@@ -27,7 +27,7 @@ use std::{
 };
 
 use anyhow::bail;
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
 
 use self::{
     catchup::{Catching, Found},
@@ -72,9 +72,6 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// The place in the stream is written at most this often: when an older one is found after a crash,
 /// what follows it comes again and is recognised.
 const CURSOR: Duration = Duration::from_secs(5);
-
-/// For one turn: more than a person can say before it listens.
-const COMMANDS: usize = 256;
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -465,7 +462,10 @@ impl Daemon {
             Effect::Deliver { thread, entry, reply, progress } => {
                 // Without a worker it was refused just now, and the delivery comes again.
                 if let Some(worker) = self.workers.get(&thread) {
-                    let (commands, orders) = bounded(COMMANDS);
+                    // Unbounded: a verdict for each open question, and these have a bound, or a
+                    // stop, which is in the inbox. Room for all of them would be kept for every
+                    // message that waits.
+                    let (commands, orders) = unbounded();
                     let (place, begin) = bounded(1);
                     let fresh = self.fresh_mark(&thread, entry, &reply);
                     let job = Job { entry, reply, progress, fresh, commands: orders, place: begin };

@@ -119,13 +119,13 @@ impl Audit {
             line.insert(0, b'\n');
         }
         let written = self.disk.append(&self.path, &line);
-        if written.is_ok() {
-            *newest = Newest { bytes: newest.bytes + line.len() as u64, is_torn: false };
+        let bytes = newest.bytes + line.len() as u64;
+        *newest = if written.is_ok() {
+            Newest { bytes, is_torn: false }
         } else {
             // Part of it may be there.
-            let torn = Newest { bytes: newest.bytes, is_torn: true };
-            *newest = Newest::look(&self.path).unwrap_or(torn);
-        }
+            Newest::look(&self.path).unwrap_or(Newest { bytes, is_torn: true })
+        };
         written
     }
 

@@ -183,8 +183,12 @@ impl Host<'_, '_, '_> {
     pub(super) fn question_gone(&mut self, question: QuestionId) {
         self.asking.waiting.remove(&question);
         let Some(put) = self.asking.put.remove(&question) else { return };
-        self.asking.was_cut_short |= is_closed(&self.serving.shared.stop);
-        self.no_longer_asking(put.code);
+        if is_closed(&self.serving.shared.stop) {
+            // It stays on record until the thread is told, which a crash may still prevent.
+            self.asking.was_cut_short = true;
+        } else {
+            self.no_longer_asking(put.code);
+        }
         self.report(|host| Report::Withdrawn {
             thread: host.serving.thread.clone(),
             turn: host.progress.turn.clone(),

@@ -198,6 +198,8 @@ struct World {
     notes: Vec<Noted>,
     said: Vec<Message>,
     used: Vec<String>,
+    /// Those of earlier daemons: their journal of done messages has them, so no desk hears them again.
+    settled: Vec<String>,
     waiting: Vec<Decision>,
     allowed: usize,
 }
@@ -213,6 +215,7 @@ impl World {
             notes: Vec::new(),
             said: Vec::new(),
             used: Vec::new(),
+            settled: Vec::new(),
             waiting: Vec::new(),
             allowed: 0,
         }
@@ -381,6 +384,7 @@ impl World {
     /// The daemon starts anew: what is open is lost, what was said is found in the inbox.
     fn restart(&mut self) {
         self.desk = Desk::default();
+        self.settled.clone_from(&self.used);
         self.waiting.clear();
         for (thread, name) in THREADS.iter().enumerate() {
             let lost = self.notes.iter().filter(|note| note.is_open && note.thread == thread);
@@ -394,6 +398,9 @@ impl World {
     }
 
     fn hear(&mut self, message: Message) {
+        if self.settled.contains(&message.id) {
+            return;
+        }
         let (thread, id) = (id_of(message.thread), MessageId::new(&message.id));
         let heard = Heard {
             thread: &thread,

@@ -47,7 +47,7 @@ impl Scene {
 
     /// Denied by the right person it ends, and nothing was done before.
     #[track_caller]
-    fn stays_open(self) {
+    fn refuses(self) {
         self.say(&message("t", "last", &format!("deny {}", self.code)));
         let mut posts = [self.stage.post(), self.stage.post()];
         posts.sort_by_key(|post| post["kind"].to_string());
@@ -85,7 +85,7 @@ fn a_message_for_another_machine_approves_nothing() {
     let mut approval = message("t", "m2", &format!("approve {}", scene.code));
     approval["agentId"] = "another".into();
     scene.say(&approval);
-    scene.stays_open();
+    scene.refuses();
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_code_of_another_thread_approves_nothing() {
     scene.stage.expect("u", "result", "nothing to ask");
     scene.say(&message("u", "m3", &format!("approve {}", scene.code)));
     scene.stage.expect("u", "status", "No question");
-    scene.stays_open();
+    scene.refuses();
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn an_answer_that_is_caught_up_with_approves_nothing() {
     scene.stage.expect("t", "status", "read while catching up");
     // The stream brings it as well.
     scene.line.event("reply", &approval.to_string());
-    scene.stays_open();
+    scene.refuses();
 }
 
 /// A bridge that keeps its events and says that it sends all of them.
