@@ -13,7 +13,11 @@ mod threads;
 mod throttle;
 mod watch;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -30,8 +34,6 @@ use crate::serve::{
 };
 use throttle::Throttle;
 
-/// A registration is a short form; nobody has been asked for a token yet.
-const FORM_BYTES: usize = 16 * 1024;
 /// Who guesses waits at most so long for the next try at a name: its owner waits as long.
 const NAME_WAIT: Duration = Duration::from_mins(1);
 /// And at most so long from an address.
@@ -51,6 +53,8 @@ pub struct Api {
     guessers: Throttle<IpAddr>,
     /// Accounts that are made from an address.
     registrations: Throttle<IpAddr>,
+    /// Held while a machine's report of its sessions is read.
+    reports: Mutex<()>,
 }
 
 /// Answers the request or refuses it.
@@ -139,6 +143,7 @@ impl Api {
             guesses: Throttle::new(5, NAME_WAIT),
             guessers: Throttle::new(20, ADDRESS_WAIT),
             registrations: Throttle::new(5, ADDRESS_WAIT),
+            reports: Mutex::default(),
         }
     }
 
@@ -225,14 +230,14 @@ impl Api {
         origin::refuse_foreign_page(&self.options, head)?;
         let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
-            Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
+            Action::Open(run) => Ok((Admitted::Open(run), limit)),
             Action::Known(run) => Ok((Admitted::Known(run, self.caller(head)?), limit)),
             Action::Person(run) => {
                 let caller = self.caller(head)?;
                 let Some(session) = caller.session else {
                     return Err(Response::error(403, "this needs somebody who has signed in"));
                 };
-                Ok((Admitted::Person(run, Person { caller, session }), FORM_BYTES))
+                Ok((Admitted::Person(run, Person { caller, session }), limit))
             }
         }
     }
