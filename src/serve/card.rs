@@ -139,9 +139,10 @@ mod tests {
 
     #[test]
     fn nothing_in_a_card_hides() {
-        for c in "\u{0}\u{7f}\u{85}\u{ad}\u{61c}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{206a}\u{3164}\
+        for c in
+            "\u{0}\u{7f}\u{85}\u{ad}\u{61c}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{206a}\u{3164}\
                   \u{feff}\u{ffa0}\u{e0041}\u{e0100}"
-            .chars()
+                .chars()
         {
             let mut sent = card();
             sent["subject"] = json!(format!("rm{c}x"));

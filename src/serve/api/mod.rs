@@ -29,8 +29,9 @@ use crate::serve::{
     },
     metrics::Metrics,
     password::{self, Busy, Verdict},
-    store::{Caller, SessionKey, Store},
+    store::{Caller, PasswordKey, SessionKey, Store},
     stream::Hub,
+    wire::NAME_CHARS,
 };
 use throttle::Throttle;
 
@@ -198,7 +199,9 @@ impl Api {
         {
             return Ok(Some(*caller));
         }
-        let (name, address) = (username.to_owned(), origin::client(&self.options, head));
+        // No name is longer, and what is kept of those that are must not be much.
+        let name: String = username.chars().take(NAME_CHARS).collect();
+        let address = origin::client(&self.options, head);
         let now = self.options.clock.now();
         self.guessers.enter(&address, now).map_err(come_later)?;
         self.guesses.enter(&name, now).map_err(|wait| {
@@ -207,7 +210,7 @@ impl Api {
         })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
         let verdict = self.passwords.check(password, stored).map_err(busy)?;
-        let Some((caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
+        let Some((mut caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
             return Ok(None);
         };
         self.guessers.take_back(&address);
@@ -215,6 +218,7 @@ impl Api {
         if verdict == Verdict::RightButWeak {
             let better = self.hash(password)?;
             self.store.strengthen(caller.account, &stored, &better).map_err(internal)?;
+            caller.password = Some(PasswordKey::of(&better));
         }
         Ok(Some(caller))
     }
@@ -247,12 +251,12 @@ impl Handler for Api {
     type Admitted = Admitted;
 
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
-        let secure = origin::is_secure(&self.options, head);
+        let secure = origin::is_pinned(&self.options, head);
         self.let_in(head).map_err(|refusal| finish(secure, refusal))
     }
 
     fn handle(&self, admitted: Admitted, request: Request) -> Response {
-        let secure = origin::is_secure(&self.options, &request.head);
+        let secure = origin::is_pinned(&self.options, &request.head);
         let answer = match admitted {
             Admitted::Open(run) => run(self, &request),
             Admitted::Known(run, caller) => run(self, caller, &request),

@@ -66,6 +66,13 @@ pub(super) fn is_secure(options: &Options, head: &Head) -> bool {
             && forwarded().is_some_and(|it| it.eq_ignore_ascii_case("https"))
 }
 
+/// Whether a browser is to come back over a secured connection alone. A name that every program of
+/// the machine shares is not ours to say so of: other ports of it speak no TLS.
+pub(super) fn is_pinned(options: &Options, head: &Head) -> bool {
+    let name = head.header("host").map(host_name).unwrap_or_default();
+    is_secure(options, head) && !name.eq_ignore_ascii_case("localhost")
+}
+
 /// Who is slowed down for guessing: an IPv4 address, or an IPv6 network, of which everybody has a
 /// whole one.
 pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
@@ -168,6 +175,8 @@ mod tests {
         check(false, "2001:db8:1:2:3:4:5:6", "Host: a", ("2001:db8:1:2::", false));
         check(true, "::1", "Host: a\nX-Forwarded-For: ::ffff:192.0.2.7", ("192.0.2.7", false));
         assert!(is_secure(&options(false), &head("192.0.2.1", true, "Host: a")));
+        assert!(is_pinned(&options(false), &head("192.0.2.1", true, "Host: a:1")));
+        assert!(!is_pinned(&options(false), &head("127.0.0.1", true, "Host: localhost:1")));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod catchup;
 mod claims;
 mod control;
 mod crash;
+mod machine;
 mod outage;
 mod progress;
 mod questions;

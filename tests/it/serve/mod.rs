@@ -13,6 +13,7 @@ mod load;
 mod machines;
 mod malformed;
 mod markdown;
+mod memory;
 mod routes;
 mod sessions;
 mod streams;
