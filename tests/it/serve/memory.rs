@@ -114,7 +114,7 @@ fn large_bodies_share_a_budget_and_small_ones_need_none() {
     let waiting: Vec<Conn> = (0..20).map(|_| begin_upload(&bridge, 30 * MB, 0)).collect();
     let mut held = loop {
         // Without its last byte it keeps what it has; unless somebody who asks takes it away before.
-        let mut held = begin_upload(&bridge, 4 * MB, 4 * MB - 1);
+        let held = begin_upload(&bridge, 4 * MB, 4 * MB - 1);
         while !is_refused(&mut begin_upload(&bridge, 4 * MB, 2 * MB)) {}
         held.socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         if held.socket.peek(&mut [0]).is_err() {

@@ -6,6 +6,7 @@ mod attachments;
 mod browser;
 mod durability;
 mod external;
+mod fuzz;
 mod hosting;
 mod limits;
 #[cfg(target_os = "linux")]
