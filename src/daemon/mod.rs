@@ -43,7 +43,7 @@ use crate::{
         Client, Net,
         outbox::Stored,
         stream::{self, StreamEvent},
-        wire::{MachineInfo, Post, PostKind, Reply},
+        wire::{Post, PostKind, Reply},
     },
     config::{Config, Env, Paths},
     dispatch::{self, ClaimOutcome, Dispatch, Effect, Event, Why},
@@ -144,7 +144,7 @@ struct Daemon {
     reports: Receiver<Report>,
     capabilities: Receiver<Vec<Verdict>>,
     /// What is told of this machine to bridges that want to know.
-    machine: MachineInfo,
+    machine: Arc<machine::Telling>,
     /// This one does.
     tells_machine: bool,
     inbound: Receiver<StreamEvent<EntryId>>,

@@ -49,7 +49,7 @@ impl Daemon {
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
         let table = engines::table(&setup);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
-        let about = machine::info(&setup.config, &known);
+        let about = machine::Telling::new(machine::info(&setup.config, &known));
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
         let store = Store::open(Arc::clone(&disk), &dir)?;
@@ -120,7 +120,7 @@ impl Daemon {
             claimed,
             reports,
             capabilities,
-            machine: about,
+            machine: Arc::new(about),
             tells_machine: false,
             inbound,
             catching: Catching::default(),

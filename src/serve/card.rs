@@ -99,11 +99,15 @@ fn optional(fields: &Map<String, Value>, name: &str, max: usize) -> Option<Optio
     }
 }
 
-/// Control characters, and those that turn the direction of writing or can't be seen.
+/// Control characters, and those that turn the direction of writing, end a line or can't be seen:
+/// Unicode's `Bidi_Control` and `Default_Ignorable_Code_Point`, but for the selectors of emoji.
 fn hides(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}'
-            | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -131,6 +135,22 @@ mod tests {
         assert_eq!(kept.card["reason"], Value::Null);
         assert_eq!(kept.card["choices"][0]["options"][0]["description"], "");
         assert_eq!(kept.card["expiresAt"], "2026-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn nothing_in_a_card_hides() {
+        for c in
+            "\u{0}\u{7f}\u{85}\u{ad}\u{61c}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{206a}\u{3164}\
+                  \u{feff}\u{ffa0}\u{e0041}\u{e0100}"
+                .chars()
+        {
+            let mut sent = card();
+            sent["subject"] = json!(format!("rm{c}x"));
+            assert_eq!(question(&sent).unwrap().card["subject"], "rm\u{fffd}x", "{c:?}");
+        }
+        let mut sent = card();
+        sent["subject"] = json!("a\tb\n\u{26a0}\u{fe0f} ä 漢");
+        assert_eq!(question(&sent).unwrap().card["subject"], sent["subject"]);
     }
 
     #[test]

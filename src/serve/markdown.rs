@@ -296,10 +296,12 @@ fn find_url(text: &str) -> Option<(&str, &str, &str)> {
 
 /// What ends a sentence does not belong to an address, nor does a bracket that was opened before.
 fn without_punctuation(mut url: &str) -> &str {
+    // What is taken off here holds none, so it need not be looked for again.
+    let opens = url.contains('(');
     loop {
         let shorter = url.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '*', '_', '~']);
         let shorter = match shorter.strip_suffix(')') {
-            Some(inner) if !inner.contains('(') => inner,
+            Some(inner) if !opens => inner,
             _ => shorter.strip_suffix([']', '}']).unwrap_or(shorter),
         };
         if shorter.len() == url.len() {

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use crate::{
         presence::{Presence, Visit},
         store::{
             AccountKey, Caller, Store,
-            events::{Event, Resume},
+            events::{Change, Event, Resume},
         },
         wire,
     },
@@ -31,6 +31,8 @@ use crate::{
 
 /// Frames that wait for one subscriber. They are shared between subscribers.
 const QUEUE_MAX: usize = 256;
+/// And what they may hold of messages, which may be large: memory that a slow reader keeps.
+const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// What clients are told to wait before they come back.
 const RETRY: &str = "retry: 1000\n";
 
@@ -45,19 +47,25 @@ type Frame = Arc<Words>;
 struct Words {
     /// None: it was written when it was published.
     event: Option<Event>,
+    /// Of its message.
+    bytes: usize,
     for_daemons: OnceLock<String>,
     for_browsers: OnceLock<String>,
 }
 
 impl Words {
     fn of(event: Event) -> Words {
+        let bytes = match &event.change {
+            Change::Message(message) => message.body.len(),
+            _ => 0,
+        };
         let (for_daemons, for_browsers) = (OnceLock::new(), OnceLock::new());
-        Words { event: Some(event), for_daemons, for_browsers }
+        Words { event: Some(event), bytes, for_daemons, for_browsers }
     }
 
     fn passing(name: &str, data: &Value) -> Words {
         let for_browsers = OnceLock::from(frame(None, name, data));
-        Words { event: None, for_daemons: OnceLock::new(), for_browsers }
+        Words { event: None, bytes: 0, for_daemons: OnceLock::new(), for_browsers }
     }
 
     fn get(&self, daemon: bool, presence: &Presence) -> &str {
@@ -114,6 +122,8 @@ struct Subscriber {
     /// None for browsers.
     machine: Option<Machine>,
     queue: Sender<Frame>,
+    /// Bytes in the queue.
+    waiting: Arc<AtomicUsize>,
     hangup: Hangup,
 }
 
@@ -130,6 +140,7 @@ struct Subscription {
     hub: Arc<Hub>,
     number: u64,
     frames: Receiver<Frame>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Hub {
@@ -161,7 +172,7 @@ impl Hub {
             if subscriber.caller.account != account || !wants {
                 return true;
             }
-            let sent = subscriber.queue.try_send(Arc::clone(frame)).is_ok();
+            let sent = subscriber.send(frame);
             if !sent {
                 log::warn!(machine = subscriber.name(); "a stream did not keep up and was dropped");
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -249,14 +260,16 @@ impl Hub {
         hangup: Hangup,
     ) -> Subscription {
         let (queue, frames) = bounded(QUEUE_MAX);
+        let waiting = Arc::<AtomicUsize>::default();
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
         // Without a place the queue is closed already, and the stream ends as soon as it begins.
         if !state.stopped && state.has_room(caller.account, self.per_account) {
-            state.subscribers.push(Subscriber { number, caller, machine, queue, hangup });
+            let waiting = Arc::clone(&waiting);
+            state.subscribers.push(Subscriber { number, caller, machine, queue, waiting, hangup });
         }
-        Subscription { hub: Arc::clone(self), number, frames }
+        Subscription { hub: Arc::clone(self), number, frames, waiting }
     }
 }
 
@@ -267,6 +280,14 @@ impl State {
 }
 
 impl Subscriber {
+    /// False: it does not keep up.
+    fn send(&self, frame: &Frame) -> bool {
+        let before = self.waiting.fetch_add(frame.bytes, Ordering::Relaxed);
+        // One that is alone may be of any length.
+        let has_room = before == 0 || before + frame.bytes <= QUEUE_BYTES;
+        has_room && self.queue.try_send(Arc::clone(frame)).is_ok()
+    }
+
     fn name(&self) -> &str {
         self.machine.as_ref().map_or("browser", |it| it.id.as_str())
     }
@@ -325,7 +346,10 @@ fn run(
     replay(store, &hub.presence, caller, resume, daemon, writer)?;
     loop {
         match subscription.frames.recv_timeout(hub.heartbeat) {
-            Ok(frame) => writer.send(frame.get(daemon, &hub.presence).as_bytes())?,
+            Ok(frame) => {
+                subscription.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
+                writer.send(frame.get(daemon, &hub.presence).as_bytes())?;
+            }
             Err(RecvTimeoutError::Timeout) if writer.peer_is_gone() => return Ok(()),
             Err(RecvTimeoutError::Timeout) => writer.send(b":\n\n")?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),

@@ -27,6 +27,10 @@ pub const BODY_CHARS: usize = 1024 * 1024;
 pub const NAME_CHARS: usize = 200;
 /// Characters of a path; Linux takes no longer ones.
 pub const PATH_CHARS: usize = 4096;
+/// What the values of a request may weigh, and what an object weighs. A value takes many times the
+/// memory of its text: `0,` is 32 bytes, and `{"":0},` a whole node of a map.
+const WEIGHT_MAX: usize = 25_000;
+const OBJECT_WEIGHT: usize = 20;
 /// The latest time that is taken: the end of the year 9999, as far as RFC 3339 goes.
 const MILLIS_MAX: u64 = 253_402_300_799_999;
 
@@ -194,6 +198,14 @@ pub struct Fields {
 
 impl Fields {
     pub fn parse(body: &[u8]) -> Result<Fields, Response> {
+        Fields::parse_up_to(body, WEIGHT_MAX)
+    }
+
+    /// With a bound of its own for a list that is really long.
+    pub fn parse_up_to(body: &[u8], weight: usize) -> Result<Fields, Response> {
+        if weight < self::weight(body) {
+            return Err(Response::error(413, "the request body has too many values"));
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(object)) => Ok(Fields { object, place: String::new() }),
             Ok(_) => Err(Response::error(400, "the request body is no JSON object")),
@@ -328,6 +340,27 @@ impl Fields {
     }
 }
 
+/// What the values of a JSON text weigh. It need not be well-formed.
+fn weight(json: &[u8]) -> usize {
+    let (mut weight, mut rest) = (0, json.iter());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b',' | b'[' => weight += 1,
+            b'{' => weight += OBJECT_WEIGHT,
+            // Up to the end of a string, whatever is in it.
+            b'"' => {
+                while let Some(byte) = rest.find(|byte| matches!(byte, b'"' | b'\\'))
+                    && *byte == b'\\'
+                {
+                    rest.next();
+                }
+            }
+            _ => {}
+        }
+    }
+    weight
+}
+
 /// What is wrong with a name.
 fn bad_line(text: &str) -> Option<&'static str> {
     if text.trim().is_empty() {
@@ -385,6 +418,26 @@ mod tests {
         ] {
             check(&format!("{{\"a\":{list}}}"), lines, expected);
         }
+    }
+
+    #[test]
+    fn values_are_weighed_before_they_are_made() {
+        #[track_caller]
+        fn check(json: &str, expected: usize) {
+            assert_eq!(weight(json.as_bytes()), expected, "{json}");
+        }
+        check("", 0);
+        check("[1,[2,3]]", 4);
+        check(r#"{"a":{}}"#, 2 * OBJECT_WEIGHT);
+        check(r#"["a,[{","\",{","\\",1]"#, 4);
+        check("[", 1);
+        check(r#""\"#, 0);
+        let list = |count: usize| format!("{{\"a\":[{}0]}}", "0,".repeat(count));
+        Fields::parse(list(WEIGHT_MAX - OBJECT_WEIGHT - 1).as_bytes()).unwrap();
+        let refusal = Fields::parse(list(WEIGHT_MAX - OBJECT_WEIGHT).as_bytes()).unwrap_err();
+        assert_eq!(refusal.status, 413);
+        let deep = "[".repeat(10_000);
+        assert_eq!(Fields::parse(deep.as_bytes()).unwrap_err().status, 400);
     }
 
     #[test]

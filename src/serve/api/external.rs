@@ -1,6 +1,8 @@
 //! Sessions that were started on a machine (protocol section 10): reported by its daemon, listed
 //! for people, taken over into threads, and their history.
 
+use std::sync::PoisonError;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -23,6 +25,8 @@ use crate::{
 
 const SESSIONS_MAX: usize = 1000;
 const PRESENT_MAX: usize = 100_000;
+/// Of the values in a report: so many sessions with all that they may have, and so many ids.
+const WEIGHT_MAX: usize = SESSIONS_MAX * (30 + RECENT_MAX * 23) + PRESENT_MAX;
 const RECENT_MAX: usize = 10;
 const BACKFILL_MAX: usize = 1000;
 const TITLE_CHARS: usize = 80;
@@ -31,7 +35,9 @@ const RECENT_CHARS: usize = 3000;
 
 pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
     daemon_only(caller)?;
-    let fields = Fields::parse(&request.body)?;
+    // A large report takes much memory for a moment, so they take turns.
+    let _turn = api.reports.lock().unwrap_or_else(PoisonError::into_inner);
+    let fields = Fields::parse_up_to(&request.body, WEIGHT_MAX)?;
     let machine = MachineId::new(fields.name("agentId")?);
     let sessions = fields.objects("sessions", SESSIONS_MAX)?;
     let sessions: Vec<_> = sessions.iter().map(session_from).collect::<Result<_, _>>()?;

@@ -15,13 +15,19 @@ const LIMIT_MAX: u32 = 1000;
 const UPLOAD_BYTES: usize = 36 * 1024 * 1024;
 /// A thousand turns of a session.
 const BACKFILL_BYTES: usize = 32 * 1024 * 1024;
+/// What a machine says of itself. All of it is in every list of machines.
+const MACHINE_BYTES: usize = 256 * 1024;
+/// A few ids and names. Nobody has been asked for a token yet where a form is sent.
+const FORM_BYTES: usize = 16 * 1024;
 
-/// The most bytes of a route's body; `usual` is that of most.
+/// The most bytes of a route's body; `usual` is that of those that carry what people and agents say.
 pub(super) fn body_bytes(path: &str, usual: usize) -> usize {
     match path {
         "/api/bridge/attachment/upload" => UPLOAD_BYTES.max(usual),
         "/api/bridge/external/backfill" => BACKFILL_BYTES.max(usual),
-        _ => usual,
+        "/api/message" | "/api/reply" | "/api/bridge/external/sync" => usual,
+        "/api/bridge/machine" => MACHINE_BYTES.min(usual),
+        _ => FORM_BYTES.min(usual),
     }
 }
 

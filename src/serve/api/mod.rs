@@ -13,7 +13,11 @@ mod threads;
 mod throttle;
 mod watch;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -25,13 +29,12 @@ use crate::serve::{
     },
     metrics::Metrics,
     password::{self, Busy, Verdict},
-    store::{Caller, SessionKey, Store},
+    store::{Caller, PasswordKey, SessionKey, Store},
     stream::Hub,
+    wire::NAME_CHARS,
 };
 use throttle::Throttle;
 
-/// A registration is a short form; nobody has been asked for a token yet.
-const FORM_BYTES: usize = 16 * 1024;
 /// Who guesses waits at most so long for the next try at a name: its owner waits as long.
 const NAME_WAIT: Duration = Duration::from_mins(1);
 /// And at most so long from an address.
@@ -51,6 +54,8 @@ pub struct Api {
     guessers: Throttle<IpAddr>,
     /// Accounts that are made from an address.
     registrations: Throttle<IpAddr>,
+    /// Held while a machine's report of its sessions is read.
+    reports: Mutex<()>,
 }
 
 /// Answers the request or refuses it.
@@ -139,6 +144,7 @@ impl Api {
             guesses: Throttle::new(5, NAME_WAIT),
             guessers: Throttle::new(20, ADDRESS_WAIT),
             registrations: Throttle::new(5, ADDRESS_WAIT),
+            reports: Mutex::default(),
         }
     }
 
@@ -193,7 +199,9 @@ impl Api {
         {
             return Ok(Some(*caller));
         }
-        let (name, address) = (username.to_owned(), origin::client(&self.options, head));
+        // No name is longer, and what is kept of those that are must not be much.
+        let name: String = username.chars().take(NAME_CHARS).collect();
+        let address = origin::client(&self.options, head);
         let now = self.options.clock.now();
         self.guessers.enter(&address, now).map_err(come_later)?;
         self.guesses.enter(&name, now).map_err(|wait| {
@@ -202,7 +210,7 @@ impl Api {
         })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
         let verdict = self.passwords.check(password, stored).map_err(busy)?;
-        let Some((caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
+        let Some((mut caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
             return Ok(None);
         };
         self.guessers.take_back(&address);
@@ -210,6 +218,7 @@ impl Api {
         if verdict == Verdict::RightButWeak {
             let better = self.hash(password)?;
             self.store.strengthen(caller.account, &stored, &better).map_err(internal)?;
+            caller.password = Some(PasswordKey::of(&better));
         }
         Ok(Some(caller))
     }
@@ -225,14 +234,14 @@ impl Api {
         origin::refuse_foreign_page(&self.options, head)?;
         let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
-            Action::Open(run) => Ok((Admitted::Open(run), FORM_BYTES)),
+            Action::Open(run) => Ok((Admitted::Open(run), limit)),
             Action::Known(run) => Ok((Admitted::Known(run, self.caller(head)?), limit)),
             Action::Person(run) => {
                 let caller = self.caller(head)?;
                 let Some(session) = caller.session else {
                     return Err(Response::error(403, "this needs somebody who has signed in"));
                 };
-                Ok((Admitted::Person(run, Person { caller, session }), FORM_BYTES))
+                Ok((Admitted::Person(run, Person { caller, session }), limit))
             }
         }
     }
@@ -242,12 +251,12 @@ impl Handler for Api {
     type Admitted = Admitted;
 
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
-        let secure = origin::is_secure(&self.options, head);
+        let secure = origin::is_pinned(&self.options, head);
         self.let_in(head).map_err(|refusal| finish(secure, refusal))
     }
 
     fn handle(&self, admitted: Admitted, request: Request) -> Response {
-        let secure = origin::is_secure(&self.options, &request.head);
+        let secure = origin::is_pinned(&self.options, &request.head);
         let answer = match admitted {
             Admitted::Open(run) => run(self, &request),
             Admitted::Known(run, caller) => run(self, caller, &request),

@@ -60,10 +60,17 @@ pub(super) fn require_json(head: &Head) -> Result<(), Response> {
 
 /// Whether the browser's own connection is secured: by us, or by the proxy that speaks for it.
 pub(super) fn is_secure(options: &Options, head: &Head) -> bool {
-    let forwarded = || head.header("x-forwarded-proto").and_then(last);
+    let forwarded = || head.last_header("x-forwarded-proto").and_then(last);
     head.from.tls
         || is_from_proxy(options, head)
             && forwarded().is_some_and(|it| it.eq_ignore_ascii_case("https"))
+}
+
+/// Whether a browser is to come back over a secured connection alone. A name that every program of
+/// the machine shares is not ours to say so of: other ports of it speak no TLS.
+pub(super) fn is_pinned(options: &Options, head: &Head) -> bool {
+    let name = head.header("host").map(host_name).unwrap_or_default();
+    is_secure(options, head) && !name.eq_ignore_ascii_case("localhost")
 }
 
 /// Who is slowed down for guessing: an IPv4 address, or an IPv6 network, of which everybody has a
@@ -71,7 +78,7 @@ pub(super) fn is_secure(options: &Options, head: &Head) -> bool {
 pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
     let forwarded = || {
         // A client may write the first ones itself; the last one is the proxy's.
-        head.header("x-forwarded-for").and_then(last).and_then(|it| host_name(it).parse().ok())
+        head.last_header("x-forwarded-for").and_then(last).and_then(|it| host_name(it).parse().ok())
     };
     let forwarded = if is_from_proxy(options, head) { forwarded() } else { None };
     let address: IpAddr = forwarded.unwrap_or(head.from.peer);
@@ -102,7 +109,8 @@ fn is_ours(origin: &str, head: &Head, secure: bool) -> bool {
 /// `Host` without its port, and an IPv6 address without its brackets.
 fn host_name(host: &str) -> &str {
     match host.strip_prefix('[').and_then(|it| it.split_once(']')) {
-        Some((address, _)) => address,
+        Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+        Some(_) => host,
         // More than one colon and no brackets: an address, as proxies write it.
         None if 1 < host.bytes().filter(|it| *it == b':').count() => host,
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -138,6 +146,7 @@ mod tests {
         check("[::1]:80", "::1");
         check("[::1]", "::1");
         check("2001:db8::1", "2001:db8::1");
+        check("[::1].example.org", "[::1].example.org");
         check("", "");
     }
 
@@ -158,10 +167,16 @@ mod tests {
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: x", ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: 192.0.2.7,", ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-Proto: https, http", ("127.0.0.1", false));
+        // Some proxies add a line of their own after those of the client.
+        let lied = "Host: a\nX-Forwarded-For: 10.0.0.1\nX-Forwarded-For: 192.0.2.7\n\
+                    X-Forwarded-Proto: https\nX-Forwarded-Proto: http";
+        check(true, "127.0.0.1", lied, ("192.0.2.7", false));
         // Everybody has a whole network in IPv6, but for those who are IPv4 in disguise.
         check(false, "2001:db8:1:2:3:4:5:6", "Host: a", ("2001:db8:1:2::", false));
         check(true, "::1", "Host: a\nX-Forwarded-For: ::ffff:192.0.2.7", ("192.0.2.7", false));
         assert!(is_secure(&options(false), &head("192.0.2.1", true, "Host: a")));
+        assert!(is_pinned(&options(false), &head("192.0.2.1", true, "Host: a:1")));
+        assert!(!is_pinned(&options(false), &head("127.0.0.1", true, "Host: localhost:1")));
     }
 
     #[test]

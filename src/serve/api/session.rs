@@ -11,7 +11,7 @@ use crate::{
         api::{Answer, Api, Person, changes_something, come_later, internal, origin},
         http::message::{Head, Request, Response},
         password,
-        store::{AccountKey, Caller, TokenKey},
+        store::{AccountKey, Caller, PasswordKey, TokenKey},
         wire::{self, Fields},
     },
     time::{self, Timestamp},
@@ -62,9 +62,9 @@ pub(super) fn sign_in(api: &Api, request: &Request) -> Answer {
     let username = fields.name("username")?;
     let password = fields.text("password", password::CHARS_MAX)?;
     let caller = api.login(&request.head, &username, &password, false)?;
-    let caller =
-        caller.ok_or_else(|| Response::error(401, "the user name or the password is wrong"))?;
-    begin(api, &request.head, caller.account)
+    let wrong = || Response::error(401, "the user name or the password is wrong");
+    let Caller { account, password, .. } = caller.ok_or_else(wrong)?;
+    begin(api, &request.head, account, password.ok_or_else(wrong)?)
 }
 
 /// Sets the password of whoever has the code of a one-time link.
@@ -87,13 +87,15 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
     let account = api.store.redeem(&code, &hash, now).map_err(internal)?.ok_or_else(spent)?;
     api.guessers.take_back(&address);
     api.hub.hang_up(|it| it.account == account && it.token.is_none());
-    begin(api, &request.head, account)
+    begin(api, &request.head, account, PasswordKey::of(&hash))
 }
 
-fn begin(api: &Api, head: &Head, account: AccountKey) -> Answer {
+fn begin(api: &Api, head: &Head, account: AccountKey, password: PasswordKey) -> Answer {
     let (lifetime, now) = (api.options.lifetime, api.options.clock.now());
-    let (session, secret) = api.store.begin_session(account, lifetime, now).map_err(internal)?;
-    let caller = Caller { account, token: None, session: Some(session) };
+    let begun = api.store.begin_session(account, password, lifetime, now).map_err(internal)?;
+    let (session, secret) =
+        begun.ok_or_else(|| Response::error(401, "the password has just been changed"))?;
+    let caller = Caller { account, token: None, session: Some(session), password: None };
     let answer = Response::json(200, &described(api, caller, secret.reveal())?);
     let seconds = lifetime.absolute.as_secs();
     Ok(answer.with("Set-Cookie", set_cookie(api, head, secret.reveal(), seconds)))

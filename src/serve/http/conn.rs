@@ -11,6 +11,7 @@ use std::{
 use crate::{
     serve::http::{
         Counters, Handler, Limits,
+        budget::{Budget, SMALL_BYTES, Share},
         message::{Body, Framing, Head, Origin, Request, Response, StreamBody},
         socket::{Hangup, Socket, first_byte},
         tls::Tls,
@@ -45,6 +46,7 @@ pub(super) struct Common<'a, H> {
     pub(super) handler: &'a H,
     pub(super) limits: &'a Limits,
     pub(super) counters: &'a Counters,
+    pub(super) budget: &'a Budget,
 }
 
 /// Makes a socket of a connection that came; under TLS that is a handshake. None: it did not get
@@ -82,7 +84,7 @@ pub(super) fn begin(
 /// Serves requests until the peer closes, idles too long or breaks the rules.
 pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, common: &Common<'_, H>) {
     let from = Origin { peer, tls: socket.is_tls() };
-    let mut conn = Conn { socket, from, common, buffer: Vec::new() };
+    let mut conn = Conn { socket, from, common, buffer: Vec::new(), used: 0 };
     let mut first = true;
     let Common { limits, counters, .. } = common;
     loop {
@@ -132,8 +134,11 @@ struct Conn<'a, H> {
     socket: Socket,
     from: Origin,
     common: &'a Common<'a, H>,
-    /// What has come and was not used yet; with pipelining that is more than one request.
+    /// What has come; with pipelining that is more than one request.
     buffer: Vec<u8>,
+    /// How much of it was used. It is cut off before more is read, not piece by piece: that would
+    /// move all the rest for every small chunk.
+    used: usize,
 }
 
 impl<H: Handler> Conn<'_, H> {
@@ -150,10 +155,12 @@ impl<H: Handler> Conn<'_, H> {
             Err(response) if has_body => return Err(End::Refused(response)),
             Err(response) => return Ok(self.answer(response, is_head, http11, keep)?),
         };
-        let body = self.read_body(&head, limit, body_deadline)?;
+        let mut share = self.common.budget.share();
+        let body = self.read_body(&head, limit, body_deadline, &mut share)?;
         let mut response = None;
         let outcome =
             task::catch(|| response = Some(handler.handle(admitted, Request { head, body })));
+        drop(share);
         match (outcome, response) {
             (Ok(()), Some(response)) => Ok(self.answer(response, is_head, http11, keep)?),
             (outcome, _) => {
@@ -165,7 +172,7 @@ impl<H: Handler> Conn<'_, H> {
 
     /// The next head and the deadline for its body.
     fn read_head(&mut self, first: bool) -> Result<(Head, Instant), End> {
-        if self.buffer.is_empty() {
+        if self.unused().is_empty() {
             let patience =
                 if first { self.common.limits.head_time } else { self.common.limits.idle };
             self.fill(Instant::now() + patience)?;
@@ -173,15 +180,15 @@ impl<H: Handler> Conn<'_, H> {
         let begun = Instant::now();
         loop {
             if let Some((head, length)) =
-                Head::parse(&self.buffer, self.from).map_err(End::Refused)?
+                Head::parse(self.unused(), self.from).map_err(End::Refused)?
             {
                 if self.common.limits.head_bytes < length {
                     return Err(self.head_too_long());
                 }
-                self.buffer.drain(..length);
+                self.used += length;
                 return Ok((head, begun + self.common.limits.body_time));
             }
-            if self.common.limits.head_bytes <= self.buffer.len() {
+            if self.common.limits.head_bytes <= self.unused().len() {
                 return Err(self.head_too_long());
             }
             self.fill_or_time_out(begun + self.common.limits.head_time, "head")?;
@@ -193,26 +200,41 @@ impl<H: Handler> Conn<'_, H> {
         End::Refused(Response::error(431, format!("the request head is over {limit} bytes")))
     }
 
-    fn read_body(&mut self, head: &Head, limit: usize, deadline: Instant) -> Result<Vec<u8>, End> {
+    fn read_body(
+        &mut self,
+        head: &Head,
+        limit: usize,
+        deadline: Instant,
+        share: &mut Share<'_>,
+    ) -> Result<Vec<u8>, End> {
         if let Framing::Length(length) = head.framing
             && limit < length
         {
             return Err(body_too_long(limit));
         }
-        if head.expects_continue && head.framing != Framing::Length(0) && self.buffer.is_empty() {
+        if head.expects_continue && head.framing != Framing::Length(0) && self.unused().is_empty() {
             self.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         match head.framing {
-            Framing::Length(length) => self.take(length, deadline),
-            Framing::Chunked => self.read_chunks(limit, deadline),
+            Framing::Length(length) => self.take(length, deadline, share),
+            Framing::Chunked => self.read_chunks(limit, deadline, share),
         }
     }
 
-    fn read_chunks(&mut self, limit: usize, deadline: Instant) -> Result<Vec<u8>, End> {
+    fn read_chunks(
+        &mut self,
+        limit: usize,
+        deadline: Instant,
+        share: &mut Share<'_>,
+    ) -> Result<Vec<u8>, End> {
         let bad = |text: &str| End::Refused(Response::error(400, text));
         let mut body = Vec::new();
         loop {
             let line = self.line(deadline)?;
+            // Who takes one of these for a line's end has read another body.
+            if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+                return Err(bad("a chunk's line does not end in CR LF"));
+            }
             let size = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             let size = str::from_utf8(size).ok().filter(|it| {
                 (1..=8).contains(&it.len()) && it.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -225,8 +247,9 @@ impl<H: Handler> Conn<'_, H> {
             if limit - body.len() < size {
                 return Err(body_too_long(limit));
             }
-            body.append(&mut self.take(size, deadline)?);
-            if self.take(2, deadline)? != b"\r\n" {
+            body.append(&mut self.take(size, deadline, share)?);
+            share.keep(size);
+            if self.take(2, deadline, share)? != b"\r\n" {
                 return Err(bad("a chunk is longer than it says"));
             }
         }
@@ -239,26 +262,46 @@ impl<H: Handler> Conn<'_, H> {
         Err(bad("too many trailers"))
     }
 
+    /// What has come and was not used yet.
+    fn unused(&self) -> &[u8] {
+        &self.buffer[self.used..]
+    }
+
     /// The next line without its end.
     fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, End> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|it| it == b"\r\n") {
-                let line = self.buffer.drain(..end + 2).take(end).collect();
+            if let Some(end) = self.unused().windows(2).position(|it| it == b"\r\n") {
+                let line = self.unused()[..end].to_vec();
+                self.used += end + 2;
                 return Ok(line);
             }
-            if LINE_MAX < self.buffer.len() {
+            if LINE_MAX < self.unused().len() {
                 return Err(End::Refused(Response::error(400, "a chunk's line is too long")));
             }
             self.fill_or_time_out(deadline, "body")?;
         }
     }
 
-    fn take(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>, End> {
-        while self.buffer.len() < length {
+    /// The next bytes. What of them is large takes its share as it comes, not as it is announced.
+    fn take(
+        &mut self,
+        length: usize,
+        deadline: Instant,
+        share: &mut Share<'_>,
+    ) -> Result<Vec<u8>, End> {
+        while self.unused().len() < length {
+            if !share.hold(self.unused().len() + READ_BYTES) {
+                return Err(End::Refused(no_room()));
+            }
             self.fill_or_time_out(deadline, "body")?;
         }
-        let rest = self.buffer.split_off(length);
-        Ok(std::mem::replace(&mut self.buffer, rest))
+        if self.used == 0 {
+            let rest = self.buffer.split_off(length);
+            return Ok(std::mem::replace(&mut self.buffer, rest));
+        }
+        let taken = self.unused()[..length].to_vec();
+        self.used += length;
+        Ok(taken)
     }
 
     fn fill_or_time_out(&mut self, deadline: Instant, part: &str) -> Result<(), End> {
@@ -272,6 +315,8 @@ impl<H: Handler> Conn<'_, H> {
 
     /// Reads at least one byte more.
     fn fill(&mut self, deadline: Instant) -> io::Result<()> {
+        self.buffer.drain(..self.used);
+        self.used = 0;
         let used = self.buffer.len();
         self.buffer.resize(used + READ_BYTES, 0);
         let read = self.socket.read_some(&mut self.buffer[used..], deadline);
@@ -290,11 +335,21 @@ impl<H: Handler> Conn<'_, H> {
         http11: bool,
         keep: bool,
     ) -> io::Result<bool> {
+        let mut share = self.common.budget.share();
+        let response = match &response.body {
+            // A client that reads slowly holds it for long.
+            Body::Bytes(body) if !share.hold(body.len()) => no_room(),
+            _ => response,
+        };
         self.common.counters.answered(response.status);
         let keep = keep && matches!(response.body, Body::Bytes(_));
         let mut bytes = response.head_bytes(keep, http11);
         match response.body {
             _ if is_head => self.write_all(&bytes)?,
+            Body::Bytes(body) if SMALL_BYTES < body.len() => {
+                self.write_all(&bytes)?;
+                self.write_all(&body)?;
+            }
             Body::Bytes(mut body) => {
                 bytes.append(&mut body);
                 self.write_all(&bytes)?;
@@ -322,6 +377,12 @@ impl<H: Handler> Conn<'_, H> {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes, Instant::now() + self.common.limits.write)
     }
+}
+
+/// The budget of large bodies is used up.
+fn no_room() -> Response {
+    Response::error(503, "too many large requests at the same time; try again")
+        .with("Retry-After", "1")
 }
 
 fn body_too_long(limit: usize) -> End {

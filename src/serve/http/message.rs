@@ -18,6 +18,17 @@ const DEFAULT_HEADERS: [(&str, &str); 6] = [
 ];
 /// More header lines than any client sends.
 const HEADERS_MAX: usize = 64;
+/// Who looks at the first of two and who looks at the last would see different requests.
+const ONLY_ONCE: [&str; 8] = [
+    "authorization",
+    "content-type",
+    "expect",
+    "host",
+    "last-event-id",
+    "origin",
+    "sec-fetch-site",
+    "x-csrf-token",
+];
 
 /// Who sent a request, as far as the connection tells. Behind a proxy that is the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +99,12 @@ impl Head {
             }
             Err(error) => return Err(Response::error(400, format!("no HTTP request: {error}"))),
         };
+        // The parser takes a bare line feed for a line's end; a proxy in front may not.
+        let mut before = 0;
+        let is_bare = |byte: &u8| std::mem::replace(&mut before, *byte) != b'\r' && *byte == b'\n';
+        if bytes[..length].iter().any(is_bare) {
+            return Err(Response::error(400, "a line of the head does not end in CR LF"));
+        }
         let (Some(method), Some(target), Some(version)) =
             (request.method, request.path, request.version)
         else {
@@ -113,16 +130,25 @@ impl Head {
         };
         head.framing = head.read_framing()?;
         head.expects_continue = head.http11 && head.read_expectation()?;
-        match head.headers.iter().filter(|(name, _)| name == "host").count() {
-            0 if head.http11 => Err(Response::error(400, "the Host header is missing")),
-            0 | 1 => Ok(Some((head, length))),
-            _ => Err(Response::error(400, "more than one Host header")),
+        if head.http11 && head.header("host").is_none() {
+            return Err(Response::error(400, "the Host header is missing"));
+        }
+        let is_twice = |name: &&str| 1 < head.headers.iter().filter(|(it, _)| it == name).count();
+        match ONLY_ONCE.iter().find(|name| is_twice(name)) {
+            Some(name) => Err(Response::error(400, format!("more than one {name} header"))),
+            None => Ok(Some((head, length))),
         }
     }
 
     /// The first header of this name, which is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last header of this name, which is given in lower case: what the nearest proxy wrote, if
+    /// it added a line to those that a client sent.
+    pub fn last_header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().rfind(|(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
     /// The first query parameter of this name, decoded.
@@ -384,8 +410,28 @@ mod tests {
         check("POST / HTTP/1.1\nHost: a\nContent-Length: +1", "400");
         check("GET / HTTP/1.1", "400");
         check("GET / HTTP/1.1\nHost: a\nHost: a", "400");
+        check("GET / HTTP/1.1\nHost: a\nOrigin: b\norigin: b", "400");
+        check("GET / HTTP/1.1\nHost: a\nAuthorization: b\nAuthorization: b", "400");
+        check("GET / HTTP/1.1\nHost: a\nCookie: b\nCookie: c", "GET / Length(0) true");
+        check("GET / HTTP/1.1\nHost: a\n folded: b", "400");
+        check("GET / HTTP/1.1\nHost : a", "400");
         check("GET / HTTP/2.0\nHost: a", "505");
         check("OPTIONS * HTTP/1.1\nHost: a", "400");
+    }
+
+    /// A proxy that does not take it for a line's end has read another request.
+    #[test]
+    fn a_bare_line_feed_ends_no_line() {
+        for text in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap_err().status, 400, "{text:?}");
+        }
+        assert!(parse(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Nothing polls: an idle server does not wake. Whoever is blocked is woken by its socket being
 //! shut, the accepting task by a connection from ourselves.
 
+mod budget;
 mod conn;
 pub mod message;
 mod socket;
@@ -25,6 +26,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounde
 
 use crate::task::{self, Task};
 
+use budget::Budget;
 use conn::Common;
 pub use conn::StreamWriter;
 use message::{Head, Request, Response};
@@ -62,6 +64,8 @@ pub struct Limits {
     /// Bytes of the request line and headers.
     pub head_bytes: usize,
     pub head_time: Duration,
+    /// All bodies over 1 MB, of requests and answers, that are in memory at the same time.
+    pub large_bytes: usize,
     /// The whole request, from its first byte to the last of its body.
     pub body_time: Duration,
     /// Between two requests.
@@ -78,6 +82,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             head_bytes: 16 * 1024,
             head_time: Duration::from_secs(10),
+            large_bytes: 192 * 1024 * 1024,
             body_time: Duration::from_secs(30),
             idle: Duration::from_secs(90),
             write: Duration::from_secs(30),
@@ -162,7 +167,9 @@ impl Server {
         let connections = Arc::new(Connections::default());
         let (stop, stopped) = bounded(0);
         let (alive, left) = bounded(0);
-        let shared = Arc::new(Shared { handler, setup, connections: Arc::clone(&connections) });
+        let budget = Budget::new(setup.limits.large_bytes);
+        let shared =
+            Arc::new(Shared { handler, budget, setup, connections: Arc::clone(&connections) });
         let accept =
             task::spawn("http-accept", move || accept(&listener, &stopped, &alive, &shared))?;
         Ok(Server { addr, connections, stop: Some(stop), left, accept: Some(accept) })
@@ -213,6 +220,7 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 
 struct Shared<H> {
     handler: Arc<H>,
+    budget: Budget,
     setup: Setup,
     connections: Arc<Connections>,
 }
@@ -275,13 +283,13 @@ fn start_connection<H: Handler>(
         // Drop order matters: whoever waits for `alive` may rely on the handler being let go.
         let _alive = alive;
         let (shared, place) = (shared, place);
-        let Shared { handler, setup: Setup { limits, tls, counters, .. }, .. } = &*shared;
+        let Shared { handler, budget, setup: Setup { limits, tls, counters, .. }, .. } = &*shared;
         let Some(mut socket) = conn::begin(tcp, tls.as_ref(), limits, counters) else { return };
         if let Some(refusal) = refusal {
             let refusal = refusal.with("Retry-After", "1");
             return conn::refuse(&mut socket, &refusal, limits, counters);
         }
-        conn::serve(socket, peer, &Common { handler: &**handler, limits, counters });
+        conn::serve(socket, peer, &Common { handler: &**handler, limits, counters, budget });
         drop(place);
     })?;
     // Detached: it is waited for through `alive`, and its handler's panics are caught inside.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     ids::{self, MachineId},
-    serve::store::{AccountKey, Caller, Store, TokenKey, events::millis},
+    serve::store::{AccountKey, Caller, PasswordKey, Store, TokenKey, events::millis},
     time::{self, Timestamp},
 };
 
@@ -123,7 +123,7 @@ impl Store {
             self.note_use("UPDATE tokens SET used = ?1 WHERE id = ?2", now, token);
         }
         let (account, token) = (AccountKey(account), Some(TokenKey(token)));
-        Ok(Some(Caller { account, token, session: None }))
+        Ok(Some(Caller { account, token, session: None, password: None }))
     }
 
     /// Writes down when something was used. That this fails is no reason to let nobody in.
@@ -142,8 +142,9 @@ impl Store {
                 "SELECT id, password FROM accounts WHERE username = ? AND password IS NOT NULL",
             )?
             .query_row([username], |row| {
-                let account = AccountKey(row.get(0)?);
-                Ok((Caller { account, token: None, session: None }, row.get(1)?))
+                let (account, stored): (_, String) = (AccountKey(row.get(0)?), row.get(1)?);
+                let password = Some(PasswordKey::of(&stored));
+                Ok((Caller { account, token: None, session: None, password }, stored))
             })
             .optional()?;
         Ok(found)
@@ -294,11 +295,18 @@ pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bo
         (None, Some(session)) => conn
             .prepare_cached("SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?")?
             .exists([session.0, account, now])?,
-        (None, None) => {
-            conn.prepare_cached("SELECT 1 FROM accounts WHERE id = ?")?.exists([account])?
-        }
+        (None, None) => caller.password.is_some() && caller.password == password(conn, account)?,
     };
     Ok(found)
+}
+
+/// Of the password that the account has now, if any.
+pub(super) fn password(conn: &Connection, account: i64) -> Result<Option<PasswordKey>> {
+    let stored: Option<Option<String>> = conn
+        .prepare_cached("SELECT password FROM accounts WHERE id = ?")?
+        .query_row([account], |row| row.get(0))
+        .optional()?;
+    Ok(stored.flatten().as_deref().map(PasswordKey::of))
 }
 
 fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Token> {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Machines of one account; the one that was not seen for longest makes room.
-const MACHINES_MAX: u32 = 1000;
+const MACHINES_MAX: u32 = 200;
 
 /// What is known of a machine, connected or not.
 #[derive(Clone, Debug, PartialEq, Eq)]

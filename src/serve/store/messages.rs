@@ -372,6 +372,7 @@ fn append(
     // Two messages of one millisecond, or a clock set back, must not share or swap their times.
     let created = millis(time::now()).max(row.last + 1);
     let key = insert(write, row, draft, created)?;
+    write.stored += 1;
     attachments::attach(&write.tx, account, key, &draft.attachments)?;
     if let Some(id) = &draft.client_msg_id {
         write

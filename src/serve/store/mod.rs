@@ -3,7 +3,8 @@
 //!
 //! Writes take turns on one connection and are synced before they are answered. Events get their
 //! sequence numbers there, and are published before the turn is over: the order in which the hub
-//! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync.
+//! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync,
+//! and searches another.
 
 pub mod accounts;
 pub mod attachments;
@@ -72,6 +73,20 @@ pub struct Caller {
     pub token: Option<TokenKey>,
     /// Of somebody who came with a cookie.
     pub session: Option<SessionKey>,
+    /// Of somebody who came with user name and password.
+    pub password: Option<PasswordKey>,
+}
+
+/// Tells a stored password from the one that takes its place: the start of a hash of its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PasswordKey(u64);
+
+impl PasswordKey {
+    /// Of what is stored.
+    pub fn of(stored: &str) -> PasswordKey {
+        let hash = accounts::hash(stored);
+        PasswordKey(hash.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte)))
+    }
 }
 
 /// A session's row.
@@ -123,6 +138,8 @@ pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Store {
     write: Mutex<Connection>,
     read: Mutex<Connection>,
+    /// For searches, which read much: nobody else waits for one.
+    search: Mutex<Connection>,
     path: PathBuf,
     epoch: Epoch,
     /// When a write went well.
@@ -181,16 +198,24 @@ impl Store {
         let mut write = open()?;
         migrate(&mut write, &path, MIGRATIONS, lock.is_some())
             .with_context(|| format!("preparing {}", path.display()))?;
-        let read = open()?;
-        read.pragma_update(None, "query_only", true)?;
+        let reader = || {
+            let conn = open()?;
+            conn.pragma_update(None, "query_only", true)?;
+            anyhow::Ok(conn)
+        };
+        let (read, search) = (reader()?, reader()?);
         let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
-        let (write, read) = (Mutex::new(write), Mutex::new(read));
+        let (write, read, search) = (Mutex::new(write), Mutex::new(read), Mutex::new(search));
         let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
-        Ok(Store { write, read, path, epoch, written, stored, retention, publish, lock })
+        Ok(Store { write, read, search, path, epoch, written, stored, retention, publish, lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn searcher(&self) -> MutexGuard<'_, Connection> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic in a write rolled its transaction back; the connection is as good as before.
@@ -237,18 +262,16 @@ impl Store {
     fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
         let mut conn = self.writer();
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut write = Write { tx, epoch: self.epoch, events: Vec::new() };
+        let mut write = Write { tx, epoch: self.epoch, events: Vec::new(), stored: 0 };
         let done = change(&mut write)?;
         if let Some(last) = write.events.last() {
             events::prune(&write.tx, last, self.retention)?;
         }
-        let Write { tx, events, .. } = write;
+        let Write { tx, events, stored, .. } = write;
         tx.commit().context("committing")?;
         self.went_well();
+        self.stored.fetch_add(stored, Ordering::Relaxed);
         for event in &events {
-            if matches!(event.change, Change::Message { .. }) {
-                self.stored.fetch_add(1, Ordering::Relaxed);
-            }
             (self.publish)(event);
         }
         Ok(done)
@@ -260,6 +283,8 @@ struct Write<'a> {
     tx: Transaction<'a>,
     epoch: Epoch,
     events: Vec<Event>,
+    /// New messages. Events tell of some a second time.
+    stored: u64,
 }
 
 impl Write<'_> {

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use crate::{
     ids,
     serve::store::{
-        AccountKey, Caller, SessionKey, Store,
+        AccountKey, Caller, PasswordKey, SessionKey, Store,
         accounts::{self, AccountId, NewAccount, USE_MILLIS, hash, timestamp},
         events::millis,
     },
@@ -147,14 +147,19 @@ impl Store {
         })
     }
 
-    /// Signs somebody in who has proved to be the account's owner.
+    /// Signs somebody in who has proved to know a password. None: that is no longer the account's.
+    /// Without this look, a sign-in that was under way would outlive the change of a password.
     pub fn begin_session(
         &self,
         account: AccountKey,
+        password: PasswordKey,
         lifetime: Lifetime,
         now: Timestamp,
-    ) -> Result<(SessionKey, Secret)> {
+    ) -> Result<Option<(SessionKey, Secret)>> {
         self.write(|write| {
+            if accounts::password(&write.tx, account.0)? != Some(password) {
+                return Ok(None);
+            }
             let secret = Secret::random();
             write.tx.execute("DELETE FROM sessions WHERE expires <= ?", [millis(now)])?;
             write.tx.execute(
@@ -167,7 +172,7 @@ impl Store {
                  VALUES (?1, ?2, ?3, ?3, ?4)",
                 params![account.0, hash(&secret.0), millis(now), lifetime.end(now, now)],
             )?;
-            Ok((SessionKey(write.tx.last_insert_rowid()), secret))
+            Ok(Some((SessionKey(write.tx.last_insert_rowid()), secret)))
         })
     }
 
@@ -195,7 +200,7 @@ impl Store {
             self.note_use(&update, millis(now), id);
         }
         let (account, session) = (AccountKey(account), Some(SessionKey(id)));
-        Ok(Some(Caller { account, token: None, session }))
+        Ok(Some(Caller { account, token: None, session, password: None }))
     }
 
     pub fn end_session(&self, session: SessionKey) -> Result<()> {
@@ -344,12 +349,18 @@ mod tests {
             .collect()
     }
 
+    /// Of the password of those who settle.
+    fn known() -> PasswordKey {
+        PasswordKey::of("x")
+    }
+
     /// Gives an account one of everything.
     fn settle(store: &Store, name: &str) -> Caller {
         let new = NewAccount { username: name, email: None, password: Some("x") };
         let (_, token) = store.create_account(new).unwrap().unwrap();
         let caller = store.authenticate(token.reveal()).unwrap().unwrap();
-        store.begin_session(caller.account, Lifetime::default(), time::now()).unwrap();
+        let lifetime = Lifetime::default();
+        store.begin_session(caller.account, known(), lifetime, time::now()).unwrap().unwrap();
         store.welcome(name, time::now()).unwrap().unwrap();
         let (thread, body) = (ThreadId::new("t"), "hello".to_owned());
         let draft = Draft::new(thread, Role::Human, name.to_owned(), body);
@@ -423,14 +434,30 @@ mod tests {
         let ada = settle(&store, "ada").account;
         let (lifetime, now) = (Lifetime::default(), time::now());
         let cookies: Vec<Secret> = (0..=SESSIONS_MAX)
-            .map(|_| store.begin_session(ada, lifetime, now).unwrap().1)
+            .map(|_| store.begin_session(ada, known(), lifetime, now).unwrap().unwrap().1)
             .collect();
         let is_good = |secret: &Secret| store.session(secret.reveal(), lifetime, now).unwrap();
         assert_eq!(is_good(&cookies[0]), None, "the oldest has made room");
         assert!(cookies[1..].iter().all(|it| is_good(it).is_some()));
         // What has expired does not stay in the file.
-        store.begin_session(ada, lifetime, now.plus(lifetime.absolute)).unwrap();
+        let later = now.plus(lifetime.absolute);
+        store.begin_session(ada, known(), lifetime, later).unwrap().unwrap();
         assert_eq!(counts(&store)["sessions"], 1);
+    }
+
+    #[test]
+    fn a_password_that_was_replaced_meanwhile_begins_no_session_and_keeps_no_stream() {
+        let dir = private_dir();
+        let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
+        let ada = settle(&store, "ada").account;
+        let (lifetime, now) = (Lifetime::default(), time::now());
+        let (basic, _) = store.login("ada").unwrap().unwrap();
+        assert!(store.is_let_in(basic, now).unwrap());
+        assert!(store.set_password_of("ada", "y").unwrap());
+        assert_eq!(store.begin_session(ada, known(), lifetime, now).unwrap(), None);
+        assert!(!store.is_let_in(basic, now).unwrap());
+        assert_eq!(store.resume(basic, None, || ()).unwrap(), None);
+        store.begin_session(ada, PasswordKey::of("y"), lifetime, now).unwrap().unwrap();
     }
 
     #[test]
@@ -439,7 +466,7 @@ mod tests {
         let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
         let ada = settle(&store, "ada").account;
         let (lifetime, begun) = (Lifetime::default(), time::now());
-        let (_, secret) = store.begin_session(ada, lifetime, begun).unwrap();
+        let (_, secret) = store.begin_session(ada, known(), lifetime, begun).unwrap().unwrap();
         let seen = |secs| {
             let now = begun.plus(Duration::from_secs(secs));
             store.session(secret.reveal(), lifetime, now).unwrap().unwrap();

@@ -18,8 +18,8 @@ const TITLE_CHARS: usize = 80;
 /// Characters of a preview; more are read, because runs of blanks become one.
 const PREVIEW_CHARS: usize = 200;
 const LOOKED_AT_CHARS: usize = 1000;
-/// A search reads at most about this much text and then says where to go on.
-const SEARCH_BYTES: usize = 32 * 1024 * 1024;
+/// A list or a search reads at most about this much text and then says where to go on.
+const READ_BYTES: usize = 32 * 1024 * 1024;
 
 /// A thread as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ macro_rules! thread_columns {
 
 impl Store {
     /// The threads that were used before `before`, the newest first. With `search`, those that have
-    /// it in their title or a message, whatever its case; more than so much text is not read at a
+    /// it in their title or a message, whatever its case. More than [`READ_BYTES`] are not read at a
     /// time, and then fewer threads are found.
     pub fn threads(
         &self,
@@ -95,7 +95,7 @@ impl Store {
         limit: usize,
         search: Option<&str>,
     ) -> Result<Threads> {
-        let conn = self.reader();
+        let conn = if search.is_some() { self.searcher() } else { self.reader() };
         let mut query = conn.prepare_cached(concat!(
             thread_columns!(),
             "WHERE threads.account = ? AND threads.deleted IS NULL AND threads.last < ?
@@ -104,7 +104,7 @@ impl Store {
         let mut rows = query.query(params![account.0, millis(before)])?;
         let search = search.map(str::to_lowercase);
         let mut found = Threads::default();
-        let (mut budget, mut last_at) = (SEARCH_BYTES, None);
+        let (mut budget, mut last_at) = (READ_BYTES, None);
         while let Some(row) = rows.next()? {
             let (key, thread) = thread_from(row)?;
             // Threads of one time go together: the next answer starts before that time.
@@ -113,6 +113,9 @@ impl Store {
                 break;
             }
             last_at = Some(thread.last_at);
+            // All of a newest message is read for a few words of it.
+            let newest = row.get_ref(11)?.as_str_or_null()?.map_or(0, str::len);
+            budget = budget.saturating_sub(newest);
             let is_wanted = match &search {
                 None => true,
                 Some(text) if thread.title.to_lowercase().contains(text) => true,

@@ -7,6 +7,7 @@ mod claims;
 mod control;
 mod crash;
 mod hostile_answers;
+mod machine;
 mod outage;
 mod progress;
 mod questions;

@@ -91,6 +91,29 @@ fn figures_follow_what_happens() {
     }
 }
 
+/// A question is told of again when it ends; that is no message more.
+#[test]
+fn a_question_that_ends_is_no_new_message() {
+    let bridge = Bridge::start();
+    bridge.reply("t", "one");
+    let say = |more: Value| {
+        let mut message =
+            json!({ "threadId": "t", "author": "a", "kind": "question", "body": "b" });
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        bridge.post("/api/message", &message).ok();
+    };
+    say(json!({ "question": {
+        "code": "K7", "agent": "a", "kind": "run", "tool": "Bash", "subject": "ls",
+        "directory": "/p", "expiresAt": "2100-01-01T00:00:00Z",
+    } }));
+    say(json!({ "questionClosed": { "code": "K7", "outcome": "denied" }, "clientMsgId": "1" }));
+    say(json!({ "questionClosed": { "code": "K7", "outcome": "denied" }, "clientMsgId": "1" }));
+    assert_eq!(bridge.get("/api/messages?threadId=t").ok()["messages"][1]["closed"], "denied");
+    assert_eq!(figure(&bridge, "obto_bridge_messages_stored_total"), 3);
+    // The thread, three messages, and the question once more.
+    assert_eq!(figure(&bridge, "obto_bridge_events_published_total"), 5);
+}
+
 #[test]
 fn figures_are_for_this_machine_alone() {
     let bridge = Bridge::with(|options| options.behind_proxy = true);

@@ -1,6 +1,9 @@
 //! Requests that are none: the server refuses, or closes, and goes on serving others.
 
-use std::net::Shutdown;
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use crate::{serve::Bridge, util::http::Conn};
 
@@ -43,6 +46,9 @@ fn broken_requests() {
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[505]),
         ("GET /healthz HTTP/1.1\r\n\r\n", &[400]),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", &[400]),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\nY: b\r\n\r\n", &[400]),
+        ("GET /healthz HTTP/1.1\nHost: localhost\n\n", &[400]),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\nOrigin: b\r\nOrigin: c\r\n\r\n", &[400]),
         ("GET /healthz HTTP/1.1\r\nHost : localhost\r\n\r\n", &[400]),
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n folded: a\r\n\r\n", &[400]),
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\na\r\n\r\n", &[400]),
@@ -92,6 +98,9 @@ fn broken_bodies() {
         ),
         ("Transfer-Encoding: chunked\r\n\r\n10\r\n{\"body\":\"hello\"}X\r\n0\r\n\r\n", &[400]),
         ("Transfer-Encoding: chunked\r\n\r\n-1\r\n", &[400]),
+        ("Transfer-Encoding: chunked\r\n\r\n10;a\nb\r\n{\"body\":\"hello\"}\r\n0\r\n\r\n", &[400]),
+        ("Transfer-Encoding: chunked\r\n\r\n10\n\r\n{\"body\":\"hello\"}\r\n0\r\n\r\n", &[400]),
+        ("Transfer-Encoding: chunked\n\r\n10\r\n{\"body\":\"hello\"}\r\n0\r\n\r\n", &[400]),
         ("Transfer-Encoding: chunked\r\n\r\n\r\n", &[400]),
         ("Transfer-Encoding: chunked\r\n\r\nx\r\n", &[400]),
         ("Transfer-Encoding: chunked\r\n\r\nffffffff\r\n", &[413]),
@@ -131,4 +140,19 @@ fn a_request_in_single_bytes_is_the_same_request() {
         conn.send([byte]);
     }
     conn.reply().unwrap().ok();
+}
+
+/// What is left of a buffer must not be moved for each of them.
+#[test]
+fn a_body_in_many_small_chunks_takes_no_time_to_speak_of() {
+    let bridge = Bridge::start();
+    let chunks = "1\r\nx\r\n".repeat(200_000);
+    let chunks = format!("9\r\n{{\"body\":\"\r\n{chunks}2\r\n\"}}\r\n");
+    let head = "POST /api/reply HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n";
+    let begun = Instant::now();
+    let mut conn = bridge.conn();
+    conn.send(format!("{head}Authorization: Bearer {}\r\n\r\n{chunks}0\r\n\r\n", bridge.token));
+    let answer = conn.reply().unwrap().ok();
+    assert_eq!(answer["message"]["body"].as_str().unwrap().len(), 200_000);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

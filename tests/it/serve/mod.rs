@@ -6,6 +6,7 @@ mod attachments;
 mod browser;
 mod durability;
 mod external;
+mod fuzz;
 mod hosting;
 mod limits;
 #[cfg(target_os = "linux")]
@@ -13,6 +14,7 @@ mod load;
 mod machines;
 mod malformed;
 mod markdown;
+mod memory;
 mod routes;
 mod sessions;
 mod streams;
