@@ -56,10 +56,6 @@ struct Args {
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-#[cfg_attr(
-    not(feature = "serve"),
-    expect(clippy::large_enum_variant, reason = "there is one, and it is matched at once")
-)]
 enum Command {
     Init(init::Args),
     Start(start::Args),

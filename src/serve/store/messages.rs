@@ -215,7 +215,7 @@ impl Store {
         })
     }
 
-    /// None: there is no such thread. `bytes` bounds the text besides [`ANSWER_BYTES`].
+    /// None: there is no such thread. `bytes` bounds the text besides `ANSWER_BYTES`.
     pub fn messages(
         &self,
         account: AccountKey,

@@ -86,7 +86,7 @@ macro_rules! thread_columns {
 
 impl Store {
     /// The threads that were used before `before`, the newest first. With `search`, those that have
-    /// it in their title or a message, whatever its case. More than [`READ_BYTES`] are not read at a
+    /// it in their title or a message, whatever its case. More than `READ_BYTES` are not read at a
     /// time, and then fewer threads are found.
     pub fn threads(
         &self,

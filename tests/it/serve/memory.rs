@@ -1,14 +1,18 @@
 //! What a caller can make the bridge hold in memory: much, but never as much as there are
 //! connections, and never many times what was sent.
 
-use std::time::{Duration, Instant};
+use std::{net::SocketAddr, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use obto_bridge::serve::http::{
+    self, Handler, Limits,
+    message::{Head, Request, Response},
+};
 use serde_json::{Value, json};
 
 use crate::{
     serve::Bridge,
-    util::http::{Conn, Events},
+    util::http::{Conn, Events, PATIENCE},
 };
 
 const MB: usize = 1024 * 1024;
@@ -88,63 +92,65 @@ fn a_route_takes_no_longer_body_than_it_needs() {
     assert_eq!(conn.reply().unwrap().status, 413);
 }
 
-/// Sends a part of an upload and waits until the bridge has read it.
-fn begin_upload(bridge: &Bridge, length: usize, sent: usize) -> Conn {
-    let mut conn = bridge.conn();
-    conn.send(head(bridge, "/api/bridge/attachment/upload", length));
+/// Keeps every request until the test lets it go.
+struct Holding {
+    here: Sender<usize>,
+    go: Receiver<()>,
+}
+
+impl Handler for Holding {
+    type Admitted = ();
+
+    fn admit(&self, _: &Head) -> Result<((), usize), Response> {
+        Ok(((), 40 * MB))
+    }
+
+    fn handle(&self, (): (), request: Request) -> Response {
+        self.here.send(request.body.len()).unwrap();
+        self.go.recv_timeout(PATIENCE).unwrap();
+        Response::json(200, &json!(true))
+    }
+}
+
+/// Sends the beginning of a body that is announced as so long.
+fn begin(addr: SocketAddr, length: usize, sent: usize) -> Conn {
+    let mut conn = Conn::open(addr);
+    conn.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"));
     conn.send(vec![b' '; sent]);
     conn
 }
 
-/// Whether the bridge has no room for this one.
-fn is_refused(conn: &mut Conn) -> bool {
-    conn.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    if conn.socket.peek(&mut [0]).is_err() {
-        return false;
+#[test]
+fn large_bodies_share_a_budget_and_small_ones_need_none() {
+    let (here, arrived) = unbounded();
+    let (let_go, go) = bounded(0);
+    let limits = Limits { large_bytes: MB, ..Limits::default() };
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let setup = http::Setup { addr, limits, tls: None, counters: Arc::default() };
+    let server = http::Server::start(setup, Arc::new(Holding { here, go })).unwrap();
+    let addr = server.addr();
+    let wait = |length: usize| assert_eq!(arrived.recv_timeout(PATIENCE), Ok(length));
+    // What is announced is not held yet.
+    let announced: Vec<Conn> = (0..20).map(|_| begin(addr, 30 * MB, 0)).collect();
+    let large = 2 * MB - 64 * 1024;
+    for _ in 0..2 {
+        let mut first = begin(addr, large, large);
+        wait(large);
+        let refused = begin(addr, large, large).reply().unwrap();
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        let mut small = begin(addr, MB / 2, MB / 2);
+        wait(MB / 2);
+        for _ in 0..2 {
+            let_go.send_timeout((), PATIENCE).unwrap();
+        }
+        assert_eq!((first.reply().unwrap().status, small.reply().unwrap().status), (200, 200));
+        // Its room was given back before it was answered.
     }
-    let reply = conn.reply().unwrap();
-    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
-    true
+    drop(announced);
 }
 
 #[test]
-fn large_bodies_share_a_budget_and_small_ones_need_none() {
-    let bridge = Bridge::with(|options| options.limits.large_bytes = 4 * MB);
-    // Announced is not yet held.
-    let waiting: Vec<Conn> = (0..20).map(|_| begin_upload(&bridge, 30 * MB, 0)).collect();
-    // Without its last byte it keeps what it has. Another one that wants as much is refused then; if
-    // that came too early and took its room, it is the first that is refused, and they change places.
-    let mut held = begin_upload(&bridge, 4 * MB, 4 * MB - 1);
-    loop {
-        let mut other = begin_upload(&bridge, 4 * MB, 4 * MB - 1);
-        match (is_refused(&mut other), is_refused(&mut held)) {
-            (true, false) => break,
-            (false, true) => held = other,
-            // Both, or none yet.
-            _ => held = begin_upload(&bridge, 4 * MB, 4 * MB - 1),
-        }
-    }
-    bridge.reply("t", &"x".repeat(MB / 2));
-    held.send(" ");
-    assert_eq!(held.reply().unwrap().status, 400, "it is read, and is no JSON");
-    drop(waiting);
-    // What was held is given back: by the one that was answered, and by those that were refused.
-    let picture = [&b"GIF89a\x01\0\x01\0"[..], &vec![0; 2 * MB]].concat();
-    let data = BASE64_STANDARD.encode(&picture);
-    let upload = json!({ "name": "a", "data": data });
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let answer = loop {
-        // Those that were dropped may not have been seen to be gone.
-        let answer = bridge.post("/api/bridge/attachment/upload", &upload);
-        if answer.status == 200 {
-            break answer.json();
-        }
-        assert!(answer.status == 503 && Instant::now() < deadline, "{}", answer.status);
-    };
-    let id = &answer["attachmentId"];
-    // Answers have to share it, too.
-    let path = format!("/api/bridge/attachment/{}", id.as_str().unwrap());
-    assert_eq!(bridge.get(&path).body, picture);
+fn large_answers_share_it_too() {
     let bridge = Bridge::with(|options| options.limits.large_bytes = 0);
     for _ in 0..3 {
         bridge.reply("t", &"x".repeat(400_000));
