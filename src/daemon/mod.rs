@@ -138,6 +138,7 @@ struct Daemon {
     cursor: Cursor,
     cursor_due: Option<Instant>,
     disk_due: Option<Instant>,
+    settle_due: Option<Instant>,
     /// For the tasks that claim.
     claimed_in: Sender<Claimed>,
     claimed: Receiver<Claimed>,
@@ -228,6 +229,7 @@ impl Daemon {
             dispatch,
             self.cursor_due,
             self.disk_due,
+            self.settle_due,
             self.board.due(),
             self.held.due(),
             self.questions_due(),
@@ -439,7 +441,7 @@ impl Daemon {
                     self.carry_out(effect);
                 }
             }
-            self.settle_all();
+            self.settle_soon();
             // Answers to control words have led to further ones.
             if self.events.is_empty() {
                 break;

@@ -116,6 +116,7 @@ impl Daemon {
             cursor,
             cursor_due: None,
             disk_due: None,
+            settle_due: None,
             claimed_in,
             claimed,
             reports,
@@ -137,6 +138,7 @@ impl Daemon {
         if !recovered.is_empty() {
             log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
         }
+        daemon.remember_died();
         let answered = recovered.iter().filter_map(|entry| {
             let progress = entry.progress.as_ref()?;
             Some((progress.turn.clone(), progress.answers.clone()?))

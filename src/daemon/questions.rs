@@ -124,7 +124,10 @@ impl Daemon {
         let spoken = Spoken { entry, reply: Arc::clone(reply) };
         let now = self.clocks();
         match self.questions.desk.hear(&heard, &spoken, now) {
-            Hearing::NotAnAnswer => return false,
+            Hearing::NotAnAnswer => {
+                self.forget_died(&reply.thread_id);
+                return false;
+            }
             Hearing::Park => {}
             Hearing::Repeated => self.settle(entry, None),
             Hearing::Reply(text) => self.reply(&spoken, text),
@@ -373,6 +376,10 @@ impl Daemon {
         }
         let thread = &reply.thread_id;
         self.questions.desk.died(thread, &codes);
+        // Should it be the next daemon that hears of an answer.
+        let mut binding = self.binding(thread);
+        binding.died_asking = codes.iter().map(ToString::to_string).collect();
+        self.store.set(thread, binding);
         for code in &codes {
             // Named as the turn would have named it, so that it is said once.
             let name = ClientMsgId::new(format!("{}.{code}.closed", progress.turn));
@@ -385,6 +392,23 @@ impl Daemon {
         self.say(thread.clone(), format!("{entry}.died"), Some(entry), PostKind::Status, text);
         self.settle(entry, Some(&message_key(entry, reply)));
         true
+    }
+
+    /// Takes in what died with earlier daemons, and was not followed by anything else yet.
+    pub(super) fn remember_died(&mut self) {
+        for (thread, binding) in self.store.bindings() {
+            let codes = binding.died_asking.iter().filter_map(|code| code.parse().ok());
+            self.questions.desk.died(thread, &codes.collect::<Vec<Code>>());
+        }
+    }
+
+    /// The human goes on with something else.
+    fn forget_died(&mut self, thread: &ThreadId) {
+        if self.store.get(thread).is_some_and(|binding| !binding.died_asking.is_empty()) {
+            let mut binding = self.binding(thread);
+            binding.died_asking.clear();
+            self.store.set(thread, binding);
+        }
     }
 
     /// Whether a message was an answer that an earlier daemon had taken. Whether the engine heard of

@@ -17,6 +17,10 @@ use crate::{
 /// A disk that failed is tried again after this long.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// While other messages wait, what is done is written together, this long after the first of it: the
+/// loop does not wait for a disk then, and everybody else less for the loop.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 /// Posts that wait for the disk; one more is not said.
 const UNSAID_MAX: usize = 1_000;
 
@@ -84,7 +88,24 @@ impl Daemon {
         self.settling.push_back(Settling { generation: 0, step });
     }
 
-    /// Takes the steps whose time has come: persist before you act.
+    /// Takes the steps whose time has come: at once, but those that nobody waits for while others do.
+    pub(super) fn settle_soon(&mut self) {
+        let is_removal = |settling: &Settling| matches!(settling.step, Step::Remove(_));
+        let now = Instant::now();
+        if self.dispatch.outstanding() > 0 && self.settling.iter().all(is_removal) {
+            if self.settling.is_empty() {
+                return;
+            }
+            let due = *self.settle_due.get_or_insert(now + TOGETHER);
+            if now < due {
+                return;
+            }
+        }
+        self.settle_due = None;
+        self.settle_all();
+    }
+
+    /// Takes the steps that can be taken: persist before you act.
     pub(super) fn settle_all(&mut self) {
         self.disk_due = None;
         let written = |settling: &Settling| self.store.is_written(settling.generation);

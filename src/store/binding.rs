@@ -24,6 +24,9 @@ pub struct Binding {
     pub sessions: BTreeMap<Engine, SessionRecord>,
     /// Rules that the human allowed for good on this thread, as the config file writes them. Ours.
     pub grants: Vec<String>,
+    /// Codes of the questions that died with an earlier daemon, until the human says something else.
+    /// Ours.
+    pub died_asking: Vec<String>,
     /// Of these engines, messages that came in after this entry need a new session. Ours.
     pub fresh_after: BTreeMap<Engine, EntryId>,
     /// What else is there.
@@ -108,6 +111,7 @@ impl Binding {
         binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
         binding.grants = take_texts(&mut rest, "grants");
+        binding.died_asking = take_texts(&mut rest, "diedAsking");
         binding.rest = rest;
         binding
     }
@@ -167,7 +171,9 @@ impl Binding {
         for (engine, record) in &self.sessions {
             sessions.insert(engine.as_str().to_owned(), record.to_value());
         }
-        put(&mut object, "grants", (!self.grants.is_empty()).then(|| self.grants.clone()));
+        for (key, texts) in [("grants", &self.grants), ("diedAsking", &self.died_asking)] {
+            put(&mut object, key, (!texts.is_empty()).then(|| texts.clone()));
+        }
         if !sessions.is_empty() || !object.contains_key("sessions") {
             object.insert("sessions".to_owned(), Value::Object(sessions));
         }

@@ -184,15 +184,25 @@ fn a_daemon_that_dies_asking_says_so_and_goes_on_when_told() {
     let code = question(&mut ears, "make");
     daemon.kill();
     asker.say("approve");
-    let _daemon = asker.machine.connected();
+    let daemon = asker.machine.connected();
     ears.expect("t", "status", &code);
     ears.expect("t", "status", "Reply `continue`");
     ears.expect("t", "status", "continue");
     asker.say(&format!("approve {code}"));
     ears.expect("t", "status", &code);
+    // The next daemon knows it as well.
+    daemon.stop();
+    let daemon = asker.machine.connected();
+    asker.say("yes");
+    ears.expect("t", "status", "continue");
     asker.say("continue");
     ears.expect("t", "result", "nothing to ask");
     assert!(asker.done().is_empty(), "the answer was to a question that had died");
+    // From here on it is a word like any other.
+    daemon.stop();
+    let _daemon = asker.machine.connected();
+    asker.say("yes");
+    ears.expect("t", "result", "nothing to ask");
 }
 
 #[test]
