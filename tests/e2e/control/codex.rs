@@ -143,9 +143,13 @@ fn check_sandbox(sandbox: &str, done: &[&str], asked: &[&str]) {
         run(Engine::Codex, "touch escalated"),
     );
     let scene = Scene::of(setup, Engine::Codex, &json!({"codexSandbox": sandbox}), &text);
-    for (n, about) in asked.iter().enumerate() {
-        scene.question(n + 1, about);
-        scene.say("deny");
+    // What the model calls at once is asked in any order.
+    let mut left = asked.to_vec();
+    for n in 0..asked.len() {
+        let question = scene.question(n + 1, "");
+        let at = left.iter().position(|about| question.body.contains(about));
+        left.remove(at.unwrap_or_else(|| panic!("{left:?}: {}", question.body)));
+        scene.say(&format!("deny {}", question.code));
     }
     scene.result(1, "over");
     scene.assert_questions(asked.len());
