@@ -87,6 +87,8 @@ fn listen(access: &Access, machine: Option<String>) -> Result<Receiver<Result<Ve
     let path = format!("/api/bridge/stream{}", machine.unwrap_or_default());
     connection.socket.write_all(format!("{}\r\n", access.head("GET", &path)).as_bytes())?;
     connection.response_head()?;
+    // Only from its first event on a stream has a place in what is published.
+    while !connection.line()?.starts_with("event: hello") {}
     let (sender, heard) = bounded(1);
     thread::Builder::new().stack_size(256 * 1024).spawn(move || {
         // Nobody waits any more if the run has failed elsewhere.

@@ -138,6 +138,15 @@ impl Connection {
         Ok(())
     }
 
+    /// The next line of a stream.
+    pub(super) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line)? == 0 {
+            bail!("the stream ended");
+        }
+        Ok(line)
+    }
+
     /// The length of the body that follows, where it is told.
     pub(super) fn response_head(&mut self) -> Result<Option<u64>> {
         let (mut first, mut length) = (String::new(), None);
