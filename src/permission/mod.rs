@@ -18,8 +18,6 @@ mod rule;
 mod tests;
 mod url;
 
-use std::path::Path;
-
 pub use self::{
     action::Action,
     place::{Found, Places},
@@ -27,11 +25,6 @@ pub use self::{
     real::RealPlaces,
     rule::{Rule, kind_name, kind_of},
 };
-use crate::{
-    agent::{Question, Verdict},
-    ids::Engine,
-};
-
 /// What the rules say of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
@@ -60,17 +53,6 @@ pub struct Decision {
     pub rule: Option<String>,
     /// Half a sentence for people.
     pub why: String,
-}
-
-/// Decides by the default rules when nobody can be asked.
-pub fn decide(question: &Question) -> Verdict {
-    let top = Path::new("/");
-    let action = Action::of(question, &Engine::CLAUDE, top, top, &RealPlaces);
-    let decision = Policy::default().decide(&action, &[]);
-    match decision.ruling {
-        Ruling::Allow => Verdict::Allow,
-        Ruling::Ask | Ruling::Deny => Verdict::Deny { reason: refusal(&question.tool, &decision) },
-    }
 }
 
 /// What an agent is told that a rule denies its action, or that it would have to be asked and nobody

@@ -295,7 +295,11 @@ impl<'a> Serving<'a> {
 
     /// Where the turn works: where its session does, or where the thread asked to begin, if that is
     /// one of the places that this machine offers. The error is for the human.
-    fn directory(&self, reply: &Reply, record: Option<&SessionRecord>) -> Result<PathBuf, String> {
+    pub(super) fn directory(
+        &self,
+        reply: &Reply,
+        record: Option<&SessionRecord>,
+    ) -> Result<PathBuf, String> {
         let Settings { project_dir, project_dirs, .. } = &self.shared.settings;
         let known = record.and_then(|record| record.project_dir.as_ref()).map(PathBuf::from);
         let dir = match (known, &reply.project_dir) {

@@ -60,7 +60,7 @@ impl<'h, 's, 'r> Host<'h, 's, 'r> {
         project_dir: PathBuf,
         late: Sender<TurnCommand>,
     ) -> Host<'h, 's, 'r> {
-        let asking = Asking::new(serving.writes(ride.engine()).is_some());
+        let asking = Asking::new(serving.writes(ride.engine(), &ride.job.reply).is_some());
         let (every, told) = (serving.shared.settings.progress, serving.progress_told);
         Host {
             serving,

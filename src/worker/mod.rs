@@ -297,7 +297,7 @@ impl<'a> Serving<'a> {
         let engine = self.shared.engine(job.reply.engine.as_ref()).name.clone();
         self.renew(&engine, job);
         let thread = self.thread.clone();
-        let writes = self.writes(&engine);
+        let writes = self.writes(&engine, &job.reply);
         reports.send(Report::Ready { thread, entry: job.entry, writes }).ok(); // It may be leaving.
         let start = select_biased! {
             // The message stays in the inbox; the next start drives it.
@@ -324,13 +324,13 @@ impl<'a> Serving<'a> {
     }
 
     /// The directory that a turn may write in without asking first.
-    fn writes(&self, engine: &Engine) -> Option<PathBuf> {
-        let Settings { allow_all, sandbox, project_dir, .. } = &self.shared.settings;
+    fn writes(&self, engine: &Engine, reply: &Reply) -> Option<PathBuf> {
+        let Settings { allow_all, sandbox, .. } = &self.shared.settings;
         let is_free = *allow_all || (*engine == Engine::CODEX && *sandbox != Sandbox::ReadOnly);
-        let session = self.sessions.get(engine).and_then(|session| session.project_dir.as_ref());
-        let dir = session.map_or_else(|| project_dir.clone(), PathBuf::from);
-        // One that is not there is written in by nobody.
-        is_free.then(|| dir.canonicalize().ok()).flatten()
+        // One that is not there, or not offered, is written in by nobody.
+        let dir =
+            is_free.then(|| self.directory(reply, self.sessions.get(engine)).ok()).flatten()?;
+        dir.canonicalize().ok()
     }
 
     /// Only an indicator: dropped when the outbox is busy.

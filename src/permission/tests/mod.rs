@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    agent::{ActionKind, Edit, QuestionId},
+    agent::{ActionKind, Edit, Question, QuestionId},
     config::Permissions,
+    ids::Engine,
 };
 
 const PROJECT: &str = "/home/ada/project";
