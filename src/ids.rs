@@ -1,19 +1,25 @@
 //! Names of things. Each is a type of its own, so that a thread can't be passed for a session;
-//! all are opaque strings from outside and never trusted as file names.
+//! all are opaque strings from outside and never trusted as file names. Their text is shared, so
+//! that a clone costs nothing.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
-            pub fn new(value: impl Into<String>) -> $name {
+            pub fn new(value: impl Into<Arc<str>>) -> $name {
                 $name(value.into())
             }
 
@@ -62,41 +68,88 @@ id! {
 }
 
 /// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Engine(Cow<'static, str>);
+#[derive(Clone)]
+pub struct Engine(Name);
+
+/// The built-in names are constants, which can't be shared strings.
+#[derive(Clone)]
+enum Name {
+    BuiltIn(&'static str),
+    Other(Arc<str>),
+}
 
 impl Engine {
-    pub const CLAUDE: Engine = Engine(Cow::Borrowed("claude"));
-    pub const CODEX: Engine = Engine(Cow::Borrowed("codex"));
-    pub const OPENCODE: Engine = Engine(Cow::Borrowed("opencode"));
-    /// The built-in engine that answers with what it was told.
-    pub const ECHO: Engine = Engine(Cow::Borrowed("echo"));
+    pub const CLAUDE: Engine = Engine(Name::BuiltIn("claude"));
+    pub const CODEX: Engine = Engine(Name::BuiltIn("codex"));
+    pub const OPENCODE: Engine = Engine(Name::BuiltIn("opencode"));
+    /// The built-in engine that answers with the prompt it was given.
+    pub const ECHO: Engine = Engine(Name::BuiltIn("echo"));
 
     /// Engine names are compared in lower case (protocol section 3).
     pub fn new(name: &str) -> Engine {
-        Engine(Cow::Owned(name.trim().to_lowercase()))
+        Engine(Name::Other(name.trim().to_lowercase().into()))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Name::BuiltIn(name) => name,
+            Name::Other(name) => name,
+        }
     }
 
     /// The author of this engine's posts, for example `claude-bridge`.
     pub fn author(&self) -> String {
-        format!("{}-bridge", self.0)
+        format!("{self}-bridge")
+    }
+}
+
+impl PartialEq for Engine {
+    fn eq(&self, other: &Engine) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Engine {}
+
+impl PartialOrd for Engine {
+    fn partial_cmp(&self, other: &Engine) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Engine {
+    fn cmp(&self, other: &Engine) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Engine {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Serialize for Engine {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Engine {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Engine, D::Error> {
+        Ok(Engine(Name::Other(Arc::deserialize(deserializer)?)))
     }
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 
@@ -148,6 +201,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
     use super::*;
 
     #[test]
@@ -165,5 +220,23 @@ mod tests {
     fn engines_compare_in_lower_case() {
         assert_eq!(Engine::new(" Claude "), Engine::CLAUDE);
         assert_eq!(Engine::CODEX.author(), "codex-bridge");
+    }
+
+    #[test]
+    fn ids_are_plain_strings_on_the_wire_and_as_keys() {
+        let thread = ThreadId::new("t/1 ä");
+        let sessions = BTreeMap::from([(thread.clone(), Engine::CLAUDE)]);
+        let json = serde_json::to_string(&sessions).unwrap();
+        assert_eq!(json, r#"{"t/1 ä":"claude"}"#);
+        let back: BTreeMap<ThreadId, Engine> = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, sessions);
+        assert!(std::ptr::eq(thread.clone().as_str(), thread.as_str()), "a clone shares the text");
+    }
+
+    #[test]
+    fn a_built_in_engine_is_the_one_of_that_name() {
+        let named = Engine::new("opencode");
+        assert_eq!(HashMap::from([(Engine::OPENCODE, 1)]).get(&named), Some(&1));
+        assert_eq!(Engine::CODEX.cmp(&named), Ordering::Less);
     }
 }

@@ -9,7 +9,7 @@ pub mod config;
 pub mod logging;
 
 pub mod daemon;
-pub mod dispatch;
+pub mod coordinator;
 pub mod worker;
 
 pub mod bridge;

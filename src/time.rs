@@ -19,6 +19,8 @@ pub fn now() -> Timestamp {
 }
 
 impl Timestamp {
+    pub const MAX: Timestamp = Timestamp(u64::MAX);
+
     pub const fn from_millis(millis: u64) -> Timestamp {
         Timestamp(millis)
     }
@@ -45,6 +47,11 @@ impl Timestamp {
     /// How long before `self` the time `earlier` was; zero if it was not.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
     #[must_use]

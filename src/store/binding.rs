@@ -27,6 +27,8 @@ pub struct Binding {
     /// Codes of the questions that died with an earlier daemon, until the human says something else.
     /// Ours.
     pub died_asking: Vec<String>,
+    /// A person had stale messages run, up to this entry. Ours.
+    pub released: Option<EntryId>,
     /// Of these engines, messages that came in after this entry need a new session. Ours.
     pub fresh_after: BTreeMap<Engine, EntryId>,
     /// What else is there.
@@ -112,6 +114,8 @@ impl Binding {
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
         binding.grants = take_texts(&mut rest, "grants");
         binding.died_asking = take_texts(&mut rest, "diedAsking");
+        let released = take_text(&mut rest, "released");
+        binding.released = released.as_deref().and_then(EntryId::parse);
         binding.rest = rest;
         binding
     }
@@ -162,6 +166,7 @@ impl Binding {
         let mut object = self.rest.clone();
         put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
         put(&mut object, "agentId", self.machine.as_ref().map(MachineId::as_str));
+        put(&mut object, "released", self.released.map(|entry| entry.to_string()));
         if !self.fresh_after.is_empty() {
             let marks = self.fresh_after.iter();
             let marks = marks.map(|(name, entry)| (name.to_string(), entry.to_string().into()));

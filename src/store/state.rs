@@ -61,8 +61,11 @@ pub struct Store {
 pub struct Cursor {
     /// For `Last-Event-ID`.
     pub last_event_id: Option<String>,
-    /// The newest `createdAt` that was read: the server's time, never ours.
+    /// Up to when every thread was read: the server's time, never ours.
     pub seen_until: Option<Timestamp>,
+    /// Threads that were read only up to an earlier time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub behind: BTreeMap<ThreadId, Timestamp>,
 }
 
 impl Store {

@@ -401,7 +401,7 @@ impl World {
         if self.settled.contains(&message.id) {
             return;
         }
-        let (thread, id) = (id_of(message.thread), MessageId::new(&message.id));
+        let (thread, id) = (id_of(message.thread), MessageId::new(message.id.as_str()));
         let heard = Heard {
             thread: &thread,
             id: Some(&id),
@@ -447,7 +447,7 @@ impl World {
     }
 
     fn desk_has_heard(&self, message: &Message) -> bool {
-        let id = MessageId::new(&message.id);
+        let id = MessageId::new(message.id.as_str());
         let thread = self.desk.threads.get(&id_of(message.thread));
         thread.is_some_and(|thread| thread.is_repeated(&id))
     }

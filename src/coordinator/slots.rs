@@ -1,43 +1,43 @@
-//! Who may work, and who waits for what: a limit on turns in progress, because real engines take
+//! Who may run a turn, and who waits for what: a limit on turns in progress, because real engines take
 //! hundreds of megabytes each, and a lock for each directory, so that two threads do not write in
-//! one at the same time. The loop owns both, so it can say who waits for what. Pure.
+//! one at the same time. Pure.
 //!
 //! * A turn whose engine writes without asking has its directory's lock from its beginning to its
-//!   end, and waits for it together with its place. All others take the lock when they are about to
-//!   be allowed something that may write, and then have it until their turn ends.
+//!   end, and waits for it together with its slot. All others take the lock when they are about to
+//!   be allowed something that may write, and keep it until their turn ends.
 //! * A directory and one inside it are the same, as far as locks go: a command that works in the
 //!   outer one may write in the inner one.
-//! * There is one line for both, first come, first served. Who can't go on lets others overtake, but
-//!   nobody who would take the very lock that they wait for. So everybody's turn comes: what was in
-//!   the line before is finite.
-//! * A turn has one directory. Who waits for a lock and holds a place waits for somebody who holds
-//!   both and so gets on; who waits for a place holds nothing and keeps no lock from others. So
-//!   nobody waits for each other.
+//! * There is one queue for both, first come, first served. A waiter that cannot go on lets others
+//!   overtake, but none that would take the very lock it waits for. So everyone's turn comes: what
+//!   was in the queue before is finite.
+//! * A turn has one directory. A turn that waits for a lock waits for one that has both slot and
+//!   lock and so gets on; a message that waits for a slot holds nothing and keeps no lock from
+//!   others. So there is no deadlock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{ids::ThreadId, store::entry::EntryId};
 
-/// Who waits for longer is told for what.
+/// A thread that waits for longer is told what it waits for.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
-/// Who works, and who waits.
+/// The turns in progress, and the queue.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     max: usize,
-    /// Nobody locks anything.
+    /// Directories are not locked.
     is_parallel: bool,
-    working: BTreeMap<ThreadId, Seat>,
-    line: VecDeque<Waiter>,
+    turns: BTreeMap<ThreadId, Turn>,
+    queue: VecDeque<Waiter>,
 }
 
 /// A turn in progress.
 #[derive(Debug)]
-struct Seat {
+struct Turn {
     entry: EntryId,
     /// The directory that it has the lock of.
     lock: Option<PathBuf>,
@@ -47,60 +47,60 @@ struct Seat {
 struct Waiter {
     thread: ThreadId,
     entry: EntryId,
-    /// It is in its turn and waits for the lock alone.
-    has_place: bool,
+    /// Its turn runs and waits for the lock alone.
+    has_slot: bool,
     /// The directory whose lock it needs.
     dir: Option<PathBuf>,
-    since: Instant,
+    since: Duration,
     is_told: bool,
 }
 
-/// What somebody waited for.
+/// What a thread waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// The turn of this message may begin.
-    Place(EntryId),
-    /// The thread has the lock of its directory now.
-    Lock(ThreadId),
+    /// The turn of the thread's oldest message may begin, with its directory's lock or without.
+    Slot { thread: ThreadId, has_directory: bool },
+    /// The thread's turn has the lock of its directory now.
+    Directory(ThreadId),
 }
 
 /// What a thread waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// One of `max` places, behind so many others.
-    Place { ahead: usize, max: usize },
-    /// A directory. The holder is the thread that has it, or is in the line for it before.
+    /// One of `max` slots, behind so many others.
+    Slot { ahead: usize, max: usize },
+    /// A directory. The holder is the thread that has it, or is in the queue for it before.
     Directory { dir: PathBuf, holder: ThreadId, ahead: usize },
 }
 
 /// A thread to be told that it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Waiting {
     pub(super) thread: ThreadId,
     pub(super) entry: EntryId,
     pub(super) wait: Wait,
 }
 
-impl Places {
-    /// For so many turns at the same time; with `is_parallel` directories don't matter.
-    pub(super) fn new(max: usize, is_parallel: bool) -> Places {
-        Places { max, is_parallel, working: BTreeMap::new(), line: VecDeque::new() }
+impl Slots {
+    /// For at most `max` turns at the same time; with `is_parallel` directories are not locked.
+    pub(super) fn new(max: usize, is_parallel: bool) -> Slots {
+        Slots { max, is_parallel, turns: BTreeMap::new(), queue: VecDeque::new() }
     }
 
-    /// A worker has a message at hand. `writes` is the canonical directory that its engine may
+    /// A thread has a message at hand. `writes` is the canonical directory that its engine may
     /// write in without asking.
     pub(super) fn want(
         &mut self,
         thread: ThreadId,
         entry: EntryId,
         writes: Option<PathBuf>,
-        now: Instant,
+        now: Duration,
     ) {
         let dir = writes.filter(|_| !self.is_parallel);
-        self.line.push_back(Waiter {
+        self.queue.push_back(Waiter {
             thread,
             entry,
-            has_place: false,
+            has_slot: false,
             dir,
             since: now,
             is_told: false,
@@ -108,25 +108,25 @@ impl Places {
     }
 
     /// A turn in progress is about to be allowed something that may write in `dir`, its project
-    /// directory, canonical. True: it has the lock. False: it is in line, and [`Places::next`] says
+    /// directory, canonical. True: it has the lock. False: it is in the queue, and [`Slots::next`] says
     /// when it has it.
-    pub(super) fn lock(&mut self, thread: &ThreadId, dir: &Path, now: Instant) -> bool {
-        let Some(seat) = self.working.get(thread) else { return false };
-        if self.is_parallel || seat.lock.is_some() {
+    pub(super) fn lock(&mut self, thread: &ThreadId, dir: &Path, now: Duration) -> bool {
+        let Some(turn) = self.turns.get(thread) else { return false };
+        if self.is_parallel || turn.lock.is_some() {
             return true;
         }
-        let is_waiting = self.line.iter().any(|waiter| waiter.thread == *thread);
+        let is_waiting = self.queue.iter().any(|waiter| waiter.thread == *thread);
         if !is_waiting {
-            self.line.push_back(Waiter {
+            self.queue.push_back(Waiter {
                 thread: thread.clone(),
-                entry: seat.entry,
-                has_place: true,
+                entry: turn.entry,
+                has_slot: true,
                 dir: Some(dir.to_owned()),
                 since: now,
                 is_told: false,
             });
-            // With nobody in the way it is granted on the spot.
-            let last = self.line.len() - 1;
+            // With nothing in the way it is granted on the spot.
+            let last = self.queue.len() - 1;
             if self.first_free() == Some(last) {
                 return self.grant(last).is_some();
             }
@@ -134,57 +134,57 @@ impl Places {
         false
     }
 
-    /// A worker is done, or gone, or does not want any more.
+    /// The thread's turn is over, or its message is not wanted any more.
     pub(super) fn release(&mut self, thread: &ThreadId) {
-        self.line.retain(|waiter| waiter.thread != *thread);
-        self.working.remove(thread);
+        self.queue.retain(|waiter| waiter.thread != *thread);
+        self.turns.remove(thread);
     }
 
-    /// The next one that may go on.
+    /// The next thread that may go on.
     pub(super) fn next(&mut self) -> Option<Grant> {
         let at = self.first_free()?;
         self.grant(at)
     }
 
-    /// When [`Places::untold`] has something, if it has not now.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let untold = self.line.iter().filter(|waiter| !waiter.is_told);
+    /// When [`Slots::untold`] has something, if it has not now.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let untold = self.queue.iter().filter(|waiter| !waiter.is_told);
         untold.map(|waiter| waiter.since + TELL_AFTER).min()
     }
 
-    /// Who has waited for a while and was not told. Each is named once.
-    pub(super) fn untold(&mut self, now: Instant) -> Vec<Told> {
+    /// The threads that have waited for a while and were not told. Each is named once a message.
+    pub(super) fn untold(&mut self, now: Duration) -> Vec<Waiting> {
         let is_due = |waiter: &Waiter| !waiter.is_told && waiter.since + TELL_AFTER <= now;
-        let due: Vec<usize> = (0..self.line.len()).filter(|at| is_due(&self.line[*at])).collect();
+        let due: Vec<usize> = (0..self.queue.len()).filter(|at| is_due(&self.queue[*at])).collect();
         due.into_iter()
             .map(|at| {
-                self.line[at].is_told = true;
-                let Waiter { thread, entry, .. } = &self.line[at];
-                Told { thread: thread.clone(), entry: *entry, wait: self.wait_at(at) }
+                self.queue[at].is_told = true;
+                let Waiter { thread, entry, .. } = &self.queue[at];
+                Waiting { thread: thread.clone(), entry: *entry, wait: self.wait_at(at) }
             })
             .collect()
     }
 
     /// What a thread waits for, if it does.
     pub(super) fn wait(&self, thread: &ThreadId) -> Option<Wait> {
-        let at = self.line.iter().position(|waiter| waiter.thread == *thread)?;
+        let at = self.queue.iter().position(|waiter| waiter.thread == *thread)?;
         Some(self.wait_at(at))
     }
 
-    /// The first one in the line that nothing keeps from going on.
+    /// The first one in the queue that nothing keeps from going on.
     fn first_free(&self) -> Option<usize> {
-        let has_room = self.working.len() < self.max;
+        let has_room = self.turns.len() < self.max;
         let mut locks = self.locks();
-        let may_go = |waiter: &Waiter| waiter.has_place || has_room;
-        // Everybody's lock is looked at, also that of who has no place: they may be in the way.
-        self.line.iter().position(|waiter| locks(waiter) && may_go(waiter))
+        let may_go = |waiter: &Waiter| waiter.has_slot || has_room;
+        // Every waiter's lock is looked at, also without a slot: it may be in the way.
+        self.queue.iter().position(|waiter| locks(waiter) && may_go(waiter))
     }
 
-    /// Says of everybody in the line, from the first one on, whether the lock that they need is free:
-    /// nobody has it, and nobody before them waits for a lock that is in use and is in the way.
+    /// Says of each waiter, from the first one on, whether the lock that it needs is free: no turn has
+    /// it, and no waiter before it waits for a lock that is in use and is in the way.
     fn locks<'a>(&'a self) -> impl FnMut(&'a Waiter) -> bool {
         let mut in_use: Vec<&'a Path> =
-            self.working.values().filter_map(|seat| seat.lock.as_deref()).collect();
+            self.turns.values().filter_map(|turn| turn.lock.as_deref()).collect();
         move |waiter| {
             let Some(dir) = waiter.dir.as_deref() else { return true };
             let is_free = !in_use.iter().any(|other| is_same(dir, other));
@@ -197,25 +197,29 @@ impl Places {
 
     fn is_lock_free(&self, at: usize) -> bool {
         let mut locks = self.locks();
-        // Each one's answer depends on those before.
-        self.line.iter().take(at + 1).fold(true, |_, waiter| locks(waiter))
+        // Each answer depends on those before.
+        self.queue.iter().take(at + 1).fold(true, |_, waiter| locks(waiter))
     }
 
     fn holder(&self, dir: &Path) -> Option<&ThreadId> {
-        let has_it = |seat: &Seat| seat.lock.as_ref().is_some_and(|lock| is_same(dir, lock));
-        self.working.iter().find(|(_, seat)| has_it(seat)).map(|(thread, _)| thread)
+        let has_it = |turn: &Turn| turn.lock.as_ref().is_some_and(|lock| is_same(dir, lock));
+        self.turns.iter().find(|(_, turn)| has_it(turn)).map(|(thread, _)| thread)
     }
 
     fn grant(&mut self, at: usize) -> Option<Grant> {
-        let Waiter { thread, entry, has_place, dir, .. } = self.line.remove(at)?;
-        let grant = if has_place { Grant::Lock(thread.clone()) } else { Grant::Place(entry) };
-        self.working.insert(thread, Seat { entry, lock: dir });
+        let Waiter { thread, entry, has_slot, dir, .. } = self.queue.remove(at)?;
+        let grant = if has_slot {
+            Grant::Directory(thread.clone())
+        } else {
+            Grant::Slot { thread: thread.clone(), has_directory: dir.is_some() }
+        };
+        self.turns.insert(thread, Turn { entry, lock: dir });
         Some(grant)
     }
 
     fn wait_at(&self, at: usize) -> Wait {
-        let waiter = &self.line[at];
-        let before = || self.line.iter().take(at);
+        let waiter = &self.queue[at];
+        let before = || self.queue.iter().take(at);
         if let Some(dir) = &waiter.dir
             && !self.is_lock_free(at)
         {
@@ -227,7 +231,7 @@ impl Places {
                 return Wait::Directory { dir, holder, ahead: rivals().count() };
             }
         }
-        Wait::Place { ahead: before().filter(|it| !it.has_place).count(), max: self.max }
+        Wait::Slot { ahead: before().filter(|it| !it.has_slot).count(), max: self.max }
     }
 }
 
@@ -240,10 +244,10 @@ fn is_same(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Places, with threads `a`, `b`, … and what they were granted as words.
+    /// Slots with threads `a`, `b`, … and what they were granted in words.
     struct Bench {
-        places: Places,
-        now: Instant,
+        slots: Slots,
+        now: Duration,
     }
 
     fn thread(name: &str) -> ThreadId {
@@ -256,11 +260,11 @@ mod tests {
 
     impl Bench {
         fn new(max: usize) -> Bench {
-            Bench { places: Places::new(max, false), now: Instant::now() }
+            Bench { slots: Slots::new(max, false), now: Duration::ZERO }
         }
 
         fn want(&mut self, name: &str, dir: Option<&str>) {
-            self.places.want(thread(name), entry(name), dir.map(PathBuf::from), self.now);
+            self.slots.want(thread(name), entry(name), dir.map(PathBuf::from), self.now);
         }
 
         fn all_want(&mut self, names: &[&str], dir: Option<&str>) {
@@ -270,36 +274,35 @@ mod tests {
         }
 
         fn lock(&mut self, name: &str, dir: &str) -> bool {
-            self.places.lock(&thread(name), Path::new(dir), self.now)
+            self.slots.lock(&thread(name), Path::new(dir), self.now)
         }
 
         fn done(&mut self, name: &str) {
-            self.places.release(&thread(name));
+            self.slots.release(&thread(name));
         }
 
         /// `a lock:b`.
         #[track_caller]
         fn check(&mut self, expected: &str) {
-            let name = |id: EntryId| char::from_u32(u32::try_from(id.sequence).unwrap()).unwrap();
             let mut granted = Vec::new();
-            while let Some(grant) = self.places.next() {
+            while let Some(grant) = self.slots.next() {
                 granted.push(match grant {
-                    Grant::Place(id) => name(id).to_string(),
-                    Grant::Lock(thread) => format!("lock:{thread}"),
+                    Grant::Slot { thread, .. } => thread.to_string(),
+                    Grant::Directory(thread) => format!("lock:{thread}"),
                 });
             }
             assert_eq!(granted.join(" "), expected);
             let locks: Vec<&Path> =
-                self.places.working.values().filter_map(|it| it.lock.as_deref()).collect();
+                self.slots.turns.values().filter_map(|it| it.lock.as_deref()).collect();
             for (at, one) in locks.iter().enumerate() {
                 assert!(!locks[..at].iter().any(|other| is_same(one, other)), "{locks:?}");
             }
-            assert!(self.places.working.len() <= self.places.max);
+            assert!(self.slots.turns.len() <= self.slots.max);
         }
     }
 
     #[test]
-    fn places_are_given_in_order() {
+    fn slots_are_given_in_order() {
         let mut bench = Bench::new(2);
         bench.all_want(&["a", "b", "c", "d"], None);
         bench.check("a b");
@@ -307,7 +310,7 @@ mod tests {
         bench.check("");
         bench.done("a");
         bench.check("d");
-        bench.done("nobody");
+        bench.done("gone");
         bench.check("");
     }
 
@@ -347,7 +350,7 @@ mod tests {
 
     /// The outer directory's turn comes, however many work in the inner ones.
     #[test]
-    fn nobody_overtakes_who_waits_for_the_same_lock() {
+    fn none_overtakes_a_waiter_for_the_same_lock() {
         let mut bench = Bench::new(9);
         bench.want("a", Some("/p/one"));
         bench.want("b", Some("/p"));
@@ -380,10 +383,10 @@ mod tests {
         bench.check("");
     }
 
-    /// One waits for a place and is the next for the lock, the other holds a place and waits for the
+    /// One waits for a slot and is the next for the lock, the other holds a slot and waits for the
     /// lock: the second one goes first, or neither would.
     #[test]
-    fn who_waits_for_a_place_keeps_no_lock_from_others() {
+    fn a_waiter_for_a_slot_keeps_no_lock_from_others() {
         let mut bench = Bench::new(2);
         bench.want("a", Some("/p"));
         bench.want("b", None);
@@ -401,44 +404,44 @@ mod tests {
     }
 
     #[test]
-    fn in_parallel_nobody_locks_anything() {
+    fn in_parallel_nothing_is_locked() {
         let mut bench = Bench::new(9);
-        bench.places = Places::new(9, true);
+        bench.slots = Slots::new(9, true);
         bench.all_want(&["a", "b"], Some("/p"));
         bench.check("a b");
         assert!(bench.lock("a", "/p") && bench.lock("b", "/p"));
     }
 
     #[test]
-    fn who_waits_is_told_once_and_for_what() {
+    fn a_waiter_is_told_once_what_it_waits_for() {
         let mut bench = Bench::new(1);
         bench.want("a", Some("/p"));
         bench.check("a");
         bench.want("b", None);
         bench.want("c", Some("/p/inside"));
-        assert_eq!(bench.places.due(), Some(bench.now + TELL_AFTER));
-        assert_eq!(bench.places.untold(bench.now), []);
+        assert_eq!(bench.slots.due(), Some(bench.now + TELL_AFTER));
+        assert_eq!(bench.slots.untold(bench.now), []);
         let later = bench.now + TELL_AFTER;
-        let told = bench.places.untold(later);
-        let place = Wait::Place { ahead: 0, max: 1 };
+        let told = bench.slots.untold(later);
+        let slot = Wait::Slot { ahead: 0, max: 1 };
         let directory = Wait::Directory { dir: "/p/inside".into(), holder: thread("a"), ahead: 0 };
-        let expected = [("b", place.clone()), ("c", directory)].map(|(name, wait)| Told {
+        let expected = [("b", slot.clone()), ("c", directory)].map(|(name, wait)| Waiting {
             thread: thread(name),
             entry: entry(name),
             wait,
         });
         assert_eq!(told, expected);
-        assert_eq!((bench.places.untold(later), bench.places.due()), (vec![], None));
-        assert_eq!(bench.places.wait(&thread("a")), None);
+        assert_eq!((bench.slots.untold(later), bench.slots.due()), (vec![], None));
+        assert_eq!(bench.slots.wait(&thread("a")), None);
         bench.done("a");
         bench.check("b");
-        // The directory is free by now, and what is missing is a place.
-        assert_eq!(bench.places.wait(&thread("c")), Some(place));
+        // The directory is free by now, and what is missing is a slot.
+        assert_eq!(bench.slots.wait(&thread("c")), Some(slot));
     }
 
-    /// However they come and go, everybody's turn comes and no lock is held twice.
+    /// However they come and go, every turn comes and no lock is held twice.
     #[test]
-    fn everybody_gets_on() {
+    fn every_turn_comes() {
         for seed in 0..500 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let max = rng.usize(1..4);
@@ -446,10 +449,10 @@ mod tests {
             let dirs = ["/p", "/p/one", "/p/two", "/q"];
             let mut todo: Vec<String> = ('a'..'m').map(String::from).collect();
             let mut steps = 0;
-            while !todo.is_empty() || !bench.places.working.is_empty() {
+            while !todo.is_empty() || !bench.slots.turns.is_empty() {
                 steps += 1;
-                assert!(steps < 5_000, "seed {seed}: {:?}", bench.places);
-                while bench.places.next().is_some() {}
+                assert!(steps < 5_000, "seed {seed}: {:?}", bench.slots);
+                while bench.slots.next().is_some() {}
                 bench.check("");
                 if rng.bool()
                     && let Some(name) = todo.pop()
@@ -457,13 +460,13 @@ mod tests {
                     let dir = rng.bool().then(|| dirs[rng.usize(0..dirs.len())]);
                     bench.want(&name, dir);
                 }
-                let working: Vec<ThreadId> = bench.places.working.keys().cloned().collect();
+                let working: Vec<ThreadId> = bench.slots.turns.keys().cloned().collect();
                 let Some(thread) = rng.choice(&working) else { continue };
-                let waits = bench.places.wait(thread).is_some();
+                let waits = bench.slots.wait(thread).is_some();
                 if rng.u32(0..3) == 0 {
-                    bench.places.lock(thread, Path::new(dirs[rng.usize(0..4)]), bench.now);
+                    bench.slots.lock(thread, Path::new(dirs[rng.usize(0..4)]), bench.now);
                 } else if !waits {
-                    bench.places.release(thread);
+                    bench.slots.release(thread);
                 }
             }
         }

@@ -1,17 +1,25 @@
-//! Threads of which nobody is known to be the owner. Their messages are held until the bridge has
-//! said who it is: driving them on the spot would have two machines drive the same thread. Pure.
+//! Threads without a known owner. Their messages are held until the bridge has said who it is: driving
+//! them on the spot would have two machines drive the same thread. A claim never delays another
+//! thread. Pure.
+//!
+//! | state | what happens | next |
+//! |---|---|---|
+//! | waiting | one of the few slots for claims is free | in flight |
+//! | in flight | won: its messages are ours. Lost: they are not | – |
+//! | in flight | failed, so the owner is not known | later |
+//! | later | the time has come | waiting |
+//!
+//! A message that says who owns its thread ends a claim; but while one is in flight, only its answer
+//! may say that it is another machine.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use crate::{
-    dispatch::{CLAIMS_MAX, Effect, Message, RETRY_AFTER_MAX, delay},
-    ids::ThreadId,
-};
+use super::{CLAIMS_MAX, Effect, RETRY_AFTER_MAX, delay, message::Message};
+use crate::ids::ThreadId;
 
-/// The first state machine of the module above.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     threads: HashMap<ThreadId, Unclaimed>,

@@ -1,14 +1,33 @@
-//! What the daemon answers to control words, and tells those who wait. Pure.
+//! The daemon's own posts, for people. Pure.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use super::places::Wait;
+use super::{control::Stopped, message, slots::Wait};
 use crate::{
-    dispatch::control::Stopped,
+    bridge::wire::Reply,
     ids::{Engine, MachineId, SessionId},
+    permission::code::Code,
     store::binding::SessionRecord,
-    time,
+    time::{self, Timestamp},
 };
+
+pub(super) const TURN_FAILED: &str = "The daemon failed while it worked on your message (its log \
+    says why). What the agent had done until then stays done. Send the message again if you want \
+    another try.";
+
+pub(super) const STOPPED_EARLY: &str = "Stopped before it began.";
+
+pub(super) const QUARANTINE_FULL: &str = "This message is older than `offlineMaxAge` and was not \
+    run, and too many such messages wait already for someone to release them. Send it again if you \
+    still want it done.";
+
+pub(super) const NOT_ON_RECORD: &str = "This was not allowed, because the decision can't be written \
+    down (`audit.jsonl` in the daemon's state directory; its log says why). The question is still \
+    open: answer again when the disk is all right.";
+
+/// How much of each message is quoted, and how many are.
+const QUOTE_CHARS: usize = 80;
+const QUOTES: usize = 10;
 
 /// Messages of a list that are shown; the rest is counted.
 const SHOWN: usize = 10;
@@ -33,10 +52,10 @@ pub(super) struct Facts {
 
 /// What `/queue` tells of a thread.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct Queue {
     /// A line each, oldest first.
     pub(super) messages: Vec<String>,
-    /// Old messages that run only when the human says so.
+    /// Stale messages that run only when someone releases them.
     pub(super) held: usize,
     pub(super) wait: Option<Wait>,
 }
@@ -64,7 +83,7 @@ pub(super) fn status(facts: &Facts) -> String {
     lines.join("\n")
 }
 
-pub(super) fn queue(waiting: &Waiting) -> String {
+pub(super) fn queue(waiting: &Queue) -> String {
     let count = waiting.messages.len();
     let mut lines = vec![match count {
         0 => "No message waits on this thread.".to_owned(),
@@ -99,7 +118,13 @@ pub(super) fn help() -> String {
 }
 
 /// `/new`. The old session is named, so that a person can go on with it in a terminal.
-pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: bool) -> String {
+/// `resume` is the command for that.
+pub(super) fn renewed(
+    engine: &Engine,
+    old: Option<&SessionRecord>,
+    resume: Option<String>,
+    is_busy: bool,
+) -> String {
     let when = if is_busy {
         "The messages so far are still answered in the session they belong to. The next one that \
          you write"
@@ -110,7 +135,7 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
         Some(old) => {
             let id = code(old.session_id.as_str());
             let dir = old.project_dir.as_deref().map(|dir| format!(" in `{}`", code(dir)));
-            let resume = resume(engine, &id).map(|it| format!(": `{it}`")).unwrap_or_default();
+            let resume = resume.map(|it| format!(": `{}`", code(&it))).unwrap_or_default();
             format!(
                 " The old one, `{id}`, is kept on the machine{}{resume}",
                 dir.unwrap_or_default()
@@ -122,24 +147,13 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
     format!("{when} starts a new session of {engine}.{old}.")
 }
 
-/// How to go on with a session in a terminal, where that is known.
-fn resume(engine: &Engine, session: &str) -> Option<String> {
-    let resumes = [
-        (Engine::CLAUDE, "claude --resume"),
-        (Engine::CODEX, "codex resume"),
-        (Engine::OPENCODE, "opencode --session"),
-    ];
-    let command = resumes.into_iter().find(|(known, _)| known == engine)?.1;
-    Some(format!("{command} {session}"))
-}
-
 /// The end of a stop, as far as the turn did not tell it.
 pub(super) fn stopped(stopped: Stopped) -> String {
     let Stopped { is_all, had_turn, cleared, waiting } = stopped;
     let cleared_text = match cleared {
         0 => None,
-        1 => Some("1 waiting message is forgotten; it does not run.".to_owned()),
-        _ => Some(format!("{cleared} waiting messages are forgotten; none of them runs.")),
+        1 => Some("1 waiting message is dropped; it will not run.".to_owned()),
+        _ => Some(format!("{cleared} waiting messages are dropped; none of them will run.")),
     };
     let rest = match (waiting, had_turn) {
         (0, true) if is_all && cleared == 0 => Some("Nothing else waits.".to_owned()),
@@ -157,10 +171,10 @@ pub(super) fn stopped(stopped: Stopped) -> String {
     [cleared_text, rest].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// What somebody waits for.
+/// What a thread waits for.
 pub(super) fn waits(wait: &Wait) -> String {
     match wait {
-        Wait::Place { ahead, max } => {
+        Wait::Slot { ahead, max } => {
             let running = match max {
                 1 => "the turn that runs".to_owned(),
                 _ => format!("one of {max} turns"),
@@ -181,14 +195,58 @@ pub(super) fn waits(wait: &Wait) -> String {
             format!(
                 "Waits until thread `{}` has finished writing in `{}`.{behind}",
                 code(holder.as_str()),
-                code(&path(dir)),
+                code(&dir.display().to_string()),
             )
         }
     }
 }
 
-fn path(path: &Path) -> String {
-    path.display().to_string()
+/// Stale messages, oldest first, at this time of the bridge's; `word` releases them.
+pub(super) fn held(replies: &[&Reply], now: Timestamp, word: &str) -> String {
+    let (subject, verb) = match replies.len() {
+        1 => ("A message".to_owned(), "was"),
+        count => (format!("{count} messages"), "were"),
+    };
+    let mut lines = vec![format!(
+        "{subject} came in while this machine was away, and {verb} not run because so much time has \
+         passed:"
+    )];
+    lines.extend(replies.iter().take(QUOTES).map(|reply| quote(reply, now)));
+    if QUOTES < replies.len() {
+        lines.push(format!("- … and {} more", replies.len() - QUOTES));
+    }
+    lines.push(format!("\nReply `{word}` to run them now. Anything else is answered as usual."));
+    lines.join("\n")
+}
+
+/// One line of a list of messages.
+pub(super) fn quote(reply: &Reply, now: Timestamp) -> String {
+    let written = message::written(reply).unwrap_or(now);
+    let line = reply.body.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|c| !c.is_control() && *c != '`').collect();
+    let cut: String = line.chars().take(QUOTE_CHARS).collect();
+    let dots = if cut.len() < line.len() { "…" } else { "" };
+    format!("- {} ago: `{cut}{dots}`", time::age(now.since(written)))
+}
+
+/// After a crash right behind a person's answer.
+pub(super) fn interrupted_answer(code: &str, engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped right after your answer to question `{code}`. {engine} may or may \
+         not have acted on it."
+    )
+}
+
+pub(super) fn orphaned(code: Code) -> String {
+    format!("Question `{code}` ended with the turn that asked it.")
+}
+
+/// After a crash while people were asked.
+pub(super) fn turn_orphaned(engine: &Engine) -> String {
+    format!(
+        "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
+         it still waited for was not done. Reply `continue` to resume the session."
+    )
 }
 
 fn messages(count: usize) -> String {
@@ -252,7 +310,7 @@ mod tests {
     fn a_queue_is_a_list_of_bounded_length() {
         let list = |count: usize, held| {
             let messages = (0..count).map(|it| format!("- 1 s ago: `{it}`")).collect();
-            queue(&Waiting { messages, held, wait: None })
+            queue(&Queue { messages, held, wait: None })
         };
         assert_eq!(list(0, 0), "No message waits on this thread.");
         assert_eq!(list(1, 0), "1 message waits on this thread, oldest first:\n- 1 s ago: `0`");
@@ -271,13 +329,12 @@ mod tests {
         fn check(engine: &Engine, old: bool, is_busy: bool, expected: &str) {
             let mut record = SessionRecord::new(SessionId::new("s-1"));
             record.project_dir = Some("/p".to_owned());
-            let text = renewed(engine, old.then_some(&record), is_busy);
+            let resume = (*engine != Engine::new("gemini")).then(|| "claude --resume s-1".to_owned());
+            let text = renewed(engine, old.then_some(&record), resume, is_busy);
             assert!(text.ends_with(expected), "{text}");
         }
         let kept = "The old one, `s-1`, is kept on the machine in `/p`";
         check(&Engine::CLAUDE, true, false, &format!("{kept}: `claude --resume s-1`."));
-        check(&Engine::CODEX, true, false, &format!("{kept}: `codex resume s-1`."));
-        check(&Engine::OPENCODE, true, false, &format!("{kept}: `opencode --session s-1`."));
         check(&Engine::new("gemini"), true, true, &format!("{kept}."));
         check(&Engine::CLAUDE, false, true, "The old one is kept on the machine.");
         check(
@@ -304,14 +361,14 @@ mod tests {
             2,
             "2 messages wait; the next one begins now. `/stop all` stops them, too.",
         );
-        check(true, true, 1, 0, "1 waiting message is forgotten; it does not run.");
-        check(true, false, 3, 0, "3 waiting messages are forgotten; none of them runs.");
+        check(true, true, 1, 0, "1 waiting message is dropped; it will not run.");
+        check(true, false, 3, 0, "3 waiting messages are dropped; none of them will run.");
         check(
             true,
             true,
             2,
             1,
-            "2 waiting messages are forgotten; none of them runs. 1 message waits; it begins now.",
+            "2 waiting messages are dropped; none of them will run. 1 message waits; it begins now.",
         );
         check(
             false,
@@ -323,17 +380,17 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_told_for_what_and_behind_whom() {
+    fn a_thread_is_told_what_it_waits_for_and_behind_whom() {
         #[track_caller]
         fn check(wait: &Wait, expected: &str) {
             assert_eq!(waits(wait), expected);
         }
         check(
-            &Wait::Place { ahead: 0, max: 1 },
+            &Wait::Slot { ahead: 0, max: 1 },
             "Waits for the turn that runs to end (`maxTurns` 1).",
         );
         check(
-            &Wait::Place { ahead: 2, max: 4 },
+            &Wait::Slot { ahead: 2, max: 4 },
             "Waits for one of 4 turns to end (`maxTurns` 4). 2 threads are first.",
         );
         let holder = ThreadId::new("a`b");
@@ -349,5 +406,24 @@ mod tests {
         for word in ["/stop`", "/stop all`", "/status`", "/queue`", "/new`", "/help`"] {
             assert!(help.contains(word), "{word}");
         }
+    }
+
+    fn reply(created_at: &str, body: &str) -> Reply {
+        let value = serde_json::json!({"threadId": "t", "createdAt": created_at, "body": body});
+        Reply::parse(&value.to_string()).unwrap()
+    }
+
+    #[test]
+    fn stale_messages_are_quoted() {
+        let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
+        let old = reply("2026-11-20T12:00:00Z", "drop\nthe `table`");
+        let text = held(&[&old], now, "run");
+        assert!(text.starts_with("A message came in"), "{text}");
+        assert!(text.contains("- 2 d ago: `drop the table`"), "{text}");
+        assert!(text.contains("Reply `run`"), "{text}");
+        let long = reply("2026-11-20T12:00:00Z", &"x".repeat(500));
+        let text = held(&[&long; 12], now, "run");
+        assert!(text.starts_with("12 messages") && text.contains("and 2 more"), "{text}");
+        assert!(text.len() < 2_000, "{}", text.len());
     }
 }

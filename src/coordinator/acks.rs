@@ -1,0 +1,160 @@
+//! The end of a message, and what is said by the daemon itself, in the order that survives a crash:
+//! a post is in the outbox before its message is done; a message is in the journal of done messages,
+//! and what it changed in state.json is on disk, before its entry goes. Pure.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use super::{Effect, message::Message};
+use crate::{bridge::wire::Post, ids::ThreadId, store::entry::EntryId};
+
+/// A disk that failed is tried again after this long.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// While other messages wait, entries are removed together, this long after the first of them.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Posts that wait and finish no message; one more is not said.
+const UNFINISHING_MAX: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    /// Changes of state.json so far, and how many of them are on disk.
+    changes: u64,
+    written: u64,
+    /// Posts that are not handed to the disk yet; those of a thread in order.
+    posts: VecDeque<Waiting>,
+    /// Threads of which a post is being stored; the next one follows it.
+    storing: HashSet<ThreadId>,
+    /// Messages that are done when a post is stored.
+    finishing: BTreeMap<EntryId, Message>,
+    /// Entries to remove, each with the change that it waits for.
+    removals: VecDeque<(u64, EntryId)>,
+    remove_due: Option<Duration>,
+    /// The disk has failed; nothing is written until then.
+    retry_at: Option<Duration>,
+}
+
+/// A post that waits.
+#[derive(Debug)]
+struct Waiting {
+    /// The change that must be on disk before.
+    after: u64,
+    post: Box<Post>,
+    finishes: Option<EntryId>,
+    /// It confirms what the journal of done messages says.
+    is_confirmation: bool,
+}
+
+impl Acks {
+    /// Counts a change of state.json; its number.
+    pub(super) fn changed(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    /// All changes up to this one are on disk.
+    pub(super) fn written(&mut self, change: u64) {
+        self.written = self.written.max(change);
+    }
+
+    /// Has a post stored; `finishes` is the message that is done then. A `confirmation` is stored
+    /// once everything that was changed and forgotten so far is on disk.
+    pub(super) fn post(&mut self, post: Post, finishes: Option<Message>, is_confirmation: bool) {
+        if finishes.is_none() && self.posts.len() >= UNFINISHING_MAX {
+            log::error!(
+                threadId = post.thread_id.as_str();
+                "too many posts wait for the disk; one is not said"
+            );
+            return;
+        }
+        let after = if is_confirmation { self.changes } else { 0 };
+        let entry = finishes.as_ref().map(|message| message.entry);
+        self.finishing.extend(finishes.map(|message| (message.entry, message)));
+        let post = Box::new(post);
+        self.posts.push_back(Waiting { after, post, finishes: entry, is_confirmation });
+    }
+
+    /// A post is stored. Returns the message that is done by that.
+    pub(super) fn stored(&mut self, thread: &ThreadId, finishes: Option<EntryId>) -> Option<Message> {
+        self.storing.remove(thread);
+        self.finishing.remove(&finishes?)
+    }
+
+    /// A post could not be stored.
+    pub(super) fn not_stored(
+        &mut self,
+        now: Duration,
+        post: Box<Post>,
+        finishes: Option<EntryId>,
+        is_confirmation: bool,
+    ) {
+        self.storing.remove(&post.thread_id);
+        self.posts.push_front(Waiting { after: 0, post, finishes, is_confirmation });
+        self.retry_at = Some(now + DISK_RETRY);
+    }
+
+    /// The entry of a message that is done goes as soon as nothing relies on it any more.
+    pub(super) fn remove(&mut self, entry: EntryId) {
+        self.removals.push_back((self.changes, entry));
+    }
+
+    pub(super) fn not_removed(&mut self, now: Duration, entries: Vec<EntryId>) {
+        entries.into_iter().rev().for_each(|entry| self.removals.push_front((0, entry)));
+        self.retry_at = Some(now + DISK_RETRY);
+    }
+
+    /// What can be written now. While `is_busy`, removals wait for each other a little.
+    pub(super) fn emit(&mut self, now: Duration, is_busy: bool, effects: &mut Vec<Effect>) {
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.retry_at = None;
+        self.emit_posts(effects);
+        let written = self.written;
+        if self.removals.front().is_none_or(|(change, _)| written < *change) {
+            return;
+        }
+        if is_busy && now < *self.remove_due.get_or_insert(now + TOGETHER) {
+            return;
+        }
+        self.remove_due = None;
+        let mut entries = Vec::new();
+        while let Some((_, entry)) = self.removals.pop_front_if(|(change, _)| *change <= written) {
+            entries.push(entry);
+        }
+        effects.push(Effect::Remove { entries });
+    }
+
+    fn emit_posts(&mut self, effects: &mut Vec<Effect>) {
+        // Those of a thread stay in order, so one that waits holds up what is behind it.
+        let mut held_up = self.storing.clone();
+        let mut kept = VecDeque::new();
+        while let Some(waiting) = self.posts.pop_front() {
+            let thread = waiting.post.thread_id.clone();
+            if self.written < waiting.after || held_up.contains(&thread) {
+                held_up.insert(thread);
+                kept.push_back(waiting);
+                continue;
+            }
+            held_up.insert(thread.clone());
+            self.storing.insert(thread);
+            let Waiting { post, finishes, is_confirmation, .. } = waiting;
+            effects.push(Effect::Put { post, finishes, is_confirmation });
+        }
+        self.posts = kept;
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let waits = !self.posts.is_empty() || !self.removals.is_empty();
+        let retry = self.retry_at.filter(|_| waits);
+        retry.or(self.remove_due.filter(|_| !self.removals.is_empty()))
+    }
+
+    /// Messages that are done as soon as their last post is stored.
+    pub(super) fn len(&self) -> usize {
+        self.finishing.len()
+    }
+}

@@ -1,0 +1,340 @@
+//! What engines ask for and people decide: every live message of a person is matched against the
+//! open questions before anything else. A decision is on disk before the engine hears of it, and
+//! what may write waits for its directory. Pure.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    message::{Message, Origin},
+    names,
+    texts,
+};
+use crate::{
+    agent::{ActionKind, QuestionId, Verdict},
+    bridge::wire::{Closing, Outcome, Post, PostKind},
+    ids::{ClientMsgId, MessageId, ThreadId, TurnId},
+    permission::{
+        card::{self, Asked},
+        code::Code,
+        desk::{Closed, Decision, Desk, Heard, Hearing, How, Key, Now},
+    },
+    store::entry::{EntryId, Progress},
+    time::Timestamp,
+};
+
+/// What is to be done about approvals, in this order.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Say this; `finishes` is done by it.
+    Post { post: Post, finishes: Option<Message>, is_confirmation: bool },
+    /// Write a decision down, then [`Approvals::recorded`].
+    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
+    /// Tell the turn as soon as its thread has this directory.
+    Lock { directory: PathBuf, ruling: Ruling },
+    /// Tell the turn.
+    Tell(Ruling),
+    /// It was an answer that came before.
+    Repeated(Message),
+    /// Whether it is an answer can be said now.
+    Again(Message),
+    /// The thread's orphaned questions are these from now on.
+    Orphaned { thread: ThreadId, codes: Vec<String> },
+}
+
+/// Who decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecidedBy {
+    /// A person's message; it is kept as an answer, so that no later start takes it for a prompt.
+    Message { entry: EntryId, id: MessageId, author: Option<String> },
+    /// Nobody, in time.
+    Timeout,
+}
+
+/// What a turn is to be told of its question.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ruling {
+    pub(super) thread: ThreadId,
+    pub(super) entry: EntryId,
+    pub(super) question: QuestionId,
+    pub(super) verdict: Verdict,
+}
+
+/// What a message is to the open questions.
+pub(super) enum Matched {
+    /// A message like any other.
+    No(Message),
+    /// It is dealt with, or will be.
+    Yes,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Approvals {
+    desk: Desk<Message>,
+    /// The author of posts that say how a question ended.
+    author: String,
+    /// The message whose turn asked.
+    asking: HashMap<TurnId, EntryId>,
+    /// Decisions that are being written down.
+    recording: HashMap<Key, (Verdict, Message)>,
+    /// What is told as soon as its thread has its directory.
+    waiting: HashMap<ThreadId, Vec<Ruling>>,
+    /// Threads with questions that an earlier process left behind.
+    orphaned: HashSet<ThreadId>,
+}
+
+impl Approvals {
+    pub(super) fn new(author: String) -> Approvals {
+        Approvals { author, ..Approvals::default() }
+    }
+
+    /// One line for each open question of a thread, Markdown.
+    pub(super) fn lines(&self, thread: &ThreadId) -> Vec<String> {
+        self.desk.open(thread).map(card::line).collect()
+    }
+
+    /// These were open when an earlier process ended, and nothing was said since.
+    pub(super) fn orphaned(&mut self, thread: &ThreadId, codes: &[Code]) {
+        if !codes.is_empty() {
+            self.orphaned.insert(thread.clone());
+            self.desk.died(thread, codes);
+        }
+    }
+
+    /// When the next question expires.
+    pub(super) fn due(&self, now: Now) -> Option<Duration> {
+        self.desk.due(now).map(|wait| now.running + wait)
+    }
+
+    /// An engine waits for a person.
+    pub(super) fn asked(&mut self, now: Now, entry: EntryId, asked: Asked, steps: &mut Vec<Step>) {
+        self.asking.insert(asked.turn.clone(), entry);
+        for closed in self.desk.ask(asked, now) {
+            self.refuse(closed, steps);
+        }
+        self.again(now, steps);
+    }
+
+    /// The bridge has stored the post that asks.
+    pub(super) fn posted(
+        &mut self,
+        now: Now,
+        post: &ClientMsgId,
+        at: Option<Timestamp>,
+        steps: &mut Vec<Step>,
+    ) {
+        self.desk.posted(post, at);
+        self.again(now, steps);
+    }
+
+    /// Matches a person's message on a thread of ours against the open questions.
+    pub(super) fn hear(&mut self, now: Now, message: Message, steps: &mut Vec<Step>) -> Matched {
+        let thread = message.thread().clone();
+        let id = message.reply.message_id.clone();
+        let heard = Heard {
+            thread: &thread,
+            id: id.as_ref(),
+            author: message.reply.author.as_deref(),
+            text: &message.reply.body,
+            written: message.written(),
+            how: if message.origin == Origin::Live { How::Live } else { How::CaughtUp },
+        };
+        match self.desk.hear(&heard, &message, now) {
+            Hearing::NotAnAnswer => {
+                if self.orphaned.remove(&thread) {
+                    steps.push(Step::Orphaned { thread, codes: Vec::new() });
+                }
+                return Matched::No(message);
+            }
+            Hearing::Park => {}
+            Hearing::Repeated => steps.push(Step::Repeated(message)),
+            Hearing::Reply(text) => steps.push(self.reply(message, text)),
+            Hearing::Decide(Decision { key, verdict }) => self.decide(key, verdict, message, steps),
+        }
+        Matched::Yes
+    }
+
+    /// Answers what was meant as an answer and is none.
+    fn reply(&self, message: Message, text: String) -> Step {
+        let name = names::reply(message.entry);
+        let post = self.post(message.thread().clone(), text, name);
+        Step::Post { post, finishes: Some(message), is_confirmation: false }
+    }
+
+    fn decide(&mut self, key: Key, verdict: Verdict, message: Message, steps: &mut Vec<Step>) {
+        let Some(asked) = self.desk.decided(&key).cloned() else {
+            return self.confirm(&key, false, steps);
+        };
+        let by = DecidedBy::Message {
+            entry: message.entry,
+            id: message.key(),
+            author: message.reply.author.clone(),
+        };
+        steps.push(Step::Record { asked: Box::new(asked), verdict: verdict.clone(), by });
+        self.recording.insert(key, (verdict, message));
+    }
+
+    /// A decision is on disk, or could not be written: nothing is allowed that is not on record.
+    pub(super) fn recorded(&mut self, key: &Key, is_written: bool, steps: &mut Vec<Step>) {
+        let Some((verdict, message)) = self.recording.remove(key) else { return };
+        // Its turn may be over by now, and with it everything was said.
+        let Some(asked) = self.desk.decided(key).cloned() else { return };
+        if !is_written && !matches!(verdict, Verdict::Deny { .. }) {
+            // It is open again for another try.
+            self.desk.reopen(key);
+            steps.push(self.reply(message, texts::NOT_ON_RECORD.to_owned()));
+            return;
+        }
+        let Some(entry) = self.asking.get(&key.turn).copied() else {
+            return self.confirm(key, false, steps);
+        };
+        let may_write = may_write(asked.question.kind) && asked.question.choices.is_empty();
+        let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
+        let (thread, question) = (key.thread.clone(), key.question.clone());
+        let ruling = Ruling { thread, entry, question, verdict };
+        steps.push(if may_write && is_allowed {
+            Step::Lock { directory: asked.directory, ruling }
+        } else {
+            Step::Tell(ruling)
+        });
+    }
+
+    /// What this ruling allows waits for its thread's directory.
+    pub(super) fn wait(&mut self, ruling: Ruling) {
+        self.waiting.entry(ruling.thread.clone()).or_default().push(ruling);
+    }
+
+    /// The thread has its directory.
+    pub(super) fn may_write(&mut self, thread: &ThreadId) -> Vec<Ruling> {
+        self.waiting.remove(thread).unwrap_or_default()
+    }
+
+    /// The engine has the verdict, or did not wait for it any more.
+    pub(super) fn decided(&mut self, now: Now, key: &Key, was_open: bool, steps: &mut Vec<Step>) {
+        self.confirm(key, was_open, steps);
+        self.again(now, steps);
+    }
+
+    fn confirm(&mut self, key: &Key, taken: bool, steps: &mut Vec<Step>) {
+        let closed = self.desk.confirmed(key, taken);
+        steps.extend(closed.map(|closed| self.close(closed)));
+    }
+
+    /// The engine no longer waits, and was not given a verdict: a turn that has one to give does not
+    /// report this any more. So an answer that is on its way to it comes too late.
+    pub(super) fn withdrawn(&mut self, now: Now, key: &Key, steps: &mut Vec<Step>) {
+        let answered = self.desk.confirmed(key, false);
+        let closed =
+            answered.or_else(|| self.desk.gone(&key.thread, &key.turn, &key.question));
+        steps.extend(closed.map(|closed| self.close(closed)));
+        self.again(now, steps);
+    }
+
+    /// A thread's turn is over, and with it all that it asked.
+    pub(super) fn turn_ended(&mut self, now: Now, thread: &ThreadId, steps: &mut Vec<Step>) {
+        self.waiting.remove(thread);
+        let turns: HashSet<_> = self.desk.open(thread).map(|asked| asked.turn.clone()).collect();
+        for turn in turns {
+            self.asking.remove(&turn);
+            for closed in self.desk.turn_ended(thread, &turn) {
+                steps.push(self.close(closed));
+            }
+        }
+        self.again(now, steps);
+    }
+
+    /// Denies what nobody answered in time.
+    pub(super) fn expire(&mut self, now: Now, steps: &mut Vec<Step>) {
+        let expired = self.desk.expire(now);
+        if expired.is_empty() {
+            return;
+        }
+        for closed in expired {
+            let verdict = Verdict::Deny { reason: String::new() };
+            let asked = Box::new(closed.asked.clone());
+            steps.push(Step::Record { asked, verdict, by: DecidedBy::Timeout });
+            self.refuse(closed, steps);
+        }
+        self.again(now, steps);
+    }
+
+    /// Tells thread and turn of a question that ended without an answer. The thread first: once the
+    /// turn has it, nothing on the disk says that this question was ever open.
+    fn refuse(&mut self, closed: Closed<Message>, steps: &mut Vec<Step>) {
+        let entry = self.asking.get(&closed.asked.turn).copied();
+        let (verdict, question) = (closed.verdict.clone(), closed.asked.question.id.clone());
+        let thread = closed.asked.thread.clone();
+        steps.push(self.close(closed));
+        if let (Some(verdict), Some(entry)) = (verdict, entry) {
+            steps.push(Step::Tell(Ruling { thread, entry, question, verdict }));
+        }
+    }
+
+    /// Says how a question ended; the message that ended it is done.
+    fn close(&self, closed: Closed<Message>) -> Step {
+        let Closed { asked, closing, body, answer, .. } = closed;
+        let name = match &answer {
+            Some(answer) => names::answer(answer.entry),
+            None => names::closed(&asked.turn, asked.code),
+        };
+        // What `always` promises is on disk before it is said.
+        let is_confirmation = closing.outcome == Outcome::Always;
+        let mut post = self.post(asked.thread, body, name);
+        post.question_closed = Some(closing);
+        Step::Post { post, finishes: answer, is_confirmation }
+    }
+
+    /// What was parked is an answer now, or a message like any other.
+    fn again(&mut self, now: Now, steps: &mut Vec<Step>) {
+        steps.extend(self.desk.released(now).into_iter().map(Step::Again));
+    }
+
+    fn post(&self, thread: ThreadId, body: String, name: ClientMsgId) -> Post {
+        Post::new(thread, PostKind::Status, self.author.clone(), body, name)
+    }
+
+    /// What to say of a message that an earlier process had taken as an answer: whether the engine
+    /// heard of it is not known. It has the name that the question's end would have had.
+    pub(super) fn interrupted_answer(&self, message: Message, code: &str) -> Step {
+        let engine = &message.progress.as_ref().expect("answers are kept as progress").engine;
+        let body = texts::interrupted_answer(code, engine);
+        let mut post = self.post(message.thread().clone(), body, names::answer(message.entry));
+        post.question_closed = Some(Closing { code: code.to_owned(), outcome: Outcome::Gone });
+        Step::Post { post, finishes: Some(message), is_confirmation: false }
+    }
+
+    /// A message whose turn waited for people when an earlier process ended: its questions ended
+    /// with the turn, and a person decides whether it goes on.
+    pub(super) fn orphan(&mut self, message: Message, codes: &[Code], steps: &mut Vec<Step>) {
+        let progress = message.progress.as_ref().expect("questions are kept as progress");
+        let (engine, turn) = (progress.engine.clone(), progress.turn.clone());
+        let thread = message.thread().clone();
+        self.orphaned(&thread, codes);
+        // In case it is the next process that gets an answer.
+        let texts = codes.iter().map(ToString::to_string).collect();
+        steps.push(Step::Orphaned { thread: thread.clone(), codes: texts });
+        for code in codes {
+            // Named as the turn would have named it, so that it is said once.
+            let body = texts::orphaned(*code);
+            let mut post = self.post(thread.clone(), body, names::closed(&turn, *code));
+            post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
+            steps.push(Step::Post { post, finishes: None, is_confirmation: false });
+        }
+        let post = self.post(thread, texts::turn_orphaned(&engine), names::died(message.entry));
+        steps.push(Step::Post { post, finishes: Some(message), is_confirmation: false });
+    }
+}
+
+/// The codes of the questions that were open when an earlier process ended, and were not answered.
+pub(super) fn open_codes(progress: &Progress, answered: &HashSet<(TurnId, String)>) -> Vec<Code> {
+    let is_open = |code: &&String| !answered.contains(&(progress.turn.clone(), (*code).clone()));
+    progress.asking.iter().filter(is_open).filter_map(|code| code.parse().ok()).collect()
+}
+
+/// Whether two threads could get in each other's way by it.
+fn may_write(kind: ActionKind) -> bool {
+    matches!(kind, ActionKind::Edit | ActionKind::Run)
+}

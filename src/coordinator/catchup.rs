@@ -1,0 +1,506 @@
+//! Catch-up: what people wrote while no stream was open is read from the threads' histories, and
+//! what came later waits for it. Needed after every connection that did not declare its replay
+//! complete (protocol section 3). Pure.
+//!
+//! * A thread of ours is *unread* from such a connection on until its history was read. Messages that
+//!   come in on it meanwhile wait, and so do those that an earlier process left in the inbox, until
+//!   the first connection says what there is to read.
+//! * Histories are read in the order of need: threads with waiting messages first, several at the
+//!   same time; then all others, one at a time, the most recently used first; those that could not be
+//!   read, apart from the others and with growing pauses. A thread waits for its own history alone,
+//!   and no longer than [`PATIENCE`].
+//! * The cursor is the bridge's own time, never ours. Everything before it has been read, but on the
+//!   threads that it names as *behind*. It stands still while a thread that can be read is unread, and
+//!   while there is no connection: a crash, or a further connection, reads the same again, and what
+//!   is known already is a duplicate.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
+
+use super::{
+    DELAY_MAX, delay,
+    message::{Message, Origin},
+};
+use crate::{bridge::stream::Replay, ids::ThreadId, store::state::Cursor, time::Timestamp};
+
+/// Histories of threads with waiting messages that are read at the same time.
+pub const URGENT_MAX: usize = 8;
+
+/// Between two threads that nothing waits for, so that a machine with thousands of them does not
+/// flood the bridge.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a message waits at most for the history of its thread, while there is a connection.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two messages on two threads may reach us in another order than the bridge stored them in. So the
+/// cursor keeps this far behind the newest one.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// The cursor is written at most this often: when an older one is found after a crash, what follows
+/// it comes again and is recognised.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// A history that is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub thread: ThreadId,
+    /// Everything that the bridge stored at or after this time.
+    pub since: Timestamp,
+    /// Tells this reading from earlier ones of the same thread.
+    pub number: u64,
+}
+
+/// How a reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// Every message was handed over.
+    Complete,
+    /// It may work later.
+    Failed { retry_after: Option<Duration> },
+    /// The bridge has no such thread any more.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    cursor: Cursor,
+    /// The newest place in the stream; the cursor's follows when it may.
+    last_event_id: Option<String>,
+    /// The newest message that came in, by the bridge's time.
+    newest: Option<Timestamp>,
+    has_connected: bool,
+    is_connected: bool,
+    /// The bridge's time at a time of ours.
+    clock: Option<(Timestamp, Duration)>,
+    unread: HashMap<ThreadId, Unread>,
+    /// How many of them were not tried in vain.
+    healthy: usize,
+    /// Unread threads with waiting messages.
+    urgent: VecDeque<ThreadId>,
+    /// Unread threads that nothing waits for, most recently used first. May hold others, too.
+    calm: VecDeque<ThreadId>,
+    /// Threads that could not be read, and when they are tried again.
+    sick: BTreeSet<(Duration, ThreadId)>,
+    /// Messages that wait for the history of their thread.
+    parked: BTreeMap<ThreadId, Parked>,
+    /// Readings so far.
+    readings: u64,
+    urgent_readings: usize,
+    calm_reading: Option<u64>,
+    sick_reading: Option<u64>,
+    calm_due: Duration,
+    save_due: Option<Duration>,
+    is_time_asked: bool,
+    ask_time_due: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    since: Timestamp,
+    reading: Option<u64>,
+    /// The connection was lost while it was being read, or more is missing since: once more.
+    is_stale: bool,
+    failures: u32,
+    /// Its messages have waited long enough.
+    is_overdue: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    /// When the first one began to wait with a connection.
+    since: Option<Duration>,
+    messages: Vec<Message>,
+}
+
+impl CatchUp {
+    pub(super) fn new(cursor: Cursor) -> CatchUp {
+        let behind = cursor.behind.clone();
+        let mut catchup = CatchUp {
+            last_event_id: cursor.last_event_id.clone(),
+            newest: cursor.seen_until,
+            cursor,
+            has_connected: false,
+            is_connected: false,
+            clock: None,
+            unread: HashMap::new(),
+            healthy: 0,
+            urgent: VecDeque::new(),
+            calm: VecDeque::new(),
+            sick: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            readings: 0,
+            urgent_readings: 0,
+            calm_reading: None,
+            sick_reading: None,
+            calm_due: Duration::ZERO,
+            save_due: None,
+            is_time_asked: false,
+            ask_time_due: None,
+        };
+        for (thread, since) in behind {
+            catchup.is_missing(&thread, since);
+        }
+        catchup
+    }
+
+    /// A connection was made. `threads` are ours, most recently used first.
+    pub(super) fn connected(
+        &mut self,
+        now: Duration,
+        replay: Replay,
+        server_time: Option<Timestamp>,
+        threads: impl IntoIterator<Item = ThreadId>,
+    ) {
+        self.has_connected = true;
+        self.is_connected = true;
+        self.begins(now, server_time);
+        self.lost_readings();
+        if replay != Replay::Complete
+            && let Some(seen_until) = self.cursor.seen_until
+        {
+            // A bridge whose clock was set back wrote what is missing under earlier times.
+            let since = server_time.map_or(seen_until, |time| time.min(seen_until));
+            for thread in threads {
+                self.is_missing(&thread, since);
+            }
+        }
+        for (thread, parked) in &mut self.parked {
+            parked.since = Some(now);
+            if self.unread.contains_key(thread) && !self.urgent.contains(thread) {
+                self.urgent.push_back(thread.clone());
+            }
+        }
+        self.advance(now);
+    }
+
+    /// The bridge says what its time is. The very first stream begins at this time; nothing before
+    /// it is for us. But with a place in the stream, what comes after that place may be older and
+    /// still missing.
+    pub(super) fn begins(&mut self, now: Duration, server_time: Option<Timestamp>) {
+        let Some(time) = server_time else { return };
+        self.clock = Some((time, now));
+        if self.cursor.seen_until.is_none() && self.cursor.last_event_id.is_none() {
+            self.cursor.seen_until = Some(time);
+            self.newest = self.newest.max(Some(time));
+            // From here on nothing is missed, also after a crash.
+            self.save_due = Some(now);
+        }
+    }
+
+    /// What is written from now on is missing.
+    pub(super) fn disconnected(&mut self) {
+        self.is_connected = false;
+        self.parked.values_mut().for_each(|parked| parked.since = None);
+        self.lost_readings();
+    }
+
+    /// What is being read now may be older than what is missed.
+    fn lost_readings(&mut self) {
+        self.unread.values_mut().for_each(|unread| unread.is_stale |= unread.reading.is_some());
+    }
+
+    /// The stream has moved on.
+    pub(super) fn moved_on(&mut self, now: Duration, last_event_id: Option<String>) {
+        if last_event_id.is_some() && last_event_id != self.last_event_id {
+            let is_first = self.last_event_id.is_none();
+            self.last_event_id = last_event_id;
+            if is_first {
+                self.save_due = Some(now);
+            }
+            self.advance(now);
+        }
+    }
+
+    /// A message of this time came in.
+    pub(super) fn saw(&mut self, now: Duration, written: Option<Timestamp>) {
+        // A time that the bridge's clock has not reached must not hide what it writes until then.
+        let latest = self.bridge_time(now).unwrap_or(Timestamp::MAX);
+        let written = written.map(|written| written.min(latest));
+        if self.newest < written {
+            self.newest = written;
+            self.advance(now);
+        }
+    }
+
+    /// A message of this thread is stored by the bridge and not here.
+    pub(super) fn is_missing(&mut self, thread: &ThreadId, since: Timestamp) {
+        match self.unread.get_mut(thread) {
+            Some(unread) => {
+                unread.since = unread.since.min(since);
+                unread.is_stale |= unread.reading.is_some();
+            }
+            None => {
+                let unread = Unread {
+                    since,
+                    reading: None,
+                    is_stale: false,
+                    failures: 0,
+                    is_overdue: false,
+                };
+                self.unread.insert(thread.clone(), unread);
+                self.healthy += 1;
+                self.calm.push_back(thread.clone());
+            }
+        }
+    }
+
+    /// The thread is another machine's.
+    pub(super) fn forget(&mut self, thread: &ThreadId) {
+        self.is_read(thread);
+    }
+
+    /// The bridge's time, if it was ever told.
+    pub(super) fn bridge_time(&self, now: Duration) -> Option<Timestamp> {
+        self.clock.map(|(time, at)| time.plus(now.saturating_sub(at)))
+    }
+
+    /// Whether a message has to wait for the history of its thread; then [`CatchUp::park`].
+    pub(super) fn must_wait(&self, message: &Message) -> bool {
+        match message.origin {
+            _ if message.progress.is_some() => false,
+            Origin::CaughtUp => false,
+            Origin::Recovered if !self.has_connected => true,
+            Origin::Recovered | Origin::Live => {
+                let thread = message.thread();
+                self.parked.contains_key(thread)
+                    || self.unread.get(thread).is_some_and(|unread| !unread.is_overdue)
+            }
+        }
+    }
+
+    pub(super) fn park(&mut self, now: Duration, message: Message) {
+        let thread = message.thread();
+        let since = self.is_connected.then_some(now);
+        if !self.parked.contains_key(thread) {
+            self.urgent.push_back(thread.clone());
+        }
+        let empty = Parked { since, messages: Vec::new() };
+        self.parked.entry(thread.clone()).or_insert(empty).messages.push(message);
+    }
+
+    /// Messages that need not wait any longer, those of a thread together and in order.
+    pub(super) fn released(&mut self, now: Duration) -> Vec<Message> {
+        if !self.has_connected {
+            return Vec::new();
+        }
+        let unread = &mut self.unread;
+        let goes_on = |thread: &ThreadId, parked: &mut Parked| {
+            let Some(unread) = unread.get_mut(thread) else { return true };
+            let is_overdue = parked.since.is_some_and(|since| since + PATIENCE <= now);
+            if is_overdue {
+                log::warn!(
+                    threadId = thread.as_str();
+                    "the history of the thread could not be read in time; what came in meanwhile no longer waits for it"
+                );
+                unread.is_overdue = true;
+            }
+            is_overdue
+        };
+        let mut goes_on = goes_on;
+        let released = self.parked.extract_if(.., |thread, parked| goes_on(thread, parked));
+        released.flat_map(|(_, parked)| parked.messages).collect()
+    }
+
+    /// Takes out one message that waits.
+    pub(super) fn take_out(&mut self, message: &Message) {
+        if let Some(parked) = self.parked.get_mut(message.thread()) {
+            parked.messages.retain(|it| it.entry != message.entry);
+            if parked.messages.is_empty() {
+                self.parked.remove(message.thread());
+            }
+        }
+    }
+
+    /// Takes out what waits on a thread and is not newer than this stop.
+    pub(super) fn clear(&mut self, stop: &Message) -> Vec<Message> {
+        let Some(parked) = self.parked.get_mut(stop.thread()) else { return Vec::new() };
+        let is_cleared = |message: &mut Message| !message.is_newer(stop);
+        let cleared = parked.messages.extract_if(.., is_cleared).collect();
+        if parked.messages.is_empty() {
+            self.parked.remove(stop.thread());
+        }
+        cleared
+    }
+
+    /// The messages that wait on a thread, oldest first.
+    pub(super) fn waiting(&self, thread: &ThreadId) -> impl Iterator<Item = &Message> {
+        self.parked.get(thread).into_iter().flat_map(|parked| &parked.messages)
+    }
+
+    /// How many messages wait.
+    pub(super) fn len(&self) -> usize {
+        self.parked.values().map(|parked| parked.messages.len()).sum()
+    }
+
+    /// The next history to read, if there is one.
+    pub(super) fn next(&mut self, now: Duration) -> Option<Reading> {
+        if !self.is_connected {
+            return None;
+        }
+        if self.urgent_readings < URGENT_MAX
+            && let Some(thread) = self.next_urgent()
+        {
+            self.urgent_readings += 1;
+            return Some(self.read(&thread));
+        }
+        if self.calm_reading.is_none()
+            && self.calm_due <= now
+            && let Some(thread) = self.next_calm()
+        {
+            let reading = self.read(&thread);
+            self.calm_reading = Some(reading.number);
+            return Some(reading);
+        }
+        if self.sick_reading.is_none() && self.sick.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, thread) = self.sick.pop_first()?;
+            let reading = self.read(&thread);
+            self.sick_reading = Some(reading.number);
+            return Some(reading);
+        }
+        None
+    }
+
+    fn next_urgent(&mut self) -> Option<ThreadId> {
+        while let Some(thread) = self.urgent.pop_front() {
+            // One that is sick is tried again in its own time.
+            if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
+                return Some(thread);
+            }
+        }
+        None
+    }
+
+    fn next_calm(&mut self) -> Option<ThreadId> {
+        while let Some(thread) = self.calm.pop_front() {
+            if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
+                return Some(thread);
+            }
+        }
+        None
+    }
+
+    fn is_idle(&self, thread: &ThreadId) -> bool {
+        self.unread.get(thread).is_some_and(|unread| unread.reading.is_none())
+    }
+
+    fn read(&mut self, thread: &ThreadId) -> Reading {
+        self.readings += 1;
+        let number = self.readings;
+        let unread = self.unread.get_mut(thread).expect("only unread threads are read");
+        unread.reading = Some(number);
+        unread.is_stale = false;
+        Reading { thread: thread.clone(), since: unread.since, number }
+    }
+
+    /// A reading has ended.
+    pub(super) fn ended(&mut self, now: Duration, thread: &ThreadId, number: u64, end: ReadEnd) {
+        if self.calm_reading == Some(number) {
+            self.calm_reading = None;
+            self.calm_due = now + PAUSE;
+        } else if self.sick_reading == Some(number) {
+            self.sick_reading = None;
+        } else {
+            self.urgent_readings = self.urgent_readings.saturating_sub(1);
+        }
+        let Some(unread) = self.unread.get_mut(thread) else { return };
+        if unread.reading != Some(number) {
+            return;
+        }
+        unread.reading = None;
+        match end {
+            ReadEnd::Complete | ReadEnd::Gone if !unread.is_stale => self.is_read(thread),
+            ReadEnd::Complete | ReadEnd::Gone => self.line_up(thread),
+            ReadEnd::Failed { retry_after } => {
+                if unread.failures == 0 {
+                    self.healthy -= 1;
+                }
+                unread.failures = unread.failures.saturating_add(1);
+                let at = now + delay(unread.failures).max(retry_after.unwrap_or_default());
+                self.sick.insert((at, thread.clone()));
+            }
+        }
+        self.advance(now);
+    }
+
+    /// To be read once more.
+    fn line_up(&mut self, thread: &ThreadId) {
+        if self.unread[thread].failures > 0 {
+            self.sick.insert((Duration::ZERO, thread.clone()));
+        } else if self.parked.contains_key(thread) {
+            self.urgent.push_back(thread.clone());
+        } else {
+            self.calm.push_back(thread.clone());
+        }
+    }
+
+    fn is_read(&mut self, thread: &ThreadId) {
+        let Some(unread) = self.unread.remove(thread) else { return };
+        if unread.failures == 0 {
+            self.healthy -= 1;
+        } else {
+            self.sick.retain(|(_, sick)| sick != thread);
+        }
+        if self.healthy == 0 && self.unread.is_empty() {
+            log::info!("caught up with the threads of this machine");
+        }
+    }
+
+    /// Moves the cursor as far as it may go.
+    fn advance(&mut self, now: Duration) {
+        if !self.is_connected || self.healthy > 0 {
+            return;
+        }
+        let behind: BTreeMap<_, _> =
+            self.unread.iter().map(|(thread, unread)| (thread.clone(), unread.since)).collect();
+        let newest = self.newest.map(|newest| newest.minus(OVERLAP));
+        let seen_until = newest.max(self.cursor.seen_until);
+        let last_event_id = self.last_event_id.clone();
+        let cursor = Cursor { last_event_id, seen_until, behind };
+        if cursor != self.cursor {
+            self.cursor = cursor;
+            self.save_due.get_or_insert(now + SAVE_EVERY);
+        }
+    }
+
+    /// The cursor, when it is time to write it.
+    pub(super) fn to_save(&mut self, now: Duration) -> Option<Cursor> {
+        self.save_due.take_if(|due| *due <= now).map(|_| self.cursor.clone())
+    }
+
+    pub(super) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// Whether the bridge is to be asked for its time: without that there is no cursor.
+    pub(super) fn asks_time(&mut self, now: Duration) -> bool {
+        let is_needed = self.is_connected
+            && self.cursor.seen_until.is_none()
+            && self.cursor.last_event_id.is_none();
+        let is_due = self.ask_time_due.is_none_or(|due| due <= now);
+        let asks = is_needed && !self.is_time_asked && is_due;
+        self.is_time_asked |= asks;
+        asks
+    }
+
+    /// The bridge has told its time, or has not.
+    pub(super) fn time_told(&mut self, now: Duration, time: Option<Timestamp>) {
+        self.is_time_asked = false;
+        self.ask_time_due = time.is_none().then(|| now + DELAY_MAX);
+        self.begins(now, time);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let mut deadlines = vec![self.save_due];
+        if self.is_connected {
+            deadlines.push(self.ask_time_due);
+            deadlines.push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
+            let is_calm = self.calm_reading.is_none() && !self.calm.is_empty();
+            deadlines.push(is_calm.then_some(self.calm_due));
+            deadlines.extend(self.parked.values().map(|it| it.since.map(|since| since + PATIENCE)));
+        }
+        deadlines.into_iter().flatten().min()
+    }
+}

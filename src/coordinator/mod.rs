@@ -1,0 +1,802 @@
+//! What the daemon decides: who acts on a message, when, and what is said. Pure: events in, effects
+//! out; time and what is on disk come with the event. `daemon` carries the effects out and turns
+//! every result, also failure, into an event; a seeded simulation (`tests/it/sim`) carries them out
+//! on a model of bridge, disk, engines and people.
+//!
+//! A message of a person goes through these, each a struct of its own:
+//!
+//! 1. Is it known already, or another machine's? (`Coordinator::arrived`)
+//! 2. Whose is its thread? [`claims`] asks the bridge.
+//! 3. Is it a control word? [`control`]: obeyed at once.
+//! 4. Does it answer a question of an engine? [`approvals`]
+//! 5. Was something missed on its thread that comes before it? [`catchup`]: it waits.
+//! 6. Is it stale? [`quarantine`]: it waits for a person.
+//! 7. [`turns`]: it is the last in its thread's queue, and begins when it has one of the [`slots`].
+//! 8. [`acks`]: its answer is durable, so it is done, and its entry goes.
+//!
+//! * A message is *outstanding* from its arrival until it is done; the same one arriving meanwhile, or
+//!   later, is a duplicate. Every entry is done exactly once, and until then it is in the inbox:
+//!   nothing here needs to be saved but the cursor, and a message that waits when the program ends is
+//!   met again at the next start ([`recovery`]).
+//! * The messages of a thread stay in order. No thread waits for the trouble of another.
+//! * A panicking turn costs its own message: what it had begun must not be blindly repeated.
+//! * An event may say that a thread moved to another machine. What came in before is ours and is
+//!   finished.
+//! * After [`Event::Stop`] nothing begins; what ends is still noted.
+//!
+//! Memory is bounded by the inbox, which holds every message that is held here.
+
+mod acks;
+mod approvals;
+pub mod catchup;
+mod claims;
+pub mod control;
+mod message;
+mod names;
+mod quarantine;
+mod recovery;
+mod slots;
+mod texts;
+mod turns;
+mod words;
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::{approvals::DecidedBy, recovery::Recovered};
+
+use self::{
+    acks::Acks,
+    approvals::{Approvals, Matched, Ruling, Step},
+    catchup::{CatchUp, ReadEnd, Reading},
+    claims::Claims,
+    control::Stops,
+    message::{Message, Origin},
+    quarantine::Quarantine,
+    slots::{Grant, Slots},
+    turns::Turns,
+};
+use crate::{
+    agent::{QuestionId, Verdict},
+    bridge::{
+        stream::Replay,
+        wire::{Post, PostKind, Reply},
+    },
+    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    permission::{
+        card::Asked,
+        code::Code,
+        desk::{Key, Now},
+    },
+    store::{
+        binding::{Binding, SessionRecord},
+        entry::{EntryId, Progress},
+        state::Cursor,
+    },
+    time::Timestamp,
+};
+
+/// Calls on the bridge at the same time.
+pub const CLAIMS_MAX: usize = 4;
+
+/// After a failure this passes, then twice as much, up to the maximum.
+const DELAY_MIN: Duration = Duration::from_secs(1);
+const DELAY_MAX: Duration = Duration::from_mins(1);
+
+/// A bridge that asks for more patience than this gets this much.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+/// What a coordinator is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub machine: MachineId,
+    /// Of posts of the daemon's own.
+    pub author: String,
+    pub max_turns: usize,
+    /// Directories are not locked.
+    pub parallel_in_directory: bool,
+    /// Older messages are run only when a person says so.
+    pub offline_max_age: Duration,
+    /// Where sessions begin, for people.
+    pub project_dir: String,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The first event of a process: what an earlier one left in the inbox, in order of arrival.
+    Recovered(Vec<Recovered>),
+    /// A stream is open.
+    Connected { replay: Replay, server_time: Option<Timestamp>, last_event_id: Option<String> },
+    /// The bridge named the place where the stream begins.
+    Begins { server_time: Option<Timestamp>, last_event_id: Option<String> },
+    /// No stream is open any more.
+    Disconnected,
+    /// Another daemon of this name does the work. `is_final` when it answered what is ours.
+    Conflict { is_final: bool },
+    /// A message came in on the stream and is in the inbox.
+    Reply { entry: EntryId, reply: Arc<Reply>, last_event_id: Option<String> },
+    /// A message came in, and the inbox had no room for it.
+    Overflow { thread: ThreadId, written: Option<Timestamp>, last_event_id: Option<String> },
+    /// The answer to [`Effect::AskTime`].
+    Time(Option<Timestamp>),
+    /// A message was found in a history and is in the inbox.
+    Found { entry: EntryId, reply: Arc<Reply> },
+    /// The end of an [`Effect::ReadHistory`], after everything that it found.
+    Read { thread: ThreadId, number: u64, end: ReadEnd },
+    /// A claim is over.
+    Claimed { thread: ThreadId, outcome: ClaimOutcome },
+    /// A turn could not be started: the system has no threads or descriptors left.
+    NotBegun { thread: ThreadId, entry: EntryId },
+    /// The thread's session of this engine; none when it is gone.
+    Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
+    /// What the engine does, in its words.
+    Doing { thread: ThreadId, line: String },
+    /// An engine waits for a person. Before anyone can see it.
+    Asked { entry: EntryId, asked: Box<Asked> },
+    /// The bridge has stored the post that asks.
+    Posted { post: ClientMsgId, at: Option<Timestamp> },
+    /// The engine no longer waits for this one.
+    Withdrawn(Key),
+    /// The engine has the verdict, or did not wait for it any more.
+    Decided { key: Key, was_open: bool },
+    /// Everything like it is allowed on this thread from now on.
+    Granted { thread: ThreadId, rule: String },
+    /// The engine may do this as soon as its thread has this canonical directory.
+    Writes { thread: ThreadId, entry: EntryId, question: QuestionId, directory: PathBuf },
+    /// A turn's answer is durable. Its engine may still be leaving.
+    Answered { thread: ThreadId, entry: EntryId },
+    /// The last word of a turn, also of one that panicked: its engine is gone.
+    Left { thread: ThreadId, entry: EntryId },
+    /// The end of an [`Effect::Put`].
+    Put { thread: ThreadId, finishes: Option<EntryId> },
+    NotPut { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
+    /// The end of an [`Effect::Record`].
+    Recorded { key: Key, is_written: bool },
+    /// An [`Effect::Remove`] failed.
+    NotRemoved { entries: Vec<EntryId> },
+    /// All changes of state.json up to this one are on disk.
+    Written { change: u64 },
+    /// Time has passed.
+    Tick,
+    /// The program is to end.
+    Stop,
+}
+
+/// How a claim ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    Won,
+    Lost {
+        /// Our own name counts as won: we may have claimed it right before a crash.
+        winner: Option<MachineId>,
+    },
+    /// It is not known who has it, so it must not be driven.
+    Failed {
+        retry_after: Option<Duration>,
+    },
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Have the bridge bind the thread to us. Answered by [`Event::Claimed`], sooner or later.
+    Claim { thread: ThreadId },
+    /// Change the thread's binding in memory at once, and on disk soon: [`Event::Written`].
+    Change { thread: ThreadId, change: Change, number: u64 },
+    /// Start the turn of this message, or say [`Event::NotBegun`].
+    Begin(Begin),
+    /// Stop the turn of this message.
+    Interrupt { entry: EntryId },
+    /// Give the turn of this message a verdict.
+    Tell { entry: EntryId, question: QuestionId, verdict: Verdict },
+    /// Write a decision down, then say [`Event::Recorded`].
+    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
+    /// Put a post into the outbox, then say [`Event::Put`] or [`Event::NotPut`]. A confirmation
+    /// only after the journal of done messages.
+    Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
+    /// Note a message in the journal of done messages: in memory at once, on disk before anything is
+    /// removed.
+    Remember { message: MessageId },
+    /// Remove entries from the inbox.
+    Remove { entries: Vec<EntryId> },
+    /// An entry of the inbox waits for a person: it does not count among those that there is room
+    /// for. False: it counts again.
+    SetAside { entry: EntryId, is_aside: bool },
+    /// Read a history: an [`Event::Found`] for each message of a person, then [`Event::Read`].
+    ReadHistory(Reading),
+    /// Ask the bridge for its time: [`Event::Time`].
+    AskTime,
+    /// Write the cursor, some time soon.
+    SaveCursor(Cursor),
+}
+
+/// A turn that may begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begin {
+    pub thread: ThreadId,
+    pub entry: EntryId,
+    pub reply: Arc<Reply>,
+    pub progress: Option<Progress>,
+    /// `/new` was obeyed: the session is a fresh one and is not told what was said before.
+    pub is_clean: bool,
+    /// The turn has its directory's lock from the beginning.
+    pub has_directory: bool,
+}
+
+/// A change of a thread's binding.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The thread is ours.
+    Own,
+    Session { engine: Engine, record: Option<SessionRecord> },
+    /// Messages that come in after this entry need a fresh session.
+    FreshAfter { engine: Engine, entry: EntryId },
+    /// That was obeyed: the session and the mark are gone.
+    Renewed { engine: Engine },
+    /// One rule more that a person allowed for good.
+    Grant { rule: String },
+    /// The questions that ended with an earlier process, until a person says something else.
+    Orphaned { codes: Vec<String> },
+    /// A person has released what is held, up to this entry.
+    Released { entry: EntryId },
+}
+
+/// What the coordinator may look at. The loop owns it.
+pub trait View {
+    /// Whether the message is in the journal of done messages.
+    fn is_done(&self, message: &MessageId) -> bool;
+
+    fn binding(&self, thread: &ThreadId) -> Option<&Binding>;
+
+    /// The threads that are bound to this machine, the most recently used first.
+    fn threads(&self) -> Vec<ThreadId>;
+
+    /// The engine that would answer this message.
+    fn engine(&self, reply: &Reply) -> Engine;
+
+    /// The canonical directory that this engine may write in without asking, if it may.
+    fn writes_in(&self, reply: &Reply) -> Option<PathBuf>;
+
+    /// How a person goes on with a session in a terminal.
+    fn resume_command(&self, engine: &Engine, session: &str) -> Option<String>;
+}
+
+/// Why an entry is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Answered,
+    /// A person did not want it any more.
+    Cleared,
+    /// The same message was received before.
+    Duplicate,
+    /// Another machine has the thread.
+    NotOurs,
+}
+
+/// What comes with an event.
+struct Context<'a> {
+    now: Now,
+    view: &'a dyn View,
+    effects: &'a mut Vec<Effect>,
+}
+
+/// What is known of all threads. Threads that are at rest take no space but their name, if they are
+/// ours.
+#[derive(Debug)]
+pub struct Coordinator {
+    settings: Settings,
+    ours: HashSet<ThreadId>,
+    claims: Claims,
+    approvals: Approvals,
+    stops: Stops,
+    catchup: CatchUp,
+    quarantine: Quarantine,
+    turns: Turns,
+    acks: Acks,
+    /// The keys of the messages that are not done.
+    outstanding: HashSet<MessageId>,
+    /// The newest `/new` of this process, by thread and engine.
+    renewals: HashMap<(ThreadId, Engine), EntryId>,
+    conflict: Option<Conflict>,
+    is_stopping: bool,
+}
+
+/// Another daemon of this name does the work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Conflict {
+    /// Until there is a connection.
+    Refused,
+    /// It has answered what is ours.
+    Final,
+}
+
+impl Coordinator {
+    /// `ours` are the threads that are bound to this machine already, each with the questions that
+    /// ended with an earlier process.
+    pub fn new(
+        settings: Settings,
+        cursor: Cursor,
+        ours: impl IntoIterator<Item = (ThreadId, Vec<Code>)>,
+    ) -> Coordinator {
+        let mut approvals = Approvals::new(settings.author.clone());
+        let ours = ours.into_iter().map(|(thread, orphaned)| {
+            approvals.orphaned(&thread, &orphaned);
+            thread
+        });
+        Coordinator {
+            ours: ours.collect(),
+            claims: Claims::default(),
+            stops: Stops::default(),
+            catchup: CatchUp::new(cursor),
+            quarantine: Quarantine::new(settings.offline_max_age),
+            turns: Turns::new(Slots::new(settings.max_turns, settings.parallel_in_directory)),
+            acks: Acks::default(),
+            outstanding: HashSet::new(),
+            renewals: HashMap::new(),
+            conflict: None,
+            is_stopping: false,
+            approvals,
+            settings,
+        }
+    }
+
+    /// Takes one event in. `now.running` never runs backwards. Effects are appended, to be carried
+    /// out in order before the next event.
+    pub fn step(&mut self, now: Now, event: Event, view: &dyn View, effects: &mut Vec<Effect>) {
+        let mut cx = Context { now, view, effects };
+        self.take(event, &mut cx);
+        self.go_on(&mut cx);
+    }
+
+    /// When to hand in an [`Event::Tick`] if nothing else happens before.
+    pub fn next_deadline(&self, now: Now) -> Option<Duration> {
+        let deadlines = [self.approvals.due(now), self.acks.next_deadline()];
+        let beginning = [
+            self.claims.next_deadline(),
+            self.turns.next_deadline(),
+            self.catchup.next_deadline(),
+            self.quarantine.due(),
+        ];
+        let beginning = beginning.into_iter().filter(|_| !self.is_stopping);
+        deadlines.into_iter().chain(beginning).flatten().min()
+    }
+
+    /// How many turns have not ended.
+    pub fn turns(&self) -> usize {
+        self.turns.in_progress()
+    }
+
+    /// Messages that are not done, wherever they wait.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// How many messages the parts hold; each is outstanding.
+    pub fn held(&self) -> usize {
+        self.claims.len()
+            + self.stops.len()
+            + self.catchup.len()
+            + self.quarantine.len()
+            + self.turns.len()
+            + self.acks.len()
+    }
+
+    /// How far everything was read.
+    pub fn cursor(&self) -> &Cursor {
+        self.catchup.cursor()
+    }
+
+    /// How many messages more than usual the inbox takes if this is the next one: what is for the
+    /// daemon, or about something that waits already, always has room.
+    pub fn extra_room(reply: &Reply) -> usize {
+        /// No answer that a person types in a hurry is longer.
+        const SHORT: usize = 64;
+        let body = reply.body.trim();
+        let is_word = control::read(body).is_some() || body.eq_ignore_ascii_case(quarantine::WORD);
+        match body.len() {
+            _ if is_word => 2_000,
+            ..=SHORT => 1_000,
+            _ => 0,
+        }
+    }
+
+    fn take(&mut self, event: Event, cx: &mut Context<'_>) {
+        let now = cx.now.running;
+        match event {
+            Event::Recovered(entries) => self.recover(entries, cx),
+            Event::Connected { replay, server_time, last_event_id } => {
+                self.conflict = self.conflict.filter(|it| *it == Conflict::Final);
+                let threads = if replay == Replay::Complete { Vec::new() } else { cx.view.threads() };
+                self.catchup.connected(now, replay, server_time, threads);
+                self.catchup.moved_on(now, last_event_id);
+            }
+            Event::Begins { server_time, last_event_id } => {
+                self.catchup.begins(now, server_time);
+                self.catchup.moved_on(now, last_event_id);
+            }
+            Event::Disconnected => self.catchup.disconnected(),
+            Event::Conflict { is_final } => {
+                let conflict = if is_final { Conflict::Final } else { Conflict::Refused };
+                self.conflict = self.conflict.filter(|it| *it == Conflict::Final).or(Some(conflict));
+            }
+            Event::Reply { entry, reply, last_event_id } => {
+                self.catchup.saw(now, message::written(&reply));
+                self.catchup.moved_on(now, last_event_id);
+                let message = Message { entry, reply, progress: None, origin: Origin::Live };
+                self.arrived(message, cx);
+            }
+            Event::Overflow { thread, written, last_event_id } => {
+                let since = written.or(self.catchup.cursor().seen_until).unwrap_or_default();
+                self.catchup.is_missing(&thread, since);
+                self.catchup.moved_on(now, last_event_id);
+            }
+            Event::Time(time) => self.catchup.time_told(now, time),
+            Event::Found { entry, reply } => {
+                self.catchup.saw(now, message::written(&reply));
+                let message = Message { entry, reply, progress: None, origin: Origin::CaughtUp };
+                self.arrived(message, cx);
+            }
+            Event::Read { thread, number, end } => self.catchup.ended(now, &thread, number, end),
+            Event::Claimed { thread, outcome } => self.claimed(&thread, outcome, cx),
+            Event::Put { thread, finishes } => {
+                if let Some(message) = self.acks.stored(&thread, finishes) {
+                    self.finished(message, cx);
+                }
+            }
+            Event::NotPut { post, finishes, is_confirmation } => {
+                self.acks.not_stored(now, post, finishes, is_confirmation);
+            }
+            Event::NotRemoved { entries } => self.acks.not_removed(now, entries),
+            Event::Written { change } => self.acks.written(change),
+            Event::Tick => {}
+            Event::Stop => self.is_stopping = true,
+            event => self.take_from_turn(event, cx),
+        }
+    }
+
+    /// What turns report, and what is decided for them.
+    fn take_from_turn(&mut self, event: Event, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let mut steps = Vec::new();
+        match event {
+            Event::NotBegun { thread, entry } => self.turns.refused(now.running, &thread, entry),
+            Event::Session { thread, engine, record } => {
+                self.change(&thread, Change::Session { engine, record }, cx);
+            }
+            Event::Doing { thread, line } => self.turns.does(&thread, line),
+            Event::Granted { thread, rule } => self.change(&thread, Change::Grant { rule }, cx),
+            Event::Asked { entry, asked } => self.approvals.asked(now, entry, *asked, &mut steps),
+            Event::Posted { post, at } => self.approvals.posted(now, &post, at, &mut steps),
+            Event::Withdrawn(key) => self.approvals.withdrawn(now, &key, &mut steps),
+            Event::Decided { key, was_open } => {
+                self.approvals.decided(now, &key, was_open, &mut steps);
+            }
+            Event::Recorded { key, is_written } => {
+                self.approvals.recorded(&key, is_written, &mut steps);
+            }
+            Event::Writes { thread, entry, question, directory } => {
+                let ruling = Ruling { thread, entry, question, verdict: Verdict::Allow };
+                steps.push(Step::Lock { directory, ruling });
+            }
+            Event::Answered { thread, entry } => {
+                let message = self.turns.answered(&thread, entry);
+                self.approvals.turn_ended(now, &thread, &mut steps);
+                if let Some(message) = message {
+                    self.finished(message, cx);
+                }
+            }
+            Event::Left { thread, entry } => {
+                let unanswered = self.turns.left(&thread, entry);
+                self.approvals.turn_ended(now, &thread, &mut steps);
+                // What a stop cut off is met again at the next start.
+                if let Some(message) = unanswered.filter(|_| !self.is_stopping) {
+                    self.finish(message, PostKind::Error, texts::TURN_FAILED.to_owned());
+                }
+            }
+            _ => unreachable!("the other events are taken above"),
+        }
+        self.perform(steps, cx);
+    }
+
+    /// What follows from everything that is known now.
+    fn go_on(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.running;
+        let mut steps = Vec::new();
+        self.approvals.expire(cx.now, &mut steps);
+        self.perform(steps, cx);
+        if !self.is_stopping {
+            for message in self.catchup.released(now) {
+                self.admit(message, cx);
+            }
+            if self.conflict.is_none() {
+                self.begin(cx);
+                self.claims.wake(now);
+                self.claims.start(cx.effects);
+            }
+            while let Some(reading) = self.catchup.next(now) {
+                cx.effects.push(Effect::ReadHistory(reading));
+            }
+            if self.catchup.asks_time(now) {
+                cx.effects.push(Effect::AskTime);
+            }
+            self.tell_held(cx);
+            self.tell_waiting(now);
+            cx.effects.extend(self.catchup.to_save(now).map(Effect::SaveCursor));
+        }
+        let is_busy = self.turns.len() + self.claims.len() > 0 && !self.is_stopping;
+        self.acks.emit(now, is_busy, cx.effects);
+    }
+
+    /// A message is in the inbox.
+    fn arrived(&mut self, message: Message, cx: &mut Context<'_>) {
+        let thread = message.thread().clone();
+        match &message.reply.machine {
+            Some(machine) if *machine != self.settings.machine => {
+                self.disown(&thread, cx);
+                return self.drop_entry(&message, Why::NotOurs);
+            }
+            Some(_) => self.own(&thread, cx),
+            // A turn is begun only on a thread that is ours; the binding may not have been written.
+            None if message.progress.is_some() => self.own(&thread, cx),
+            None => {}
+        }
+        let key = message.key();
+        if cx.view.is_done(&key) || !self.outstanding.insert(key) {
+            return self.drop_entry(&message, Why::Duplicate);
+        }
+        if self.ours.contains(&thread) {
+            self.accept(message, cx);
+        } else {
+            self.claims.hold(&thread, message);
+        }
+    }
+
+    /// A message on a thread of ours.
+    fn accept(&mut self, message: Message, cx: &mut Context<'_>) {
+        match control::read(&message.reply.body) {
+            Some(word) => self.obey(word, message, cx),
+            None if self.stops.is_cleared(&message) => self.done(&message, Why::Cleared, cx),
+            None if message.progress.is_some() => self.turns.push(message),
+            None => self.match_approval(message, cx),
+        }
+    }
+
+    /// Only a person answers questions; what an agent writes is a message like any other.
+    fn match_approval(&mut self, message: Message, cx: &mut Context<'_>) {
+        if message.reply.role.as_deref().is_some_and(|role| role != "human") {
+            return self.order(message, cx);
+        }
+        let mut steps = Vec::new();
+        let matched = self.approvals.hear(cx.now, message, &mut steps);
+        self.perform(steps, cx);
+        if let Matched::No(message) = matched {
+            self.order(message, cx);
+        }
+    }
+
+    /// A message for an engine: what was missed on its thread comes before it.
+    fn order(&mut self, message: Message, cx: &mut Context<'_>) {
+        if self.quarantine.is_release(&message) {
+            return self.release(message, cx);
+        }
+        if self.catchup.must_wait(&message) {
+            return self.catchup.park(cx.now.running, message);
+        }
+        self.admit(message, cx);
+    }
+
+    /// A message whose turn has come, unless it is stale.
+    fn admit(&mut self, message: Message, cx: &mut Context<'_>) {
+        let released = cx.view.binding(message.thread()).and_then(|binding| binding.released);
+        let bridge_time = self.catchup.bridge_time(cx.now.running);
+        if !self.quarantine.is_stale(&message, bridge_time, released) {
+            return self.turns.push(message);
+        }
+        if !self.quarantine.has_room(&message) {
+            return self.finish(message, PostKind::Error, texts::QUARANTINE_FULL.to_owned());
+        }
+        log::info!(
+            threadId = message.thread().as_str(), entry:% = message.entry;
+            "a stale message waits for a person"
+        );
+        cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: true });
+        self.quarantine.hold(cx.now.running, message);
+    }
+
+    /// The word that has stale messages run.
+    fn release(&mut self, word: Message, cx: &mut Context<'_>) {
+        let thread = word.thread().clone();
+        let messages = self.quarantine.release(&thread);
+        log::info!(
+            threadId = thread.as_str(), messages = messages.len();
+            "a person has released stale messages"
+        );
+        // On disk before the word is gone, so that a crash does not have it said again in vain.
+        if let Some(entry) = messages.iter().map(|message| message.entry).max() {
+            self.change(&thread, Change::Released { entry }, cx);
+        }
+        for message in messages {
+            cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: false });
+            self.turns.push(message);
+        }
+        self.done(&word, Why::Answered, cx);
+    }
+
+    /// Does what approvals ask for.
+    fn perform(&mut self, steps: Vec<Step>, cx: &mut Context<'_>) {
+        for step in steps {
+            match step {
+                Step::Post { post, finishes, is_confirmation } => {
+                    self.acks.post(post, finishes, is_confirmation);
+                }
+                Step::Record { asked, verdict, by } => {
+                    cx.effects.push(Effect::Record { asked, verdict, by });
+                }
+                Step::Lock { directory, ruling } => {
+                    if self.turns.lock(&ruling.thread, &directory, cx.now.running) {
+                        self.tell(ruling, cx);
+                    } else {
+                        self.approvals.wait(ruling);
+                    }
+                }
+                Step::Tell(ruling) => self.tell(ruling, cx),
+                Step::Repeated(message) => self.done(&message, Why::Duplicate, cx),
+                Step::Again(message) => self.match_approval(message, cx),
+                Step::Orphaned { thread, codes } => {
+                    self.change(&thread, Change::Orphaned { codes }, cx);
+                }
+            }
+        }
+    }
+
+    /// A turn that is over has no open questions any more.
+    fn tell(&self, ruling: Ruling, cx: &mut Context<'_>) {
+        let Ruling { thread, entry, question, verdict } = ruling;
+        if self.turns.is_running(&thread, entry) {
+            cx.effects.push(Effect::Tell { entry, question, verdict });
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.running;
+        loop {
+            self.turns.line_up(now, |message| cx.view.writes_in(&message.reply));
+            let Some((grant, message)) = self.turns.next() else { return };
+            match (grant, message) {
+                (Grant::Slot { thread, has_directory }, Some(message)) => {
+                    self.begin_turn(thread, message, has_directory, cx);
+                }
+                (Grant::Slot { .. }, None) => unreachable!("only messages wait for slots"),
+                (Grant::Directory(thread), _) => {
+                    for ruling in self.approvals.may_write(&thread) {
+                        self.tell(ruling, cx);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_turn(
+        &mut self,
+        thread: ThreadId,
+        message: Message,
+        has_directory: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let engine = cx.view.engine(&message.reply);
+        let is_clean = self.is_renewed(&message, &engine, cx);
+        if is_clean {
+            self.renewals.remove(&(thread.clone(), engine.clone()));
+            self.change(&thread, Change::Renewed { engine: engine.clone() }, cx);
+        }
+        self.turns.began(&thread, engine, cx.now.wall);
+        let Message { entry, reply, progress, .. } = message;
+        let begin = Begin { thread, entry, reply, progress, is_clean, has_directory };
+        cx.effects.push(Effect::Begin(begin));
+    }
+
+    /// Whether `/new` was said before this message and not obeyed since.
+    fn is_renewed(&self, message: &Message, engine: &Engine, cx: &Context<'_>) -> bool {
+        let Some(binding) = cx.view.binding(message.thread()) else { return false };
+        let Some(mark) = binding.fresh_after.get(engine) else { return false };
+        let is_of_this_process =
+            self.renewals.contains_key(&(message.thread().clone(), engine.clone()));
+        // Entries count on from the clock, which may have been set back over a restart.
+        let is_later = message.origin != Origin::Recovered && !is_of_this_process;
+        message.progress.is_none() && (is_later || *mark < message.entry)
+    }
+
+    fn claimed(&mut self, thread: &ThreadId, outcome: ClaimOutcome, cx: &mut Context<'_>) {
+        let is_current = self.claims.landed(thread);
+        let is_won = match &outcome {
+            ClaimOutcome::Won => true,
+            ClaimOutcome::Lost { winner } => winner.as_ref() == Some(&self.settings.machine),
+            ClaimOutcome::Failed { .. } => false,
+        };
+        if !is_current {
+            return;
+        }
+        match outcome {
+            // What was held is in the inbox, and is met again at the next start.
+            _ if is_won && self.is_stopping => self.bind(thread, cx),
+            _ if is_won => self.own(thread, cx),
+            ClaimOutcome::Failed { retry_after } => {
+                self.claims.failed(cx.now.running, thread, retry_after);
+            }
+            ClaimOutcome::Won | ClaimOutcome::Lost { .. } => self.disown(thread, cx),
+        }
+    }
+
+    fn bind(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        if self.ours.insert(thread.clone()) {
+            self.change(thread, Change::Own, cx);
+        }
+    }
+
+    /// The thread is ours, and so is what was held for it.
+    fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        self.bind(thread, cx);
+        for message in self.claims.settle(thread) {
+            self.accept(message, cx);
+        }
+    }
+
+    /// The thread is another machine's, and so is what was held for it; but not if a claim is in
+    /// flight, because its answer knows better.
+    fn disown(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        self.ours.remove(thread);
+        self.catchup.forget(thread);
+        if self.claims.is_in_flight(thread) {
+            return;
+        }
+        for message in self.claims.settle(thread) {
+            self.done(&message, Why::NotOurs, cx);
+        }
+    }
+
+    fn change(&mut self, thread: &ThreadId, change: Change, cx: &mut Context<'_>) {
+        let number = self.acks.changed();
+        cx.effects.push(Effect::Change { thread: thread.clone(), change, number });
+    }
+
+    /// Says a last word on a message; it is done when that is stored.
+    fn finish(&mut self, message: Message, kind: PostKind, body: String) {
+        let name = names::say(message.entry);
+        let post = self.post(message.thread().clone(), kind, body, name);
+        self.acks.post(post, Some(message), false);
+    }
+
+    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
+        Post::new(thread, kind, self.settings.author.clone(), body, name)
+    }
+
+    /// A message is answered, and so are the stops that waited for its end.
+    fn finished(&mut self, message: Message, cx: &mut Context<'_>) {
+        self.done(&message, Why::Answered, cx);
+        self.stops_are_over(&message, cx);
+    }
+
+    fn done(&mut self, message: &Message, why: Why, cx: &mut Context<'_>) {
+        let key = message.key();
+        self.outstanding.remove(&key);
+        if matches!(why, Why::Answered | Why::Cleared) {
+            cx.effects.push(Effect::Remember { message: key });
+        }
+        self.drop_entry(message, why);
+    }
+
+    fn drop_entry(&mut self, message: &Message, why: Why) {
+        log::debug!(entry:% = message.entry, why:? = why; "done with a message");
+        self.acks.remove(message.entry);
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn delay(failures: u32) -> Duration {
+    DELAY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(DELAY_MAX)
+}

@@ -1,0 +1,45 @@
+//! The names of the daemon's own posts (`clientMsgId`). A bridge stores each once, so a name belongs
+//! to one text: a process that starts again and says the same says it under the same name, and no
+//! other post has that name. A turn's posts are named after its attempt (`worker`).
+
+use crate::{
+    ids::{ClientMsgId, TurnId},
+    permission::code::Code,
+    store::entry::EntryId,
+};
+
+/// The answer to a control word, or the end of a message without a turn.
+pub(super) fn say(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.say"))
+}
+
+/// What a message waits for.
+pub(super) fn wait(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.wait"))
+}
+
+/// Stale messages; the name is that of the first of them.
+pub(super) fn held(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.held"))
+}
+
+/// A reply to what was meant as an answer and is none.
+pub(super) fn reply(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.reply"))
+}
+
+/// The end of a question by this answer.
+pub(super) fn answer(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.answer"))
+}
+
+/// The end of a question without an answer.
+pub(super) fn closed(turn: &TurnId, code: Code) -> ClientMsgId {
+    ClientMsgId::new(format!("{turn}.{code}.closed"))
+}
+
+/// The end of a message whose turn waited for people when the daemon stopped. `worker` uses the
+/// same name for the same text.
+pub(super) fn died(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.died"))
+}

@@ -1,0 +1,172 @@
+//! Stale messages: what someone wanted days ago may be harmful now. A message that is older than
+//! `offlineMaxAge` when it comes in stays in the inbox and is not run; the thread is told once, and
+//! `run` releases it. Ages are by the bridge's clock alone. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::message::{Message, Origin};
+use crate::{ids::ThreadId, store::entry::EntryId, time::Timestamp};
+
+/// Stale messages come together, so the thread is told after this long without another.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// What releases them.
+pub(super) const WORD: &str = "run";
+
+/// Messages in quarantine, of all threads; one more is refused. They do not count among those that
+/// the inbox has room for, so that what comes in now always gets in.
+pub(super) const MESSAGES_MAX: usize = 10_000;
+const BYTES_MAX: usize = 256 << 20;
+
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    max_age: Duration,
+    threads: BTreeMap<ThreadId, Vec<Message>>,
+    messages: usize,
+    bytes: usize,
+    /// Threads that are not told yet.
+    untold: Vec<ThreadId>,
+    due: Option<Duration>,
+}
+
+impl Quarantine {
+    pub(super) fn new(max_age: Duration) -> Quarantine {
+        Quarantine {
+            max_age,
+            threads: BTreeMap::new(),
+            messages: 0,
+            bytes: 0,
+            untold: Vec::new(),
+            due: None,
+        }
+    }
+
+    /// Whether a message is stale at this time of the bridge's. What has begun is not, however old
+    /// it is. A message without a readable time is stale unless it comes in live: its age can't be
+    /// told, and a person can still say `run`.
+    /// `released` is the newest entry on the thread that a person has released.
+    pub(super) fn is_stale(
+        &self,
+        message: &Message,
+        bridge_time: Option<Timestamp>,
+        released: Option<EntryId>,
+    ) -> bool {
+        if message.progress.is_some() || Some(message.entry) <= released {
+            return false;
+        }
+        match (message.written(), bridge_time) {
+            (Some(written), Some(now)) => self.max_age < now.since(written),
+            (None, _) => message.origin != Origin::Live,
+            (Some(_), None) => false,
+        }
+    }
+
+    pub(super) fn has_room(&self, message: &Message) -> bool {
+        self.messages < MESSAGES_MAX && self.bytes + message.reply.body.len() <= BYTES_MAX
+    }
+
+    pub(super) fn hold(&mut self, now: Duration, message: Message) {
+        let thread = message.thread().clone();
+        if !self.untold.contains(&thread) {
+            self.untold.push(thread.clone());
+        }
+        self.messages += 1;
+        self.bytes += message.reply.body.len();
+        self.threads.entry(thread).or_default().push(message);
+        self.due = Some(now + TOGETHER);
+    }
+
+    /// Whether this is the word that releases what is held on its thread. Only when it comes in on
+    /// the stream: what was missed, or written before a crash, may have meant something else.
+    pub(super) fn is_release(&self, message: &Message) -> bool {
+        message.origin == Origin::Live
+            && message.reply.body.trim().eq_ignore_ascii_case(WORD)
+            && self.threads.contains_key(message.thread())
+    }
+
+    /// Everything that is held on a thread, in order.
+    pub(super) fn release(&mut self, thread: &ThreadId) -> Vec<Message> {
+        self.untold.retain(|untold| untold != thread);
+        let messages = self.threads.remove(thread).unwrap_or_default();
+        self.forget(&messages);
+        messages
+    }
+
+    /// Takes out what is held on a thread and is not newer than this stop.
+    pub(super) fn clear(&mut self, stop: &Message) -> Vec<Message> {
+        let Some(messages) = self.threads.remove(stop.thread()) else { return Vec::new() };
+        let (kept, cleared): (Vec<_>, Vec<_>) =
+            messages.into_iter().partition(|message| message.is_newer(stop));
+        if !kept.is_empty() {
+            self.threads.insert(stop.thread().clone(), kept);
+        }
+        self.forget(&cleared);
+        cleared
+    }
+
+    fn forget(&mut self, messages: &[Message]) {
+        self.messages -= messages.len();
+        self.bytes -= messages.iter().map(|message| message.reply.body.len()).sum::<usize>();
+    }
+
+    /// The threads to tell now, with what is held on them.
+    pub(super) fn untold(&mut self, now: Duration) -> Vec<(ThreadId, Vec<Message>)> {
+        if self.due.is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        self.due = None;
+        let held = |thread: ThreadId| self.threads.get(&thread).map(|it| (thread, it.clone()));
+        std::mem::take(&mut self.untold).into_iter().filter_map(held).collect()
+    }
+
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.due
+    }
+
+    /// How many are held on a thread.
+    pub(super) fn count(&self, thread: &ThreadId) -> usize {
+        self.threads.get(thread).map_or(0, Vec::len)
+    }
+
+    /// How many are held in all.
+    pub(super) fn len(&self) -> usize {
+        self.messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::bridge::wire::Reply;
+
+    fn message(created_at: &str, origin: Origin) -> Message {
+        let value = json!({"threadId": "t", "createdAt": created_at});
+        let reply = Arc::new(Reply::parse(&value.to_string()).unwrap());
+        Message { entry: EntryId { sequence: 1, hash: 1 }, reply, progress: None, origin }
+    }
+
+    #[test]
+    fn age_is_by_the_bridge_s_clock_alone() {
+        let now = Timestamp::parse("2026-11-22T12:00:00Z");
+        let quarantine = Quarantine::new(Duration::from_hours(24));
+        let is_stale = |time: &str, now| quarantine.is_stale(&message(time, Origin::Live), now, None);
+        assert!(is_stale("2026-11-21T11:59:59Z", now));
+        assert!(!is_stale("2026-11-21T12:00:01Z", now));
+        assert!(!is_stale("2026-11-23T12:00:00Z", now), "a time that is ahead");
+        assert!(!is_stale("2020-01-01T00:00:00Z", None), "the bridge's time is not known");
+    }
+
+    #[test]
+    fn without_a_readable_time_a_message_is_held_unless_it_comes_in_live() {
+        let now = Timestamp::parse("2026-11-22T12:00:00Z");
+        let quarantine = Quarantine::new(Duration::from_hours(24));
+        for time in ["", "yesterday", "1969-07-20T20:17:40Z"] {
+            assert!(!quarantine.is_stale(&message(time, Origin::Live), now, None), "{time}");
+            assert!(quarantine.is_stale(&message(time, Origin::CaughtUp), now), "{time}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a start makes of what an earlier process left in the inbox.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Change, Context, Coordinator, Why, approvals,
+    message::{Message, Origin},
+};
+use crate::{
+    bridge::wire::Reply,
+    ids::TurnId,
+    store::{
+        binding::SessionRecord,
+        entry::{EntryId, Progress},
+    },
+};
+
+/// A message that was in the inbox at the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovered {
+    pub entry: EntryId,
+    pub reply: Arc<Reply>,
+    /// How far its turn came.
+    pub progress: Option<Progress>,
+    /// Its answer is in the outbox.
+    pub has_answer: bool,
+    /// The session of its turn, in case no binding has it: the crash came between the two.
+    pub session: Option<SessionRecord>,
+}
+
+impl Coordinator {
+    pub(super) fn recover(&mut self, entries: Vec<Recovered>, cx: &mut Context<'_>) {
+        if !entries.is_empty() {
+            log::info!(messages = entries.len(); "going on with messages that an earlier daemon left");
+        }
+        // Questions with an answer in the inbox did not wait for a person any more.
+        let answered: HashSet<(TurnId, String)> = entries
+            .iter()
+            .filter_map(|entry| {
+                let progress = entry.progress.as_ref()?;
+                Some((progress.turn.clone(), progress.answers.clone()?))
+            })
+            .collect();
+        for entry in entries {
+            self.recover_one(entry, &answered, cx);
+        }
+    }
+
+    fn recover_one(
+        &mut self,
+        recovered: Recovered,
+        answered: &HashSet<(TurnId, String)>,
+        cx: &mut Context<'_>,
+    ) {
+        let Recovered { entry, reply, progress, has_answer, session } = recovered;
+        let message = Message { entry, reply, progress, origin: Origin::Recovered };
+        let Some(progress) = message.progress.clone() else {
+            if has_answer {
+                return self.done(&message, Why::Answered, cx);
+            }
+            return self.arrived(message, cx);
+        };
+        self.restore_session(&message, &progress, session, cx);
+        if has_answer || progress.is_answered {
+            return self.done(&message, Why::Answered, cx);
+        }
+        if cx.view.is_done(&message.key()) {
+            return self.drop_entry(&message, Why::Duplicate);
+        }
+        let mut steps = Vec::new();
+        if let Some(code) = &progress.answers {
+            self.outstanding.insert(message.key());
+            steps.push(self.approvals.interrupted_answer(message, code));
+        } else {
+            let codes = approvals::open_codes(&progress, answered);
+            if codes.is_empty() {
+                return self.arrived(message, cx);
+            }
+            self.outstanding.insert(message.key());
+            self.approvals.orphan(message, &codes, &mut steps);
+        }
+        self.perform(steps, cx);
+    }
+
+    fn restore_session(
+        &mut self,
+        message: &Message,
+        progress: &Progress,
+        session: Option<SessionRecord>,
+        cx: &mut Context<'_>,
+    ) {
+        let binding = cx.view.binding(message.thread());
+        let is_known = binding.is_some_and(|it| it.sessions.contains_key(&progress.engine));
+        if let Some(record) = session.filter(|_| !is_known) {
+            let (engine, record) = (progress.engine.clone(), Some(record));
+            self.change(message.thread(), Change::Session { engine, record }, cx);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Obeys control words, and tells threads what they wait for. Each answer that confirms something is
+//! said once that is on disk.
+
+use std::time::Duration;
+
+use super::{
+    Change, Context, Coordinator, Why,
+    control::{Stopped, Word},
+    message::Message,
+    names,
+    quarantine,
+    slots::Waiting,
+    texts::{self, Facts, Queue},
+    turns::Target,
+};
+use crate::{bridge::wire::PostKind, ids::ThreadId, time::Timestamp};
+
+impl Coordinator {
+    pub(super) fn obey(&mut self, word: Word, message: Message, cx: &mut Context<'_>) {
+        log::info!(
+            threadId = message.thread().as_str(), entry:% = message.entry, word:? = word;
+            "a control word"
+        );
+        match word {
+            Word::Stop | Word::StopAll => self.stop(message, word == Word::StopAll, cx),
+            Word::Status => {
+                let text = texts::status(&self.facts(&message, cx));
+                self.answer(message, text, false);
+            }
+            Word::Queue => {
+                let text = texts::queue(&self.queue(message.thread(), cx.now.wall));
+                self.answer(message, text, false);
+            }
+            Word::New => self.renew(message, cx),
+            Word::Help => self.answer(message, texts::help(), false),
+        }
+    }
+
+    fn answer(&mut self, message: Message, body: String, is_confirmation: bool) {
+        let name = names::say(message.entry);
+        let post = self.post(message.thread().clone(), PostKind::Status, body, name);
+        self.acks.post(post, Some(message), is_confirmation);
+    }
+
+    fn stop(&mut self, stop: Message, is_all: bool, cx: &mut Context<'_>) {
+        let mut cleared = 0;
+        if is_all {
+            self.stops.clear(&stop);
+            let dropped = [
+                self.turns.clear(&stop),
+                self.catchup.clear(&stop),
+                self.quarantine.clear(&stop),
+            ];
+            for message in dropped.iter().flatten() {
+                cleared += 1;
+                self.done(message, Why::Cleared, cx);
+            }
+        }
+        let waiting = || self.catchup.waiting(stop.thread()).next().cloned();
+        match self.turns.stop(&stop) {
+            Target::Running(entry) => {
+                log::info!(entry:% = entry; "stopping a turn, as a person asked");
+                cx.effects.push(super::Effect::Interrupt { entry });
+                self.stops.open(entry, stop, cleared);
+            }
+            Target::Waiting(message) => self.stop_early(message, stop, cleared),
+            Target::Nothing => match waiting().filter(|message| !message.is_newer(&stop)) {
+                Some(message) => {
+                    self.catchup.take_out(&message);
+                    self.stop_early(message, stop, cleared);
+                }
+                None => {
+                    let waiting = self.turns.queue(stop.thread()).count();
+                    let stopped = Stopped { is_all, had_turn: false, cleared, waiting };
+                    self.answer(stop, texts::stopped(stopped), true);
+                }
+            },
+        }
+    }
+
+    /// A message is stopped before its turn has begun.
+    fn stop_early(&mut self, message: Message, stop: Message, cleared: usize) {
+        self.stops.open(message.entry, stop, cleared);
+        self.finish(message, PostKind::Status, texts::STOPPED_EARLY.to_owned());
+    }
+
+    /// The turn of a message is over, and so are the stops that waited for it. What the turn said is
+    /// answer enough, unless there is more to tell.
+    pub(super) fn stops_are_over(&mut self, message: &Message, cx: &mut Context<'_>) {
+        for (stop, cleared) in self.stops.over(message.entry) {
+            // After a stop of the program nothing begins now.
+            let waiting = self.turns.queue(message.thread()).count();
+            let waiting = if self.is_stopping { 0 } else { waiting };
+            let is_all = super::control::read(&stop.reply.body) == Some(Word::StopAll);
+            if !is_all && waiting == 0 {
+                self.done(&stop, Why::Answered, cx);
+            } else {
+                let stopped = Stopped { is_all, had_turn: true, cleared, waiting };
+                self.answer(stop, texts::stopped(stopped), true);
+            }
+        }
+    }
+
+    /// `/new`: from this entry on the thread's session is not taken any more. A message that came in
+    /// before still belongs to it, so it is not removed yet.
+    fn renew(&mut self, message: Message, cx: &mut Context<'_>) {
+        let thread = message.thread().clone();
+        let engine = cx.view.engine(&message.reply);
+        let old = cx.view.binding(&thread).and_then(|it| it.sessions.get(&engine)).cloned();
+        let is_busy = self.turns.queue(&thread).next().is_some()
+            || self.catchup.waiting(&thread).next().is_some();
+        if is_busy || old.is_some() {
+            self.renewals.insert((thread.clone(), engine.clone()), message.entry);
+            let change = Change::FreshAfter { engine: engine.clone(), entry: message.entry };
+            self.change(&thread, change, cx);
+        }
+        let resume = old.as_ref().and_then(|old| {
+            cx.view.resume_command(&engine, old.session_id.as_str())
+        });
+        self.answer(message, texts::renewed(&engine, old.as_ref(), resume, is_busy), true);
+    }
+
+    fn facts(&self, message: &Message, cx: &Context<'_>) -> Facts {
+        let thread = message.thread();
+        let running = self.turns.running(thread);
+        let engine = running.map_or_else(|| cx.view.engine(&message.reply), |it| it.engine.clone());
+        let session = cx.view.binding(thread).and_then(|binding| binding.sessions.get(&engine));
+        let dir = session.and_then(|session| session.project_dir.clone());
+        Facts {
+            dir: dir.unwrap_or_else(|| self.settings.project_dir.clone()),
+            session: session.map(|session| session.session_id.clone()),
+            machine: self.settings.machine.clone(),
+            running: running.map(|running| cx.now.wall.since(running.since)),
+            doing: running.and_then(|running| running.doing.clone()),
+            wait: self.turns.wait(thread),
+            questions: self.approvals.lines(thread),
+            waiting: self.turns.waiting(thread).count() + self.catchup.waiting(thread).count(),
+            engine,
+        }
+    }
+
+    /// The messages of a thread that have not begun.
+    fn queue(&self, thread: &ThreadId, now: Timestamp) -> Queue {
+        let messages = self.turns.waiting(thread).chain(self.catchup.waiting(thread));
+        Queue {
+            messages: messages.map(|message| texts::quote(&message.reply, now)).collect(),
+            held: self.quarantine.count(thread),
+            wait: self.turns.wait(thread),
+        }
+    }
+
+    /// Tells the threads whose stale messages have all come in.
+    pub(super) fn tell_held(&mut self, cx: &Context<'_>) {
+        let now = self.catchup.bridge_time(cx.now.running).unwrap_or(cx.now.wall);
+        for (thread, messages) in self.quarantine.untold(cx.now.running) {
+            let Some(first) = messages.first() else { continue };
+            // Named after the first message, so that a restart does not say it twice.
+            let name = names::held(first.entry);
+            let replies: Vec<_> = messages.iter().map(|message| &*message.reply).collect();
+            let body = texts::held(&replies, now, quarantine::WORD);
+            let post = self.post(thread, PostKind::Status, body, name);
+            self.acks.post(post, None, false);
+        }
+    }
+
+    /// Tells the threads that have waited for a while what they wait for, each once a message.
+    pub(super) fn tell_waiting(&mut self, now: Duration) {
+        for Waiting { thread, entry, wait } in self.turns.untold(now) {
+            log::info!(threadId = thread.as_str(), entry:% = entry; "waits for its turn");
+            // Named after the message, so that a restart does not say it twice.
+            let name = names::wait(entry);
+            let post = self.post(thread, PostKind::Status, texts::waits(&wait), name);
+            self.acks.post(post, None, false);
+        }
+    }
+}
