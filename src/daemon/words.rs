@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::places::Wait;
 use crate::{
+    agent::engines,
     dispatch::control::Stopped,
     ids::{Engine, MachineId, SessionId},
     store::binding::SessionRecord,
@@ -110,7 +111,8 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
         Some(old) => {
             let id = code(old.session_id.as_str());
             let dir = old.project_dir.as_deref().map(|dir| format!(" in `{}`", code(dir)));
-            let resume = resume(engine, &id).map(|it| format!(": `{it}`")).unwrap_or_default();
+            let resume = engines::describe(engine).resume_command;
+            let resume = resume.map(|it| format!(": `{it} {id}`")).unwrap_or_default();
             format!(
                 " The old one, `{id}`, is kept on the machine{}{resume}",
                 dir.unwrap_or_default()
@@ -120,17 +122,6 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
         None => " There was none before".to_owned(),
     };
     format!("{when} starts a new session of {engine}.{old}.")
-}
-
-/// How to go on with a session in a terminal, where that is known.
-fn resume(engine: &Engine, session: &str) -> Option<String> {
-    let resumes = [
-        (Engine::CLAUDE, "claude --resume"),
-        (Engine::CODEX, "codex resume"),
-        (Engine::OPENCODE, "opencode --session"),
-    ];
-    let command = resumes.into_iter().find(|(known, _)| known == engine)?.1;
-    Some(format!("{command} {session}"))
 }
 
 /// The end of a stop, as far as the turn did not tell it.
