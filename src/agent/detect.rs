@@ -12,7 +12,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::Exit, ids::Engine, time::Timestamp};
+#[cfg(doc)]
+use crate::agent::description::Description;
+use crate::{
+    agent::{Exit, launch::EngineDef},
+    ids::Engine,
+    time::Timestamp,
+};
 
 /// The longest part of a program's output that is quoted.
 const QUOTE_MAX: usize = 200;
@@ -63,18 +69,20 @@ struct Stamp {
     size: u64,
 }
 
-/// Looks for `engine`, whose program is `name` (see [`find_program`]), and asks it for its version
-/// unless `cache` has it from before.
+/// Looks for the engine's program (see [`find_program`]), and asks it for its version unless `cache`
+/// has it from before. An agent of the config is not asked; see [`Description::package`].
 pub fn detect(
-    engine: &Engine,
-    name: &str,
+    row: &EngineDef,
     path: &OsStr,
     cwd: &Path,
     cache: &mut Cache,
     run: &mut Run<'_>,
 ) -> Verdict {
-    let mut verdict = look(engine, name, path, cwd);
-    let Some(program) = &verdict.program else { return verdict };
+    let engine = &row.name;
+    let mut verdict = look(row, path, cwd);
+    let (Some(program), Some(package)) = (&verdict.program, &row.description.package) else {
+        return verdict;
+    };
     let stamp = stamp(program);
     let known = cache.0.get(engine).filter(|entry| Some(&entry.stamp) == stamp.as_ref());
     let version = match known {
@@ -86,7 +94,7 @@ pub fn detect(
             if let Some(stamp) = stamp {
                 cache.0.insert(engine.clone(), Entry { stamp, version: version.clone() });
             }
-            verdict.note = age_note(engine, &version);
+            verdict.note = age_note(engine, &version, package.oldest_tried);
             verdict.version = Some(version);
         }
         Err(problem) => verdict.problem = Some(problem),
@@ -95,19 +103,20 @@ pub fn detect(
 }
 
 /// Whether the program of an engine is there, without starting it.
-pub fn look(engine: &Engine, name: &str, path: &OsStr, cwd: &Path) -> Verdict {
+pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> Verdict {
+    let name = row.program();
     let program = find_program(name, path, cwd);
     let problem = program.is_none().then(|| {
         let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
-        format!("`{name}` {place}. {}", how_to_install(engine, name))
+        format!("`{name}` {place}. {}", row.how_to_install())
     });
-    Verdict { engine: engine.clone(), program, version: None, problem, note: None }
+    Verdict { engine: row.name.clone(), program, version: None, problem, note: None }
 }
 
 /// Finds the program that a shell would start for `name`: through `path` (a `PATH`), or, if the
 /// name has a slash, there, seen from `cwd`. Relative directories in `path`, the empty one too, are
 /// passed over: they would mean another program in every project.
-pub fn find_program(name: &str, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
+fn find_program(name: &str, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
     if name.is_empty() {
         return None;
     }
@@ -131,29 +140,7 @@ pub fn version_of(output: &str) -> Option<String> {
     })
 }
 
-/// How to get an engine, for the person who has none.
-pub fn how_to_install(engine: &Engine, name: &str) -> String {
-    let (package, then) = match engine.as_str() {
-        "claude" => ("@anthropic-ai/claude-code", "start `claude` once to log in"),
-        "codex" => ("@openai/codex", "run `codex login`"),
-        "opencode" => ("opencode-ai", "run `opencode auth login`"),
-        _ => return format!("Install `{name}`, or correct its command in the config file."),
-    };
-    format!("Install it with `npm install -g {package}`, then {then}.")
-}
-
-/// The oldest version that the protocols here were tried with.
-fn oldest_tried(engine: &Engine) -> Option<&'static str> {
-    match engine.as_str() {
-        "claude" => Some("2.1.141"),
-        "codex" => Some("0.130.0"),
-        "opencode" => Some("1.18.33"),
-        _ => None,
-    }
-}
-
-fn age_note(engine: &Engine, version: &str) -> Option<String> {
-    let oldest = oldest_tried(engine)?;
+fn age_note(engine: &Engine, version: &str, oldest: &str) -> Option<String> {
     (numbers(version) < numbers(oldest))
         .then(|| format!("{engine} {version} is older than {oldest}, the oldest that was tried."))
 }
@@ -199,6 +186,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::agent::engines::Engines;
 
     /// A file in `dir`, made new.
     fn install(dir: &Path, name: &str, mode: u32, content: &str) -> PathBuf {
@@ -229,8 +217,11 @@ mod tests {
                 *asked += 1;
                 answer.map(|(exit, text)| (exit, text.to_owned())).map_err(str::to_owned)
             };
-            let (dir, name) = (self.dir.path(), engine.as_str());
-            detect(&engine, name, dir.as_os_str(), dir, &mut self.cache, &mut run)
+            let dir = self.dir.path();
+            let command = vec![engine.to_string()];
+            let engines = Engines::new([(engine.clone(), command)].into(), dir);
+            let row = engines.get(&engine).unwrap();
+            detect(row, dir.as_os_str(), dir, &mut self.cache, &mut run)
         }
     }
 

@@ -1,175 +1,23 @@
-//! The table of engines: command line, environment, protocol, exit ladder. An agent that speaks ACP
-//! is one row, or an entry in the user's config.
+//! The table of engines. An agent that speaks ACP needs no row: it is an entry in the user's config.
 
-use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-use rustix::process::Signal;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    agent::{
-        Protocol, TurnSpec, acp, claude, codex, opencode,
-        stdio::{Ladder, Step},
-    },
+    agent::{acp, claude, codex, description::Description, launch::EngineDef, opencode},
     ids::Engine,
-    proc::{Plan, kill::To, sweep::MARKER},
 };
 
-/// Which protocol an engine speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineKind {
-    Claude,
-    Codex,
-    /// Over HTTP to a server that is kept; see [`opencode`].
-    Opencode,
-    Acp,
-}
-
-/// The kernel's part of the end: nothing catches a KILL.
-const KILL: (Step, Duration) = (Step::Kill, Duration::from_secs(2));
-
-/// After the interrupt. A TERM would leave Claude's running command behind, an INT does not
-/// (claude 2.1.197).
-const CLAUDE_LADDER: Ladder = &[
-    (Step::CloseInput, Duration::from_secs(5)),
-    (Step::Signal(Signal::INT, To::Process), Duration::from_secs(5)),
-    KILL,
+/// The engines with a protocol of their own.
+static KNOWN: [(Engine, &Description); 3] = [
+    (Engine::CLAUDE, &claude::description::DESCRIPTION),
+    (Engine::CODEX, &codex::description::DESCRIPTION),
+    (Engine::OPENCODE, &opencode::description::DESCRIPTION),
 ];
 
-/// The other way round than Claude: here an INT leaves the command behind (codex 0.169.0). The
-/// launcher of the npm package hands the signal on.
-const CODEX_LADDER: Ladder = &[
-    (Step::CloseInput, Duration::from_secs(5)),
-    (Step::Signal(Signal::TERM, To::Process), Duration::from_secs(2)),
-    KILL,
-];
-
-/// To the group, since the configured command may be a script around the agent.
-const ACP_LADDER: Ladder = &[
-    (Step::CloseInput, Duration::from_secs(3)),
-    (Step::Signal(Signal::TERM, To::Group), Duration::from_secs(2)),
-    KILL,
-];
-
-impl EngineKind {
-    /// A fresh protocol for one turn.
-    pub fn protocol(self) -> Box<dyn Protocol> {
-        match self {
-            EngineKind::Claude => Box::<claude::Claude>::default(),
-            EngineKind::Codex => Box::<codex::Codex>::default(),
-            EngineKind::Opencode => Box::<opencode::Opencode>::default(),
-            EngineKind::Acp => Box::<acp::Acp>::default(),
-        }
-    }
-
-    /// Whether the model can use `bridge_post` and `bridge_thread_read`.
-    pub fn has_bridge_tools(self) -> bool {
-        matches!(self, EngineKind::Claude | EngineKind::Codex)
-    }
-
-    /// Whether the model can be told why something was refused.
-    pub fn takes_reasons(self) -> bool {
-        self != EngineKind::Acp
-    }
-
-    /// How a process of this kind is made to leave.
-    pub fn ladder(self) -> Ladder {
-        match self {
-            EngineKind::Claude => CLAUDE_LADDER,
-            EngineKind::Codex => CODEX_LADDER,
-            EngineKind::Opencode | EngineKind::Acp => ACP_LADDER,
-        }
-    }
-
-    /// What follows the program on the command line.
-    fn args(self, spec: &TurnSpec) -> Vec<String> {
-        match self {
-            EngineKind::Claude => claude::args(spec),
-            EngineKind::Codex => codex::args(spec),
-            EngineKind::Opencode | EngineKind::Acp => Vec::new(),
-        }
-    }
-
-    /// Variables that the engine is given.
-    fn env(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            EngineKind::Claude => claude::ENV,
-            EngineKind::Codex | EngineKind::Opencode | EngineKind::Acp => &[],
-        }
-    }
-
-    /// Variables that would change what the engine does.
-    fn env_remove(self) -> &'static [&'static str] {
-        match self {
-            EngineKind::Claude => claude::ENV_REMOVE,
-            EngineKind::Codex | EngineKind::Opencode | EngineKind::Acp => &[],
-        }
-    }
-}
-
-/// One row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineDef {
-    pub name: Engine,
-    /// The program, from `PATH` or the config, and the arguments that always come first. Never
-    /// empty.
-    pub program: Vec<String>,
-    pub kind: EngineKind,
-}
-
-impl EngineDef {
-    /// How to start the engine for a turn. `marker` is the turn's; see [`crate::proc::sweep`].
-    /// `base_env` is the daemon's own environment, of which nothing that is ours is handed on, and
-    /// nothing that holds `token`, whatever its name.
-    pub fn plan(
-        &self,
-        spec: &TurnSpec,
-        base_env: &[(OsString, OsString)],
-        token: Option<&str>,
-        marker: &str,
-    ) -> Plan {
-        let (program, leading) = self.program.split_first().expect("rows without one aren't made");
-        let args = leading.iter().cloned().chain(self.kind.args(spec)).map(OsString::from);
-        let own = self.kind.env().iter().copied().chain([(MARKER, marker)]);
-        let dropped = |name: &OsStr| self.kind.env_remove().iter().any(|removed| name == *removed);
-        let mut env: BTreeMap<OsString, OsString> = base_env
-            .iter()
-            .filter(|(name, value)| !is_ours(name) && !dropped(name) && !holds(value, token))
-            .cloned()
-            .collect();
-        env.extend(own.map(|(name, value)| (name.into(), value.into())));
-        Plan {
-            program: PathBuf::from(program),
-            args: args.collect(),
-            dir: spec.project_dir.clone(),
-            env: env.into_iter().collect(),
-        }
-    }
-}
-
-/// Variables of this program and of the one that it replaces.
-pub fn is_ours(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
-}
-
-/// `env` without the variables that hold `token`, whatever their names.
-pub fn without_token(
-    mut env: Vec<(OsString, OsString)>,
-    token: Option<&str>,
-) -> Vec<(OsString, OsString)> {
-    env.retain(|(_, value)| !holds(value, token));
-    env
-}
-
-/// Whether `token` is in `value`, alone or as a part, as in a URL.
-fn holds(value: &OsStr, token: Option<&str>) -> bool {
-    let token = token.unwrap_or_default().as_bytes();
-    !token.is_empty() && value.as_encoded_bytes().windows(token.len()).any(|window| window == token)
+/// What is known of `engine`. Every name that is not in the table is an agent that speaks ACP.
+pub fn describe(engine: &Engine) -> &'static Description {
+    let known = KNOWN.iter().find(|(name, _)| name == engine);
+    known.map_or(&acp::description::DESCRIPTION, |(_, description)| description)
 }
 
 /// All engines that may be asked for. Whether they work here is `detect`'s business.
@@ -184,22 +32,13 @@ impl Engines {
     /// is this executable, which plays the echo engine.
     pub fn new(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
         let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
-        let known = [
-            (Engine::CLAUDE, vec!["claude".to_owned()], EngineKind::Claude),
-            (Engine::CODEX, vec!["codex".to_owned()], EngineKind::Codex),
-            (Engine::OPENCODE, vec!["opencode".to_owned()], EngineKind::Opencode),
-            (Engine::ECHO, echo, EngineKind::Acp),
-        ];
-        let row = |name: Engine, program, kind| (name.clone(), EngineDef { name, program, kind });
-        let mut rows: BTreeMap<_, _> =
-            known.into_iter().map(|(name, program, kind)| row(name, program, kind)).collect();
-        for (name, program) in configured {
-            if !program.is_empty() {
-                let kind = rows.get(&name).map_or(EngineKind::Acp, |known| known.kind);
-                rows.extend([row(name, program, kind)]);
-            }
-        }
-        Engines { rows }
+        let known = KNOWN.iter().map(|(name, _)| (name.clone(), vec![name.to_string()]));
+        let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
+        let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
+            let description = describe(&name);
+            (name.clone(), EngineDef { name, command, description })
+        });
+        Engines { rows: rows.collect() }
     }
 
     pub fn get(&self, name: &Engine) -> Option<&EngineDef> {
@@ -209,15 +48,39 @@ impl Engines {
     pub fn names(&self) -> impl Iterator<Item = &Engine> {
         self.rows.keys()
     }
+
+    pub fn rows(&self) -> impl Iterator<Item = &EngineDef> {
+        self.rows.values()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsString, path::PathBuf, ptr};
+
     use super::*;
     use crate::{
-        agent::{Gate, Sandbox},
+        agent::{
+            Gate, Sandbox, TurnSpec,
+            description::{Launch, McpReadings},
+            stdio::Step,
+        },
         ids::{SessionId, ThreadId, TurnId, random_uuid},
+        proc::{Plan, sweep::MARKER},
     };
+
+    fn plan(
+        engines: &Engines,
+        name: &str,
+        env: &[(OsString, OsString)],
+        token: Option<&str>,
+    ) -> Option<Plan> {
+        let row = engines.get(&Engine::new(name)).unwrap();
+        match &row.description.launch {
+            Launch::Process(process) => Some(row.plan(process, &spec(), env, token, "state.t1")),
+            Launch::SharedServer => None,
+        }
+    }
 
     fn spec() -> TurnSpec {
         TurnSpec {
@@ -244,9 +107,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(engines: &Engines, name: &str, program: &[&str], kind: EngineKind) {
+    fn check(engines: &Engines, name: &str, command: &[&str], description: &Description) {
         let row = engines.get(&Engine::new(name)).expect(name);
-        assert_eq!((row.program.join(" "), row.kind), (program.join(" "), kind), "{name}");
+        assert_eq!(row.command.join(" "), command.join(" "), "{name}");
+        assert!(ptr::eq(row.description, description), "{name}");
     }
 
     #[test]
@@ -257,11 +121,16 @@ mod tests {
             ("codex", &[]),
             ("nothing", &[]),
         ]);
-        check(&engines, "gemini", &["gemini", "--acp"], EngineKind::Acp);
-        check(&engines, "claude", &["/opt/claude", "--debug"], EngineKind::Claude);
-        check(&engines, "codex", &["codex"], EngineKind::Codex);
-        check(&engines, "opencode", &["opencode"], EngineKind::Opencode);
-        check(&engines, "echo", &["/opt/obto-bridge", "echo-agent"], EngineKind::Acp);
+        check(&engines, "gemini", &["gemini", "--acp"], &acp::description::DESCRIPTION);
+        check(&engines, "claude", &["/opt/claude", "--debug"], &claude::description::DESCRIPTION);
+        check(&engines, "codex", &["codex"], &codex::description::DESCRIPTION);
+        check(&engines, "opencode", &["opencode"], &opencode::description::DESCRIPTION);
+        check(
+            &engines,
+            "echo",
+            &["/opt/obto-bridge", "echo-agent"],
+            &acp::description::DESCRIPTION,
+        );
         let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
         assert_eq!(names, ["claude", "codex", "echo", "gemini", "opencode"]);
     }
@@ -283,10 +152,8 @@ mod tests {
         .map(|(name, value)| (name.into(), value.into()))
         .to_vec();
         let names = |engine: &str, token| -> Vec<String> {
-            let plan = engines(&[("gemini", &["gemini", "--acp"])])
-                .get(&Engine::new(engine))
-                .unwrap()
-                .plan(&spec(), &base, token, "state.t1");
+            let engines = engines(&[("gemini", &["gemini", "--acp"])]);
+            let plan = plan(&engines, engine, &base, token).unwrap();
             assert_eq!(plan.dir, Path::new("/project"));
             let marker = (OsString::from(MARKER), OsString::from("state.t1"));
             assert_eq!(
@@ -297,7 +164,7 @@ mod tests {
         };
         let clean = ["ANTHROPIC_API_KEY", "HOME", "OBTO_BRIDGE_TURN", "PATH"];
         assert_eq!(names("gemini", Some("s3cret")), clean);
-        for engine in ["claude", "codex", "opencode", "echo"] {
+        for engine in ["claude", "codex", "echo"] {
             let names = names(engine, Some("s3cret"));
             for secret in ["BRIDGE_TOKEN", "BRIDGE_URL", "AGENT_ID", "COPY", "WEBHOOK"] {
                 assert!(!names.iter().any(|name| name == secret), "{engine} {secret}");
@@ -310,7 +177,7 @@ mod tests {
     #[test]
     fn leading_arguments_stay_in_front() {
         let engines = engines(&[("gemini", &["gemini", "--acp", "-x"])]);
-        let plan = engines.get(&Engine::new("gemini")).unwrap().plan(&spec(), &[], None, "s.t");
+        let plan = plan(&engines, "gemini", &[], None).unwrap();
         assert_eq!(
             (plan.program, plan.args),
             ("gemini".into(), vec![OsString::from("--acp"), OsString::from("-x")])
@@ -319,8 +186,34 @@ mod tests {
 
     #[test]
     fn every_ladder_ends_with_a_kill() {
-        for kind in [EngineKind::Claude, EngineKind::Codex, EngineKind::Opencode, EngineKind::Acp] {
-            assert_eq!(kind.ladder().last().map(|step| step.0), Some(Step::Kill), "{kind:?}");
+        for row in engines(&[]).rows() {
+            if let Launch::Process(process) = &row.description.launch {
+                assert_eq!(process.ladder.last().map(|step| step.0), Some(Step::Kill), "{row:?}");
+            }
         }
+    }
+
+    #[track_caller]
+    fn check_mcp(engine: &str, name: &str, readings: &[&str]) {
+        let names = &describe(&Engine::new(engine)).mcp_names;
+        let McpReadings { names: read, .. } = (names.read)(name);
+        assert_eq!(read, readings, "{engine} {name}");
+        let composed = (names.name)("my_server", "get__it");
+        let read = (names.read)(&composed).names;
+        assert!(read.contains(&"my_server:get__it".to_owned()), "{composed}: {read:?}");
+    }
+
+    #[test]
+    fn each_engine_has_its_own_names_for_mcp_tools() {
+        check_mcp("claude", "mcp__git__push", &["git:push"]);
+        check_mcp("codex", "mcp__a__b__c", &["a:b__c", "a__b:c"]);
+        check_mcp("claude", "push (git MCP Server)", &[]);
+        check_mcp("opencode", "git_push_it", &["git:push_it", "git_push:it"]);
+        check_mcp("opencode", "git", &[]);
+        check_mcp("gemini", "push (git MCP Server)", &["git:push"]);
+        check_mcp("gemini", "push (x) (git MCP Server)", &[]);
+        check_mcp("gemini", "mcp__git__push", &["git:push"]);
+        check_mcp("gemini", "mcp__a__b (git MCP Server)", &["a:b (git MCP Server)"]);
+        check_mcp("gemini", "Something", &[]);
     }
 }

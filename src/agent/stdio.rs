@@ -30,6 +30,9 @@ pub enum Step {
     Kill,
 }
 
+/// The end of every ladder, and the kernel's part: nothing catches a KILL.
+pub const KILL: (Step, Duration) = (Step::Kill, Duration::from_secs(2));
+
 /// How much of a line that is no JSON is kept.
 const GARBAGE: usize = 200;
 

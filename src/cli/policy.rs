@@ -1,12 +1,15 @@
 //! `policy test`: what the rules of this machine say of an action, and why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
 use serde_json::Value;
 
 use crate::{
-    agent::ActionKind,
+    agent::{
+        ActionKind,
+        engines::{self, Engines},
+    },
     cli::{
         ExitCode,
         console::{Console, printable},
@@ -41,7 +44,7 @@ enum Command {
     error_code(78, "There is no usable configuration.")
 )]
 struct Test {
-    /// claude, codex, opencode, or an agent of the config
+    /// the agent, for example claude
     #[argh(positional)]
     engine: String,
     /// read, edit, run, fetch, mcp or other
@@ -70,11 +73,13 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         }
     };
     let engine = Engine::new(&test.engine);
-    let known = [Engine::CLAUDE, Engine::CODEX, Engine::OPENCODE, Engine::ECHO];
-    if !known.contains(&engine) && !config.agents.contains_key(&engine) {
+    let engines = Engines::new(config.agents.clone(), Path::new(""));
+    if engines.get(&engine).is_none() {
+        let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
         console.complain(format!(
-            "there is no agent {:?}: claude, codex, opencode, or one of \"agents\" in {}",
+            "there is no agent {:?}: {}, or one that you add to \"agents\" in {}",
             test.engine,
+            names.join(", "),
             paths.config_file.display()
         ));
         return ExitCode::Usage;
@@ -128,10 +133,9 @@ impl Test {
 /// The name that the engine would have for the tool.
 fn tool(engine: &Engine, kind: ActionKind, value: &str) -> String {
     match (kind, value.split_once(':')) {
-        (ActionKind::Mcp, Some((server, tool))) if *engine == Engine::OPENCODE => {
-            format!("{server}_{tool}")
+        (ActionKind::Mcp, Some((server, tool))) => {
+            (engines::describe(engine).mcp_names.name)(server, tool)
         }
-        (ActionKind::Mcp, Some((server, tool))) => format!("mcp__{server}__{tool}"),
         (ActionKind::Mcp | ActionKind::Other, _) => value.to_owned(),
         _ => String::new(),
     }

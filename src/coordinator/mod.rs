@@ -261,9 +261,6 @@ pub trait View {
 
     /// The canonical directory that this engine may write in without asking, if it may.
     fn writes_in(&self, reply: &Reply) -> Option<PathBuf>;
-
-    /// How a person goes on with a session in a terminal.
-    fn resume_command(&self, engine: &Engine, session: &str) -> Option<String>;
 }
 
 /// Why an entry is done with.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{control::Stopped, message, slots::Wait};
 use crate::{
+    agent::engines,
     bridge::wire::Reply,
     ids::{Engine, MachineId, SessionId},
     permission::code::Code,
@@ -118,13 +119,7 @@ pub(super) fn help() -> String {
 }
 
 /// `/new`. The old session is named, so that a person can go on with it in a terminal.
-/// `resume` is the command for that.
-pub(super) fn renewed(
-    engine: &Engine,
-    old: Option<&SessionRecord>,
-    resume: Option<String>,
-    is_busy: bool,
-) -> String {
+pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: bool) -> String {
     let when = if is_busy {
         "The messages so far are still answered in the session they belong to. The next one that \
          you write"
@@ -135,7 +130,8 @@ pub(super) fn renewed(
         Some(old) => {
             let id = code(old.session_id.as_str());
             let dir = old.project_dir.as_deref().map(|dir| format!(" in `{}`", code(dir)));
-            let resume = resume.map(|it| format!(": `{}`", code(&it))).unwrap_or_default();
+            let resume = engines::describe(engine).resume_command;
+            let resume = resume.map(|it| format!(": `{it} {id}`")).unwrap_or_default();
             format!(
                 " The old one, `{id}`, is kept on the machine{}{resume}",
                 dir.unwrap_or_default()
@@ -329,8 +325,7 @@ mod tests {
         fn check(engine: &Engine, old: bool, is_busy: bool, expected: &str) {
             let mut record = SessionRecord::new(SessionId::new("s-1"));
             record.project_dir = Some("/p".to_owned());
-            let resume = (*engine != Engine::new("gemini")).then(|| "claude --resume s-1".to_owned());
-            let text = renewed(engine, old.then_some(&record), resume, is_busy);
+            let text = renewed(engine, old.then_some(&record), is_busy);
             assert!(text.ends_with(expected), "{text}");
         }
         let kept = "The old one, `s-1`, is kept on the machine in `/p`";

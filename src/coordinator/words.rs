@@ -114,10 +114,7 @@ impl Coordinator {
             let change = Change::FreshAfter { engine: engine.clone(), entry: message.entry };
             self.change(&thread, change, cx);
         }
-        let resume = old.as_ref().and_then(|old| {
-            cx.view.resume_command(&engine, old.session_id.as_str())
-        });
-        self.answer(message, texts::renewed(&engine, old.as_ref(), resume, is_busy), true);
+        self.answer(message, texts::renewed(&engine, old.as_ref(), is_busy), true);
     }
 
     fn facts(&self, message: &Message, cx: &Context<'_>) -> Facts {

@@ -1,8 +1,7 @@
 //! Which engines this machine offers, and what they are started with.
 
 use std::{
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -10,7 +9,6 @@ use std::{
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
-use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use super::Setup;
@@ -18,16 +16,13 @@ use crate::{
     agent::{
         Exit,
         detect::{self, Cache, Verdict},
-        engines::{self, Engines},
-        opencode::server::{self, Command, Process, ServerKeeper, Spawner},
+        engines::Engines,
+        launch::{self, EngineDef},
+        opencode::server,
     },
     config::Token,
     ids::{self, Engine},
-    proc::{
-        self, Child, Event, Plan,
-        kill::To,
-        sweep::{self, Before, Marked},
-    },
+    proc::{self, Plan},
     store::{Disk, RealDisk},
     task,
 };
@@ -37,15 +32,6 @@ const VERSION: Duration = Duration::from_secs(20);
 
 /// More than any version is long.
 const OUTPUT_BYTES: usize = 16 * 1024;
-
-/// Lines of opencode's server between two looks of its keeper.
-const LINES: usize = 64;
-
-/// How long what opencode's server left behind is hunted.
-const SWEEP: Duration = Duration::from_secs(2);
-
-/// An unused opencode server is kept for this long.
-const OPENCODE_IDLE: Duration = Duration::from_mins(5);
 
 /// The table of engines: the known ones, and the config's.
 pub(super) fn table(setup: &Setup) -> Engines {
@@ -79,55 +65,41 @@ pub(super) fn detect(
 }
 
 struct Detection {
-    /// Names and programs.
-    engines: Vec<(Engine, String)>,
-    vars: BTreeMap<OsString, OsString>,
+    engines: Vec<EngineDef>,
+    /// What is looked at, and what a program is asked with.
+    path: OsString,
+    env: Vec<(OsString, OsString)>,
     cwd: PathBuf,
     cache_file: PathBuf,
 }
 
 impl Detection {
     fn new(setup: &Setup, engines: &Engines, dir: &Path) -> Detection {
-        let is_offered = |name: &&Engine| setup.offers_echo || **name != Engine::ECHO;
-        let rows = engines.names().filter(is_offered).filter_map(|name| engines.get(name));
+        let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
+        let token = setup.config.token.as_ref().map(Token::reveal);
         Detection {
-            engines: rows.map(|row| (row.name.clone(), row.program[0].clone())).collect(),
-            vars: setup.env.vars.clone(),
+            engines: engines.rows().filter(is_offered).cloned().collect(),
+            path: setup.env.var("PATH").unwrap_or_default().to_owned(),
+            env: launch::inherited(&setup.env.vars, token),
             cwd: setup.env.cwd.clone(),
             cache_file: dir.join("engines.json"),
         }
     }
 
-    fn path(&self) -> &OsStr {
-        self.vars.get(OsStr::new("PATH")).map_or(OsStr::new(""), OsString::as_os_str)
-    }
-
     /// Without starting anything.
     fn present(&self) -> Vec<Engine> {
-        let is_there =
-            |program: &String| detect::find_program(program, self.path(), &self.cwd).is_some();
-        let there = self.engines.iter().filter(|(_, program)| is_there(program));
-        there.map(|(engine, _)| engine.clone()).collect()
+        let verdicts = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));
+        verdicts.filter(Verdict::usable).map(|verdict| verdict.engine).collect()
     }
 
-    /// Asks every program that is there for its version. A configured agent is asked nothing, since
-    /// nobody knows what it would do.
+    /// Asks every known program that is there for its version.
     fn ask(&self) -> Vec<Verdict> {
         let bytes = RealDisk.read(&self.cache_file).unwrap_or_default();
         let mut cache: Cache = serde_json::from_slice(&bytes).unwrap_or_default();
-        let mut verdicts = Vec::new();
-        for (engine, program) in &self.engines {
-            let is_known = [Engine::CLAUDE, Engine::CODEX, Engine::OPENCODE].contains(engine);
-            if !is_known {
-                verdicts.push(detect::look(engine, program, self.path(), &self.cwd));
-                continue;
-            }
-            let mut run = |program: &Path, args: &[&str]| self.run(program, args);
-            let verdict =
-                detect::detect(engine, program, self.path(), &self.cwd, &mut cache, &mut run);
-            report(&verdict);
-            verdicts.push(verdict);
-        }
+        let mut run = |program: &Path, args: &[&str]| self.run(program, args);
+        let detect = |row| detect::detect(row, &self.path, &self.cwd, &mut cache, &mut run);
+        let verdicts: Vec<Verdict> = self.engines.iter().map(detect).collect();
+        verdicts.iter().for_each(report);
         let bytes = serde_json::to_vec(&cache).expect("a cache is plain data");
         if let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes) {
             log::debug!(error:% = error; "the engines' versions are not remembered");
@@ -140,7 +112,7 @@ impl Detection {
             program: program.to_owned(),
             args: args.iter().map(OsString::from).collect(),
             dir: self.cwd.clone(),
-            env: inherited(&self.vars),
+            env: self.env.clone(),
         };
         let output =
             proc::run(&plan, None, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
@@ -178,12 +150,6 @@ fn report(verdict: &Verdict) {
     }
 }
 
-/// What engines inherit before their own settings: everything but what is ours.
-fn inherited(vars: &BTreeMap<OsString, OsString>) -> Vec<(OsString, OsString)> {
-    let vars = vars.iter().filter(|(name, _)| !engines::is_ours(name));
-    vars.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 /// The keeper of opencode's server, which is started with the first turn that needs it.
 pub(super) fn opencode(
     setup: &Setup,
@@ -191,86 +157,7 @@ pub(super) fn opencode(
     state_id: &str,
 ) -> anyhow::Result<server::Handle> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
-    let config = server::Config {
-        program: row.program[0].clone().into(),
-        cwd: setup.env.home.clone(),
-        idle: OPENCODE_IDLE,
-        startup: setup.config.startup_timeout,
-    };
     let token = setup.config.token.as_ref().map(Token::reveal);
-    let spawner = ServerSpawner {
-        leading: row.program[1..].iter().map(OsString::from).collect(),
-        env: engines::without_token(inherited(&setup.env.vars), token),
-        state_id: state_id.to_owned(),
-    };
-    ServerKeeper::start(config, spawner)
-}
-
-/// Starts opencode's server like every other engine: own group, marked, without our secrets.
-struct ServerSpawner {
-    /// Arguments that the config puts before ours.
-    leading: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    state_id: String,
-}
-
-impl Spawner for ServerSpawner {
-    fn spawn(&mut self, command: &Command) -> anyhow::Result<Box<dyn Process>> {
-        let marker = sweep::marker(&self.state_id, &format!("opencode-{}", ids::random_hex()));
-        let ours = [(OsString::from(sweep::MARKER), OsString::from(&marker))];
-        let plan = Plan {
-            program: PathBuf::from(&command.program),
-            args: [self.leading.clone(), command.args.clone()].concat(),
-            dir: command.cwd.clone(),
-            env: [self.env.clone(), command.env.clone(), ours.to_vec()].concat(),
-        };
-        let child = Child::spawn(&plan)?;
-        let (line, lines) = bounded(LINES);
-        let (exit, exited) = bounded(1);
-        let events = child.events().clone();
-        // Ends with the child's output, which the keeper drains.
-        task::spawn("opencode-out", move || {
-            for event in events {
-                match event {
-                    Event::Line(text) => {
-                        // A keeper that no longer listens is about to end the server.
-                        line.send(String::from_utf8_lossy(&text).into_owned()).ok();
-                    }
-                    Event::LongLine(_) => {}
-                    Event::Exit { stderr_tail, .. } => {
-                        log::debug!(stderr = stderr_tail.as_str(); "opencode's server ended");
-                        exit.send(()).ok();
-                        return;
-                    }
-                }
-            }
-        })?;
-        Ok(Box::new(ServerProcess { child, marker, lines, exited }))
-    }
-}
-
-struct ServerProcess {
-    child: Child,
-    marker: String,
-    lines: Receiver<String>,
-    exited: Receiver<()>,
-}
-
-impl Process for ServerProcess {
-    fn lines(&self) -> &Receiver<String> {
-        &self.lines
-    }
-
-    fn exited(&self) -> &Receiver<()> {
-        &self.exited
-    }
-
-    fn terminate(&mut self) {
-        self.child.handle().signal(Signal::TERM, To::Group).ok(); // Gone already is as good.
-    }
-
-    fn kill(&mut self) {
-        self.child.handle().signal(Signal::KILL, To::Group).ok();
-        sweep::sweep(Marked::Turn(&self.marker), &Before::default(), SWEEP);
-    }
+    let env = launch::inherited(&setup.env.vars, token);
+    server::start(row, &setup.env.home, setup.config.startup_timeout, env, state_id)
 }

@@ -14,7 +14,7 @@ use super::{
     url::Url,
 };
 use crate::{
-    agent::{ActionKind, Edit, Question},
+    agent::{ActionKind, Edit, Question, description::McpReadings, engines},
     ids::Engine,
 };
 
@@ -168,35 +168,6 @@ impl<'a> Action<'a> {
         self.kind == ActionKind::Read
             && (self.tool.eq_ignore_ascii_case("glob") || self.tool.eq_ignore_ascii_case("grep"))
     }
-
-    /// `server:tool`, as engines name it; also whether every reading of the name counts.
-    fn mcp_names(&self) -> (Vec<String>, bool) {
-        let splits = |name: &str, between: &str| {
-            let all = name.match_indices(between).map(|(at, _)| at);
-            let parts = all.map(|at| (&name[..at], &name[at + between.len()..]));
-            parts
-                .filter(|(server, tool)| !server.is_empty() && !tool.is_empty())
-                .take(64)
-                .map(|(server, tool)| format!("{server}:{tool}"))
-                .collect()
-        };
-        if let Some(name) = self.tool.strip_prefix("mcp__") {
-            return (splits(name, "__"), true);
-        }
-        // Gemini 0.61.0: `tool (server MCP Server)`.
-        if let Some(title) = self.tool.strip_suffix(" MCP Server)") {
-            let named = title.rsplit_once(" (").filter(|(tool, _)| !tool.contains(['(', ':']));
-            return (
-                named.map(|(tool, server)| format!("{server}:{tool}")).into_iter().collect(),
-                true,
-            );
-        }
-        // `server_tool`, in which both names may have a `_` of their own.
-        if *self.engine == Engine::OPENCODE {
-            return (splits(self.tool, "_"), false);
-        }
-        (Vec::new(), true)
-    }
 }
 
 /// What of an action the rules are about.
@@ -239,8 +210,9 @@ impl<'a> Facts<'a> {
             ActionKind::Fetch if action.tool.to_lowercase().contains("search") => Facts::Query,
             ActionKind::Fetch => Facts::Url(Url::read(action.subject)),
             ActionKind::Mcp => {
-                let (names, all) = action.mcp_names();
-                Facts::Names { names, all }
+                let read = engines::describe(action.engine).mcp_names.read;
+                let McpReadings { names, is_any } = read(action.tool);
+                Facts::Names { names, all: !is_any }
             }
             ActionKind::Other => Facts::Names { names: vec![action.tool.to_owned()], all: true },
         }

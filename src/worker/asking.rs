@@ -165,7 +165,7 @@ impl Host<'_, '_, '_> {
             post: self.ride.next_post(),
             asked_at: time::now(),
             limit,
-            takes_reasons: self.ride.def.kind.takes_reasons(),
+            takes_reasons: self.ride.def.description.takes_reasons,
             question,
         };
         let (body, card) = card::card(&asked);

@@ -8,7 +8,7 @@ use crate::{
     agent::{
         Failure, FailureKind, Gate, TurnEnd, TurnSpec, Usage,
         carrier::Carrier,
-        engines::EngineDef,
+        launch::EngineDef,
         turn::{Control, Grace, run_turn},
     },
     bridge::wire::{Activity, Post, PostKind, Reply},
@@ -213,7 +213,7 @@ impl<'a> Serving<'a> {
         if !self.persist(|shared| shared.inbox.started(&ride.job.entry, &progress)) {
             return TurnEnd::Interrupted;
         }
-        let mut protocol = ride.def.kind.protocol();
+        let mut protocol = (ride.def.description.protocol)();
         let (late_results, late) = bounded(16);
         let job = ride.job;
         let mut host = Host::new(self, ride, progress, spec.project_dir.clone(), late_results);
@@ -338,7 +338,8 @@ impl<'a> Serving<'a> {
         let early = self.early.take();
         let history =
             if is_clean { None } else { history::block(self.shared, self.thread, reply, early) };
-        let bootstrap = prompt::bootstrap(self.thread.as_str(), ride.def.kind.has_bridge_tools());
+        let bootstrap =
+            prompt::bootstrap(self.thread.as_str(), ride.def.description.has_bridge_tools);
         prompt::first_touch(history.as_deref(), &envelope, &bootstrap)
     }
 

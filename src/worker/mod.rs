@@ -34,7 +34,8 @@ pub use words::died_asking;
 use crate::{
     agent::{
         Limits, Model, QuestionId, Sandbox, TurnCommand,
-        engines::{EngineDef, Engines},
+        engines::{self, Engines},
+        launch::EngineDef,
         opencode,
     },
     bridge::{
@@ -326,7 +327,7 @@ impl<'a> Serving<'a> {
     /// The directory that a turn may write in without asking first.
     fn writes(&self, engine: &Engine, reply: &Reply) -> Option<PathBuf> {
         let Settings { allow_all, sandbox, .. } = &self.shared.settings;
-        let is_free = *allow_all || (*engine == Engine::CODEX && *sandbox != Sandbox::ReadOnly);
+        let is_free = *allow_all || (engines::describe(engine).writes_unasked)(*sandbox);
         // One that is not there, or not offered, is written in by nobody.
         let dir =
             is_free.then(|| self.directory(reply, self.sessions.get(engine)).ok()).flatten()?;

@@ -5,7 +5,7 @@ use std::{path::Path, time::SystemTime};
 use serde_json::Number;
 
 use crate::{
-    agent::claude,
+    agent::engines,
     ids::{Engine, SessionId},
     store::binding::SessionRecord,
     time::{self, Timestamp},
@@ -40,9 +40,8 @@ impl Serving<'_> {
             return;
         }
         let mut record = record(session, project_dir);
-        if *engine == Engine::CLAUDE {
-            let file =
-                claude::files::session_file(&self.shared.env, project_dir, &record.session_id);
+        if let Some(session_file) = engines::describe(engine).session_file {
+            let file = session_file(&self.shared.env, project_dir, &record.session_id);
             record.jsonl_path = file.map(|file| file.display().to_string());
         }
         self.sessions.insert(engine.clone(), record);
@@ -68,11 +67,11 @@ impl Serving<'_> {
         self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
     }
 
-    /// Whether somebody else has written to the session since we drove it (`liveGuard`). Only
-    /// Claude Code keeps its sessions in files that tell; it locks nothing itself (2.1.197).
+    /// Whether somebody else has written to the session since we drove it (`liveGuard`),
+    /// for engines whose sessions are files that tell.
     pub(super) fn is_live_elsewhere(&self, engine: &Engine, record: &SessionRecord) -> bool {
         let settings = &self.shared.settings;
-        if !settings.live_guard || *engine != Engine::CLAUDE {
+        if !settings.live_guard || engines::describe(engine).session_file.is_none() {
             return false;
         }
         let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };

@@ -133,10 +133,8 @@ impl KnownCall {
         if !matches!(&self.kind[..], "" | "other") || command(&self.input).is_some() {
             return None;
         }
-        coded(&self.title).or_else(|| {
-            let (tool, server) = self.title.strip_suffix(" MCP Server)")?.rsplit_once(" (")?;
-            Some(format!("{server}:{tool}"))
-        })
+        coded(&self.title)
+            .or_else(|| titled(&self.title).map(|(tool, server)| format!("{server}:{tool}")))
     }
 
     /// What a policy matches; empty if nothing stands for all that would be done.
@@ -199,6 +197,11 @@ impl KnownCall {
         }
         edits
     }
+}
+
+/// Tool and server in `tool (server MCP Server)`, Gemini's title of an MCP tool (0.61.0).
+pub(super) fn titled(title: &str) -> Option<(&str, &str)> {
+    title.strip_suffix(" MCP Server)")?.rsplit_once(" (")
 }
 
 /// The command line of a call, also from the form `["/bin/bash", "-lc", "…"]` (codex-acp 0.16.0).

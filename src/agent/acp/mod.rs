@@ -4,6 +4,7 @@
 
 mod answer;
 mod asking;
+pub mod description;
 mod failure;
 #[cfg(test)]
 mod tests;

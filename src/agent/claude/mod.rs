@@ -2,6 +2,7 @@
 //! tools as an MCP server inside that. Facts are those of claude 2.1.197.
 
 mod asking;
+pub mod description;
 mod end;
 pub mod files;
 mod mcp;

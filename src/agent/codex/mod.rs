@@ -11,6 +11,7 @@
 //! end with the turn, for until then nobody else can open the thread.
 
 mod approval;
+pub mod description;
 mod failure;
 mod wire;
 

@@ -10,6 +10,7 @@
 //! Pure, but for `server`.
 
 mod asking;
+pub mod description;
 mod questions;
 pub mod server;
 #[cfg(test)]
@@ -504,11 +505,6 @@ impl Protocol for Opencode {
         };
         self.finish(end, actions);
     }
-}
-
-/// Whether a value is no request but asks for a fresh server.
-pub fn is_outdate(value: &Value) -> bool {
-    value["outdate"] == true
 }
 
 /// A response that the API does not have in this place, or none at all.

@@ -27,6 +27,11 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Whether a value of the protocol is no request but asks for a fresh server.
+pub fn is_outdate(value: &Value) -> bool {
+    value["outdate"] == true
+}
+
 /// An id as one segment of a path.
 pub fn segment(id: &str) -> String {
     id.bytes().fold(String::with_capacity(id.len()), |mut out, byte| {

@@ -3,7 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use crate::{
-    agent::{detect, engines::Engines},
+    agent::{detect, engines::Engines, launch::EngineDef},
     config::{Config, Env},
     ids::Engine,
 };
@@ -26,41 +26,33 @@ pub(super) fn choose(
     own_program: &Path,
 ) -> Result<Engine, Unusable> {
     let engines = Engines::new(config.agents.clone(), own_program);
-    let missing = |engine: &Engine| {
-        let program = &engines.get(engine)?.program[0];
-        let path = env.var("PATH").unwrap_or_default();
-        match detect::find_program(program, path, &env.cwd) {
-            Some(_) => None,
-            None => Some(program.as_str()),
-        }
-    };
+    let path = env.var("PATH").unwrap_or_default();
+    let is_there = |row: &EngineDef| detect::look(row, path, &env.cwd).usable();
     if let Some(wanted) = wanted.map(Engine::new) {
-        if engines.get(&wanted).is_none() {
+        let Some(row) = engines.get(&wanted) else {
             let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
             return Err(Unusable::Wanted(format!(
                 "there is no agent {wanted}; there are {}, and those that the config file adds",
                 names.join(", ")
             )));
-        }
-        return match missing(&wanted) {
-            None => Ok(wanted),
-            Some(program) => Err(Unusable::Wanted(format!(
-                "the agent {wanted} is not installed: there is no `{program}` on the PATH. {}",
-                detect::how_to_install(&wanted, program)
-            ))),
         };
+        if is_there(row) {
+            return Ok(wanted);
+        }
+        return Err(Unusable::Wanted(format!(
+            "the agent {wanted} is not installed: there is no `{}` on the PATH. {}",
+            row.program(),
+            row.how_to_install()
+        )));
     }
-    let configured = std::iter::once(&config.engine);
-    let others: Vec<&Engine> = engines.names().filter(|name| **name != Engine::ECHO).collect();
-    let found = configured
-        .chain(others.iter().copied())
-        .find(|name| engines.get(name).is_some() && missing(name).is_none());
-    found.cloned().ok_or_else(|| {
+    let others: Vec<&EngineDef> = engines.rows().filter(|row| row.name != Engine::ECHO).collect();
+    let mut rows = engines.get(&config.engine).into_iter().chain(others.iter().copied());
+    rows.find(|row| is_there(row)).map(|row| row.name.clone()).ok_or_else(|| {
         let mut text = "no coding agent is installed. These were looked for on the PATH:".to_owned();
-        for engine in others {
-            let program = missing(engine).unwrap_or(engine.as_str());
-            let how = detect::how_to_install(engine, program);
-            write!(text, "\n  {engine} (`{program}`): {how}").expect("writing to a string works");
+        for row in others {
+            let (program, how) = (row.program(), row.how_to_install());
+            write!(text, "\n  {} (`{program}`): {how}", row.name)
+                .expect("writing to a string works");
         }
         text.push_str(
             "\nTo see the way working without one, add --agent echo: the built-in echo agent has no \

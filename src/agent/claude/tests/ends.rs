@@ -172,8 +172,13 @@ fn an_interrupted_turn_does_not_wait_for_background_agents() {
 /// Trap 13: a TERM leaves a running command behind, an interrupt or an INT does not.
 #[test]
 fn trap_13_the_ladder_has_no_term() {
-    use crate::agent::{engines::EngineKind, stdio::Step};
-    let ladder = EngineKind::Claude.ladder();
+    use crate::agent::{
+        description::{Launch, Process},
+        stdio::Step,
+    };
+    let Launch::Process(Process { ladder, .. }) = &description::DESCRIPTION.launch else {
+        panic!("no process of its own");
+    };
     let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
     let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();
     assert!(signals.len() == 1 && signals[0].contains("INT"), "{signals:?}");

@@ -368,8 +368,13 @@ fn a_limit_that_is_used_up_is_told_with_its_end() {
 /// An INT would leave a running command behind.
 #[test]
 fn trap_the_ladder_has_no_int() {
-    use crate::agent::{engines::EngineKind, stdio::Step};
-    let ladder = EngineKind::Codex.ladder();
+    use crate::agent::{
+        description::{Launch, Process},
+        stdio::Step,
+    };
+    let Launch::Process(Process { ladder, .. }) = &description::DESCRIPTION.launch else {
+        panic!("no process of its own");
+    };
     assert_eq!(ladder[0].0, Step::CloseInput);
     let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
     let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();

@@ -2,6 +2,8 @@
 //! turns come, and stopped after some idle minutes. One task owns it; everybody else holds a
 //! [`Handle`] and, for the time of a turn, a [`Lease`].
 
+mod lease;
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,8 @@ use crate::{
     ids::random_hex,
     task::{self, Task},
 };
+
+pub use process::start;
 
 /// Leases that are waited for or given back at a time; turns are limited to far fewer.
 const QUEUE: usize = 64;

@@ -30,7 +30,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Opencode, is_outdate};
+use super::{Opencode, wire::is_outdate};
 use crate::{
     agent::{
         ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,

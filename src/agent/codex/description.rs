@@ -1,0 +1,44 @@
+//! Codex for the rest of the program.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{Codex, args};
+use crate::{
+    agent::{
+        Sandbox,
+        description::{Description, Launch, McpNames, Package, Process},
+        stdio::{KILL, Step},
+    },
+    proc::kill::To,
+};
+
+pub static DESCRIPTION: Description = Description {
+    package: Some(Package {
+        name: "@openai/codex",
+        login: "run `codex login`",
+        oldest_tried: "0.130.0",
+    }),
+    protocol: || Box::<Codex>::default(),
+    launch: Launch::Process(Process {
+        args,
+        env: &[],
+        env_remove: &[],
+        // The other way round than Claude: here an INT leaves the command behind (codex 0.169.0).
+        // The launcher of the npm package hands the signal on.
+        ladder: &[
+            (Step::CloseInput, Duration::from_secs(5)),
+            (Step::Signal(Signal::TERM, To::Process), Duration::from_secs(2)),
+            KILL,
+        ],
+    }),
+    has_bridge_tools: true,
+    takes_reasons: true,
+    // Its sandbox is the fence: what stays inside is not asked for.
+    writes_unasked: |sandbox| sandbox != Sandbox::ReadOnly,
+    resume_command: Some("codex resume"),
+    session_file: None,
+    // The protocol composes these names itself.
+    mcp_names: McpNames::PREFIXED,
+};

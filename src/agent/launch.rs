@@ -1,0 +1,102 @@
+//! A row of the table of engines: which program, which arguments and environment it is started with,
+//! and what to tell a person whose machine lacks it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+use crate::{
+    agent::{
+        Failure, FailureKind, TurnSpec,
+        description::{Description, Package, Process},
+    },
+    ids::Engine,
+    proc::{Plan, sweep::MARKER},
+};
+
+/// One row.
+#[derive(Clone, Debug)]
+pub struct EngineDef {
+    pub name: Engine,
+    /// The program, from `PATH` or the config, and the arguments that always come first. Never
+    /// empty.
+    pub command: Vec<String>,
+    pub description: &'static Description,
+}
+
+impl EngineDef {
+    pub fn program(&self) -> &str {
+        self.command.first().expect("rows without a program aren't made")
+    }
+
+    /// How to start the engine for a turn. `marker` is the turn's; see [`crate::proc::sweep`].
+    /// `base_env` is the daemon's own environment; see [`inherited`].
+    pub fn plan(
+        &self,
+        process: &Process,
+        spec: &TurnSpec,
+        base_env: &[(OsString, OsString)],
+        token: Option<&str>,
+        marker: &str,
+    ) -> Plan {
+        let args = self.command[1..].iter().cloned().chain((process.args)(spec));
+        let own = process.env.iter().copied().chain([(MARKER, marker)]);
+        let dropped = |name: &OsStr| process.env_remove.iter().any(|removed| name == *removed);
+        let base = inherited(base_env.iter().map(|(name, value)| (name, value)), token);
+        let mut env: BTreeMap<OsString, OsString> =
+            base.into_iter().filter(|(name, _)| !dropped(name)).collect();
+        env.extend(own.map(|(name, value)| (name.into(), value.into())));
+        Plan {
+            program: PathBuf::from(self.program()),
+            args: args.map(OsString::from).collect(),
+            dir: spec.project_dir.clone(),
+            env: env.into_iter().collect(),
+        }
+    }
+
+    /// How to get the engine, for a person who does not have it.
+    pub fn how_to_install(&self) -> String {
+        let program = self.program();
+        self.description.package.as_ref().map_or_else(
+            || format!("Install `{program}`, or correct its command in the config file."),
+            |Package { name, login, .. }| {
+                format!("Install it with `npm install -g {name}`, then {login}.")
+            },
+        )
+    }
+
+    /// The end of a turn for which the program was not found.
+    pub fn not_installed(&self) -> Failure {
+        Failure::new(
+            FailureKind::NotInstalled,
+            format!("`{}` was not found on this machine.", self.program()),
+            self.how_to_install(),
+        )
+    }
+}
+
+/// Variables of this program and of the one that it replaces.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
+}
+
+/// What an engine inherits of `env`: everything but what is ours, and nothing that holds `token`,
+/// whatever its name.
+pub fn inherited<'a>(
+    env: impl IntoIterator<Item = (&'a OsString, &'a OsString)>,
+    token: Option<&str>,
+) -> Vec<(OsString, OsString)> {
+    env.into_iter()
+        .filter(|(name, value)| !is_ours(name) && !holds(value, token))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Whether `token` is in `value`, alone or as a part, as in a URL.
+fn holds(value: &OsStr, token: Option<&str>) -> bool {
+    let token = token.unwrap_or_default().as_bytes();
+    !token.is_empty() && value.as_encoded_bytes().windows(token.len()).any(|window| window == token)
+}

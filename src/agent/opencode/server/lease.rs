@@ -1,0 +1,88 @@
+//! A turn's use of the server: a connection to it, and the lease that keeps it.
+
+use std::{
+    convert::Infallible,
+    io::{self, ErrorKind},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Error};
+use crossbeam_channel::Receiver;
+use serde_json::Value;
+
+use super::{Handle, Lease};
+use crate::agent::{
+    Failure, FailureKind,
+    carrier::{Carrier, Incoming},
+    http::HttpCarrier,
+    launch::EngineDef,
+    opencode::wire,
+};
+
+/// All steps of the end of a server, which may have to be stopped before the next one starts.
+const STOP: Duration = Duration::from_secs(15);
+
+impl Handle {
+    /// Connects a turn to the server, which is started if it does not run.
+    ///
+    /// # Errors
+    /// When it can't be started or reached, or when `stop` is closed first.
+    pub fn open(
+        &self,
+        row: &EngineDef,
+        startup: Duration,
+        stop: &Receiver<Infallible>,
+    ) -> Result<Box<dyn Carrier>, Failure> {
+        // The keeper itself gives up first.
+        let deadline = Instant::now() + startup + STOP;
+        let leased = self.lease(deadline, stop).and_then(|lease| {
+            let carrier = HttpCarrier::connect(lease.server.clone()).context("connecting to it")?;
+            Ok(Leased { carrier, lease })
+        });
+        match leased {
+            Ok(leased) => Ok(Box::new(leased)),
+            Err(error) if is_missing(&error) => Err(row.not_installed()),
+            Err(error) => Err(Failure::new(
+                FailureKind::NotInstalled,
+                format!("opencode's server could not be started: {error:#}."),
+                "Run `opencode serve` on the machine to see why, then send the message again.",
+            )),
+        }
+    }
+}
+
+fn is_missing(error: &Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == ErrorKind::NotFound)
+}
+
+struct Leased {
+    carrier: HttpCarrier,
+    lease: Lease,
+}
+
+impl Carrier for Leased {
+    fn send(&mut self, value: &Value) -> io::Result<()> {
+        if wire::is_outdate(value) {
+            self.lease.outdate();
+            return Ok(());
+        }
+        self.carrier.send(value)
+    }
+
+    fn incoming(&self) -> &Receiver<Incoming> {
+        self.carrier.incoming()
+    }
+
+    fn close_input(&mut self) {
+        self.carrier.close_input();
+    }
+
+    fn escalate(&mut self) -> Option<Duration> {
+        self.carrier.escalate()
+    }
+
+    fn kill(&mut self) {
+        self.carrier.kill();
+    }
+}
