@@ -35,6 +35,11 @@ impl Error {
         matches!(self, Error::Status { code: 401 | 403, .. })
     }
 
+    /// Whether the bridge refused because another machine, daemon or message is in the way.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Error::Status { code: 409, .. })
+    }
+
     /// What the server asked for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

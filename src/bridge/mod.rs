@@ -37,7 +37,7 @@ const MAX_ANSWER: u64 = 32 * 1024 * 1024;
 const MAX_ATTACHMENT: u64 = 26 * 1024 * 1024;
 
 /// Where the bridge is and what it wants to see.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// `https://host`, a trailing `/` is ignored.
     pub base_url: String,

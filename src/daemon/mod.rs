@@ -315,8 +315,14 @@ impl Daemon {
                     "not connected to the bridge"
                 );
             }
+            StreamEvent::Overflow { thread, last_event_id, .. } => {
+                log::error!(thread:% = thread; "no room for a message; it is not answered");
+                self.moved_on(last_event_id);
+            }
             // The stream says it in the log itself, once a minute.
-            StreamEvent::AuthRefused { why, next, .. } => self.board.disconnected(&why, next),
+            StreamEvent::AuthRefused { why, next, .. } | StreamEvent::Conflict { why, next } => {
+                self.board.disconnected(&why, next);
+            }
         }
     }
 

@@ -36,6 +36,7 @@ fn settings() -> Settings {
     let ms = Duration::from_millis;
     Settings {
         capabilities: vec!["claude".into(), "a b".into()],
+        instance: "c0ffee".into(),
         pace: Pace { base: ms(250), cap: ms(500), slow: ms(600) },
         ..Settings::new(MachineId::new("my mac"))
     }
@@ -92,6 +93,10 @@ impl Rig {
                 assert!(why.contains("apiToken") && !why.contains("s3cr3t"), "{why}");
                 format!("refused {status}")
             }
+            StreamEvent::Conflict { why, .. } => format!("conflict: {why}"),
+            StreamEvent::Overflow { thread, created_at, last_event_id } => {
+                format!("no room {thread} {created_at:?} {}", dash(last_event_id))
+            }
         }
     }
 
@@ -131,7 +136,10 @@ fn it_asks_as_the_protocol_says_and_hands_over_what_was_kept() {
     });
     let seen = rig.bridge.next();
     assert_eq!(seen.method, "GET");
-    assert_eq!(seen.target, "/api/bridge/stream?agentId=my%20mac&capabilities=claude,a%20b");
+    assert_eq!(
+        seen.target,
+        "/api/bridge/stream?agentId=my%20mac&capabilities=claude,a%20b&instance=c0ffee"
+    );
     assert_eq!(seen.header("accept"), Some("text/event-stream"));
     assert_eq!(seen.header("authorization"), Some("Bearer obto_s3cr3t"));
     assert_eq!(seen.header("obto-origin-host"), Some("origin.example"));
@@ -249,6 +257,10 @@ fn what_is_no_stream_is_said() {
     check_refusal(|conn| conn.answer(401, "", "{}"), "refused 401");
     check_refusal(|conn| conn.answer(403, "", "{}"), "refused 403");
     check_refusal(|conn| conn.answer(404, "", "{}"), "status 404");
+    check_refusal(|conn| conn.answer(409, "", "host-b has it"), "conflict");
+    check_refusal(|conn| conn.answer(409, "", "host-b has it"), "(host-b has it)");
+    check_refusal(|conn| conn.answer(409, "", "host-b has it"), "another agentId");
+    check_refusal(|conn| conn.answer(409, "", "<html>proxy"), "not by the bridge");
     check_refusal(|conn| conn.answer(500, "", "oops"), "status 500 (oops)");
     check_refusal(
         |conn| conn.answer(302, "Location: http://other/\r\n", ""),
@@ -288,7 +300,9 @@ fn first_wait(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Duration {
     let rig = rig(Settings { pace: Pace::default(), ..settings() }, move |_, conn| script(conn));
     loop {
         match rig.events.recv_timeout(DEADLINE).unwrap() {
-            StreamEvent::Disconnected { next, .. } | StreamEvent::AuthRefused { next, .. } => {
+            StreamEvent::Disconnected { next, .. }
+            | StreamEvent::AuthRefused { next, .. }
+            | StreamEvent::Conflict { next, .. } => {
                 rig.stop();
                 return next;
             }
@@ -309,7 +323,7 @@ fn waits_are_what_the_bridge_asks_for_within_bounds() {
     assert!((secs(7)..secs(9)).contains(&wait), "{wait:?}");
     assert_eq!(first_wait(|conn| conn.answer(503, "Retry-After: 40\r\n", "")), secs(40));
     assert_eq!(first_wait(|conn| conn.answer(429, "Retry-After: 99999\r\n", "")), secs(300));
-    for code in [401, 403, 204] {
+    for code in [401, 403, 409, 204] {
         let wait = first_wait(move |conn| conn.answer(code, "", ""));
         assert!(wait >= secs(30), "{code}: {wait:?}");
     }
@@ -417,26 +431,23 @@ fn the_position_waits_for_the_disk() {
 }
 
 #[test]
-fn new_capabilities_are_announced_at_once_and_nothing_is_missed() {
-    let rig = rig(settings(), |seen, conn| {
+fn a_reply_without_room_is_passed_over() {
+    let keep = |reply: &Reply| match reply.message_id.as_ref().unwrap().as_str() {
+        "m2" => Err(io::ErrorKind::QuotaExceeded.into()),
+        id => Ok(format!("kept {id}")),
+    };
+    let rig = rig_keeping(settings(), keep, |_, conn| {
         conn.stream();
-        if seen.number == 0 {
-            conn.raw(reply(3, "t"));
-        }
+        let timed =
+            json!({"threadId": "t", "messageId": "m2", "createdAt": "1970-01-01T00:00:01Z"});
+        conn.raw(format!(
+            "{}id: 2\nevent: reply\ndata: {timed}\n\n{}",
+            reply(1, "t"),
+            reply(3, "t")
+        ));
         conn.hold();
     });
-    rig.expect(&["Unknown", "t kept m3 3"]);
-    rig.bridge.next();
-    let handle = rig.handle.as_ref().unwrap();
-    handle.set_capabilities(settings().capabilities);
-    assert!(rig.bridge.seen.is_empty(), "nothing is new");
-    let started = Instant::now();
-    handle.set_capabilities(vec!["codex".into()]);
-    let seen = rig.bridge.next();
-    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
-    assert!(seen.target.ends_with("&capabilities=codex"), "{}", seen.target);
-    assert_eq!(seen.header("last-event-id"), Some("3"));
-    rig.expect(&["lost: the engines"]);
+    rig.expect(&["Unknown", "t kept m1 1", "no room t Some(Timestamp(1000)) 2", "t kept m3 3"]);
     rig.stop();
 }
 
@@ -447,7 +458,7 @@ fn new_capabilities_end_a_wait() {
     rig.expect(&["refused 401"]);
     rig.bridge.next();
     rig.handle.as_ref().unwrap().set_capabilities(vec![]);
-    assert!(rig.bridge.next().target.ends_with("&capabilities="));
+    assert!(rig.bridge.next().target.contains("&capabilities=&"));
     rig.stop();
 }
 

@@ -11,6 +11,7 @@
 mod asking_without_a_disk;
 mod bridge_client;
 mod bridge_outbox;
+mod bridge_renewal;
 mod bridge_stream;
 mod cli;
 #[cfg(all(feature = "serve", target_os = "linux"))]

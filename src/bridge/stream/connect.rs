@@ -17,32 +17,40 @@ pub(super) enum Opened {
     NoContent,
 }
 
-/// What is asked for.
-pub(super) struct Ask<'a> {
-    pub machine: &'a MachineId,
-    pub capabilities: &'a [String],
-    pub last_event_id: Option<&'a str>,
+/// What is asked for, and of whom.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) access: Access,
+    pub(super) machine: MachineId,
+    /// Tells this daemon from another one of the same name; empty if there is nothing to tell.
+    pub(super) instance: String,
+    pub(super) capabilities: Vec<String>,
+    pub(super) last_event_id: Option<String>,
 }
 
 /// Asks for the stream. Anything but status 200 with the type of an event stream is none.
-pub(super) fn open(agent: &Agent, access: Access, ask: &Ask<'_>) -> Result<Opened, Error> {
-    let target = Target::new(&access, "/api/bridge/stream")?;
+pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
+    let target = Target::new(&ask.access, "/api/bridge/stream")?;
     let request = target.name(Method::Get);
     let capabilities: Vec<String> = ask.capabilities.iter().map(|name| percent(name)).collect();
-    let url = format!(
+    let mut url = format!(
         "{}?agentId={}&capabilities={}",
         target.url,
         percent(ask.machine.as_str()),
         capabilities.join(",")
     );
-    let mut builder = with_access(agent.get(url), &access)
+    if !ask.instance.is_empty() {
+        url = format!("{url}&instance={}", percent(&ask.instance));
+    }
+    let mut builder = with_access(agent.get(url), &ask.access)
         .header(header::ACCEPT, "text/event-stream")
         .header(header::CACHE_CONTROL, "no-store");
-    if let Some(id) = ask.last_event_id {
+    if let Some(id) = ask.last_event_id.as_deref().filter(|id| !id.is_empty()) {
         builder = builder.header("Last-Event-ID", id.as_bytes());
     }
     let response = builder.call().map_err(|error| Error::from_ureq(request.clone(), error))?;
-    let mut answer = Answer { request, response, token: access.token }.checked()?;
+    let token = ask.access.token.clone();
+    let mut answer = Answer { request, response, token }.checked()?;
     if answer.code() == 204 {
         return Ok(Opened::NoContent);
     }

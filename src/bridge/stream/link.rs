@@ -1,0 +1,167 @@
+//! One connection of the stream: a task that opens it and reads it to its end. It decides nothing;
+//! what it reads, and how it ended, it reports to the stream's own task.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    mem,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ureq::{Agent, Body, config::Config};
+
+use super::connect::{self, Ask, Opened};
+use crate::{
+    bridge::{
+        Error, resolver,
+        sse::{Item, Parser},
+    },
+    task::{self, Task},
+};
+
+const BUFFER: usize = 64 * 1024;
+/// Reports between the connection and the stream. When it is full, TCP pushes back.
+const NEWS: usize = 1;
+
+/// What a connection reports, [`News::Ended`] last.
+pub(super) enum News {
+    Opened,
+    Read {
+        items: Vec<Item>,
+        /// The position after them; an id can come without an event.
+        last_event_id: Option<String>,
+    },
+    Ended(End),
+}
+
+/// How a connection, or the attempt at one, ended.
+pub(super) enum End {
+    /// 204.
+    NoContent,
+    Refused(Error),
+    Lost(String),
+}
+
+impl End {
+    /// A connection's task reports its end, unless it panics.
+    pub(super) fn panicked() -> End {
+        End::Lost("its task panicked".to_owned())
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::NoContent => f.write_str("status 204, there is nothing to come"),
+            End::Refused(error) => error.fmt(f),
+            End::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+/// When a connection is given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// After a silence of this length it is dead. Comments are life, too.
+    pub(super) idle: Duration,
+    /// The longest event that is read, in bytes.
+    pub(super) max_event: usize,
+}
+
+/// A connection, and what the stream knows of it.
+pub(super) struct Link {
+    pub(super) ask: Ask,
+    pub(super) news: Receiver<News>,
+    /// Since when it is open.
+    pub(super) opened: Option<Instant>,
+    /// When it last brought something.
+    pub(super) heard: Instant,
+    /// [`super::StreamEvent::Connected`] was sent for it.
+    pub(super) announced: bool,
+    /// The next one follows when what this one still has is taken in.
+    pub(super) is_cut: bool,
+    agent: Agent,
+    task: Task,
+}
+
+impl Link {
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(config: Config, ask: Ask, limits: Limits) -> io::Result<Link> {
+        let agent = resolver::agent(config);
+        let (report, news) = bounded(NEWS);
+        let (asked, used) = (ask.clone(), agent.clone());
+        let task = task::spawn("stream-in", move || {
+            let end = match connect::open(&used, &asked) {
+                Ok(Opened::Stream(body)) => read(body, limits, &report),
+                Ok(Opened::NoContent) => Some(End::NoContent),
+                Err(error) => Some(End::Refused(error)),
+            };
+            if let Some(end) = end {
+                report.send(News::Ended(end)).ok(); // The stream may have stopped.
+            }
+        })?;
+        Ok(Link {
+            ask,
+            news,
+            opened: None,
+            heard: Instant::now(),
+            announced: false,
+            is_cut: false,
+            agent,
+            task,
+        })
+    }
+
+    /// Ends the connection. What it had read before is still reported.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+        self.agent.clone().shutdown();
+    }
+
+    /// Ends the connection and waits for its task.
+    pub(super) fn close(self) {
+        self.agent.shutdown();
+        drop(self.news);
+        // A panic is logged by `join`; there is nothing to add.
+        drop(self.task.join());
+    }
+}
+
+/// Reads an open stream until it ends. None when the reports are not received any more.
+fn read(body: Body, limits: Limits, report: &Sender<News>) -> Option<End> {
+    report.send(News::Opened).ok()?;
+    let mut parser = Parser::new(limits.max_event);
+    let mut reader = body.into_reader();
+    let mut buffer = vec![0; BUFFER];
+    let mut items = Vec::new();
+    let mut heard = Instant::now();
+    let mut reported: Option<String> = None;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Some(End::Lost("the bridge ended the stream".to_owned())),
+            Ok(length) => {
+                parser.feed(&buffer[..length], &mut items);
+                if !items.is_empty() || parser.last_event_id() != reported.as_deref() {
+                    reported = parser.last_event_id().map(str::to_owned);
+                    let last_event_id = reported.clone();
+                    report.send(News::Read { items: mem::take(&mut items), last_event_id }).ok()?;
+                }
+                heard = Instant::now();
+            }
+            Err(error) if is_glance(&error) => {
+                if heard.elapsed() >= limits.idle {
+                    return Some(End::Lost(format!("silent for {:?}", limits.idle)));
+                }
+            }
+            Err(error) => return Some(End::Lost(format!("reading failed: {error}"))),
+        }
+    }
+}
+
+/// Whether a read ended only because its time was up; the connection can be read on.
+fn is_glance(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    matches!(inner, Some(ureq::Error::Timeout(ureq::Timeout::PerRead)))
+}
