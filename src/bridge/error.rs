@@ -16,6 +16,8 @@ pub enum Error {
     Network { request: String, cause: String },
     /// The bridge refused.
     Status { request: String, code: u16, excerpt: String, retry_after: Option<Duration> },
+    /// The answer is longer than what is read of one.
+    TooLarge { request: String, limit: u64 },
     /// Something answered that is not the bridge, for example a proxy with a login page.
     BadBody { request: String, code: u16, excerpt: String, retry_after: Option<Duration> },
 }
@@ -24,7 +26,7 @@ impl Error {
     /// Whether the same request may work later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Network { .. } | Error::BadBody { .. } => true,
+            Error::Network { .. } | Error::BadBody { .. } | Error::TooLarge { .. } => true,
             Error::Status { code, .. } => matches!(code, 408 | 425 | 429 | 500..),
             Error::Access(_) => false,
         }
@@ -44,14 +46,14 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Status { retry_after, .. } | Error::BadBody { retry_after, .. } => *retry_after,
-            Error::Access(_) | Error::Network { .. } => None,
+            Error::Access(_) | Error::Network { .. } | Error::TooLarge { .. } => None,
         }
     }
 
     pub fn status(&self) -> Option<u16> {
         match self {
             Error::Status { code, .. } | Error::BadBody { code, .. } => Some(*code),
-            Error::Access(_) | Error::Network { .. } => None,
+            Error::Access(_) | Error::Network { .. } | Error::TooLarge { .. } => None,
         }
     }
 
@@ -62,12 +64,7 @@ impl Error {
                 "{request} can't be sent: {error}; check baseUrl, originHost and apiToken in the \
                  config for stray characters"
             )),
-            ureq::Error::BodyExceedsLimit(limit) => Error::BadBody {
-                request,
-                code: 200,
-                excerpt: format!("more than {limit} bytes"),
-                retry_after: None,
-            },
+            ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { request, limit },
             other => Error::Network { request, cause: excerpt(&other.to_string()) },
         }
     }
@@ -96,6 +93,9 @@ impl fmt::Display for Error {
                     (_, Some(wait)) => write!(f, "; it asks to wait {} s", wait.as_secs()),
                     _ => Ok(()),
                 }
+            }
+            Error::TooLarge { request, limit } => {
+                write!(f, "{request} was answered with more than {limit} bytes")
             }
             Error::BadBody { request, code, excerpt, .. } => write!(
                 f,

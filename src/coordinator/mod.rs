@@ -763,7 +763,7 @@ impl Coordinator {
 
     /// Says a last word on a message; it is done when that is stored.
     fn finish(&mut self, message: Message, kind: PostKind, body: String) {
-        let name = names::say(message.entry);
+        let name = names::end(&message.key());
         let post = self.post(message.thread().clone(), kind, body, name);
         self.acks.post(post, Some(message), false);
     }

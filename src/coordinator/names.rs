@@ -3,12 +3,18 @@
 //! other post has that name. A turn's posts are named after its attempt (`worker`).
 
 use crate::{
-    ids::{ClientMsgId, TurnId},
+    ids::{ClientMsgId, MessageId, TurnId},
     permission::code::Code,
     store::entry::EntryId,
 };
 
-/// The answer to a control word, or the end of a message without a turn.
+/// The end of a message without a turn: a post of the attempt 0, which is none. A turn that ends before
+/// its attempt is on disk says so under this name, too; either is the last post of its message.
+pub(super) fn end(message: &MessageId) -> ClientMsgId {
+    ClientMsgId::new(format!("{message}.0.1"))
+}
+
+/// The answer to a control word.
 pub(super) fn say(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.say"))
 }

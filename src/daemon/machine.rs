@@ -3,19 +3,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::never;
-
-use super::Daemon;
+use super::calls::Helper;
 use crate::{
     agent::detect::Verdict,
-    bridge::wire::{EngineInfo, MachineInfo},
+    bridge::{
+        Client,
+        wire::{EngineInfo, MachineInfo},
+    },
     config::Config,
     ids::Engine,
-    task,
+    task::{Registry, Role},
 };
 
 /// What a bridge calls it that wants to know.
-pub(super) const WORD: &str = "machine";
+const WORD: &str = "machine";
 
 /// Before the engines were asked.
 pub(super) fn info(config: &Config, engines: &[Engine]) -> MachineInfo {
@@ -40,13 +41,13 @@ fn engine(verdict: &Verdict) -> EngineInfo {
 /// What the bridge is to know. It is told by tasks, which take turns and tell the newest: of two
 /// that go at the same time the older one could arrive last, and stay.
 #[derive(Debug)]
-pub(super) struct Telling {
+struct Telling {
     newest: Mutex<MachineInfo>,
     turn: Mutex<()>,
 }
 
 impl Telling {
-    pub(super) fn new(info: MachineInfo) -> Telling {
+    fn new(info: MachineInfo) -> Telling {
         Telling { newest: Mutex::new(info), turn: Mutex::default() }
     }
 
@@ -61,27 +62,44 @@ impl Telling {
     }
 }
 
-impl Daemon {
+/// Tells bridges that want to know.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    client: Client,
+    machine: Arc<Telling>,
+    tasks: Registry<Helper>,
+    /// The bridge of this connection wants to know.
+    is_wanted: bool,
+}
+
+impl Announcer {
+    pub(super) fn new(client: Client, info: MachineInfo, tasks: Registry<Helper>) -> Announcer {
+        Announcer { client, machine: Arc::new(Telling::new(info)), tasks, is_wanted: false }
+    }
+
+    /// The bridge has said what it takes.
+    pub(super) fn accepts(&mut self, words: &[String]) {
+        self.is_wanted = words.iter().any(|word| word == WORD);
+        self.announce();
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.is_wanted = false;
+    }
+
     /// All engines were asked.
-    pub(super) fn detected(&mut self, verdicts: &[Verdict]) {
-        // That is done once for each start.
-        self.capabilities = never();
-        let usable = verdicts.iter().filter(|verdict| verdict.usable());
-        let names = usable.map(|verdict| verdict.engine.to_string()).collect();
-        if let Some(stream) = &self.stream {
-            stream.set_capabilities(names);
-        }
+    pub(super) fn detected(&self, verdicts: &[Verdict]) {
         self.machine.newest().engines = verdicts.iter().map(engine).collect();
-        self.tell_machine();
+        self.announce();
     }
 
     /// Only for people: what fails is told again at the next connection.
-    pub(super) fn tell_machine(&self) {
-        if !self.tells_machine {
+    fn announce(&self) {
+        if !self.is_wanted {
             return;
         }
-        let (client, machine) = (self.shared.client.clone(), Arc::clone(&self.machine));
-        let started = task::spawn("machine", move || {
+        let (client, machine) = (self.client.clone(), Arc::clone(&self.machine));
+        let started = self.tasks.spawn("machine", Role::Helper(Helper::Other), move || {
             machine.tell(|info| {
                 if let Err(error) = client.machine(info) {
                     log::info!(error:% = error; "the bridge does not know what this machine can do");
@@ -99,7 +117,7 @@ mod tests {
     use crossbeam_channel::{bounded, unbounded};
 
     use super::*;
-    use crate::ids::MachineId;
+    use crate::{ids::MachineId, task};
 
     #[test]
     fn who_waited_for_a_turn_tells_the_newest() {

@@ -1,25 +1,20 @@
 //! The daemon: one loop owns the state. It selects over everything that can happen, hands it to the
-//! dispatcher, and carries out what that decides. It never waits for the network, a disk flush of
-//! somebody else, or a child.
+//! coordinator as an event, and carries out what that decides. It never waits for the network, a
+//! lock that is held over a flush, or a child.
 
-mod catchup;
+mod calls;
 mod config;
-mod control;
 mod engines;
-mod held;
 mod machine;
 mod open;
 mod outbox;
-mod places;
-mod questions;
-mod settle;
+mod records;
+mod running;
 pub mod status;
 mod stop;
-mod waiting;
-mod words;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     convert::Infallible,
     path::PathBuf,
     sync::Arc,
@@ -27,51 +22,37 @@ use std::{
 };
 
 use anyhow::bail;
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 
 use self::{
-    catchup::{Catching, Found},
-    held::Held,
-    places::{Grant, Places},
-    questions::Questions,
-    settle::Settling,
+    calls::{Calls, Helper},
+    machine::Announcer,
+    records::Records,
+    running::Running,
     status::Board,
 };
 use crate::{
-    agent::{TurnCommand, detect::Verdict},
+    agent::detect::Verdict,
     bridge::{
-        Client, Net,
+        Net,
         outbox::Stored,
         stream::{self, StreamEvent},
-        wire::{Post, PostKind, Reply},
     },
     config::{Config, Env, Paths},
-    dispatch::{self, ClaimOutcome, Dispatch, Effect, Event, Why},
-    ids::{ClientMsgId, MachineId, ThreadId},
+    coordinator::{ClaimOutcome, Coordinator, Effect, Event},
     logging,
-    permission::desk::{How, Key},
+    permission::desk::{Key, Now},
     signals::Signal,
-    store::{
-        Disk,
-        binding::Binding,
-        entry::{EntryId, Progress, message_key},
-        lock::Lock,
-        seen::Seen,
-        state::{Cursor, Store},
-    },
-    task,
+    store::{Disk, entry::EntryId, lock::Lock},
+    task::{Ended, Role},
     time::{self, Timestamp},
-    worker::{self, Early, Job, Report, Shared, Worker},
+    worker::{self, Report},
 };
 
 pub use worker::PROGRESS_EVERY;
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
-
-/// The place in the stream is written at most this often: when an older one is found after a crash,
-/// what follows it comes again and is recognised.
-const CURSOR: Duration = Duration::from_secs(5);
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -95,9 +76,9 @@ pub struct Setup {
 /// Why the daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Somebody asked.
+    /// By a signal.
     Stopped,
-    /// Somebody asked twice; the number of the signal.
+    /// By a second signal; its number.
     Killed(i32),
     /// The bridge refuses the token, and [`Setup::exit_on_auth_failure`] is set.
     Refused,
@@ -115,79 +96,49 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
     daemon.stop(signals, end)
 }
 
-/// How a claim ended.
-type Claimed = (ThreadId, ClaimOutcome);
-
 /// The state, owned by the one loop.
 struct Daemon {
     setup: Setup,
     started: Instant,
-    dispatch: Dispatch,
-    events: VecDeque<Event>,
-    shared: Arc<Shared>,
-    workers: HashMap<ThreadId, Worker>,
-    workers_started: u64,
-    /// Of threads that are being claimed.
-    early: HashMap<ThreadId, Early>,
-    places: Places,
-    /// The other ends of the messages that workers have.
-    jobs: HashMap<EntryId, Ends>,
-    store: Store,
-    seen: Seen,
-    settling: VecDeque<Settling>,
-    cursor: Cursor,
-    cursor_due: Option<Instant>,
-    disk_due: Option<Instant>,
-    settle_due: Option<Instant>,
-    /// For the tasks that claim.
-    claimed_in: Sender<Claimed>,
-    claimed: Receiver<Claimed>,
-    reports: Receiver<Report>,
-    capabilities: Receiver<Vec<Verdict>>,
-    /// What is told of this machine to bridges that want to know.
-    machine: Arc<machine::Telling>,
-    /// This one does.
-    tells_machine: bool,
-    inbound: Receiver<StreamEvent<EntryId>>,
-    catching: Catching,
+    coordinator: Coordinator,
+    records: Records,
+    running: Running,
+    calls: Calls,
     board: Board,
-    held: Held,
-    questions: Questions,
-    /// Questions that the bridge has stored.
-    stored: Receiver<Stored>,
+    announcer: Announcer,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
+    inbound: Receiver<StreamEvent<EntryId>>,
+    reports: Receiver<Report>,
+    /// Results of calls.
+    events: Receiver<Event>,
+    stored: Receiver<Stored>,
+    capabilities: Receiver<Vec<Verdict>>,
+    ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
-}
-
-/// Our ends of a [`Job`].
-#[derive(Debug)]
-struct Ends {
-    commands: Sender<TurnCommand>,
-    place: Sender<()>,
 }
 
 /// What woke the loop.
 enum Woken {
     Signal(Signal),
     Report(Report),
-    Claimed(ThreadId, ClaimOutcome),
+    Event(Event),
     Stored(Stored),
     Inbound(StreamEvent<EntryId>),
-    /// From catching up; none when it has ended.
-    Found(Option<Found>),
     Capabilities(Vec<Verdict>),
-    /// A timer, or state.json was written.
+    /// state.json was written.
+    Written,
     Time,
-    /// A task is gone without which there is no daemon.
-    Ended(&'static str),
+    /// A task has ended.
+    Ended(Ended<Helper>),
+    /// A task is gone that the daemon can't go on without.
+    Lost(&'static str),
 }
 
 impl Daemon {
     /// The loop.
     fn serve(&mut self, signals: &Receiver<Signal>) -> anyhow::Result<End> {
-        self.step_all();
         loop {
             match self.wait(signals) {
                 Woken::Signal(Signal::Stop(_)) => return Ok(End::Stopped),
@@ -197,51 +148,43 @@ impl Daemon {
                 {
                     return Ok(End::Refused);
                 }
-                Woken::Ended(task) => bail!("the task `{task}` ended; restart the daemon"),
+                Woken::Lost(task) => bail!("the task `{task}` ended; restart the daemon"),
+                Woken::Ended(ended) if ended.role == Role::Essential => {
+                    bail!("{ended}; restart the daemon")
+                }
                 woken => self.take(woken),
             }
-            self.step_all();
         }
     }
 
-    /// Waits for the next thing to happen, whatever it is.
+    /// Waits for the next thing to happen. The end of a channel is that of the task behind it.
     fn wait(&self, signals: &Receiver<Signal>) -> Woken {
         let timer = self.deadline().map_or_else(never, at);
         select_biased! {
-            recv(signals) -> signal => signal.map_or(Woken::Signal(Signal::Stop(0)), Woken::Signal),
-            recv(self.reports) -> report => report.map_or(Woken::Time, Woken::Report),
-            recv(self.claimed) -> claim => match claim {
-                Ok((thread, outcome)) => Woken::Claimed(thread, outcome),
-                Err(_) => Woken::Time,
+            recv(signals) -> signal => signal.map_or(Woken::Lost("signals"), Woken::Signal),
+            recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
+            recv(self.reports) -> report => report.map_or(Woken::Lost("main"), Woken::Report),
+            recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
+            recv(self.stored) -> stored => stored.map_or(Woken::Lost("outbox"), Woken::Stored),
+            recv(self.records.written()) -> written => {
+                written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
-            recv(self.stored) -> stored => stored.map_or(Woken::Ended("outbox"), Woken::Stored),
-            recv(self.store.written()) -> _ => Woken::Time,
-            recv(self.inbound) -> event => event.map_or(Woken::Ended("stream"), Woken::Inbound),
-            recv(self.catching.found()) -> found => Woken::Found(found.ok()),
+            recv(self.inbound) -> event => event.map_or(Woken::Lost("stream"), Woken::Inbound),
             recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
             recv(timer) -> _ => Woken::Time,
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        let dispatch = self.dispatch.next_deadline().map(|after| self.started + after);
-        [
-            dispatch,
-            self.cursor_due,
-            self.disk_due,
-            self.settle_due,
-            self.board.due(),
-            self.held.due(),
-            self.questions_due(),
-            self.catching.due(),
-            self.places.due(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    fn now(&self) -> Now {
+        Now { running: self.started.elapsed(), wall: time::now() }
     }
 
-    /// Takes in what happened. The decisions follow in [`Daemon::step_all`].
+    fn deadline(&self) -> Option<Instant> {
+        let coordinator = self.coordinator.next_deadline(self.now());
+        let coordinator = coordinator.map(|after| self.started + after);
+        [coordinator, self.board.due()].into_iter().flatten().min()
+    }
+
     fn take(&mut self, woken: Woken) {
         match woken {
             Woken::Signal(_) => log::info!(
@@ -254,40 +197,57 @@ impl Daemon {
                     self.report(report);
                 }
             }
-            Woken::Claimed(thread, outcome) => {
-                if outcome != ClaimOutcome::Won {
-                    self.early.remove(&thread);
+            Woken::Event(event) => {
+                if let Event::Claimed { thread, outcome } = &event
+                    && *outcome != ClaimOutcome::Won
+                {
+                    self.running.forget_history(thread);
                 }
-                self.events.push_back(Event::Claimed { thread, outcome });
+                self.step(event);
             }
-            Woken::Stored(stored) => self.stored(&stored),
+            Woken::Stored(Stored { post, at, .. }) => self.step(Event::Posted { post, at }),
             Woken::Inbound(event) => self.stream_event(event),
-            Woken::Found(found) => self.found(found),
             Woken::Capabilities(verdicts) => self.detected(&verdicts),
-            Woken::Time | Woken::Ended(_) => self.events.push_back(Event::Tick),
+            Woken::Written => self.step(self.records.all_written()),
+            Woken::Ended(ended) => self.helper_ended(ended),
+            Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
         }
-        self.expire();
-        let now = Instant::now();
-        if self.catching.due().is_some_and(|due| due <= now) {
-            self.let_live_go();
-        }
-        if self.cursor_due.is_some_and(|due| due <= now) {
-            self.cursor_due = None;
-            self.store.set_cursor(&self.cursor);
+        self.board.publish(&self.calls.shared);
+    }
+
+    /// A task that panicked still owes the loop an event.
+    fn helper_ended(&mut self, ended: Ended<Helper>) {
+        if ended.outcome.is_err() {
+            log::error!("{ended}");
+            if let Role::Helper(helper) = ended.role
+                && let Some(event) = helper.failed()
+            {
+                self.step(event);
+            }
         }
     }
 
+    /// All engines were asked for their versions, which is done once.
+    fn detected(&mut self, verdicts: &[Verdict]) {
+        self.capabilities = never();
+        let usable = verdicts.iter().filter(|verdict| verdict.usable());
+        let names = usable.map(|verdict| verdict.engine.to_string()).collect();
+        if let Some(stream) = &self.stream {
+            stream.set_capabilities(names);
+        }
+        self.announcer.detected(verdicts);
+    }
+
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
-        match event {
+        let parse = |time: Option<String>| time.as_deref().and_then(Timestamp::parse);
+        let event = match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
                 log::info!(replay:? = replay; "connected to the bridge");
                 self.board.connected();
-                self.moved_on(last_event_id);
-                self.catch_up(replay, server_time.as_deref());
+                Event::Connected { replay, server_time: parse(server_time), last_event_id }
             }
             StreamEvent::Begins { server_time, last_event_id } => {
-                self.begin_at(server_time.as_deref());
-                self.moved_on(last_event_id);
+                Event::Begins { server_time: parse(server_time), last_event_id }
             }
             StreamEvent::Reply { kept, reply, last_event_id } => {
                 log::info!(
@@ -295,277 +255,120 @@ impl Daemon {
                     "reply"
                 );
                 self.board.event();
-                self.moved_on(last_event_id);
                 // From here on it is one for all: it may be megabytes long.
-                let reply = Arc::new(reply);
-                if !self.answers(kept, &reply, How::Live) && !self.lets_go(kept, &reply) {
-                    self.live(kept, reply);
-                }
+                Event::Reply { entry: kept, reply: Arc::new(reply), last_event_id }
             }
-            StreamEvent::Accepts(words) => {
-                self.tells_machine = words.iter().any(|word| word == machine::WORD);
-                self.tell_machine();
+            StreamEvent::Overflow { thread, created_at, last_event_id } => {
+                log::warn!(
+                    threadId = thread.as_str();
+                    "the inbox is full; the message is read from its thread's history later"
+                );
+                Event::Overflow { thread, written: created_at, last_event_id }
             }
+            StreamEvent::Accepts(words) => return self.announcer.accepts(&words),
             StreamEvent::Disconnected { why, next } => {
-                self.tells_machine = false;
+                self.announcer.disconnected();
                 self.board.disconnected(&why, next);
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(
                     level, reason = why.as_str(), next_ms = millis(next);
                     "not connected to the bridge"
                 );
+                Event::Disconnected
             }
-            StreamEvent::Overflow { thread, last_event_id, .. } => {
-                log::error!(thread:% = thread; "no room for a message; it is not answered");
-                self.moved_on(last_event_id);
+            // The stream writes both to the log itself, once a minute.
+            StreamEvent::AuthRefused { why, next, .. } => {
+                return self.board.disconnected(&why, next);
             }
-            // The stream says it in the log itself, once a minute.
-            StreamEvent::AuthRefused { why, next, .. } | StreamEvent::Conflict { why, next } => {
+            StreamEvent::Conflict { why, next } => {
                 self.board.disconnected(&why, next);
+                Event::Conflict { is_final: false }
             }
-        }
-    }
-
-    fn moved_on(&mut self, last_event_id: Option<String>) {
-        if last_event_id.is_some() && last_event_id != self.cursor.last_event_id {
-            let is_first = self.cursor.last_event_id.is_none();
-            self.cursor.last_event_id = last_event_id;
-            self.cursor_moved();
-            if is_first {
-                // From here on nothing is missed, also by a daemon that dies at once.
-                self.store.set_cursor(&self.cursor);
-            }
-        }
-    }
-
-    fn cursor_moved(&mut self) {
-        self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR);
-    }
-
-    fn inbound(&mut self, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress>) {
-        self.saw(reply.created_at.as_deref().and_then(Timestamp::parse));
-        let key = message_key(entry, &reply);
-        // What was begun is finished, however old it is, and a word is for the daemon.
-        let may_wait = progress.is_none() && dispatch::control::read(&reply.body).is_none();
-        if may_wait && !self.seen.contains(&key) && self.hold_back(entry, &reply) {
-            return;
-        }
-        self.dispatch_inbound(entry, reply, progress);
-    }
-
-    fn dispatch_inbound(&mut self, entry: EntryId, reply: Arc<Reply>, progress: Option<Progress>) {
-        let is_seen = self.seen.contains(&message_key(entry, &reply));
-        self.events.push_back(Event::Inbound { entry, reply, progress, is_seen });
+        };
+        self.step(event);
     }
 
     fn report(&mut self, report: Report) {
-        match report {
-            Report::Session { thread, engine, record } => {
-                let mut binding = self.binding(&thread);
-                match record {
-                    Some(record) => binding.sessions.insert(engine, record),
-                    None => binding.sessions.remove(&engine),
-                };
-                self.store.set(&thread, binding);
-            }
-            Report::Renewed { thread, engine, mark } => {
-                let mut binding = self.binding(&thread);
-                binding.sessions.remove(&engine);
-                // There may be a newer one.
-                if binding.fresh_after.get(&engine) == Some(&mark) {
-                    binding.fresh_after.remove(&engine);
-                }
-                self.store.set(&thread, binding);
-            }
-            Report::Doing { thread, line } => self.board.turn_does(&thread, line),
-            // What the human does not want any more is skipped by the worker.
-            Report::Ready { entry, .. } if !self.jobs.contains_key(&entry) => {}
-            Report::Ready { thread, entry, writes } => {
-                self.places.want(thread, entry, writes, Instant::now());
-                self.give_places();
-            }
-            Report::Started { thread, engine } => self.board.turn_started(thread, engine),
-            Report::Rested { thread } => self.rested(&thread),
-            Report::Finished { thread, entry } => {
-                self.events.push_back(Event::Finished { thread, entry });
-            }
-            Report::Asked { entry, asked } => self.asked(entry, *asked),
+        let event = match report {
+            Report::Session { thread, engine, record } => Event::Session { thread, engine, record },
+            Report::Doing { thread, line } => Event::Doing { thread, line },
+            Report::Asked { entry, asked } => Event::Asked { entry, asked },
             Report::Withdrawn { thread, turn, question, code } => {
-                self.withdrawn(&Key { thread, turn, question, code });
+                Event::Withdrawn(Key { thread, turn, question, code })
             }
             Report::Decided { thread, turn, question, code, was_open } => {
-                self.decided(&Key { thread, turn, question, code }, was_open);
+                Event::Decided { key: Key { thread, turn, question, code }, was_open }
             }
-            Report::Granted { thread, rule } => self.granted(&thread, &rule),
+            Report::Granted { thread, rule } => Event::Granted { thread, rule: rule.to_string() },
             Report::Writes { entry, thread, question, directory } => {
-                self.writes(entry, thread, question, directory);
+                let directory = directory.canonicalize().unwrap_or(directory);
+                Event::Writes { thread, entry, question, directory }
             }
-            Report::Ceased { thread, turn } => self.ceased(&thread, &turn),
-            Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
-            Report::Ended { thread } => {
-                self.workers.remove(&thread);
-                self.rested(&thread);
-                self.events.push_back(Event::WorkerEnded { thread });
+            Report::Answered { thread, entry } => {
+                self.board.turn_ended(&thread);
+                Event::Answered { thread, entry }
             }
-        }
-    }
-
-    /// A thread's turn is over, or its worker gone.
-    fn rested(&mut self, thread: &ThreadId) {
-        self.board.turn_ended(thread);
-        self.nobody_asks(thread);
-        self.places.release(thread);
-        self.give_places();
-    }
-
-    fn give_places(&mut self) {
-        while let Some(grant) = self.places.next() {
-            match grant {
-                Grant::Place(entry) => {
-                    if let Some(job) = self.jobs.get(&entry) {
-                        job.place.try_send(()).ok(); // There is room: it speaks once.
-                    }
-                }
-                Grant::Lock(thread) => self.may_write(&thread),
+            Report::Left { thread, entry, .. } => {
+                self.board.turn_ended(&thread);
+                self.running.left(entry);
+                Event::Left { thread, entry }
             }
-        }
+        };
+        self.step(event);
     }
 
-    /// The thread's binding, or a new one that is ours.
-    fn binding(&self, thread: &ThreadId) -> Binding {
-        let machine = || self.setup.config.machine.clone();
-        self.store.get(thread).cloned().unwrap_or_else(|| Binding::new(machine(), time::now()))
-    }
-
-    /// Hands everything that happened to the dispatcher and carries out what it decides.
-    fn step_all(&mut self) {
+    /// Hands an event to the coordinator and carries out what it decides; what fails is a further
+    /// event.
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
         let mut effects = Vec::new();
-        loop {
-            while let Some(event) = self.events.pop_front() {
-                self.dispatch.step(self.started.elapsed(), event, &mut effects);
-                for effect in effects.drain(..) {
-                    self.carry_out(effect);
-                }
-            }
-            self.settle_soon();
-            // Answers to control words have led to further ones.
-            if self.events.is_empty() {
-                break;
+        while let Some(event) = events.pop_front() {
+            self.coordinator.step(self.now(), event, &self.records, &mut effects);
+            for effect in effects.drain(..) {
+                events.extend(self.carry_out(effect));
             }
         }
-        self.tell_held();
-        self.tell_waiting();
-        self.publish();
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::Claim { thread } => self.claim(thread),
-            Effect::Bind { thread } => {
-                let mut binding = self.binding(&thread);
-                binding.machine = Some(self.setup.config.machine.clone());
-                self.store.set(&thread, binding);
+            Effect::Claim { thread } => {
+                self.running.prefetch(&thread);
+                return self.calls.claim(thread);
             }
-            Effect::StartWorker { thread } => self.start_worker(thread),
-            Effect::Deliver { thread, entry, reply, progress } => {
-                // Without a worker it was refused just now, and the delivery comes again.
-                if let Some(worker) = self.workers.get(&thread) {
-                    // Unbounded: a verdict for each open question, and these have a bound, or a
-                    // stop, which is in the inbox. Room for all of them would be kept for every
-                    // message that waits.
-                    let (commands, orders) = unbounded();
-                    let (place, begin) = bounded(1);
-                    let fresh = self.fresh_mark(&thread, entry, &reply);
-                    let job = Job { entry, reply, progress, fresh, commands: orders, place: begin };
-                    worker.messages.send(job).ok(); // Its end is reported.
-                    self.jobs.insert(entry, Ends { commands, place });
+            Effect::Change { thread, change, number } => {
+                self.records.change(&thread, change, number);
+            }
+            Effect::Begin(begin) => {
+                let (thread, engine) = (begin.thread.clone(), begin.reply.engine.clone());
+                let engine = self.calls.shared.engine(engine.as_ref()).name.clone();
+                let refused = self.running.begin(begin, &self.records);
+                if refused.is_none() {
+                    self.board.turn_started(thread, engine);
                 }
+                return refused;
             }
-            Effect::Retire { thread } => drop(self.workers.remove(&thread)),
-            Effect::Interrupt { entry } => self.interrupt(entry),
-            Effect::Control { thread, entry, reply, order } => {
-                self.control(thread, entry, &reply, order);
+            Effect::Interrupt { entry } => self.running.interrupt(entry),
+            Effect::Tell { entry, question, verdict } => {
+                self.running.tell(entry, question, verdict);
             }
-            Effect::Done { entry, message, why } => {
-                log::debug!(entry:% = entry, why:? = why; "done with a message");
-                self.jobs.remove(&entry);
-                let is_remembered = matches!(why, Why::Answered | Why::Cleared);
-                self.settle(entry, is_remembered.then_some(&message));
+            Effect::Record { asked, verdict, by } => return self.calls.record(asked, verdict, by),
+            Effect::Put { post, finishes, is_confirmation } => {
+                return Some(self.records.put(post, finishes, is_confirmation));
             }
-            Effect::Say { thread, entry, kind, body } => {
-                self.say(thread, format!("{entry}.say"), Some(entry), kind, body);
+            Effect::Remember { message } => self.records.remember(&message),
+            Effect::Remove { entries } => {
+                self.board.changed();
+                return self.records.remove(entries);
             }
-        }
-    }
-
-    /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
-    fn claim(&mut self, thread: ThreadId) {
-        if let Some(early) = worker::ask_early(&self.shared.client, &thread) {
-            self.early.insert(thread.clone(), early);
-        }
-        let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
-        let (claimed, id) = (self.claimed_in.clone(), thread.clone());
-        let started = task::spawn("claim", move || {
-            // Without an outcome the thread would wait for ever.
-            let mut outcome = ClaimOutcome::Failed { retry_after: None };
-            if let Err(panic) = task::catch(|| outcome = claim(&client, &thread, &machine)) {
-                log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a claim panicked");
+            Effect::SetAside { entry, is_aside } => {
+                self.calls.shared.inbox.set_aside(entry, is_aside);
             }
-            claimed.send((thread, outcome)).ok(); // The daemon may have left.
-        });
-        if let Err(error) = started {
-            log::error!(threadId = id.as_str(), error:% = error; "cannot start a task to claim a thread; trying again");
-            self.claimed_in.send((id, ClaimOutcome::Failed { retry_after: None })).ok(); // We hold the receiver.
+            Effect::ReadHistory(reading) => return self.calls.read_history(reading),
+            Effect::AskTime => return self.calls.ask_time(),
+            Effect::SaveCursor(cursor) => self.records.save_cursor(&cursor),
         }
-    }
-
-    fn start_worker(&mut self, thread: ThreadId) {
-        self.workers_started += 1;
-        let binding = self.binding(&thread);
-        let early = self.early.remove(&thread);
-        match worker::start(&self.shared, thread.clone(), self.workers_started, binding, early) {
-            Ok(worker) => drop(self.workers.insert(thread, worker)),
-            Err(error) => {
-                log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");
-                self.events.push_back(Event::WorkerRefused { thread });
-            }
-        }
-    }
-
-    /// A post of the daemon's own under a name of its own; `finishes` is the message it answers.
-    fn say(
-        &mut self,
-        thread: ThreadId,
-        name: String,
-        finishes: Option<EntryId>,
-        kind: PostKind,
-        body: String,
-    ) {
-        let post = self.post(thread, kind, body, ClientMsgId::new(name));
-        self.put(post, finishes);
-    }
-
-    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
-        Post::new(thread, kind, self.setup.config.engine.author(), body, name)
-    }
-
-    /// Stores a post; one that the disk does not take waits for the disk.
-    fn put(&mut self, post: Post, finishes: Option<EntryId>) {
-        if let Err(error) = self.shared.outgoing.put(&post, finishes) {
-            self.put_later(post, finishes, &error);
-        }
-    }
-}
-
-/// One claim, start to end.
-fn claim(client: &Client, thread: &ThreadId, machine: &MachineId) -> ClaimOutcome {
-    match client.claim(thread, machine) {
-        Ok(claim) if claim.won => ClaimOutcome::Won,
-        Ok(claim) => ClaimOutcome::Lost { winner: claim.winner },
-        Err(error) => {
-            log::warn!(threadId = thread.as_str(), error:% = error; "cannot claim the thread yet");
-            ClaimOutcome::Failed { retry_after: error.retry_after() }
-        }
+        None
     }
 }
 

@@ -1,39 +1,37 @@
 //! The daemon's start: opens the store, takes in what an earlier daemon left, starts the tasks.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, catchup::Catching, config, engines, held::Held, machine, outbox,
-    places::Places, questions::Questions, status::Board,
+    Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer, outbox,
+    records::Records, running::Running, status::Board,
 };
 use crate::{
     bridge::{
         AccessSource, Client,
         stream::{self, StreamEvent},
-        wire::Reply,
     },
     config::live::Live,
-    dispatch::Dispatch,
-    ids::{Engine, ThreadId, TurnId},
-    permission::desk::How,
+    coordinator::{Coordinator, Event, Recovered, Settings},
+    ids::Engine,
     proc::sweep::{Before, Marked, sweep},
     store::{
         audit::Audit,
-        entry::{EntryId, Progress, message_key},
+        entry::{Entry, EntryId},
         outbox::Outbox,
         seen::Seen,
         spool::Inbox,
         state::{Cursor, Store},
     },
+    task,
     worker::{self, Answers, Codes, Outgoing, Shared},
 };
+
+/// Results of calls that wait for the loop; a call with one more waits.
+const EVENTS: usize = 64;
 
 impl Daemon {
     /// Opens the store, takes in what an earlier daemon left, starts the tasks.
@@ -64,8 +62,8 @@ impl Daemon {
         let (stop_now, stop) = bounded(0);
         let (drain_now, drain) = bounded(0);
         let (report, reports) = bounded(256);
-        // Unbounded: the dispatcher limits the claims in flight.
-        let (claimed_in, claimed) = unbounded();
+        let (event, events) = bounded(EVENTS);
+        let (tasks, ended) = task::registry();
         let channels = outbox::channels();
         // The sending task shuts its client down when it leaves.
         let sending = outbox::start(Client::new(live, &setup.net)?, &outbox, &channels)
@@ -95,97 +93,50 @@ impl Daemon {
             stop,
         });
         let machine = setup.config.machine.clone();
-        let ours = store
-            .bindings()
-            .iter()
-            .filter(|(_, binding)| binding.machine.as_ref().is_none_or(|owner| *owner == machine))
-            .map(|(thread, _)| thread.clone());
+        let records = Records::new(machine.clone(), store, seen, Arc::clone(&shared));
+        let settings = Settings {
+            machine: machine.clone(),
+            author: setup.config.engine.author(),
+            max_turns: setup.config.max_turns,
+            parallel_in_directory: setup.config.parallel_in_directory,
+            offline_max_age: setup.config.offline_max_age,
+            project_dir: setup.config.project_dir.display().to_string(),
+        };
         let mut daemon = Daemon {
-            dispatch: Dispatch::new(machine.clone(), ours),
+            coordinator: Coordinator::new(settings, cursor, records.ours()),
             started,
-            events: VecDeque::new(),
-            shared,
-            workers: HashMap::new(),
-            workers_started: 0,
-            early: HashMap::new(),
-            places: Places::new(setup.config.max_turns, setup.config.parallel_in_directory),
-            jobs: HashMap::new(),
-            store,
-            seen,
-            settling: VecDeque::new(),
-            cursor,
-            cursor_due: None,
-            disk_due: None,
-            settle_due: None,
-            claimed_in,
-            claimed,
-            reports,
-            capabilities,
-            machine: Arc::new(about),
-            tells_machine: false,
-            inbound,
-            catching: Catching::default(),
+            running: Running::new(Arc::clone(&shared), tasks.clone()),
+            announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
+            calls: Calls { shared, machine: machine.clone(), tasks, events: event },
+            records,
             board: Board::new(&dir, &machine),
-            held: Held::default(),
-            questions: Questions::default(),
-            stored: channels.asked,
             stream: Some(stream),
             sending,
+            inbound,
+            reports,
+            events,
+            stored: channels.asked,
+            capabilities,
+            ended,
             drain: Some(drain_now),
             stop: Some(stop_now),
             setup,
         };
-        if !recovered.is_empty() {
-            log::info!(messages = recovered.len(); "going on with messages that an earlier daemon left");
-        }
-        daemon.remember_died();
-        let answered = recovered.iter().filter_map(|entry| {
-            let progress = entry.progress.as_ref()?;
-            Some((progress.turn.clone(), progress.answers.clone()?))
-        });
-        let answered: HashSet<(TurnId, String)> = answered.collect();
-        for entry in recovered {
-            daemon.recover(entry.id, entry.reply, entry.progress, &answered);
-        }
+        let recovered = recovered.into_iter().map(|entry| daemon.recovered(entry)).collect();
+        daemon.step(Event::Recovered(recovered));
         Ok(daemon)
     }
 
-    /// A message that was in the inbox at the start.
-    fn recover(
-        &mut self,
-        entry: EntryId,
-        reply: Reply,
-        progress: Option<Progress>,
-        answered: &HashSet<(TurnId, String)>,
-    ) {
-        self.restore_session(&reply.thread_id, progress.as_ref());
-        let is_answered = progress.as_ref().is_some_and(|progress| progress.is_answered);
-        if is_answered || self.shared.outgoing.outbox.finishes(entry) {
-            // Its answer is out, or on the way.
-            self.settle(entry, Some(&message_key(entry, &reply)));
-            return;
-        }
-        let is_over = progress.as_ref().is_some_and(|progress| {
-            self.died_answering(entry, &reply, progress)
-                || self.died_asking(entry, &reply, progress, answered)
-        });
-        if is_over {
-            return;
-        }
-        let reply = Arc::new(reply);
-        if progress.is_some() || !self.answers(entry, &reply, How::CaughtUp) {
-            self.inbound(entry, reply, progress);
-        }
-    }
-
-    /// A session that the inbox knows and state.json does not: the crash came between the two.
-    fn restore_session(&mut self, thread: &ThreadId, progress: Option<&Progress>) {
-        let Some(Progress { engine, session: Some(session), .. }) = progress else { return };
-        let mut binding = self.binding(thread);
-        if !binding.sessions.contains_key(engine) {
-            let record = worker::record(session.clone(), &self.setup.config.project_dir);
-            binding.sessions.insert(engine.clone(), record);
-            self.store.set(thread, binding);
+    fn recovered(&self, entry: Entry) -> Recovered {
+        let Entry { id, reply, progress } = entry;
+        let session = progress.as_ref().and_then(|progress| progress.session.clone());
+        let record = |session| worker::record(session, &self.setup.config.project_dir);
+        Recovered {
+            entry: id,
+            reply: Arc::new(reply),
+            has_answer: self.calls.shared.outgoing.outbox.finishes(id),
+            session: session.map(record),
+            progress,
         }
     }
 }
@@ -204,5 +155,7 @@ fn start_stream(
         ..stream::Settings::new(setup.config.machine.clone())
     };
     let inbox = inbox.clone();
-    stream::start(Arc::clone(live), &setup.net, settings, move |reply| inbox.put(reply))
+    stream::start(Arc::clone(live), &setup.net, settings, move |reply| {
+        inbox.put(reply, Coordinator::extra_room(reply))
+    })
 }

@@ -11,11 +11,11 @@ use std::{
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::Daemon;
 use crate::{
     ids::{Engine, MachineId, ThreadId},
     store::{Disk, RealDisk},
     time::{self, Timestamp},
+    worker::Shared,
 };
 
 /// Changes of this long are written together.
@@ -80,11 +80,9 @@ pub(super) struct Board {
 
 /// What is known of a turn in progress.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) engine: Engine,
-    pub(super) since: Timestamp,
-    /// What the engine does, in its words.
-    pub(super) doing: Option<String>,
+struct Turn {
+    engine: Engine,
+    since: Timestamp,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -144,23 +142,38 @@ impl Board {
     }
 
     pub(super) fn turn_started(&mut self, thread: ThreadId, engine: Engine) {
-        self.turns.insert(thread, Turn { engine, since: time::now(), doing: None });
+        self.turns.insert(thread, Turn { engine, since: time::now() });
         self.changed();
-    }
-
-    pub(super) fn turn_does(&mut self, thread: &ThreadId, what: String) {
-        if let Some(turn) = self.turns.get_mut(thread) {
-            turn.doing = Some(what);
-        }
-    }
-
-    pub(super) fn turn(&self, thread: &ThreadId) -> Option<&Turn> {
-        self.turns.get(thread)
     }
 
     pub(super) fn turn_ended(&mut self, thread: &ThreadId) {
         self.turns.remove(thread);
         self.changed();
+    }
+
+    /// Writes the status if it is time to.
+    pub(super) fn publish(&mut self, shared: &Shared) {
+        if self.due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.due = None;
+        let outbox = &shared.outgoing.outbox;
+        let turns = self.turns.iter().map(|(thread, turn)| Running {
+            thread_id: thread.clone(),
+            agent: turn.engine.clone(),
+            since: turn.since,
+        });
+        self.status.turns = turns.collect();
+        self.status.inbox = shared.inbox.len();
+        self.status.outbox = outbox.len();
+        self.status.refused = outbox.refused();
+        let bytes = serde_json::to_vec(&self.status).expect("a status is plain data");
+        let dir = self.file.parent().expect("the file is in a directory");
+        let written =
+            RealDisk.create_dir(dir).and_then(|()| RealDisk.write_atomic(&self.file, &bytes));
+        if let Err(error) = written {
+            log::debug!(error:% = error; "the status could not be written");
+        }
     }
 
     /// No daemon runs from now on.
@@ -169,30 +182,3 @@ impl Board {
     }
 }
 
-impl Daemon {
-    /// Writes the status if it is time to.
-    pub(super) fn publish(&mut self) {
-        if self.board.due.is_none_or(|due| Instant::now() < due) {
-            return;
-        }
-        self.board.due = None;
-        let outbox = &self.shared.outgoing.outbox;
-        let turns = self.board.turns.iter().map(|(thread, turn)| Running {
-            thread_id: thread.clone(),
-            agent: turn.engine.clone(),
-            since: turn.since,
-        });
-        let status = &mut self.board.status;
-        status.turns = turns.collect();
-        status.inbox = self.shared.inbox.len();
-        status.outbox = outbox.len();
-        status.refused = outbox.refused();
-        let bytes = serde_json::to_vec(&status).expect("a status is plain data");
-        let dir = self.board.file.parent().expect("the file is in a directory");
-        let written =
-            RealDisk.create_dir(dir).and_then(|()| RealDisk.write_atomic(&self.board.file, &bytes));
-        if let Err(error) = written {
-            log::debug!(error:% = error; "the status could not be written");
-        }
-    }
-}

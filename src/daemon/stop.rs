@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, at, never, select_biased};
 
 use super::{Daemon, End};
-use crate::{dispatch::Event, signals::Signal};
+use crate::{coordinator::Event, signals::Signal};
 
 /// From the order to stop now until the last engine is gone: the turn loop gives a second to each of
 /// its steps.
@@ -24,9 +24,8 @@ impl Daemon {
         end: anyhow::Result<End>,
     ) -> anyhow::Result<End> {
         let mut end = end;
-        log::info!(turns = self.workers.len(); "stopping");
-        self.events.push_back(Event::Stop);
-        self.step_all();
+        log::info!(turns = self.coordinator.turns(); "stopping");
+        self.step(Event::Stop);
         // The receiver goes first: the stream's task may be waiting for room in it.
         self.inbound = never();
         if let Some(stream) = self.stream.take() {
@@ -35,38 +34,36 @@ impl Daemon {
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
             let patience = Instant::now() + self.setup.config.drain;
-            if let Some(signal) = self.await_workers(signals, patience) {
+            if let Some(signal) = self.await_turns(signals, patience) {
                 end = Ok(End::Killed(signal));
             }
         }
         drop(self.stop.take());
-        self.await_workers(&never(), Instant::now() + HURRY);
-        if !self.workers.is_empty() {
-            log::error!(workers = self.workers.len(); "some workers did not end in time");
+        self.await_turns(&never(), Instant::now() + HURRY);
+        let left = self.coordinator.turns();
+        if left > 0 {
+            log::error!(turns = left; "some turns did not end in time");
         }
-        self.workers.clear();
-        self.store.set_cursor(&self.cursor);
-        if !self.store.flush(FLUSH) {
+        self.records.save_cursor(self.coordinator.cursor());
+        if !self.records.flush(FLUSH) {
             log::error!("state.json could not be written; what it lacks is in the inbox");
         }
-        self.settle_all();
+        self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and leaves. Dropping them ends opencode's server as well.
-        let Daemon { shared, sending, board, .. } = self;
-        drop(shared);
+        let Daemon { records, running, calls, sending, board, .. } = self;
+        drop((records, running, calls));
         sending.join();
         board.take_down();
         log::info!("stopped");
         end
     }
 
-    /// Waits until all workers are gone, or for `patience`, or for a second signal, whose number is
+    /// Waits until all turns have ended, or for `patience`, or for a second signal, whose number is
     /// returned.
-    fn await_workers(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
-        while !self.workers.is_empty() {
-            // Nobody can answer any more, but time goes on.
-            self.expire();
-            let due = self.questions_due().map_or_else(never, at);
+    fn await_turns(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
+        while self.coordinator.turns() > 0 {
+            let due = self.deadline().map_or_else(never, at);
             select_biased! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::StopNow(number) | Signal::Stop(number)) => return Some(number),
@@ -75,10 +72,14 @@ impl Daemon {
                 },
                 recv(self.reports) -> report => if let Ok(report) = report {
                     self.report(report);
-                    self.step_all();
                 },
+                recv(self.events) -> event => if let Ok(event) = event {
+                    self.step(event);
+                },
+                recv(self.records.written()) -> _ => self.step(self.records.all_written()),
                 recv(at(patience)) -> _ => return None,
-                recv(due) -> _ => {}
+                // Nobody can answer any more, but questions expire.
+                recv(due) -> _ => self.step(Event::Tick),
             }
         }
         None

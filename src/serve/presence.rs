@@ -149,23 +149,37 @@ impl Visit<'_> {
     /// The stream is open.
     pub fn begin(&mut self) {
         self.has_begun = true;
-        self.note();
+        self.saw();
+        self.tell();
     }
 
-    fn note(&self) {
+    /// The stream is over, and its subscription not yet given up: what comes in from now on counts
+    /// as missed.
+    pub fn end(&self) {
+        if self.has_begun {
+            self.saw();
+        }
+    }
+
+    fn saw(&self) {
         let Some(machine) = &self.machine else { return };
         let seen = self.store.saw_machine(self.account, &machine.id, &machine.capabilities);
         if let Err(error) = seen {
             log::error!("a machine could not be noted: {error:#}");
         }
-        tell(self.store, self.hub, self.account, &machine.id);
+    }
+
+    fn tell(&self) {
+        if let Some(machine) = &self.machine {
+            tell(self.store, self.hub, self.account, &machine.id);
+        }
     }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         if self.has_begun {
-            self.note();
+            self.tell();
         }
     }
 }

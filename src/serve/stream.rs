@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
@@ -22,7 +23,8 @@ use crate::{
         presence::{Presence, Visit},
         store::{
             AccountKey, Caller, Store,
-            events::{Change, Event, Resume},
+            events::{Change, Event, Replay, Resume},
+            waiting::{Scope, Waiting},
         },
         wire,
     },
@@ -131,6 +133,9 @@ struct Subscriber {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub id: MachineId,
+    /// Tells this daemon from another one of the same name. None: it does not say, as the reference
+    /// does not.
+    pub instance: Option<String>,
     pub capabilities: Vec<String>,
     pub since: Timestamp,
 }
@@ -327,23 +332,44 @@ fn run(
     writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
+    let since = seen_before(store, caller, machine.as_ref()).map_err(|it| store_failed(&it))?;
     // It outlives the subscription, so that it sees the machine gone when it ends.
     let mut visit = Visit::new(store, hub, caller.account, machine.clone());
     let hangup = writer.hangup();
     let resumed = store
-        .resume(caller, last, || hub.subscribe(caller, machine, hangup))
+        .resume(caller, last, || hub.subscribe(caller, machine.clone(), hangup))
         .map_err(|error| store_failed(&error))?;
     // Shut out between the look at the token and now.
     let Some((resume, subscription)) = resumed else { return Ok(()) };
-    let hello = json!({
-        "replay": resume.kind.as_str(),
-        "serverTime": time::now(),
-        "accepts": ACCEPTS,
+    let scope = machine.filter(|_| resume.kind == Replay::None).map(|machine| Scope {
+        account: caller.account,
+        machine: machine.id,
+        since,
+        head: resume.newest_message,
     });
-    let hello = format!("{RETRY}{}", frame(Some(resume.epoch.id(resume.after)), "hello", &hello));
-    writer.send(hello.as_bytes())?;
-    visit.begin();
-    replay(store, &hub.presence, caller, resume, daemon, writer)?;
+    let mut feed = || {
+        let waiting = scope.as_ref().map(|scope| store.waiting(scope)).transpose();
+        let waiting = waiting.map_err(|error| store_failed(&error))?;
+        writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
+        visit.begin();
+        match (&scope, waiting) {
+            (Some(scope), Some(waiting)) => hand_out(store, scope, waiting, &resume, writer)?,
+            _ => replay(store, &hub.presence, caller, resume, daemon, writer)?,
+        }
+        live(&subscription, hub, daemon, writer)
+    };
+    let ended = feed();
+    visit.end();
+    ended
+}
+
+/// Sends what happens from now on.
+fn live(
+    subscription: &Subscription,
+    hub: &Hub,
+    daemon: bool,
+    writer: &mut StreamWriter<'_>,
+) -> io::Result<()> {
     loop {
         match subscription.frames.recv_timeout(hub.heartbeat) {
             Ok(frame) => {
@@ -355,6 +381,66 @@ fn run(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
+}
+
+/// Until when a daemon that names no instance has had everything: it does not recognise a message
+/// that it gets twice, so it must not get one again that it may be working on.
+fn seen_before(
+    store: &Store,
+    caller: Caller,
+    machine: Option<&Machine>,
+) -> Result<Option<Timestamp>> {
+    match machine {
+        Some(Machine { id, instance: None, .. }) => {
+            Ok(store.machine(caller.account, id)?.map(|it| it.last_seen))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The first event. `waiting` is what is handed out next, to a daemon without a position.
+fn hello(resume: &Resume, waiting: Option<&[Waiting]>) -> String {
+    let mut hello = json!({
+        "replay": resume.kind.as_str(),
+        "serverTime": time::now(),
+        "accepts": ACCEPTS,
+    });
+    let count = waiting.map(|it| it.iter().map(|it| it.count).sum::<usize>());
+    if let Some(count) = count {
+        hello["waiting"] = count.into();
+    }
+    // A daemon that is cut off before it has them all has to come back without a position.
+    let id = count.is_none_or(|it| it == 0).then(|| resume.epoch.id(resume.after));
+    format!("{RETRY}{}", frame(id, "hello", &hello))
+}
+
+/// Sends what waits, and then the position, from where everything that comes is live.
+fn hand_out(
+    store: &Store,
+    scope: &Scope,
+    waiting: Vec<Waiting>,
+    resume: &Resume,
+    writer: &mut StreamWriter<'_>,
+) -> io::Result<()> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let mut count = 0_u64;
+    for mut thread in waiting {
+        loop {
+            let page =
+                store.next_waiting(scope, &mut thread).map_err(|error| store_failed(&error))?;
+            if page.is_empty() {
+                break;
+            }
+            for message in page {
+                writer.send(frame(None, "reply", &wire::reply(&message)).as_bytes())?;
+                count += 1;
+            }
+        }
+    }
+    log::info!(machine = scope.machine.as_str(), count; "handed out messages that waited");
+    writer.send(format!("id: {}\n\n", resume.epoch.id(resume.after)).as_bytes())
 }
 
 fn replay(

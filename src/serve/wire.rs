@@ -149,12 +149,16 @@ pub fn event_name(event: &Event) -> &'static str {
     }
 }
 
-/// What daemons are told, as section 3 of the protocol has it. None: they are not.
+/// What daemons are told. None: they are not.
 pub fn for_daemons(event: &Event) -> Option<Value> {
-    let Change::Message(message) = &event.change else { return None };
-    if !event.change.is_for_daemons() {
-        return None;
+    match &event.change {
+        Change::Message(message) if event.change.is_for_daemons() => Some(reply(message)),
+        _ => None,
     }
+}
+
+/// The data of a `reply` event, as section 3 of the protocol has it.
+pub fn reply(message: &Message) -> Value {
     let ids: Vec<_> = message.files.iter().map(|it| &it.id).collect();
     let mut value = json!({
         "threadId": message.thread,
@@ -169,7 +173,7 @@ pub fn for_daemons(event: &Event) -> Option<Value> {
         "externalAdoption": message.adoption,
     });
     set(&mut value, "projectDir", message.project_dir.as_ref());
-    Some(value)
+    value
 }
 
 /// What browsers are told.

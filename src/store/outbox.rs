@@ -202,8 +202,11 @@ impl Outbox {
 }
 
 impl Answers {
+    /// A message has one answer; an earlier one is a post like any other from now on.
     fn add(&mut self, id: OutboxId, entry: EntryId) {
-        self.by_message.insert(entry, id);
+        if let Some(earlier) = self.by_message.insert(entry, id) {
+            self.by_post.remove(&earlier);
+        }
         self.by_post.insert(id, entry);
     }
 

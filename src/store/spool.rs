@@ -192,6 +192,8 @@ pub fn short_hash(seed: &str) -> u32 {
 pub struct Inbox {
     new: Directory,
     started: Directory,
+    /// Messages that do not count among those that there is room for.
+    aside: Arc<Mutex<BTreeSet<EntryId>>>,
 }
 
 impl Inbox {
@@ -201,6 +203,7 @@ impl Inbox {
         let inbox = Inbox {
             new: Directory::open(Arc::clone(&disk), &dir.join("new"))?,
             started: Directory::open(disk, &dir.join("started"))?,
+            aside: Arc::default(),
         };
         let broken = dir.join("broken");
         let replies: Vec<(EntryId, Reply)> = inbox.new.recover(&broken)?;
@@ -236,26 +239,44 @@ impl Inbox {
         }
     }
 
-    /// Stores a message; durable when it returns.
+    /// Stores a message; durable when it returns. `extra_room` is how many messages more than usual
+    /// may wait for this one.
     ///
     /// # Errors
     /// Of the kind `QuotaExceeded` when too much waits already.
-    pub fn put(&self, reply: &Reply) -> io::Result<EntryId> {
-        self.check_bounds()?;
+    pub fn put(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
+        self.check_bounds(extra_room)?;
         let seed = reply.message_id.as_ref().map_or(reply.thread_id.as_str(), |id| id.as_str());
         self.new.put(reply, seed)
     }
 
-    fn check_bounds(&self) -> io::Result<()> {
+    fn check_bounds(&self, extra_room: usize) -> io::Result<()> {
         let (entries, bytes) = {
-            let sizes = self.new.sizes();
-            (sizes.len(), sizes.values().sum::<u64>())
+            let (sizes, aside) = (self.new.sizes(), self.aside());
+            let aside_bytes: u64 = aside.iter().filter_map(|id| sizes.get(id)).sum();
+            (sizes.len() - aside.len(), sizes.values().sum::<u64>() - aside_bytes)
         };
-        if entries < INBOX_ENTRIES_MAX && bytes < INBOX_BYTES_MAX {
+        let is_small = extra_room > 0;
+        if entries < INBOX_ENTRIES_MAX + extra_room && (is_small || bytes < INBOX_BYTES_MAX) {
             return Ok(());
         }
         let text = format!("{entries} messages of {bytes} bytes in all wait already");
         Err(io::Error::new(ErrorKind::QuotaExceeded, text))
+    }
+
+    /// Has a message not count among those that there is room for, or count again.
+    pub fn set_aside(&self, id: EntryId, is_aside: bool) {
+        let sizes = self.new.sizes();
+        if is_aside && sizes.contains_key(&id) {
+            self.aside().insert(id);
+        } else {
+            self.aside().remove(&id);
+        }
+    }
+
+    /// Taken after the sizes, and only ever for a look.
+    fn aside(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes how far the turn of an entry came; durable when it returns. Called before the engine
@@ -267,6 +288,7 @@ impl Inbox {
     /// Forgets an entry, once its message is in the journal of done messages and its session in a
     /// state.json that has been written. No error if it is gone already.
     pub fn done(&self, id: &EntryId) -> io::Result<()> {
+        self.set_aside(*id, false);
         self.new.remove(*id)?;
         self.started.remove(*id)
     }

@@ -2,7 +2,7 @@
 //! writes. At 50,000 bindings the file is 15 MB, so nobody waits for it: a change sends one
 //! serialized binding to the writer, which keeps the text of all of them and puts a file together
 //! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
-//! inbox is done only when [`Store::is_written`] says so of the binding that its turn produced.
+//! inbox is done only when [`Store::newest_written`] says so of the binding that its turn produced.
 //!
 //! How far the stream was read ([`Cursor`]) is in a file of its own, because it is no part of what
 //! we share with the reference daemon.
@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// Replaces a thread's binding and has it written. Returns the generation for
-    /// [`Store::is_written`].
+    /// [`Store::newest_written`].
     pub fn set(&mut self, thread: &ThreadId, binding: Binding) -> u64 {
         self.generation += 1;
         self.send(Change::Binding {
@@ -129,14 +129,9 @@ impl Store {
         self.generation
     }
 
-    /// The generation of the newest change.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Whether a change, and everything before it, is on disk.
-    pub fn is_written(&self, generation: u64) -> bool {
-        generation <= self.written.load(Ordering::Acquire)
+    /// The generation of the newest change that is on disk, with everything before it.
+    pub fn newest_written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
     }
 
     /// Receives something when more than before is on disk.

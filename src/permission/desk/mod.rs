@@ -108,7 +108,7 @@ pub struct Key {
 }
 
 impl Key {
-    fn of(asked: &Asked) -> Key {
+    pub fn of(asked: &Asked) -> Key {
         Key {
             thread: asked.thread.clone(),
             turn: asked.turn.clone(),

@@ -109,14 +109,19 @@ pub(super) fn stream(api: &Api, caller: Caller, request: &Request) -> Answer {
 }
 
 fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
-    let Some(id) = head.param("agentId") else { return Ok(None) };
-    if id.trim().is_empty() || NAME_CHARS < id.chars().count() || id.contains(char::is_control) {
-        return Err(wire::bad_field(
-            400,
-            "agentId",
-            "is blank, too long or has control characters",
-        ));
-    }
+    let is_bad = |text: &str| {
+        text.trim().is_empty()
+            || NAME_CHARS < text.chars().count()
+            || text.contains(char::is_control)
+    };
+    let field = |name: &str| match head.param(name) {
+        Some(text) if is_bad(&text) => {
+            Err(wire::bad_field(400, name, "is blank, too long or has control characters"))
+        }
+        text => Ok(text),
+    };
+    let Some(id) = field("agentId")? else { return Ok(None) };
+    let instance = field("instance")?;
     let capabilities = head.param("capabilities").unwrap_or_default();
     let capabilities = capabilities
         .split(',')
@@ -125,7 +130,7 @@ fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
         .take(CAPABILITIES_MAX)
         .map(str::to_lowercase)
         .collect();
-    Ok(Some(Machine { id: MachineId::new(id), capabilities, since: time::now() }))
+    Ok(Some(Machine { id: MachineId::new(id), instance, capabilities, since: time::now() }))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a route like the others")]

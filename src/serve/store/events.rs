@@ -136,6 +136,8 @@ pub struct Resume {
     pub after: i64,
     /// up to this one. What comes later is live.
     pub head: i64,
+    /// The newest message's row, of any account.
+    pub newest_message: i64,
 }
 
 /// What a stream that starts is told about the past.
@@ -175,12 +177,13 @@ impl Store {
         if !super::accounts::is_valid(&conn, caller, 0)? {
             return Ok(None);
         }
-        let (pruned, newest): (i64, Option<i64>) = conn
+        let (pruned, newest, newest_message): (i64, Option<i64>, Option<i64>) = conn
             .prepare_cached(
-                "SELECT pruned, (SELECT max(seq) FROM events WHERE account = accounts.id)
+                "SELECT pruned, (SELECT max(seq) FROM events WHERE account = accounts.id),
+                        (SELECT max(id) FROM messages)
                  FROM accounts WHERE id = ?",
             )?
-            .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let head = newest.unwrap_or(pruned);
         // A number past our head is of a future that a restored copy has not seen, one before
         // `pruned` is forgotten.
@@ -190,7 +193,9 @@ impl Store {
             Some(Some(last)) if (0..pruned).contains(&last) => (Replay::Gap, pruned),
             Some(_) => (Replay::Gap, head),
         };
-        Ok(Some((Resume { kind, epoch: self.epoch, after, head }, subscribe())))
+        let newest_message = newest_message.unwrap_or_default();
+        let resume = Resume { kind, epoch: self.epoch, after, head, newest_message };
+        Ok(Some((resume, subscribe())))
     }
 
     /// Some of the events after `after` up to `head`, in order; none when there are no more.

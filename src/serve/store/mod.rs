@@ -20,6 +20,7 @@ mod tests;
 pub mod threads;
 #[cfg(test)]
 mod upgrade_tests;
+pub mod waiting;
 
 use std::{
     fmt,

@@ -6,6 +6,7 @@ mod catchup;
 mod claims;
 mod control;
 mod crash;
+mod handed_out;
 mod hostile_answers;
 mod machine;
 mod outage;

@@ -20,6 +20,7 @@ mod sessions;
 mod streams;
 mod threads;
 mod tls;
+mod waiting;
 
 use std::{net::SocketAddr, path::Path};
 

@@ -1,0 +1,327 @@
+//! What takes a round trip or waits for a disk, each in a task of its own; the result is an event.
+
+use std::{collections::HashSet, convert::Infallible, io::ErrorKind, sync::Arc, time::Duration};
+
+use crossbeam_channel::{Receiver, Sender, after, select_biased};
+
+use crate::{
+    agent::Verdict,
+    bridge::{
+        Client, Error,
+        backoff::{Backoff, Pace},
+        wire::{Message, Reply},
+    },
+    coordinator::{
+        ClaimOutcome, Coordinator, DecidedBy, Event,
+        catchup::{ReadEnd, Reading},
+    },
+    ids::{MachineId, ThreadId},
+    permission::{card::Asked, desk::Key},
+    store::{
+        audit::By,
+        entry::{EntryId, Progress},
+    },
+    task::{Registry, Role},
+    time::Timestamp,
+    worker::{Shared, Subject},
+};
+
+/// Pages of one history; a bridge that gives the same page again and again ends here.
+const PAGES: usize = 100;
+
+/// Messages of a page when a history is too large to be read at once.
+const PAGE: u32 = 64;
+
+/// Later than every message.
+const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
+
+/// A task whose end the loop has to know of: what it was about.
+#[derive(Clone, Debug)]
+pub(super) enum Helper {
+    Claim(ThreadId),
+    History(Reading),
+    Time,
+    Record(Key),
+    /// A turn says its last word itself, whatever happens.
+    Turn,
+    /// Nothing waits for it.
+    Other,
+}
+
+impl Helper {
+    /// What its panic means: the event that it owed.
+    pub(super) fn failed(self) -> Option<Event> {
+        match self {
+            Helper::Claim(thread) => {
+                let outcome = ClaimOutcome::Failed { retry_after: None };
+                Some(Event::Claimed { thread, outcome })
+            }
+            Helper::History(Reading { thread, number, .. }) => {
+                let end = ReadEnd::Failed { retry_after: None };
+                Some(Event::Read { thread, number, end })
+            }
+            Helper::Time => Some(Event::Time(None)),
+            Helper::Record(key) => Some(Event::Recorded { key, is_written: false }),
+            Helper::Turn | Helper::Other => None,
+        }
+    }
+}
+
+/// Starts them.
+#[derive(Debug)]
+pub(super) struct Calls {
+    pub(super) shared: Arc<Shared>,
+    pub(super) machine: MachineId,
+    pub(super) tasks: Registry<Helper>,
+    pub(super) events: Sender<Event>,
+}
+
+impl Calls {
+    /// Runs it in a task; the event that it returns goes to the loop. Returns the event that stands
+    /// for the failure when there is no room for a task.
+    fn spawn(
+        &self,
+        name: &str,
+        helper: Helper,
+        run: impl FnOnce(&Caller) -> Option<Event> + Send + 'static,
+    ) -> Option<Event> {
+        let caller = Caller {
+            shared: Arc::clone(&self.shared),
+            machine: self.machine.clone(),
+            events: self.events.clone(),
+        };
+        let started = self.tasks.spawn(name, Role::Helper(helper.clone()), move || {
+            if let Some(event) = run(&caller) {
+                caller.send(event).ok(); // The loop may have ended.
+            }
+        });
+        let error = started.err()?;
+        log::error!(task = name, error:% = error; "cannot start a task; trying again");
+        helper.failed()
+    }
+
+    pub(super) fn claim(&self, thread: ThreadId) -> Option<Event> {
+        self.spawn("claim", Helper::Claim(thread.clone()), move |caller| {
+            let outcome = caller.claim(&thread);
+            Some(Event::Claimed { thread, outcome })
+        })
+    }
+
+    pub(super) fn read_history(&self, reading: Reading) -> Option<Event> {
+        self.spawn("history", Helper::History(reading.clone()), move |caller| {
+            let end = caller.read(&reading).ok()?;
+            Some(Event::Read { thread: reading.thread, number: reading.number, end })
+        })
+    }
+
+    pub(super) fn ask_time(&self) -> Option<Event> {
+        self.spawn("time", Helper::Time, |caller| {
+            let whoami = caller.shared.client.whoami();
+            let time = whoami.ok().and_then(|it| Timestamp::parse(it.server_time.as_deref()?));
+            Some(Event::Time(time))
+        })
+    }
+
+    /// Writes down a decision, and that its message is an answer and no prompt.
+    pub(super) fn record(
+        &self,
+        asked: Box<Asked>,
+        verdict: Verdict,
+        by: DecidedBy,
+    ) -> Option<Event> {
+        let key = Key::of(&asked);
+        self.spawn("record", Helper::Record(key.clone()), move |caller| {
+            let is_written = caller.record(&asked, &verdict, &by);
+            Some(Event::Recorded { key, is_written })
+        })
+    }
+}
+
+/// The daemon stops.
+struct Stopped;
+
+/// The inside of such a task.
+struct Caller {
+    shared: Arc<Shared>,
+    machine: MachineId,
+    events: Sender<Event>,
+}
+
+impl Caller {
+    fn send(&self, event: Event) -> Result<(), Stopped> {
+        select_biased! {
+            send(self.events, event) -> sent => sent.map_err(|_| Stopped),
+            recv(self.drain()) -> _ => Err(Stopped),
+        }
+    }
+
+    fn drain(&self) -> &Receiver<Infallible> {
+        &self.shared.drain
+    }
+
+    fn claim(&self, thread: &ThreadId) -> ClaimOutcome {
+        match self.shared.client.claim(thread, &self.machine) {
+            Ok(claim) if claim.won => ClaimOutcome::Won,
+            Ok(claim) => ClaimOutcome::Lost { winner: claim.winner },
+            Err(error) => {
+                log::warn!(threadId = thread.as_str(), error:% = error; "cannot claim the thread yet");
+                ClaimOutcome::Failed { retry_after: error.retry_after() }
+            }
+        }
+    }
+
+    /// Reads a history, page by page.
+    fn read(&self, reading: &Reading) -> Result<ReadEnd, Stopped> {
+        // One millisecond earlier, since several messages may share one; known ones are recognised.
+        let mut since = reading.since.minus(Duration::from_millis(1));
+        let mut known = HashSet::new();
+        for _ in 0..PAGES {
+            let page = match self.shared.client.messages_since(&reading.thread, &since.to_string()) {
+                Ok(page) => page,
+                Err(Error::TooLarge { .. }) => return self.read_backwards(reading, since),
+                Err(error) => return Ok(read_failed(&reading.thread, &error)),
+            };
+            let mut is_new = false;
+            for message in page {
+                let written = message.created_at.as_deref().and_then(Timestamp::parse);
+                since = since.max(written.unwrap_or(since));
+                if let Some(id) = &message.message_id
+                    && known.insert(id.clone())
+                {
+                    is_new = true;
+                    self.found(message)?;
+                }
+            }
+            if !is_new {
+                return Ok(ReadEnd::Complete);
+            }
+        }
+        log::warn!(
+            threadId = reading.thread.as_str();
+            "the bridge's history of the thread does not end; going on without the rest"
+        );
+        Ok(ReadEnd::Complete)
+    }
+
+    /// Reads a history that is too large for one answer: looks for the pages from its end, then
+    /// reads them from the oldest on, so that no more than one is in memory.
+    fn read_backwards(&self, reading: &Reading, since: Timestamp) -> Result<ReadEnd, Stopped> {
+        let client = &self.shared.client;
+        let (mut pages, mut before, mut limit) = (Vec::new(), END_OF_TIME.to_owned(), PAGE);
+        while pages.len() < PAGES * PAGES {
+            let page = match client.messages_before(&reading.thread, &before, limit) {
+                Ok(page) => page,
+                Err(Error::TooLarge { .. }) if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                Err(error) => return Ok(read_failed(&reading.thread, &error)),
+            };
+            let oldest = page.first().and_then(|message| message.created_at.clone());
+            pages.push((before.clone(), limit));
+            match oldest {
+                Some(oldest) if oldest != before && is_after(&oldest, since) => before = oldest,
+                _ => break,
+            }
+        }
+        for (before, limit) in pages.into_iter().rev() {
+            match client.messages_before(&reading.thread, &before, limit) {
+                Ok(page) => {
+                    let is_missed = |message: &Message| {
+                        message.message_id.is_some()
+                            && message.created_at.as_ref().is_none_or(|at| is_after(at, since))
+                    };
+                    page.into_iter().filter(is_missed).try_for_each(|message| self.found(message))?;
+                }
+                Err(error) => return Ok(read_failed(&reading.thread, &error)),
+            }
+        }
+        Ok(ReadEnd::Complete)
+    }
+
+    /// Stores a message of a person and hands it over. It waits while the inbox has no room.
+    fn found(&self, message: Message) -> Result<(), Stopped> {
+        if !message.is_human() {
+            return Ok(());
+        }
+        let reply = Arc::new(Reply::from_message(message, Some(self.machine.clone())));
+        let mut backoff = Backoff::new(Pace::default());
+        loop {
+            match self.shared.inbox.put(&reply, Coordinator::extra_room(&reply)) {
+                Ok(entry) => return self.send(Event::Found { entry, reply }),
+                Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
+                    log::debug!(error:% = error; "catching up waits for room in the inbox");
+                }
+                Err(error) => {
+                    log::error!(error:% = error; "cannot store a message that was missed; trying again");
+                }
+            }
+            select_biased! {
+                recv(self.drain()) -> _ => return Err(Stopped),
+                recv(after(backoff.next(fastrand::u64(..), None))) -> _ => {}
+            }
+        }
+    }
+
+    /// False: it could not be written.
+    fn record(&self, asked: &Asked, verdict: &Verdict, by: &DecidedBy) -> bool {
+        let by = match by {
+            DecidedBy::Message { entry, id, author } => {
+                if let Err(error) = self.keep_answer(asked, *entry) {
+                    log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot keep an answer");
+                    return false;
+                }
+                By::Message { id, author: author.as_deref() }
+            }
+            DecidedBy::Timeout => By::Timeout,
+        };
+        let subject = Subject {
+            thread: &asked.thread,
+            turn: &asked.turn,
+            engine: &asked.engine,
+            directory: &asked.directory,
+            question: &asked.question,
+        };
+        let ruling = match verdict {
+            Verdict::Allow => "allow",
+            Verdict::AllowAlways => "always",
+            Verdict::Chosen(_) => "answer",
+            Verdict::Deny { .. } => "deny",
+        };
+        let written = self.shared.audit.write(&subject.record(ruling, by));
+        if let Err(error) = &written {
+            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
+        }
+        written.is_ok()
+    }
+
+    /// Notes that a message is an answer, so that no later start takes it for a prompt.
+    fn keep_answer(&self, asked: &Asked, entry: EntryId) -> std::io::Result<()> {
+        let progress = Progress {
+            turn: asked.turn.clone(),
+            engine: asked.engine.clone(),
+            session: None,
+            attempts: 0,
+            asking: Vec::new(),
+            answers: Some(asked.code.to_string()),
+            is_answered: false,
+        };
+        self.shared.inbox.started(&entry, &progress)
+    }
+}
+
+fn is_after(time: &str, since: Timestamp) -> bool {
+    Timestamp::parse(time).is_none_or(|time| since < time)
+}
+
+fn read_failed(thread: &ThreadId, error: &Error) -> ReadEnd {
+    if matches!(error.status(), Some(404 | 410)) {
+        log::debug!(threadId = thread.as_str(), error:% = error; "the bridge has no such thread any more");
+        return ReadEnd::Gone;
+    }
+    log::warn!(
+        threadId = thread.as_str(), error:% = error;
+        "cannot read what was missed on the thread; trying again"
+    );
+    ReadEnd::Failed { retry_after: error.retry_after() }
+}

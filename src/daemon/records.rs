@@ -1,0 +1,193 @@
+//! What is on disk, as far as the loop owns it: bindings, the journal of done messages, and the
+//! daemon's own posts. It does what the coordinator decides, and shows the coordinator what is there.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use crossbeam_channel::Receiver;
+
+use crate::{
+    bridge::wire::{Post, Reply},
+    coordinator::{Change, Event, View},
+    ids::{Engine, MachineId, MessageId, ThreadId},
+    permission::code::Code,
+    store::{
+        binding::Binding,
+        entry::EntryId,
+        seen::Seen,
+        state::{Cursor, Store},
+    },
+    time::{self, Timestamp},
+    worker::{self, Shared},
+};
+
+/// Rules of one thread that came from `always`; the oldest goes.
+const GRANTS_MAX: usize = 200;
+
+#[derive(Debug)]
+pub(super) struct Records {
+    machine: MachineId,
+    store: Store,
+    seen: Seen,
+    shared: Arc<Shared>,
+}
+
+impl Records {
+    pub(super) fn new(
+        machine: MachineId,
+        store: Store,
+        seen: Seen,
+        shared: Arc<Shared>,
+    ) -> Records {
+        Records { machine, store, seen, shared }
+    }
+
+    fn is_ours(&self, binding: &Binding) -> bool {
+        binding.machine.as_ref().is_none_or(|owner| *owner == self.machine)
+    }
+
+    /// The threads of this machine, each with the questions that ended with an earlier process.
+    pub(super) fn ours(&self) -> impl Iterator<Item = (ThreadId, Vec<Code>)> {
+        let ours = self.store.bindings().iter().filter(|(_, binding)| self.is_ours(binding));
+        ours.map(|(thread, binding)| {
+            let codes = binding.died_asking.iter().filter_map(|code| code.parse().ok());
+            (thread.clone(), codes.collect())
+        })
+    }
+
+    /// Receives something when more than before is on disk; its end is that of the writer.
+    pub(super) fn written(&self) -> &Receiver<()> {
+        self.store.written()
+    }
+
+    /// How many changes are on disk.
+    pub(super) fn all_written(&self) -> Event {
+        Event::Written { change: self.store.newest_written() }
+    }
+
+    pub(super) fn change(&mut self, thread: &ThreadId, change: Change, number: u64) {
+        let new = || Binding::new(self.machine.clone(), time::now());
+        let mut binding = self.store.get(thread).cloned().unwrap_or_else(new);
+        apply(&mut binding, change, &self.machine);
+        let written = self.store.set(thread, binding);
+        debug_assert_eq!(written, number, "the coordinator counts the same changes");
+    }
+
+    pub(super) fn save_cursor(&self, cursor: &Cursor) {
+        self.store.set_cursor(cursor);
+    }
+
+    pub(super) fn remember(&mut self, message: &MessageId) {
+        self.seen.remember(message);
+    }
+
+    pub(super) fn put(
+        &mut self,
+        post: Box<Post>,
+        finishes: Option<EntryId>,
+        is_confirmation: bool,
+    ) -> Event {
+        match self.try_put(&post, finishes, is_confirmation) {
+            Ok(()) => Event::Put { thread: post.thread_id, finishes },
+            Err(error) => {
+                complain(&error);
+                Event::NotPut { post, finishes, is_confirmation }
+            }
+        }
+    }
+
+    fn try_put(
+        &mut self,
+        post: &Post,
+        finishes: Option<EntryId>,
+        is_confirmation: bool,
+    ) -> io::Result<()> {
+        if is_confirmation {
+            self.seen.flush()?;
+        }
+        self.shared.outgoing.put(post, finishes)
+    }
+
+    /// Removes the entries of messages that are done. None if all are gone.
+    pub(super) fn remove(&mut self, mut entries: Vec<EntryId>) -> Option<Event> {
+        let removed = self.seen.flush().and_then(|()| {
+            while let Some(entry) = entries.last() {
+                self.shared.inbox.done(entry)?;
+                self.shared.outgoing.outbox.settled(*entry)?;
+                entries.pop();
+            }
+            Ok(())
+        });
+        removed.err().map(|error| {
+            complain(&error);
+            Event::NotRemoved { entries }
+        })
+    }
+
+    /// Has everything written now. False when that failed or took too long.
+    pub(super) fn flush(&self, patience: std::time::Duration) -> bool {
+        self.store.flush(patience)
+    }
+}
+
+impl View for Records {
+    fn is_done(&self, message: &MessageId) -> bool {
+        self.seen.contains(message)
+    }
+
+    fn binding(&self, thread: &ThreadId) -> Option<&Binding> {
+        self.store.get(thread)
+    }
+
+    fn threads(&self) -> Vec<ThreadId> {
+        let ours = self.store.bindings().iter().filter(|(_, binding)| self.is_ours(binding));
+        let mut threads: Vec<(Option<Timestamp>, &ThreadId)> = ours
+            .map(|(thread, binding)| {
+                let used = binding.sessions.values().filter_map(|it| it.last_drive_at).max();
+                (used.or(binding.created_at), thread)
+            })
+            .collect();
+        threads.sort_by(|a, b| b.cmp(a));
+        threads.into_iter().map(|(_, thread)| thread.clone()).collect()
+    }
+
+    fn engine(&self, reply: &Reply) -> Engine {
+        self.shared.engine(reply.engine.as_ref()).name.clone()
+    }
+
+    fn writes_in(&self, reply: &Reply) -> Option<PathBuf> {
+        let binding = self.store.get(&reply.thread_id);
+        let session = binding.and_then(|binding| binding.sessions.get(&self.engine(reply)));
+        worker::writes(&self.shared, reply, session)
+    }
+}
+
+fn apply(binding: &mut Binding, change: Change, machine: &MachineId) {
+    match change {
+        Change::Own => binding.machine = Some(machine.clone()),
+        Change::Session { engine, record: Some(record) } => {
+            binding.sessions.insert(engine, record);
+        }
+        Change::Session { engine, record: None } => {
+            binding.sessions.remove(&engine);
+        }
+        Change::FreshAfter { engine, entry } => {
+            binding.fresh_after.insert(engine, entry);
+        }
+        Change::Renewed { engine } => {
+            binding.sessions.remove(&engine);
+            binding.fresh_after.remove(&engine);
+        }
+        Change::Grant { rule } => {
+            binding.grants.retain(|known| *known != rule);
+            binding.grants.push(rule);
+            let surplus = binding.grants.len().saturating_sub(GRANTS_MAX);
+            binding.grants.drain(..surplus);
+        }
+        Change::Orphaned { codes } => binding.died_asking = codes,
+        Change::Released { entry } => binding.released = Some(entry),
+    }
+}
+
+fn complain(error: &io::Error) {
+    log::error!(error:% = error; "cannot write to the state directory; trying again");
+}

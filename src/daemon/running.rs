@@ -1,0 +1,100 @@
+//! The turns in progress: how they begin, and the way to them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::{
+    agent::{QuestionId, TurnCommand, Verdict},
+    coordinator::{Begin, Event, View},
+    ids::ThreadId,
+    permission::Rule,
+    store::entry::EntryId,
+    worker::{self, Job, PrefetchedHistory, Shared},
+};
+
+use super::{calls::Helper, records::Records};
+use crate::task::Registry;
+
+#[derive(Debug)]
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    tasks: Registry<Helper>,
+    commands: HashMap<EntryId, Sender<TurnCommand>>,
+    /// Of threads that are being claimed.
+    prefetched: HashMap<ThreadId, PrefetchedHistory>,
+    begun: u64,
+}
+
+impl Running {
+    pub(super) fn new(shared: Arc<Shared>, tasks: Registry<Helper>) -> Running {
+        let (commands, prefetched) = (HashMap::new(), HashMap::new());
+        Running { shared, tasks, commands, prefetched, begun: 0 }
+    }
+
+    /// Asks for the history of a thread while it is being claimed: two round trips at the same time.
+    pub(super) fn prefetch(&mut self, thread: &ThreadId) {
+        if let Some(history) = worker::prefetch_history(&self.shared.client, thread) {
+            self.prefetched.insert(thread.clone(), history);
+        }
+    }
+
+    /// The thread is another machine's, or it is not known whose.
+    pub(super) fn forget_history(&mut self, thread: &ThreadId) {
+        self.prefetched.remove(thread);
+    }
+
+    /// Starts a turn. When there is no room for it, that is the event.
+    pub(super) fn begin(&mut self, begin: Begin, records: &Records) -> Option<Event> {
+        let Begin { thread, entry, reply, progress, is_clean, has_directory } = begin;
+        let binding = records.binding(&thread);
+        let engine = records.engine(&reply);
+        // Unbounded: a verdict for each open question, and these have a bound, or a stop, which is
+        // in the inbox.
+        let (commands, orders) = unbounded();
+        let job = Job {
+            session: binding.and_then(|binding| binding.sessions.get(&engine)).cloned(),
+            grants: binding.map_or_else(Vec::new, |binding| {
+                binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect()
+            }),
+            prefetched: self.prefetched.remove(&thread),
+            has_lock: has_directory,
+            commands: orders,
+            thread: thread.clone(),
+            entry,
+            reply,
+            progress,
+            is_clean,
+        };
+        self.begun += 1;
+        match worker::start(&self.shared, &self.tasks, Helper::Turn, job, self.begun) {
+            Ok(_) => {
+                self.commands.insert(entry, commands);
+                None
+            }
+            Err(error) => {
+                log::error!(threadId = thread.as_str(), error:% = error; "cannot start a turn; trying again");
+                Some(Event::NotBegun { thread, entry })
+            }
+        }
+    }
+
+    pub(super) fn interrupt(&self, entry: EntryId) {
+        self.command(entry, TurnCommand::Interrupt);
+    }
+
+    pub(super) fn tell(&self, entry: EntryId, question: QuestionId, verdict: Verdict) {
+        self.command(entry, TurnCommand::Decide { question, verdict });
+    }
+
+    fn command(&self, entry: EntryId, command: TurnCommand) {
+        if let Some(commands) = self.commands.get(&entry) {
+            commands.send(command).ok(); // Its turn may be over.
+        }
+    }
+
+    /// The turn's last word was heard.
+    pub(super) fn left(&mut self, entry: EntryId) {
+        self.commands.remove(&entry);
+    }
+}
