@@ -78,7 +78,11 @@ impl Acks {
     }
 
     /// A post is stored. Returns the message that is done by that.
-    pub(super) fn stored(&mut self, thread: &ThreadId, finishes: Option<EntryId>) -> Option<Message> {
+    pub(super) fn stored(
+        &mut self,
+        thread: &ThreadId,
+        finishes: Option<EntryId>,
+    ) -> Option<Message> {
         self.storing.remove(thread);
         self.finishing.remove(&finishes?)
     }

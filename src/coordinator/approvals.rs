@@ -10,8 +10,7 @@ use std::{
 
 use super::{
     message::{Message, Origin},
-    names,
-    texts,
+    names, texts,
 };
 use crate::{
     agent::{ActionKind, QuestionId, Verdict},
@@ -227,8 +226,7 @@ impl Approvals {
     /// report this any more. So an answer that is on its way to it comes too late.
     pub(super) fn withdrawn(&mut self, now: Now, key: &Key, steps: &mut Vec<Step>) {
         let answered = self.desk.confirmed(key, false);
-        let closed =
-            answered.or_else(|| self.desk.gone(&key.thread, &key.turn, &key.question));
+        let closed = answered.or_else(|| self.desk.gone(&key.thread, &key.turn, &key.question));
         steps.extend(closed.map(|closed| self.close(closed)));
         self.again(now, steps);
     }

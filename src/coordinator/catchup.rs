@@ -496,7 +496,8 @@ impl CatchUp {
         let mut deadlines = vec![self.save_due];
         if self.is_connected {
             deadlines.push(self.ask_time_due);
-            deadlines.push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
+            deadlines
+                .push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
             let is_calm = self.calm_reading.is_none() && !self.calm.is_empty();
             deadlines.push(is_calm.then_some(self.calm_due));
             deadlines.extend(self.parked.values().map(|it| it.since.map(|since| since + PATIENCE)));

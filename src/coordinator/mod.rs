@@ -5,7 +5,7 @@
 //!
 //! A message of a person goes through these, each a struct of its own:
 //!
-//! 1. Is it known already, or another machine's? (`Coordinator::arrived`)
+//! 1. Is it known already, or another machine's? ([`routing`])
 //! 2. Whose is its thread? [`claims`] asks the bridge.
 //! 3. Is it a control word? [`control`]: obeyed at once.
 //! 4. Does it answer a question of an engine? [`approvals`]
@@ -31,11 +31,16 @@ mod approvals;
 pub mod catchup;
 mod claims;
 pub mod control;
+mod effect;
+mod event;
 mod message;
 mod names;
 mod quarantine;
 mod recovery;
+mod routing;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod turns;
 mod words;
@@ -43,16 +48,20 @@ mod words;
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
-pub use self::{approvals::DecidedBy, recovery::Recovered};
+pub use self::{
+    approvals::DecidedBy,
+    effect::{Begin, Change, Effect},
+    event::{ClaimOutcome, Event},
+    recovery::Recovered,
+};
 
 use self::{
     acks::Acks,
-    approvals::{Approvals, Matched, Ruling, Step},
-    catchup::{CatchUp, ReadEnd, Reading},
+    approvals::{Approvals, Ruling, Step},
+    catchup::CatchUp,
     claims::Claims,
     control::Stops,
     message::{Message, Origin},
@@ -61,23 +70,14 @@ use self::{
     turns::Turns,
 };
 use crate::{
-    agent::{QuestionId, Verdict},
+    agent::Verdict,
     bridge::{
         stream::Replay,
         wire::{Post, PostKind, Reply},
     },
     ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
-    permission::{
-        card::Asked,
-        code::Code,
-        desk::{Key, Now},
-    },
-    store::{
-        binding::{Binding, SessionRecord},
-        entry::{EntryId, Progress},
-        state::Cursor,
-    },
-    time::Timestamp,
+    permission::{code::Code, desk::Now},
+    store::{binding::Binding, entry::EntryId, state::Cursor},
 };
 
 /// Calls on the bridge at the same time.
@@ -103,147 +103,8 @@ pub struct Settings {
     pub offline_max_age: Duration,
     /// Where sessions begin, for people.
     pub project_dir: String,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The first event of a process: what an earlier one left in the inbox, in order of arrival.
-    Recovered(Vec<Recovered>),
-    /// A stream is open.
-    Connected { replay: Replay, server_time: Option<Timestamp>, last_event_id: Option<String> },
-    /// The bridge named the place where the stream begins.
-    Begins { server_time: Option<Timestamp>, last_event_id: Option<String> },
-    /// No stream is open any more.
-    Disconnected,
-    /// Another daemon of this name does the work. `is_final` when it answered what is ours.
-    Conflict { is_final: bool },
-    /// A message came in on the stream and is in the inbox.
-    Reply { entry: EntryId, reply: Arc<Reply>, last_event_id: Option<String> },
-    /// A message came in, and the inbox had no room for it.
-    Overflow { thread: ThreadId, written: Option<Timestamp>, last_event_id: Option<String> },
-    /// The answer to [`Effect::AskTime`].
-    Time(Option<Timestamp>),
-    /// A message was found in a history and is in the inbox.
-    Found { entry: EntryId, reply: Arc<Reply> },
-    /// The end of an [`Effect::ReadHistory`], after everything that it found.
-    Read { thread: ThreadId, number: u64, end: ReadEnd },
-    /// A claim is over.
-    Claimed { thread: ThreadId, outcome: ClaimOutcome },
-    /// A turn could not be started: the system has no threads or descriptors left.
-    NotBegun { thread: ThreadId, entry: EntryId },
-    /// The thread's session of this engine; none when it is gone.
-    Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
-    /// What the engine does, in its words.
-    Doing { thread: ThreadId, line: String },
-    /// An engine waits for a person. Before anyone can see it.
-    Asked { entry: EntryId, asked: Box<Asked> },
-    /// The bridge has stored the post that asks.
-    Posted { post: ClientMsgId, at: Option<Timestamp> },
-    /// The engine no longer waits for this one.
-    Withdrawn(Key),
-    /// The engine has the verdict, or did not wait for it any more.
-    Decided { key: Key, was_open: bool },
-    /// Everything like it is allowed on this thread from now on.
-    Granted { thread: ThreadId, rule: String },
-    /// The engine may do this as soon as its thread has this canonical directory.
-    Writes { thread: ThreadId, entry: EntryId, question: QuestionId, directory: PathBuf },
-    /// A turn's answer is durable. Its engine may still be leaving.
-    Answered { thread: ThreadId, entry: EntryId },
-    /// The last word of a turn, also of one that panicked: its engine is gone.
-    Left { thread: ThreadId, entry: EntryId },
-    /// The end of an [`Effect::Put`].
-    Put { thread: ThreadId, finishes: Option<EntryId> },
-    NotPut { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
-    /// The end of an [`Effect::Record`].
-    Recorded { key: Key, is_written: bool },
-    /// An [`Effect::Remove`] failed.
-    NotRemoved { entries: Vec<EntryId> },
-    /// All changes of state.json up to this one are on disk.
-    Written { change: u64 },
-    /// Time has passed.
-    Tick,
-    /// The program is to end.
-    Stop,
-}
-
-/// How a claim ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimOutcome {
-    Won,
-    Lost {
-        /// Our own name counts as won: we may have claimed it right before a crash.
-        winner: Option<MachineId>,
-    },
-    /// It is not known who has it, so it must not be driven.
-    Failed {
-        retry_after: Option<Duration>,
-    },
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Have the bridge bind the thread to us. Answered by [`Event::Claimed`], sooner or later.
-    Claim { thread: ThreadId },
-    /// Change the thread's binding in memory at once, and on disk soon: [`Event::Written`].
-    Change { thread: ThreadId, change: Change, number: u64 },
-    /// Start the turn of this message, or say [`Event::NotBegun`].
-    Begin(Begin),
-    /// Stop the turn of this message.
-    Interrupt { entry: EntryId },
-    /// Give the turn of this message a verdict.
-    Tell { entry: EntryId, question: QuestionId, verdict: Verdict },
-    /// Write a decision down, then say [`Event::Recorded`].
-    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
-    /// Put a post into the outbox, then say [`Event::Put`] or [`Event::NotPut`]. A confirmation
-    /// only after the journal of done messages.
-    Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
-    /// Note a message in the journal of done messages: in memory at once, on disk before anything is
-    /// removed.
-    Remember { message: MessageId },
-    /// Remove entries from the inbox.
-    Remove { entries: Vec<EntryId> },
-    /// An entry of the inbox waits for a person: it does not count among those that there is room
-    /// for. False: it counts again.
-    SetAside { entry: EntryId, is_aside: bool },
-    /// Read a history: an [`Event::Found`] for each message of a person, then [`Event::Read`].
-    ReadHistory(Reading),
-    /// Ask the bridge for its time: [`Event::Time`].
-    AskTime,
-    /// Write the cursor, some time soon.
-    SaveCursor(Cursor),
-}
-
-/// A turn that may begin.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Begin {
-    pub thread: ThreadId,
-    pub entry: EntryId,
-    pub reply: Arc<Reply>,
-    pub progress: Option<Progress>,
-    /// `/new` was obeyed: the session is a fresh one and is not told what was said before.
-    pub is_clean: bool,
-    /// The turn has its directory's lock from the beginning.
-    pub has_directory: bool,
-}
-
-/// A change of a thread's binding.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// The thread is ours.
-    Own,
-    Session { engine: Engine, record: Option<SessionRecord> },
-    /// Messages that come in after this entry need a fresh session.
-    FreshAfter { engine: Engine, entry: EntryId },
-    /// That was obeyed: the session and the mark are gone.
-    Renewed { engine: Engine },
-    /// One rule more that a person allowed for good.
-    Grant { rule: String },
-    /// The questions that ended with an earlier process, until a person says something else.
-    Orphaned { codes: Vec<String> },
-    /// A person has released what is held, up to this entry.
-    Released { entry: EntryId },
+    /// state.json was broken: threads that the bridge says are ours have lost their sessions.
+    pub has_lost_bindings: bool,
 }
 
 /// What the coordinator may look at. The loop owns it.
@@ -297,6 +158,8 @@ pub struct Coordinator {
     acks: Acks,
     /// The keys of the messages that are not done.
     outstanding: HashSet<MessageId>,
+    /// Threads whose session is lost and that are not told yet.
+    bereft: HashSet<ThreadId>,
     /// The newest `/new` of this process, by thread and engine.
     renewals: HashMap<(ThreadId, Engine), EntryId>,
     conflict: Option<Conflict>,
@@ -334,6 +197,7 @@ impl Coordinator {
             turns: Turns::new(Slots::new(settings.max_turns, settings.parallel_in_directory)),
             acks: Acks::default(),
             outstanding: HashSet::new(),
+            bereft: HashSet::new(),
             renewals: HashMap::new(),
             conflict: None,
             is_stopping: false,
@@ -408,7 +272,8 @@ impl Coordinator {
             Event::Recovered(entries) => self.recover(entries, cx),
             Event::Connected { replay, server_time, last_event_id } => {
                 self.conflict = self.conflict.filter(|it| *it == Conflict::Final);
-                let threads = if replay == Replay::Complete { Vec::new() } else { cx.view.threads() };
+                let threads =
+                    if replay == Replay::Complete { Vec::new() } else { cx.view.threads() };
                 self.catchup.connected(now, replay, server_time, threads);
                 self.catchup.moved_on(now, last_event_id);
             }
@@ -419,7 +284,8 @@ impl Coordinator {
             Event::Disconnected => self.catchup.disconnected(),
             Event::Conflict { is_final } => {
                 let conflict = if is_final { Conflict::Final } else { Conflict::Refused };
-                self.conflict = self.conflict.filter(|it| *it == Conflict::Final).or(Some(conflict));
+                self.conflict =
+                    self.conflict.filter(|it| *it == Conflict::Final).or(Some(conflict));
             }
             Event::Reply { entry, reply, last_event_id } => {
                 self.catchup.saw(now, message::written(&reply));
@@ -529,101 +395,6 @@ impl Coordinator {
         self.acks.emit(now, is_busy, cx.effects);
     }
 
-    /// A message is in the inbox.
-    fn arrived(&mut self, message: Message, cx: &mut Context<'_>) {
-        let thread = message.thread().clone();
-        match &message.reply.machine {
-            Some(machine) if *machine != self.settings.machine => {
-                self.disown(&thread, cx);
-                return self.drop_entry(&message, Why::NotOurs);
-            }
-            Some(_) => self.own(&thread, cx),
-            // A turn is begun only on a thread that is ours; the binding may not have been written.
-            None if message.progress.is_some() => self.own(&thread, cx),
-            None => {}
-        }
-        let key = message.key();
-        if cx.view.is_done(&key) || !self.outstanding.insert(key) {
-            return self.drop_entry(&message, Why::Duplicate);
-        }
-        if self.ours.contains(&thread) {
-            self.accept(message, cx);
-        } else {
-            self.claims.hold(&thread, message);
-        }
-    }
-
-    /// A message on a thread of ours.
-    fn accept(&mut self, message: Message, cx: &mut Context<'_>) {
-        match control::read(&message.reply.body) {
-            Some(word) => self.obey(word, message, cx),
-            None if self.stops.is_cleared(&message) => self.done(&message, Why::Cleared, cx),
-            None if message.progress.is_some() => self.turns.push(message),
-            None => self.match_approval(message, cx),
-        }
-    }
-
-    /// Only a person answers questions; what an agent writes is a message like any other.
-    fn match_approval(&mut self, message: Message, cx: &mut Context<'_>) {
-        if message.reply.role.as_deref().is_some_and(|role| role != "human") {
-            return self.order(message, cx);
-        }
-        let mut steps = Vec::new();
-        let matched = self.approvals.hear(cx.now, message, &mut steps);
-        self.perform(steps, cx);
-        if let Matched::No(message) = matched {
-            self.order(message, cx);
-        }
-    }
-
-    /// A message for an engine: what was missed on its thread comes before it.
-    fn order(&mut self, message: Message, cx: &mut Context<'_>) {
-        if self.quarantine.is_release(&message) {
-            return self.release(message, cx);
-        }
-        if self.catchup.must_wait(&message) {
-            return self.catchup.park(cx.now.running, message);
-        }
-        self.admit(message, cx);
-    }
-
-    /// A message whose turn has come, unless it is stale.
-    fn admit(&mut self, message: Message, cx: &mut Context<'_>) {
-        let released = cx.view.binding(message.thread()).and_then(|binding| binding.released);
-        let bridge_time = self.catchup.bridge_time(cx.now.running);
-        if !self.quarantine.is_stale(&message, bridge_time, released) {
-            return self.turns.push(message);
-        }
-        if !self.quarantine.has_room(&message) {
-            return self.finish(message, PostKind::Error, texts::QUARANTINE_FULL.to_owned());
-        }
-        log::info!(
-            threadId = message.thread().as_str(), entry:% = message.entry;
-            "a stale message waits for a person"
-        );
-        cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: true });
-        self.quarantine.hold(cx.now.running, message);
-    }
-
-    /// The word that has stale messages run.
-    fn release(&mut self, word: Message, cx: &mut Context<'_>) {
-        let thread = word.thread().clone();
-        let messages = self.quarantine.release(&thread);
-        log::info!(
-            threadId = thread.as_str(), messages = messages.len();
-            "a person has released stale messages"
-        );
-        // On disk before the word is gone, so that a crash does not have it said again in vain.
-        if let Some(entry) = messages.iter().map(|message| message.entry).max() {
-            self.change(&thread, Change::Released { entry }, cx);
-        }
-        for message in messages {
-            cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: false });
-            self.turns.push(message);
-        }
-        self.done(&word, Why::Answered, cx);
-    }
-
     /// Does what approvals ask for.
     fn perform(&mut self, steps: Vec<Step>, cx: &mut Context<'_>) {
         for step in steps {
@@ -691,6 +462,12 @@ impl Coordinator {
             self.renewals.remove(&(thread.clone(), engine.clone()));
             self.change(&thread, Change::Renewed { engine: engine.clone() }, cx);
         }
+        if self.bereft.remove(&thread) {
+            let name = names::lost(message.entry);
+            let text = texts::SESSION_LOST.to_owned();
+            let post = self.post(thread.clone(), PostKind::Status, text, name);
+            self.acks.post(post, None, false);
+        }
         self.turns.began(&thread, engine, cx.now.wall);
         let Message { entry, reply, progress, .. } = message;
         let begin = Begin { thread, entry, reply, progress, is_clean, has_directory };
@@ -706,54 +483,6 @@ impl Coordinator {
         // Entries count on from the clock, which may have been set back over a restart.
         let is_later = message.origin != Origin::Recovered && !is_of_this_process;
         message.progress.is_none() && (is_later || *mark < message.entry)
-    }
-
-    fn claimed(&mut self, thread: &ThreadId, outcome: ClaimOutcome, cx: &mut Context<'_>) {
-        let is_current = self.claims.landed(thread);
-        let is_won = match &outcome {
-            ClaimOutcome::Won => true,
-            ClaimOutcome::Lost { winner } => winner.as_ref() == Some(&self.settings.machine),
-            ClaimOutcome::Failed { .. } => false,
-        };
-        if !is_current {
-            return;
-        }
-        match outcome {
-            // What was held is in the inbox, and is met again at the next start.
-            _ if is_won && self.is_stopping => self.bind(thread, cx),
-            _ if is_won => self.own(thread, cx),
-            ClaimOutcome::Failed { retry_after } => {
-                self.claims.failed(cx.now.running, thread, retry_after);
-            }
-            ClaimOutcome::Won | ClaimOutcome::Lost { .. } => self.disown(thread, cx),
-        }
-    }
-
-    fn bind(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
-        if self.ours.insert(thread.clone()) {
-            self.change(thread, Change::Own, cx);
-        }
-    }
-
-    /// The thread is ours, and so is what was held for it.
-    fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
-        self.bind(thread, cx);
-        for message in self.claims.settle(thread) {
-            self.accept(message, cx);
-        }
-    }
-
-    /// The thread is another machine's, and so is what was held for it; but not if a claim is in
-    /// flight, because its answer knows better.
-    fn disown(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
-        self.ours.remove(thread);
-        self.catchup.forget(thread);
-        if self.claims.is_in_flight(thread) {
-            return;
-        }
-        for message in self.claims.settle(thread) {
-            self.done(&message, Why::NotOurs, cx);
-        }
     }
 
     fn change(&mut self, thread: &ThreadId, change: Change, cx: &mut Context<'_>) {

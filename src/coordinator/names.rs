@@ -24,6 +24,11 @@ pub(super) fn wait(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.wait"))
 }
 
+/// The session of the thread is lost; the name is that of the first message after it.
+pub(super) fn lost(entry: EntryId) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.lost"))
+}
+
 /// Stale messages; the name is that of the first of them.
 pub(super) fn held(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.held"))

@@ -153,7 +153,8 @@ mod tests {
     fn age_is_by_the_bridge_s_clock_alone() {
         let now = Timestamp::parse("2026-11-22T12:00:00Z");
         let quarantine = Quarantine::new(Duration::from_hours(24));
-        let is_stale = |time: &str, now| quarantine.is_stale(&message(time, Origin::Live), now, None);
+        let is_stale =
+            |time: &str, now| quarantine.is_stale(&message(time, Origin::Live), now, None);
         assert!(is_stale("2026-11-21T11:59:59Z", now));
         assert!(!is_stale("2026-11-21T12:00:01Z", now));
         assert!(!is_stale("2026-11-23T12:00:00Z", now), "a time that is ahead");
@@ -166,7 +167,9 @@ mod tests {
         let quarantine = Quarantine::new(Duration::from_hours(24));
         for time in ["", "yesterday", "1969-07-20T20:17:40Z"] {
             assert!(!quarantine.is_stale(&message(time, Origin::Live), now, None), "{time}");
-            assert!(quarantine.is_stale(&message(time, Origin::CaughtUp), now), "{time}");
+            let missed = message(time, Origin::CaughtUp);
+            assert!(quarantine.is_stale(&missed, now, None), "{time}");
+            assert!(!quarantine.is_stale(&missed, now, Some(missed.entry)), "{time}, released");
         }
     }
 }

@@ -18,6 +18,10 @@ pub(super) const TURN_FAILED: &str = "The daemon failed while it worked on your 
 
 pub(super) const STOPPED_EARLY: &str = "Stopped before it began.";
 
+pub(super) const SESSION_LOST: &str = "The session of this thread is lost: the daemon's state.json \
+    could not be read and was set aside (its log says where). A new session starts, with what was \
+    said on this thread as its history.";
+
 pub(super) const QUARANTINE_FULL: &str = "This message is older than `offlineMaxAge` and was not \
     run, and too many such messages wait already for someone to release them. Send it again if you \
     still want it done.";

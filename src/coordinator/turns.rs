@@ -85,12 +85,7 @@ pub(super) enum Target {
 
 impl Turns {
     pub(super) fn new(slots: Slots) -> Turns {
-        Turns {
-            threads: HashMap::new(),
-            slots,
-            deadlines: BTreeSet::new(),
-            ready: VecDeque::new(),
-        }
+        Turns { threads: HashMap::new(), slots, deadlines: BTreeSet::new(), ready: VecDeque::new() }
     }
 
     /// Puts a message at the end of its thread's queue.
@@ -137,7 +132,9 @@ impl Turns {
     pub(super) fn next(&mut self) -> Option<(Grant, Option<Message>)> {
         let grant = self.slots.next()?;
         let message = match &grant {
-            Grant::Slot { thread, .. } => self.threads.get(thread).and_then(|it| it.queue.front()).cloned(),
+            Grant::Slot { thread, .. } => {
+                self.threads.get(thread).and_then(|it| it.queue.front()).cloned()
+            }
             Grant::Directory(_) => None,
         };
         Some((grant, message))
@@ -172,7 +169,8 @@ impl Turns {
 
     /// How many turns have not ended, those included whose engine is leaving.
     pub(super) fn in_progress(&self) -> usize {
-        let is_on = |thread: &&Thread| matches!(thread.state, State::Running(_) | State::Leaving(_));
+        let is_on =
+            |thread: &&Thread| matches!(thread.state, State::Running(_) | State::Leaving(_));
         self.threads.values().filter(is_on).count()
     }
 

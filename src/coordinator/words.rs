@@ -7,8 +7,7 @@ use super::{
     Change, Context, Coordinator, Why,
     control::{Stopped, Word},
     message::Message,
-    names,
-    quarantine,
+    names, quarantine,
     slots::Waiting,
     texts::{self, Facts, Queue},
     turns::Target,
@@ -46,11 +45,8 @@ impl Coordinator {
         let mut cleared = 0;
         if is_all {
             self.stops.clear(&stop);
-            let dropped = [
-                self.turns.clear(&stop),
-                self.catchup.clear(&stop),
-                self.quarantine.clear(&stop),
-            ];
+            let dropped =
+                [self.turns.clear(&stop), self.catchup.clear(&stop), self.quarantine.clear(&stop)];
             for message in dropped.iter().flatten() {
                 cleared += 1;
                 self.done(message, Why::Cleared, cx);

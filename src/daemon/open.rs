@@ -19,6 +19,7 @@ use crate::{
     ids::Engine,
     proc::sweep::{Before, Marked, sweep},
     store::{
+        self,
         audit::Audit,
         entry::{Entry, EntryId},
         outbox::Outbox,
@@ -48,7 +49,9 @@ impl Daemon {
         let table = engines::table(&setup);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
         let about = machine::Telling::new(machine::info(&setup.config, &known));
-        let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
+        let instance = store::instance(&*disk, &dir)
+            .with_context(|| format!("naming the state directory {}", dir.display()))?;
+        let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, instance, known)?;
 
         let store = Store::open(Arc::clone(&disk), &dir)?;
         let seen = Seen::open(Arc::clone(&disk), &dir.join("seen")).with_context(|| {
@@ -101,6 +104,7 @@ impl Daemon {
             parallel_in_directory: setup.config.parallel_in_directory,
             offline_max_age: setup.config.offline_max_age,
             project_dir: setup.config.project_dir.display().to_string(),
+            has_lost_bindings: records.has_lost_bindings(),
         };
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
@@ -146,9 +150,11 @@ fn start_stream(
     live: &Arc<dyn AccessSource>,
     inbox: &Inbox,
     cursor: &Cursor,
+    instance: String,
     engines: Vec<Engine>,
 ) -> anyhow::Result<(stream::Handle, Receiver<StreamEvent<EntryId>>)> {
     let settings = stream::Settings {
+        instance,
         capabilities: engines.iter().map(ToString::to_string).collect(),
         last_event_id: cursor.last_event_id.clone(),
         idle: setup.config.stream_idle_timeout,

@@ -54,6 +54,10 @@ impl Records {
         })
     }
 
+    pub(super) fn has_lost_bindings(&self) -> bool {
+        self.store.is_broken()
+    }
+
     /// Receives something when more than before is on disk; its end is that of the writer.
     pub(super) fn written(&self) -> &Receiver<()> {
         self.store.written()

@@ -23,6 +23,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use crate::ids;
+
 /// Temporary files begin with this; nothing else in our directories does.
 const TEMPORARY: &str = ".tmp-";
 
@@ -115,6 +117,22 @@ impl Disk for RealDisk {
     fn sweep(&self, dir: &Path) -> io::Result<()> {
         files(dir)?.iter().filter(|path| is_temporary(path)).try_for_each(|path| self.remove(path))
     }
+}
+
+/// The random name of a state directory, made when there is none: it tells apart two daemons of one
+/// machine name, as a cloned machine has them.
+pub fn instance(disk: &dyn Disk, dir: &Path) -> io::Result<String> {
+    let path = dir.join("instance");
+    let known = disk.read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let is_name = |text: &String| {
+        !text.is_empty() && text.len() <= 64 && text.bytes().all(|it| it.is_ascii_alphanumeric())
+    };
+    if let Some(known) = known.filter(is_name) {
+        return Ok(known);
+    }
+    let new = ids::random_hex();
+    disk.write_atomic(&path, new.as_bytes())?;
+    Ok(new)
 }
 
 /// Unique in this process by the counter and among processes by the pid.

@@ -53,6 +53,8 @@ pub struct Store {
     // that one has a bound and is done only after they are written.
     changes: Option<Sender<Change>>,
     writer: Option<Task>,
+    /// The file could not be understood, and its bindings are lost.
+    is_broken: bool,
 }
 
 /// How far the stream was read. Everything before it is in the inbox or was done.
@@ -79,7 +81,10 @@ impl Store {
             .and_then(|()| disk.sweep(dir))
             .with_context(|| format!("preparing the state directory {}", dir.display()))?;
         let state_path = dir.join("state.json");
-        let file: File = read(&*disk, &state_path)?.unwrap_or_default();
+        let is_there = disk.list(dir)?.contains(&state_path);
+        let file: Option<File> = read(&*disk, &state_path)?;
+        let is_broken = is_there && file.is_none();
+        let file = file.unwrap_or_default();
         let written = Arc::new(AtomicU64::new(0));
         let (wake_sender, wake) = bounded(1);
         let (changes, receiver) = unbounded();
@@ -104,7 +109,13 @@ impl Store {
             wake,
             changes: Some(changes),
             writer: Some(writer),
+            is_broken,
         })
+    }
+
+    /// Whether the file was broken and set aside, so that earlier bindings are lost.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     pub fn get(&self, thread: &ThreadId) -> Option<&Binding> {
