@@ -5,7 +5,6 @@ use super::{
     words::{self, Facts, Waiting},
 };
 use crate::{
-    agent::TurnCommand,
     bridge::wire::Reply,
     dispatch::control::{Order, Stopped},
     ids::ThreadId,
@@ -14,14 +13,6 @@ use crate::{
 };
 
 impl Daemon {
-    /// Stops the turn of a message, or has its worker end it without one.
-    pub(super) fn interrupt(&mut self, entry: EntryId) {
-        log::info!(entry:% = entry; "stopping a turn, as the human says");
-        if let Some(job) = self.jobs.get(&entry) {
-            job.commands.send(TurnCommand::Interrupt).ok(); // Its turn may be over.
-        }
-    }
-
     /// Carries out a control word. What the answer confirms is on disk before it is said.
     pub(super) fn control(
         &mut self,

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod engines;
 mod held;
+mod lanes;
 mod machine;
 mod open;
 mod outbox;
@@ -27,12 +28,13 @@ use std::{
 };
 
 use anyhow::bail;
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select_biased, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 
 use self::{
     catchup::{Catching, Found},
     held::Held,
-    places::{Grant, Places},
+    lanes::Lanes,
+    places::Places,
     questions::Questions,
     settle::Settling,
     status::Board,
@@ -61,7 +63,7 @@ use crate::{
     },
     task,
     time::{self, Timestamp},
-    worker::{self, Early, Job, Report, Shared, Worker},
+    worker::{self, PrefetchedHistory, Report, Shared},
 };
 
 pub use worker::PROGRESS_EVERY;
@@ -125,13 +127,15 @@ struct Daemon {
     dispatch: Dispatch,
     events: VecDeque<Event>,
     shared: Arc<Shared>,
-    workers: HashMap<ThreadId, Worker>,
-    workers_started: u64,
+    lanes: Lanes,
+    /// Threads that were delivered something.
+    ready: Vec<ThreadId>,
+    turns_started: u64,
     /// Of threads that are being claimed.
-    early: HashMap<ThreadId, Early>,
+    prefetched: HashMap<ThreadId, PrefetchedHistory>,
     places: Places,
-    /// The other ends of the messages that workers have.
-    jobs: HashMap<EntryId, Ends>,
+    /// The way to the turns of the messages that are delivered.
+    jobs: HashMap<EntryId, Sender<TurnCommand>>,
     store: Store,
     seen: Seen,
     settling: VecDeque<Settling>,
@@ -159,13 +163,6 @@ struct Daemon {
     sending: outbox::Sending,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
-}
-
-/// Our ends of a [`Job`].
-#[derive(Debug)]
-struct Ends {
-    commands: Sender<TurnCommand>,
-    place: Sender<()>,
 }
 
 /// What woke the loop.
@@ -256,7 +253,7 @@ impl Daemon {
             }
             Woken::Claimed(thread, outcome) => {
                 if outcome != ClaimOutcome::Won {
-                    self.early.remove(&thread);
+                    self.prefetched.remove(&thread);
                 }
                 self.events.push_back(Event::Claimed { thread, outcome });
             }
@@ -362,27 +359,13 @@ impl Daemon {
                 };
                 self.store.set(&thread, binding);
             }
-            Report::Renewed { thread, engine, mark } => {
-                let mut binding = self.binding(&thread);
-                binding.sessions.remove(&engine);
-                // There may be a newer one.
-                if binding.fresh_after.get(&engine) == Some(&mark) {
-                    binding.fresh_after.remove(&engine);
-                }
-                self.store.set(&thread, binding);
-            }
             Report::Doing { thread, line } => self.board.turn_does(&thread, line),
-            // What the human does not want any more is skipped by the worker.
-            Report::Ready { entry, .. } if !self.jobs.contains_key(&entry) => {}
-            Report::Ready { thread, entry, writes } => {
-                self.places.want(thread, entry, writes, Instant::now());
-                self.give_places();
-            }
-            Report::Started { thread, engine } => self.board.turn_started(thread, engine),
-            Report::Rested { thread } => self.rested(&thread),
-            Report::Finished { thread, entry } => {
+            Report::Answered { thread, entry } => {
+                self.board.turn_ended(&thread);
+                self.nobody_asks(&thread);
                 self.events.push_back(Event::Finished { thread, entry });
             }
+            Report::Left { thread, entry, is_answered } => self.left(&thread, entry, is_answered),
             Report::Asked { entry, asked } => self.asked(entry, *asked),
             Report::Withdrawn { thread, turn, question, code } => {
                 self.withdrawn(&Key { thread, turn, question, code });
@@ -393,34 +376,6 @@ impl Daemon {
             Report::Granted { thread, rule } => self.granted(&thread, &rule),
             Report::Writes { entry, thread, question, directory } => {
                 self.writes(entry, thread, question, directory);
-            }
-            Report::Ceased { thread, turn } => self.ceased(&thread, &turn),
-            Report::Idle { thread } => self.events.push_back(Event::Idle { thread }),
-            Report::Ended { thread } => {
-                self.workers.remove(&thread);
-                self.rested(&thread);
-                self.events.push_back(Event::WorkerEnded { thread });
-            }
-        }
-    }
-
-    /// A thread's turn is over, or its worker gone.
-    fn rested(&mut self, thread: &ThreadId) {
-        self.board.turn_ended(thread);
-        self.nobody_asks(thread);
-        self.places.release(thread);
-        self.give_places();
-    }
-
-    fn give_places(&mut self) {
-        while let Some(grant) = self.places.next() {
-            match grant {
-                Grant::Place(entry) => {
-                    if let Some(job) = self.jobs.get(&entry) {
-                        job.place.try_send(()).ok(); // There is room: it speaks once.
-                    }
-                }
-                Grant::Lock(thread) => self.may_write(&thread),
             }
         }
     }
@@ -441,6 +396,7 @@ impl Daemon {
                     self.carry_out(effect);
                 }
             }
+            self.advance_all();
             self.settle_soon();
             // Answers to control words have led to further ones.
             if self.events.is_empty() {
@@ -460,29 +416,21 @@ impl Daemon {
                 binding.machine = Some(self.setup.config.machine.clone());
                 self.store.set(&thread, binding);
             }
-            Effect::StartWorker { thread } => self.start_worker(thread),
+            Effect::StartWorker { thread } => drop(self.lanes.insert(thread, Default::default())),
             Effect::Deliver { thread, entry, reply, progress } => {
-                // Without a worker it was refused just now, and the delivery comes again.
-                if let Some(worker) = self.workers.get(&thread) {
-                    // Unbounded: a verdict for each open question, and these have a bound, or a
-                    // stop, which is in the inbox. Room for all of them would be kept for every
-                    // message that waits.
-                    let (commands, orders) = unbounded();
-                    let (place, begin) = bounded(1);
-                    let fresh = self.fresh_mark(&thread, entry, &reply);
-                    let job = Job { entry, reply, progress, fresh, commands: orders, place: begin };
-                    worker.messages.send(job).ok(); // Its end is reported.
-                    self.jobs.insert(entry, Ends { commands, place });
-                }
+                self.deliver(&thread, entry, reply, progress);
             }
-            Effect::Retire { thread } => drop(self.workers.remove(&thread)),
+            Effect::Retire { thread } => {
+                self.lanes.remove(&thread);
+                self.events.push_back(Event::WorkerEnded { thread });
+            }
             Effect::Interrupt { entry } => self.interrupt(entry),
             Effect::Control { thread, entry, reply, order } => {
                 self.control(thread, entry, &reply, order);
             }
             Effect::Done { entry, message, why } => {
                 log::debug!(entry:% = entry, why:? = why; "done with a message");
-                self.jobs.remove(&entry);
+                self.forget(entry);
                 let is_remembered = matches!(why, Why::Answered | Why::Cleared);
                 self.settle(entry, is_remembered.then_some(&message));
             }
@@ -494,8 +442,8 @@ impl Daemon {
 
     /// Claims take a round trip, so each has an OS thread of its own; the dispatcher limits them.
     fn claim(&mut self, thread: ThreadId) {
-        if let Some(early) = worker::ask_early(&self.shared.client, &thread) {
-            self.early.insert(thread.clone(), early);
+        if let Some(history) = worker::prefetch_history(&self.shared.client, &thread) {
+            self.prefetched.insert(thread.clone(), history);
         }
         let (client, machine) = (self.shared.client.clone(), self.setup.config.machine.clone());
         let (claimed, id) = (self.claimed_in.clone(), thread.clone());
@@ -510,19 +458,6 @@ impl Daemon {
         if let Err(error) = started {
             log::error!(threadId = id.as_str(), error:% = error; "cannot start a task to claim a thread; trying again");
             self.claimed_in.send((id, ClaimOutcome::Failed { retry_after: None })).ok(); // We hold the receiver.
-        }
-    }
-
-    fn start_worker(&mut self, thread: ThreadId) {
-        self.workers_started += 1;
-        let binding = self.binding(&thread);
-        let early = self.early.remove(&thread);
-        match worker::start(&self.shared, thread.clone(), self.workers_started, binding, early) {
-            Ok(worker) => drop(self.workers.insert(thread, worker)),
-            Err(error) => {
-                log::error!(threadId = thread.as_str(), error:% = error; "cannot start a worker; trying again");
-                self.events.push_back(Event::WorkerRefused { thread });
-            }
         }
     }
 

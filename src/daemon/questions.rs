@@ -259,7 +259,7 @@ impl Daemon {
     /// False if its turn is over.
     fn tell(&self, Writer { entry, question, verdict }: &Writer) -> bool {
         let command = TurnCommand::Decide { question: question.clone(), verdict: verdict.clone() };
-        self.jobs.get(entry).is_some_and(|job| job.commands.send(command).is_ok())
+        self.jobs.get(entry).is_some_and(|commands| commands.send(command).is_ok())
     }
 
     /// The engine has the verdict, or did not wait for it any more.

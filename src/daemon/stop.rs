@@ -24,7 +24,7 @@ impl Daemon {
         end: anyhow::Result<End>,
     ) -> anyhow::Result<End> {
         let mut end = end;
-        log::info!(turns = self.workers.len(); "stopping");
+        log::info!(turns = self.turns(); "stopping");
         self.events.push_back(Event::Stop);
         self.step_all();
         // The receiver goes first: the stream's task may be waiting for room in it.
@@ -35,16 +35,15 @@ impl Daemon {
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
             let patience = Instant::now() + self.setup.config.drain;
-            if let Some(signal) = self.await_workers(signals, patience) {
+            if let Some(signal) = self.await_turns(signals, patience) {
                 end = Ok(End::Killed(signal));
             }
         }
         drop(self.stop.take());
-        self.await_workers(&never(), Instant::now() + HURRY);
-        if !self.workers.is_empty() {
-            log::error!(workers = self.workers.len(); "some workers did not end in time");
+        self.await_turns(&never(), Instant::now() + HURRY);
+        if self.turns() > 0 {
+            log::error!(turns = self.turns(); "some turns did not end in time");
         }
-        self.workers.clear();
         self.store.set_cursor(&self.cursor);
         if !self.store.flush(FLUSH) {
             log::error!("state.json could not be written; what it lacks is in the inbox");
@@ -60,10 +59,10 @@ impl Daemon {
         end
     }
 
-    /// Waits until all workers are gone, or for `patience`, or for a second signal, whose number is
+    /// Waits until all turns are over, or for `patience`, or for a second signal, whose number is
     /// returned.
-    fn await_workers(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
-        while !self.workers.is_empty() {
+    fn await_turns(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
+        while self.turns() > 0 {
             // Nobody can answer any more, but time goes on.
             self.expire();
             let due = self.questions_due().map_or_else(never, at);

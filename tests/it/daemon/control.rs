@@ -138,7 +138,7 @@ fn a_status_tells_what_happens_in_the_turn() {
     let (bridge, gate) = (Bridge::start(), Gate::new());
     let path = gate.path();
     let call = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"fake-session","update":{"sessionUpdate":"tool_call","toolCallId":"1","title":"cargo test"}}}"#;
-    let steps = ["read", "print", call, "gate", &path, "hang"];
+    let steps = ["read", "print", call, "gate", &path];
     let agent = fake::command(&[&ACP_BEGIN[..], &steps].concat());
     let machine = bridge.machine().with_agent("fake", &agent);
     let mut daemon = machine.start_with(&["--log", "debug"], &[]);

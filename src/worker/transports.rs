@@ -1,17 +1,18 @@
-//! Opens the way to an engine: a process of the turn's own, or a place at the shared server.
+//! Opens the transport to an engine: a process of the turn's own, or a lease of the shared server.
 
 use std::{
     io::{self, ErrorKind},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, after, select_biased};
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, never};
 use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnCommand, TurnSpec,
+        Failure, FailureKind, TurnSpec,
         carrier::{Carrier, Incoming},
         detect,
         engines::{EngineDef, EngineKind},
@@ -21,7 +22,7 @@ use crate::{
     },
     config::Token,
     proc::sweep,
-    worker::Shared,
+    worker::run::{Run, Unstarted},
 };
 
 /// All steps of the end of opencode's server.
@@ -31,55 +32,46 @@ const SERVER_STOP: Duration = Duration::from_secs(15);
 const SHORTAGE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens the carrier of a turn. `commands` are only looked at: with one in it, it is not waited for
-/// an engine any more.
-pub(super) fn open(
-    shared: &Shared,
-    def: &EngineDef,
-    spec: &TurnSpec,
-    commands: &Receiver<TurnCommand>,
-) -> Result<Box<dyn Carrier>, Failure> {
+/// Opens the transport of a turn. A stop, also by a human, ends the wait for it.
+pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Carrier>, Unstarted> {
+    let (shared, def) = (run.shared, run.def);
     if def.kind == EngineKind::Opencode {
-        return server(shared, def);
+        return server(run);
     }
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(spec, &shared.env, token, &marker);
-    match patiently(shared, commands, || StdioCarrier::start(&plan, &marker, def.kind.ladder())) {
+    match patiently(run, || StdioCarrier::start(&plan, &marker, def.kind.ladder()))? {
         Ok(carrier) => Ok(Box::new(carrier)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def)),
-        Err(error) => Err(Failure::new(
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(not_installed(def).into()),
+        Err(error) => Err(Unstarted::Failed(Failure::new(
             FailureKind::NotInstalled,
             format!("`{}` could not be started: {error}.", def.program[0]),
             "Look at the daemon's log and at the limits of the machine (processes, open files, \
              memory), then send the message again.",
-        )),
+        ))),
     }
 }
 
 /// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
-/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`], or when the daemon stops.
+/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`].
 fn patiently<T>(
-    shared: &Shared,
-    commands: &Receiver<TurnCommand>,
+    run: &Run<'_>,
     start: impl Fn() -> io::Result<T>,
-) -> io::Result<T> {
+) -> Result<io::Result<T>, Unstarted> {
     let until = Instant::now() + SHORTAGE;
-    let mut is_said = false;
+    let mut is_logged = false;
     loop {
         match start() {
-            Err(error) if is_shortage(&error) && commands.is_empty() && Instant::now() < until => {
-                if !is_said {
+            Err(error) if is_shortage(&error) && Instant::now() < until => {
+                if !is_logged {
                     log::error!(error:% = error; "cannot start an engine; trying again every second");
-                    is_said = true;
+                    is_logged = true;
                 }
             }
-            result => return result,
+            result => return Ok(result),
         }
-        select_biased! {
-            recv(shared.stop) -> _ => return Err(ErrorKind::Interrupted.into()),
-            recv(after(AGAIN)) -> _ => {}
-        }
+        run.wait::<()>(&never(), Instant::now() + AGAIN)?;
     }
 }
 
@@ -89,7 +81,8 @@ fn is_shortage(error: &io::Error) -> bool {
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure> {
+fn server(run: &Run<'_>) -> Result<Box<dyn Carrier>, Unstarted> {
+    let (shared, def) = (run.shared, run.def);
     let failed = |error: anyhow::Error| {
         let is_missing = error
             .chain()
@@ -106,9 +99,14 @@ fn server(shared: &Shared, def: &EngineDef) -> Result<Box<dyn Carrier>, Failure>
     };
     // The keeper itself gives up first; before it starts a server it may have to stop another.
     let deadline = Instant::now() + shared.settings.limits.startup + SERVER_STOP;
-    let lease = shared.opencode.lease(deadline, &shared.stop).map_err(failed)?;
-    let carrier = HttpCarrier::connect(lease.server.clone())
-        .map_err(|error| failed(anyhow::Error::new(error).context("connecting to it")))?;
+    let lease = shared.opencode.request().map_err(failed)?;
+    let lease = run
+        .wait(&lease, deadline)?
+        .context("it did not start in time")
+        .and_then(|lease| lease)
+        .map_err(failed)?;
+    let carrier =
+        HttpCarrier::connect(lease.server.clone()).context("connecting to it").map_err(failed)?;
     Ok(Box::new(Leased { carrier, lease }))
 }
 
