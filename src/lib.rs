@@ -8,8 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod logging;
 
-pub mod daemon;
 pub mod coordinator;
+pub mod daemon;
 pub mod worker;
 
 pub mod bridge;

@@ -1,6 +1,7 @@
 //! Stale messages: what someone wanted days ago may be harmful now. A message that is older than
 //! `offlineMaxAge` when it comes in stays in the inbox and is not run; the thread is told once, and
-//! `run` releases it. Ages are by the bridge's clock alone. Pure.
+//! `run` releases it. Ages are by the bridge's clock, and by ours only while a bridge has not told its
+//! time. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,23 +42,22 @@ impl Quarantine {
         }
     }
 
-    /// Whether a message is stale at this time of the bridge's. What has begun is not, however old
+    /// Whether a message is stale at this time, the bridge's if it is known. What has begun is not, however old
     /// it is. A message without a readable time is stale unless it comes in live: its age can't be
     /// told, and a person can still say `run`.
     /// `released` is the newest entry on the thread that a person has released.
     pub(super) fn is_stale(
         &self,
         message: &Message,
-        bridge_time: Option<Timestamp>,
+        now: Timestamp,
         released: Option<EntryId>,
     ) -> bool {
         if message.progress.is_some() || Some(message.entry) <= released {
             return false;
         }
-        match (message.written(), bridge_time) {
-            (Some(written), Some(now)) => self.max_age < now.since(written),
-            (None, _) => message.origin != Origin::Live,
-            (Some(_), None) => false,
+        match message.written() {
+            Some(written) => self.max_age < now.since(written),
+            None => message.origin != Origin::Live,
         }
     }
 
@@ -150,20 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn age_is_by_the_bridge_s_clock_alone() {
-        let now = Timestamp::parse("2026-11-22T12:00:00Z");
+    fn what_is_older_than_the_limit_is_stale() {
+        let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
         let quarantine = Quarantine::new(Duration::from_hours(24));
-        let is_stale =
-            |time: &str, now| quarantine.is_stale(&message(time, Origin::Live), now, None);
-        assert!(is_stale("2026-11-21T11:59:59Z", now));
-        assert!(!is_stale("2026-11-21T12:00:01Z", now));
-        assert!(!is_stale("2026-11-23T12:00:00Z", now), "a time that is ahead");
-        assert!(!is_stale("2020-01-01T00:00:00Z", None), "the bridge's time is not known");
+        let is_stale = |time: &str| quarantine.is_stale(&message(time, Origin::Live), now, None);
+        assert!(is_stale("2026-11-21T11:59:59Z"));
+        assert!(!is_stale("2026-11-21T12:00:01Z"));
+        assert!(!is_stale("2026-11-23T12:00:00Z"), "a time that is ahead");
     }
 
     #[test]
     fn without_a_readable_time_a_message_is_held_unless_it_comes_in_live() {
-        let now = Timestamp::parse("2026-11-22T12:00:00Z");
+        let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
         let quarantine = Quarantine::new(Duration::from_hours(24));
         for time in ["", "yesterday", "1969-07-20T20:17:40Z"] {
             assert!(!quarantine.is_stale(&message(time, Origin::Live), now, None), "{time}");

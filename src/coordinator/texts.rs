@@ -16,6 +16,8 @@ pub(super) const TURN_FAILED: &str = "The daemon failed while it worked on your 
     says why). What the agent had done until then stays done. Send the message again if you want \
     another try.";
 
+pub(super) const STOPPED: &str = "Stopped.";
+
 pub(super) const STOPPED_EARLY: &str = "Stopped before it began.";
 
 pub(super) const SESSION_LOST: &str = "The session of this thread is lost: the daemon's state.json \

@@ -74,10 +74,12 @@ impl Coordinator {
         }
     }
 
-    /// A message is stopped before its turn has begun.
+    /// A message is stopped that waits for its turn, or for its turn to be resumed.
     fn stop_early(&mut self, message: Message, stop: Message, cleared: usize) {
+        let has_begun = message.progress.is_some();
+        let text = if has_begun { texts::STOPPED } else { texts::STOPPED_EARLY };
         self.stops.open(message.entry, stop, cleared);
-        self.finish(message, PostKind::Status, texts::STOPPED_EARLY.to_owned());
+        self.finish(message, PostKind::Status, text.to_owned());
     }
 
     /// The turn of a message is over, and so are the stops that waited for it. What the turn said is

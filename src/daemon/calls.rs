@@ -1,29 +1,23 @@
-//! What takes a round trip or waits for a disk, each in a task of its own; the result is an event.
+//! Calls on the bridge, each in a task of its own; the result is an event.
 
 use std::{collections::HashSet, convert::Infallible, io::ErrorKind, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, after, select_biased};
 
 use crate::{
-    agent::Verdict,
     bridge::{
-        Client, Error,
+        Error,
         backoff::{Backoff, Pace},
         wire::{Message, Reply},
     },
     coordinator::{
-        ClaimOutcome, Coordinator, DecidedBy, Event,
+        ClaimOutcome, Coordinator, Event,
         catchup::{ReadEnd, Reading},
     },
     ids::{MachineId, ThreadId},
-    permission::{card::Asked, desk::Key},
-    store::{
-        audit::By,
-        entry::{EntryId, Progress},
-    },
     task::{Registry, Role},
     time::Timestamp,
-    worker::{Shared, Subject},
+    worker::Shared,
 };
 
 /// Pages of one history; a bridge that gives the same page again and again ends here.
@@ -36,12 +30,11 @@ const PAGE: u32 = 64;
 const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
 
 /// A task whose end the loop has to know of: what it was about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Helper {
     Claim(ThreadId),
     History(Reading),
     Time,
-    Record(Key),
     /// A turn says its last word itself, whatever happens.
     Turn,
     /// Nothing waits for it.
@@ -61,7 +54,6 @@ impl Helper {
                 Some(Event::Read { thread, number, end })
             }
             Helper::Time => Some(Event::Time(None)),
-            Helper::Record(key) => Some(Event::Recorded { key, is_written: false }),
             Helper::Turn | Helper::Other => None,
         }
     }
@@ -121,20 +113,6 @@ impl Calls {
             Some(Event::Time(time))
         })
     }
-
-    /// Writes down a decision, and that its message is an answer and no prompt.
-    pub(super) fn record(
-        &self,
-        asked: Box<Asked>,
-        verdict: Verdict,
-        by: DecidedBy,
-    ) -> Option<Event> {
-        let key = Key::of(&asked);
-        self.spawn("record", Helper::Record(key.clone()), move |caller| {
-            let is_written = caller.record(&asked, &verdict, &by);
-            Some(Event::Recorded { key, is_written })
-        })
-    }
 }
 
 /// The daemon stops.
@@ -176,7 +154,8 @@ impl Caller {
         let mut since = reading.since.minus(Duration::from_millis(1));
         let mut known = HashSet::new();
         for _ in 0..PAGES {
-            let page = match self.shared.client.messages_since(&reading.thread, &since.to_string()) {
+            let page = match self.shared.client.messages_since(&reading.thread, &since.to_string())
+            {
                 Ok(page) => page,
                 Err(Error::TooLarge { .. }) => return self.read_backwards(reading, since),
                 Err(error) => return Ok(read_failed(&reading.thread, &error)),
@@ -231,7 +210,9 @@ impl Caller {
                         message.message_id.is_some()
                             && message.created_at.as_ref().is_none_or(|at| is_after(at, since))
                     };
-                    page.into_iter().filter(is_missed).try_for_each(|message| self.found(message))?;
+                    page.into_iter()
+                        .filter(is_missed)
+                        .try_for_each(|message| self.found(message))?;
                 }
                 Err(error) => return Ok(read_failed(&reading.thread, &error)),
             }
@@ -247,7 +228,7 @@ impl Caller {
         let reply = Arc::new(Reply::from_message(message, Some(self.machine.clone())));
         let mut backoff = Backoff::new(Pace::default());
         loop {
-            match self.shared.inbox.put(&reply, Coordinator::extra_room(&reply)) {
+            match self.shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {
                 Ok(entry) => return self.send(Event::Found { entry, reply }),
                 Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
                     log::debug!(error:% = error; "catching up waits for room in the inbox");
@@ -261,52 +242,6 @@ impl Caller {
                 recv(after(backoff.next(fastrand::u64(..), None))) -> _ => {}
             }
         }
-    }
-
-    /// False: it could not be written.
-    fn record(&self, asked: &Asked, verdict: &Verdict, by: &DecidedBy) -> bool {
-        let by = match by {
-            DecidedBy::Message { entry, id, author } => {
-                if let Err(error) = self.keep_answer(asked, *entry) {
-                    log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot keep an answer");
-                    return false;
-                }
-                By::Message { id, author: author.as_deref() }
-            }
-            DecidedBy::Timeout => By::Timeout,
-        };
-        let subject = Subject {
-            thread: &asked.thread,
-            turn: &asked.turn,
-            engine: &asked.engine,
-            directory: &asked.directory,
-            question: &asked.question,
-        };
-        let ruling = match verdict {
-            Verdict::Allow => "allow",
-            Verdict::AllowAlways => "always",
-            Verdict::Chosen(_) => "answer",
-            Verdict::Deny { .. } => "deny",
-        };
-        let written = self.shared.audit.write(&subject.record(ruling, by));
-        if let Err(error) = &written {
-            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
-        }
-        written.is_ok()
-    }
-
-    /// Notes that a message is an answer, so that no later start takes it for a prompt.
-    fn keep_answer(&self, asked: &Asked, entry: EntryId) -> std::io::Result<()> {
-        let progress = Progress {
-            turn: asked.turn.clone(),
-            engine: asked.engine.clone(),
-            session: None,
-            attempts: 0,
-            asking: Vec::new(),
-            answers: Some(asked.code.to_string()),
-            is_answered: false,
-        };
-        self.shared.inbox.started(&entry, &progress)
     }
 }
 

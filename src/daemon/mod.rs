@@ -8,6 +8,7 @@ mod engines;
 mod machine;
 mod open;
 mod outbox;
+mod recorder;
 mod records;
 mod running;
 pub mod status;
@@ -27,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Helper},
     machine::Announcer,
+    recorder::{Decision, Recorder},
     records::Records,
     running::Running,
     status::Board,
@@ -103,6 +105,7 @@ struct Daemon {
     coordinator: Coordinator,
     records: Records,
     running: Running,
+    recorder: Recorder,
     calls: Calls,
     board: Board,
     announcer: Announcer,
@@ -352,7 +355,9 @@ impl Daemon {
             Effect::Tell { entry, question, verdict } => {
                 self.running.tell(entry, question, verdict);
             }
-            Effect::Record { asked, verdict, by } => return self.calls.record(asked, verdict, by),
+            Effect::Record { asked, verdict, by } => {
+                return self.recorder.record(Decision { asked, verdict, by });
+            }
             Effect::Put { post, finishes, is_confirmation } => {
                 return Some(self.records.put(post, finishes, is_confirmation));
             }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::{
     Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer, outbox,
-    records::Records, running::Running, status::Board,
+    recorder::Recorder, records::Records, running::Running, status::Board,
 };
 use crate::{
     bridge::{
@@ -48,7 +48,7 @@ impl Daemon {
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
         let table = engines::table(&setup);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
-        let about = machine::Telling::new(machine::info(&setup.config, &known));
+        let about = machine::info(&setup.config, &known);
         let instance = store::instance(&*disk, &dir)
             .with_context(|| format!("naming the state directory {}", dir.display()))?;
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, instance, known)?;
@@ -109,6 +109,8 @@ impl Daemon {
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started,
+            recorder: Recorder::start(Arc::clone(&shared), &tasks, event.clone())
+                .context("starting the task that writes decisions down")?,
             running: Running::new(Arc::clone(&shared), tasks.clone()),
             announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
             calls: Calls { shared, machine: machine.clone(), tasks, events: event },
@@ -162,6 +164,6 @@ fn start_stream(
     };
     let inbox = inbox.clone();
     stream::start(Arc::clone(live), &setup.net, settings, move |reply| {
-        inbox.put(reply, Coordinator::extra_room(reply))
+        inbox.put_beyond(reply, Coordinator::extra_room(reply))
     })
 }

@@ -181,4 +181,3 @@ impl Board {
         RealDisk.remove(&self.file).unwrap_or_default(); // A dead pid tells as much.
     }
 }
-

@@ -51,8 +51,9 @@ impl Daemon {
         self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and leaves. Dropping them ends opencode's server as well.
-        let Daemon { records, running, calls, sending, board, .. } = self;
-        drop((records, running, calls));
+        let Daemon { records, running, recorder, calls, sending, board, events, .. } = self;
+        // A recorder that waits for room in the loop's channel is woken by its end.
+        drop((events, records, running, recorder, calls));
         sending.join();
         board.take_down();
         log::info!("stopped");

@@ -101,7 +101,7 @@ fn what_is_days_old_runs_only_when_the_human_says_so() {
     say(&line, &message("m8", "old", 2 * DAY));
     stage.expect("t", "status", "A message came in");
     say(&line, &message("m9", "/stop all", 0));
-    stage.expect("t", "status", "1 waiting message is forgotten; it does not run.");
+    stage.expect("t", "status", "1 waiting message is dropped; it will not run.");
     say(&line, &message("m10", "run", 0));
     stage.expect("t", "result", "said: run");
     daemon.stop();

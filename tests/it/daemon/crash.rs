@@ -156,7 +156,9 @@ fn an_answer_from_before_an_orderly_stop_is_sent_once() {
     });
     let machine = stage.machine();
     let daemon = machine.start();
-    stage.stream().reply("t", "m1", "hello");
+    // Held, or the daemon would connect again and leave a second stream to be met below.
+    let line = stage.stream();
+    line.reply("t", "m1", "hello");
     stage.expect("t", "result", "said: hello");
     daemon.stop();
     assert_eq!((machine.count("outbox"), machine.count("inbox/new")), (1, 0));

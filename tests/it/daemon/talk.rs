@@ -103,6 +103,8 @@ fn the_bridge_is_told_who_can_be_asked() {
     let (path, query) = target.split_once('?').unwrap();
     assert_eq!(path, "/api/bridge/stream");
     let capabilities = query.strip_prefix("agentId=box&capabilities=").unwrap();
+    let (capabilities, instance) = capabilities.split_once("&instance=").unwrap();
+    assert_eq!(instance.len(), 32, "{instance}");
     let names: Vec<&str> = capabilities.split(',').collect();
     assert!(names.contains(&"fake"), "{names:?}");
     assert!(!names.contains(&"echo") && !names.contains(&"lost"), "{names:?}");
