@@ -20,7 +20,7 @@ pub use self::{error::Error, net::Net};
 use self::{
     error::excerpt,
     http::{Answer, JSON, Method, Request, Target, is_stale, percent, send_once},
-    wire::{Activity, Claim, MachineInfo, Message, Post, Whoami, text},
+    wire::{Activity, Claim, MachineInfo, Message, Post, Posted, Whoami, text},
 };
 use crate::{
     config::{
@@ -28,7 +28,6 @@ use crate::{
         live::{Connection, Live},
     },
     ids::{MachineId, ThreadId},
-    time::Timestamp,
 };
 
 /// The largest answer that is read, in bytes.
@@ -127,15 +126,13 @@ impl Client {
         self.post_json("/api/bridge/machine", info).map(drop)
     }
 
-    /// Posts a message. May be repeated: `clientMsgId` is stored once. Returns when it was stored, by
-    /// the bridge's clock, if the bridge says so.
-    pub fn post(&self, post: &Post) -> Result<Option<Timestamp>, Error> {
+    /// Posts a message. May be repeated: `clientMsgId` is stored once.
+    pub fn post(&self, post: &Post) -> Result<Posted, Error> {
         let (answer, request) = self.post_json("/api/message", post)?;
         if answer.get("ok") == Some(&Value::Bool(false)) {
             return Err(unexpected(request, &answer));
         }
-        let at = answer.get("message").and_then(|message| message["createdAt"].as_str());
-        Ok(at.and_then(Timestamp::parse))
+        Ok(Posted::read(post, answer.get("message").unwrap_or(&Value::Null)))
     }
 
     /// Messages after the server time `since`, oldest first.

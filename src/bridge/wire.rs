@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::{ClientMsgId, Engine, MachineId, MessageId, SessionId, ThreadId};
+use crate::{
+    ids::{ClientMsgId, Engine, MachineId, MessageId, SessionId, ThreadId},
+    time::Timestamp,
+};
 
 /// A human's message for some machine: the data of a `reply` event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -316,6 +319,37 @@ pub struct Claim {
     pub winner: Option<MachineId>,
 }
 
+/// The answer to a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// When it was stored, by the bridge's clock; none if the bridge does not say.
+    pub at: Option<Timestamp>,
+    /// False if the bridge had another message under this `clientMsgId` and kept that one: another
+    /// daemon of this name does the same work.
+    pub is_ours: bool,
+}
+
+impl Posted {
+    /// Reads the `message` of the answer to `post`.
+    pub fn read(post: &Post, message: &Value) -> Posted {
+        let field = |name: &str| message.get(name).and_then(Value::as_str);
+        let name = field("clientMsgId").unwrap_or(post.client_msg_id.as_str());
+        let is_other =
+            |stored: &str| name == post.client_msg_id.as_str() && !is_same_text(&post.body, stored);
+        Posted {
+            at: field("createdAt").and_then(Timestamp::parse),
+            is_ours: !field("body").is_some_and(is_other),
+        }
+    }
+}
+
+/// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, or
+/// change blanks and markup.
+fn is_same_text(ours: &str, stored: &str) -> bool {
+    let words = |text| str::chars(text).filter(|c: &char| c.is_alphanumeric());
+    ours == stored || words(ours).zip(words(stored)).all(|(a, b)| a == b)
+}
+
 /// The answer to `whoami`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whoami {
@@ -383,6 +417,30 @@ mod tests {
             reply,
             "what is stored is read back"
         );
+    }
+
+    /// Whether a bridge that answers `message` to a post of `ours` has another one's post.
+    #[track_caller]
+    fn check_posted(ours: &str, message: Value, is_ours: bool) {
+        let name = ClientMsgId::new("m.1.1");
+        let author = "claude-bridge".to_owned();
+        let post = Post::new(ThreadId::new("t"), PostKind::Result, author, ours.to_owned(), name);
+        assert_eq!(Posted::read(&post, &message).is_ours, is_ours, "{ours:?} {message}");
+    }
+
+    #[test]
+    fn the_post_of_another_daemon_is_told_from_ours_as_a_bridge_stored_it() {
+        let ours = "Done: **all** 3 tests pass.\r\n\nNext?\n";
+        for same in [ours, "Done: all 3 tests pass. Next?", "Done: all", "", " "] {
+            check_posted(ours, serde_json::json!({"_id": "1", "body": same}), true);
+        }
+        for said_nothing in [Value::Null, serde_json::json!({"_id": "1"}), 7.into()] {
+            check_posted(ours, said_nothing, true);
+        }
+        check_posted(ours, serde_json::json!({"body": "x", "clientMsgId": "other"}), true);
+        check_posted(ours, serde_json::json!({"body": 7, "clientMsgId": "m.1.1"}), true);
+        check_posted(ours, serde_json::json!({"body": "x", "clientMsgId": "m.1.1"}), false);
+        check_posted(ours, serde_json::json!({"body": "Done: all 4 tests pass."}), false);
     }
 
     #[test]

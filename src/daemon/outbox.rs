@@ -10,7 +10,7 @@ use crate::{
         outbox::{self, OutboxStore, Settings, Stored},
         wire::{Activity, Post},
     },
-    ids::ThreadId,
+    ids::{ClientMsgId, ThreadId},
     store::outbox::{Outbox, OutboxId},
     task::Task,
 };
@@ -41,6 +41,11 @@ impl OutboxStore for Store {
 
     fn asked(&mut self, question: Stored) {
         self.asked.send(question).ok(); // The daemon may have left.
+    }
+
+    fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
+        log::error!(threadId = thread.as_str(), post:% = post;
+            "another daemon of this machine's name does the same work: give one of them another agentId");
     }
 
     fn refuse(&mut self, entry: &OutboxId, reason: &str) -> io::Result<()> {

@@ -36,6 +36,7 @@ struct Files {
     posts: BTreeMap<u32, Post>,
     refused: Vec<(u32, String)>,
     asked: Vec<Stored>,
+    conflicts: Vec<String>,
     broken: bool,
     failures: usize,
 }
@@ -100,6 +101,10 @@ impl OutboxStore for Store {
 
     fn asked(&mut self, question: Stored) {
         self.files().asked.push(question);
+    }
+
+    fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
+        self.files().conflicts.push(format!("{thread} {post}"));
     }
 
     fn refuse(&mut self, entry: &u32, reason: &str) -> io::Result<()> {
@@ -185,6 +190,22 @@ fn posts_of_a_thread_keep_their_order_and_go_once() {
     assert!(by_thread.values().all(|entries| entries.is_sorted()), "{by_thread:?}");
     assert_eq!(seen.len(), 320);
     assert_eq!(seen.iter().map(body).collect::<BTreeSet<_>>().len(), 320);
+}
+
+/// Once two daemons of one name did all work twice, and only one knew nothing of it.
+#[test]
+fn the_post_of_another_daemon_under_our_name_is_reported() {
+    let rig = rig(&[(1, "t"), (2, "t"), (3, "t")], |seen, conn| {
+        let stored = if body(seen) == 2 { "theirs".into() } else { seen.json()["body"].clone() };
+        conn.json(200, json!({"ok": true, "message": {"_id": "m", "body": stored}}));
+    });
+    rig.store.until(|files| files.posts.is_empty());
+    let files = rig.store.files();
+    assert_eq!(files.conflicts, ["t c2"]);
+    assert_eq!(files.refused.len(), 1, "what people do not see is kept aside");
+    assert!(files.refused[0].1.contains("another daemon"), "{:?}", files.refused);
+    drop(files);
+    rig.stop();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use self::lanes::Lanes;
 use super::{
     Client, Error,
     backoff::{Backoff, Pace},
-    wire::{Activity, Post},
+    wire::{Activity, Post, Posted},
 };
 use crate::{
     ids::{ClientMsgId, ThreadId},
@@ -42,8 +42,11 @@ pub trait OutboxStore: Send + 'static {
     fn read(&mut self, entry: &Self::Entry) -> io::Result<Option<Post>>;
     /// The bridge has it.
     fn remove(&mut self, entry: &Self::Entry) -> io::Result<()>;
-    /// The bridge has stored this question. Told before [`OutboxStore::remove`].
+    /// The bridge has stored this question. Called before [`OutboxStore::remove`].
     fn asked(&mut self, question: Stored);
+    /// The bridge has another message under this post's name, so another daemon of this machine's
+    /// name does the same work. Called before [`OutboxStore::refuse`], for people will not see ours.
+    fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId);
     /// The bridge will never take it: it is kept aside, with the reason, for a person to look at.
     fn refuse(&mut self, entry: &Self::Entry, reason: &str) -> io::Result<()>;
 }
@@ -117,7 +120,7 @@ enum Job<E> {
 }
 
 enum Done<E> {
-    Post { thread: ThreadId, entry: E, result: Result<Option<Stored>, Error> },
+    Post { thread: ThreadId, entry: E, result: Result<Fate, Error> },
     Shown,
 }
 
@@ -126,7 +129,8 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
     for job in jobs {
         let done = match job {
             Job::Post { thread, entry, post } => {
-                Done::Post { thread, entry, result: client.post(&post).map(|at| stored(*post, at)) }
+                let result = client.post(&post).map(|posted| fate(*post, posted));
+                Done::Post { thread, entry, result }
             }
             Job::Show(thread, state) => {
                 if let Err(error) = client.activity(&thread, state) {
@@ -141,8 +145,21 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
     }
 }
 
-fn stored(post: Post, at: Option<Timestamp>) -> Option<Stored> {
-    post.question.map(|_| Stored { thread: post.thread_id, post: post.client_msg_id, at })
+/// What became of a post that the bridge accepted.
+enum Fate {
+    Stored,
+    Asked(Stored),
+    /// It has another one of this name.
+    Conflict(ClientMsgId),
+}
+
+fn fate(post: Post, posted: Posted) -> Fate {
+    let Post { thread_id: thread, client_msg_id: post, question, .. } = post;
+    match question {
+        _ if !posted.is_ours => Fate::Conflict(post),
+        Some(_) => Fate::Asked(Stored { thread, post, at: posted.at }),
+        None => Fate::Stored,
+    }
 }
 
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
@@ -317,17 +334,21 @@ impl<S: OutboxStore> Outbox<S> {
         self.on_their_way -= 1;
         match done {
             Done::Shown => self.showing = false,
-            Done::Post { thread, entry, result: Ok(question) } => {
+            Done::Post { thread, entry, result: Ok(fate) } => {
                 self.gate.open();
+                match fate {
+                    Fate::Stored => self.remove(&thread, entry),
+                    Fate::Asked(question) => {
+                        self.store.asked(question);
+                        self.remove(&thread, entry);
+                    }
+                    Fate::Conflict(post) => {
+                        self.store.conflict(&thread, &post);
+                        let reason = "the bridge has the post of another daemon of this name";
+                        self.refuse(&thread, &entry, reason);
+                    }
+                }
                 self.lanes.done(&thread);
-                if let Some(question) = question {
-                    self.store.asked(question);
-                }
-                if let Err(error) = self.store.remove(&entry) {
-                    log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
-                        trying again: {error}");
-                    self.remove_again(entry);
-                }
             }
             Done::Post { thread, entry, result: Err(error) } => {
                 self.failed(&thread, &entry, &error);
@@ -354,11 +375,23 @@ impl<S: OutboxStore> Outbox<S> {
                 self.leave_at = Some(Instant::now());
             }
         } else {
-            log::error!(thread:% = thread; "outbox: {error}; the post is kept aside, the next one goes on");
-            if let Err(problem) = self.store.refuse(entry, &error.to_string()) {
-                log::error!(thread:% = thread; "outbox: keeping a refused post aside failed: {problem}");
-            }
+            self.refuse(thread, entry, &error.to_string());
             self.lanes.done(thread);
+        }
+    }
+
+    fn remove(&mut self, thread: &ThreadId, entry: S::Entry) {
+        if let Err(error) = self.store.remove(&entry) {
+            log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
+                trying again: {error}");
+            self.remove_again(entry);
+        }
+    }
+
+    fn refuse(&mut self, thread: &ThreadId, entry: &S::Entry, reason: &str) {
+        log::error!(thread:% = thread; "outbox: {reason}; the post is kept aside, the next one goes on");
+        if let Err(problem) = self.store.refuse(entry, reason) {
+            log::error!(thread:% = thread; "outbox: keeping a refused post aside failed: {problem}");
         }
     }
 }
