@@ -26,12 +26,15 @@ fn address_file(data: &Path) -> PathBuf {
     data.join("address")
 }
 
-/// Writes down where the bridge of this directory is, without a path.
-pub(super) fn keep_address(data: &Path, address: &str) -> anyhow::Result<()> {
+/// Writes down where the bridge of this directory is, without a path. The bridge works without it.
+pub(super) fn keep_address(data: &Path, address: &str) {
     let file = address_file(data);
-    RealDisk
-        .write_atomic(&file, format!("{address}\n").as_bytes())
-        .with_context(|| format!("writing {}", file.display()))
+    if let Err(error) = RealDisk.write_atomic(&file, format!("{address}\n").as_bytes()) {
+        log::warn!(
+            "{} was not written, so links of `serve user` may have another address: {error}",
+            file.display()
+        );
+    }
 }
 
 /// The one-time link with this code. The part after `#` is sent to no server and kept in no log.

@@ -1,6 +1,10 @@
 //! `serve`: a bridge of one's own, without a daemon.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::bail;
 use argh::FromArgs;
@@ -133,22 +137,8 @@ fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> any
         None => format!("{scheme}://{}", account::reachable(server.addr())),
     };
     console.say(format!("The bridge is at {scheme}://{}", server.addr()));
-    if account::stored(&data)?.is_none()
-        && let Err(error) = account::create(&server, OWNER, &data)
-    {
-        // Somebody may have taken the token elsewhere; the bridge works without it.
-        log::warn!("no account was made: {error:#}");
-    }
-    let file = account::token_file(&data);
-    if file.exists() {
-        console.say(format!("The token of its account {OWNER:?} is in {}", file.display()));
-        console.say(format!(
-            "Connect a machine with: obto-bridge init --base-url {scheme}://{} --token - < {}",
-            server.addr(),
-            file.display()
-        ));
-    }
-    account::keep_address(&data, &page)?;
+    offer_token(&server, &data, &format!("{scheme}://{}", server.addr()), console)?;
+    account::keep_address(&data, &page);
     if let Some(code) = server.welcome(OWNER)? {
         console.say("Sign in for the first time with this link, once and within 24 hours:");
         console.say(account::link(&data, &code));
@@ -159,5 +149,52 @@ fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> any
         log::info!("HUP is ignored");
     }
     server.stop();
+    Ok(())
+}
+
+/// Says how a machine is connected, with a new token if there is no good one and no account.
+fn offer_token(
+    server: &Server,
+    data: &Path,
+    address: &str,
+    console: &mut Console<'_>,
+) -> anyhow::Result<()> {
+    let file = account::token_file(data);
+    let stored = account::stored(data)?;
+    let is_good = match &stored {
+        Some(token) => server.takes_token(token.reveal())?,
+        None => false,
+    };
+    if !is_good && server.has_account(OWNER)? {
+        if stored.is_some() {
+            console.say(format!(
+                "The token in {} was replaced or revoked, and is good no longer. Sign in and make \
+                 another under Machines.",
+                file.display()
+            ));
+        }
+        // Somebody may have taken the token elsewhere; the bridge works without it.
+        return Ok(());
+    }
+    if !is_good {
+        if let Err(error) = account::create(server, OWNER, data) {
+            log::warn!("no account was made: {error:#}");
+            return Ok(());
+        }
+        if stored.is_some() {
+            console.say(format!(
+                "The database in {} has no account {OWNER:?}: it is new, or was emptied. So the token \
+                 in {} was good no longer and was replaced. Machines that still have the old token are \
+                 refused: give them the new one. If the database was lost, restore a copy instead.",
+                data.display(),
+                file.display()
+            ));
+        }
+    }
+    console.say(format!("The token of its account {OWNER:?} is in {}", file.display()));
+    console.say(format!(
+        "Connect a machine with: obto-bridge init --base-url {address} --token - < {}",
+        file.display()
+    ));
     Ok(())
 }

@@ -171,6 +171,15 @@ impl Server {
             .with_context(|| format!("the account name {name:?} is taken"))
     }
 
+    pub fn has_account(&self, name: &str) -> Result<bool> {
+        self.store.has_user(name)
+    }
+
+    /// Whether a token is good.
+    pub fn takes_token(&self, token: &str) -> Result<bool> {
+        Ok(self.store.authenticate(token)?.is_some())
+    }
+
     /// The code of a one-time link for an account that nobody can sign in to yet. None: somebody can,
     /// or there is no such account.
     pub fn welcome(&self, name: &str) -> Result<Option<Secret>> {

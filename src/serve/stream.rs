@@ -20,7 +20,7 @@ use crate::{
     ids::MachineId,
     serve::{
         http::{Hangup, StreamWriter, message::Response},
-        presence::{Presence, Visit},
+        presence::{self, Presence, Visit},
         store::{
             AccountKey, Caller, Store,
             events::{Change, Event, Replay, Resume},
@@ -138,6 +138,20 @@ pub struct Machine {
     pub instance: Option<String>,
     pub capabilities: Vec<String>,
     pub since: Timestamp,
+    /// When another daemon of the same name was last refused.
+    pub conflict: Option<Timestamp>,
+}
+
+impl Machine {
+    /// Whether two daemons of one name are two, as far as they say.
+    fn is_other(&self, machine: &Machine) -> bool {
+        let instances = self.instance.as_ref().zip(machine.instance.as_ref());
+        self.id == machine.id && instances.is_some_and(|(one, other)| one != other)
+    }
+
+    fn is_same(&self, machine: &Machine) -> bool {
+        self.id == machine.id && self.instance.is_some() && self.instance == machine.instance
+    }
 }
 
 /// A place in the hub, given up on drop.
@@ -210,13 +224,7 @@ impl Hub {
 
     /// Ends every stream of those who are meant, at once.
     pub fn hang_up(&self, is_meant: impl Fn(Caller) -> bool) {
-        self.lock().subscribers.retain(|subscriber| {
-            let keep = !is_meant(subscriber.caller);
-            if !keep {
-                subscriber.hangup.hang_up();
-            }
-            keep
-        });
+        self.lock().hang_up(|it| is_meant(it.caller));
     }
 
     /// Everybody who listens, once.
@@ -246,6 +254,19 @@ impl Hub {
         counts
     }
 
+    /// Whether another daemon of this name is connected. Notes that on it.
+    fn refuses(&self, account: AccountKey, machine: &Machine) -> bool {
+        let mut state = self.lock();
+        let Some(known) = state.rival(account, machine) else { return false };
+        let is_first = known.conflict.replace(time::now()).is_none();
+        let level = if is_first { log::Level::Warn } else { log::Level::Debug };
+        log::log!(
+            level, machine = machine.id.as_str();
+            "a second daemon of this name was refused; give one of the two another agentId"
+        );
+        true
+    }
+
     /// Whether the account may open one stream more.
     fn has_room(&self, account: AccountKey) -> bool {
         self.lock().has_room(account, self.per_account)
@@ -258,29 +279,57 @@ impl Hub {
         state.subscribers.clear();
     }
 
+    /// None: there is no room, or another daemon of this name came first.
     fn subscribe(
         self: &Arc<Hub>,
         caller: Caller,
         machine: Option<Machine>,
         hangup: Hangup,
-    ) -> Subscription {
+    ) -> Option<Subscription> {
+        let mut state = self.lock();
+        if let Some(machine) = &machine {
+            // A daemon that comes back replaces the stream that it had.
+            state.hang_up(|it| {
+                it.caller.account == caller.account
+                    && it.machine.as_ref().is_some_and(|it| it.is_same(machine))
+            });
+            if state.rival(caller.account, machine).is_some() {
+                return None;
+            }
+        }
+        if state.stopped || !state.has_room(caller.account, self.per_account) {
+            return None;
+        }
         let (queue, frames) = bounded(QUEUE_MAX);
         let waiting = Arc::<AtomicUsize>::default();
-        let mut state = self.lock();
         let number = state.next;
         state.next += 1;
-        // Without a place the queue is closed already, and the stream ends as soon as it begins.
-        if !state.stopped && state.has_room(caller.account, self.per_account) {
-            let waiting = Arc::clone(&waiting);
-            state.subscribers.push(Subscriber { number, caller, machine, queue, waiting, hangup });
-        }
-        Subscription { hub: Arc::clone(self), number, frames, waiting }
+        let subscription =
+            Subscription { hub: Arc::clone(self), number, frames, waiting: Arc::clone(&waiting) };
+        state.subscribers.push(Subscriber { number, caller, machine, queue, waiting, hangup });
+        Some(subscription)
     }
 }
 
 impl State {
     fn has_room(&self, account: AccountKey, most: usize) -> bool {
         self.subscribers.iter().filter(|it| it.caller.account == account).count() < most
+    }
+
+    fn hang_up(&mut self, is_meant: impl Fn(&Subscriber) -> bool) {
+        for subscriber in self.subscribers.extract_if(.., |it| is_meant(it)) {
+            subscriber.hangup.hang_up();
+        }
+    }
+
+    /// Another daemon of this machine's name, if its connection is not over.
+    fn rival(&mut self, account: AccountKey, machine: &Machine) -> Option<&mut Machine> {
+        self.subscribers
+            .iter_mut()
+            .filter(|it| it.caller.account == account)
+            .filter_map(|it| Some((it.machine.as_mut()?, &it.hangup)))
+            .find(|(it, hangup)| it.is_other(machine) && !hangup.is_over())
+            .map(|(it, _)| it)
     }
 }
 
@@ -317,7 +366,20 @@ pub fn respond(
         let text = format!("the account has {} streams already; close some", hub.per_account);
         return Response::error(429, text).with("Retry-After", "30");
     }
+    if let Some(machine) = &machine
+        && hub.refuses(caller.account, machine)
+    {
+        presence::tell(&store, &hub, caller.account, &machine.id);
+        let text = format!(
+            "another daemon named {:?} is connected to this account; give one of the two another \
+             agentId",
+            machine.id.as_str()
+        );
+        let wait = hub.heartbeat.as_secs().max(1).to_string();
+        return Response::error(409, text).with("Retry-After", wait);
+    }
     let run = move |writer: &mut StreamWriter<'_>| {
+        writer.give_up_after(2 * hub.heartbeat);
         run(&store, &hub, caller, machine, last.as_deref(), writer)
     };
     Response::stream("text/event-stream", run).with("X-Accel-Buffering", "no")
@@ -339,8 +401,8 @@ fn run(
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine.clone(), hangup))
         .map_err(|error| store_failed(&error))?;
-    // Shut out between the look at the token and now.
-    let Some((resume, subscription)) = resumed else { return Ok(()) };
+    // Shut out, or out of room, between the request and now: the stream ends as soon as it begins.
+    let Some((resume, Some(subscription))) = resumed else { return Ok(()) };
     let scope = machine.filter(|_| resume.kind == Replay::None).map(|machine| Scope {
         account: caller.account,
         machine: machine.id,

@@ -126,6 +126,7 @@ pub fn machine(machine: &machines::Machine, connected: Option<&Machine>) -> Valu
         "agentId": machine.id,
         "connected": connected.is_some(),
         "connectedSince": connected.map(|it| it.since),
+        "conflictAt": connected.and_then(|it| it.conflict),
         "lastSeen": machine.last_seen,
         "version": machine.version,
         "capabilities": connected.map_or(&machine.capabilities, |it| &it.capabilities),

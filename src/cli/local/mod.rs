@@ -266,7 +266,7 @@ impl Running {
         console: &mut Console<'_>,
     ) -> anyhow::Result<ExitCode> {
         let (url, bridge) = (url(&self.server), data.join("bridge"));
-        account::keep_address(&bridge, &url)?;
+        account::keep_address(&bridge, &url);
         console.say(format!("The bridge is at {url}, with a daemon for this machine."));
         if let Some(code) = self.server.welcome(account)? {
             console.say("Sign in for the first time with this link, once and within 24 hours:");

@@ -130,7 +130,8 @@ fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
         .take(CAPABILITIES_MAX)
         .map(str::to_lowercase)
         .collect();
-    Ok(Some(Machine { id: MachineId::new(id), instance, capabilities, since: time::now() }))
+    let (id, since) = (MachineId::new(id), time::now());
+    Ok(Some(Machine { id, instance, capabilities, since, conflict: None }))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a route like the others")]

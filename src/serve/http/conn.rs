@@ -419,6 +419,11 @@ impl StreamWriter<'_> {
         self.socket.peer_is_gone()
     }
 
+    /// Has the connection end when the peer acknowledges nothing for so long.
+    pub fn give_up_after(&self, silence: Duration) {
+        self.socket.give_up_after(silence);
+    }
+
     pub fn hangup(&self) -> Hangup {
         self.socket.hangup()
     }

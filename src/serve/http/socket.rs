@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ServerConnection;
 
 /// How many pieces of what a stream's client says are looked at for its farewell in one go.
@@ -105,6 +106,20 @@ impl Socket {
             Some(tls) => said_farewell(tls, &self.tcp),
         };
         self.tcp.set_nonblocking(false).is_err() || gone
+    }
+
+    /// The system gives the connection up when the peer acknowledges nothing for so long. Without
+    /// that, it would go on sending to one that has vanished for many minutes.
+    pub(super) fn give_up_after(&self, silence: Duration) {
+        #[cfg(target_os = "linux")]
+        {
+            let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&*self.tcp, millis) {
+                log::debug!("a stream's peer is not watched: {error}");
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = silence;
     }
 
     pub(super) fn hangup(&self) -> Hangup {
@@ -207,6 +222,17 @@ pub struct Hangup(Arc<TcpStream>);
 impl Hangup {
     pub fn hang_up(&self) {
         shut(&self.0, Shutdown::Both);
+    }
+
+    /// Whether the peer has closed its side, or the connection has failed. A look, not a wait.
+    pub fn is_over(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        let closed = PollFlags::RDHUP;
+        #[cfg(not(target_os = "linux"))]
+        let closed = PollFlags::HUP;
+        let mut fds = [PollFd::new(&*self.0, closed)];
+        // Failures are reported unasked.
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| 0 < ready)
     }
 }
 

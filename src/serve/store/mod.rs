@@ -36,7 +36,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
 
 use events::{Change, Epoch, Event};
 use snapshot::{Existing, snapshot};
@@ -195,17 +195,8 @@ impl Store {
     ) -> Result<Store> {
         let path = dir.join(FILE);
         private_file(&path)?;
-        let open = || connect(&path).with_context(|| format!("opening {}", path.display()));
-        let mut write = open()?;
-        migrate(&mut write, &path, MIGRATIONS, lock.is_some())
-            .with_context(|| format!("preparing {}", path.display()))?;
-        let reader = || {
-            let conn = open()?;
-            conn.pragma_update(None, "query_only", true)?;
-            anyhow::Ok(conn)
-        };
-        let (read, search) = (reader()?, reader()?);
-        let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
+        let opened = open_file(&path, lock.is_some());
+        let (write, read, search, epoch) = opened.map_err(|error| name_remedy(error, &path))?;
         let (write, read, search) = (Mutex::new(write), Mutex::new(read), Mutex::new(search));
         let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
         Ok(Store { write, read, search, path, epoch, written, stored, retention, publish, lock })
@@ -335,6 +326,55 @@ fn refuse_if_shared(path: &Path, wanted: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The connections to write, to read and to search with. A file that is ours `alone` is checked and
+/// brought up to date.
+fn open_file(path: &Path, alone: bool) -> Result<(Connection, Connection, Connection, Epoch)> {
+    let open = || connect(path).with_context(|| format!("opening {}", path.display()));
+    let mut write = open()?;
+    if alone {
+        check(&write)?;
+    }
+    migrate(&mut write, path, MIGRATIONS, alone)
+        .with_context(|| format!("preparing {}", path.display()))?;
+    let reader = || {
+        let conn = open()?;
+        conn.pragma_update(None, "query_only", true)?;
+        anyhow::Ok(conn)
+    };
+    let (read, search) = (reader()?, reader()?);
+    let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
+    Ok((write, read, search, epoch))
+}
+
+/// Reads the whole file. About three seconds per gigabyte of messages; better before the first
+/// request than in the middle of one.
+fn check(conn: &Connection) -> Result<()> {
+    let verdict: String = conn.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
+    if verdict != "ok" {
+        let code = ffi::Error::new(ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(verdict)).into());
+    }
+    Ok(())
+}
+
+/// Says what to do about a damaged file.
+fn name_remedy(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    let is_damaged = error.chain().any(|cause| {
+        let error = cause.downcast_ref::<rusqlite::Error>();
+        let code = error.and_then(rusqlite::Error::sqlite_error_code);
+        matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    });
+    if !is_damaged {
+        return error;
+    }
+    error.context(format!(
+        "the database {0} is damaged, or is no database. To restore a copy that `obto-bridge serve \
+         backup` made: move {0}, {0}-wal and {0}-shm elsewhere, put the copy in the place of {0}, \
+         run `chmod 600 {0}`, and start again",
+        path.display()
+    ))
 }
 
 fn connect(path: &Path) -> Result<Connection> {

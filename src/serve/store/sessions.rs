@@ -215,6 +215,10 @@ impl Store {
         accounts::is_valid(&self.reader(), caller, millis(now))
     }
 
+    pub fn has_user(&self, username: &str) -> Result<bool> {
+        Ok(account_of(&self.reader(), username)?.is_some())
+    }
+
     /// All accounts, by name.
     pub fn users(&self) -> Result<Vec<UserInfo>> {
         let conn = self.reader();

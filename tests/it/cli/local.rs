@@ -1,6 +1,10 @@
 //! `local` and `serve`: a bridge of one's own.
 
-use std::{fs, net::TcpListener, os::unix::fs::MetadataExt};
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -41,6 +45,73 @@ fn serve_makes_an_account_once_and_never_shows_its_token() {
     assert_eq!(fs::read_to_string(&file).unwrap(), token);
     second.signal(Signal::INT);
     second.end().expect(0, &[]);
+}
+
+/// Runs `serve` until it says where to sign in; what it printed.
+fn serve_once(home: &Home) -> String {
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]).start();
+    serve.line("/api/view");
+    serve.signal(Signal::TERM);
+    let ran = serve.end().expect(0, &[]);
+    ran.stdout + &ran.stderr
+}
+
+#[test]
+fn a_token_of_a_lost_database_is_replaced_and_serve_says_so() {
+    let home = Home::new();
+    let data = home.path().join(".obto-bridge/serve");
+    assert!(!serve_once(&home).contains("replaced"));
+    let old = fs::read_to_string(data.join("token")).unwrap();
+    for name in ["bridge.sqlite", "bridge.sqlite-wal", "bridge.sqlite-shm"] {
+        fs::remove_file(data.join(name)).ok(); // The log may be gone already.
+    }
+    let said = serve_once(&home);
+    assert!(said.contains("was replaced") && said.contains("restore a copy"), "{said}");
+    assert!(said.contains("obto-bridge init"), "{said}");
+    let new = fs::read_to_string(data.join("token")).unwrap();
+    assert_ne!(new, old);
+    // The new one is good.
+    let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0"]).start();
+    let addr = addr(&mut serve);
+    let mut conn = Conn::open(addr.parse().unwrap());
+    conn.request("GET", "/api/bridge/whoami", new.trim(), None).ok();
+    // One that was rotated is not replaced unasked: whoever rotated it has the one that is good.
+    conn.request("POST", "/api/bridge/rotate-token", new.trim(), Some(&json!({}))).ok();
+    serve.signal(Signal::TERM);
+    serve.end().expect(0, &[]);
+    let said = serve_once(&home);
+    assert!(said.contains("good no longer") && !said.contains("obto-bridge init"), "{said}");
+    assert_eq!(fs::read_to_string(data.join("token")).unwrap(), new);
+}
+
+#[test]
+fn serve_starts_without_the_file_of_its_address() {
+    let home = Home::new();
+    // As on a full disk, it can't be written.
+    home.put(".obto-bridge/serve/address/in-the-way", "");
+    fs::set_permissions(home.path().join(".obto-bridge/serve"), Permissions::from_mode(0o700))
+        .unwrap();
+    let said = serve_once(&home);
+    assert!(said.contains("address was not written"), "{said}");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it is the disk that does the damage")]
+fn a_damaged_database_is_found_before_the_port_opens() {
+    let home = Home::new();
+    serve_once(&home);
+    let file = home.path().join(".obto-bridge/serve/bridge.sqlite");
+    let mut bytes = fs::read(&file).unwrap();
+    for byte in &mut bytes[4096 + 2000..][..2096] {
+        *byte ^= 0x55;
+    }
+    fs::write(&file, bytes).unwrap();
+    let words = ["is damaged", "bridge.sqlite", "serve backup", "chmod 600"];
+    let listen = home.run(&["serve", "--listen", "127.0.0.1:0"]).expect(1, &words);
+    listen.without("The bridge is at");
+    fs::write(&file, "no database ".repeat(1000)).unwrap();
+    home.run(&["serve", "--listen", "127.0.0.1:0"]).expect(1, &words);
+    home.run(&["serve", "user", "list"]).expect(1, &words);
 }
 
 #[test]

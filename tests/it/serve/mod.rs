@@ -8,6 +8,7 @@ mod durability;
 mod external;
 mod fuzz;
 mod hosting;
+mod instances;
 mod limits;
 #[cfg(target_os = "linux")]
 mod load;

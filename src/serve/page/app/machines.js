@@ -27,8 +27,10 @@ function machineCard(machine) {
     make(engine.missing ? "li.missing" : "li", {},
       make("b", {}, engine.name),
       make("span", {}, engine.missing ? asText(engine.missing) : asText(engine.version) || "ready"))));
+  const conflict = machine.conflictAt && make("p.conflict", {}, "Another daemon with this name tried to connect and was refused, last at ",
+    timeElement(asText(machine.conflictAt), moment), ". Give one of the two another agentId.");
   const card = make("section.machine", { "aria-label": machine.agentId },
-    make("header", {}, make("h3", {}, machine.agentId), make("p.status-line", {}, ...status)), engines, facts);
+    make("header", {}, make("h3", {}, machine.agentId), make("p.status-line", {}, ...status)), conflict, engines, facts);
   return Object.assign(card, { face: JSON.stringify(machine) });
 }
 
