@@ -27,7 +27,6 @@ use crate::{
     dispatch::control,
     ids::{MachineId, ThreadId},
     logging,
-    permission::desk::How,
     store::{entry::EntryId, spool::Inbox, state::Store},
     task,
     time::Timestamp,
@@ -181,7 +180,7 @@ impl Daemon {
                     "reply, caught up with"
                 );
                 let reply = Arc::from(reply);
-                if !self.answers(entry, &reply, How::CaughtUp) {
+                if !self.answers(entry, &reply, true) {
                     self.inbound(entry, reply, None);
                 }
             }

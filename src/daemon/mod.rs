@@ -49,7 +49,7 @@ use crate::{
     dispatch::{self, ClaimOutcome, Dispatch, Effect, Event, Why},
     ids::{ClientMsgId, MachineId, ThreadId},
     logging,
-    permission::desk::{How, Key},
+    permission::approvals::Key,
     signals::Signal,
     store::{
         Disk,
@@ -298,7 +298,7 @@ impl Daemon {
                 self.moved_on(last_event_id);
                 // From here on it is one for all: it may be megabytes long.
                 let reply = Arc::new(reply);
-                if !self.answers(kept, &reply, How::Live) && !self.lets_go(kept, &reply) {
+                if !self.answers(kept, &reply, false) && !self.lets_go(kept, &reply) {
                     self.live(kept, reply);
                 }
             }
@@ -388,7 +388,8 @@ impl Daemon {
                 self.withdrawn(&Key { thread, turn, question, code });
             }
             Report::Decided { thread, turn, question, code, was_open } => {
-                self.decided(&Key { thread, turn, question, code }, was_open);
+                let key = Key { thread, turn, question, code };
+                if was_open { self.decided(&key) } else { self.withdrawn(&key) }
             }
             Report::Granted { thread, rule } => self.granted(&thread, &rule),
             Report::Writes { entry, thread, question, directory } => {

@@ -22,7 +22,6 @@ use crate::{
     config::live::Live,
     dispatch::Dispatch,
     ids::{Engine, ThreadId, TurnId},
-    permission::desk::How,
     proc::sweep::{Before, Marked, sweep},
     store::{
         audit::Audit,
@@ -173,7 +172,7 @@ impl Daemon {
             return;
         }
         let reply = Arc::new(reply);
-        if progress.is_some() || !self.answers(entry, &reply, How::CaughtUp) {
+        if progress.is_some() || !self.answers(entry, &reply, true) {
             self.inbound(entry, reply, progress);
         }
     }

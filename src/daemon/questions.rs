@@ -1,6 +1,6 @@
-//! The daemon's side of questions: they lie on the desk, every live message of a human is held
-//! against them before anything else, and what is decided goes to the worker, to the audit, and as
-//! a post to the thread.
+//! The daemon's side of questions: every live message of a human is matched against the pending
+//! approvals before anything else, and what is decided goes to the worker, to the audit, and as a
+//! post to the thread.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,9 +20,9 @@ use crate::{
     ids::{ClientMsgId, MachineId, ThreadId, TurnId},
     permission::{
         Rule,
+        approvals::{Answer, Approvals, Closed, Incoming, Key, Match, Now},
         card::{self, Asked},
         code::Code,
-        desk::{Closed, Decision, Desk, Heard, Hearing, How, Key, Now},
     },
     store::{
         audit::By,
@@ -45,7 +45,7 @@ pub(super) struct Spoken {
 /// A part of the daemon's state.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    desk: Desk<Spoken>,
+    approvals: Approvals<Spoken>,
     /// The message whose turn asked: the way to its worker.
     asking: HashMap<TurnId, EntryId>,
     /// What is allowed as soon as its thread may write in its directory.
@@ -68,7 +68,7 @@ impl Questions {
 
     /// The open questions of a thread, oldest first.
     fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
-        self.desk.open(thread)
+        self.approvals.open(thread)
     }
 }
 
@@ -79,27 +79,30 @@ impl Daemon {
 
     /// When the next question is not answered in time.
     pub(super) fn questions_due(&self) -> Option<Instant> {
-        self.questions.desk.due(self.clocks()).map(|wait| Instant::now() + wait)
+        self.questions.approvals.due(self.clocks()).map(|wait| Instant::now() + wait)
     }
 
     /// An engine waits for the human.
     pub(super) fn asked(&mut self, entry: EntryId, asked: Asked) {
         self.questions.asking.insert(asked.turn.clone(), entry);
         let now = self.clocks();
-        for closed in self.questions.desk.ask(asked, now) {
+        for closed in self.questions.approvals.ask(asked, now) {
             self.refuse(closed);
         }
-        self.hear_again();
     }
 
     /// The bridge has stored a question.
     pub(super) fn stored(&mut self, Stored { post, at, .. }: &Stored) {
-        self.questions.desk.posted(post, *at);
-        self.hear_again();
+        self.questions.approvals.stored(post, *at);
     }
 
     /// Whether a message was about a question; then it is dealt with, or will be.
-    pub(super) fn answers(&mut self, entry: EntryId, reply: &Arc<Reply>, how: How) -> bool {
+    pub(super) fn answers(
+        &mut self,
+        entry: EntryId,
+        reply: &Arc<Reply>,
+        is_caught_up: bool,
+    ) -> bool {
         let is_human = reply.role.as_deref().is_none_or(|role| role == "human");
         let is_us = |owner: &MachineId| *owner == self.setup.config.machine;
         let is_ours = reply.machine.as_ref().is_none_or(is_us)
@@ -113,38 +116,27 @@ impl Daemon {
         if is_word || !is_human || !is_ours || self.seen.contains(&key) {
             return false;
         }
-        let heard = Heard {
+        let incoming = Incoming {
             thread: &reply.thread_id,
             id: reply.message_id.as_ref(),
             author: reply.author.as_deref(),
             text: &reply.body,
             written: reply.created_at.as_deref().and_then(Timestamp::parse),
-            how,
+            is_caught_up,
         };
         let spoken = Spoken { entry, reply: Arc::clone(reply) };
         let now = self.clocks();
-        match self.questions.desk.hear(&heard, &spoken, now) {
-            Hearing::NotAnAnswer => {
+        match self.questions.approvals.match_message(&incoming, spoken.clone(), now) {
+            Match::NotAnAnswer => {
                 self.forget_died(&reply.thread_id);
                 return false;
             }
-            Hearing::Park => {}
-            Hearing::Repeated => self.settle(entry, None),
-            Hearing::Reply(text) => self.reply(&spoken, text),
-            Hearing::Decide(decision) => self.decide(decision, &spoken),
+            Match::Repeated => self.settle(entry, None),
+            Match::Explain(text) => self.reply(&spoken, text),
+            Match::Answer(answer) => self.decide(answer, &spoken),
         }
-        self.saw(heard.written);
+        self.saw(incoming.written);
         true
-    }
-
-    /// What was parked is an answer now, or a message like any other.
-    fn hear_again(&mut self) {
-        let now = self.clocks();
-        for Spoken { entry, reply } in self.questions.desk.released(now) {
-            if !self.answers(entry, &reply, How::Live) {
-                self.live(entry, reply);
-            }
-        }
     }
 
     /// Answers what was meant as an answer and is none.
@@ -155,28 +147,24 @@ impl Daemon {
     }
 
     /// Tells the worker. What the thread is told waits until the engine has heard of it.
-    fn decide(&mut self, decision: Decision, spoken: &Spoken) {
-        let Decision { key, verdict } = decision;
+    fn decide(&mut self, answer: Answer, spoken: &Spoken) {
+        let Answer { asked, verdict } = answer;
+        let key = Key::of(&asked);
         let message = message_key(spoken.entry, &spoken.reply);
         let by = By::Message { id: &message, author: spoken.reply.author.as_deref() };
-        let asked = self.questions.desk.decided(&key).cloned();
-        let is_written = asked.as_ref().is_none_or(|asked| {
-            let is_kept = self.keep_answer(asked, spoken.entry);
-            let is_on_record = is_kept && self.audit(asked, &verdict, by);
-            is_on_record || matches!(verdict, Verdict::Deny { .. })
-        });
-        if !is_written {
+        let is_on_record =
+            self.keep_answer(&asked, spoken.entry) && self.audit(&asked, &verdict, by);
+        if !is_on_record && !matches!(verdict, Verdict::Deny { .. }) {
             // Nothing is allowed that is not on record; it is open again for another try.
-            self.questions.desk.reopen(&key);
+            self.questions.approvals.reopen(&key);
             return self.reply(spoken, NOT_ON_RECORD.to_owned());
         }
         let entry = self.questions.asking.get(&key.turn).copied();
-        let locking = asked
-            .filter(|asked| may_write(asked.question.kind) && asked.question.choices.is_empty());
+        let is_locking = may_write(asked.question.kind) && asked.question.choices.is_empty();
         let told = entry.is_some_and(|entry| {
             let writer = Writer { entry, question: key.question.clone(), verdict: verdict.clone() };
-            match (locking, &verdict) {
-                (Some(asked), Verdict::Allow | Verdict::AllowAlways) => {
+            match &verdict {
+                Verdict::Allow | Verdict::AllowAlways if is_locking => {
                     self.write_in(asked.thread, asked.directory, writer);
                     true
                 }
@@ -184,7 +172,7 @@ impl Daemon {
             }
         });
         if !told {
-            self.confirm(&key, false);
+            self.withdrawn(&key);
         }
     }
 
@@ -262,14 +250,9 @@ impl Daemon {
         self.jobs.get(entry).is_some_and(|job| job.commands.send(command).is_ok())
     }
 
-    /// The engine has the verdict, or did not wait for it any more.
-    pub(super) fn decided(&mut self, key: &Key, was_open: bool) {
-        self.confirm(key, was_open);
-        self.hear_again();
-    }
-
-    fn confirm(&mut self, key: &Key, taken: bool) {
-        if let Some(closed) = self.questions.desk.confirmed(key, taken) {
+    /// The engine has the verdict.
+    pub(super) fn decided(&mut self, key: &Key) {
+        if let Some(closed) = self.questions.approvals.confirmed(key) {
             self.close(closed);
         }
     }
@@ -277,22 +260,17 @@ impl Daemon {
     /// The engine no longer waits, and was not given a verdict: a worker that has one to give does
     /// not report this any more. So an answer that is on its way to it comes too late.
     pub(super) fn withdrawn(&mut self, key: &Key) {
-        let answered = self.questions.desk.confirmed(key, false);
-        let closed =
-            answered.or_else(|| self.questions.desk.gone(&key.thread, &key.turn, &key.question));
-        if let Some(closed) = closed {
+        if let Some(closed) = self.questions.approvals.withdrawn(key) {
             self.close(closed);
         }
-        self.hear_again();
     }
 
     /// A turn that asked something is over.
     pub(super) fn ceased(&mut self, thread: &ThreadId, turn: &TurnId) {
         self.questions.asking.remove(turn);
-        for closed in self.questions.desk.turn_ended(thread, turn) {
+        for closed in self.questions.approvals.turn_ended(thread, turn) {
             self.close(closed);
         }
-        self.hear_again();
     }
 
     /// A thread's turn is over, or its worker panicked in the middle of it.
@@ -317,11 +295,10 @@ impl Daemon {
     /// Denies what nobody answered in time.
     pub(super) fn expire(&mut self) {
         let now = self.clocks();
-        for closed in self.questions.desk.expire(now) {
+        for closed in self.questions.approvals.expire(now) {
             self.audit(&closed.asked, &DENIED, By::Timeout);
             self.refuse(closed);
         }
-        self.hear_again();
     }
 
     /// Tells thread and worker of a question that ended without an answer. The thread first: once
@@ -375,7 +352,7 @@ impl Daemon {
             return false;
         }
         let thread = &reply.thread_id;
-        self.questions.desk.died(thread, &codes);
+        self.questions.approvals.orphaned(thread, &codes);
         // Should it be the next daemon that hears of an answer.
         let mut binding = self.binding(thread);
         binding.died_asking = codes.iter().map(ToString::to_string).collect();
@@ -398,7 +375,7 @@ impl Daemon {
     pub(super) fn remember_died(&mut self) {
         for (thread, binding) in self.store.bindings() {
             let codes = binding.died_asking.iter().filter_map(|code| code.parse().ok());
-            self.questions.desk.died(thread, &codes.collect::<Vec<Code>>());
+            self.questions.approvals.orphaned(thread, &codes.collect::<Vec<Code>>());
         }
     }
 

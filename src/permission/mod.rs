@@ -2,9 +2,9 @@
 //! but for [`RealPlaces`], which looks where links lead.
 
 pub mod answer;
+pub mod approvals;
 pub mod card;
 pub mod code;
-pub mod desk;
 
 mod action;
 mod command;

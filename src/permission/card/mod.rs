@@ -307,7 +307,7 @@ fn how_to_answer(asked: &Asked) -> String {
     let expires = asked.asked_at.plus(asked.limit).to_string();
     let minute = expires.get(..16).unwrap_or(&expires);
     format!(
-        "How to answer:\n\n{}\n\nAny other text refuses the oldest open question, {reason}. \
+        "How to answer:\n\n{}\n\nAny other text refuses it if no other question is open, {reason}. \
          Without an answer it is refused at {minute}Z, in {}.",
         lines.join("\n"),
         wait(asked.limit)

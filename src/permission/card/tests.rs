@@ -109,7 +109,7 @@ fn an_engine_that_takes_no_reasons() {
     let mut asked = asked(ActionKind::Run, "execute", "make");
     asked.takes_reasons = false;
     let body = check(&asked, &["- `deny K7Q2` refuses it; claude can't be told why."]);
-    assert!(body.contains("open question, and claude is not told why."), "{body}");
+    assert!(body.contains("question is open, and claude is not told why."), "{body}");
     assert!(!body.contains("because"), "{body}");
 }
 
@@ -134,7 +134,7 @@ fn a_command() {
         - `always K7Q2` allows it, and `run(git push*)` from now on, on this thread only.
         - `deny K7Q2 because …` refuses it and tells claude why.
 
-        Any other text refuses the oldest open question, and claude is given the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
+        Any other text refuses it if no other question is open, and claude is given the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
     .assert_eq(&body);
     let (_, card) = card(&asked);
     assert_eq!(
