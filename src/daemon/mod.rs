@@ -383,7 +383,7 @@ impl Daemon {
             Report::Finished { thread, entry } => {
                 self.events.push_back(Event::Finished { thread, entry });
             }
-            Report::Asked { entry, asked } => self.asked(entry, *asked),
+            Report::Asked { entry, request } => self.asked(entry, *request),
             Report::Withdrawn { thread, turn, question, code } => {
                 self.withdrawn(&Key { thread, turn, question, code });
             }

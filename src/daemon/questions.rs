@@ -20,8 +20,8 @@ use crate::{
     ids::{ClientMsgId, MachineId, ThreadId, TurnId},
     permission::{
         Rule,
+        approval_prompt::{self, ApprovalRequest},
         approvals::{Answer, Approvals, Closed, Incoming, Key, Match, Now},
-        card::{self, Asked},
         code::Code,
     },
     store::{
@@ -37,7 +37,7 @@ const GRANTS_MAX: usize = 200;
 
 /// A human's message that may be an answer.
 #[derive(Clone, Debug)]
-pub(super) struct Spoken {
+pub(super) struct HumanMessage {
     entry: EntryId,
     reply: Arc<Reply>,
 }
@@ -45,7 +45,7 @@ pub(super) struct Spoken {
 /// A part of the daemon's state.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    approvals: Approvals<Spoken>,
+    approvals: Approvals<HumanMessage>,
     /// The message whose turn asked: the way to its worker.
     asking: HashMap<TurnId, EntryId>,
     /// What is allowed as soon as its thread may write in its directory.
@@ -63,11 +63,11 @@ struct Writer {
 impl Questions {
     /// One line for each open question of a thread, Markdown.
     pub(super) fn lines(&self, thread: &ThreadId) -> Vec<String> {
-        self.open(thread).map(card::line).collect()
+        self.open(thread).map(approval_prompt::line).collect()
     }
 
     /// The open questions of a thread, oldest first.
-    fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
+    fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &ApprovalRequest> {
         self.approvals.open(thread)
     }
 }
@@ -83,10 +83,10 @@ impl Daemon {
     }
 
     /// An engine waits for the human.
-    pub(super) fn asked(&mut self, entry: EntryId, asked: Asked) {
-        self.questions.asking.insert(asked.turn.clone(), entry);
+    pub(super) fn asked(&mut self, entry: EntryId, request: ApprovalRequest) {
+        self.questions.asking.insert(request.turn.clone(), entry);
         let now = self.clocks();
-        for closed in self.questions.approvals.ask(asked, now) {
+        for closed in self.questions.approvals.ask(request, now) {
             self.refuse(closed);
         }
     }
@@ -124,48 +124,48 @@ impl Daemon {
             written: reply.created_at.as_deref().and_then(Timestamp::parse),
             is_caught_up,
         };
-        let spoken = Spoken { entry, reply: Arc::clone(reply) };
+        let human = HumanMessage { entry, reply: Arc::clone(reply) };
         let now = self.clocks();
-        match self.questions.approvals.match_message(&incoming, spoken.clone(), now) {
+        match self.questions.approvals.match_message(&incoming, human.clone(), now) {
             Match::NotAnAnswer => {
                 self.forget_died(&reply.thread_id);
                 return false;
             }
             Match::Repeated => self.settle(entry, None),
-            Match::Explain(text) => self.reply(&spoken, text),
-            Match::Answer(answer) => self.decide(answer, &spoken),
+            Match::Explain(text) => self.reply(&human, text),
+            Match::Answer(answer) => self.decide(answer, &human),
         }
         self.saw(incoming.written);
         true
     }
 
     /// Answers what was meant as an answer and is none.
-    fn reply(&mut self, Spoken { entry, reply }: &Spoken, text: String) {
+    fn reply(&mut self, HumanMessage { entry, reply }: &HumanMessage, text: String) {
         let name = format!("{entry}.reply");
         self.say(reply.thread_id.clone(), name, Some(*entry), PostKind::Status, text);
         self.settle(*entry, Some(&message_key(*entry, reply)));
     }
 
     /// Tells the worker. What the thread is told waits until the engine has heard of it.
-    fn decide(&mut self, answer: Answer, spoken: &Spoken) {
-        let Answer { asked, verdict } = answer;
-        let key = Key::of(&asked);
-        let message = message_key(spoken.entry, &spoken.reply);
-        let by = By::Message { id: &message, author: spoken.reply.author.as_deref() };
+    fn decide(&mut self, answer: Answer, human: &HumanMessage) {
+        let Answer { request, verdict } = answer;
+        let key = Key::of(&request);
+        let message = message_key(human.entry, &human.reply);
+        let by = By::Message { id: &message, author: human.reply.author.as_deref() };
         let is_on_record =
-            self.keep_answer(&asked, spoken.entry) && self.audit(&asked, &verdict, by);
+            self.keep_answer(&request, human.entry) && self.audit(&request, &verdict, by);
         if !is_on_record && !matches!(verdict, Verdict::Deny { .. }) {
             // Nothing is allowed that is not on record; it is open again for another try.
             self.questions.approvals.reopen(&key);
-            return self.reply(spoken, NOT_ON_RECORD.to_owned());
+            return self.reply(human, NOT_ON_RECORD.to_owned());
         }
         let entry = self.questions.asking.get(&key.turn).copied();
-        let is_locking = may_write(asked.question.kind) && asked.question.choices.is_empty();
+        let is_locking = may_write(request.question.kind) && request.question.choices.is_empty();
         let told = entry.is_some_and(|entry| {
             let writer = Writer { entry, question: key.question.clone(), verdict: verdict.clone() };
             match &verdict {
                 Verdict::Allow | Verdict::AllowAlways if is_locking => {
-                    self.write_in(asked.thread, asked.directory, writer);
+                    self.write_in(request.thread, request.directory, writer);
                     true
                 }
                 _ => self.tell(&writer),
@@ -178,31 +178,31 @@ impl Daemon {
 
     /// Notes that a message is an answer and no prompt; durable before the engine hears of it. False:
     /// it could not be written.
-    fn keep_answer(&self, asked: &Asked, entry: EntryId) -> bool {
+    fn keep_answer(&self, request: &ApprovalRequest, entry: EntryId) -> bool {
         let progress = Progress {
-            turn: asked.turn.clone(),
-            engine: asked.engine.clone(),
+            turn: request.turn.clone(),
+            engine: request.engine.clone(),
             session: None,
             attempts: 0,
             asking: Vec::new(),
-            answers: Some(asked.code.to_string()),
+            answers: Some(request.code.to_string()),
             is_answered: false,
         };
         let kept = self.shared.inbox.started(&entry, &progress);
         if let Err(error) = &kept {
-            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot keep an answer");
+            log::error!(threadId = request.thread.as_str(), error:% = error; "cannot keep an answer");
         }
         kept.is_ok()
     }
 
     /// False: it could not be written.
-    fn audit(&self, asked: &Asked, verdict: &Verdict, by: By<'_>) -> bool {
+    fn audit(&self, request: &ApprovalRequest, verdict: &Verdict, by: By<'_>) -> bool {
         let subject = Subject {
-            thread: &asked.thread,
-            turn: &asked.turn,
-            engine: &asked.engine,
-            directory: &asked.directory,
-            question: &asked.question,
+            thread: &request.thread,
+            turn: &request.turn,
+            engine: &request.engine,
+            directory: &request.directory,
+            question: &request.question,
         };
         let ruling = match verdict {
             Verdict::Allow => "allow",
@@ -212,7 +212,7 @@ impl Daemon {
         };
         let written = self.shared.audit.write(&subject.record(ruling, by));
         if let Err(error) = &written {
-            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
+            log::error!(threadId = request.thread.as_str(), error:% = error; "cannot write the audit");
         }
         written.is_ok()
     }
@@ -276,7 +276,8 @@ impl Daemon {
     /// A thread's turn is over, or its worker panicked in the middle of it.
     pub(super) fn nobody_asks(&mut self, thread: &ThreadId) {
         self.questions.writers.remove(thread);
-        let turns: Vec<_> = self.questions.open(thread).map(|asked| asked.turn.clone()).collect();
+        let turns: Vec<_> =
+            self.questions.open(thread).map(|request| request.turn.clone()).collect();
         for turn in turns {
             self.ceased(thread, &turn);
         }
@@ -296,17 +297,17 @@ impl Daemon {
     pub(super) fn expire(&mut self) {
         let now = self.clocks();
         for closed in self.questions.approvals.expire(now) {
-            self.audit(&closed.asked, &DENIED, By::Timeout);
+            self.audit(&closed.request, &DENIED, By::Timeout);
             self.refuse(closed);
         }
     }
 
     /// Tells thread and worker of a question that ended without an answer. The thread first: once
     /// the worker has it, nothing on the disk says that this question was ever open.
-    fn refuse(&mut self, closed: Closed<Spoken>) {
-        let entry = self.questions.asking.get(&closed.asked.turn).copied();
+    fn refuse(&mut self, closed: Closed<HumanMessage>) {
+        let entry = self.questions.asking.get(&closed.request.turn).copied();
         let verdict = closed.verdict.clone();
-        let question = closed.asked.question.id.clone();
+        let question = closed.request.question.id.clone();
         self.close(closed);
         if let (Some(verdict), Some(entry)) = (verdict, entry) {
             self.tell(&Writer { entry, question, verdict });
@@ -314,13 +315,13 @@ impl Daemon {
     }
 
     /// Tells the thread how a question ended, and is done with the message that did it.
-    fn close(&mut self, closed: Closed<Spoken>) {
-        let Closed { asked, closing, body, answer, .. } = closed;
+    fn close(&mut self, closed: Closed<HumanMessage>) {
+        let Closed { request, closing, body, answer, .. } = closed;
         let name = match &answer {
             Some(answer) => format!("{}.answer", answer.entry),
-            None => format!("{}.{}.closed", asked.turn, asked.code),
+            None => format!("{}.{}.closed", request.turn, request.code),
         };
-        let mut post = self.post(asked.thread, PostKind::Status, body, ClientMsgId::new(name));
+        let mut post = self.post(request.thread, PostKind::Status, body, ClientMsgId::new(name));
         let is_grant = closing.outcome == Outcome::Always;
         post.question_closed = Some(closing);
         let finishes = answer.as_ref().map(|answer| answer.entry);
@@ -330,7 +331,7 @@ impl Daemon {
         } else {
             self.put(post, finishes);
         }
-        if let Some(Spoken { entry, reply }) = answer {
+        if let Some(HumanMessage { entry, reply }) = answer {
             self.settle(entry, Some(&message_key(entry, &reply)));
         }
     }

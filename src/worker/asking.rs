@@ -17,7 +17,7 @@ use crate::{
     ids::{self, Engine, ThreadId, TurnId},
     permission::{
         self, Action, Decision, RealPlaces, Rule, Ruling,
-        card::{self, Asked},
+        approval_prompt::{self, ApprovalRequest},
         code::Code,
     },
     store::audit::{By, EditRecord, Record},
@@ -155,7 +155,7 @@ impl Host<'_, '_, '_> {
         self.progress.asking.push(code.to_string());
         self.keep_progress();
         self.audit(&question, "ask", &decided(Ruling::Ask, "it is put to the human"));
-        let asked = Asked {
+        let request = ApprovalRequest {
             thread: self.serving.thread.clone(),
             turn: self.progress.turn.clone(),
             engine: self.ride.engine().clone(),
@@ -168,14 +168,17 @@ impl Host<'_, '_, '_> {
             takes_reasons: self.ride.def.kind.takes_reasons(),
             question,
         };
-        let (body, card) = card::card(&asked);
-        let put = Put { code, kind: asked.question.kind, always };
-        self.asking.put.insert(asked.question.id.clone(), put);
-        let mut post =
-            self.serving.draft(PostKind::Question, author(self.ride.engine()), asked.post.clone());
+        let (body, card) = approval_prompt::render(&request);
+        let put = Put { code, kind: request.question.kind, always };
+        self.asking.put.insert(request.question.id.clone(), put);
+        let mut post = self.serving.draft(
+            PostKind::Question,
+            author(self.ride.engine()),
+            request.post.clone(),
+        );
         post.question = Some(card);
         let entry = self.ride.job.entry;
-        self.report(|_| Report::Asked { entry, asked: Box::new(asked) });
+        self.report(|_| Report::Asked { entry, request: Box::new(request) });
         self.serving.store(post, &body, None);
     }
 

@@ -43,7 +43,7 @@ use crate::{
     },
     config::Token,
     ids::{Engine, ThreadId, TurnId},
-    permission::{Policy, Rule, card::Asked, code::Code},
+    permission::{Policy, Rule, approval_prompt::ApprovalRequest, code::Code},
     store::{
         audit::Audit,
         binding::{Binding, SessionRecord},
@@ -92,7 +92,7 @@ pub enum Report {
     /// The message's answer is durable in the outbox.
     Finished { thread: ThreadId, entry: EntryId },
     /// The engine wants something that the human decides. Told before anybody can see it.
-    Asked { entry: EntryId, asked: Box<Asked> },
+    Asked { entry: EntryId, request: Box<ApprovalRequest> },
     /// The engine no longer waits for this one.
     Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
     /// The engine has the human's verdict, or did not wait for it any more.

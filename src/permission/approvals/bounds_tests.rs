@@ -1,7 +1,7 @@
 //! What the approvals do with too much: long texts, many questions, many threads.
 
 use super::{
-    tests::{Scene, asked},
+    tests::{Scene, request},
     *,
 };
 
@@ -9,7 +9,7 @@ use super::{
 fn a_megabyte_of_reason_is_cut() {
     let (mut scene, codes) = Scene::with(1);
     let Match::Answer(answer) = scene.say(&"ä".repeat(1 << 19)) else { panic!() };
-    assert_eq!(answer.asked.code, codes[0]);
+    assert_eq!(answer.request.code, codes[0]);
     let Verdict::Deny { reason } = answer.verdict else { panic!() };
     assert!((4_000..4_100).contains(&reason.chars().count()), "{}", reason.chars().count());
 }
@@ -34,11 +34,11 @@ fn a_hundred_are_open_and_no_more() {
 #[test]
 fn a_code_is_never_that_of_another() {
     let (mut scene, codes) = Scene::with(2);
-    let twin = Asked { code: codes[1], ..scene.next() };
+    let twin = ApprovalRequest { code: codes[1], ..scene.next() };
     let closed = scene.approvals.ask(twin, scene.now());
     assert_eq!(closed.len(), 2, "nobody could tell which is meant");
     scene.check_explained(&format!("approve {}", codes[1]), &["nothing was allowed"]);
-    let again = Asked { code: codes[1], ..scene.next() };
+    let again = ApprovalRequest { code: codes[1], ..scene.next() };
     assert_eq!(scene.approvals.ask(again, scene.now()).len(), 1);
     scene.check(&format!("approve {}", codes[0]), codes[0], &Verdict::Allow);
 }
@@ -66,7 +66,7 @@ fn memory_is_bounded() {
 fn a_thread_s_answer_is_not_another_s() {
     let (mut scene, codes) = Scene::with(1);
     let other = Code::from_seed(500);
-    scene.put(asked("other", "turn", "q1", other));
+    scene.put(request("other", "turn", "q1", other));
     scene.check_explained(&format!("approve {other}"), &["No question", &codes[0].to_string()]);
 }
 

@@ -4,7 +4,7 @@
 use super::texts;
 use crate::{
     agent::{Choice, ChoiceOption},
-    permission::{answer, card::clean},
+    permission::{answer, approval_prompt::clean},
 };
 
 /// Characters of an answer in one's own words, and of a reason.

@@ -9,8 +9,8 @@ use crate::{
     agent::Verdict,
     ids::ThreadId,
     permission::{
-        answer::{self, Spoken},
-        card::{Asked, clean},
+        answer::{self, Parsed},
+        approval_prompt::{ApprovalRequest, clean},
         code::Code,
     },
     time::Timestamp,
@@ -26,7 +26,7 @@ impl<M> Open<M> {
 
     /// Whether a message is late by the bridge's times alone.
     fn is_late(&self, written: Option<Timestamp>) -> bool {
-        let end = self.stored_at().map(|at| at.plus(self.asked.limit));
+        let end = self.stored_at().map(|at| at.plus(self.request.limit));
         matches!((written, end), (Some(written), Some(end)) if end < written)
     }
 
@@ -47,15 +47,15 @@ impl<M> Approvals<M> {
         if incoming.id.is_some_and(|id| memory.is_some_and(|it| it.matched.contains(id))) {
             return Match::Repeated;
         }
-        let spoken = answer::read(incoming.text);
-        let matched = match (spoken, spoken.code()) {
+        let parsed = answer::read(incoming.text);
+        let matched = match (parsed, parsed.code()) {
             _ if incoming.text.trim().is_empty() => Match::NotAnAnswer,
-            (_, Some(code)) => self.match_code(code, spoken, incoming, now),
-            (Spoken::Mistyped(name), _) => self.match_mistyped(name, incoming.thread),
-            _ => self.match_bare(spoken, incoming, now),
+            (_, Some(code)) => self.match_code(code, parsed, incoming, now),
+            (Parsed::Mistyped(name), _) => self.match_mistyped(name, incoming.thread),
+            _ => self.match_bare(parsed, incoming, now),
         };
-        if let Match::Answer(Answer { asked, verdict }) = &matched {
-            self.answer(&Key::of(asked), verdict, incoming, message);
+        if let Match::Answer(Answer { request, verdict }) = &matched {
+            self.answer(&Key::of(request), verdict, incoming, message);
         }
         if let Some(memory) = self.threads.get_mut(incoming.thread) {
             match matched {
@@ -69,7 +69,7 @@ impl<M> Approvals<M> {
     fn answer(&mut self, key: &Key, verdict: &Verdict, incoming: &Incoming<'_>, message: M) {
         let by = incoming.author.map(|author| clean::prose(author, 60)).filter(|by| !by.is_empty());
         let by = by.map(|by| format!(" by {}", clean::code(&by))).unwrap_or_default();
-        for open in self.open.iter_mut().filter(|open| open.asked.thread == key.thread) {
+        for open in self.open.iter_mut().filter(|open| open.request.thread == key.thread) {
             // Without a time nothing shows whether another message is older than this answer.
             open.needs_code |= incoming.written.is_none();
         }
@@ -84,39 +84,40 @@ impl<M> Approvals<M> {
     fn match_code(
         &self,
         code: Code,
-        spoken: Spoken<'_>,
+        parsed: Parsed<'_>,
         incoming: &Incoming<'_>,
         now: Now,
     ) -> Match {
         let thread = incoming.thread;
-        let is_meant = |open: &&Open<M>| open.asked.thread == *thread && open.asked.code == code;
+        let is_meant =
+            |open: &&Open<M>| open.request.thread == *thread && open.request.code == code;
         let Some(open) = self.open.iter().find(is_meant) else {
-            return self.match_unknown(code, spoken, thread);
+            return self.match_unknown(code, parsed, thread);
         };
         if incoming.is_caught_up {
             return Match::Explain(caught_up(incoming.text));
         }
         if let Some(answer) = &open.answer {
-            return Match::Explain(texts::answered_already(&open.asked, &answer.by));
+            return Match::Explain(texts::answered_already(&open.request, &answer.by));
         }
         if open.has_expired(now) || open.is_late(incoming.written) {
-            return Match::Explain(texts::late(&open.asked));
+            return Match::Explain(texts::late(&open.request));
         }
         // Some bridges count whole seconds, so the same time is no earlier one.
         let times = (incoming.written, open.stored_at());
         if matches!(times, (Some(written), Some(stored)) if written < stored) {
-            return Match::Explain(texts::written_before(&open.asked));
+            return Match::Explain(texts::written_before(&open.request));
         }
-        act(&open.asked, spoken, incoming.text)
+        act(&open.request, parsed, incoming.text)
     }
 
     /// A text with a code that no open question has.
-    fn match_unknown(&self, code: Code, spoken: Spoken<'_>, thread: &ThreadId) -> Match {
+    fn match_unknown(&self, code: Code, parsed: Parsed<'_>, thread: &ThreadId) -> Match {
         let past = self.threads.get(thread).into_iter().flat_map(|memory| &memory.past);
         if let Some(past) = past.rev().find(|past| past.code == code) {
             return Match::Explain(texts::over(past));
         }
-        let is_prose = matches!(spoken, Spoken::Choose { words, .. } if !answer::is_numbers(words));
+        let is_prose = matches!(parsed, Parsed::Choose { words, .. } if !answer::is_numbers(words));
         let open = self.codes(thread);
         if is_prose && open.is_empty() {
             return Match::NotAnAnswer;
@@ -132,16 +133,16 @@ impl<M> Approvals<M> {
     }
 
     /// A text that names no question is about the only one that is open, or about none.
-    fn match_bare(&self, spoken: Spoken<'_>, incoming: &Incoming<'_>, now: Now) -> Match {
+    fn match_bare(&self, parsed: Parsed<'_>, incoming: &Incoming<'_>, now: Now) -> Match {
         let Incoming { thread, written, .. } = *incoming;
         let pending: Vec<&Open<M>> = self.unanswered(thread).collect();
-        let has_choices = |open: &&Open<M>| !open.asked.question.choices.is_empty();
-        let is_answer = spoken.is_answer()
+        let has_choices = |open: &&Open<M>| !open.request.question.choices.is_empty();
+        let is_answer = parsed.is_answer()
             || (answer::is_numbers(incoming.text) && pending.iter().any(has_choices));
         let explain_if_answer =
             |text: String| if is_answer { Match::Explain(text) } else { Match::NotAnAnswer };
-        let asked: Vec<&Asked> = pending.iter().map(|open| &open.asked).collect();
-        let name_the_code = |why| texts::name_the_code(&asked, why);
+        let request: Vec<&ApprovalRequest> = pending.iter().map(|open| &open.request).collect();
+        let name_the_code = |why| texts::name_the_code(&request, why);
         if pending.iter().all(|open| open.has_expired(now)) {
             return self.why_idle(thread).map_or(Match::NotAnAnswer, explain_if_answer);
         }
@@ -156,14 +157,14 @@ impl<M> Approvals<M> {
         let [open] = pending[..] else {
             return Match::Explain(name_the_code(""));
         };
-        let matched = act(&open.asked, spoken, incoming.text);
+        let matched = act(&open.request, parsed, incoming.text);
         let is_consent =
             matches!(&matched, Match::Answer(it) if !matches!(it.verdict, Verdict::Deny { .. }));
         if !is_consent {
             return matched;
         }
         if open.is_late(written) {
-            return Match::Explain(texts::late(&open.asked));
+            return Match::Explain(texts::late(&open.request));
         }
         let why = if written.is_none() || open.stored_at().is_none() {
             texts::NO_TIMES
@@ -180,12 +181,12 @@ impl<M> Approvals<M> {
     /// Why an answering word answers nothing although a question was there just now; none if there
     /// was none. People say `yes` to prose as well.
     fn why_idle(&self, thread: &ThreadId) -> Option<String> {
-        let last = self.open.iter().rfind(|open| open.asked.thread == *thread);
+        let last = self.open.iter().rfind(|open| open.request.thread == *thread);
         match last {
-            Some(Open { asked, answer: Some(answer), .. }) => {
-                Some(texts::answered_already(asked, &answer.by))
+            Some(Open { request, answer: Some(answer), .. }) => {
+                Some(texts::answered_already(request, &answer.by))
             }
-            Some(open) => Some(texts::late(&open.asked)),
+            Some(open) => Some(texts::late(&open.request)),
             None => self.just_closed(thread).map(texts::over),
         }
     }
@@ -196,7 +197,7 @@ impl<M> Approvals<M> {
 
     /// The codes of what is not answered.
     fn codes(&self, thread: &ThreadId) -> Vec<Code> {
-        self.unanswered(thread).map(|open| open.asked.code).collect()
+        self.unanswered(thread).map(|open| open.request.code).collect()
     }
 }
 
@@ -205,37 +206,37 @@ fn caught_up(text: &str) -> String {
 }
 
 /// What a text is to the question that it is about.
-fn act(asked: &Asked, spoken: Spoken<'_>, text: &str) -> Match {
-    let choices = &asked.question.choices;
-    let words = match spoken {
-        Spoken::Choose { words, .. } => words,
+fn act(request: &ApprovalRequest, parsed: Parsed<'_>, text: &str) -> Match {
+    let choices = &request.question.choices;
+    let words = match parsed {
+        Parsed::Choose { words, .. } => words,
         _ => text.trim(),
     };
-    let verdict = match (spoken, answer::read(words)) {
-        (Spoken::Deny { code: Some(_), reason }, _) => Ok(deny(reason)),
-        (Spoken::Always(Some(_)), _) if !choices.is_empty() => Err(texts::no_rule(asked)),
-        (Spoken::Approve(Some(_)), _) if !choices.is_empty() => Err(texts::stays_open(asked, "")),
-        (_, Spoken::Deny { code: None, reason }) if !choice::is_option(choices, words) => {
+    let verdict = match (parsed, answer::read(words)) {
+        (Parsed::Deny { code: Some(_), reason }, _) => Ok(deny(reason)),
+        (Parsed::Always(Some(_)), _) if !choices.is_empty() => Err(texts::no_rule(request)),
+        (Parsed::Approve(Some(_)), _) if !choices.is_empty() => Err(texts::stays_open(request, "")),
+        (_, Parsed::Deny { code: None, reason }) if !choice::is_option(choices, words) => {
             Ok(deny(reason))
         }
         (_, said) if !choices.is_empty() => match choice::read(choices, words) {
             Chosen::All(all) => Ok(Verdict::Chosen(all)),
-            Chosen::Wrong(why) => Err(texts::stays_open(asked, &why)),
-            Chosen::NoChoice if said.is_answer() => Err(texts::stays_open(asked, "")),
+            Chosen::Wrong(why) => Err(texts::stays_open(request, &why)),
+            Chosen::NoChoice if said.is_answer() => Err(texts::stays_open(request, "")),
             Chosen::NoChoice => Ok(deny(Some(words))),
         },
-        (Spoken::Approve(_), _) => Ok(Verdict::Allow),
-        (Spoken::Always(_), _) if asked.always.is_some() => Ok(Verdict::AllowAlways),
-        (Spoken::Always(_), _) => Err(texts::no_rule(asked)),
-        (Spoken::Other(text), _) => Ok(deny(Some(text))),
-        (Spoken::Choose { .. }, Spoken::Other(words)) if !answer::is_numbers(words) => {
+        (Parsed::Approve(_), _) => Ok(Verdict::Allow),
+        (Parsed::Always(_), _) if request.always.is_some() => Ok(Verdict::AllowAlways),
+        (Parsed::Always(_), _) => Err(texts::no_rule(request)),
+        (Parsed::Other(text), _) => Ok(deny(Some(text))),
+        (Parsed::Choose { .. }, Parsed::Other(words)) if !answer::is_numbers(words) => {
             Ok(deny(Some(words)))
         }
         // Not one of the forms that allow, and not clear enough to refuse.
-        _ => Err(texts::stays_open(asked, "")),
+        _ => Err(texts::stays_open(request, "")),
     };
     match verdict {
-        Ok(verdict) => Match::Answer(Answer { asked: Box::new(asked.clone()), verdict }),
+        Ok(verdict) => Match::Answer(Answer { request: Box::new(request.clone()), verdict }),
         Err(text) => Match::Explain(text),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     agent::{QuestionId, Verdict},
     bridge::wire::{Closing, Outcome},
     ids::{ClientMsgId, MessageId, ThreadId, TurnId},
-    permission::{card::Asked, code::Code},
+    permission::{approval_prompt::ApprovalRequest, code::Code},
     time::Timestamp,
 };
 
@@ -82,7 +82,7 @@ pub enum Match {
 /// A question and what its engine is to be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    pub asked: Box<Asked>,
+    pub request: Box<ApprovalRequest>,
     pub verdict: Verdict,
 }
 
@@ -97,12 +97,12 @@ pub struct Key {
 }
 
 impl Key {
-    pub fn of(asked: &Asked) -> Key {
+    pub fn of(request: &ApprovalRequest) -> Key {
         Key {
-            thread: asked.thread.clone(),
-            turn: asked.turn.clone(),
-            question: asked.question.id.clone(),
-            code: asked.code,
+            thread: request.thread.clone(),
+            turn: request.turn.clone(),
+            question: request.question.id.clone(),
+            code: request.code,
         }
     }
 }
@@ -110,7 +110,7 @@ impl Key {
 /// A question that has ended, and what is to be posted about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Closed<M> {
-    pub asked: Asked,
+    pub request: ApprovalRequest,
     /// What the engine was told; after [`Approvals::ask`] and [`Approvals::expire`]: has yet to be
     /// told. None if the engine gets no verdict.
     pub verdict: Option<Verdict>,
@@ -132,7 +132,7 @@ struct Past {
 /// An open question.
 #[derive(Debug)]
 struct Open<M> {
-    asked: Asked,
+    request: ApprovalRequest,
     /// By the clock of [`Now::running`].
     since: Duration,
     stored: Stored,
@@ -163,9 +163,9 @@ struct Given<M> {
 impl<M> Open<M> {
     /// How much time is left, by the clock that leaves less.
     fn left(&self, now: Now) -> Duration {
-        let limit = self.asked.limit;
+        let limit = self.request.limit;
         let running = (self.since + limit).saturating_sub(now.running);
-        running.min(self.asked.asked_at.plus(limit).since(now.wall))
+        running.min(self.request.asked_at.plus(limit).since(now.wall))
     }
 
     fn has_expired(&self, now: Now) -> bool {
@@ -173,7 +173,7 @@ impl<M> Open<M> {
     }
 
     fn is(&self, key: &Key) -> bool {
-        Key::of(&self.asked) == *key
+        Key::of(&self.request) == *key
     }
 }
 
@@ -248,14 +248,14 @@ impl<M> Default for Approvals<M> {
 impl<M> Approvals<M> {
     /// Adds a question. Returns what has ended by that: the new one itself, refused, if too many are
     /// open or its code was used lately, and an earlier one under the same id or with the same code.
-    pub fn ask(&mut self, asked: Asked, now: Now) -> Vec<Closed<M>> {
-        let new = Key::of(&asked);
+    pub fn ask(&mut self, request: ApprovalRequest, now: Now) -> Vec<Closed<M>> {
+        let new = Key::of(&request);
         let count = self.open(&new.thread).count();
         let is_open = self.open(&new.thread).any(|open| open.code == new.code);
         let memory = self.memory(&new.thread);
         let is_taken = is_open || memory.past.iter().any(|past| past.code == new.code);
         let (stored, needs_code) = (Stored::NotYet, false);
-        self.open.push(Open { asked, since: now.running, stored, needs_code, answer: None });
+        self.open.push(Open { request, since: now.running, stored, needs_code, answer: None });
         let refused =
             |reason: &str| End::denied(Outcome::Denied, texts::REFUSED, reason.to_owned());
         let mut closed = Vec::new();
@@ -264,13 +264,13 @@ impl<M> Approvals<M> {
             closed.push(self.close(self.open.len() - 1, refused(reason)));
         }
         let earlier = |open: &Open<M>| {
-            let key = Key { code: new.code, ..Key::of(&open.asked) };
+            let key = Key { code: new.code, ..Key::of(&open.request) };
             (key == new && !open.is(&new)).then(|| End::gone(texts::WITHDRAWN))
         };
         closed.extend(self.close_all(earlier));
         // Two prompts with one code: nobody could say which of them an answer is for.
         let twin = |open: &Open<M>| {
-            let is_twin = open.asked.thread == new.thread && open.asked.code == new.code;
+            let is_twin = open.request.thread == new.thread && open.request.code == new.code;
             (is_twin && is_taken && open.answer.is_none()).then(|| refused(texts::CODE_IS_TAKEN))
         };
         closed.extend(self.close_all(twin));
@@ -279,7 +279,7 @@ impl<M> Approvals<M> {
 
     /// A question's post is stored. `at` is the bridge's time of it, none if it gave none.
     pub fn stored(&mut self, post: &ClientMsgId, at: Option<Timestamp>) {
-        for open in self.open.iter_mut().filter(|open| open.asked.post == *post) {
+        for open in self.open.iter_mut().filter(|open| open.request.post == *post) {
             // The first time counts: a post that is sent again is stored once.
             if open.stored == Stored::NotYet {
                 open.stored = at.map_or(Stored::Untimed, Stored::At);
@@ -316,7 +316,7 @@ impl<M> Approvals<M> {
 
     /// A turn is over, and with it all that it asked.
     pub fn turn_ended(&mut self, thread: &ThreadId, turn: &TurnId) -> Vec<Closed<M>> {
-        let is_over = |open: &Open<M>| open.asked.thread == *thread && open.asked.turn == *turn;
+        let is_over = |open: &Open<M>| open.request.thread == *thread && open.request.turn == *turn;
         let closed = self.close_all(|open| is_over(open).then(|| End::gone(texts::TURN_ENDED)));
         if let Some(memory) = self.threads.get_mut(thread) {
             memory.is_recent = false;
@@ -344,15 +344,15 @@ impl<M> Approvals<M> {
     pub fn expire(&mut self, now: Now) -> Vec<Closed<M>> {
         self.close_all(|open| {
             (open.answer.is_none() && open.has_expired(now)).then(|| {
-                let reason = texts::not_answered(open.asked.limit);
+                let reason = texts::not_answered(open.request.limit);
                 End::denied(Outcome::Expired, texts::EXPIRED, reason)
             })
         })
     }
 
     /// The open questions of a thread, oldest first.
-    pub fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &Asked> {
-        self.open.iter().map(|open| &open.asked).filter(move |asked| asked.thread == *thread)
+    pub fn open(&self, thread: &ThreadId) -> impl Iterator<Item = &ApprovalRequest> {
+        self.open.iter().map(|open| &open.request).filter(move |request| request.thread == *thread)
     }
 
     /// Ends every open question for which `end` says how.
@@ -369,28 +369,29 @@ impl<M> Approvals<M> {
 
     /// Removes an open question and says what is to be posted about it.
     fn close(&mut self, at: usize, End { outcome, verdict, note }: End) -> Closed<M> {
-        let Open { asked, answer, .. } = self.open.remove(at);
+        let Open { request, answer, .. } = self.open.remove(at);
         if answer.is_none() {
             // Who answers without a code now may not know yet that this one is over.
-            let others = self.open.iter_mut().filter(|open| open.asked.thread == asked.thread);
+            let others = self.open.iter_mut().filter(|open| open.request.thread == request.thread);
             others.for_each(|open| open.needs_code = true);
         }
         let by = answer.as_ref().filter(|_| note.is_empty()).map_or("", |answer| &answer.by);
-        let text = texts::closed(&asked, outcome, by, note);
-        let open: Vec<Code> = self.unanswered(&asked.thread).map(|it| it.asked.code).collect();
-        let memory = self.memory(&asked.thread);
+        let text = texts::closed(&request, outcome, by, note);
+        let open: Vec<Code> = self.unanswered(&request.thread).map(|it| it.request.code).collect();
+        let memory = self.memory(&request.thread);
         // A code that was refused because another question has it says what became of that one.
-        if !memory.past.iter().any(|known| known.code == asked.code) && !open.contains(&asked.code)
+        if !memory.past.iter().any(|known| known.code == request.code)
+            && !open.contains(&request.code)
         {
-            memory.add(asked.code, text.clone());
+            memory.add(request.code, text.clone());
         }
         let body = if open.is_empty() { text } else { format!("{text}\n\n{}", texts::open(&open)) };
-        let closing = Closing { code: asked.code.to_string(), outcome };
-        Closed { asked, verdict, closing, body, answer: answer.map(|answer| answer.message) }
+        let closing = Closing { code: request.code.to_string(), outcome };
+        Closed { request, verdict, closing, body, answer: answer.map(|answer| answer.message) }
     }
 
     fn unanswered(&self, thread: &ThreadId) -> impl Iterator<Item = &Open<M>> {
-        self.open.iter().filter(move |open| open.answer.is_none() && open.asked.thread == *thread)
+        self.open.iter().filter(move |open| open.answer.is_none() && open.request.thread == *thread)
     }
 
     /// What is remembered of a thread; the one that was used least recently makes room for a new one.

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::{
-    tests::{asked, options},
+    tests::{options, request},
     *,
 };
 use crate::agent::QuestionId;
@@ -179,7 +179,7 @@ impl World {
 
     fn close(&mut self, closed: &[Closed<Message>]) {
         for closed in closed {
-            let at = self.notes.iter().position(|note| note.code == closed.asked.code);
+            let at = self.notes.iter().position(|note| note.code == closed.request.code);
             let at = at.expect("it was asked");
             if closed.answer.is_none() {
                 self.blur(at);
@@ -218,8 +218,8 @@ impl World {
                 assert!(self.approvals.due(self.now()).is_none_or(|due| !due.is_zero()));
             }
             Step::Confirm(taken) => {
-                if let Some(Answer { asked, verdict }) = self.waiting.pop() {
-                    let key = Key::of(&asked);
+                if let Some(Answer { request, verdict }) = self.waiting.pop() {
+                    let key = Key::of(&request);
                     let closed = if taken {
                         self.approvals.confirmed(&key)
                     } else {
@@ -270,13 +270,13 @@ impl World {
     fn ask(&mut self, ask: Ask) {
         let code = Code::from_seed(u32::try_from(self.notes.len()).unwrap());
         let turn = self.turns[ask.thread];
-        let mut asked =
-            asked(THREADS[ask.thread], turn_of(turn).as_str(), &ask.id.to_string(), code);
-        asked.always = ask.has_rule.then(|| "run(echo*)".to_owned());
-        asked.asked_at = Timestamp::from_millis(self.wall);
-        asked.limit = Duration::from_secs(ask.limit);
+        let mut request =
+            request(THREADS[ask.thread], turn_of(turn).as_str(), &ask.id.to_string(), code);
+        request.always = ask.has_rule.then(|| "run(echo*)".to_owned());
+        request.asked_at = Timestamp::from_millis(self.wall);
+        request.limit = Duration::from_secs(ask.limit);
         if ask.is_choice {
-            asked.question.choices = vec![options(&["alpha", "beta"])];
+            request.question.choices = vec![options(&["alpha", "beta"])];
         }
         let (running, wall) = (self.running, self.wall);
         let (is_posted, posted, is_open) = (false, None, true);
@@ -293,7 +293,7 @@ impl World {
             is_unclear,
             answered,
         });
-        let closed = self.approvals.ask(asked, self.now());
+        let closed = self.approvals.ask(request, self.now());
         self.close(&closed);
     }
 
@@ -358,11 +358,12 @@ impl World {
         match self.approvals.match_message(&incoming, message.clone(), now) {
             Match::Answer(answer) => {
                 assert!(
-                    must.is_none_or(|code| code == answer.asked.code),
+                    must.is_none_or(|code| code == answer.request.code),
                     "{message:?}: {answer:?}"
                 );
                 self.judge(&message, &answer);
-                let at = self.notes.iter().position(|note| note.code == answer.asked.code).unwrap();
+                let at =
+                    self.notes.iter().position(|note| note.code == answer.request.code).unwrap();
                 if message.written.is_none() {
                     self.blur(at);
                 }
@@ -419,14 +420,14 @@ impl World {
 
     /// What the witness says to a decision.
     fn judge(&mut self, message: &Message, decision: &Answer) {
-        let Some(at) = self.notes.iter().position(|note| note.code == decision.asked.code) else {
+        let Some(at) = self.notes.iter().position(|note| note.code == decision.request.code) else {
             panic!("{decision:?} is of no question");
         };
         let note = &self.notes[at];
         assert!(message.is_live, "while catching up: {message:?}");
         assert_eq!(message.thread, note.ask.thread, "another thread's: {message:?}");
-        assert_eq!(decision.asked.turn, turn_of(note.turn));
-        assert_eq!(decision.asked.question.id.0, note.ask.id.to_string());
+        assert_eq!(decision.request.turn, turn_of(note.turn));
+        assert_eq!(decision.request.question.id.0, note.ask.id.to_string());
         assert!(self.is_open(at), "{message:?} for {note:?} at {} {}", self.running, self.wall);
         assert!(!self.used.contains(&message.id), "once more: {message:?}");
         if matches!(decision.verdict, Verdict::Deny { .. }) {
@@ -509,10 +510,10 @@ proptest! {
     ]) {
         let code: Code = "K7Q2".parse().unwrap();
         let mut approvals = Approvals::default();
-        let asked = asked("one", "turn", "1", code);
-        let (thread, wall) = (asked.thread.clone(), asked.asked_at);
-        let (post, now) = (asked.post.clone(), Now { running: Duration::ZERO, wall });
-        approvals.ask(asked, now);
+        let request = request("one", "turn", "1", code);
+        let (thread, wall) = (request.thread.clone(), request.asked_at);
+        let (post, now) = (request.post.clone(), Now { running: Duration::ZERO, wall });
+        approvals.ask(request, now);
         approvals.stored(&post, Some(wall));
         let written = Some(wall.plus(Duration::from_secs(1)));
         let incoming =

@@ -14,8 +14,8 @@ const ASKED: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const POSTED: Timestamp = Timestamp::from_millis(1_799_913_600_000);
 const LIMIT: Duration = Duration::from_mins(10);
 
-pub(super) fn asked(thread: &str, turn: &str, id: &str, code: Code) -> Asked {
-    Asked {
+pub(super) fn request(thread: &str, turn: &str, id: &str, code: Code) -> ApprovalRequest {
+    ApprovalRequest {
         thread: ThreadId::new(thread),
         turn: TurnId::new(turn),
         engine: Engine::CLAUDE,
@@ -91,29 +91,33 @@ impl Scene {
         Now { running: self.passed, wall: ASKED.plus(self.passed) }
     }
 
-    pub(super) fn next(&mut self) -> Asked {
+    pub(super) fn next(&mut self) -> ApprovalRequest {
         self.asks += 1;
-        let mut asked =
-            asked("t", self.turn.as_str(), &format!("q{}", self.asks), Code::from_seed(self.asks));
-        asked.asked_at = self.now().wall;
-        asked
+        let mut request = request(
+            "t",
+            self.turn.as_str(),
+            &format!("q{}", self.asks),
+            Code::from_seed(self.asks),
+        );
+        request.asked_at = self.now().wall;
+        request
     }
 
     pub(super) fn ask(&mut self) -> Code {
-        let asked = self.next();
-        self.put(asked)
+        let request = self.next();
+        self.put(request)
     }
 
-    pub(super) fn put(&mut self, asked: Asked) -> Code {
-        let code = asked.code;
-        assert_eq!(self.approvals.ask(asked, self.now()), []);
+    pub(super) fn put(&mut self, request: ApprovalRequest) -> Code {
+        let code = request.code;
+        assert_eq!(self.approvals.ask(request, self.now()), []);
         code
     }
 
     fn ask_choice(&mut self, choices: Vec<Choice>) -> Code {
-        let mut asked = self.next();
-        asked.question.choices = choices;
-        let code = self.put(asked);
+        let mut request = self.next();
+        request.question.choices = choices;
+        let code = self.put(request);
         self.stored(code);
         code
     }
@@ -125,8 +129,8 @@ impl Scene {
 
     /// The engine has the verdict.
     fn confirm(&mut self, code: Code) {
-        let asked = self.approvals.open(&self.thread).find(|asked| asked.code == code);
-        let key = Key::of(asked.expect("it is open"));
+        let request = self.approvals.open(&self.thread).find(|request| request.code == code);
+        let key = Key::of(request.expect("it is open"));
         self.approvals.confirmed(&key).expect("it is answered");
     }
 
@@ -159,11 +163,11 @@ impl Scene {
         self.approvals.match_message(&incoming, self.messages, now)
     }
 
-    /// Hears an answer and has it confirmed.
+    /// Says an answer and has it confirmed.
     #[track_caller]
     pub(super) fn answer(&mut self, text: &str) -> Closed<u32> {
         let Match::Answer(answer) = self.say(text) else { panic!("{text:?} is no answer") };
-        let closed = self.approvals.confirmed(&Key::of(&answer.asked)).expect("it is pending");
+        let closed = self.approvals.confirmed(&Key::of(&answer.request)).expect("it is pending");
         assert_eq!(closed.answer, Some(self.messages));
         assert_eq!(closed.verdict, Some(answer.verdict));
         closed
@@ -173,7 +177,7 @@ impl Scene {
     pub(super) fn check(&mut self, text: &str, code: Code, verdict: &Verdict) {
         match self.say(text) {
             Match::Answer(answer) => {
-                assert_eq!((answer.asked.code, &answer.verdict), (code, verdict), "{text:?}");
+                assert_eq!((answer.request.code, &answer.verdict), (code, verdict), "{text:?}");
             }
             other => panic!("{text:?}: {other:?}"),
         }
@@ -182,8 +186,8 @@ impl Scene {
     #[track_caller]
     pub(super) fn check_denied(&mut self, text: &str, code: Code, part: &str) {
         match self.say(text) {
-            Match::Answer(Answer { asked, verdict: Verdict::Deny { reason } }) => {
-                assert_eq!(asked.code, code, "{text:?}");
+            Match::Answer(Answer { request, verdict: Verdict::Deny { reason } }) => {
+                assert_eq!(request.code, code, "{text:?}");
                 assert!(reason.contains(part), "{text:?}: {reason}");
             }
             other => panic!("{text:?}: {other:?}"),
@@ -264,7 +268,7 @@ fn a_bare_word_needs_the_only_open_question() {
     assert_eq!(closed.closing.outcome, Outcome::Always);
     assert!(closed.body.contains("`run(echo*)` is allowed"), "{}", closed.body);
     let closed = scene.answer("not like this");
-    assert_eq!((closed.asked.code, closed.closing.outcome), (codes[1], Outcome::Denied));
+    assert_eq!((closed.request.code, closed.closing.outcome), (codes[1], Outcome::Denied));
     assert!(!closed.body.contains("Still open"));
 }
 
@@ -430,7 +434,7 @@ fn a_bare_word_never_goes_over_to_another_question() {
     }
     // One has expired, and nothing has said so yet.
     let mut scene = Scene::new();
-    let short = Asked { limit: Duration::from_secs(5), ..scene.next() };
+    let short = ApprovalRequest { limit: Duration::from_secs(5), ..scene.next() };
     let short = scene.put(short);
     scene.stored(short);
     let code = scene.ask();
@@ -499,12 +503,12 @@ fn an_engine_that_asks_again_under_the_same_id_gets_no_old_answer() {
     scene.stored(code);
     scene.check_explained(&format!("approve {}", codes[0]), &["no longer waits for it"]);
     let Match::Answer(answer) = scene.say(&format!("approve {code}")) else { panic!() };
-    let first = Key { code: codes[0], ..Key::of(&answer.asked) };
+    let first = Key { code: codes[0], ..Key::of(&answer.request) };
     assert!(scene.approvals.confirmed(&first).is_none());
     // The engine dies; its next turn asks under that id once more.
     let (thread, turn) = (scene.thread.clone(), scene.turn.clone());
     assert_eq!(scene.approvals.turn_ended(&thread, &turn)[0].answer, Some(scene.messages));
-    assert!(scene.approvals.confirmed(&Key::of(&answer.asked)).is_none());
+    assert!(scene.approvals.confirmed(&Key::of(&answer.request)).is_none());
     scene.turn = TurnId::new("next");
     let mut again = scene.next();
     again.question.id = QuestionId("q1".to_owned());
@@ -519,7 +523,7 @@ fn what_nobody_waits_for_any_more_was_not_allowed() {
     let (mut scene, codes) = Scene::with(1);
     let Match::Answer(answer) = scene.say("approve") else { panic!() };
     assert_eq!(scene.approvals.expire(Now { running: LIMIT * 2, wall: ASKED }), []);
-    let closed = scene.approvals.withdrawn(&Key::of(&answer.asked)).unwrap();
+    let closed = scene.approvals.withdrawn(&Key::of(&answer.request)).unwrap();
     assert_eq!((closed.verdict, closed.closing.outcome), (None, Outcome::Gone));
     assert_eq!(closed.answer, Some(1));
     scene.check_explained(&format!("approve {}", codes[0]), &["nothing was allowed"]);
@@ -574,7 +578,7 @@ fn choices_are_answered() {
     scene.check(&format!("{code}\n2\nsomething else"), code, &chosen(&["b", "something else"]));
     let code = scene.ask_choice(vec![Choice { is_open: true, ..options(&["a"]) }]);
     let closed = scene.answer("deny because x");
-    assert_eq!((closed.asked.code, closed.closing.outcome), (code, Outcome::Denied));
+    assert_eq!((closed.request.code, closed.closing.outcome), (code, Outcome::Denied));
     let code = scene.ask_choice(vec![options(&["a"])]);
     let closed = scene.answer(&format!("{code} a"));
     assert_eq!(closed.closing.outcome, Outcome::Answered);
@@ -592,7 +596,8 @@ fn a_number_is_for_a_choice_only() {
 #[test]
 fn always_needs_a_rule() {
     let mut scene = Scene::new();
-    let code = scene.put(Asked { always: None, ..asked("t", "turn", "q", Code::from_seed(5)) });
+    let code = scene
+        .put(ApprovalRequest { always: None, ..request("t", "turn", "q", Code::from_seed(5)) });
     scene.stored(code);
     scene.check_explained("always", &["No rule", "stays open"]);
     scene.check_explained(&format!("always {code}"), &["No rule"]);

@@ -7,7 +7,7 @@ use super::Past;
 use crate::{
     bridge::wire::Outcome,
     permission::{
-        card::{self, Asked, clean},
+        approval_prompt::{self, ApprovalRequest, clean},
         code::Code,
     },
 };
@@ -38,9 +38,9 @@ pub(super) const NO_TIMES: &str =
 pub(super) const ANOTHER_ENDED: &str =
     "Another question ended meanwhile, so it is not clear which one this is meant for.";
 
-pub(super) fn wrong_count(asked: usize, given: usize) -> String {
+pub(super) fn wrong_count(questions: usize, given: usize) -> String {
     format!(
-        "There are {asked} questions, and this has {given} answers; put `;` or a new line between them."
+        "There are {questions} questions, and this has {given} answers; put `;` or a new line between them."
     )
 }
 
@@ -52,9 +52,9 @@ pub(super) fn wrong_number(options: usize) -> String {
 }
 
 /// How a question is to be answered.
-fn how(asked: &Asked) -> String {
-    let code = asked.code;
-    if asked.question.choices.is_empty() {
+fn how(request: &ApprovalRequest) -> String {
+    let code = request.code;
+    if request.question.choices.is_empty() {
         format!("Answer with `approve {code}` or `deny {code} because …`.")
     } else {
         format!("Answer with `{code}` and what you choose, or `deny {code} because …`.")
@@ -75,7 +75,7 @@ pub(super) fn not_answered(limit: Duration) -> String {
     format!(
         "Nobody answered within {}, so this is refused. Do not look for a way around it; say in \
          your answer what you wanted to do and why, and end your turn.",
-        card::wait(limit)
+        approval_prompt::wait(limit)
     )
 }
 
@@ -91,22 +91,22 @@ pub(super) fn unknown(name: &str, open: &[Code]) -> String {
     format!("No question `{name}` is known here. Nothing was done. {open}")
 }
 
-pub(super) fn written_before(asked: &Asked) -> String {
+pub(super) fn written_before(request: &ApprovalRequest) -> String {
     format!(
         "That was written before question `{}` was asked, so it does not answer it. {}",
-        asked.code,
-        how(asked)
+        request.code,
+        how(request)
     )
 }
 
 /// Asks for the code of the only open question, or of one of several.
-pub(super) fn name_the_code(open: &[&Asked], why: &str) -> String {
-    if let [asked] = open {
-        return format!("{why} Nothing was done. Please name the question. {}", how(asked));
+pub(super) fn name_the_code(open: &[&ApprovalRequest], why: &str) -> String {
+    if let [request] = open {
+        return format!("{why} Nothing was done. Please name the question. {}", how(request));
     }
-    let form = |asked: &&Asked| match &asked.question.choices[..] {
-        [] => format!("`approve {}`", asked.code),
-        _ => format!("`{} 1`", asked.code),
+    let form = |request: &&ApprovalRequest| match &request.question.choices[..] {
+        [] => format!("`approve {}`", request.code),
+        _ => format!("`{} 1`", request.code),
     };
     format!(
         "{} questions are pending, so nothing was done. Name the one you mean: {}.",
@@ -115,15 +115,15 @@ pub(super) fn name_the_code(open: &[&Asked], why: &str) -> String {
     )
 }
 
-pub(super) fn stays_open(asked: &Asked, why: &str) -> String {
+pub(super) fn stays_open(request: &ApprovalRequest, why: &str) -> String {
     let space = if why.is_empty() { "" } else { " " };
-    format!("{why}{space}Question `{}` stays open. {}", asked.code, how(asked))
+    format!("{why}{space}Question `{}` stays open. {}", request.code, how(request))
 }
 
-pub(super) fn no_rule(asked: &Asked) -> String {
+pub(super) fn no_rule(request: &ApprovalRequest) -> String {
     stays_open(
-        asked,
-        if asked.question.choices.is_empty() {
+        request,
+        if request.question.choices.is_empty() {
             "No rule describes just this, so it cannot be allowed for always."
         } else {
             "There is nothing to allow here, only something to choose."
@@ -131,16 +131,16 @@ pub(super) fn no_rule(asked: &Asked) -> String {
     )
 }
 
-pub(super) fn answered_already(asked: &Asked, by: &str) -> String {
-    format!("Question `{}` is answered already{by}. Nothing else was done.", asked.code)
+pub(super) fn answered_already(request: &ApprovalRequest, by: &str) -> String {
+    format!("Question `{}` is answered already{by}. Nothing else was done.", request.code)
 }
 
-pub(super) fn late(asked: &Asked) -> String {
+pub(super) fn late(request: &ApprovalRequest) -> String {
     format!(
         "Question `{}` has expired: it was not answered within {}, so it is refused. Nothing was \
          allowed.",
-        asked.code,
-        card::wait(asked.limit)
+        request.code,
+        approval_prompt::wait(request.limit)
     )
 }
 
@@ -157,7 +157,7 @@ pub(super) fn orphaned(code: Code) -> String {
 }
 
 /// How a question ended.
-pub(super) fn closed(asked: &Asked, outcome: Outcome, by: &str, note: &str) -> String {
+pub(super) fn closed(request: &ApprovalRequest, outcome: Outcome, by: &str, note: &str) -> String {
     let title = match outcome {
         Outcome::Allowed | Outcome::Always => "Allowed",
         Outcome::Denied => "Refused",
@@ -165,11 +165,11 @@ pub(super) fn closed(asked: &Asked, outcome: Outcome, by: &str, note: &str) -> S
         Outcome::Expired => "Expired",
         Outcome::Gone => "Gone",
     };
-    let rule = asked.always.as_deref().filter(|_| outcome == Outcome::Always);
+    let rule = request.always.as_deref().filter(|_| outcome == Outcome::Always);
     let rule = rule.map(|rule| clean::code(&clean::name(rule, 200)));
     let rule = rule.map(|rule| format!(". {rule} is allowed on this thread from now on."));
-    let what = card::summary(&asked.question);
-    format!("**{title}** `{}`{by}: {what}{}{note}", asked.code, rule.unwrap_or_default())
+    let what = approval_prompt::summary(&request.question);
+    format!("**{title}** `{}`{by}: {what}{}{note}", request.code, rule.unwrap_or_default())
 }
 
 pub(super) fn open(codes: &[Code]) -> String {
