@@ -17,9 +17,9 @@ use crate::{
     bridge::wire::{Closing, Outcome, Post, PostKind},
     ids::{ClientMsgId, MessageId, ThreadId, TurnId},
     permission::{
-        card::{self, Asked},
+        approval_prompt::{self, ApprovalRequest},
+        approvals::{self, Answer, Closed, Incoming, Key, Match, Now},
         code::Code,
-        desk::{Closed, Decision, Desk, Heard, Hearing, How, Key, Now},
     },
     store::entry::{EntryId, Progress},
     time::Timestamp,
@@ -31,15 +31,13 @@ pub(super) enum Step {
     /// Say this; `finishes` is done by it.
     Post { post: Post, finishes: Option<Message>, is_confirmation: bool },
     /// Write a decision down, then [`Approvals::recorded`].
-    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
+    Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Tell the turn as soon as its thread has this directory.
     Lock { directory: PathBuf, ruling: Ruling },
     /// Tell the turn.
     Tell(Ruling),
     /// It was an answer that came before.
     Repeated(Message),
-    /// Whether it is an answer can be said now.
-    Again(Message),
     /// The thread's orphaned questions are these from now on.
     Orphaned { thread: ThreadId, codes: Vec<String> },
 }
@@ -72,13 +70,13 @@ pub(super) enum Matched {
 
 #[derive(Debug, Default)]
 pub(super) struct Approvals {
-    desk: Desk<Message>,
+    pending: approvals::Approvals<Message>,
     /// The author of posts that say how a question ended.
     author: String,
     /// The message whose turn asked.
     asking: HashMap<TurnId, EntryId>,
     /// Decisions that are being written down.
-    recording: HashMap<Key, (Verdict, Message)>,
+    recording: HashMap<Key, (Answer, Message)>,
     /// What is told as soon as its thread has its directory.
     waiting: HashMap<ThreadId, Vec<Ruling>>,
     /// Threads with questions that an earlier process left behind.
@@ -92,66 +90,63 @@ impl Approvals {
 
     /// One line for each open question of a thread, Markdown.
     pub(super) fn lines(&self, thread: &ThreadId) -> Vec<String> {
-        self.desk.open(thread).map(card::line).collect()
+        self.pending.open(thread).map(approval_prompt::line).collect()
     }
 
     /// These were open when an earlier process ended, and nothing was said since.
     pub(super) fn orphaned(&mut self, thread: &ThreadId, codes: &[Code]) {
         if !codes.is_empty() {
             self.orphaned.insert(thread.clone());
-            self.desk.died(thread, codes);
+            self.pending.orphaned(thread, codes);
         }
     }
 
     /// When the next question expires.
     pub(super) fn due(&self, now: Now) -> Option<Duration> {
-        self.desk.due(now).map(|wait| now.running + wait)
+        self.pending.due(now).map(|wait| now.running + wait)
     }
 
     /// An engine waits for a person.
-    pub(super) fn asked(&mut self, now: Now, entry: EntryId, asked: Asked, steps: &mut Vec<Step>) {
-        self.asking.insert(asked.turn.clone(), entry);
-        for closed in self.desk.ask(asked, now) {
+    pub(super) fn asked(
+        &mut self,
+        now: Now,
+        entry: EntryId,
+        request: ApprovalRequest,
+        steps: &mut Vec<Step>,
+    ) {
+        self.asking.insert(request.turn.clone(), entry);
+        for closed in self.pending.ask(request, now) {
             self.refuse(closed, steps);
         }
-        self.again(now, steps);
     }
 
     /// The bridge has stored the post that asks.
-    pub(super) fn posted(
-        &mut self,
-        now: Now,
-        post: &ClientMsgId,
-        at: Option<Timestamp>,
-        steps: &mut Vec<Step>,
-    ) {
-        self.desk.posted(post, at);
-        self.again(now, steps);
+    pub(super) fn posted(&mut self, post: &ClientMsgId, at: Option<Timestamp>) {
+        self.pending.stored(post, at);
     }
 
     /// Matches a person's message on a thread of ours against the open questions.
     pub(super) fn hear(&mut self, now: Now, message: Message, steps: &mut Vec<Step>) -> Matched {
         let thread = message.thread().clone();
         let id = message.reply.message_id.clone();
-        let heard = Heard {
+        let incoming = Incoming {
             thread: &thread,
             id: id.as_ref(),
             author: message.reply.author.as_deref(),
             text: &message.reply.body,
             written: message.written(),
-            how: if message.origin == Origin::Live { How::Live } else { How::CaughtUp },
+            is_caught_up: message.origin != Origin::Live,
         };
-        match self.desk.hear(&heard, &message, now) {
-            Hearing::NotAnAnswer => {
+        match self.pending.match_message(&incoming, message.clone(), now) {
+            Match::NotAnAnswer => {
                 if self.orphaned.remove(&thread) {
                     steps.push(Step::Orphaned { thread, codes: Vec::new() });
                 }
                 return Matched::No(message);
             }
-            Hearing::Park => {}
-            Hearing::Repeated => steps.push(Step::Repeated(message)),
-            Hearing::Reply(text) => steps.push(self.reply(message, text)),
-            Hearing::Decide(Decision { key, verdict }) => self.decide(key, verdict, message, steps),
+            Match::Repeated => steps.push(Step::Repeated(message)),
+            Match::Explain(text) => steps.push(self.reply(message, text)),
+            Match::Answer(answer) => self.decide(answer, message, steps),
         }
         Matched::Yes
     }
@@ -163,39 +158,40 @@ impl Approvals {
         Step::Post { post, finishes: Some(message), is_confirmation: false }
     }
 
-    fn decide(&mut self, key: Key, verdict: Verdict, message: Message, steps: &mut Vec<Step>) {
-        let Some(asked) = self.desk.decided(&key).cloned() else {
-            return self.confirm(&key, false, steps);
-        };
+    fn decide(&mut self, answer: Answer, message: Message, steps: &mut Vec<Step>) {
         let by = DecidedBy::Message {
             entry: message.entry,
             id: message.key(),
             author: message.reply.author.clone(),
         };
-        steps.push(Step::Record { asked: Box::new(asked), verdict: verdict.clone(), by });
-        self.recording.insert(key, (verdict, message));
+        let (request, verdict) = (answer.request.clone(), answer.verdict.clone());
+        steps.push(Step::Record { request, verdict, by });
+        self.recording.insert(Key::of(&answer.request), (answer, message));
     }
 
     /// A decision is on disk, or could not be written: nothing is allowed that is not on record.
     pub(super) fn recorded(&mut self, key: &Key, is_written: bool, steps: &mut Vec<Step>) {
-        let Some((verdict, message)) = self.recording.remove(key) else { return };
+        let Some((answer, message)) = self.recording.remove(key) else { return };
         // Its turn may be over by now, and with it everything was said.
-        let Some(asked) = self.desk.decided(key).cloned() else { return };
+        if !self.pending.open(&key.thread).any(|request| Key::of(request) == *key) {
+            return;
+        }
+        let Answer { request, verdict } = answer;
         if !is_written && !matches!(verdict, Verdict::Deny { .. }) {
             // It is open again for another try.
-            self.desk.reopen(key);
+            self.pending.reopen(key);
             steps.push(self.reply(message, texts::NOT_ON_RECORD.to_owned()));
             return;
         }
         let Some(entry) = self.asking.get(&key.turn).copied() else {
-            return self.confirm(key, false, steps);
+            return self.withdrawn(key, steps);
         };
-        let may_write = may_write(asked.question.kind) && asked.question.choices.is_empty();
+        let may_write = may_write(request.question.kind) && request.question.choices.is_empty();
         let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         let (thread, question) = (key.thread.clone(), key.question.clone());
         let ruling = Ruling { thread, entry, question, verdict };
         steps.push(if may_write && is_allowed {
-            Step::Lock { directory: asked.directory, ruling }
+            Step::Lock { directory: request.directory, ruling }
         } else {
             Step::Tell(ruling)
         });
@@ -212,59 +208,49 @@ impl Approvals {
     }
 
     /// The engine has the verdict, or did not wait for it any more.
-    pub(super) fn decided(&mut self, now: Now, key: &Key, was_open: bool, steps: &mut Vec<Step>) {
-        self.confirm(key, was_open, steps);
-        self.again(now, steps);
-    }
-
-    fn confirm(&mut self, key: &Key, taken: bool, steps: &mut Vec<Step>) {
-        let closed = self.desk.confirmed(key, taken);
+    pub(super) fn decided(&mut self, key: &Key, was_open: bool, steps: &mut Vec<Step>) {
+        if !was_open {
+            return self.withdrawn(key, steps);
+        }
+        let closed = self.pending.confirmed(key);
         steps.extend(closed.map(|closed| self.close(closed)));
     }
 
-    /// The engine no longer waits, and was not given a verdict: a turn that has one to give does not
-    /// report this any more. So an answer that is on its way to it comes too late.
-    pub(super) fn withdrawn(&mut self, now: Now, key: &Key, steps: &mut Vec<Step>) {
-        let answered = self.desk.confirmed(key, false);
-        let closed = answered.or_else(|| self.desk.gone(&key.thread, &key.turn, &key.question));
+    /// The engine no longer waits, and was not given a verdict: an answer that is on its way to it
+    /// comes too late.
+    pub(super) fn withdrawn(&mut self, key: &Key, steps: &mut Vec<Step>) {
+        let closed = self.pending.withdrawn(key);
         steps.extend(closed.map(|closed| self.close(closed)));
-        self.again(now, steps);
     }
 
     /// A thread's turn is over, and with it all that it asked.
-    pub(super) fn turn_ended(&mut self, now: Now, thread: &ThreadId, steps: &mut Vec<Step>) {
+    pub(super) fn turn_ended(&mut self, thread: &ThreadId, steps: &mut Vec<Step>) {
         self.waiting.remove(thread);
-        let turns: HashSet<_> = self.desk.open(thread).map(|asked| asked.turn.clone()).collect();
+        let turns: HashSet<_> = self.pending.open(thread).map(|it| it.turn.clone()).collect();
         for turn in turns {
             self.asking.remove(&turn);
-            for closed in self.desk.turn_ended(thread, &turn) {
+            for closed in self.pending.turn_ended(thread, &turn) {
                 steps.push(self.close(closed));
             }
         }
-        self.again(now, steps);
     }
 
     /// Denies what nobody answered in time.
     pub(super) fn expire(&mut self, now: Now, steps: &mut Vec<Step>) {
-        let expired = self.desk.expire(now);
-        if expired.is_empty() {
-            return;
-        }
-        for closed in expired {
+        for closed in self.pending.expire(now) {
             let verdict = Verdict::Deny { reason: String::new() };
-            let asked = Box::new(closed.asked.clone());
-            steps.push(Step::Record { asked, verdict, by: DecidedBy::Timeout });
+            let request = Box::new(closed.request.clone());
+            steps.push(Step::Record { request, verdict, by: DecidedBy::Timeout });
             self.refuse(closed, steps);
         }
-        self.again(now, steps);
     }
 
     /// Tells thread and turn of a question that ended without an answer. The thread first: once the
     /// turn has it, nothing on the disk says that this question was ever open.
     fn refuse(&mut self, closed: Closed<Message>, steps: &mut Vec<Step>) {
-        let entry = self.asking.get(&closed.asked.turn).copied();
-        let (verdict, question) = (closed.verdict.clone(), closed.asked.question.id.clone());
-        let thread = closed.asked.thread.clone();
+        let entry = self.asking.get(&closed.request.turn).copied();
+        let (verdict, question) = (closed.verdict.clone(), closed.request.question.id.clone());
+        let thread = closed.request.thread.clone();
         steps.push(self.close(closed));
         if let (Some(verdict), Some(entry)) = (verdict, entry) {
             steps.push(Step::Tell(Ruling { thread, entry, question, verdict }));
@@ -273,21 +259,16 @@ impl Approvals {
 
     /// Says how a question ended; the message that ended it is done.
     fn close(&self, closed: Closed<Message>) -> Step {
-        let Closed { asked, closing, body, answer, .. } = closed;
+        let Closed { request, closing, body, answer, .. } = closed;
         let name = match &answer {
             Some(answer) => names::answer(answer.entry),
-            None => names::closed(&asked.turn, asked.code),
+            None => names::closed(&request.turn, request.code),
         };
         // What `always` promises is on disk before it is said.
         let is_confirmation = closing.outcome == Outcome::Always;
-        let mut post = self.post(asked.thread, body, name);
+        let mut post = self.post(request.thread, body, name);
         post.question_closed = Some(closing);
         Step::Post { post, finishes: answer, is_confirmation }
-    }
-
-    /// What was parked is an answer now, or a message like any other.
-    fn again(&mut self, now: Now, steps: &mut Vec<Step>) {
-        steps.extend(self.desk.released(now).into_iter().map(Step::Again));
     }
 
     fn post(&self, thread: ThreadId, body: String, name: ClientMsgId) -> Post {

@@ -7,7 +7,7 @@ use crate::{
     agent::{QuestionId, Verdict},
     bridge::wire::{Post, Reply},
     ids::{Engine, MessageId, ThreadId},
-    permission::card::Asked,
+    permission::approval_prompt::ApprovalRequest,
     store::{
         binding::SessionRecord,
         entry::{EntryId, Progress},
@@ -29,7 +29,7 @@ pub enum Effect {
     /// Give the turn of this message a verdict.
     Tell { entry: EntryId, question: QuestionId, verdict: Verdict },
     /// Write a decision down, then say [`Event::Recorded`].
-    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
+    Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Put a post into the outbox, then say [`Event::Put`] or [`Event::NotPut`]. A confirmation
     /// only after the journal of done messages.
     Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },

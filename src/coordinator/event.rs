@@ -10,7 +10,7 @@ use crate::{
         wire::{Post, Reply},
     },
     ids::{ClientMsgId, Engine, MachineId, ThreadId},
-    permission::{card::Asked, desk::Key},
+    permission::{approval_prompt::ApprovalRequest, approvals::Key},
     store::{binding::SessionRecord, entry::EntryId},
     time::Timestamp,
 };
@@ -86,7 +86,7 @@ pub enum Event {
     /// An engine waits for a person. Before anyone can see it.
     Asked {
         entry: EntryId,
-        asked: Box<Asked>,
+        request: Box<ApprovalRequest>,
     },
     /// The bridge has stored the post that asks.
     Posted {

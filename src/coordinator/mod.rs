@@ -76,7 +76,7 @@ use crate::{
         wire::{Post, PostKind, Reply},
     },
     ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
-    permission::{code::Code, desk::Now},
+    permission::{approvals::Now, code::Code},
     store::{binding::Binding, entry::EntryId, state::Cursor},
 };
 
@@ -333,11 +333,13 @@ impl Coordinator {
             }
             Event::Doing { thread, line } => self.turns.does(&thread, line),
             Event::Granted { thread, rule } => self.change(&thread, Change::Grant { rule }, cx),
-            Event::Asked { entry, asked } => self.approvals.asked(now, entry, *asked, &mut steps),
-            Event::Posted { post, at } => self.approvals.posted(now, &post, at, &mut steps),
-            Event::Withdrawn(key) => self.approvals.withdrawn(now, &key, &mut steps),
+            Event::Asked { entry, request } => {
+                self.approvals.asked(now, entry, *request, &mut steps);
+            }
+            Event::Posted { post, at } => self.approvals.posted(&post, at),
+            Event::Withdrawn(key) => self.approvals.withdrawn(&key, &mut steps),
             Event::Decided { key, was_open } => {
-                self.approvals.decided(now, &key, was_open, &mut steps);
+                self.approvals.decided(&key, was_open, &mut steps);
             }
             Event::Recorded { key, is_written } => {
                 self.approvals.recorded(&key, is_written, &mut steps);
@@ -348,14 +350,14 @@ impl Coordinator {
             }
             Event::Answered { thread, entry } => {
                 let message = self.turns.answered(&thread, entry);
-                self.approvals.turn_ended(now, &thread, &mut steps);
+                self.approvals.turn_ended(&thread, &mut steps);
                 if let Some(message) = message {
                     self.finished(message, cx);
                 }
             }
             Event::Left { thread, entry } => {
                 let unanswered = self.turns.left(&thread, entry);
-                self.approvals.turn_ended(now, &thread, &mut steps);
+                self.approvals.turn_ended(&thread, &mut steps);
                 // What a stop cut off is met again at the next start.
                 if let Some(message) = unanswered.filter(|_| !self.is_stopping) {
                     self.finish(message, PostKind::Error, texts::TURN_FAILED.to_owned());
@@ -402,8 +404,8 @@ impl Coordinator {
                 Step::Post { post, finishes, is_confirmation } => {
                     self.acks.post(post, finishes, is_confirmation);
                 }
-                Step::Record { asked, verdict, by } => {
-                    cx.effects.push(Effect::Record { asked, verdict, by });
+                Step::Record { request, verdict, by } => {
+                    cx.effects.push(Effect::Record { request, verdict, by });
                 }
                 Step::Lock { directory, ruling } => {
                     if self.turns.lock(&ruling.thread, &directory, cx.now.running) {
@@ -414,7 +416,6 @@ impl Coordinator {
                 }
                 Step::Tell(ruling) => self.tell(ruling, cx),
                 Step::Repeated(message) => self.done(&message, Why::Duplicate, cx),
-                Step::Again(message) => self.match_approval(message, cx),
                 Step::Orphaned { thread, codes } => {
                     self.change(&thread, Change::Orphaned { codes }, cx);
                 }

@@ -118,9 +118,9 @@ pub(super) fn help() -> String {
      - `/help`: this\n\
      \n\
      When the agent asks for something, your next words are the answer: `approve` or `yes`, \
-     `always`, or `deny because …`. With several questions open, add the code of the one that you \
-     mean: `approve CODE`, `always CODE`, `deny CODE because …`. Any other text denies, and is the \
-     reason that the agent is given."
+     `always`, or `deny because …`; any other text denies, and the agent gets it as the reason. If \
+     several questions are open, name the one you mean: `approve CODE`, `always CODE`, `deny CODE \
+     because …`."
         .to_owned()
 }
 

@@ -43,7 +43,7 @@ use crate::{
     config::{Config, Env, Paths},
     coordinator::{ClaimOutcome, Coordinator, Effect, Event},
     logging,
-    permission::desk::{Key, Now},
+    permission::approvals::{Key, Now},
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
     task::{Ended, Role},
@@ -295,7 +295,7 @@ impl Daemon {
         let event = match report {
             Report::Session { thread, engine, record } => Event::Session { thread, engine, record },
             Report::Doing { thread, line } => Event::Doing { thread, line },
-            Report::Asked { entry, asked } => Event::Asked { entry, asked },
+            Report::Asked { entry, request } => Event::Asked { entry, request },
             Report::Withdrawn { thread, turn, question, code } => {
                 Event::Withdrawn(Key { thread, turn, question, code })
             }
@@ -355,8 +355,8 @@ impl Daemon {
             Effect::Tell { entry, question, verdict } => {
                 self.running.tell(entry, question, verdict);
             }
-            Effect::Record { asked, verdict, by } => {
-                return self.recorder.record(Decision { asked, verdict, by });
+            Effect::Record { request, verdict, by } => {
+                return self.recorder.record(Decision { request, verdict, by });
             }
             Effect::Put { post, finishes, is_confirmation } => {
                 return Some(self.records.put(post, finishes, is_confirmation));

@@ -10,7 +10,7 @@ use super::calls::Helper;
 use crate::{
     agent::Verdict,
     coordinator::{DecidedBy, Event},
-    permission::{card::Asked, desk::Key},
+    permission::{approval_prompt::ApprovalRequest, approvals::Key},
     store::{
         audit::By,
         entry::{EntryId, Progress},
@@ -25,7 +25,7 @@ const DECISIONS: usize = 1_000;
 /// A decision about a question.
 #[derive(Debug)]
 pub(super) struct Decision {
-    pub(super) asked: Box<Asked>,
+    pub(super) request: Box<ApprovalRequest>,
     pub(super) verdict: Verdict,
     pub(super) by: DecidedBy,
 }
@@ -53,7 +53,7 @@ impl Recorder {
     /// Has a decision written: [`Event::Recorded`]. When too many wait, that is the event.
     pub(super) fn record(&self, decision: Decision) -> Option<Event> {
         let full = self.decisions.try_send(decision).err()?.into_inner();
-        Some(Event::Recorded { key: Key::of(&full.asked), is_written: false })
+        Some(Event::Recorded { key: Key::of(&full.request), is_written: false })
     }
 }
 
@@ -63,20 +63,20 @@ struct Writer {
 
 impl Writer {
     fn run(&self, decisions: &Receiver<Decision>, events: &Sender<Event>) {
-        for Decision { asked, verdict, by } in decisions {
-            let is_written = self.write(&asked, &verdict, &by);
-            if events.send(Event::Recorded { key: Key::of(&asked), is_written }).is_err() {
+        for Decision { request, verdict, by } in decisions {
+            let is_written = self.write(&request, &verdict, &by);
+            if events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
                 return;
             }
         }
     }
 
     /// False: it could not be written.
-    fn write(&self, asked: &Asked, verdict: &Verdict, by: &DecidedBy) -> bool {
+    fn write(&self, request: &ApprovalRequest, verdict: &Verdict, by: &DecidedBy) -> bool {
         let by = match by {
             DecidedBy::Message { entry, id, author } => {
-                if let Err(error) = self.keep_answer(asked, *entry) {
-                    log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot keep an answer");
+                if let Err(error) = self.keep_answer(request, *entry) {
+                    log::error!(threadId = request.thread.as_str(), error:% = error; "cannot keep an answer");
                     return false;
                 }
                 By::Message { id, author: author.as_deref() }
@@ -84,11 +84,11 @@ impl Writer {
             DecidedBy::Timeout => By::Timeout,
         };
         let subject = Subject {
-            thread: &asked.thread,
-            turn: &asked.turn,
-            engine: &asked.engine,
-            directory: &asked.directory,
-            question: &asked.question,
+            thread: &request.thread,
+            turn: &request.turn,
+            engine: &request.engine,
+            directory: &request.directory,
+            question: &request.question,
         };
         let ruling = match verdict {
             Verdict::Allow => "allow",
@@ -98,20 +98,20 @@ impl Writer {
         };
         let written = self.shared.audit.write(&subject.record(ruling, by));
         if let Err(error) = &written {
-            log::error!(threadId = asked.thread.as_str(), error:% = error; "cannot write the audit");
+            log::error!(threadId = request.thread.as_str(), error:% = error; "cannot write the audit");
         }
         written.is_ok()
     }
 
     /// Notes that a message is an answer, so that no later start takes it for a prompt.
-    fn keep_answer(&self, asked: &Asked, entry: EntryId) -> io::Result<()> {
+    fn keep_answer(&self, request: &ApprovalRequest, entry: EntryId) -> io::Result<()> {
         let progress = Progress {
-            turn: asked.turn.clone(),
-            engine: asked.engine.clone(),
+            turn: request.turn.clone(),
+            engine: request.engine.clone(),
             session: None,
             attempts: 0,
             asking: Vec::new(),
-            answers: Some(asked.code.to_string()),
+            answers: Some(request.code.to_string()),
             is_answered: false,
         };
         self.shared.inbox.started(&entry, &progress)

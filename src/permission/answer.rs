@@ -14,9 +14,9 @@ const ALWAYS: &str = "always";
 /// What may follow a code or a denying word when people write sentences.
 const PUNCTUATION: [char; 5] = [',', ':', ';', '.', '!'];
 
-/// What a text says. Whether it is about anything is for the desk to find out.
+/// What a text says. What it answers, if anything, is decided in `approvals`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken<'a> {
+pub enum Parsed<'a> {
     Approve(Option<Code>),
     Always(Option<Code>),
     Deny {
@@ -33,34 +33,34 @@ pub enum Spoken<'a> {
     Other(&'a str),
 }
 
-impl Spoken<'_> {
+impl Parsed<'_> {
     /// The question that it names.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Spoken::Approve(code) | Spoken::Always(code) | Spoken::Deny { code, .. } => *code,
-            Spoken::Choose { code, .. } => Some(*code),
-            Spoken::Mistyped(_) | Spoken::Other(_) => None,
+            Parsed::Approve(code) | Parsed::Always(code) | Parsed::Deny { code, .. } => *code,
+            Parsed::Choose { code, .. } => Some(*code),
+            Parsed::Mistyped(_) | Parsed::Other(_) => None,
         }
     }
 
     /// Whether one of the answering words opens it.
     pub fn is_answer(&self) -> bool {
-        !matches!(self, Spoken::Other(_) | Spoken::Choose { .. })
+        !matches!(self, Parsed::Other(_) | Parsed::Choose { .. })
     }
 }
 
 /// Reads a text. Letters count in either case; around the whole, ASCII white space and at the end
 /// one `.` or `!` are tolerated.
-pub fn read(text: &str) -> Spoken<'_> {
+pub fn read(text: &str) -> Parsed<'_> {
     let text = text.trim_ascii();
     approval(text)
         .or_else(|| denial(text))
         .or_else(|| {
             let (first, words) = word(text);
             let code = first.trim_end_matches(PUNCTUATION).parse().ok()?;
-            Some(Spoken::Choose { code, words })
+            Some(Parsed::Choose { code, words })
         })
-        .unwrap_or(Spoken::Other(text))
+        .unwrap_or(Parsed::Other(text))
 }
 
 /// Whether a text is what one says to numbered options: numbers, or nothing.
@@ -72,14 +72,14 @@ fn is_any(word: &str, words: &[&str]) -> bool {
     words.iter().any(|it| word.eq_ignore_ascii_case(it))
 }
 
-fn approval(text: &str) -> Option<Spoken<'_>> {
+fn approval(text: &str) -> Option<Parsed<'_>> {
     let mut words =
         text.strip_suffix(['.', '!']).unwrap_or(text).split([' ', '\t']).filter(|w| !w.is_empty());
     let verb = words.next()?;
-    let says: fn(Option<Code>) -> Spoken<'static> = if is_any(verb, &APPROVE) {
-        Spoken::Approve
+    let says: fn(Option<Code>) -> Parsed<'static> = if is_any(verb, &APPROVE) {
+        Parsed::Approve
     } else if is_any(verb, &[ALWAYS]) {
-        Spoken::Always
+        Parsed::Always
     } else {
         return None;
     };
@@ -89,29 +89,29 @@ fn approval(text: &str) -> Option<Spoken<'_>> {
     }
     match name.parse() {
         Ok(code) => Some(says(Some(code))),
-        Err(_) => is_near_code(name).then_some(Spoken::Mistyped(name)),
+        Err(_) => is_near_code(name).then_some(Parsed::Mistyped(name)),
     }
 }
 
-fn denial(text: &str) -> Option<Spoken<'_>> {
+fn denial(text: &str) -> Option<Parsed<'_>> {
     let (verb, rest) = word(text);
     if !is_any(verb.trim_end_matches(PUNCTUATION), &DENY) {
         return None;
     }
     let (name, after) = word(rest);
     if name.is_empty() {
-        return Some(Spoken::Deny { code: None, reason: None });
+        return Some(Parsed::Deny { code: None, reason: None });
     }
     if let Ok(code) = name.trim_end_matches(PUNCTUATION).parse() {
         let (first, words) = word(after);
         let why =
             if is_any(first.trim_end_matches(PUNCTUATION), &["because"]) { words } else { after };
-        return Some(Spoken::Deny { code: Some(code), reason: some(why) });
+        return Some(Parsed::Deny { code: Some(code), reason: some(why) });
     }
     if is_any(name.trim_end_matches(PUNCTUATION), &["because"]) {
-        return Some(Spoken::Deny { code: None, reason: some(after) });
+        return Some(Parsed::Deny { code: None, reason: some(after) });
     }
-    (after.is_empty() && is_near_code(name)).then_some(Spoken::Mistyped(name))
+    (after.is_empty() && is_near_code(name)).then_some(Parsed::Mistyped(name))
 }
 
 fn some(text: &str) -> Option<&str> {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(texts: &[&str], expected: Spoken<'_>) {
+    fn check(texts: &[&str], expected: Parsed<'_>) {
         for text in texts {
             assert_eq!(read(text), expected, "{text:?}");
         }
@@ -152,17 +152,17 @@ mod tests {
     fn approvals_are_read() {
         let bare =
             ["approve", "Approve", "YES", "allow", " yes\n", "yes.", "Approve!", "\tallow  "];
-        check(&bare, Spoken::Approve(None));
+        check(&bare, Parsed::Approve(None));
         let coded =
             ["approve K7Q2", "approve k7q2", "Yes  k7Q2!", "ALLOW\tK7Q2.", " allow K7Q2 \r\n"];
-        check(&coded, Spoken::Approve(Some(code())));
-        check(&["always", "Always.", "ALWAYS "], Spoken::Always(None));
-        check(&["always K7Q2", "Always k7q2!"], Spoken::Always(Some(code())));
+        check(&coded, Parsed::Approve(Some(code())));
+        check(&["always", "Always.", "ALWAYS "], Parsed::Always(None));
+        check(&["always K7Q2", "Always k7q2!"], Parsed::Always(Some(code())));
     }
 
     #[test]
     fn denials_are_read() {
-        let deny = |code, reason| Spoken::Deny { code, reason };
+        let deny = |code, reason| Parsed::Deny { code, reason };
         check(&["deny", "no", "No.", "NO!", " deny "], deny(None, None));
         check(
             &["deny K7Q2", "no k7q2", "deny K7Q2.", "deny K7Q2 because"],
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn choices_are_read() {
-        let choose = |words| Spoken::Choose { code: code(), words };
+        let choose = |words| Parsed::Choose { code: code(), words };
         check(&["K7Q2 2", "k7q2: 2", "K7Q2\n2", " K7Q2   2 "], choose("2"));
         check(&["K7Q2", "k7q2!"], choose(""));
         check(&["K7Q2 approve"], choose("approve"));
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn a_code_that_is_none_is_told_apart_from_prose() {
-        check(&["approve K702", "always K702", "deny K702"], Spoken::Mistyped("K702"));
-        check(&["approve К7Q2"], Spoken::Mistyped("К7Q2"));
-        check(&["approve K7Q２"], Spoken::Mistyped("K7Q２"));
-        check(&["yes K7Q2B3"], Spoken::Mistyped("K7Q2B3"));
+        check(&["approve K702", "always K702", "deny K702"], Parsed::Mistyped("K702"));
+        check(&["approve К7Q2"], Parsed::Mistyped("К7Q2"));
+        check(&["approve K7Q２"], Parsed::Mistyped("K7Q２"));
+        check(&["yes K7Q2B3"], Parsed::Mistyped("K7Q2B3"));
     }
 
     /// Nothing of this may approve; most of it is a reason to deny.
@@ -251,7 +251,7 @@ mod tests {
             "approve\tK7 Q2",
             "yes, K7Q2",
         ] {
-            assert_eq!(read(text), Spoken::Other(text), "{text:?}");
+            assert_eq!(read(text), Parsed::Other(text), "{text:?}");
         }
     }
 
@@ -273,8 +273,8 @@ mod tests {
     #[test]
     fn a_megabyte_is_read_at_once() {
         let text = format!("deny K7Q2 because {}", "x ".repeat(1 << 19));
-        assert!(matches!(read(&text), Spoken::Deny { code: Some(_), reason: Some(_) }));
-        assert!(matches!(read(&"approve ".repeat(1 << 17)), Spoken::Other(_)));
+        assert!(matches!(read(&text), Parsed::Deny { code: Some(_), reason: Some(_) }));
+        assert!(matches!(read(&"approve ".repeat(1 << 17)), Parsed::Other(_)));
     }
 
     /// The approving texts, said a second time: by what is left when the tolerated is taken off.
@@ -314,7 +314,7 @@ mod tests {
             "[ -~]{0,6}",
         ], 0..6)) {
             let text = parts.concat();
-            let approved = matches!(read(&text), Spoken::Approve(_) | Spoken::Always(_));
+            let approved = matches!(read(&text), Parsed::Approve(_) | Parsed::Always(_));
             prop_assert_eq!(approved, approves(&text), "{:?}", text);
         }
 
@@ -323,7 +323,7 @@ mod tests {
         fn a_word_with_anything_in_it_is_another(word in "(approve|yes|allow|always)", at in 0..9_usize, c in any::<char>()) {
             let at = at.min(word.len());
             let text = format!("{}{c}{}", &word[..at], &word[at..]);
-            let is_approval = matches!(read(&text), Spoken::Approve(_) | Spoken::Always(_));
+            let is_approval = matches!(read(&text), Parsed::Approve(_) | Parsed::Always(_));
             let at_edge = at == 0 || at == word.len();
             let is_tolerated = at_edge && c.is_ascii_whitespace() || at == word.len() && (c == '.' || c == '!');
             prop_assert_eq!(is_approval, is_tolerated, "{:?}", text);

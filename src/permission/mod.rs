@@ -2,9 +2,9 @@
 //! but for [`RealPlaces`], which looks where links lead.
 
 pub mod answer;
-pub mod card;
+pub mod approval_prompt;
+pub mod approvals;
 pub mod code;
-pub mod desk;
 
 mod action;
 mod command;
@@ -12,7 +12,7 @@ mod glob;
 mod lex;
 mod place;
 mod policy;
-mod real;
+mod real_fs;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ pub use self::{
     action::Action,
     place::{Found, Places},
     policy::{BadRule, Policy, always},
-    real::RealPlaces,
+    real_fs::RealPlaces,
     rule::{Rule, kind_name, kind_of},
 };
 /// What the rules say of an action.
@@ -72,7 +72,7 @@ pub fn refusal(tool: &str, decision: &Decision) -> String {
         }
         Ruling::Ask | Ruling::Allow => {
             "allow it by a rule under `permissions`, by `relayPermissions` (each such action is put \
-             to them on the thread) or by `allowAll` (nothing is asked) in the machine's bridge \
+             to them on the thread) or by `allowAll` (nothing is request) in the machine's bridge \
              configuration"
         }
     };

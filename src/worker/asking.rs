@@ -17,7 +17,7 @@ use crate::{
     ids::{self, Engine, ThreadId, TurnId},
     permission::{
         self, Action, Decision, RealPlaces, Rule, Ruling,
-        card::{self, Asked},
+        approval_prompt::{self, ApprovalRequest},
         code::Code,
     },
     store::audit::{By, EditRecord, Record},
@@ -174,7 +174,7 @@ impl<'a> Asking<'a> {
         attempt.note(run, |progress| progress.asking.push(code.to_string()));
         let decision = decided(Ruling::Ask, "it is put to the human");
         self.audit(&question, "ask", &decision, attempt);
-        let asked = Asked {
+        let request = ApprovalRequest {
             thread: run.thread(),
             turn: attempt.turn().clone(),
             engine: run.engine().clone(),
@@ -187,12 +187,12 @@ impl<'a> Asking<'a> {
             takes_reasons: run.def.description.takes_reasons,
             question,
         };
-        let (body, card) = card::card(&asked);
-        let put = Put { code, kind: asked.question.kind, always };
-        self.put.insert(asked.question.id.clone(), put);
-        let mut post = run.draft(PostKind::Question, author(run.engine()), asked.post.clone());
+        let (body, card) = approval_prompt::render(&request);
+        let put = Put { code, kind: request.question.kind, always };
+        self.put.insert(request.question.id.clone(), put);
+        let mut post = run.draft(PostKind::Question, author(run.engine()), request.post.clone());
         post.question = Some(card);
-        run.report(Report::Asked { entry: run.job.entry, asked: Box::new(asked) });
+        run.report(Report::Asked { entry: run.job.entry, request: Box::new(request) });
         run.post(post, &body);
     }
 

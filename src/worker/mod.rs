@@ -40,7 +40,7 @@ use crate::{
     },
     config::Token,
     ids::{Engine, ThreadId, TurnId},
-    permission::{Policy, Rule, card::Asked, code::Code},
+    permission::{Policy, Rule, approval_prompt::ApprovalRequest, code::Code},
     store::{
         audit::Audit,
         binding::SessionRecord,
@@ -86,7 +86,7 @@ pub enum Report {
     /// What the engine does, for `/status`.
     Doing { thread: ThreadId, line: String },
     /// The engine wants something that the human decides. Told before anybody can see it.
-    Asked { entry: EntryId, asked: Box<Asked> },
+    Asked { entry: EntryId, request: Box<ApprovalRequest> },
     /// The engine no longer waits for this one.
     Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
     /// The engine has the human's verdict, or did not wait for it any more.

@@ -67,7 +67,7 @@ fn trap_a_refusal_ends_the_turn_and_what_else_is_open() {
     scene.refused(1, "", "touch two", "it is late");
     assert_eq!(scene.outcome(&one), "gone");
     scene.say(&format!("approve {}", one.code));
-    scene.status(&format!("Question `{}` is no longer waited for", one.code));
+    scene.status(&format!("That question is over; this changed nothing. **Gone** `{}`", one.code));
     scene.say("which word? [[text:that]]");
     scene.result(2, "that");
     assert!(scene.asked("which word?").mentions("the word is quince"), "the session goes on");

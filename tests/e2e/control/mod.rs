@@ -305,7 +305,10 @@ pub(crate) fn what_is_approved_happens_and_what_is_not_does_not(engine: Engine) 
 
     // An answer that comes again is no prompt either.
     scene.say(&format!("approve {}", four.code));
-    scene.status(&format!("Question `{}` was refused", four.code));
+    scene.status(&format!(
+        "That question is over; this changed nothing. **Refused** `{}`",
+        four.code
+    ));
     assert!(!scene.has("four"), "it was denied");
     scene.assert_questions(4);
     assert_eq!(settings(&scene.rig.home), before);
@@ -400,7 +403,10 @@ pub(crate) fn nobody_answering_is_a_refusal(engine: Engine) {
     // Then it is too late.
     let n_requests = scene.rig.model.turns().len();
     scene.say(&format!("approve {}", question.code));
-    scene.status(&format!("Question `{}` has expired and was refused.", question.code));
+    scene.status(&format!(
+        "That question is over; this changed nothing. **Expired** `{}`",
+        question.code
+    ));
     assert_eq!(scene.rig.model.turns().len(), n_requests, "a late answer is no prompt");
     assert!(!scene.has("made"), "nobody allowed it");
 }
@@ -434,7 +440,10 @@ pub(crate) fn a_stop_while_it_asks_ends_turn_and_question(engine: Engine) {
     scene.status("Stopped.");
     assert_eq!(scene.outcome(&question), "gone");
     scene.say(&format!("approve {}", question.code));
-    scene.status(&format!("Question `{}` is no longer waited for by the agent.", question.code));
+    scene.status(&format!(
+        "That question is over; this changed nothing. **Gone** `{}`",
+        question.code
+    ));
     scene.say("which word? [[text:that]]");
     scene.result(2, "that");
     assert!(scene.asked("which word?").mentions("the word is quince"), "the session goes on");
@@ -455,7 +464,10 @@ pub(crate) fn a_daemon_killed_while_it_asks_says_so_and_continues(engine: Engine
     scene.rig.start_daemon();
     scene.status("Reply `continue` to resume the session.");
     assert_eq!(scene.outcome(&question), "gone");
-    scene.status(&format!("Question `{}` died with its turn", question.code));
+    scene.status(&format!(
+        "That question is over; this changed nothing. **Gone** `{}`",
+        question.code
+    ));
     scene.say("continue");
     let request = scene.asked("continue");
     assert!(request.mentions("the word is quince"), "it is another session: {request:#?}");

@@ -111,7 +111,8 @@ pub(crate) fn an_engine_that_dies_asking_has_to_ask_again(engine: Engine) {
     let second = scene.question(2, "touch made");
     assert_ne!(first.code, second.code);
     scene.say(&format!("approve {}", first.code));
-    scene.status(&format!("Question `{}`", first.code));
+    scene
+        .status(&format!("That question is over; this changed nothing. **Gone** `{}`", first.code));
     assert!(!scene.has("made"), "that was another question");
     scene.say(&format!("approve {}", second.code));
     assert_eq!(scene.outcome(&second), "allowed");

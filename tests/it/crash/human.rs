@@ -39,7 +39,7 @@ impl Human {
             (Kind::Always, 0) => format!("always {newest}"),
             (Kind::Denied, 0) => format!("deny {newest} because of the tests"),
             (Kind::TwoAtOnce, 0) if questions.len() == 2 => format!("yes {newest}"),
-            // The oldest that is open is the other one, as soon as the first is answered.
+            // The other one is the only one that is open, as soon as the first is answered.
             (Kind::TwoAtOnce, 1) if closings(&posts).contains_key(newest) => "approve".to_owned(),
             _ => return,
         };
@@ -84,7 +84,13 @@ pub(super) fn is_closing(body: &str) -> bool {
 pub(super) fn is_about_a_question(body: &str) -> bool {
     let is_question = body.contains("`approve ") && body.contains("`deny ");
     // An answer may be late, or have nothing to be about any more, after a restart.
-    let replies = ["No question ", "Question `", "answer again when"];
+    let replies = [
+        "No question ",
+        "question is over",
+        "Question `",
+        "questions are pending",
+        "answer again when",
+    ];
     is_question || is_closing(body) || replies.iter().any(|reply| body.contains(reply))
 }
 

@@ -161,7 +161,7 @@ fn a_megabyte_is_a_reason_that_is_cut() {
     let (_daemon, mut ears) = asker.start();
     asker.say("ask make");
     question(&mut ears, "make");
-    asker.say(&format!("approve {}", "x".repeat((1 << 20) - 100)));
+    asker.say_bare(&format!("approve {}", "x".repeat((1 << 20) - 100)));
     expect_all(&mut ears, &[("status", "**Refused**"), ("result", "did not make")]);
     assert!(asker.done().is_empty());
 }
@@ -175,7 +175,7 @@ fn letters_that_look_alike_approve_nothing() {
     {
         asker.say(&format!("ask make {number}"));
         let code = question(&mut ears, &format!("make {number}"));
-        asker.say(word);
+        asker.say_bare(word);
         let not = format!("did not make {number}");
         expect_all(&mut ears, &[("status", &code), ("result", &not)]);
     }
@@ -184,7 +184,7 @@ fn letters_that_look_alike_approve_nothing() {
     let code = question(&mut ears, "make");
     let wide: String = code.chars().map(|c| char::from_u32(c as u32 + 0xfee0).unwrap()).collect();
     asker.say(&format!("approve {wide}"));
-    ears.expect("t", "status", "is not the code of a question");
+    ears.expect("t", "status", "No question");
     assert!(asker.done().is_empty());
     asker.say(&format!("approve {code}"));
     expect_all(&mut ears, &[("status", &code), ("result", "did make")]);
@@ -229,7 +229,7 @@ fn an_engine_that_asks_again_under_the_same_number_gets_no_older_answer() {
     let newer = code(posts[0]["body"].as_str().unwrap());
     assert!(posts[1]["body"].as_str().unwrap().contains(&format!("**Gone** `{older}`")));
     asker.say(&format!("approve {older}"));
-    ears.expect("t", "status", "no longer waited for");
+    ears.expect("t", "status", "no longer waits for it");
     assert!(asker.done().is_empty());
     asker.say(&format!("deny {newer}"));
     expect_all(&mut ears, &[("status", &newer), ("result", "did not rm -rf /")]);
@@ -258,7 +258,7 @@ fn an_engine_that_dies_asking_takes_its_question_with_it() {
     let code = code(body(1));
     assert!(body(2).contains(&format!("**Gone** `{code}`")), "{posts:#?}");
     asker.say(&format!("approve {code}"));
-    ears.expect("t", "status", "Nothing was allowed");
+    ears.expect("t", "status", "nothing was allowed");
     // The engine that is started next asks under the same number.
     asker.say("ask touch x");
     let next = question(&mut ears, "touch x");

@@ -36,6 +36,12 @@ impl Asker {
         self.bridge.say("t", body);
     }
 
+    /// Says something without a code, which counts once the daemon knows that the question is stored.
+    pub(super) fn say_bare(&self, body: &str) {
+        self.machine.wait_for(|machine| machine.count("outbox") == 0);
+        self.say(body);
+    }
+
     /// What was allowed, and done.
     pub(super) fn done(&self) -> Vec<String> {
         done(&self.machine)
@@ -104,7 +110,7 @@ fn an_answer_by_code_or_by_a_bare_word_allows() {
     let code = question(&mut ears, "make");
     asker.say(&format!("approve {}", code.to_lowercase()));
     expect_all(&mut ears, &[("status", &code), ("question", "make install")]);
-    asker.say(" Yes ");
+    asker.say_bare(" Yes ");
     expect_all(&mut ears, &[("status", "llowed"), ("result", "did make; did make install")]);
     assert_eq!(asker.done(), ["make", "make install"]);
     let rulings = asker.audit();
@@ -129,13 +135,33 @@ fn two_at_once_are_answered_in_any_order() {
     assert_eq!(asker.done(), ["first"]);
 }
 
+/// Nothing is guessed: with two questions open, a text without a code is for neither.
+#[test]
+fn with_two_open_an_answer_names_its_question() {
+    let asker = Asker::new();
+    let (_daemon, mut ears) = asker.start();
+    asker.say("ask first\nask second");
+    let (first, second) = (question(&mut ears, "first"), question(&mut ears, "second"));
+    for text in ["yes", "no", "neither of them, please"] {
+        asker.say_bare(text);
+        let body = ears.expect("t", "status", "2 questions are pending");
+        assert!(body.contains(&first) && body.contains(&second), "{body}");
+    }
+    assert!(asker.done().is_empty());
+    asker.say(&format!("yes {second}"));
+    ears.expect("t", "status", &second);
+    asker.say_bare("yes");
+    expect_all(&mut ears, &[("status", &first), ("result", "did second; did first")]);
+    assert_eq!(asker.done(), ["second", "first"]);
+}
+
 #[test]
 fn any_other_text_denies_and_is_no_prompt() {
     let asker = Asker::new();
     let (_daemon, mut ears) = asker.start();
     asker.say("ask rm -rf build");
     question(&mut ears, "rm -rf build");
-    asker.say("please do not, the tests still need it");
+    asker.say_bare("please do not, the tests still need it");
     expect_all(&mut ears, &[("status", "Refused"), ("result", "did not rm -rf build")]);
     asker.say("hello");
     ears.expect("t", "result", "nothing to ask");

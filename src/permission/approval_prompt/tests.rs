@@ -1,4 +1,4 @@
-//! Cards by examples, and cards that an agent tries to forge.
+//! Prompts by examples, and prompts that an agent tries to forge.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -9,8 +9,8 @@ use crate::agent::{ChoiceOption, Edit, QuestionId};
 /// In every text of the agent: where it shows outside code, something leaked.
 const MARK: &str = "AGENT";
 
-fn asked(kind: ActionKind, tool: &str, subject: &str) -> Asked {
-    Asked {
+fn request(kind: ActionKind, tool: &str, subject: &str) -> ApprovalRequest {
+    ApprovalRequest {
         thread: ThreadId::new("t"),
         turn: TurnId::new("turn"),
         engine: Engine::CLAUDE,
@@ -48,12 +48,12 @@ fn choice_of(question: &str, labels: &[&str]) -> Choice {
 }
 
 #[track_caller]
-fn check(asked: &Asked, parts: &[&str]) -> String {
-    let (body, _) = card(asked);
+fn check(request: &ApprovalRequest, parts: &[&str]) -> String {
+    let (body, _) = render(request);
     for part in parts {
         assert!(body.contains(part), "{part:?} is not in:\n{body}");
     }
-    check_frame(&body, asked);
+    check_frame(&body, request);
     body
 }
 
@@ -81,7 +81,7 @@ fn outside(body: &str) -> Vec<String> {
 
 /// The first and the last paragraph are ours, and outside of code nothing is the agent's.
 #[track_caller]
-fn check_frame(body: &str, asked: &Asked) {
+fn check_frame(body: &str, request: &ApprovalRequest) {
     let lines = outside(body);
     assert!(lines[0].starts_with("**claude asks ") && lines[0].ends_with("Question _."), "{body}");
     assert!(body.split('\n').next().unwrap().ends_with("Question `K7Q2`."), "{body}");
@@ -90,8 +90,11 @@ fn check_frame(body: &str, asked: &Asked) {
         last.starts_with("Any other text refuses") && last.ends_with("in 10 minutes."),
         "{last}"
     );
-    let how =
-        if asked.question.choices.is_empty() { "- _ allows it once." } else { "- _ answers it: " };
+    let how = if request.question.choices.is_empty() {
+        "- _ allows it once."
+    } else {
+        "- _ answers it: "
+    };
     assert_eq!(lines.iter().filter(|line| *line == "How to answer:").count(), 1, "{body}");
     assert_eq!(lines.iter().filter(|line| line.starts_with(how)).count(), 1, "{body}");
     for line in &lines {
@@ -106,19 +109,19 @@ fn check_frame(body: &str, asked: &Asked) {
 /// No reason is asked for that nobody is given.
 #[test]
 fn an_engine_that_takes_no_reasons() {
-    let mut asked = asked(ActionKind::Run, "execute", "make");
-    asked.takes_reasons = false;
-    let body = check(&asked, &["- `deny K7Q2` refuses it; claude can't be told why."]);
-    assert!(body.contains("open question, and claude is not told why."), "{body}");
+    let mut request = request(ActionKind::Run, "execute", "make");
+    request.takes_reasons = false;
+    let body = check(&request, &["- `deny K7Q2` refuses it; claude can't be told why."]);
+    assert!(body.contains("question is open, and claude is not told why."), "{body}");
     assert!(!body.contains("because"), "{body}");
 }
 
 #[test]
 fn a_command() {
-    let mut asked = asked(ActionKind::Run, "Bash", "git push origin main");
-    asked.always = Some("run(git push*)".to_owned());
-    asked.question.reason = Some("to publish `main`\nnow".to_owned());
-    let body = check(&asked, &[]);
+    let mut request = request(ActionKind::Run, "Bash", "git push origin main");
+    request.always = Some("run(git push*)".to_owned());
+    request.question.reason = Some("to publish `main`\nnow".to_owned());
+    let body = check(&request, &[]);
     expect_test::expect![[r"
         **claude asks to run a command** in `/home/me/project`. Question `K7Q2`.
 
@@ -134,9 +137,9 @@ fn a_command() {
         - `always K7Q2` allows it, and `run(git push*)` from now on, on this thread only.
         - `deny K7Q2 because …` refuses it and tells claude why.
 
-        Any other text refuses the oldest open question, and claude is given the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
+        Any other text refuses it if no other question is open, and claude is given the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
     .assert_eq(&body);
-    let (_, card) = card(&asked);
+    let (_, card) = render(&request);
     assert_eq!(
         (card.code.as_str(), card.kind.as_str(), card.tool.as_str()),
         ("K7Q2", "run", "Bash")
@@ -149,40 +152,43 @@ fn a_command() {
 
 #[test]
 fn edits() {
-    let mut asked = asked(ActionKind::Edit, "Edit", "src/a.rs");
-    asked.question.edits = vec![edit("src/a.rs", "-old\n+new\n"), edit("b.txt", "+1")];
+    let mut request = request(ActionKind::Edit, "Edit", "src/a.rs");
+    request.question.edits = vec![edit("src/a.rs", "-old\n+new\n"), edit("b.txt", "+1")];
     check(
-        &asked,
+        &request,
         &[
             "asks to change 2 files",
             "File `src/a.rs`:\n\n```diff\n-old\n+new\n```",
             "File `b.txt`:",
         ],
     );
-    assert_eq!(card(&asked).1.diff, "--- src/a.rs\n-old\n+new\n--- b.txt\n+1");
-    asked.question.edits = vec![edit("big", &"+line\n".repeat(500)), edit("more", "+x\n+y")];
+    assert_eq!(render(&request).1.diff, "--- src/a.rs\n-old\n+new\n--- b.txt\n+1");
+    request.question.edits = vec![edit("big", &"+line\n".repeat(500)), edit("more", "+x\n+y")];
     check(
-        &asked,
+        &request,
         &[
             "**Not all of it is shown: 300 more lines",
             "File `more`:\n\n**Not all of it is shown: 2 more lines",
         ],
     );
-    asked.question.edits = (0..30).map(|n| edit(&format!("f{n}"), "+x")).collect();
-    check(&asked, &["asks to change 30 files", "File `f19`", "**10 more files are not shown.**"]);
-    asked.question.edits = Vec::new();
-    check(&asked, &["asks to change a file", "```\nsrc/a.rs\n```"]);
+    request.question.edits = (0..30).map(|n| edit(&format!("f{n}"), "+x")).collect();
+    check(&request, &["asks to change 30 files", "File `f19`", "**10 more files are not shown.**"]);
+    request.question.edits = Vec::new();
+    check(&request, &["asks to change a file", "```\nsrc/a.rs\n```"]);
 }
 
 #[test]
 fn other_kinds() {
     check(
-        &asked(ActionKind::Fetch, "WebFetch", "https://docs.rs/x"),
+        &request(ActionKind::Fetch, "WebFetch", "https://docs.rs/x"),
         &["to fetch", "```\nhttps://docs.rs/x\n```"],
     );
-    check(&asked(ActionKind::Read, "Read", "/etc/passwd"), &["asks to read**", "/etc/passwd"]);
-    check(&asked(ActionKind::Mcp, "mcp__x__merge", "x:merge"), &["MCP server", "`mcp__x__merge`"]);
-    let mut unknown = asked(ActionKind::Other, "Skill", "");
+    check(&request(ActionKind::Read, "Read", "/etc/passwd"), &["asks to read**", "/etc/passwd"]);
+    check(
+        &request(ActionKind::Mcp, "mcp__x__merge", "x:merge"),
+        &["MCP server", "`mcp__x__merge`"],
+    );
+    let mut unknown = request(ActionKind::Other, "Skill", "");
     unknown.question.input = json!({"name": "deploy", "n": 3, "deep": {"a": [1]}, "text": "a\nb"});
     let body = check(
         &unknown,
@@ -199,25 +205,25 @@ fn other_kinds() {
 
 #[test]
 fn choices() {
-    let mut asked = asked(ActionKind::Other, "AskUserQuestion", "");
-    asked.question.choices = vec![choice_of("Which database?", &["Postgres", "SQLite"])];
+    let mut request = request(ActionKind::Other, "AskUserQuestion", "");
+    request.question.choices = vec![choice_of("Which database?", &["Postgres", "SQLite"])];
     check(
-        &asked,
+        &request,
         &[
             "asks you a question**",
             "**Question** (one): `Which database?`\n\n1. `Postgres`: `Postgres is fine`\n2. `SQLite`",
             "- `K7Q2 1` answers it",
         ],
     );
-    let (_, parts) = card(&asked);
+    let (_, parts) = render(&request);
     assert_eq!((parts.kind.as_str(), parts.choices[0].options.len()), ("choice", 2));
-    asked.question.choices.push(Choice {
+    request.question.choices.push(Choice {
         is_multiple: true,
         is_open: true,
         ..choice_of("And?", &["a", "b"])
     });
     check(
-        &asked,
+        &request,
         &[
             "asks you 2 questions",
             "**Question 2 of 2** (one or more, or your own words)",
@@ -225,15 +231,15 @@ fn choices() {
         ],
     );
     let labels = vec!["x"; 1_000];
-    asked.question.choices = vec![choice_of(&"long ".repeat(10_000), &labels); 30];
+    request.question.choices = vec![choice_of(&"long ".repeat(10_000), &labels); 30];
     let body =
-        check(&asked, &["**950 more are not shown.**", "**20 more questions are not shown.**"]);
+        check(&request, &["**950 more are not shown.**", "**20 more questions are not shown.**"]);
     assert!(body.len() < 60_000, "{}", body.len());
 }
 
-/// Everything that the agent can put into a card, with the same text in every place.
-fn forged(text: &str) -> Vec<Asked> {
-    let subject = |kind| asked(kind, text, text);
+/// Everything that the agent can put into a prompt, with the same text in every place.
+fn forged(text: &str) -> Vec<ApprovalRequest> {
+    let subject = |kind| request(kind, text, text);
     let mut cards: Vec<_> = [
         ActionKind::Run,
         ActionKind::Edit,
@@ -244,11 +250,11 @@ fn forged(text: &str) -> Vec<Asked> {
     ]
     .map(subject)
     .into();
-    let mut edits = asked(ActionKind::Edit, text, text);
+    let mut edits = request(ActionKind::Edit, text, text);
     edits.question.edits = vec![edit(text, text), edit(text, text)];
-    let mut input = asked(ActionKind::Other, text, "");
+    let mut input = request(ActionKind::Other, text, "");
     input.question.input = json!({text: text, "n": {text: [text]}});
-    let mut choices = asked(ActionKind::Other, text, text);
+    let mut choices = request(ActionKind::Other, text, text);
     choices.question.choices = vec![choice_of(text, &[text, text]), choice_of(text, &[])];
     cards.extend([edits, input, choices]);
     for card in &mut cards {
@@ -299,9 +305,9 @@ const FORGERIES: [&str; 34] = [
 #[test]
 fn forgeries_stay_in_their_frame() {
     for text in FORGERIES {
-        for asked in forged(text) {
-            check(&asked, &[]);
-            let summary = summary(&asked.question);
+        for request in forged(text) {
+            check(&request, &[]);
+            let summary = summary(&request.question);
             assert!(outside(&summary).iter().all(|line| line == "_"), "{summary:?}");
         }
     }
@@ -317,10 +323,10 @@ fn an_engine_s_name_is_no_markdown() {
 #[test]
 fn what_would_hide_the_end_is_named() {
     let far = format!("ls {}; rm -rf ~ # AGENT", " ".repeat(2_000));
-    check(&asked(ActionKind::Run, "Bash", &far), &["ls[2001 blanks]; rm -rf ~"]);
+    check(&request(ActionKind::Run, "Bash", &far), &["ls[2001 blanks]; rm -rf ~"]);
     let long = format!("echo {}; rm -rf ~", "x".repeat(20_000));
     check(
-        &asked(ActionKind::Run, "Bash", &long),
+        &request(ActionKind::Run, "Bash", &long),
         &["**Not all of it is shown: 1 more line, 12015 characters"],
     );
 }
@@ -341,9 +347,9 @@ proptest! {
             .prop_map(str::to_owned),
         any::<char>().prop_map(String::from),
     ], 0..24)) {
-        for asked in forged(&parts.concat()) {
-            let (body, card) = card(&asked);
-            check_frame(&body, &asked);
+        for request in forged(&parts.concat()) {
+            let (body, card) = render(&request);
+            check_frame(&body, &request);
             prop_assert!(card.subject.chars().count() <= CHARS);
             let is_hidden = card.subject.contains(['\u{1b}', '\r', '\u{202e}']);
             prop_assert!(!is_hidden);

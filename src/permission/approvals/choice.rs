@@ -1,10 +1,10 @@
 //! What a text chooses of an engine's own questions: by number, by label, or in words of one's own
 //! where the engine takes them. Pure.
 
-use super::words;
+use super::texts;
 use crate::{
     agent::{Choice, ChoiceOption},
-    permission::{answer, card::clean},
+    permission::{answer, approval_prompt::clean},
 };
 
 /// Characters of an answer in one's own words, and of a reason.
@@ -30,7 +30,7 @@ pub(super) fn own_words(text: &str) -> String {
 pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
     let text = text.trim();
     if text.is_empty() {
-        return Chosen::Wrong(words::SAY_WHICH.to_owned());
+        return Chosen::Wrong(texts::SAY_WHICH.to_owned());
     }
     let separator = if text.contains('\n') { '\n' } else { ';' };
     let parts: Vec<&str> = if choices.len() == 1 {
@@ -41,7 +41,7 @@ pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
     if parts.len() != choices.len() {
         let fits = |part: &str| choices.iter().any(|choice| find(choice, part).is_ok());
         return if answer::is_numbers(text) || parts.iter().any(|part| fits(part)) {
-            Chosen::Wrong(words::wrong_count(choices.len(), parts.len()))
+            Chosen::Wrong(texts::wrong_count(choices.len(), parts.len()))
         } else {
             Chosen::NoChoice
         };
@@ -57,7 +57,9 @@ pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
     match trouble {
         None => Chosen::All(all),
         // Some of it was understood, so the rest is a slip.
-        Some(Chosen::NoChoice) if !all.is_empty() => Chosen::Wrong(words::no_such_option()),
+        Some(Chosen::NoChoice) if !all.is_empty() => {
+            Chosen::Wrong(texts::NO_SUCH_OPTION.to_owned())
+        }
         Some(trouble) => trouble,
     }
 }
@@ -74,7 +76,7 @@ fn one(choice: &Choice, text: &str) -> Chosen {
     let parts: Vec<_> = text.split(',').map(|part| find(choice, part)).collect();
     let is_list = parts.iter().all(Result::is_ok) && parts.len() > 1;
     if is_list && !choice.is_multiple {
-        return Chosen::Wrong(words::ONE_ONLY.to_owned());
+        return Chosen::Wrong(texts::ONE_ONLY.to_owned());
     }
     if is_list {
         for label in parts.into_iter().flatten() {
@@ -85,10 +87,10 @@ fn one(choice: &Choice, text: &str) -> Chosen {
         return Chosen::All(vec![labels]);
     }
     if let Err(Miss::Ambiguous) = whole {
-        return Chosen::Wrong(words::ambiguous());
+        return Chosen::Wrong(texts::AMBIGUOUS.to_owned());
     }
     if answer::is_numbers(text) {
-        return Chosen::Wrong(words::wrong_number(choice.options.len()));
+        return Chosen::Wrong(texts::wrong_number(choice.options.len()));
     }
     if choice.is_open {
         return Chosen::All(vec![vec![own_words(text)]]);

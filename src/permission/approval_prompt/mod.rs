@@ -40,7 +40,7 @@ const FIELDS: usize = 20;
 
 /// A question that the human is asked, with all that its text says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
+pub struct ApprovalRequest {
     pub thread: ThreadId,
     pub turn: TurnId,
     pub engine: Engine,
@@ -60,29 +60,29 @@ pub struct Asked {
 }
 
 /// The post's body in Markdown, and the card that says the same.
-pub fn card(asked: &Asked) -> (String, wire::Card) {
-    let diff = diffs(asked);
-    let body = body(asked, &diff);
-    let question = &asked.question;
+pub fn render(request: &ApprovalRequest) -> (String, wire::Card) {
+    let diff = diffs(request);
+    let body = body(request, &diff);
+    let question = &request.question;
     let card = wire::Card {
-        code: asked.code.to_string(),
-        engine: asked.engine.clone(),
+        code: request.code.to_string(),
+        engine: request.engine.clone(),
         kind: kind(question).to_owned(),
         tool: clean::name(&question.tool, NAME_CHARS),
         subject: Cut::new(&clean::lines(&question.subject), LINES, CHARS).text,
         diff: diff.whole(),
-        directory: clean::name(&asked.directory.to_string_lossy(), NAME_CHARS),
+        directory: clean::name(&request.directory.to_string_lossy(), NAME_CHARS),
         reason: question.reason.as_deref().map(|reason| clean::prose(reason, PROSE_CHARS)),
-        always: asked.always.as_deref().map(|rule| clean::name(rule, NAME_CHARS)),
+        always: request.always.as_deref().map(|rule| clean::name(rule, NAME_CHARS)),
         choices: question.choices.iter().take(QUESTIONS).map(choice).collect(),
-        expires_at: asked.asked_at.plus(asked.limit).to_string(),
+        expires_at: request.asked_at.plus(request.limit).to_string(),
     };
     (body, card)
 }
 
 /// A question in one line of Markdown: its code and what it is about.
-pub fn line(asked: &Asked) -> String {
-    format!("`{}`: {}", asked.code, summary(&asked.question))
+pub fn line(request: &ApprovalRequest) -> String {
+    format!("`{}`: {}", request.code, summary(&request.question))
 }
 
 /// What an engine wants in a few words, for a line that says what became of it.
@@ -139,8 +139,8 @@ impl Diffs {
 }
 
 /// The first files take what room there is; of the others at least the path is said.
-fn diffs(asked: &Asked) -> Diffs {
-    let edits = &asked.question.edits;
+fn diffs(request: &ApprovalRequest) -> Diffs {
+    let edits = &request.question.edits;
     let (mut lines, mut chars) = (LINES, CHARS);
     let mut files = Vec::new();
     for edit in edits.iter().take(FILES) {
@@ -152,15 +152,15 @@ fn diffs(asked: &Asked) -> Diffs {
     Diffs { files, more_files: edits.len().saturating_sub(FILES) }
 }
 
-fn body(asked: &Asked, diffs: &Diffs) -> String {
-    let question = &asked.question;
-    let directory = clean::name(&asked.directory.to_string_lossy(), NAME_CHARS);
+fn body(request: &ApprovalRequest, diffs: &Diffs) -> String {
+    let question = &request.question;
+    let directory = clean::name(&request.directory.to_string_lossy(), NAME_CHARS);
     let mut parts = vec![format!(
         "**{} {}** in {}. Question `{}`.",
-        engine(&asked.engine),
+        engine(&request.engine),
         wish(question),
         clean::code(&directory),
-        asked.code
+        request.code
     )];
     if question.choices.is_empty() {
         subject(question, diffs, &mut parts);
@@ -174,7 +174,7 @@ fn body(asked: &Asked, diffs: &Diffs) -> String {
         write!(about, " The agent's reason: {reason}.").expect("writing to a string works");
     }
     parts.push(about);
-    parts.push(how_to_answer(asked));
+    parts.push(how_to_answer(request));
     parts.join("\n\n")
 }
 
@@ -279,13 +279,13 @@ fn choices(choices: &[Choice], parts: &mut Vec<String>) {
 }
 
 /// The last paragraph.
-fn how_to_answer(asked: &Asked) -> String {
-    let Asked { code, question, .. } = asked;
-    let engine = engine(&asked.engine);
+fn how_to_answer(request: &ApprovalRequest) -> String {
+    let ApprovalRequest { code, question, .. } = request;
+    let engine = engine(&request.engine);
     let mut lines = Vec::new();
     if question.choices.is_empty() {
         lines.push(format!("- `approve {code}` allows it once."));
-        if let Some(rule) = &asked.always {
+        if let Some(rule) = &request.always {
             let rule = clean::code(&clean::name(rule, NAME_CHARS));
             lines.push(format!(
                 "- `always {code}` allows it, and {rule} from now on, on this thread only."
@@ -295,7 +295,7 @@ fn how_to_answer(asked: &Asked) -> String {
         let example = choice_example(&question.choices);
         lines.push(format!("- `{code} {example}` answers it: {}.", choice_rule(&question.choices)));
     }
-    let (deny, reason) = if asked.takes_reasons {
+    let (deny, reason) = if request.takes_reasons {
         let reason = format!("and {engine} is given the text as the reason");
         (format!("- `deny {code} because …` refuses it and tells {engine} why."), reason)
     } else {
@@ -304,13 +304,13 @@ fn how_to_answer(asked: &Asked) -> String {
         (format!("- `deny {code}` refuses it; {engine} can't be told why."), reason)
     };
     lines.push(deny);
-    let expires = asked.asked_at.plus(asked.limit).to_string();
+    let expires = request.asked_at.plus(request.limit).to_string();
     let minute = expires.get(..16).unwrap_or(&expires);
     format!(
-        "How to answer:\n\n{}\n\nAny other text refuses the oldest open question, {reason}. \
+        "How to answer:\n\n{}\n\nAny other text refuses it if no other question is open, {reason}. \
          Without an answer it is refused at {minute}Z, in {}.",
         lines.join("\n"),
-        wait(asked.limit)
+        wait(request.limit)
     )
 }
 
