@@ -129,11 +129,15 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
     for job in jobs {
         let done = match job {
             Job::Post { thread, entry, post } => {
-                let result = client.post(&post).map(|posted| fate(*post, posted));
-                Done::Post { thread, entry, result }
+                let mut result = Err(panicked());
+                // Without a report the thread's later posts would wait for this one forever.
+                drop(task::catch(|| result = client.post(&post)));
+                Done::Post { thread, entry, result: result.map(|posted| fate(*post, posted)) }
             }
             Job::Show(thread, state) => {
-                if let Err(error) = client.activity(&thread, state) {
+                let mut result = Err(panicked());
+                drop(task::catch(|| result = client.activity(&thread, state)));
+                if let Err(error) = result {
                     log::debug!(thread:% = thread; "outbox: activity not shown: {error}");
                 }
                 Done::Shown
@@ -143,6 +147,11 @@ fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>
             return;
         }
     }
+}
+
+/// What is reported of a request that ends in a panic, whose own message the log has.
+fn panicked() -> Error {
+    Error::Network { request: "a request".to_owned(), cause: "it panicked".to_owned() }
 }
 
 /// What became of a post that the bridge accepted.

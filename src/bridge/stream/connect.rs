@@ -32,12 +32,12 @@ pub(super) struct Ask {
 pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
     let target = Target::new(&ask.access, "/api/bridge/stream")?;
     let request = target.name(Method::Get);
-    let capabilities: Vec<String> = ask.capabilities.iter().map(|name| percent(name)).collect();
+    let capabilities = ask.capabilities.iter().map(|name| percent(name).to_string());
     let mut url = format!(
         "{}?agentId={}&capabilities={}",
         target.url,
         percent(ask.machine.as_str()),
-        capabilities.join(",")
+        capabilities.collect::<Vec<_>>().join(",")
     );
     if !ask.instance.is_empty() {
         url = format!("{url}&instance={}", percent(&ask.instance));
