@@ -61,10 +61,11 @@ struct Entry {
 }
 
 /// Tells one program from the next that is installed in its place. The path has its links resolved,
-/// since some installers only point a link at another file.
+/// since some installers only point a link at another file; one that is not UTF-8 has no stamp, for
+/// the cache is JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
-    path: PathBuf,
+    path: String,
     modified: Timestamp,
     size: u64,
 }
@@ -167,9 +168,9 @@ fn numbers(version: &str) -> Vec<u64> {
     numbers.unwrap_or_default()
 }
 
-/// None if the program can't be looked at; then it is asked every time.
+/// None if the program can't be looked at, or its path is not UTF-8; then it is asked every time.
 fn stamp(program: &Path) -> Option<Stamp> {
-    let path = fs::canonicalize(program).ok()?;
+    let path = fs::canonicalize(program).ok()?.into_os_string().into_string().ok()?;
     let meta = fs::metadata(&path).ok()?;
     let modified = Timestamp::from_system(meta.modified().ok()?);
     Some(Stamp { path, modified, size: meta.len() })
@@ -181,7 +182,12 @@ fn is_program(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
+    use std::{
+        ffi::OsString,
+        fs::OpenOptions,
+        io::Write,
+        os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    };
 
     use tempfile::TempDir;
 
@@ -201,13 +207,15 @@ mod tests {
     /// A machine with one directory on its `PATH`.
     struct Machine {
         dir: TempDir,
+        path: OsString,
         cache: Cache,
         asked: usize,
     }
 
     impl Machine {
         fn new() -> Machine {
-            Machine { dir: TempDir::new().unwrap(), cache: Cache::default(), asked: 0 }
+            let dir = TempDir::new().unwrap();
+            Machine { path: dir.path().into(), dir, cache: Cache::default(), asked: 0 }
         }
 
         fn detect(&mut self, engine: Engine, answer: Result<(Exit, &str), &str>) -> Verdict {
@@ -221,7 +229,7 @@ mod tests {
             let command = vec![engine.to_string()];
             let engines = Engines::new([(engine.clone(), command)].into(), dir);
             let row = engines.get(&engine).unwrap();
-            detect(row, dir.as_os_str(), dir, &mut self.cache, &mut run)
+            detect(row, &self.path, dir, &mut self.cache, &mut run)
         }
     }
 
@@ -308,6 +316,20 @@ mod tests {
             let verdict = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), output)));
             assert_eq!(verdict.version.as_deref(), Some(output));
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_not_utf_8_works_but_is_not_remembered() {
+        let mut machine = Machine::new();
+        let dir = machine.dir.path().join(OsStr::from_bytes(b"caf\xe9"));
+        install(&dir, "claude", 0o755, "");
+        machine.path = dir.into();
+        for asked in 1..=2 {
+            let verdict = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), "2.1.197")));
+            assert!(verdict.usable() && verdict.version.is_some(), "{verdict:?}");
+            assert_eq!(machine.asked, asked);
+        }
+        assert_eq!(serde_json::to_value(&machine.cache).unwrap(), serde_json::json!({}));
     }
 
     #[track_caller]

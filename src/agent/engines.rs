@@ -8,15 +8,15 @@ use crate::{
 };
 
 /// The engines with a protocol of their own.
-static KNOWN: [(Engine, &Description); 3] = [
-    (Engine::CLAUDE, &claude::description::DESCRIPTION),
-    (Engine::CODEX, &codex::description::DESCRIPTION),
-    (Engine::OPENCODE, &opencode::description::DESCRIPTION),
+static KNOWN: [(&str, &Description); 3] = [
+    ("claude", &claude::description::DESCRIPTION),
+    ("codex", &codex::description::DESCRIPTION),
+    ("opencode", &opencode::description::DESCRIPTION),
 ];
 
 /// What is known of `engine`. Every name that is not in the table is an agent that speaks ACP.
 pub fn describe(engine: &Engine) -> &'static Description {
-    let known = KNOWN.iter().find(|(name, _)| name == engine);
+    let known = KNOWN.iter().find(|(name, _)| *name == engine.as_str());
     known.map_or(&acp::description::DESCRIPTION, |(_, description)| description)
 }
 
@@ -32,7 +32,7 @@ impl Engines {
     /// is this executable, which plays the echo engine.
     pub fn new(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
         let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
-        let known = KNOWN.iter().map(|(name, _)| (name.clone(), vec![name.to_string()]));
+        let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
         let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
         let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
             let description = describe(&name);

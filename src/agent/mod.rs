@@ -15,11 +15,15 @@ pub mod echo;
 pub mod engines;
 pub mod http;
 pub mod launch;
+pub mod ledger;
 pub mod opencode;
+#[cfg(test)]
+mod play;
 pub mod progress;
 pub mod rpc;
 pub mod shell;
 pub mod stdio;
+pub mod text;
 pub mod tools;
 pub mod turn;
 
@@ -280,8 +284,8 @@ pub struct Usage {
 impl Usage {
     /// What was used besides.
     pub fn add(&mut self, more: &Usage) {
-        self.input_tokens += more.input_tokens;
-        self.output_tokens += more.output_tokens;
+        self.input_tokens = self.input_tokens.saturating_add(more.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(more.output_tokens);
         if let Some(cost) = more.cost_usd {
             *self.cost_usd.get_or_insert_default() += cost;
         }

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use super::text::quotable;
+
 /// Characters of a line.
 const LINE_CHARS: usize = 120;
 
@@ -51,30 +53,10 @@ impl Doing<'_> {
 /// `verb` and `what` between backticks, with room for `more` characters behind them.
 fn quoted(verb: &str, what: &str, more: usize) -> String {
     let room = LINE_CHARS - verb.chars().count() - 3 - more;
-    match one_line(&what.replace('`', "'"), room).as_str() {
+    match quotable(what, room).as_str() {
         "" => format!("{}…", verb.trim_end_matches(':')),
         what => format!("{verb} `{what}`"),
     }
-}
-
-/// `text` as one line of at most `limit` characters, without anything that moves a cursor.
-pub fn one_line(text: &str, limit: usize) -> String {
-    // What is cut off need not be looked at; commands can be very long.
-    let head: String =
-        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
-    let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
-    if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
-        return words;
-    }
-    let mut cut: String = words.chars().take(limit - 1).collect();
-    cut.push('…');
-    cut
-}
-
-/// Control characters, line separators, and marks that reverse or hide text.
-fn is_odd(c: char) -> bool {
-    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
 }
 
 #[cfg(test)]
@@ -116,17 +98,6 @@ mod tests {
         let many = "ä".repeat(1000);
         let long = Doing::Editing(&[&many, "b"]).line(Path::new("/p"));
         assert!(long.chars().count() <= 120 && long.ends_with("…` and 1 more"), "{long}");
-    }
-
-    #[test]
-    fn one_line_is_short_and_plain() {
-        let check = |input: &str, expected: &str| assert_eq!(one_line(input, 10), expected);
-        check("ls", "ls");
-        check(" a\n\tb\r\u{1b}[31m\u{202e}c ", "a b [31m c");
-        check("0123456789", "0123456789");
-        check("0123456789a", "012345678…");
-        check("ééééééééééé", "ééééééééé…");
-        check(&format!("a{}b", " ".repeat(100)), "a…");
     }
 
     proptest! {

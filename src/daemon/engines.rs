@@ -100,7 +100,7 @@ impl Detection {
         let detect = |row| detect::detect(row, &self.path, &self.cwd, &mut cache, &mut run);
         let verdicts: Vec<Verdict> = self.engines.iter().map(detect).collect();
         verdicts.iter().for_each(report);
-        let bytes = serde_json::to_vec(&cache).expect("a cache is plain data");
+        let bytes = serde_json::to_vec(&cache).expect("a cache is texts and numbers");
         if let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes) {
             log::debug!(error:% = error; "the engines' versions are not remembered");
         }

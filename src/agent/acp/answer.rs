@@ -1,7 +1,6 @@
 //! The final text of a turn, from the chunks in which an ACP agent streams it. Pure.
 
-/// More than any answer; what is beyond is cut off.
-const TEXT_MAX: usize = 1 << 20;
+use crate::agent::text::ANSWER_BYTES;
 
 /// Agents say things before, between and after their tools. Each such run of text is a segment;
 /// the last one that is not empty is the answer.
@@ -25,7 +24,7 @@ impl Answer {
         }
         self.broken = false;
         self.message = message.map(str::to_owned);
-        let room = TEXT_MAX.saturating_sub(self.text.len());
+        let room = ANSWER_BYTES.saturating_sub(self.text.len());
         self.text.push_str(&chunk[..chunk.floor_char_boundary(room)]);
     }
 
@@ -72,7 +71,7 @@ mod tests {
     fn an_endless_answer_is_cut_at_a_character() {
         let mut answer = Answer::default();
         answer.push(None, "x");
-        answer.push(None, &"ä".repeat(TEXT_MAX));
-        assert_eq!(answer.text().len(), TEXT_MAX - 1);
+        answer.push(None, &"ä".repeat(ANSWER_BYTES));
+        assert_eq!(answer.text().len(), ANSWER_BYTES - 1);
     }
 }

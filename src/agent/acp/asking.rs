@@ -5,8 +5,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::wire::{list, text};
-use crate::agent::{ActionKind, Edit, Question, QuestionId, diff, progress::Doing, shell};
+use crate::agent::{
+    ActionKind, Edit, Question, QuestionId, diff,
+    progress::Doing,
+    shell,
+    text::{first_text, list, text},
+};
 
 /// What updates told about a tool call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,14 +38,7 @@ impl KnownCall {
         set(&mut self.title, text(update, "/title"));
         set(&mut self.kind, text(update, "/kind"));
         let named = ["/name", "/_meta/toolName", "/_meta/claudeCode/toolName"];
-        set(
-            &mut self.name,
-            named
-                .into_iter()
-                .map(|at| text(update, at))
-                .find(|it| !it.is_empty())
-                .unwrap_or_default(),
-        );
+        set(&mut self.name, first_text(update, &named));
         if let Some(input) =
             update.get("rawInput").filter(|it| it.as_object().is_some_and(|it| !it.is_empty()))
         {
@@ -85,10 +82,10 @@ impl KnownCall {
         let kind = self.action_kind();
         let edits = self.edits(kind);
         let subject = self.subject(kind, &edits);
-        let said = ["/reason", "/description"].into_iter().map(|at| text(&self.input, at));
         // What a title leaves out nobody knows: it is for people, and no policy.
-        let title = Some(&self.title[..]).filter(|_| subject.is_empty());
-        let reason = said.chain(title).find(|text| !text.is_empty()).map(str::to_owned);
+        let title = if subject.is_empty() { &self.title } else { "" };
+        let reasons = [first_text(&self.input, &["/reason", "/description"]), title];
+        let reason = reasons.into_iter().find(|text| !text.is_empty()).map(str::to_owned);
         let tool = match (&self.name[..], self.foreign()) {
             ("", Some(_)) => &self.title,
             ("", None) => &self.kind,

@@ -3,14 +3,17 @@
 
 use serde_json::Value;
 
-use crate::agent::{Exit, Failure, FailureKind, acp::wire::text, rpc::RpcError};
+use crate::agent::{
+    Exit, Failure, FailureKind,
+    rpc::RpcError,
+    text::{last_words, text},
+};
 
 /// The message with what `data` adds to it: agents put the reason into `details` or `message`.
 pub(super) fn describe(error: &RpcError) -> String {
-    let more = ["/details", "/message"]
+    let more = ["/details", "/message", ""]
         .into_iter()
         .map(|at| text(&error.data, at))
-        .chain([error.data.as_str().unwrap_or_default()])
         .find(|more| !more.is_empty() && !error.message.contains(more));
     match more {
         Some(more) => format!("{}: {more}", error.message),
@@ -73,10 +76,9 @@ pub(super) fn protocol(what: &str) -> Failure {
 }
 
 pub(super) fn crashed(exit: Exit, stderr_tail: &str) -> Failure {
-    let tail = stderr_tail.trim();
-    let message = match tail {
+    let message = match &last_words(stderr_tail)[..] {
         "" => format!("the agent ended before it had answered ({exit})"),
-        tail => format!("the agent ended before it had answered ({exit}): {tail}"),
+        said => format!("the agent ended before it had answered ({exit}): {said}"),
     };
     Failure::new(FailureKind::Crashed, message, "Run the agent in a terminal to see why.")
 }

@@ -12,7 +12,6 @@ pub mod wire;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     path::Path,
 };
 
@@ -22,25 +21,22 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
-        progress::one_line,
+        ledger::{KNOWN_MAX, Ledger},
         rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        text::{self, first_text, quotable, text},
     },
     ids::SessionId,
 };
 use answer::Answer;
 use asking::KnownCall;
-use wire::{Capabilities, ModeChoice, Options, Setting, text};
+use wire::{Capabilities, ModeChoice, Options, Setting};
 
-/// Calls that are remembered at a time. An agent with more loses the details of the others.
-const CALLS_MAX: usize = 256;
-/// Questions that are open at a time; more are refused.
-const QUESTIONS_MAX: usize = 64;
-/// Characters of a notice, or of a retry's message.
-const NOTICE_CHARS: usize = 500;
+/// Characters of a refused command or path that are repeated.
+const REFUSED_CHARS: usize = 200;
 
 /// What one of our requests was for.
 #[derive(Debug)]
-enum Asked {
+enum Sent {
     Initialize,
     /// `session/resume` or `session/load`.
     OldSession,
@@ -54,13 +50,14 @@ enum Asked {
 struct Pending {
     request: Value,
     options: Options,
-    question: Question,
+    /// What is asked for, in words for people.
+    what: String,
 }
 
 /// The ACP host for one turn.
 #[derive(Debug)]
 pub struct Acp {
-    rpc: Rpc<Asked>,
+    rpc: Rpc<Sent>,
     turn: Option<TurnSpec>,
     capabilities: Capabilities,
     session: String,
@@ -70,8 +67,9 @@ pub struct Acp {
     prompted: bool,
     answer: Answer,
     calls: BTreeMap<String, KnownCall>,
-    pending: BTreeMap<QuestionId, Pending>,
-    questions: u64,
+    ledger: Ledger<Pending>,
+    /// Questions so far.
+    asked: u64,
     /// What was refused last, in words for people.
     denied: Option<String>,
     /// The agent said something after the refusal, so it did not end the turn.
@@ -80,7 +78,6 @@ pub struct Acp {
     heard: bool,
     /// Codex-acp 2.6.0 says what failed as if the model did, and ends the turn in good order.
     has_failed: bool,
-    interrupted: bool,
     /// What the session has cost, and what it had before this turn.
     cost: Option<f64>,
     cost_before: Option<f64>,
@@ -103,56 +100,51 @@ impl Acp {
             prompted: false,
             answer: Answer::default(),
             calls: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            questions: 0,
+            ledger: Ledger::default(),
+            asked: 0,
             denied: None,
             has_gone_on: false,
             heard: false,
             has_failed: false,
-            interrupted: false,
             cost: None,
             cost_before: None,
         }
     }
 
-    fn ask(&mut self, method: &str, params: Value, asked: Asked, actions: &mut Actions) {
+    fn ask(&mut self, method: &str, params: Value, asked: Sent, actions: &mut Actions) {
         let request = self.rpc.request(method, params, asked);
         actions.write(request);
     }
 
-    fn on_response(
-        &mut self,
-        asked: Asked,
-        result: Result<Value, RpcError>,
-        actions: &mut Actions,
-    ) {
+    fn on_response(&mut self, asked: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
         match (asked, result) {
-            (Asked::Prompt, Ok(result)) => self.on_stop(&result, actions),
-            (Asked::Prompt, Err(_)) if self.interrupted => actions.finish(TurnEnd::Interrupted),
-            (Asked::Prompt, Err(error)) if self.is_gone(&error) => {
-                actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
+            (Sent::Prompt, Ok(result)) => self.on_stop(&result, actions),
+            (Sent::Prompt, Err(error)) if self.is_gone(&error) => {
+                let detail = failure::describe(&error);
+                self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
-            (Asked::Initialize, Ok(result)) => self.on_initialized(&result, actions),
-            (Asked::OldSession | Asked::NewSession, Ok(result)) => {
+            (Sent::Initialize, Ok(result)) => self.on_initialized(&result, actions),
+            (Sent::OldSession | Sent::NewSession, Ok(result)) => {
                 self.on_session(&result, actions);
             }
-            (Asked::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
+            (Sent::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
             (_, Err(error)) if error.code == wire::AUTH_REQUIRED => {
                 let failure = failure::not_logged_in(&error, &self.capabilities.logins);
-                actions.finish(TurnEnd::Failed(failure));
+                self.ledger.finish(TurnEnd::Failed(failure), actions);
             }
             // Each agent has an error of its own for an unknown session. Nothing was done yet, so
             // whatever it is, a fresh one may be tried.
-            (Asked::OldSession, Err(error)) => {
-                actions.finish(TurnEnd::SessionGone { detail: failure::describe(&error) });
+            (Sent::OldSession, Err(error)) => {
+                let detail = failure::describe(&error);
+                self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
             // Claude Code takes no such mode from root. Then what it asks is allowed.
-            (Asked::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
-            (Asked::Set(setting), Err(error)) => {
-                refuse(&setting, &failure::describe(&error), actions);
+            (Sent::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
+            (Sent::Set(setting), Err(error)) => {
+                self.refuse(&setting, &failure::describe(&error), actions);
             }
-            (Asked::Initialize | Asked::NewSession | Asked::Prompt, Err(error)) => {
-                actions.finish(TurnEnd::Failed(failure::of_error(&error)));
+            (Sent::Initialize | Sent::NewSession | Sent::Prompt, Err(error)) => {
+                self.ledger.finish(TurnEnd::Failed(failure::of_error(&error)), actions);
             }
         }
     }
@@ -160,27 +152,28 @@ impl Acp {
     fn on_initialized(&mut self, result: &Value, actions: &mut Actions) {
         let version = &result["protocolVersion"];
         if version.as_u64() != Some(wire::PROTOCOL_VERSION) {
-            return actions.finish(TurnEnd::Failed(Failure::new(
+            let failure = Failure::new(
                 FailureKind::Protocol,
                 format!("the agent speaks version {version} of the Agent Client Protocol, not 1"),
                 "Use a version of the agent that still speaks ACP 1.",
-            )));
+            );
+            return self.ledger.finish(TurnEnd::Failed(failure), actions);
         }
         self.capabilities = Capabilities::read(result);
         let Some(turn) = &self.turn else { return };
         let mut params = json!({ "cwd": turn.project_dir, "mcpServers": [] });
         let Some(session) = &turn.session else {
-            return self.ask("session/new", params, Asked::NewSession, actions);
+            return self.ask("session/new", params, Sent::NewSession, actions);
         };
         session.as_str().clone_into(&mut self.session);
         params["sessionId"] = json!(session);
         if self.capabilities.resume {
-            self.ask("session/resume", params, Asked::OldSession, actions);
+            self.ask("session/resume", params, Sent::OldSession, actions);
         } else if self.capabilities.load {
-            self.ask("session/load", params, Asked::OldSession, actions);
+            self.ask("session/load", params, Sent::OldSession, actions);
         } else {
             let detail = "this agent can't go on with an earlier session".to_owned();
-            actions.finish(TurnEnd::SessionGone { detail });
+            self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
         }
     }
 
@@ -191,12 +184,13 @@ impl Acp {
             self.cost_before = Some(0.0);
         }
         if self.session.is_empty() {
-            return actions.finish(TurnEnd::Failed(failure::protocol("a session without an id")));
+            let failure = failure::protocol("a session without an id");
+            return self.ledger.finish(TurnEnd::Failed(failure), actions);
         }
         match wire::mode_choice(turn.gate, &self.session, result) {
             ModeChoice::Set(setting) => self.settings.push_back(setting),
             ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
-                let mode = one_line(&mode, NOTICE_CHARS);
+                let mode = text::message(&mode);
                 actions.event(TurnEvent::Progress(format!(
                     "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
                 )));
@@ -206,7 +200,9 @@ impl Acp {
         if let Some(model) = &turn.model {
             match wire::model_choice(&self.session, result, model) {
                 Ok(setting) => self.settings.extend(setting),
-                Err(reason) => return actions.finish(TurnEnd::Failed(wrong_model(reason))),
+                Err(reason) => {
+                    return self.ledger.finish(TurnEnd::Failed(wrong_model(reason)), actions);
+                }
             }
         }
         self.go_on(actions);
@@ -216,7 +212,7 @@ impl Acp {
         match wire::confirmed(setting, result) {
             Some(now) if now != setting.wanted && !self.is_free(setting) => {
                 let detail = format!("it says that it now uses {now:?}");
-                refuse(setting, &detail, actions);
+                self.refuse(setting, &detail, actions);
             }
             _ => self.go_on(actions),
         }
@@ -232,7 +228,7 @@ impl Acp {
     fn go_on(&mut self, actions: &mut Actions) {
         if let Some(setting) = self.settings.pop_front() {
             let (method, params) = (setting.method, setting.params.clone());
-            return self.ask(method, params, Asked::Set(setting), actions);
+            return self.ask(method, params, Sent::Set(setting), actions);
         }
         let Some(turn) = &self.turn else { return };
         let mut prompt = turn.prompt.clone();
@@ -247,7 +243,7 @@ impl Acp {
             images = &[];
         }
         let params = wire::prompt(&self.session, &prompt, images);
-        self.ask("session/prompt", params, Asked::Prompt, actions);
+        self.ask("session/prompt", params, Sent::Prompt, actions);
         self.prompted = true;
         if self.capabilities.resume || self.capabilities.load {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
@@ -301,9 +297,8 @@ impl Acp {
             _ => {}
         }
         if codex["error"]["willRetry"] == true {
-            let said = ["/error/additionalDetails", "/error/message"].map(|at| text(codex, at));
-            let message = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
-            let message = one_line(message, NOTICE_CHARS);
+            let said = first_text(codex, &["/error/additionalDetails", "/error/message"]);
+            let message = text::message(said);
             actions.event(TurnEvent::Retry { message, next: None });
         }
     }
@@ -316,7 +311,7 @@ impl Acp {
             self.calls.remove(id);
             return;
         }
-        if self.calls.len() >= CALLS_MAX && !self.calls.contains_key(id) {
+        if self.calls.len() >= KNOWN_MAX && !self.calls.contains_key(id) {
             return;
         }
         let call = self.calls.entry(id.to_owned()).or_default();
@@ -339,29 +334,28 @@ impl Acp {
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
         known.merge(call);
         self.replaced(&id, actions);
-        self.questions += 1;
-        let name = QuestionId(format!("acp-{}", self.questions));
-        let question = known.question(name.clone(), call);
-        let pending = Pending { request: id, options, question };
+        self.asked += 1;
+        let question = known.question(QuestionId(format!("acp-{}", self.asked)), call);
+        let Question { tool, subject, .. } = &question;
+        let what = if subject.is_empty() { tool } else { subject };
+        let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
         let ours = text(params, "/sessionId") == self.session && self.prompted;
         let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
-        if self.interrupted || !ours || self.pending.len() >= QUESTIONS_MAX {
+        if !ours || !self.ledger.takes_questions() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
         } else if gate == Gate::AllowAll {
             self.settle(&pending, true, actions);
         } else {
-            actions.event(TurnEvent::Question(pending.question.clone()));
-            self.pending.insert(name, pending);
+            self.ledger.ask(question, pending, actions);
         }
     }
 
     /// An agent that asks again under a number that is open takes the next answer for the newer
     /// request, so the older one must not get any.
     fn replaced(&mut self, request: &Value, actions: &mut Actions) {
-        let older = self.pending.iter().find(|(_, pending)| pending.request == *request);
+        let older = self.ledger.questions().find(|(_, pending)| pending.request == *request);
         if let Some(name) = older.map(|(name, _)| name.clone()) {
-            self.pending.remove(&name);
-            actions.event(TurnEvent::QuestionGone(name));
+            self.ledger.withdraw(name, actions);
         }
     }
 
@@ -378,40 +372,38 @@ impl Acp {
     }
 
     fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
-        let Some(pending) = self.pending.remove(question) else { return };
+        let Some(pending) = self.ledger.decided(question) else { return };
         // No option but those for once is ever chosen: what agents keep often lasts for ever. And ACP
         // has no place for a reason.
         let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         if !allow {
-            let Question { tool, subject, .. } = &pending.question;
-            let what = if subject.is_empty() { tool } else { subject };
-            self.denied = Some(brief(what));
+            self.denied = Some(pending.what.clone());
             self.has_gone_on = false;
         }
         self.settle(&pending, allow, actions);
     }
 
     fn interrupt(&mut self, actions: &mut Actions) {
-        self.interrupted = true;
+        let Some(gone) = self.ledger.interrupt(actions) else { return };
         if !self.prompted {
-            return actions.finish(TurnEnd::Interrupted);
+            return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
         let cancel = json!({ "sessionId": self.session });
         actions.write(self.rpc.notification("session/cancel", cancel));
-        self.questions_gone(actions);
+        self.cancelled(gone, actions);
     }
 
     /// Gemini 0.61.0 never ends the turn while one of these is unanswered.
-    fn questions_gone(&mut self, actions: &mut Actions) {
-        for (name, pending) in mem::take(&mut self.pending) {
+    fn cancelled(&self, gone: BTreeMap<QuestionId, Pending>, actions: &mut Actions) {
+        for pending in gone.into_values() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
-            actions.event(TurnEvent::QuestionGone(name));
         }
     }
 
     /// The prompt has its response: the turn is over.
     fn on_stop(&mut self, result: &Value, actions: &mut Actions) {
-        self.questions_gone(actions);
+        let gone = self.ledger.withdraw_all(actions);
+        self.cancelled(gone, actions);
         let cost = self.cost.zip(self.cost_before).map(|(cost, before)| (cost - before).max(0.0));
         if let Some(usage) = usage(result, cost) {
             actions.event(TurnEvent::Usage(usage));
@@ -425,7 +417,10 @@ impl Acp {
             text += &[paragraph, &note].concat();
         }
         let end = match result["stopReason"].as_str().unwrap_or_default() {
-            _ if self.interrupted => TurnEnd::Interrupted,
+            // All agents say `cancelled` after an interrupt, unless they were done before.
+            stop if self.ledger.is_interrupted() && (stop != "end_turn" || text.is_empty()) => {
+                TurnEnd::Interrupted
+            }
             _ if self.has_failed => TurnEnd::Failed(failure::of_words(self.answer.text())),
             "cancelled" if self.denied.is_some() => TurnEnd::Answered { text },
             "cancelled" => TurnEnd::Failed(Failure::new(
@@ -444,17 +439,36 @@ impl Acp {
             }
             _ => TurnEnd::Answered { text },
         };
-        actions.finish(end);
+        self.ledger.finish(end, actions);
+    }
+
+    /// A mode or model that was wanted and is not in use: the prompt must not be sent.
+    fn refuse(&mut self, setting: &Setting, detail: &str, actions: &mut Actions) {
+        let Setting { what, wanted, .. } = setting;
+        let failure = match *what {
+            "model" => {
+                wrong_model(format!("the agent did not take the model {wanted:?}: {detail}"))
+            }
+            _ => Failure::new(
+                FailureKind::Refused,
+                format!("the agent did not take the {what} {wanted:?}, in which it asks: {detail}"),
+                "Nothing was sent. Update the agent, or allow everything for it in the config.",
+            ),
+        };
+        self.ledger.finish(TurnEnd::Failed(failure), actions);
     }
 }
 
 impl Protocol for Acp {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
         self.turn = Some(turn.clone());
-        self.ask("initialize", wire::initialize(), Asked::Initialize, actions);
+        self.ask("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        if self.ledger.is_over() {
+            return;
+        }
         match self.rpc.classify(value) {
             Incoming::Request { id, method, params } => {
                 self.on_request(id, &method, &params, actions);
@@ -468,6 +482,9 @@ impl Protocol for Acp {
     }
 
     fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        if self.ledger.is_over() {
+            return;
+        }
         match command {
             TurnCommand::Decide { question, verdict } => self.decide(&question, &verdict, actions),
             TurnCommand::Interrupt => self.interrupt(actions),
@@ -477,20 +494,9 @@ impl Protocol for Acp {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        let gone = mem::take(&mut self.pending).into_keys();
-        actions.events.extend(gone.map(TurnEvent::QuestionGone));
-        actions.finish(if self.interrupted {
-            TurnEnd::Interrupted
-        } else {
-            TurnEnd::Failed(failure::crashed(exit, stderr_tail))
-        });
+        let failure = failure::crashed(exit, stderr_tail);
+        self.ledger.finish(TurnEnd::Failed(failure), actions);
     }
-}
-
-/// The first line of a command or path, as it can stand between backticks.
-fn brief(what: &str) -> String {
-    let line = what.lines().next().unwrap_or_default();
-    line.chars().filter(|c| *c != '`').take(200).collect()
 }
 
 /// What the session has cost since its beginning, also before a resume (claude-agent-acp 0.101.0).
@@ -509,19 +515,6 @@ fn usage(result: &Value, cost_usd: Option<f64>) -> Option<Usage> {
         output_tokens: output.unwrap_or(0),
         cost_usd,
     })
-}
-
-/// A mode or model that was wanted and is not in use: the prompt must not be sent.
-fn refuse(setting: &Setting, detail: &str, actions: &mut Actions) {
-    let Setting { what, wanted, .. } = setting;
-    actions.finish(TurnEnd::Failed(match *what {
-        "model" => wrong_model(format!("the agent did not take the model {wanted:?}: {detail}")),
-        _ => Failure::new(
-            FailureKind::Refused,
-            format!("the agent did not take the {what} {wanted:?}, in which it asks: {detail}"),
-            "Nothing was sent. Update the agent, or allow everything for it in the config.",
-        ),
-    }));
 }
 
 fn wrong_model(reason: String) -> Failure {

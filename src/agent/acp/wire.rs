@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::agent::{Gate, Image, Model};
+use crate::agent::{
+    Gate, Image, Model,
+    text::{list, text},
+};
 
 /// The only version that is asked for. Adapters also speak version 2, in which the answer to
 /// `session/prompt` no longer means the end of the turn (claude-agent-acp 0.101.0).
@@ -19,11 +22,6 @@ const ASKING_MODES: [&str; 4] = ["default", "build", "read-only", "ask"];
 /// Modes without any gate, for `allowAll`: codex-acp 2.6.0, claude, and gemini and qwen. Codex's
 /// asking mode is also a sandbox, in which much that is allowed still fails.
 const FREE_MODES: [&str; 3] = ["agent-full-access", "bypassPermissions", "yolo"];
-
-/// The string at `pointer`; empty if there is none.
-pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
 
 /// The parameters of `initialize`.
 pub fn initialize() -> Value {
@@ -233,9 +231,4 @@ pub fn outcome(option: Option<&str>) -> Value {
         Some(id) => json!({ "outcome": { "outcome": "selected", "optionId": id } }),
         None => json!({ "outcome": { "outcome": "cancelled" } }),
     }
-}
-
-/// The array at `pointer`; empty if there is none.
-pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

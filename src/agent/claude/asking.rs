@@ -6,13 +6,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::wire::{CanUseTool, text};
+use super::wire::CanUseTool;
 use crate::agent::{
-    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff, progress::Doing,
+    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff,
+    progress::Doing,
+    text::{list, text},
 };
 
 /// The tool with which the model asks the human.
 const ASK: &str = "AskUserQuestion";
+/// Where its input has the questions.
+const QUESTIONS: &str = "/questions";
 
 /// The question that `asked` is.
 pub(super) fn question(id: &str, asked: &CanUseTool) -> Question {
@@ -33,20 +37,20 @@ pub(super) fn question(id: &str, asked: &CanUseTool) -> Question {
 
 /// What kind of action a tool is, and what it acts on.
 pub(super) fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
-    let (kind, key) = match tool {
-        "Bash" | "PowerShell" | "Monitor" => (ActionKind::Run, "command"),
-        "Write" | "Edit" | "MultiEdit" => (ActionKind::Edit, "file_path"),
-        "NotebookEdit" => (ActionKind::Edit, "notebook_path"),
-        "Read" => (ActionKind::Read, "file_path"),
-        "NotebookRead" => (ActionKind::Read, "notebook_path"),
+    let (kind, at) = match tool {
+        "Bash" | "PowerShell" | "Monitor" => (ActionKind::Run, "/command"),
+        "Write" | "Edit" | "MultiEdit" => (ActionKind::Edit, "/file_path"),
+        "NotebookEdit" => (ActionKind::Edit, "/notebook_path"),
+        "Read" => (ActionKind::Read, "/file_path"),
+        "NotebookRead" => (ActionKind::Read, "/notebook_path"),
         "Glob" => return (ActionKind::Read, glob(input)),
         "Grep" | "LS" => return (ActionKind::Read, directory(input).to_owned()),
-        "WebFetch" => (ActionKind::Fetch, "url"),
+        "WebFetch" => (ActionKind::Fetch, "/url"),
         // Not bare: a search for an address must not pass for the fetch of it.
-        "WebSearch" => return (ActionKind::Fetch, labelled("search", text(input, "query"))),
-        "Skill" => return (ActionKind::Other, labelled("skill", text(input, "skill"))),
+        "WebSearch" => return (ActionKind::Fetch, labelled("search", text(input, "/query"))),
+        "Skill" => return (ActionKind::Other, labelled("skill", text(input, "/skill"))),
         "Task" | "Agent" => {
-            return (ActionKind::Other, labelled("subagent", text(input, "description")));
+            return (ActionKind::Other, labelled("subagent", text(input, "/description")));
         }
         _ => {
             return match tool.strip_prefix("mcp__") {
@@ -55,7 +59,7 @@ pub(super) fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
             };
         }
     };
-    (kind, text(input, key).to_owned())
+    (kind, text(input, at).to_owned())
 }
 
 fn labelled(label: &str, text: &str) -> String {
@@ -64,13 +68,13 @@ fn labelled(label: &str, text: &str) -> String {
 
 /// Without a path it is the project.
 fn directory(input: &Value) -> &str {
-    Some(text(input, "path")).filter(|path| !path.is_empty()).unwrap_or(".")
+    Some(text(input, "/path")).filter(|path| !path.is_empty()).unwrap_or(".")
 }
 
 /// Where a pattern leads. One with alternatives or steps upwards may lead to several places, for
 /// which no single path stands.
 fn glob(input: &Value) -> String {
-    let (pattern, path) = (text(input, "pattern"), text(input, "path"));
+    let (pattern, path) = (text(input, "/pattern"), text(input, "/path"));
     if pattern.contains('{') || pattern.contains("..") {
         String::new()
     } else if path.is_empty() || pattern.starts_with(['/', '~']) {
@@ -87,33 +91,34 @@ fn mcp(name: &str) -> String {
 }
 
 fn edits(tool: &str, input: &Value) -> Vec<Edit> {
-    let replaced = |edit: &Value| diff::between(text(edit, "old_string"), text(edit, "new_string"));
-    let (key, diff) = match tool {
-        "Write" => ("file_path", diff::added(text(input, "content"))),
-        "Edit" => ("file_path", replaced(input)),
+    let replaced =
+        |edit: &Value| diff::between(text(edit, "/old_string"), text(edit, "/new_string"));
+    let (at, diff) = match tool {
+        "Write" => ("/file_path", diff::added(text(input, "/content"))),
+        "Edit" => ("/file_path", replaced(input)),
         "MultiEdit" => {
-            let edits = input["edits"].as_array().map_or(&[][..], Vec::as_slice);
-            ("file_path", edits.iter().map(replaced).collect::<Vec<_>>().join(" …\n"))
+            let edits = list(input, "/edits");
+            ("/file_path", edits.iter().map(replaced).collect::<Vec<_>>().join(" …\n"))
         }
-        "NotebookEdit" if text(input, "edit_mode") == "delete" => {
-            ("notebook_path", format!("-(cell {})\n", text(input, "cell_id").replace('\n', " ")))
+        "NotebookEdit" if text(input, "/edit_mode") == "delete" => {
+            ("/notebook_path", format!("-(cell {})\n", text(input, "/cell_id").replace('\n', " ")))
         }
-        "NotebookEdit" => ("notebook_path", diff::added(text(input, "new_source"))),
+        "NotebookEdit" => ("/notebook_path", diff::added(text(input, "/new_source"))),
         _ => return Vec::new(),
     };
-    vec![Edit { path: text(input, key).to_owned(), diff }]
+    vec![Edit { path: text(input, at).to_owned(), diff }]
 }
 
 fn choices(input: &Value) -> Vec<Choice> {
     let option = |option: &Value| ChoiceOption {
-        label: text(option, "label").to_owned(),
-        description: text(option, "description").to_owned(),
+        label: text(option, "/label").to_owned(),
+        description: text(option, "/description").to_owned(),
     };
-    questions(input)
+    list(input, QUESTIONS)
         .iter()
         .map(|asked| Choice {
-            question: text(asked, "question").to_owned(),
-            options: asked["options"].as_array().into_iter().flatten().map(option).collect(),
+            question: text(asked, "/question").to_owned(),
+            options: list(asked, "/options").iter().map(option).collect(),
             is_multiple: asked["multiSelect"] == true,
             // Its dialog always has an "Other" with room for words.
             is_open: true,
@@ -121,21 +126,17 @@ fn choices(input: &Value) -> Vec<Choice> {
         .collect()
 }
 
-fn questions(input: &Value) -> &[Value] {
-    input["questions"].as_array().map_or(&[][..], Vec::as_slice)
-}
-
 /// The tool's input with the answers: a text for each question, several choices with commas
 /// between (from the schemas in claude 2.1.197). None if they don't answer what was asked.
 pub(super) fn answered(asked: &CanUseTool, chosen: &[Vec<String>]) -> Option<Value> {
-    let questions = questions(&asked.input);
+    let questions = list(&asked.input, QUESTIONS);
     if asked.tool != ASK || questions.len() != chosen.len() || chosen.iter().any(Vec::is_empty) {
         return None;
     }
     let answers: Map<String, Value> = questions
         .iter()
         .zip(chosen)
-        .map(|(asked, chosen)| (text(asked, "question").to_owned(), json!(chosen.join(", "))))
+        .map(|(asked, chosen)| (text(asked, "/question").to_owned(), json!(chosen.join(", "))))
         .collect();
     let mut input = asked.input.clone();
     input.as_object_mut()?.insert("answers".to_owned(), Value::Object(answers));
@@ -152,9 +153,9 @@ pub(super) fn wants_words(asked: &CanUseTool) -> bool {
 pub(super) fn progress(tool: &str, input: &Value, project: &Path) -> Option<String> {
     let (kind, subject) = describe(tool, input);
     let doing = match (tool, kind) {
-        ("Grep" | "Glob", _) => Doing::Searching(text(input, "pattern")),
-        ("WebSearch", _) => Doing::Searching(text(input, "query")),
-        ("Task" | "Agent", _) => Doing::Asking(text(input, "description")),
+        ("Grep" | "Glob", _) => Doing::Searching(text(input, "/pattern")),
+        ("WebSearch", _) => Doing::Searching(text(input, "/query")),
+        ("Task" | "Agent", _) => Doing::Asking(text(input, "/description")),
         ("Skill", _) | (_, ActionKind::Mcp) => Doing::Calling(&subject),
         (_, ActionKind::Run) => Doing::Running(&subject),
         (_, ActionKind::Edit) => return Some(Doing::Editing(&[&subject]).line(project)),

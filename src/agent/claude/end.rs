@@ -2,17 +2,14 @@
 
 use super::wire::Outcome;
 use crate::{
-    agent::{Exit, Failure, FailureKind, TurnEnd, progress::one_line},
+    agent::{
+        Exit, Failure, FailureKind, TurnEnd,
+        text::{self, last_words},
+    },
     time::Timestamp,
 };
 
 const NO_SESSION: &str = "No conversation found with session ID";
-
-/// Characters of an error text that are passed on.
-const TEXT_CHARS: usize = 600;
-
-/// Lines of standard error that are passed on: the last ones say what was wrong.
-const STDERR_LINES: usize = 4;
 
 const LOG_IN: &str = "Run `claude` on the machine, type /login, and send the message again.";
 
@@ -21,18 +18,16 @@ const LOG_IN: &str = "Run `claude` on the machine, type /login, and send the mes
 pub(super) fn of_result(
     outcome: Outcome,
     api_error: Option<&str>,
-    interrupted: bool,
     resuming: bool,
     resets: Option<Timestamp>,
 ) -> TurnEnd {
     if !outcome.is_error && outcome.subtype == "success" {
-        // Also after an interrupt that came too late: the answer is complete.
         return TurnEnd::Answered { text: outcome.text };
     }
     if resuming && outcome.errors.iter().any(|error| error.starts_with(NO_SESSION)) {
         return TurnEnd::SessionGone { detail: message(&outcome) };
     }
-    if interrupted || outcome.terminal_reason.starts_with("aborted") {
+    if outcome.terminal_reason.starts_with("aborted") {
         return TurnEnd::Interrupted;
     }
     let (kind, advice) = classify(&outcome, api_error);
@@ -75,22 +70,20 @@ fn message(outcome: &Outcome) -> String {
     let text = if errors.is_empty() { outcome.text.clone() } else { errors.join("; ") };
     if text.trim().is_empty() {
         let subtype = if outcome.subtype.is_empty() { "an error" } else { &outcome.subtype };
-        return format!("Claude Code ended the turn with {}", one_line(subtype, TEXT_CHARS));
+        return format!("Claude Code ended the turn with {}", text::message(subtype));
     }
-    one_line(&text, TEXT_CHARS)
+    text::message(&text)
 }
 
 /// The process is gone and there was no `result` line: only standard error can tell why.
-pub(super) fn of_exit(exit: Exit, stderr: &str, interrupted: bool, resuming: bool) -> TurnEnd {
-    // With SIGINT during a request to the model there is no result line, and exit code 0.
-    if interrupted {
-        return TurnEnd::Interrupted;
-    }
+/// After an interrupt that is so, too: with SIGINT during a request to the model there is none,
+/// and exit code 0.
+pub(super) fn of_exit(exit: Exit, stderr: &str, resuming: bool) -> TurnEnd {
     if resuming && stderr.contains(NO_SESSION) {
-        return TurnEnd::SessionGone { detail: tail(stderr) };
+        return TurnEnd::SessionGone { detail: last_words(stderr) };
     }
     let failure = |kind, advice| {
-        let said = match tail(stderr) {
+        let said = match last_words(stderr) {
             said if said.is_empty() => "and said nothing.".to_owned(),
             said => format!("and said: {said}"),
         };
@@ -115,11 +108,4 @@ pub(super) fn of_exit(exit: Exit, stderr: &str, interrupted: bool, resuming: boo
         return TurnEnd::Failed(Failure::new(FailureKind::Protocol, message, advice));
     }
     failure(FailureKind::Crashed, "Check what was already done, then send the message again.")
-}
-
-/// The last lines, short enough for a message.
-fn tail(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(STDERR_LINES)..].join(" / ");
-    one_line(&last, TEXT_CHARS)
 }

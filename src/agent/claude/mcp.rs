@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::wire::{SERVER, text};
-use crate::agent::tools;
+use super::wire::SERVER;
+use crate::agent::{text::text, tools};
 
 /// What to do about a message.
 #[derive(Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub(super) enum Reply {
 }
 
 pub(super) fn handle(message: &Value) -> Reply {
-    let method = text(message, "method");
+    let method = text(message, "/method");
     let Some(rpc_id) = message.get("id").filter(|id| !id.is_null()) else {
         // JSON-RPC has no answers to notifications, but Claude Code waits for one without limit.
         let acknowledge = json!({ "jsonrpc": "2.0", "id": 0, "result": {} });
@@ -36,7 +36,7 @@ pub(super) fn handle(message: &Value) -> Reply {
         "tools/list" => json!({ "tools": tools::mcp_tools() }),
         "tools/call" => {
             let params = &message["params"];
-            return match tools::parse(text(params, "name"), &params["arguments"]) {
+            return match tools::parse(text(params, "/name"), &params["arguments"]) {
                 Ok(tool) => Reply::Call { rpc_id: rpc_id.clone(), tool },
                 Err(error) => Reply::Now(result(rpc_id, &Err(error))),
             };

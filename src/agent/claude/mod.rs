@@ -11,18 +11,16 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use self::wire::{CanUseTool, Line, Outcome, Request};
 use super::{
     Actions, Exit, Gate, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
-    Verdict, progress::one_line,
+    Verdict,
+    ledger::{KNOWN_MAX, Ledger},
+    text::one_line,
 };
 use crate::{
     ids::{SessionId, is_uuid},
@@ -48,10 +46,6 @@ const DISALLOWED: &str = "EnterPlanMode,ExitPlanMode,EnterWorktree,ExitWorktree,
 
 /// Allowed without a question: they are the way to ask one.
 const BRIDGE_TOOLS: [&str; 2] = ["mcp__bridge__bridge_post", "mcp__bridge__bridge_thread_read"];
-
-/// Questions, calls and background tasks that are kept open at the same time, each. Claude Code
-/// was seen to open three.
-const MAX_OPEN: usize = 64;
 
 /// Characters of a name that is repeated in an error or the log.
 const NAME_CHARS: usize = 160;
@@ -95,11 +89,9 @@ pub struct Claude {
     project: PathBuf,
     session: Option<SessionId>,
     working: bool,
-    interrupted: bool,
-    /// Open `can_use_tool` requests by request id.
-    questions: BTreeMap<String, CanUseTool>,
-    /// Open `tools/call` requests: request id to JSON-RPC id.
-    calls: BTreeMap<String, Value>,
+    /// Questions are `can_use_tool` requests, and calls the JSON-RPC ids of `tools/call`; both are
+    /// named by their control request.
+    ledger: Ledger<CanUseTool, Value>,
     /// Background agents that still run; they ask and post over our pipe.
     tasks: BTreeSet<String>,
     /// `error` of the latest API failure.
@@ -108,22 +100,9 @@ pub struct Claude {
     resets: Option<Timestamp>,
     /// The turn's end, while background agents keep the process busy.
     end: Option<TurnEnd>,
-    finished: bool,
 }
 
 impl Claude {
-    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
-        self.finished = true;
-        self.questions_gone(actions);
-        actions.finish(end);
-    }
-
-    fn questions_gone(&mut self, actions: &mut Actions) {
-        for id in mem::take(&mut self.questions).into_keys() {
-            actions.event(TurnEvent::QuestionGone(QuestionId(id)));
-        }
-    }
-
     fn started(&mut self, actions: &mut Actions) {
         if !self.working {
             self.working = true;
@@ -161,15 +140,14 @@ impl Claude {
             Request::CanUseTool(question) if BRIDGE_TOOLS.contains(&question.tool.as_str()) => {
                 actions.write(wire::allow(&id, &question.input));
             }
-            Request::CanUseTool(_) if self.interrupted => {
+            Request::CanUseTool(_) if self.ledger.is_interrupted() => {
                 actions.write(wire::deny(&id, "The turn was stopped."));
             }
-            Request::CanUseTool(_) if self.questions.len() >= MAX_OPEN => {
+            Request::CanUseTool(_) if !self.ledger.takes_questions() => {
                 actions.write(wire::deny(&id, "too many questions are open; ask fewer at a time"));
             }
             Request::CanUseTool(asked) => {
-                actions.event(TurnEvent::Question(asking::question(&id, &asked)));
-                self.questions.insert(id, asked);
+                self.ledger.ask(asking::question(&id, &asked), asked, actions);
             }
             Request::Mcp { server, message } if server == wire::SERVER => {
                 self.mcp(id, &message, actions);
@@ -191,16 +169,15 @@ impl Claude {
         match mcp::handle(message) {
             mcp::Reply::Now(value) => actions.write(answer(&id, value)),
             mcp::Reply::Cancel { rpc_id, acknowledge } => {
-                self.calls.retain(|_, open| *open != rpc_id);
+                self.ledger.retain_calls(|open| *open != rpc_id);
                 actions.write(answer(&id, acknowledge));
             }
-            mcp::Reply::Call { rpc_id, .. } if self.calls.len() >= MAX_OPEN => {
+            mcp::Reply::Call { rpc_id, .. } if !self.ledger.takes_calls() => {
                 let refusal = Err("too many calls are open; wait for their results".to_owned());
                 actions.write(answer(&id, mcp::result(&rpc_id, &refusal)));
             }
             mcp::Reply::Call { rpc_id, tool } => {
-                self.calls.insert(id.clone(), rpc_id);
-                actions.event(TurnEvent::ToolCall(ToolCall { id, tool }));
+                self.ledger.call(ToolCall { id, tool }, rpc_id, actions);
             }
         }
     }
@@ -214,8 +191,7 @@ impl Claude {
             actions.event(TurnEvent::Usage(usage));
         }
         let api_error = self.api_error.as_deref();
-        self.end =
-            Some(end::of_result(outcome, api_error, self.interrupted, self.resuming, self.resets));
+        self.end = Some(end::of_result(outcome, api_error, self.resuming, self.resets));
         self.finish_if_idle(actions);
     }
 
@@ -223,16 +199,17 @@ impl Claude {
     /// end of the pipe all its questions and posts fail, and nobody notices. Who interrupts waits
     /// for none of them.
     fn finish_if_idle(&mut self, actions: &mut Actions) {
-        if (self.tasks.is_empty() || self.interrupted)
+        if (self.tasks.is_empty() || self.ledger.is_interrupted())
             && let Some(end) = self.end.take()
         {
-            self.finish(end, actions);
+            self.ledger.finish(end, actions);
         }
     }
 
-    fn decide(&mut self, id: &str, verdict: Verdict, actions: &mut Actions) {
+    fn decide(&mut self, question: &QuestionId, verdict: Verdict, actions: &mut Actions) {
         // Cancelled in the meantime, or decided before.
-        let Some(asked) = self.questions.remove(id) else { return };
+        let Some(asked) = self.ledger.decided(question) else { return };
+        let id = &question.0[..];
         actions.write(match verdict {
             Verdict::Deny { reason } => wire::deny(id, &reason),
             Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
@@ -252,12 +229,10 @@ impl Claude {
         if let Some(end) = self.end.take() {
             // The answer is there. Interrupting does not stop background agents; the end of the
             // process does.
-            self.finish(end, actions);
-        } else if !self.interrupted {
-            self.interrupted = true;
+            self.ledger.finish(end, actions);
+        } else if self.ledger.interrupt(actions).is_some() {
+            // Claude Code cancels what it asked, and must not get an answer to it any more.
             actions.write(wire::interrupt("interrupt"));
-            // Claude Code cancels them now, and must not get an answer any more.
-            self.questions_gone(actions);
         }
     }
 }
@@ -268,7 +243,7 @@ impl Protocol for Claude {
             && !is_uuid(session.as_str())
         {
             let detail = format!("{session} is no session id of Claude Code");
-            return self.finish(TurnEnd::SessionGone { detail }, actions);
+            return self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
         }
         self.resuming = turn.session.is_some();
         self.project.clone_from(&turn.project_dir);
@@ -277,7 +252,7 @@ impl Protocol for Claude {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.finished {
+        if self.ledger.is_over() {
             return;
         }
         match Line::read(&value) {
@@ -289,7 +264,7 @@ impl Protocol for Claude {
                 actions.event(TurnEvent::Retry { message, next: resets });
             }
             Line::TaskStarted(task) => {
-                if self.tasks.len() < MAX_OPEN {
+                if self.tasks.len() < KNOWN_MAX {
                     self.tasks.insert(task);
                 }
             }
@@ -301,22 +276,20 @@ impl Protocol for Claude {
             Line::Result(outcome) => self.result(*outcome, actions),
             Line::Request { id, request } => self.request(id, request, actions),
             Line::Cancelled(id) => {
-                if self.questions.remove(&id).is_some() {
-                    actions.event(TurnEvent::QuestionGone(QuestionId(id)));
-                }
+                self.ledger.withdraw(QuestionId(id), actions);
             }
             Line::Other => {}
         }
     }
 
     fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.finished {
+        if self.ledger.is_over() {
             return;
         }
         match command {
-            TurnCommand::Decide { question, verdict } => self.decide(&question.0, verdict, actions),
+            TurnCommand::Decide { question, verdict } => self.decide(&question, verdict, actions),
             TurnCommand::ToolResult { call, result } => {
-                if let Some(rpc_id) = self.calls.remove(&call) {
+                if let Some(rpc_id) = self.ledger.returned(&call) {
                     let response = json!({ "mcp_response": mcp::result(&rpc_id, &result) });
                     actions.write(wire::success(&call, response));
                 }
@@ -326,13 +299,11 @@ impl Protocol for Claude {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.finished {
+        if self.ledger.is_over() {
             return;
         }
-        let end = self
-            .end
-            .take()
-            .unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.interrupted, self.resuming));
-        self.finish(end, actions);
+        let end = self.end.take();
+        let end = end.unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.resuming));
+        self.ledger.finish(end, actions);
     }
 }

@@ -6,7 +6,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Image, Usage},
+    agent::{
+        Image, Usage,
+        text::{list, text, total},
+    },
     time::Timestamp,
 };
 
@@ -90,42 +93,42 @@ pub struct Outcome {
 impl Line {
     /// Takes any value; what it does not know is [`Line::Other`].
     pub fn read(value: &Value) -> Line {
-        match text(value, "type") {
+        match text(value, "/type") {
             "system" => read_system(value),
             "assistant" => Line::Assistant(read_assistant(value)),
             "result" => Line::Result(Box::new(read_outcome(value))),
             "control_request" => read_request(value),
             "rate_limit_event" => read_rate_limit(&value["rate_limit_info"]),
-            "control_cancel_request" => named(value, "request_id", Line::Cancelled),
+            "control_cancel_request" => named(value, "/request_id", Line::Cancelled),
             _ => Line::Other,
         }
     }
 }
 
 fn read_system(value: &Value) -> Line {
-    match text(value, "subtype") {
-        "init" => Line::Init { session: full(value, "session_id") },
+    match text(value, "/subtype") {
+        "init" => Line::Init { session: full(value, "/session_id") },
         "api_retry" => Line::Retry(retry(value)),
-        "task_started" if matches!(text(value, "task_type"), "local_agent" | "local_workflow") => {
-            named(value, "task_id", Line::TaskStarted)
+        "task_started" if matches!(text(value, "/task_type"), "local_agent" | "local_workflow") => {
+            named(value, "/task_id", Line::TaskStarted)
         }
-        "task_notification" => named(value, "task_id", Line::TaskEnded),
+        "task_notification" => named(value, "/task_id", Line::TaskEnded),
         "task_updated"
-            if matches!(text(&value["patch"], "status"), "completed" | "failed" | "killed") =>
+            if matches!(text(value, "/patch/status"), "completed" | "failed" | "killed") =>
         {
-            named(value, "task_id", Line::TaskEnded)
+            named(value, "/task_id", Line::TaskEnded)
         }
         _ => Line::Other,
     }
 }
 
 /// A line that means nothing without its id.
-fn named(value: &Value, key: &str, line: impl FnOnce(String) -> Line) -> Line {
-    full(value, key).map_or(Line::Other, line)
+fn named(value: &Value, at: &str, line: impl FnOnce(String) -> Line) -> Line {
+    full(value, at).map_or(Line::Other, line)
 }
 
 fn retry(value: &Value) -> String {
-    let error = full(value, "error").unwrap_or_else(|| "error".to_owned());
+    let error = full(value, "/error").unwrap_or_else(|| "error".to_owned());
     let status = value["error_status"].as_u64().map(|status| format!(" ({status})"));
     let attempt = value["attempt"].as_u64().zip(value["max_retries"].as_u64());
     let attempt = attempt.map(|(attempt, of)| format!(", retry {attempt} of {of}"));
@@ -137,10 +140,10 @@ fn retry(value: &Value) -> String {
 
 /// Also comes while all is well, and as a warning (from the schemas in claude 2.1.197).
 fn read_rate_limit(info: &Value) -> Line {
-    if text(info, "status") != "rejected" || info["isUsingOverage"] == true {
+    if text(info, "/status") != "rejected" || info["isUsingOverage"] == true {
         return Line::Other;
     }
-    let limit = match text(info, "rateLimitType") {
+    let limit = match text(info, "/rateLimitType") {
         "" => "the usage limit".to_owned(),
         kind => format!("the {} limit", kind.replace('_', " ")),
     };
@@ -151,27 +154,26 @@ fn read_rate_limit(info: &Value) -> Line {
 }
 
 fn read_assistant(value: &Value) -> Assistant {
-    let blocks = value["message"]["content"].as_array().map_or(&[][..], Vec::as_slice);
-    let tool_uses = blocks
+    let tool_uses = list(value, "/message/content")
         .iter()
-        .filter(|block| text(block, "type") == "tool_use")
+        .filter(|block| text(block, "/type") == "tool_use")
         .map(|block| ToolUse {
-            name: text(block, "name").to_owned(),
+            name: text(block, "/name").to_owned(),
             input: block["input"].clone(),
         })
         .collect();
-    Assistant { error: full(value, "error"), tool_uses }
+    Assistant { error: full(value, "/error"), tool_uses }
 }
 
 fn read_outcome(value: &Value) -> Outcome {
-    let errors = value["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    let errors = list(value, "/errors").iter();
     Outcome {
-        subtype: text(value, "subtype").to_owned(),
+        subtype: text(value, "/subtype").to_owned(),
         is_error: value["is_error"].as_bool().unwrap_or(false),
-        text: text(value, "result").to_owned(),
-        errors: errors.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        text: text(value, "/result").to_owned(),
+        errors: errors.filter_map(Value::as_str).map(str::to_owned).collect(),
         api_status: value["api_error_status"].as_u64(),
-        terminal_reason: text(value, "terminal_reason").to_owned(),
+        terminal_reason: text(value, "/terminal_reason").to_owned(),
         foreign: !value["origin"].is_null(),
         usage: value["usage"].is_object().then(|| read_usage(value)),
     }
@@ -179,27 +181,30 @@ fn read_outcome(value: &Value) -> Outcome {
 
 fn read_usage(value: &Value) -> Usage {
     // What was read from or written to the prompt cache is not in `input_tokens`, but it was input.
-    let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
-    let tokens = |key| value["usage"][key].as_u64().unwrap_or(0);
+    let input = [
+        "/usage/input_tokens",
+        "/usage/cache_creation_input_tokens",
+        "/usage/cache_read_input_tokens",
+    ];
     Usage {
-        input_tokens: input.into_iter().map(tokens).fold(0, u64::saturating_add),
-        output_tokens: tokens("output_tokens"),
+        input_tokens: total(value, &input),
+        output_tokens: total(value, &["/usage/output_tokens"]),
         cost_usd: value["total_cost_usd"].as_f64(),
     }
 }
 
 fn read_request(value: &Value) -> Line {
     // Without an id there is nothing to answer to.
-    let Some(id) = full(value, "request_id") else { return Line::Other };
+    let Some(id) = full(value, "/request_id") else { return Line::Other };
     let body = &value["request"];
-    let request = match text(body, "subtype") {
+    let request = match text(body, "/subtype") {
         "can_use_tool" => Request::CanUseTool(CanUseTool {
-            tool: text(body, "tool_name").to_owned(),
+            tool: text(body, "/tool_name").to_owned(),
             input: body["input"].clone(),
-            reason: full(body, "decision_reason").or_else(|| full(body, "description")),
+            reason: full(body, "/decision_reason").or_else(|| full(body, "/description")),
         }),
         "mcp_message" => Request::Mcp {
-            server: text(body, "server_name").to_owned(),
+            server: text(body, "/server_name").to_owned(),
             message: body["message"].clone(),
         },
         subtype => Request::Unknown { subtype: subtype.to_owned() },
@@ -207,13 +212,8 @@ fn read_request(value: &Value) -> Line {
     Line::Request { id, request }
 }
 
-/// The string under `key`; empty if there is none.
-pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
-}
-
-fn full(value: &Value, key: &str) -> Option<String> {
-    Some(text(value, key)).filter(|text| !text.is_empty()).map(str::to_owned)
+fn full(value: &Value, at: &str) -> Option<String> {
+    Some(text(value, at)).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// `initialize`. It need not be awaited. Leaving `systemPrompt` out keeps Claude Code's own.

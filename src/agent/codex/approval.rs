@@ -1,5 +1,5 @@
 //! Codex's requests to the person who uses it, and the answers to them. Each becomes a [`Question`] in words
-//! that are the same for all engines; an [`Asked`] remembers how its answer must look.
+//! that are the same for all engines; an [`Pending`] remembers how its answer must look.
 //!
 //! No answer has a place for a reason: a denied command is, for the model, `Rejected("rejected by
 //! user")`, a denied patch `patch rejected by user`, a denied MCP tool `user rejected MCP tool
@@ -12,15 +12,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, Verdict, codex::wire, diff, shell,
+    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, Verdict, codex::wire, diff,
+    ledger::OPEN_MAX, shell,
 };
-
-/// Kept between a patch's `item/started` and its end; a model has few patches open at a time.
-const CHANGES_MAX: usize = 64;
 
 /// An open question: the request's id, and what kind of answer it wants.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Pending {
     pub(super) request: Value,
     answer: Answer,
 }
@@ -36,13 +34,14 @@ enum Answer {
     Words(Vec<String>),
 }
 
-/// The changes of patches that were started: a patch's request does not repeat them.
+/// The changes of patches between their `item/started` and their end: a patch's request does not
+/// repeat them. A model has few patches open at a time.
 #[derive(Debug, Default)]
 pub(super) struct Changes(BTreeMap<String, Vec<Value>>);
 
 impl Changes {
     pub(super) fn started(&mut self, item: String, changes: Vec<Value>) {
-        if self.0.len() >= CHANGES_MAX {
+        if self.0.len() >= OPEN_MAX {
             self.0.pop_first();
         }
         self.0.insert(item, changes);
@@ -59,7 +58,7 @@ pub(super) fn read(
     method: &str,
     params: Value,
     changes: &Changes,
-) -> Option<(Question, Asked)> {
+) -> Option<(Question, Pending)> {
     let (question, answer) = match method {
         "item/commandExecution/requestApproval" => (command(params), Answer::Decision),
         "item/fileChange/requestApproval" => (file_change(params, changes), Answer::Decision),
@@ -72,7 +71,7 @@ pub(super) fn read(
         _ => return None,
     };
     let question = Question { id: question_id(request), ..question };
-    Some((question, Asked { request: request.clone(), answer }))
+    Some((question, Pending { request: request.clone(), answer }))
 }
 
 /// Codex's request ids are unique for as long as its process lives.
@@ -80,7 +79,7 @@ pub(super) fn question_id(request: &Value) -> QuestionId {
     QuestionId(request.to_string())
 }
 
-impl Asked {
+impl Pending {
     /// The result to send for `verdict`. A choice is no permission, and a permission no choice.
     pub(super) fn answer(self, verdict: &Verdict) -> Value {
         let allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
@@ -307,7 +306,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn ask(method: &str, params: Value, changes: &Changes) -> (Question, Asked) {
+    fn ask(method: &str, params: Value, changes: &Changes) -> (Question, Pending) {
         read(&json!(7), method, params, changes).expect("a question")
     }
 
@@ -340,12 +339,12 @@ mod tests {
     #[test]
     fn patches_that_never_end_are_forgotten() {
         let mut changes = Changes::default();
-        for i in 0..=CHANGES_MAX {
+        for i in 0..=OPEN_MAX {
             changes.started(i.to_string(), Vec::new());
         }
-        assert_eq!(changes.0.len(), CHANGES_MAX);
+        assert_eq!(changes.0.len(), OPEN_MAX);
         changes.completed("5");
-        assert_eq!(changes.0.len(), CHANGES_MAX - 1);
+        assert_eq!(changes.0.len(), OPEN_MAX - 1);
     }
 
     #[test]

@@ -3,15 +3,13 @@
 use serde_json::Value;
 
 use crate::{
-    agent::{Exit, Failure, FailureKind, TurnEnd, codex::clip, rpc::RpcError},
+    agent::{
+        Exit, Failure, FailureKind, TurnEnd,
+        rpc::RpcError,
+        text::{self, last_words},
+    },
     time::Timestamp,
 };
-
-/// The longest error text that is passed on. Providers answer with whole HTML pages.
-const MESSAGE_MAX: usize = 1_000;
-
-/// Lines of standard error that go into a crash's message.
-const TAIL_LINES: usize = 5;
 
 /// No account on this machine. Codex itself would try without one for 13 seconds (0.169.0).
 pub(super) fn not_logged_in() -> Failure {
@@ -25,7 +23,7 @@ pub(super) fn not_logged_in() -> Failure {
 /// The error of a turn that failed: `{message, codexErrorInfo, additionalDetails}`. `resets` is when
 /// the account's limit that is used up is reset.
 pub(super) fn of_turn(error: &Value, resets: Option<Timestamp>) -> Failure {
-    let text = text(error);
+    let text = message(error);
     let (kind, advice) = match (info(error), status(error, &text)) {
         ("usageLimitExceeded" | "rateLimitExceeded", _) | (_, Some(429)) => (
             FailureKind::RateLimited,
@@ -76,7 +74,7 @@ pub(super) fn of_turn(error: &Value, resets: Option<Timestamp>) -> Failure {
 pub(super) fn of_refusal(error: &RpcError, resuming: bool) -> TurnEnd {
     let gone = ["no rollout found", "invalid thread id", "thread not found"];
     if resuming && gone.iter().any(|text| error.message.contains(text)) {
-        return TurnEnd::SessionGone { detail: clip(&error.message, MESSAGE_MAX) };
+        return TurnEnd::SessionGone { detail: text::message(&error.message) };
     }
     let (kind, advice) = if error.message.contains("already has an active writer") {
         (
@@ -91,17 +89,17 @@ pub(super) fn of_refusal(error: &RpcError, resuming: bool) -> TurnEnd {
     } else {
         (FailureKind::Protocol, "Update Codex: `npm install -g @openai/codex`.")
     };
-    let message = clip(&error.message, MESSAGE_MAX);
+    let message = text::message(&error.message);
     TurnEnd::Failed(Failure::new(kind, format!("Codex refused: {message}"), advice))
 }
 
 /// The process ended before the turn did.
 pub(super) fn of_crash(exit: Exit, stderr_tail: &str) -> Failure {
-    let tail = readable_tail(stderr_tail);
-    let message = if tail.is_empty() {
-        format!("Codex ended with {exit} and said nothing.")
-    } else {
-        format!("Codex ended with {exit}:\n{tail}")
+    // The complaint about a missing bubblewrap is there in every run.
+    let lines = stderr_tail.lines().filter(|line| !line.contains("could not find bubblewrap"));
+    let message = match last_words(&lines.collect::<Vec<_>>().join("\n")) {
+        said if said.is_empty() => format!("Codex ended with {exit} and said nothing."),
+        said => format!("Codex ended with {exit}: {said}"),
     };
     Failure::new(
         FailureKind::Crashed,
@@ -115,16 +113,16 @@ pub(super) fn of_crash(exit: Exit, stderr_tail: &str) -> Failure {
 pub(super) fn retry_text(error: &Value) -> String {
     match error["additionalDetails"].as_str() {
         Some(details) if !details.is_empty() => {
-            clip(&format!("{} ({details})", text(error)), MESSAGE_MAX)
+            text::message(&format!("{} ({details})", message(error)))
         }
-        _ => text(error),
+        _ => message(error),
     }
 }
 
-fn text(error: &Value) -> String {
-    match error["message"].as_str() {
-        Some(message) if !message.trim().is_empty() => clip(message.trim(), MESSAGE_MAX),
-        _ => "Codex's turn failed without a reason.".to_owned(),
+fn message(error: &Value) -> String {
+    match text::message(text::text(error, "/message")) {
+        message if message.is_empty() => "Codex's turn failed without a reason.".to_owned(),
+        message => message,
     }
 }
 
@@ -144,37 +142,6 @@ fn status(error: &Value, text: &str) -> Option<u64> {
         let (_, rest) = text.split_once("status")?;
         rest.trim_start_matches([':', ' ']).get(..3)?.parse().ok()
     })
-}
-
-/// The last lines of standard error without colours, and without the complaint about a missing
-/// bubblewrap that is there in every run.
-fn readable_tail(stderr: &str) -> String {
-    let plain = without_ansi(stderr);
-    let lines: Vec<&str> = plain
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !line.contains("could not find bubblewrap"))
-        .collect();
-    clip(&lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"), MESSAGE_MAX)
-}
-
-/// Drops escape sequences (`ESC [ … letter`) and other control characters but line ends.
-fn without_ansi(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '\x1b' => {
-                if chars.next() == Some('[') {
-                    chars.by_ref().find(|char| ('@'..='~').contains(char));
-                }
-            }
-            '\n' => plain.push('\n'),
-            char if char.is_control() => {}
-            char => plain.push(char),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -252,12 +219,10 @@ mod tests {
         let tail = "\u{1b}[2m2026\u{1b}[0m \u{1b}[31mERROR\u{1b}[0m Codex could not find bubblewrap on PATH.\n\
                     Error: \u{1b}[1mno config\u{1b}[0m\r\n\n\u{1b}[";
         let failure = of_crash(Exit::Code(1), tail);
-        assert_eq!(failure.message, "Codex ended with exit code 1:\nError: no config");
+        assert_eq!(failure.message, "Codex ended with exit code 1: Error: no config");
         assert_eq!(
             of_crash(Exit::Signal(9), " \n").message,
             "Codex ended with signal 9 and said nothing."
         );
-        let long = "é".repeat(5_000);
-        assert!(of_crash(Exit::Unknown, &long).message.chars().count() < MESSAGE_MAX + 100);
     }
 }

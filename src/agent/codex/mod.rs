@@ -18,22 +18,19 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, mem, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd,
-        TurnEvent, TurnSpec, Usage, Verdict,
+        Actions, Exit, Failure, FailureKind, Protocol, ToolCall, TurnCommand, TurnEnd, TurnEvent,
+        TurnSpec, Usage, Verdict,
         codex::{
-            approval::{Asked, Changes},
+            approval::{Changes, Pending},
             wire::{Item, read},
         },
+        ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
         rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         shell, tools,
@@ -42,9 +39,6 @@ use crate::{
     prompt,
     time::Timestamp,
 };
-
-/// Questions and tool calls that may be open at a time, each. More are refused.
-const OPEN_MAX: usize = 64;
 
 /// The arguments for `codex`. They override the user's configuration where it would keep a turn
 /// from working or be written to.
@@ -61,11 +55,8 @@ pub struct Codex {
     turn: Option<String>,
     working: bool,
     session_told: bool,
-    interrupted: bool,
-    over: bool,
-    questions: BTreeMap<QuestionId, Asked>,
-    /// Request ids of open tool calls.
-    calls: BTreeMap<String, Value>,
+    /// Calls are the ids of their requests.
+    ledger: Ledger<Pending, Value>,
     changes: Changes,
     /// Why something is refused, as the model was told already.
     reasons_told: BTreeSet<String>,
@@ -131,10 +122,7 @@ impl Codex {
             turn: None,
             working: false,
             session_told: false,
-            interrupted: false,
-            over: false,
-            questions: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            ledger: Ledger::default(),
             changes: Changes::default(),
             reasons_told: BTreeSet::new(),
             answer: Answer::default(),
@@ -152,14 +140,7 @@ impl Codex {
         if let Some(meter) = self.meter.take() {
             actions.event(TurnEvent::Usage(meter.used()));
         }
-        self.questions_gone(actions);
-        self.over = true;
-        actions.finish(end);
-    }
-
-    fn questions_gone(&mut self, actions: &mut Actions) {
-        let gone = mem::take(&mut self.questions).into_keys();
-        actions.events.extend(gone.map(TurnEvent::QuestionGone));
+        self.ledger.finish(end, actions);
     }
 
     fn on_response(&mut self, tag: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
@@ -275,11 +256,9 @@ impl Codex {
 
     fn on_resolved(&mut self, request: &Value, actions: &mut Actions) {
         let question = approval::question_id(request);
-        self.calls.remove(&question.0);
+        self.ledger.returned(&question.0);
         // It also comes after an answer of ours; then the question is gone already.
-        if self.questions.remove(&question).is_some() {
-            actions.event(TurnEvent::QuestionGone(question));
-        }
+        self.ledger.withdraw(question, actions);
     }
 
     fn on_item(&mut self, method: &str, mut params: Value, actions: &mut Actions) {
@@ -347,17 +326,15 @@ impl Codex {
     /// Every request is answered, now or by a command: an open one halts the turn. Those of helpers'
     /// threads are served like our own.
     fn on_request(&mut self, id: Value, method: &str, params: Value, actions: &mut Actions) {
-        if method == "item/tool/call" && self.calls.len() < OPEN_MAX {
+        if method == "item/tool/call" && self.ledger.takes_calls() {
             return self.on_tool_call(id, params, actions);
         }
         let is_asked = self.plan.asks_human || method != "item/tool/requestUserInput";
         if is_asked
-            && !self.interrupted
-            && self.questions.len() < OPEN_MAX
-            && let Some((question, asked)) = approval::read(&id, method, params, &self.changes)
+            && self.ledger.takes_questions()
+            && let Some((question, pending)) = approval::read(&id, method, params, &self.changes)
         {
-            self.questions.insert(question.id.clone(), asked);
-            return actions.event(TurnEvent::Question(question));
+            return self.ledger.ask(question, pending, actions);
         }
         actions.write(if method == "mcpServer/elicitation/request" {
             self.rpc.result(&id, approval::elicitation_declined())
@@ -373,9 +350,7 @@ impl Codex {
             .and_then(|call| tools::parse(&call.tool, &call.arguments));
         match call {
             Ok(tool) => {
-                let call = id.to_string();
-                self.calls.insert(call.clone(), id);
-                actions.event(TurnEvent::ToolCall(ToolCall { id: call, tool }));
+                self.ledger.call(ToolCall { id: id.to_string(), tool }, id, actions);
             }
             Err(text) => actions.write(self.rpc.result(&id, wire::tool_answer(Err(text)))),
         }
@@ -387,7 +362,7 @@ impl Codex {
     /// goes on trying would be told the same each time.
     fn tell_reason(&mut self, reason: &str, actions: &mut Actions) {
         let (Some(thread), Some(turn)) = (&self.thread, &self.turn) else { return };
-        let is_new = self.reasons_told.len() < OPEN_MAX && !reason.trim().is_empty();
+        let is_new = self.reasons_told.len() < KNOWN_MAX && !reason.trim().is_empty();
         if !is_new || !self.reasons_told.insert(reason.to_owned()) {
             return;
         }
@@ -399,8 +374,9 @@ impl Codex {
     /// The interrupt ends the turn but not a command that it started, so these are ended as well.
     /// It cancels what is asked, too; Codex says so only after the end of the turn.
     fn interrupt(&mut self, actions: &mut Actions) {
-        self.interrupted = true;
-        self.questions_gone(actions);
+        if self.ledger.interrupt(actions).is_none() {
+            return;
+        }
         let (Some(thread), Some(turn)) = (self.thread.clone(), self.turn.clone()) else {
             return self.finish(TurnEnd::Interrupted, actions);
         };
@@ -437,7 +413,7 @@ impl Protocol for Codex {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.over {
+        if self.ledger.is_over() {
             return;
         }
         match self.rpc.classify(value) {
@@ -454,21 +430,21 @@ impl Protocol for Codex {
 
     /// Answers to what is no longer open are dropped: Codex ignores them, too.
     fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.over {
+        if self.ledger.is_over() {
             return;
         }
         match command {
             TurnCommand::Decide { question, verdict } => {
-                if let Some(asked) = self.questions.remove(&question) {
+                if let Some(pending) = self.ledger.decided(&question) {
                     if let Verdict::Deny { reason } = &verdict {
                         self.tell_reason(reason, actions);
                     }
-                    let request = asked.request.clone();
-                    actions.write(self.rpc.result(&request, asked.answer(&verdict)));
+                    let request = pending.request.clone();
+                    actions.write(self.rpc.result(&request, pending.answer(&verdict)));
                 }
             }
             TurnCommand::ToolResult { call, result } => {
-                if let Some(request) = self.calls.remove(&call) {
+                if let Some(request) = self.ledger.returned(&call) {
                     actions.write(self.rpc.result(&request, wire::tool_answer(result)));
                 }
             }
@@ -477,15 +453,10 @@ impl Protocol for Codex {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.over {
+        if self.ledger.is_over() {
             return;
         }
-        let end = if self.interrupted {
-            TurnEnd::Interrupted
-        } else {
-            TurnEnd::Failed(failure::of_crash(exit, stderr_tail))
-        };
-        self.finish(end, actions);
+        self.finish(TurnEnd::Failed(failure::of_crash(exit, stderr_tail)), actions);
     }
 }
 
@@ -505,20 +476,11 @@ impl Answer {
 impl Meter {
     fn begin(first: wire::TokenUsage) -> Meter {
         let (total, last) = (tokens(first.total), tokens(first.last));
-        let before = Usage {
-            input_tokens: total.input_tokens.saturating_sub(last.input_tokens),
-            output_tokens: total.output_tokens.saturating_sub(last.output_tokens),
-            cost_usd: None,
-        };
-        Meter { before, now: total }
+        Meter { before: since(&total, &last), now: total }
     }
 
     fn used(&self) -> Usage {
-        Usage {
-            input_tokens: self.now.input_tokens.saturating_sub(self.before.input_tokens),
-            output_tokens: self.now.output_tokens.saturating_sub(self.before.output_tokens),
-            cost_usd: None,
-        }
+        since(&self.now, &self.before)
     }
 }
 
@@ -526,10 +488,11 @@ fn tokens(tokens: wire::Tokens) -> Usage {
     Usage { input_tokens: tokens.input_tokens, output_tokens: tokens.output_tokens, cost_usd: None }
 }
 
-/// At most `max` characters of `text`; what is cut is marked.
-fn clip(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+/// What `total` is more than `before`.
+fn since(total: &Usage, before: &Usage) -> Usage {
+    Usage {
+        input_tokens: total.input_tokens.saturating_sub(before.input_tokens),
+        output_tokens: total.output_tokens.saturating_sub(before.output_tokens),
+        cost_usd: None,
     }
 }

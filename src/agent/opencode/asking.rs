@@ -4,8 +4,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::wire::{list, text};
-use crate::agent::{ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff};
+use crate::agent::{
+    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff,
+    text::{list, text},
+};
 
 /// The permission for paths outside the project; the tool's own may be asked afterwards.
 pub(super) const OUTSIDE: &str = "external_directory";

@@ -28,26 +28,21 @@ use serde_json::{Value, json};
 use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnCommand, TurnEnd,
-        TurnEvent, TurnSpec, Usage, progress::one_line,
+        TurnEvent, TurnSpec, Usage,
+        ledger::{KNOWN_MAX, Ledger},
+        text::{self, last_words, text},
     },
     ids::SessionId,
     time::Timestamp,
 };
 use asking::Call;
-use wire::text;
-
-/// Characters of a retry's message, or of a question that is sent back.
-const MESSAGE_CHARS: usize = 500;
-
-/// Sessions, messages and tool calls that are remembered, and requests that are open, at a time.
-const KNOWN_MAX: usize = 512;
 
 /// Subagents of subagents.
 const DEPTH_MAX: usize = 8;
 
 /// What one of our requests was for.
 #[derive(Debug)]
-enum Asked {
+enum Sent {
     OldSession,
     Rules,
     Config,
@@ -77,7 +72,7 @@ enum Asked {
 
 /// An open question.
 #[derive(Debug)]
-struct Open {
+struct Pending {
     /// In which it must be answered.
     directory: String,
     /// Whose it is: ours, or that of a subagent.
@@ -103,7 +98,8 @@ pub struct Opencode {
     turn: Option<TurnSpec>,
     ready: bool,
     next_id: u64,
-    open: BTreeMap<u64, Asked>,
+    /// Our requests without a response.
+    sent: BTreeMap<u64, Sent>,
     session: String,
     /// The session's own directory: what is asked with another one is answered for the wrong
     /// instance.
@@ -113,7 +109,7 @@ pub struct Opencode {
     /// Our session and those of its subagents.
     family: BTreeSet<String>,
     strangers: BTreeSet<String>,
-    questions: BTreeMap<QuestionId, Open>,
+    ledger: Ledger<Pending>,
     refusals: Vec<Refusal>,
     /// Tool calls that were seen; none once they have ended.
     calls: BTreeMap<String, Option<Call>>,
@@ -125,7 +121,6 @@ pub struct Opencode {
     /// What each message took, and which one it answers.
     usage: BTreeMap<String, (String, Usage)>,
     last_error: Option<Value>,
-    interrupted: bool,
 }
 
 impl Opencode {
@@ -133,7 +128,7 @@ impl Opencode {
         Opencode::default()
     }
 
-    fn ask(&mut self, method: &str, path: &str, body: Value, asked: Asked, actions: &mut Actions) {
+    fn ask(&mut self, method: &str, path: &str, body: Value, asked: Sent, actions: &mut Actions) {
         let directory = self.directory.clone();
         self.ask_in(&directory, method, path, body, asked, actions);
     }
@@ -144,7 +139,7 @@ impl Opencode {
         method: &str,
         path: &str,
         body: Value,
-        asked: Asked,
+        asked: Sent,
         actions: &mut Actions,
     ) {
         self.next_id += 1;
@@ -154,7 +149,7 @@ impl Opencode {
         if !body.is_null() {
             request["body"] = body;
         }
-        self.open.insert(id, asked);
+        self.sent.insert(id, asked);
         actions.write(request);
     }
 
@@ -164,7 +159,7 @@ impl Opencode {
         if matches!(failure.kind, FailureKind::NotLoggedIn | FailureKind::Refused) {
             actions.write(json!({ "outdate": true }));
         }
-        self.finish(TurnEnd::Failed(failure), actions);
+        self.ledger.finish(TurnEnd::Failed(failure), actions);
     }
 
     fn session_path(&self, rest: &str) -> String {
@@ -176,61 +171,61 @@ impl Opencode {
             Some(session) => {
                 session.as_str().clone_into(&mut self.session);
                 let path = self.session_path("");
-                self.ask("GET", &path, Value::Null, Asked::OldSession, actions);
+                self.ask("GET", &path, Value::Null, Sent::OldSession, actions);
             }
             None => self.choose_model(actions),
         }
     }
 
-    fn on_response(&mut self, asked: Asked, response: &Value, actions: &mut Actions) {
+    fn on_response(&mut self, asked: Sent, response: &Value, actions: &mut Actions) {
         let status = response["status"].as_u64().unwrap_or(0);
         let body = &response["body"];
         let fine = (200..300).contains(&status);
         match asked {
-            Asked::Permission(question, session) => {
+            Sent::Permission(question, session) => {
                 if !fine {
                     actions.event(TurnEvent::QuestionGone(question));
                 }
                 self.refuse(&session, actions);
             }
-            Asked::Reply(question) if !fine => {
+            Sent::Reply(question) if !fine => {
                 actions.event(TurnEvent::QuestionGone(question));
             }
-            Asked::Reply(_) | Asked::Aside => {}
-            Asked::Parent { of, depth, asked } => {
+            Sent::Reply(_) | Sent::Aside => {}
+            Sent::Parent { of, depth, asked } => {
                 self.on_parent(&of, depth, &asked, body, actions);
             }
-            Asked::Servers { asked } => {
+            Sent::Servers { asked } => {
                 self.servers = Some(if fine { asking::servers(body) } else { Vec::new() });
                 self.on_permission(&asked, actions);
             }
-            Asked::Prompt => self.on_answer(status, response, actions),
-            Asked::Reason => {
+            Sent::Prompt => self.on_answer(status, response, actions),
+            Sent::Reason => {
                 let error = self.last_error.take().unwrap_or_default();
                 self.fail(wire::failure(&error), actions);
             }
-            Asked::OldSession if status == 404 => {
+            Sent::OldSession if status == 404 => {
                 let detail = text(body, "/data/message").to_owned();
-                self.finish(TurnEnd::SessionGone { detail }, actions);
+                self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
-            _ if !fine => self.finish(TurnEnd::Failed(unexpected(response)), actions),
-            Asked::OldSession => self.on_old_session(body, actions),
-            Asked::Rules => self.choose_model(actions),
-            Asked::Config => {
+            _ if !fine => self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions),
+            Sent::OldSession => self.on_old_session(body, actions),
+            Sent::Rules => self.choose_model(actions),
+            Sent::Config => {
                 if let Some(model) = wire::configured_model(body) {
                     return self.with_model(model, actions);
                 }
                 let path = "/config/providers";
-                self.ask("GET", path, Value::Null, Asked::Providers, actions);
+                self.ask("GET", path, Value::Null, Sent::Providers, actions);
             }
-            Asked::Providers => match wire::provider_model(body) {
+            Sent::Providers => match wire::provider_model(body) {
                 Some(model) => self.with_model(model, actions),
                 None => self.fail(wire::no_provider(), actions),
             },
-            Asked::NewSession => {
+            Sent::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
                 if self.session.is_empty() {
-                    return self.finish(TurnEnd::Failed(unexpected(response)), actions);
+                    return self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions);
                 }
                 self.prompt(actions);
             }
@@ -248,13 +243,13 @@ impl Opencode {
             return self.choose_model(actions);
         }
         let path = self.session_path("");
-        self.ask("PATCH", &path, json!({ "permission": rules }), Asked::Rules, actions);
+        self.ask("PATCH", &path, json!({ "permission": rules }), Sent::Rules, actions);
     }
 
     fn choose_model(&mut self, actions: &mut Actions) {
         match self.turn.as_ref().and_then(|turn| turn.model.clone()) {
             Some(model) => self.with_model(model, actions),
-            None => self.ask("GET", "/config", Value::Null, Asked::Config, actions),
+            None => self.ask("GET", "/config", Value::Null, Sent::Config, actions),
         }
     }
 
@@ -267,7 +262,7 @@ impl Opencode {
         let rules = wire::session_rules(turn.gate);
         // Without a title, opencode asks a model for one.
         let body = json!({ "title": turn.title, "permission": rules });
-        self.ask("POST", "/session", body, Asked::NewSession, actions);
+        self.ask("POST", "/session", body, Sent::NewSession, actions);
     }
 
     fn prompt(&mut self, actions: &mut Actions) {
@@ -276,7 +271,7 @@ impl Opencode {
         self.family.insert(self.session.clone());
         self.prompted = true;
         let path = self.session_path("/message");
-        self.ask("POST", &path, body, Asked::Prompt, actions);
+        self.ask("POST", &path, body, Sent::Prompt, actions);
         actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         actions.event(TurnEvent::Working);
     }
@@ -284,23 +279,23 @@ impl Opencode {
     /// The response to the prompt, which comes when the turn is over.
     fn on_answer(&mut self, status: u64, response: &Value, actions: &mut Actions) {
         let (body, info) = (&response["body"], &response["body"]["info"]);
-        if self.interrupted {
-            return self.finish(TurnEnd::Interrupted, actions);
-        }
         match status {
             200..300 => {}
+            _ if self.ledger.is_interrupted() => {
+                return self.ledger.finish(TurnEnd::Interrupted, actions);
+            }
             404 => {
                 let detail = text(body, "/data/message").to_owned();
-                return self.finish(TurnEnd::SessionGone { detail }, actions);
+                return self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
             500.. => {
                 if let Some(error) = self.last_error.take() {
                     return self.fail(wire::failure(&error), actions);
                 }
                 let path = self.session_path("");
-                return self.ask("GET", &path, Value::Null, Asked::Reason, actions);
+                return self.ask("GET", &path, Value::Null, Sent::Reason, actions);
             }
-            _ => return self.finish(TurnEnd::Failed(unexpected(response)), actions),
+            _ => return self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions),
         }
         actions.event(TurnEvent::Usage(self.used(info)));
         let mut answer = wire::answer(body);
@@ -312,7 +307,7 @@ impl Opencode {
             "" => {}
             "MessageOutputLengthError" => note("The model's output limit was reached."),
             "MessageAbortedError" => {
-                return self.finish(
+                return self.ledger.finish(
                     TurnEnd::Failed(Failure::new(
                         FailureKind::Model,
                         "the turn was aborted by another program that uses opencode's server",
@@ -328,7 +323,15 @@ impl Opencode {
             "length" => note("The model's output limit was reached."),
             _ => {}
         }
-        self.finish(TurnEnd::Answered { text: answer }, actions);
+        // Without an error it was done before the interrupt, if it said anything.
+        self.ledger.finish(
+            if self.ledger.is_interrupted() && answer.is_empty() {
+                TurnEnd::Interrupted
+            } else {
+                TurnEnd::Answered { text: answer }
+            },
+            actions,
+        );
     }
 
     /// Of the whole turn: its requests to the model are a message each, and so are those of its
@@ -340,10 +343,7 @@ impl Opencode {
         for (parent, usage) in self.usage.values() {
             // An empty one is a subagent's.
             if parent.is_empty() || *parent == turn {
-                sum.input_tokens = sum.input_tokens.saturating_add(usage.input_tokens);
-                sum.output_tokens = sum.output_tokens.saturating_add(usage.output_tokens);
-                let costs = sum.cost_usd.into_iter().chain(usage.cost_usd);
-                sum.cost_usd = costs.reduce(|sum, cost| sum + cost);
+                sum.add(usage);
             }
         }
         sum
@@ -387,8 +387,7 @@ impl Opencode {
             "permission.replied" | "question.replied" | "question.rejected" => {
                 let question = QuestionId(text(properties, "/requestID").to_owned());
                 self.refusals.retain(|refusal| refusal.question != question);
-                if self.questions.remove(&question).is_some() {
-                    actions.event(TurnEvent::QuestionGone(question));
+                if self.ledger.withdraw(question, actions).is_some() {
                     self.refuse(session, actions);
                 }
             }
@@ -399,7 +398,7 @@ impl Opencode {
             "session.status" if text(properties, "/status/type") == "retry" => {
                 let status = &properties["status"];
                 actions.event(TurnEvent::Retry {
-                    message: one_line(text(status, "/message"), MESSAGE_CHARS),
+                    message: text::message(text(status, "/message")),
                     next: status["next"].as_u64().map(Timestamp::from_millis),
                 });
             }
@@ -436,32 +435,25 @@ impl Opencode {
     }
 
     fn interrupt(&mut self, actions: &mut Actions) {
-        self.interrupted = true;
+        let Some(gone) = self.ledger.interrupt(actions) else { return };
         if !self.prompted {
-            return self.finish(TurnEnd::Interrupted, actions);
+            return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
         let path = self.session_path("/abort");
-        self.ask("POST", &path, Value::Null, Asked::Aside, actions);
+        self.ask("POST", &path, Value::Null, Sent::Aside, actions);
         // It ends the shell of a running command, but nothing that the command has detached.
         actions.write(json!({ "outdate": true }));
         // The abort leaves them in the server's list.
         for Refusal { question, directory, .. } in mem::take(&mut self.refusals) {
             self.reject(&directory, &question, actions);
         }
-        for (question, open) in mem::take(&mut self.questions) {
-            if open.words.is_some() {
-                self.dismiss(&open.directory, &question, actions);
+        for (question, pending) in gone {
+            if pending.words.is_some() {
+                self.dismiss(&pending.directory, &question, actions);
             } else {
-                self.reject(&open.directory, &question, actions);
+                self.reject(&pending.directory, &question, actions);
             }
-            actions.event(TurnEvent::QuestionGone(question));
         }
-    }
-
-    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
-        let gone = mem::take(&mut self.questions).into_keys();
-        actions.events.extend(gone.map(TurnEvent::QuestionGone));
-        actions.finish(end);
     }
 }
 
@@ -472,18 +464,24 @@ impl Protocol for Opencode {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        if self.ledger.is_over() {
+            return;
+        }
         if value["ready"] == true {
             if !mem::replace(&mut self.ready, true) {
                 self.start(actions);
             }
         } else if let Some(event) = value.get("event") {
             self.on_event(event, actions);
-        } else if let Some(asked) = value["id"].as_u64().and_then(|id| self.open.remove(&id)) {
+        } else if let Some(asked) = value["id"].as_u64().and_then(|id| self.sent.remove(&id)) {
             self.on_response(asked, &value, actions);
         }
     }
 
     fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
+        if self.ledger.is_over() {
+            return;
+        }
         match command {
             TurnCommand::Decide { question, verdict } => self.decide(question, verdict, actions),
             TurnCommand::Interrupt => self.interrupt(actions),
@@ -493,17 +491,13 @@ impl Protocol for Opencode {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        let end = if self.interrupted {
-            TurnEnd::Interrupted
-        } else {
-            let tail = stderr_tail.trim();
-            TurnEnd::Failed(Failure::new(
-                FailureKind::Crashed,
-                format!("the connection to opencode's server was lost ({exit}) {tail}").trim_end(),
-                "Send the message again; a new server is started for it.",
-            ))
-        };
-        self.finish(end, actions);
+        let said = last_words(stderr_tail);
+        let failure = Failure::new(
+            FailureKind::Crashed,
+            format!("the connection to opencode's server was lost ({exit}) {said}").trim_end(),
+            "Send the message again; a new server is started for it.",
+        );
+        self.ledger.finish(TurnEnd::Failed(failure), actions);
     }
 }
 

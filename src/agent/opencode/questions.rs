@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, DEPTH_MAX, KNOWN_MAX, MESSAGE_CHARS, Open, Opencode, Refusal, asking, wire};
+use super::{DEPTH_MAX, Opencode, Pending, Refusal, Sent, asking, wire};
 use crate::agent::{
-    ActionKind, Actions, Gate, Question, QuestionId, TurnEvent, Verdict, progress::one_line,
+    ActionKind, Actions, Gate, QuestionId, TurnEvent, Verdict,
+    ledger::{KNOWN_MAX, OPEN_MAX},
+    text::{MESSAGE_CHARS, quotable, text},
 };
-use wire::text;
 
 impl Opencode {
     /// Finds out whether `session` descends from ours; `of` is the one that asks permission.
@@ -18,11 +19,11 @@ impl Opencode {
         event: &Value,
         actions: &mut Actions,
     ) {
-        if self.strangers.contains(session) || self.open.len() >= KNOWN_MAX {
+        if self.strangers.contains(session) || self.sent.len() >= KNOWN_MAX {
             return;
         }
         let path = format!("/session/{}", wire::segment(session));
-        let asked = Asked::Parent { of: of.to_owned(), depth: depth + 1, asked: event.clone() };
+        let asked = Sent::Parent { of: of.to_owned(), depth: depth + 1, asked: event.clone() };
         self.ask("GET", &path, Value::Null, asked, actions);
     }
 
@@ -71,14 +72,14 @@ impl Opencode {
         let asked = &event["payload"]["properties"];
         let (directory, session) = (self.directory_of(event), text(asked, "/sessionID").to_owned());
         let id = QuestionId(text(asked, "/id").to_owned());
-        if self.interrupted || self.questions.len() + self.refusals.len() >= KNOWN_MAX {
+        if !self.ledger.takes_questions() || self.refusals.len() >= OPEN_MAX {
             return self.reject(&directory, &id, actions);
         }
         if self.gate() == Gate::AllowAll {
             return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
         }
-        if self.servers.is_none() && asking::is_foreign(asked) && self.open.len() < KNOWN_MAX {
-            let asked = Asked::Servers { asked: event.clone() };
+        if self.servers.is_none() && asking::is_foreign(asked) && self.sent.len() < KNOWN_MAX {
+            let asked = Sent::Servers { asked: event.clone() };
             return self.ask_in(&directory, "GET", "/mcp", Value::Null, asked, actions);
         }
         let call = text(asked, "/tool/callID");
@@ -90,12 +91,7 @@ impl Opencode {
         }
         let is_outside = is_command && question.tool == asking::OUTSIDE;
         let outside = is_outside.then(|| (call.to_owned(), question.subject.clone()));
-        self.put(question, Open { directory, session, outside, words: None }, actions);
-    }
-
-    fn put(&mut self, question: Question, open: Open, actions: &mut Actions) {
-        self.questions.insert(question.id.clone(), open);
-        actions.event(TurnEvent::Question(question));
+        self.ledger.ask(question, Pending { directory, session, outside, words: None }, actions);
     }
 
     /// Without a human, the model is told that nobody answers, and the human what it wanted to ask.
@@ -106,23 +102,26 @@ impl Opencode {
         let asks_human = self.gate() == Gate::Ask
             && self.turn.as_ref().is_some_and(|turn| turn.asks_human)
             && !question.choices.is_empty();
-        if asks_human && !self.interrupted && self.questions.len() < KNOWN_MAX {
+        if asks_human && self.ledger.takes_questions() {
             let words = Some(question.choices.len());
             let session = text(asked, "/sessionID").to_owned();
-            return self.put(question, Open { directory, session, outside: None, words }, actions);
+            return self.ledger.ask(
+                question,
+                Pending { directory, session, outside: None, words },
+                actions,
+            );
         }
         self.dismiss(&directory, &question.id, actions);
-        let asks = one_line(text(asked, "/questions/0/question"), MESSAGE_CHARS);
+        let asks = quotable(text(asked, "/questions/0/question"), MESSAGE_CHARS);
         actions.event(TurnEvent::Progress(format!(
-            "It wanted to ask `{}` and was told to ask in its answer.",
-            asks.replace('`', "'")
+            "It wanted to ask `{asks}` and was told to ask in its answer."
         )));
     }
 
     /// Refuses a question of the model's own.
     pub(super) fn dismiss(&mut self, directory: &str, id: &QuestionId, actions: &mut Actions) {
         let path = format!("/question/{}/reject", wire::segment(&id.0));
-        self.ask_in(directory, "POST", &path, json!({}), Asked::Aside, actions);
+        self.ask_in(directory, "POST", &path, json!({}), Sent::Aside, actions);
     }
 
     fn reply(
@@ -134,7 +133,7 @@ impl Opencode {
         actions: &mut Actions,
     ) {
         let path = format!("/permission/{}/reply", wire::segment(&id.0));
-        let asked = Asked::Permission(id, session);
+        let asked = Sent::Permission(id, session);
         self.ask_in(directory, "POST", &path, body, asked, actions);
     }
 
@@ -142,11 +141,11 @@ impl Opencode {
     pub(super) fn reject(&mut self, directory: &str, id: &QuestionId, actions: &mut Actions) {
         let path = format!("/permission/{}/reply", wire::segment(&id.0));
         let body = json!({ "reply": "reject" });
-        self.ask_in(directory, "POST", &path, body, Asked::Aside, actions);
+        self.ask_in(directory, "POST", &path, body, Sent::Aside, actions);
     }
 
     pub(super) fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
-        let Some(Open { directory, session, outside, words }) = self.questions.remove(&question)
+        let Some(Pending { directory, session, outside, words }) = self.ledger.decided(&question)
         else {
             return;
         };
@@ -173,9 +172,10 @@ impl Opencode {
     /// permission it refuses all that its session waits for, and gives those no reason. No tool's
     /// result goes to the model before all are there, so nobody waits longer for it.
     pub(super) fn refuse(&mut self, session: &str, actions: &mut Actions) {
-        let is_open = self.questions.values().any(|it| it.words.is_none() && it.session == session);
-        let is_told = |it: &Asked| matches!(it, Asked::Permission(_, of) if of == session);
-        if is_open || self.open.values().any(is_told) {
+        let is_open =
+            self.ledger.questions().any(|(_, it)| it.words.is_none() && it.session == session);
+        let is_told = |it: &Sent| matches!(it, Sent::Permission(_, of) if of == session);
+        if is_open || self.sent.values().any(is_told) {
             return;
         }
         let ours = self.refusals.iter().filter(|it| it.session == session);
@@ -209,6 +209,6 @@ impl Opencode {
         };
         let path = format!("/question/{}/reply", wire::segment(&question.0));
         let body = json!({ "answers": answers });
-        self.ask_in(directory, "POST", &path, body, Asked::Reply(question.clone()), actions);
+        self.ask_in(directory, "POST", &path, body, Sent::Reply(question.clone()), actions);
     }
 }

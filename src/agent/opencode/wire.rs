@@ -5,13 +5,14 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use crate::agent::{Failure, FailureKind, Gate, Image, Model, Usage, progress::Doing};
+use crate::agent::{
+    Failure, FailureKind, Gate, Image, Model, Usage,
+    progress::Doing,
+    text::{ANSWER_BYTES, list, text, total},
+};
 
 /// The provider that opencode falls back to when none is configured: its maker's own service.
 pub const HOSTED: &str = "opencode";
-
-/// More than any answer; what is beyond is cut off.
-const TEXT_MAX: usize = 1 << 20;
 
 /// What reads and does nothing else. Everything not named here asks, tools of MCP servers too.
 const READERS: [&str; 8] =
@@ -21,11 +22,6 @@ const ACTORS: [&str; 5] = ["bash", "edit", "task", "webfetch", "websearch"];
 /// `read` as opencode has it by default, in the order in which it is matched.
 const READ: [(&str, &str); 4] =
     [("*", "allow"), ("*.env", "ask"), ("*.env.*", "ask"), ("*.env.example", "allow")];
-
-/// The string at `pointer`; empty if there is none.
-pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
 
 /// Whether a value of the protocol is no request but asks for a fresh server.
 pub fn is_outdate(value: &Value) -> bool {
@@ -133,17 +129,15 @@ pub fn answer(message: &Value) -> String {
         .filter(|text| !text.is_empty())
         .collect();
     let mut answer = said.join("\n\n");
-    answer.truncate(answer.floor_char_boundary(TEXT_MAX));
+    answer.truncate(answer.floor_char_boundary(ANSWER_BYTES));
     answer
 }
 
 /// Of one message; a turn has one for each request to the model.
 pub fn usage(info: &Value) -> Usage {
-    let tokens = |at| info.pointer(at).and_then(Value::as_u64).unwrap_or(0);
-    let input = ["/tokens/input", "/tokens/cache/read", "/tokens/cache/write"].map(tokens);
     Usage {
-        input_tokens: input.into_iter().fold(0, u64::saturating_add),
-        output_tokens: tokens("/tokens/output"),
+        input_tokens: total(info, &["/tokens/input", "/tokens/cache/read", "/tokens/cache/write"]),
+        output_tokens: total(info, &["/tokens/output"]),
         cost_usd: info["cost"].as_f64(),
     }
 }
@@ -193,9 +187,4 @@ pub fn failure(error: &Value) -> Failure {
     let message =
         if message.is_empty() { "opencode reported an error without a text" } else { message };
     Failure::new(kind, message, advice)
-}
-
-/// The array at `pointer`; empty if there is none.
-pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

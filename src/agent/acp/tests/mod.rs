@@ -27,7 +27,7 @@
 mod ends;
 mod questions;
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -38,63 +38,18 @@ use super::{
 };
 use crate::{
     agent::{
-        ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
-        Sandbox, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
+        ActionKind, Exit, FailureKind, Gate, Image, Model, Question, QuestionId, TurnCommand,
+        TurnEnd, TurnEvent, TurnSpec, Verdict,
+        play::{self, Host, recording, spec},
     },
-    ids::{SessionId, ThreadId, TurnId},
+    ids::SessionId,
 };
 
-fn spec() -> TurnSpec {
-    TurnSpec {
-        turn: TurnId::new("t1"),
-        thread: ThreadId::new("th1"),
-        prompt: "[Agent Bridge | hello]".to_owned(),
-        images: Vec::new(),
-        session: None,
-        fresh_session: SessionId::new("fresh"),
-        project_dir: "/p".into(),
-        title: "title".to_owned(),
-        gate: Gate::Ask,
-        asks_human: false,
-        sandbox: Sandbox::default(),
-        model: None,
-    }
-}
-
-/// A host and everything it did.
-struct Played {
-    acp: Acp,
-    writes: Vec<Value>,
-    events: Vec<TurnEvent>,
-    end: Option<TurnEnd>,
-}
+type Played = Host<Acp>;
 
 impl Played {
     fn new(spec: &TurnSpec) -> Played {
-        let mut played =
-            Played { acp: Acp::new(), writes: Vec::new(), events: Vec::new(), end: None };
-        let mut actions = Actions::default();
-        played.acp.begin(spec, &mut actions);
-        played.take(actions);
-        played
-    }
-
-    fn take(&mut self, actions: Actions) {
-        self.writes.extend(actions.write);
-        self.events.extend(actions.events);
-        self.end = self.end.take().or(actions.finished);
-    }
-
-    fn value(&mut self, value: Value) {
-        let mut actions = Actions::default();
-        self.acp.on_value(value, &mut actions);
-        self.take(actions);
-    }
-
-    fn command(&mut self, command: TurnCommand) {
-        let mut actions = Actions::default();
-        self.acp.on_command(command, &mut actions);
-        self.take(actions);
+        Host::begun(spec)
     }
 
     fn written(&self, method: &str) -> Vec<&Value> {
@@ -110,28 +65,6 @@ impl Played {
 
     fn result(&mut self, method: &str, result: Value) {
         self.respond(method, json!({ "result": result }));
-    }
-
-    fn questions(&self) -> Vec<&Question> {
-        let questions = self.events.iter().filter_map(|event| match event {
-            TurnEvent::Question(question) => Some(question),
-            _ => None,
-        });
-        questions.collect()
-    }
-
-    fn answered(&self) -> &str {
-        match &self.end {
-            Some(TurnEnd::Answered { text }) => text,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn failed(&self) -> (FailureKind, &str, &str) {
-        match &self.end {
-            Some(TurnEnd::Failed(failure)) => (failure.kind, &failure.message, &failure.advice),
-            other => panic!("{other:?}"),
-        }
     }
 
     /// A host that has sent its prompt in the session `s`.
@@ -161,16 +94,10 @@ impl Played {
     }
 }
 
-fn recording(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/acp").join(name);
-    let text = std::fs::read_to_string(path.with_extension("jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// Plays the agent's side of a recording; responses get the ids of our requests. Every question
 /// is answered with `verdict`; none interrupts instead.
 fn play(name: &str, verdict: Option<&Verdict>) -> Played {
-    let lines = recording(name);
+    let lines = recording("acp", name);
     let mut spec = spec();
     let old = lines
         .iter()
@@ -345,6 +272,34 @@ fn trap_an_interrupt_answers_every_open_permission() {
     );
 }
 
+/// All agents end a turn that was stopped with `cancelled`.
+#[test]
+fn an_answer_that_was_complete_before_the_interrupt_counts() {
+    let stopped = |said: &str, reason: &str, asks: bool| {
+        let mut played = Played::prompted(&spec());
+        let content = json!({ "type": "text", "text": said });
+        played.update(json!({ "sessionUpdate": "agent_message_chunk", "content": content }));
+        if asks {
+            played.permission(1, json!({ "kind": "execute" }), json!([]));
+        }
+        played.command(TurnCommand::Interrupt);
+        played.command(TurnCommand::Interrupt);
+        assert_eq!(played.written("session/cancel").len(), 1);
+        played.result("session/prompt", json!({ "stopReason": reason }));
+        played.end
+    };
+    let answered = Some(TurnEnd::Answered { text: "done".to_owned() });
+    assert_eq!(stopped("done", "end_turn", false), answered);
+    for end in [
+        stopped("", "end_turn", false),
+        stopped("half", "cancelled", false),
+        stopped("half", "max_tokens", false),
+        stopped("half", "end_turn", true),
+    ] {
+        assert_eq!(end, Some(TurnEnd::Interrupted));
+    }
+}
+
 #[test]
 fn an_interrupt_before_the_prompt_ends_at_once() {
     let mut played = Played::new(&spec());
@@ -512,17 +467,15 @@ fn every_stop_reason_ends_the_turn() {
 
 #[test]
 fn an_agent_that_leaves_is_a_failed_turn() {
-    let mut actions = Actions::default();
     let mut played = Played::prompted(&spec());
-    played.acp.on_exit(Exit::Code(1), "out of memory\n", &mut actions);
-    played.take(actions);
+    played.exit(Exit::Code(1), "out of memory\n");
     let (kind, message, _) = played.failed();
     assert_eq!(kind, FailureKind::Crashed);
     assert!(message.ends_with("(exit code 1): out of memory"), "{message}");
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let key = prop::sample::select(vec![
+    let keys = &[
         "id",
         "method",
         "params",
@@ -544,8 +497,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         "code",
         "stopReason",
         "protocolVersion",
-    ]);
-    let word = prop::sample::select(vec![
+    ];
+    let words = &[
         "session/update",
         "session/request_permission",
         "s",
@@ -556,20 +509,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         "execute",
         "allow_once",
         "ä",
-    ]);
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        (0..9_u64).prop_map(Value::from),
-        word.prop_map(Value::from),
     ];
-    leaf.prop_recursive(5, 48, 5, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(key.clone(), inner, 0..5)
-                .prop_map(|map| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
-        ]
-    })
+    play::any_json(words, keys, &[0, 1, 2, 3, 4, 5, 6, 7, 8])
 }
 
 proptest! {

@@ -193,9 +193,8 @@ fn the_end_takes_every_question_back() {
     assert!(played.events.contains(&gone));
     let mut played = Played::prompted(&spec());
     played.permission(1, call, options());
-    let mut actions = Actions::default();
-    played.acp.on_exit(Exit::Signal(9), "", &mut actions);
-    assert_eq!(actions.events, [gone]);
+    played.exit(Exit::Signal(9), "");
+    assert_eq!(played.events.last(), Some(&gone));
 }
 
 #[test]

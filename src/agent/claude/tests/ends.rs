@@ -13,7 +13,7 @@ fn failure(end: Option<TurnEnd>) -> Failure {
 
 #[track_caller]
 fn check_recording(recording: &str, kind: FailureKind, message: &str, advice: &str) {
-    let failure = failure(Play::new(None).run(recording).end);
+    let failure = failure(Play::new(None).run(recording).host.end);
     assert_eq!(failure.kind, kind, "{failure:?}");
     assert!(failure.message.contains(message), "{failure:?}");
     assert!(failure.advice.contains(advice), "{failure:?}");
@@ -45,7 +45,7 @@ fn a_prompt_on_standard_error_is_not_passed_on() {
 fn check_exit(session: Option<&str>, exit: Exit, stderr: &str, expected: &str) {
     let mut play = Play::new(session);
     play.exit(exit, stderr);
-    let end = format!("{:?}", play.end.unwrap());
+    let end = format!("{:?}", play.host.end.unwrap());
     assert!(end.contains(expected), "{end} lacks {expected:?}");
 }
 
@@ -55,7 +55,7 @@ fn an_exit_without_a_result_is_a_crash_with_the_last_words() {
     let long = long.join("\n");
     check_exit(None, Exit::Code(3), &long, "exit code 3 before it answered, and said: line 46 /");
     check_exit(None, Exit::Signal(9), " \n", "signal 9 before it answered, and said nothing.");
-    check_exit(None, Exit::Unknown, "a\u{1b}[31mb\u{7}", "a [31mb");
+    check_exit(None, Exit::Unknown, "a\u{1b}[31mb\u{7}", "said: ab");
     let lost = "No conversation found with session ID: x";
     check_exit(Some(SESSION), Exit::Code(1), lost, "SessionGone");
     // Nothing was to be resumed, so a retry with a fresh session could go on for ever.
@@ -88,7 +88,7 @@ fn check_result(result: Value, kind: FailureKind, message: &str) {
     let mut line = json!({ "type": "result", "subtype": "success", "is_error": true });
     line.as_object_mut().unwrap().extend(result.as_object().unwrap().clone());
     play.value(line);
-    let failure = failure(play.end);
+    let failure = failure(play.host.end);
     assert_eq!(failure.kind, kind, "{failure:?}");
     assert!(failure.message.contains(message), "{failure:?}");
     assert!(!failure.advice.is_empty());

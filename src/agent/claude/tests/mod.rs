@@ -30,39 +30,30 @@ mod questions;
 mod shapes;
 mod turns;
 
-use std::{fmt::Write, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write, ops::Deref, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    agent::{Image, Question, Sandbox, tools::BridgeTool},
-    ids::{ThreadId, TurnId},
+use crate::agent::{
+    Image, Question,
+    play::{self, FRESH, Host, recording},
+    tools::BridgeTool,
 };
 
 const SESSION: &str = "151c1199-4cec-44db-9db4-01f25c85f0f9";
-const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 
 fn spec(session: Option<&str>) -> TurnSpec {
     TurnSpec {
-        turn: TurnId::new("turn-1"),
-        thread: ThreadId::new("t-7"),
-        prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
-        images: Vec::new(),
         session: session.map(SessionId::new),
-        fresh_session: SessionId::new(FRESH),
         project_dir: PathBuf::from("/w"),
-        title: "t-7: hello".to_owned(),
-        gate: Gate::Ask,
-        asks_human: false,
-        sandbox: Sandbox::default(),
-        model: None,
+        ..play::spec()
     }
 }
 
 /// The host's side of a conversation, and a log of what was seen.
 struct Play {
-    claude: Claude,
+    host: Host<Claude>,
     verdict: Verdict,
     tool_result: Result<String, String>,
     /// Answers by request id that wait until the recorded host gave them.
@@ -70,27 +61,34 @@ struct Play {
     /// Not a recording: answer questions and calls at once.
     at_once: bool,
     log: String,
-    writes: Vec<Value>,
-    end: Option<TurnEnd>,
+    /// How many writes and events are in the log.
+    logged: (usize, usize),
+    logged_end: bool,
+}
+
+impl Deref for Play {
+    type Target = Host<Claude>;
+
+    fn deref(&self) -> &Host<Claude> {
+        &self.host
+    }
 }
 
 impl Play {
     fn new(session: Option<&str>) -> Play {
-        let mut play = Play {
-            claude: Claude::default(),
+        let mut host = Host::begun(&spec(session));
+        // What `begin` writes has tests of its own.
+        host.writes.clear();
+        Play {
+            host,
             verdict: Verdict::Allow,
             tool_result: Ok("posted".to_owned()),
             held: BTreeMap::new(),
             at_once: true,
             log: String::new(),
-            writes: Vec::new(),
-            end: None,
-        };
-        let mut actions = Actions::default();
-        play.claude.begin(&spec(session), &mut actions);
-        // What `begin` writes has tests of its own.
-        play.end = actions.finished;
-        play
+            logged: (0, 0),
+            logged_end: false,
+        }
     }
 
     fn verdict(mut self, verdict: Verdict) -> Play {
@@ -99,10 +97,10 @@ impl Play {
     }
 
     /// Plays a recording to its end. What its host did, we do at the same moment.
-    fn run(mut self, recording: &str) -> Play {
+    fn run(mut self, name: &str) -> Play {
         self.at_once = false;
         let mut stderr = String::new();
-        for line in load(recording) {
+        for line in recording("claude", name) {
             let value = &line["line"];
             match line["dir"].as_str().unwrap() {
                 "out" => self.value(value.clone()),
@@ -130,61 +128,57 @@ impl Play {
     }
 
     fn value(&mut self, value: Value) {
-        let mut actions = Actions::default();
-        self.claude.on_value(value, &mut actions);
-        self.carry_out(actions);
+        self.host.value(value);
+        self.carry_out();
     }
 
     fn command(&mut self, command: TurnCommand) {
-        let mut actions = Actions::default();
-        self.claude.on_command(command, &mut actions);
-        self.carry_out(actions);
+        self.host.command(command);
+        self.carry_out();
     }
 
     fn exit(&mut self, exit: Exit, stderr: &str) {
-        let mut actions = Actions::default();
-        self.claude.on_exit(exit, stderr, &mut actions);
-        self.carry_out(actions);
+        self.host.exit(exit, stderr);
+        self.carry_out();
     }
 
-    fn carry_out(&mut self, actions: Actions) {
-        for value in actions.write {
+    fn carry_out(&mut self) {
+        let (writes, events) = self.logged;
+        let was_over = self.logged_end;
+        self.logged = (self.host.writes.len(), self.host.events.len());
+        for value in &self.host.writes[writes..] {
             writeln!(self.log, "write {value}").unwrap();
-            self.writes.push(value);
         }
-        for event in actions.events {
-            writeln!(self.log, "{}", shown(&event)).unwrap();
+        for event in &self.host.events[events..] {
+            writeln!(self.log, "{}", shown(event)).unwrap();
             match event {
                 TurnEvent::Question(Question { id: question, .. }) => {
-                    let verdict = self.verdict.clone();
-                    let id = question.0.clone();
-                    self.held.insert(id, TurnCommand::Decide { question, verdict });
+                    let (question, verdict) = (question.clone(), self.verdict.clone());
+                    self.held.insert(question.0.clone(), TurnCommand::Decide { question, verdict });
                 }
                 TurnEvent::ToolCall(ToolCall { id: call, .. }) => {
-                    let result = self.tool_result.clone();
+                    let (call, result) = (call.clone(), self.tool_result.clone());
                     self.held.insert(call.clone(), TurnCommand::ToolResult { call, result });
                 }
                 _ => {}
             }
         }
-        if let Some(end) = actions.finished {
-            assert_eq!(self.end, None, "a turn ends once");
-            assert!(actions.close_stdin, "trap 3: the process never exits by itself");
+        self.logged_end = self.host.end.is_some();
+        if let Some(end) = self.host.end.as_ref().filter(|_| !was_over) {
             writeln!(self.log, "{end:?}").unwrap();
-            self.end = Some(end);
         }
-        if self.at_once {
-            while let Some((_, answer)) = self.held.pop_first() {
-                self.command(answer);
-            }
+        while self.at_once
+            && let Some((_, answer)) = self.held.pop_first()
+        {
+            self.command(answer);
         }
     }
 
     /// Our answers to control requests must be those that the recorded host gave.
     #[track_caller]
-    fn answers_as_recorded(&self, recording: &str) {
+    fn answers_as_recorded(&self, name: &str) {
         let response = |value: &Value| value["type"] == "control_response";
-        let recorded: Vec<Value> = load(recording)
+        let recorded: Vec<Value> = recording("claude", name)
             .into_iter()
             .filter(|line| line["dir"] == "in" && response(&line["line"]))
             .map(|mut line| line["line"].take())
@@ -193,12 +187,6 @@ impl Play {
             self.writes.iter().filter(|value| response(value)).cloned().collect();
         assert_eq!(ours, recorded);
     }
-}
-
-fn load(recording: &str) -> Vec<Value> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/claude");
-    let text = std::fs::read_to_string(format!("{dir}/{recording}.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// An event in a line.

@@ -167,7 +167,7 @@ fn trap_nothing_is_stored_for_always() {
     let [once, always] = [Verdict::Allow, Verdict::AllowAlways].map(|verdict| {
         let mut play = started().verdict(verdict);
         play.value(question.clone());
-        play.writes
+        play.host.writes
     });
     assert_eq!(once, always);
     assert_eq!(once, [wire::allow("1", &json!({"command": "ls"}))]);
@@ -254,6 +254,6 @@ fn a_limit_is_told_with_the_time_of_its_end() {
         "type": "result", "subtype": "success", "is_error": true, "api_error_status": 429,
         "result": "You've hit your limit",
     }));
-    let Some(TurnEnd::Failed(failure)) = play.end else { panic!("{:?}", play.end) };
+    let Some(TurnEnd::Failed(failure)) = &play.end else { panic!("{:?}", play.end) };
     assert!(failure.advice.contains("2027-01-15T08:00:00"), "{}", failure.advice);
 }

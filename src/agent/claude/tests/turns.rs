@@ -92,7 +92,7 @@ fn several_questions_are_open_at_once() {
 fn trap_5_bridge_tools_with_their_handshake() {
     let mut play = Play::new(None).run("bridge_tools");
     // The tools are tested where they are made, and our version changes.
-    for write in &mut play.writes {
+    for write in &mut play.host.writes {
         for part in ["tools", "serverInfo/version"] {
             let path = format!("/response/response/mcp_response/result/{part}");
             if let Some(part) = write.pointer_mut(&path) {
@@ -151,14 +151,15 @@ fn an_interrupt_takes_an_open_question_back() {
             Interrupted
         "#]],
     );
-    assert!(play.claude.questions.is_empty());
+    assert_eq!(play.protocol.ledger.questions().count(), 0);
 }
 
 #[test]
 fn an_interrupt_takes_an_open_tool_call_back() {
-    let play = Play::new(None).run("interrupt_during_bridge_tool");
+    let mut play = Play::new(None).run("interrupt_during_bridge_tool");
     assert_eq!(play.end, Some(TurnEnd::Interrupted));
-    assert!(play.claude.calls.is_empty(), "the cancelled call is forgotten");
+    let ledger = &mut play.host.protocol.ledger;
+    ledger.retain_calls(|call| panic!("the cancelled call {call} is not forgotten"));
 }
 
 /// Trap 7: a failed resume prints a result with a session id, which may be a random one.

@@ -40,12 +40,12 @@ fn the_handshake_says_everything() {
         player.hear(json!({"id": 4, "result": {"turn": {"id": "u"}}}));
         player.note("item/started", json!({"item": {"type": "userMessage", "id": "m"}}));
         player.note("item/completed", json!({"item": {"type": "userMessage", "id": "m"}}));
-        let hello = player.written.remove(0);
+        let hello = player.host.writes.remove(0);
         assert_eq!(hello["method"], "initialize");
         assert_eq!(hello["params"]["capabilities"]["experimentalApi"], true);
-        assert_eq!(player.written.remove(0), json!({"method": "initialized"}));
-        assert_eq!(player.written.remove(0)["method"], "account/read");
-        if let Some(given) = player.written[0]["params"].get_mut("dynamicTools") {
+        assert_eq!(player.host.writes.remove(0), json!({"method": "initialized"}));
+        assert_eq!(player.host.writes.remove(0)["method"], "account/read");
+        if let Some(given) = player.host.writes[0]["params"].get_mut("dynamicTools") {
             assert_eq!(*given, json!(tools::dynamic_tools()));
             *given = json!("ours");
         }
@@ -122,7 +122,7 @@ fn a_session_that_is_no_uuid_is_not_even_asked_for() {
         player.log,
         ["=> SessionGone { detail: \"\\\"my session\\\" is no id of a Codex session\" }"]
     );
-    assert!(player.written.is_empty());
+    assert!(player.writes.is_empty());
 }
 
 #[test]
@@ -215,10 +215,10 @@ fn why_something_is_refused_is_told_once_and_before_the_refusal() {
     let params = json!({"threadId": "t", "expectedTurnId": "u", "input": input});
     let declined = |id| json!({"id": id, "result": {"decision": "decline"}});
     let steer = json!({"id": 5, "method": "turn/steer", "params": params});
-    assert_eq!(player.written, [steer, declined(5), declined(6)]);
+    assert_eq!(player.writes, [steer, declined(5), declined(6)]);
     // Too late, or unknown to this version: the refusal itself is what matters.
     player.hear(json!({"id": 5, "error": {"code": -32600, "message": "no active turn"}}));
-    assert!(!player.closed);
+    assert!(player.end.is_none());
 }
 
 /// A person's second reason is not that of the first refusal.
@@ -231,8 +231,8 @@ fn another_reason_is_told_too() {
         let verdict = Verdict::Deny { reason: reason.to_owned() };
         player.tell(TurnCommand::Decide { question: QuestionId(id.to_string()), verdict });
     }
-    let steers = player.written.iter().filter(|it| it["method"] == "turn/steer").count();
-    assert_eq!((steers, player.written.len()), (2, 6));
+    let steers = player.writes.iter().filter(|it| it["method"] == "turn/steer").count();
+    assert_eq!((steers, player.writes.len()), (2, 6));
 }
 
 /// Nothing may stay open: Codex would wait for it for ever.
@@ -242,16 +242,16 @@ fn requests_that_are_not_served_are_refused_at_once() {
         let mut player = Player::working(&spec());
         player.hear(json!({"id": 5, "method": method, "params": {}}));
         let error = json!({"code": -32601, "message": "unsupported"});
-        assert_eq!(player.written, [json!({"id": 5, "error": error})]);
+        assert_eq!(player.writes, [json!({"id": 5, "error": error})]);
     }
     let mut player = Player::working(&spec());
     player.hear(
         json!({"id": 6, "method": "mcpServer/elicitation/request", "params": {"mode": "url"}}),
     );
-    assert_eq!(player.written[0]["result"]["action"], "decline");
-    player.written.clear();
+    assert_eq!(player.writes[0]["result"]["action"], "decline");
+    player.host.writes.clear();
     player.hear(json!({"id": 7, "method": "item/tool/call", "params": {"tool": "unheard_of"}}));
-    assert_eq!(player.written[0]["result"]["success"], false);
+    assert_eq!(player.writes[0]["result"]["success"], false);
     assert_eq!(player.log, [] as [&str; 0]);
 }
 
@@ -263,8 +263,8 @@ fn more_questions_than_anyone_reads_are_refused() {
         player.hear(json!({"id": id, "method": method, "params": {"command": "ls"}}));
     }
     assert_eq!(player.log.len(), OPEN_MAX);
-    assert_eq!(player.written.len(), 1);
-    assert_eq!(player.written[0]["error"]["code"], METHOD_NOT_FOUND);
+    assert_eq!(player.writes.len(), 1);
+    assert_eq!(player.writes[0]["error"]["code"], METHOD_NOT_FOUND);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn late_and_repeated_answers_are_dropped() {
     player.hear(json!({"id": 5, "method": method, "params": {"command": "ls"}}));
     player.tell(decide.clone());
     player.tell(decide.clone());
-    assert_eq!(player.written, [json!({"id": 5, "result": {"decision": "accept"}})]);
+    assert_eq!(player.writes, [json!({"id": 5, "result": {"decision": "accept"}})]);
     // Its own answer is no reason to say that the question is gone.
     player.note("serverRequest/resolved", json!({"requestId": 5}));
     player.note("turn/completed", json!({"turn": {"id": "u", "status": "interrupted"}}));
@@ -286,8 +286,8 @@ fn late_and_repeated_answers_are_dropped() {
     player.tell(decide);
     player.tell(TurnCommand::Interrupt);
     player.hear(json!({"id": 6, "method": method, "params": {}}));
-    player.run(|codex, actions| codex.on_exit(Exit::Code(0), "", actions));
-    assert_eq!((player.written.len(), player.log.len()), (1, log));
+    player.exit(Exit::Code(0), "");
+    assert_eq!((player.writes.len(), player.log.len()), (1, log));
 }
 
 /// Codex would say that they are gone only after the end of the turn.
@@ -303,18 +303,18 @@ fn trap_an_interrupt_takes_every_question_back() {
     player.log.clear();
     player.tell(TurnCommand::Interrupt);
     assert_eq!(player.log, ["QuestionGone(QuestionId(\"5\"))", "QuestionGone(QuestionId(\"6\"))"]);
-    player.written.clear();
+    player.host.writes.clear();
     let question = QuestionId("5".to_owned());
     player.tell(TurnCommand::Decide { question, verdict: Verdict::Allow });
-    assert_eq!(player.written, [] as [Value; 0]);
+    assert_eq!(player.writes, [] as [Value; 0]);
     ask(&mut player, 7);
-    assert_eq!(player.written[0]["error"]["message"], "unsupported");
+    assert_eq!(player.writes[0]["error"]["message"], "unsupported");
     player.note("serverRequest/resolved", json!({"requestId": 5}));
     assert_eq!(player.log.len(), 2);
     // So does the end of the process.
     let mut player = Player::working(&spec());
     ask(&mut player, 5);
-    player.run(|codex, actions| codex.on_exit(Exit::Signal(9), "", actions));
+    player.exit(Exit::Signal(9), "");
     assert_eq!(player.log[1], "QuestionGone(QuestionId(\"5\"))");
 }
 
@@ -391,7 +391,7 @@ fn trap_an_interrupt_also_ends_commands() {
         {"id":6,"method":"thread/backgroundTerminals/clean","params":{"threadId":"t"}}"#]]
     .assert_eq(&writes(&player));
     player.hear(json!({"id": 6, "error": {"code": -32600, "message": "requires experimentalApi"}}));
-    assert!(!player.closed);
+    assert!(player.end.is_none());
     player.hear(
         json!({"id": 5, "error": {"code": -32600, "message": "no active turn to interrupt"}}),
     );
@@ -408,14 +408,12 @@ fn an_interrupt_before_the_turn_ends_it_at_once() {
 #[test]
 fn an_exit_before_the_end_is_a_crash_unless_it_was_wished_for() {
     let exit = |player: &mut Player| {
-        player.run(|codex, actions| {
-            codex.on_exit(Exit::Signal(9), "\u{1b}[31mERROR\u{1b}[0m out of memory\n", actions);
-        });
+        player.exit(Exit::Signal(9), "\u{1b}[31mERROR\u{1b}[0m out of memory\n");
         player.log.join("\n")
     };
     let crash = exit(&mut Player::working(&spec()));
     assert!(
-        crash.starts_with("=> Crashed: Codex ended with signal 9:\nERROR out of memory\n"),
+        crash.starts_with("=> Crashed: Codex ended with signal 9: ERROR out of memory\n"),
         "{crash}"
     );
     let mut stopped = Player::working(&spec());
@@ -476,7 +474,7 @@ fn progress_is_told_when_an_item_starts() {
 
 /// Values that look like Codex's, with anything in the place of anything.
 fn almost_codex() -> impl Strategy<Value = Value> {
-    let word = prop::sample::select(vec![
+    let words = &[
         "t",
         "u",
         "completed",
@@ -488,15 +486,8 @@ fn almost_codex() -> impl Strategy<Value = Value> {
         "commentary",
         "mcp_tool_call",
         "ls",
-    ]);
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        word.prop_map(Value::from),
-        ".{0,6}".prop_map(Value::from),
     ];
-    let key = prop::sample::select(vec![
+    let keys = &[
         "id",
         "threadId",
         "turnId",
@@ -523,14 +514,8 @@ fn almost_codex() -> impl Strategy<Value = Value> {
         "arguments",
         "willRetry",
         "phase",
-    ]);
-    let params = leaf.prop_recursive(4, 24, 6, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::hash_map(key.clone().prop_map(str::to_owned), inner, 0..6)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    });
+    ];
+    let params = play::any_json(words, keys, &[0, 1, 2, 3]);
     let method = prop::sample::select(vec![
         "turn/started",
         "turn/completed",
@@ -559,7 +544,7 @@ fn almost_codex() -> impl Strategy<Value = Value> {
 
 proptest! {
     /// Whatever comes, nothing panics, a request gets an answer or becomes an event, and the turn
-    /// ends once ([`Player::run`] checks that).
+    /// ends once ([`Host`] checks that).
     #[test]
     fn arbitrary_values_never_panic(
         values in prop::collection::vec(almost_codex(), 0..12),
@@ -567,13 +552,13 @@ proptest! {
     ) {
         let mut player = if working { Player::working(&spec()) } else { Player::new(&resuming()) };
         for value in values {
-            let asks = value["method"].is_string() && !value["id"].is_null() && !player.closed;
-            let before = player.written.len() + player.log.len();
+            let asks = value["method"].is_string() && !value["id"].is_null() && player.end.is_none();
+            let before = player.writes.len() + player.log.len();
             player.hear(value);
-            prop_assert!(!asks || player.written.len() + player.log.len() > before);
+            prop_assert!(!asks || player.writes.len() + player.log.len() > before);
         }
         player.tell(TurnCommand::Interrupt);
-        player.run(|codex, actions| codex.on_exit(Exit::Unknown, "", actions));
-        prop_assert!(player.closed);
+        player.exit(Exit::Unknown, "");
+        prop_assert!(player.end.is_some());
     }
 }

@@ -39,30 +39,23 @@
 mod behaviour;
 mod recorded;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, ops::Deref, path::PathBuf};
 
 use super::*;
-use crate::{
-    agent::{Gate, Question, Sandbox},
-    ids::{ThreadId, TurnId},
+use crate::agent::{
+    Gate, QuestionId, Sandbox,
+    ledger::OPEN_MAX,
+    play::{self, Host, recording},
 };
 
 const SESSION: &str = "01a203c7-2267-77e1-afe0-041b0d6be873";
 
 fn spec() -> TurnSpec {
     TurnSpec {
-        turn: TurnId::new("turn-1"),
-        thread: ThreadId::new("thread-1"),
         prompt: "hello".to_owned(),
-        images: Vec::new(),
-        session: None,
-        fresh_session: SessionId::new("00000000-0000-4000-8000-000000000000"),
         project_dir: PathBuf::from("/home/me/project"),
         title: String::new(),
-        gate: Gate::Ask,
-        asks_human: false,
-        sandbox: Sandbox::WorkspaceWrite,
-        model: None,
+        ..play::spec()
     }
 }
 
@@ -70,64 +63,59 @@ fn resuming() -> TurnSpec {
     TurnSpec { session: Some(SessionId::new(SESSION)), ..spec() }
 }
 
-/// A protocol, what it has written but nobody has looked at yet, and what it has reported.
+/// A host whose writes are taken away when they were looked at, and what it reported in lines.
 struct Player {
-    codex: Codex,
-    written: Vec<Value>,
+    host: Host<Codex>,
     /// Our id of the request that the recording has under the key.
     ids: HashMap<u64, Value>,
     log: Vec<String>,
-    questions: Vec<Question>,
-    closed: bool,
+    /// How many events are in the log, and whether the end is.
+    logged: (usize, bool),
+}
+
+impl Deref for Player {
+    type Target = Host<Codex>;
+
+    fn deref(&self) -> &Host<Codex> {
+        &self.host
+    }
 }
 
 impl Player {
     fn new(spec: &TurnSpec) -> Player {
-        let codex = Codex::new();
-        let mut player = Player {
-            codex,
-            written: Vec::new(),
-            ids: HashMap::new(),
-            log: Vec::new(),
-            questions: Vec::new(),
-            closed: false,
-        };
-        player.run(|codex, actions| codex.begin(spec, actions));
+        let host = Host::begun(spec);
+        let mut player = Player { host, ids: HashMap::new(), log: Vec::new(), logged: (0, false) };
+        player.log_news();
         player
     }
 
-    fn run(&mut self, step: impl FnOnce(&mut Codex, &mut Actions)) {
-        let mut actions = Actions::default();
-        step(&mut self.codex, &mut actions);
-        self.written.append(&mut actions.write);
-        self.log.extend(actions.events.iter().map(event_text));
-        self.questions.extend(actions.events.iter().filter_map(|event| match event {
-            TurnEvent::Question(question) => Some(question.clone()),
-            _ => None,
-        }));
-        if let Some(end) = actions.finished {
-            assert!(!self.closed, "the turn ended twice");
-            assert!(actions.close_stdin, "an end must let codex go");
-            self.closed = true;
-            self.log.push(format!("=> {}", end_text(&end)));
-        }
+    fn log_news(&mut self) {
+        let (events, was_over) = self.logged;
+        self.log.extend(self.host.events[events..].iter().map(event_text));
+        let end = self.host.end.iter().filter(|_| !was_over);
+        self.log.extend(end.map(|end| format!("=> {}", end_text(end))));
+        self.logged = (self.host.events.len(), self.host.end.is_some());
     }
 
     fn hear(&mut self, value: Value) {
-        self.run(|codex, actions| codex.on_value(value, actions));
+        self.host.value(value);
+        self.log_news();
     }
 
     fn tell(&mut self, command: TurnCommand) {
-        self.run(|codex, actions| codex.on_command(command, actions));
+        self.host.command(command);
+        self.log_news();
+    }
+
+    fn exit(&mut self, exit: Exit, stderr: &str) {
+        self.host.exit(exit, stderr);
+        self.log_news();
     }
 
     /// Plays a fixture to its end.
     #[track_caller]
     fn play(&mut self, fixture: &str) {
-        let path = format!("{}/tests/fixtures/codex/{fixture}.jsonl", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&path).expect(&path);
-        for line in text.lines() {
-            let mut line: Value = serde_json::from_str(line).unwrap();
+        for mut line in recording("codex", fixture) {
             if line["c2s"].is_object() {
                 self.client_wrote(line["c2s"].take());
             } else {
@@ -184,7 +172,7 @@ impl Player {
                 TurnCommand::ToolResult { call, result }
             }
         });
-        if self.written[0]["method"] == "turn/steer" {
+        if self.writes[0]["method"] == "turn/steer" {
             // The recording client gave no reason.
             assert!(self.next_write().to_string().contains("not now"));
         }
@@ -199,7 +187,10 @@ impl Player {
         if value["method"] == "item/tool/call" {
             // What a call must look like is the business of `tools`; here it only travels.
             let call = value["id"].to_string();
-            self.codex.calls.insert(call.clone(), value["id"].clone());
+            let tool = tools::BridgeTool::ThreadRead { limit: 1, before: None };
+            let mut ignored = Actions::default();
+            let open = ToolCall { id: call.clone(), tool };
+            self.host.protocol.ledger.call(open, value["id"].clone(), &mut ignored);
             self.log.push(format!("ToolCall {call} {}", value["params"]["tool"]));
             return;
         }
@@ -208,8 +199,8 @@ impl Player {
 
     #[track_caller]
     fn next_write(&mut self) -> Value {
-        assert!(!self.written.is_empty(), "nothing was written after {:#?}", self.log);
-        self.written.remove(0)
+        assert!(!self.writes.is_empty(), "nothing was written after {:#?}", self.log);
+        self.host.writes.remove(0)
     }
 
     /// Through the handshake, into a running turn `u` of thread `t`.
@@ -219,7 +210,7 @@ impl Player {
         player.hear(json!({"id": 2, "result": {"account": {}}}));
         player.hear(json!({"id": 3, "result": {"thread": {"id": "t"}}}));
         player.hear(json!({"id": 4, "result": {"turn": {"id": "u"}}}));
-        player.written.clear();
+        player.host.writes.clear();
         player.log.clear();
         player
     }
@@ -263,5 +254,5 @@ fn end_text(end: &TurnEnd) -> String {
 }
 
 fn writes(player: &Player) -> String {
-    player.written.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
+    player.writes.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
 }

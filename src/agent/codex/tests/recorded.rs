@@ -9,9 +9,9 @@ use super::*;
 fn check(fixture: &str, spec: &TurnSpec, expected: Expect) -> Player {
     let mut player = Player::new(spec);
     player.play(fixture);
-    assert!(player.closed, "{fixture} did not end: {:#?}", player.log);
-    player.written.retain(|write| write["method"] != "thread/backgroundTerminals/clean");
-    assert_eq!(player.written, [] as [Value; 0], "{fixture}");
+    assert!(player.end.is_some(), "{fixture} did not end: {:#?}", player.log);
+    player.host.writes.retain(|write| write["method"] != "thread/backgroundTerminals/clean");
+    assert_eq!(player.writes, [] as [Value; 0], "{fixture}");
     expected.assert_eq(&(player.log.join("\n") + "\n"));
     player
 }
@@ -113,7 +113,7 @@ fn a_patch_of_many_files_is_asked_for_as_a_whole() {
     "#]],
     );
     let edits: Vec<(&str, &str)> =
-        player.questions[0].edits.iter().map(|it| (&it.path[..], &it.diff[..])).collect();
+        player.questions()[0].edits.iter().map(|it| (&it.path[..], &it.diff[..])).collect();
     assert_eq!(
         edits,
         [
@@ -139,7 +139,7 @@ fn the_models_own_question_is_put_and_answered() {
         => Answered { text: "done: {\"answers\":{\"colour\":{\"answers\":[\"Blue\"]}}}" }
     "#]],
     );
-    let choice = &player.questions[0].choices[0];
+    let choice = &player.questions()[0].choices[0];
     assert_eq!((&choice.question[..], choice.is_open), ("Which colour?", true));
     assert_eq!(choice.options[1].label, "Blue");
 }

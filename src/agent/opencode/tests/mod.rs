@@ -25,79 +25,34 @@
 
 mod questions;
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Opencode, wire::is_outdate};
 use crate::{
     agent::{
-        ActionKind, Actions, Exit, FailureKind, Gate, Image, Model, Protocol, Question, QuestionId,
-        Sandbox, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
+        ActionKind, Exit, FailureKind, Gate, Image, Model, Question, QuestionId, TurnCommand,
+        TurnEnd, TurnEvent, TurnSpec, Verdict,
+        play::{self, Host, recording},
     },
-    ids::{SessionId, ThreadId, TurnId},
+    ids::SessionId,
     time::Timestamp,
 };
 
 fn spec() -> TurnSpec {
-    TurnSpec {
-        turn: TurnId::new("t1"),
-        thread: ThreadId::new("th1"),
-        prompt: "[Agent Bridge | hello]".to_owned(),
-        images: Vec::new(),
-        session: None,
-        fresh_session: SessionId::new("fresh"),
-        project_dir: "/p".into(),
-        title: "a thread".to_owned(),
-        gate: Gate::Ask,
-        asks_human: false,
-        sandbox: Sandbox::default(),
-        model: Some(Model { provider: "mock".to_owned(), model: "mock-1".to_owned() }),
-    }
+    let model = Model { provider: "mock".to_owned(), model: "mock-1".to_owned() };
+    TurnSpec { model: Some(model), ..play::spec() }
 }
 
-#[derive(Default)]
-struct Played {
-    opencode: Opencode,
-    writes: Vec<Value>,
-    events: Vec<TurnEvent>,
-    end: Option<TurnEnd>,
-}
+type Played = Host<Opencode>;
 
 impl Played {
     /// A protocol whose event stream is connected.
     fn new(spec: &TurnSpec) -> Played {
-        let mut played = Played::default();
-        let mut actions = Actions::default();
-        played.opencode.begin(spec, &mut actions);
-        played.take(actions);
+        let mut played = Played::begun(spec);
         assert!(played.writes.is_empty(), "events must flow before anything is asked");
         played.value(json!({ "ready": true }));
         played
-    }
-
-    fn take(&mut self, actions: Actions) {
-        self.writes.extend(actions.write);
-        self.events.extend(actions.events);
-        self.end = self.end.take().or(actions.finished);
-    }
-
-    fn value(&mut self, value: Value) {
-        let mut actions = Actions::default();
-        self.opencode.on_value(value, &mut actions);
-        self.take(actions);
-    }
-
-    fn command(&mut self, command: TurnCommand) {
-        let mut actions = Actions::default();
-        self.opencode.on_command(command, &mut actions);
-        self.take(actions);
-    }
-
-    fn decide(&mut self, question: &str, verdict: Verdict) {
-        let question = QuestionId(question.to_owned());
-        self.command(TurnCommand::Decide { question, verdict });
     }
 
     fn last(&self) -> &Value {
@@ -141,39 +96,25 @@ impl Played {
         self.value(json!({ "id": id, "status": status, "body": body }));
     }
 
-    fn questions(&self) -> Vec<Question> {
-        let questions = self.events.iter().filter_map(|event| match event {
-            TurnEvent::Question(question) => Some(question.clone()),
-            _ => None,
-        });
-        questions.collect()
-    }
-
     #[track_caller]
     fn check_failed(&self, kind: FailureKind, says: &str) {
-        match &self.end {
-            Some(TurnEnd::Failed(failure)) => {
-                assert_eq!(failure.kind, kind);
-                assert!(failure.message.contains(says), "{failure:?}");
-                // What the person sets up then, a running server would not see.
-                let settings = matches!(kind, FailureKind::NotLoggedIn | FailureKind::Refused);
-                assert_eq!(self.writes.iter().any(is_outdate), settings, "{failure:?}");
-            }
-            other => panic!("{other:?}"),
-        }
+        let (failed, message, _) = self.failed();
+        assert_eq!(failed, kind, "{message}");
+        assert!(message.contains(says), "{message}");
+        // What the person sets up then, a running server would not see.
+        let settings = matches!(kind, FailureKind::NotLoggedIn | FailureKind::Refused);
+        assert_eq!(self.writes.iter().any(is_outdate), settings, "{message}");
     }
 
     #[track_caller]
     fn check_answered(&self, expected: &str) {
-        assert_eq!(self.end, Some(TurnEnd::Answered { text: expected.to_owned() }));
+        assert_eq!(self.answered(), expected);
     }
 }
 
 /// Plays a recording; questions are answered with `verdict`.
 fn play(name: &str, verdict: &Verdict) -> Played {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/opencode").join(name);
-    let text = std::fs::read_to_string(path.with_extension("jsonl")).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = recording("opencode", name);
     let session = lines.iter().find_map(|line| {
         line.pointer("/answer/body/info/sessionID").and_then(Value::as_str).map(str::to_owned)
     });
@@ -187,8 +128,9 @@ fn play(name: &str, verdict: &Verdict) -> Played {
         } else {
             played.value(line);
         }
-        for question in played.questions().split_off(asked) {
-            played.decide(&question.id.0, verdict.clone());
+        let news = played.questions().split_off(asked);
+        for id in news.into_iter().map(|question| question.id.0.clone()).collect::<Vec<_>>() {
+            played.decide(&id, verdict.clone());
         }
     }
     played
@@ -351,7 +293,7 @@ fn a_fresh_session_asks_before_it_acts() {
     let create = played.asked("POST", "/session");
     assert_eq!(
         (&create["directory"], &create["body"]["title"]),
-        (&json!("/p"), &json!("a thread"))
+        (&json!("/p"), &json!("t-7: hello"))
     );
     let rules = create["body"]["permission"].as_array().unwrap();
     assert_eq!(rules[0], json!({ "permission": "*", "pattern": "*", "action": "ask" }));
@@ -424,6 +366,27 @@ fn an_interrupt_aborts_and_waits_for_the_end() {
 }
 
 #[test]
+fn an_answer_that_was_complete_before_the_interrupt_counts() {
+    let stopped = |status, body| {
+        let mut played = Played::prompted(&spec());
+        played.command(TurnCommand::Interrupt);
+        played.answer(status, body);
+        played.end
+    };
+    let text = json!([{ "type": "text", "text": "done" }]);
+    let complete = json!({ "info": { "finish": "stop" }, "parts": text });
+    assert_eq!(stopped(200, complete), Some(TurnEnd::Answered { text: "done".to_owned() }));
+    for (status, body) in [
+        (200, json!({ "info": { "finish": "stop" }, "parts": [] })),
+        (200, json!({ "info": { "error": { "name": "MessageAbortedError" } }, "parts": text })),
+        (404, json!({})),
+        (500, json!({})),
+    ] {
+        assert_eq!(stopped(status, body.clone()), Some(TurnEnd::Interrupted), "{status} {body}");
+    }
+}
+
+#[test]
 fn what_the_model_did_not_say_is_no_answer() {
     let mut played = Played::prompted(&spec());
     played.answer(
@@ -464,14 +427,12 @@ fn a_lost_server_is_a_failed_turn() {
     played.value(json!({ "id": id, "error": "connection reset" }));
     played.check_failed(FailureKind::Crashed, "connection reset");
     let mut played = Played::prompted(&spec());
-    let mut actions = Actions::default();
-    played.opencode.on_exit(Exit::Unknown, "the event stream ended", &mut actions);
-    played.take(actions);
+    played.exit(Exit::Unknown, "the event stream ended");
     played.check_failed(FailureKind::Crashed, "the event stream ended");
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let key = prop::sample::select(vec![
+    let keys = &[
         "id",
         "status",
         "body",
@@ -489,8 +450,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         "providers",
         "data",
         "ready",
-    ]);
-    let word = prop::sample::select(vec![
+    ];
+    let words = &[
         "permission.asked",
         "session.created",
         "session.status",
@@ -500,20 +461,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         "tool",
         "text",
         "ä",
-    ]);
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        prop::sample::select(vec![0_u64, 1, 2, 3, 200, 404, 500]).prop_map(Value::from),
-        word.prop_map(Value::from),
     ];
-    leaf.prop_recursive(5, 48, 5, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(key.clone(), inner, 0..6)
-                .prop_map(|map| map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
-        ]
-    })
+    play::any_json(words, keys, &[0, 1, 2, 3, 200, 404, 500])
 }
 
 proptest! {

@@ -28,7 +28,7 @@ fn asked_for(tool: &str, input: Value, name: &str, metadata: Value) -> Question 
         let servers = json!({ "git": {}, "my": {}, "my_server": {}, "a b.c": {} });
         played.respond("GET", "/mcp", 200, servers);
     }
-    played.questions().pop().expect("a question")
+    played.questions().pop().expect("a question").clone()
 }
 
 #[track_caller]
@@ -352,9 +352,9 @@ fn trap_an_interrupt_refuses_what_is_open() {
 fn the_end_takes_every_question_back() {
     let mut played = Played::prompted(&spec());
     played.event("permission.asked", permission("bash", json!({ "command": "ls" })));
-    let mut actions = Actions::default();
-    played.opencode.on_exit(Exit::Signal(9), "", &mut actions);
-    assert_eq!(actions.events, [TurnEvent::QuestionGone(QuestionId("per_1".to_owned()))]);
+    played.exit(Exit::Signal(9), "");
+    let gone = TurnEvent::QuestionGone(QuestionId("per_1".to_owned()));
+    assert_eq!(played.events.last(), Some(&gone));
 }
 
 #[track_caller]

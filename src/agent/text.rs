@@ -1,0 +1,124 @@
+//! Foreign text: picked out of what engines send, and shortened for the people who read it. Pure.
+
+use serde_json::Value;
+
+/// Characters of an error or a notice that are passed on. Providers answer with whole HTML pages.
+pub const MESSAGE_CHARS: usize = 1_000;
+
+/// Bytes of an answer: more than any has. What is beyond is cut off.
+pub const ANSWER_BYTES: usize = 1 << 20;
+
+/// Lines of standard error that are passed on: the last ones say what was wrong.
+const STDERR_LINES: usize = 4;
+
+/// The string at `pointer`; empty if there is none.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The first of the strings at `pointers` that is not empty; empty if all are.
+pub fn first_text<'a>(value: &'a Value, pointers: &[&str]) -> &'a str {
+    let texts = pointers.iter().map(|pointer| text(value, pointer));
+    texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+}
+
+/// The array at `pointer`; empty if there is none.
+pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The sum of the counts at `pointers`; what is missing counts as 0.
+pub fn total(value: &Value, pointers: &[&str]) -> u64 {
+    let counts = pointers.iter().map(|pointer| value.pointer(pointer).and_then(Value::as_u64));
+    counts.map(Option::unwrap_or_default).fold(0, u64::saturating_add)
+}
+
+/// `text` as one line of at most `limit` characters, without anything that moves a cursor.
+pub fn one_line(text: &str, limit: usize) -> String {
+    // What is cut off need not be looked at; commands can be very long.
+    let head: String =
+        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
+    let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
+        return words;
+    }
+    let mut cut: String = words.chars().take(limit - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// The same for a place between backticks, which it can't leave.
+pub fn quotable(text: &str, limit: usize) -> String {
+    one_line(text, limit).replace('`', "'")
+}
+
+/// An error or a notice in one line.
+pub fn message(text: &str) -> String {
+    one_line(text, MESSAGE_CHARS)
+}
+
+/// The last words of a process on its standard error, in one line without colours.
+pub fn last_words(stderr: &str) -> String {
+    let plain = without_colours(stderr);
+    let lines: Vec<&str> = plain.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    message(&lines[lines.len().saturating_sub(STDERR_LINES)..].join(" / "))
+}
+
+/// Drops escape sequences (`ESC [ … letter`).
+fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        if char != '\x1b' {
+            plain.push(char);
+        } else if chars.next() == Some('[') {
+            chars.by_ref().find(|char| ('@'..='~').contains(char));
+        }
+    }
+    plain
+}
+
+/// Control characters, line separators, and marks that reverse or hide text.
+fn is_odd(c: char) -> bool {
+    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_line_is_short_and_plain() {
+        let check = |input: &str, expected: &str| assert_eq!(one_line(input, 10), expected);
+        check("ls", "ls");
+        check(" a\n\tb\r\u{1b}[31m\u{202e}c ", "a b [31m c");
+        check("0123456789", "0123456789");
+        check("0123456789a", "012345678…");
+        check("ééééééééééé", "ééééééééé…");
+        check(&format!("a{}b", " ".repeat(100)), "a…");
+    }
+
+    #[test]
+    fn the_last_words_are_short_and_without_colours() {
+        let check = |stderr: &str, expected: &str| assert_eq!(last_words(stderr), expected);
+        check("", "");
+        check(" \n\x1b[", "");
+        check("\x1b[31mERROR\x1b[0m a\r\n\nb\x07\n", "ERROR a / b");
+        check("1\n2\n3\n4\n5\n6", "3 / 4 / 5 / 6");
+        assert_eq!(last_words(&"é".repeat(5_000)).chars().count(), MESSAGE_CHARS);
+    }
+
+    #[test]
+    fn what_is_missing_or_odd_reads_as_nothing() {
+        let value = json!({"a": {"b": "x"}, "n": 3, "e": "", "l": [1]});
+        assert_eq!([text(&value, "/a/b"), text(&value, "/n"), text(&value, "/l/b")], ["x", "", ""]);
+        assert_eq!(first_text(&value, &["/n", "/e", "/a/b"]), "x");
+        assert_eq!(first_text(&value, &["/n", "/e"]), "");
+        assert_eq!((list(&value, "/l").len(), list(&value, "/a").len()), (1, 0));
+        assert_eq!(total(&value, &["/n", "/n", "/a", "/l/0"]), 7);
+        assert_eq!(total(&json!({"a": u64::MAX, "b": 1}), &["/a", "/b"]), u64::MAX);
+    }
+}
