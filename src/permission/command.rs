@@ -6,7 +6,10 @@
 //! It is not known which shell reads the line: bash, zsh, dash and fish were looked at, and where
 //! they differ nothing is sure.
 
-use super::lex::{self, Lexed, Word};
+use super::{
+    guard::{is_guard, unguard},
+    lex::{self, Lexed, Word},
+};
 
 /// A longer line is not taken apart.
 const LINE_MAX: usize = 16 * 1024;
@@ -98,7 +101,7 @@ pub(super) struct Scan {
 }
 
 /// Texts in which words are separated by one blank, and blanks and operators within a word are
-/// [guarded](guard).
+/// [guarded](super::guard).
 #[derive(Debug, PartialEq)]
 pub(super) struct Sure {
     pub(super) commands: Vec<String>,
@@ -121,34 +124,6 @@ pub(super) enum Reach {
     Unclear(&'static str),
 }
 
-/// Characters that mean something else within a word than between words.
-pub(super) fn is_guarded(c: char) -> bool {
-    matches!(c, ' ' | ';' | '&' | '|' | '\n')
-}
-
-/// What stands for a character within a word: of those that separate words and commands a
-/// private one, so that `"a b"` is not matched by the pattern `a b`, but by `a\ b`.
-pub(super) fn guard(c: char) -> char {
-    match u32::from(c) {
-        code if is_guarded(c) => char::from_u32(0xF700 + code).expect("a private character"),
-        _ => c,
-    }
-}
-
-/// Undoes [`guard`].
-pub(super) fn unguard(c: char) -> char {
-    u32::from(c)
-        .checked_sub(0xF700)
-        .and_then(char::from_u32)
-        .filter(|c| is_guarded(*c))
-        .unwrap_or(c)
-}
-
-/// Whether `c` is one that [`guard`] gives, which no command has a use for.
-pub(super) fn is_guard(c: char) -> bool {
-    unguard(c) != c
-}
-
 impl Scan {
     pub(super) fn of(line: &str) -> Scan {
         let mut out = Out::default();
@@ -166,7 +141,7 @@ impl Scan {
         Scan { sure: sure(&lexed), reached: out.texts, hidden: out.hidden }
     }
 
-    /// Whether a pattern over [unguarded](unguard) texts describes anything that might run.
+    /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run.
     /// `may_begin` says whether it describes anything that begins with a text.
     pub(super) fn reaches(
         &self,

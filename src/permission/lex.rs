@@ -2,7 +2,7 @@
 //! it is no longer sure, and says why it is not: what is allowed needs to be sure, what is denied
 //! must be found all the same. Pure.
 
-use super::command::{guard, is_guard};
+use super::guard::{guard, is_guard};
 
 /// Nested `$(…)`, backticks and brackets.
 const NESTED_MAX: usize = 32;
@@ -28,7 +28,7 @@ pub(super) struct Lexed {
 /// A word without its quotes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Word {
-    /// With separators [guarded](guard).
+    /// With separators [guarded](super::guard).
     pub(super) text: String,
     /// Bytes of the text that are sure; none if all are.
     pub(super) known: Option<usize>,

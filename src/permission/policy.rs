@@ -3,11 +3,12 @@
 use std::fmt;
 
 use super::{
-    Decision, Ruling,
     action::{Action, Facts},
     command::Reach,
     glob::escape,
-    rule::{Pattern, Rule},
+    guard::unguard,
+    rule::{Pattern, Rule, kind_name},
+    ruling::{Decision, Ruling},
 };
 use crate::{agent::ActionKind, config::Permissions};
 
@@ -134,7 +135,7 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
         },
         _ => return None,
     };
-    let rule = Rule::parse(&format!("{}({pattern})", super::kind_name(action.kind))).ok()?;
+    let rule = Rule::parse(&format!("{}({pattern})", kind_name(action.kind))).ok()?;
     // What it is for is to allow this very action.
     covers(&|| [&rule].into_iter(), action.kind, &Facts::of(action)).ok()?;
     Some(rule)
@@ -144,7 +145,7 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
 fn escape_command(whole: &str) -> String {
     let mut out = String::with_capacity(whole.len());
     for c in escape(whole).chars() {
-        let plain = super::command::unguard(c);
+        let plain = unguard(c);
         if plain != c {
             out.push('\\');
         }

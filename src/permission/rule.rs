@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    command::{guard, unguard},
     glob::Glob,
+    guard::{guard, unguard},
     place::PlaceGlob,
     url::UrlGlob,
 };

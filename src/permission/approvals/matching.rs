@@ -115,7 +115,7 @@ impl<M> Approvals<M> {
     fn match_unknown(&self, code: Code, parsed: Parsed<'_>, thread: &ThreadId) -> Match {
         let past = self.threads.get(thread).into_iter().flat_map(|memory| &memory.past);
         if let Some(past) = past.rev().find(|past| past.code == code) {
-            return Match::Explain(texts::over(past));
+            return Match::Explain(texts::over(&past.text));
         }
         let is_prose = matches!(parsed, Parsed::Choose { words, .. } if !answer::is_numbers(words));
         let open = self.codes(thread);
@@ -187,7 +187,7 @@ impl<M> Approvals<M> {
                 Some(texts::answered_already(request, &answer.by))
             }
             Some(open) => Some(texts::late(&open.request)),
-            None => self.just_closed(thread).map(texts::over),
+            None => self.just_closed(thread).map(|past| texts::over(&past.text)),
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::Past;
 use crate::{
     bridge::wire::Outcome,
     permission::{
@@ -145,8 +144,8 @@ pub(super) fn late(request: &ApprovalRequest) -> String {
 }
 
 /// For an answer to a question that has ended.
-pub(super) fn over(past: &Past) -> String {
-    format!("That question is over; this changed nothing. {}", past.text)
+pub(super) fn over(text: &str) -> String {
+    format!("That question is over; this changed nothing. {text}")
 }
 
 pub(super) fn orphaned(code: Code) -> String {
