@@ -14,6 +14,7 @@ mod questions;
 mod state;
 mod stop;
 mod talk;
+mod unread;
 mod waiting;
 mod words;
 
