@@ -11,6 +11,7 @@ mod machine;
 mod outage;
 mod progress;
 mod questions;
+mod sick_history;
 mod state;
 mod stop;
 mod talk;
