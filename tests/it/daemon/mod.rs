@@ -2,6 +2,7 @@
 
 mod bad_bridge;
 mod bad_engine;
+mod beginning;
 mod catchup;
 mod claims;
 mod control;
