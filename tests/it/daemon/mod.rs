@@ -5,6 +5,7 @@ mod bad_engine;
 mod beginning;
 mod catchup;
 mod claims;
+mod clocks;
 mod control;
 mod crash;
 mod hostile_answers;
