@@ -9,6 +9,7 @@ mod clocks;
 mod control;
 mod crash;
 mod hostile_answers;
+mod leaving;
 mod machine;
 mod outage;
 mod progress;
