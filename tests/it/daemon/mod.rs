@@ -14,6 +14,7 @@ mod machine;
 mod outage;
 mod progress;
 mod questions;
+mod recovered;
 mod sick_history;
 mod state;
 mod stop;
