@@ -19,6 +19,7 @@ mod sick_history;
 mod state;
 mod stop;
 mod talk;
+mod two_daemons;
 mod unread;
 mod waiting;
 mod words;
