@@ -8,6 +8,8 @@ mod claims;
 mod clocks;
 mod control;
 mod crash;
+#[cfg(target_os = "linux")]
+mod held_up;
 mod hostile_answers;
 mod leaving;
 mod machine;
