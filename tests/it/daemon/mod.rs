@@ -2,19 +2,28 @@
 
 mod bad_bridge;
 mod bad_engine;
+mod beginning;
 mod catchup;
 mod claims;
+mod clocks;
 mod control;
 mod crash;
 mod handed_out;
+#[cfg(target_os = "linux")]
+mod held_up;
 mod hostile_answers;
+mod leaving;
 mod machine;
 mod outage;
 mod progress;
 mod questions;
+mod recovered;
+mod sick_history;
 mod state;
 mod stop;
 mod talk;
+mod two_daemons;
+mod unread;
 mod waiting;
 mod words;
 

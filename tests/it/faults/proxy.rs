@@ -1,5 +1,6 @@
 //! A sick network between the daemon and a healthy bridge. It does to each request and each event
-//! of the stream what the dice say.
+//! of the stream what the dice say. It can also hide that the bridge remembers what a stream has
+//! missed, as if it were the hosted one.
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +47,8 @@ struct Inner {
     addr: SocketAddr,
     upstream: SocketAddr,
     dice: Dice,
+    /// The daemon has to find in the histories what it missed.
+    forgets: bool,
     mood: Mutex<Mood>,
     /// The next connection is refused, and every one for this long.
     outage: Mutex<Option<Duration>>,
@@ -65,7 +68,7 @@ struct Inner {
 }
 
 impl Proxy {
-    pub(super) fn start(dice: Dice, upstream: SocketAddr) -> Proxy {
+    pub(super) fn start(dice: Dice, forgets: bool, upstream: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (hello, hellos) = unbounded();
         let (stop_now, stop) = bounded(0);
@@ -73,6 +76,7 @@ impl Proxy {
             addr: listener.local_addr().unwrap(),
             upstream,
             dice,
+            forgets,
             mood: Mutex::new(Mood::Calm),
             outage: Mutex::default(),
             hole: AtomicUsize::new(0),
@@ -288,7 +292,11 @@ impl Inner {
 
     /// Hands the events on, until one side has enough or a fault ends it.
     fn stream(&self, request: &Message, mut client: &TcpStream, born: usize) {
-        let Some(mut upstream) = ask(self.upstream, request) else { return };
+        let mut request = request.clone();
+        if self.forgets {
+            request = request.without("last-event-id");
+        }
+        let Some(mut upstream) = ask(self.upstream, &request) else { return };
         let Some(head) = Message::read_head(&mut upstream) else { return };
         let head = format!(
             "{}\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -298,10 +306,12 @@ impl Inner {
             return;
         }
         let mut line = Line::default();
+        let mut begin = Value::Null;
         while let Some(frame) = chunk(&mut upstream) {
             // The daemon waits a second between connections, as it is told; tests can't.
             let frame = frame.replace("retry: 1000\n", "retry: 250\n");
             let is_hello = frame.contains("event: hello\n");
+            let frame = if self.forgets { forget(&frame, &mut begin) } else { frame };
             let is_event = frame.contains("event: ");
             let fault =
                 if is_event && line.held.is_none() { self.frame_fault(&frame) } else { None };
@@ -320,6 +330,30 @@ impl Inner {
             }
         }
     }
+}
+
+/// An event without its number, and a `hello` that says no more than the time, `begin`. What was
+/// written before that is left out.
+fn forget(frame: &str, begin: &mut Value) -> String {
+    let mut data = frame
+        .lines()
+        .find_map(|line| line.strip_prefix("data: "))
+        .map_or_else(Value::default, |data| serde_json::from_str(data).unwrap());
+    let is_hello = frame.contains("event: hello\n");
+    if is_hello {
+        data = json!({ "serverTime": data["serverTime"] });
+        *begin = data["serverTime"].clone();
+    } else if data["createdAt"].as_str().is_some_and(|it| Some(it) < begin.as_str()) {
+        return ": left out\n\n".to_owned();
+    }
+    let lines = frame.lines().filter(|line| !line.starts_with("id: ")).map(|line| {
+        if is_hello && line.starts_with("data: ") {
+            format!("data: {data}")
+        } else {
+            line.to_owned()
+        }
+    });
+    lines.map(|line| line + "\n").collect()
 }
 
 /// What is remembered of a stream, to mix its events up.

@@ -36,6 +36,8 @@ const MESSAGES: u32 = 50;
 const CALM: Duration = Duration::from_secs(90);
 /// For a daemon to come up and connect.
 const CONNECT: Duration = Duration::from_secs(30);
+/// The daemon has this long for its next answer.
+const PROGRESS: Duration = Duration::from_secs(60);
 pub(super) const IDLE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What a run, or many, came to.
@@ -69,10 +71,12 @@ pub(super) struct Site {
     token: String,
     pub(super) server: Server,
     pub(super) home: Home,
+    /// The bridge seems to be one that replays nothing.
+    forgets: bool,
 }
 
 impl Site {
-    pub(super) fn new(dice: Dice) -> Site {
+    pub(super) fn new(dice: Dice, forgets: bool) -> Site {
         let home = Home::new();
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut options = Options::new(listen, home.path().join("bridge"));
@@ -80,7 +84,7 @@ impl Site {
         options.password_cost = Cost::CHEAP;
         let server = Server::start(options).unwrap();
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
-        let proxy = Proxy::start(dice, server.addr());
+        let proxy = Proxy::start(dice, forgets, server.addr());
         let records = home.path().join("records");
         let config = json!({
             "baseUrl": proxy.url(),
@@ -97,7 +101,7 @@ impl Site {
             "streamIdleTimeoutMs": u64::try_from(IDLE_LIMIT.as_millis()).unwrap(),
         });
         home.put(".obto-bridge/config.json", &config.to_string());
-        Site { proxy, token, server, home }
+        Site { proxy, token, server, home, forgets }
     }
 
     /// Starts the daemon; what it logs goes into a file.
@@ -113,9 +117,8 @@ impl Site {
         hello.map_err(|_| "the daemon does not connect".to_owned())?;
         let cursor = self.state("cursor.json");
         let deadline = Instant::now() + CONNECT;
-        let has_place = |path: &Path| {
-            fs::read_to_string(path).is_ok_and(|it| it.contains("\"lastEventId\":\""))
-        };
+        let place = if self.forgets { "\"seenUntil\":\"" } else { "\"lastEventId\":\"" };
+        let has_place = |path: &Path| fs::read_to_string(path).is_ok_and(|it| it.contains(place));
         while !has_place(&cursor) {
             if Instant::now() > deadline {
                 return Err("the daemon does not keep its place in the stream".to_owned());
@@ -171,6 +174,11 @@ impl Site {
         answers
     }
 
+    /// What the engine was given and did.
+    fn records(&self) -> String {
+        fs::read_to_string(self.home.path().join("records")).unwrap_or_default()
+    }
+
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("daemon.log")).unwrap_or_default()
     }
@@ -216,10 +224,39 @@ fn write_all(dice: Dice, mut person: Person) -> Task {
     task::spawn("people", write).unwrap()
 }
 
+/// A bridge that forgets has nothing of a thread that nobody knows, so each thread has a message
+/// before anything goes wrong.
+pub(super) fn make_known(
+    site: &Site,
+    answers: &Receiver<()>,
+    threads: &[String],
+) -> Result<usize, String> {
+    let mut person = site.person();
+    for thread in threads {
+        person.write(thread, &format!("please do job/{thread}/0"));
+    }
+    await_answers(answers, threads.len())?;
+    Ok(threads.len())
+}
+
+/// Waits for so many answers.
+pub(super) fn await_answers(answers: &Receiver<()>, due: usize) -> Result<(), String> {
+    for number in 0..due {
+        let answer = answers.recv_timeout(PROGRESS);
+        answer.map_err(|_| format!("{number} of {due} messages are answered"))?;
+    }
+    Ok(())
+}
+
 /// Interrupts the daemon now and then, and returns the last one.
 fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures) -> Running {
     let mut rng: Rng = dice.rng("interruptions", 0);
-    for _ in 0..rng.u32(2..6) {
+    for _ in 0..rng.u32(3..8) {
+        if rng.u32(..3) == 0 {
+            // While it starts, or catches up.
+            wait(millis(&mut rng, 0..250));
+            daemon = kill(site, daemon, millis(&mut rng, 0..300), figures);
+        }
         wait(millis(&mut rng, 200..1600));
         match rng.u32(..4) {
             0 => site.proxy.refuse_for(millis(&mut rng, 50..500)),
@@ -235,31 +272,51 @@ fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures
             figures.count("TERM");
             daemon.signal(Signal::TERM);
             daemon.end().expect(0, &[]);
+            site.proxy.set_mood(Mood::Faulty);
+            wait(millis(&mut rng, 0..300));
+            daemon = site.daemon();
         } else {
-            site.proxy.note("KILL");
-            figures.count("KILL");
-            daemon.signal(Signal::KILL);
-            daemon.end();
+            site.proxy.set_mood(Mood::Faulty);
+            daemon = kill(site, daemon, millis(&mut rng, 0..300), figures);
         }
-        site.proxy.set_mood(Mood::Faulty);
-        wait(millis(&mut rng, 0..300));
-        daemon = site.daemon();
     }
     daemon
 }
 
-pub(super) fn run(seed: u64) -> Result<Figures, String> {
+/// Kills the daemon; returns the next one, which is started after a while.
+pub(super) fn kill(
+    site: &Site,
+    daemon: Running,
+    pause: Duration,
+    figures: &mut Figures,
+) -> Running {
+    site.proxy.note("KILL");
+    figures.count("KILL");
+    daemon.signal(Signal::KILL);
+    daemon.end();
+    wait(pause);
+    site.daemon()
+}
+
+pub(super) fn run(seed: u64, forgets: bool) -> Result<Figures, String> {
     let dice = Dice { seed };
-    let site = Site::new(dice);
+    let site = Site::new(dice, forgets);
     let mut figures = Figures::default();
     let result = play(&site, dice, &mut figures);
-    let all = result.and_then(|()| judge(&site, dice));
-    let said = all.map_err(|why| {
+    finish(&site, figures, result.and_then(|()| judge(&site, dice)))
+}
+
+/// With a report of all that happened if it went wrong.
+pub(super) fn finish(
+    site: &Site,
+    mut figures: Figures,
+    result: Result<Tally, String>,
+) -> Result<Figures, String> {
+    figures.tally = result.map_err(|why| {
         let log = site.log();
         let decisions = site.proxy.decisions().join("\n");
         format!("{why}\n\n{decisions}\n\n{log}")
     })?;
-    figures.tally = said;
     for (kind, count) in site.proxy.counts() {
         *figures.counts.entry(kind).or_default() += count;
     }
@@ -270,6 +327,9 @@ fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
     let answers = site.answers();
     let daemon = site.daemon();
     site.connected()?;
+    let all = (0..THREADS).map(name).chain((0..asking::THREADS).map(asking::name));
+    let ours: Vec<String> = all.filter(|thread| !dice.is_stolen(thread)).collect();
+    let known = if site.forgets { make_known(site, &answers, &ours)? } else { 0 };
     site.proxy.set_mood(Mood::Faulty);
     let people = write_all(dice, site.person());
     let asking = asking::start(dice, || site.person());
@@ -279,16 +339,14 @@ fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
     asking.into_iter().try_for_each(Task::join)?;
 
     let mut person = site.person();
-    let ours = (0..THREADS).map(name).filter(|thread| !dice.is_stolen(thread));
-    let ours = ours.chain((0..asking::THREADS).map(asking::name));
     let due: usize =
-        ours.map(|it| person.read(&it).into_iter().filter(check::is_job).count()).sum();
-    let deadline = Instant::now() + CALM;
-    for number in 0..due {
-        let answer = answers.recv_deadline(deadline);
-        answer.map_err(|_| format!("{number} of {due} messages are answered"))?;
-    }
-    // A daemon that starts once more has nothing to say.
+        ours.iter().map(|it| person.read(it).into_iter().filter(check::is_job).count()).sum();
+    await_answers(&answers, due - known)?;
+    settle(site, daemon)
+}
+
+/// A daemon that starts once more has nothing to say.
+pub(super) fn settle(site: &Site, daemon: Running) -> Result<(), String> {
     daemon.signal(Signal::KILL);
     daemon.end();
     while site.proxy.hellos.try_recv().is_ok() {}
@@ -301,18 +359,30 @@ fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
 }
 
 fn judge(site: &Site, dice: Dice) -> Result<Tally, String> {
+    let all: Vec<String> = (0..THREADS).map(name).collect();
+    let mut tally = judge_threads(site, &all, |thread| dice.is_stolen(thread))?;
+    let mut person = site.person();
+    tally.allowed = asking::check(&site.records(), |thread| person.read(thread))?;
+    let known = all.iter().filter(|thread| site.forgets && !dice.is_stolen(thread)).count();
+    if tally.messages != MESSAGES as usize + known {
+        return Err(format!("{tally:?}: {MESSAGES} were written, and {known} before"));
+    }
+    Ok(tally)
+}
+
+/// Judges what became of these threads, and what the engine was given.
+pub(super) fn judge_threads(
+    site: &Site,
+    threads: &[String],
+    is_stolen: impl Fn(&str) -> bool,
+) -> Result<Tally, String> {
     let mut person = site.person();
     let mut tally = Tally::default();
-    for thread in (0..THREADS).map(name) {
-        let messages = person.read(&thread);
-        let judged = check::thread(&messages, dice.is_stolen(&thread));
+    for thread in threads {
+        let messages = person.read(thread);
+        let judged = check::thread(&messages, is_stolen(thread));
         tally.add(judged.map_err(|why| format!("{thread}: {why}\n{}", json!(messages)))?);
     }
-    let records = fs::read_to_string(site.home.path().join("records")).unwrap_or_default();
-    tally.warned = check::records(&records)?;
-    tally.allowed = asking::check(&records, |thread| person.read(thread))?;
-    if tally.messages != MESSAGES as usize {
-        return Err(format!("{tally:?}: {MESSAGES} were written"));
-    }
+    tally.warned = check::records(&site.records())?;
     Ok(tally)
 }

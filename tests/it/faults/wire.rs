@@ -47,6 +47,14 @@ impl Message {
         })
     }
 
+    /// Without this header.
+    pub(super) fn without(mut self, name: &str) -> Message {
+        self.headers.retain(|line| {
+            !line.split(':').next().is_some_and(|key| key.eq_ignore_ascii_case(name))
+        });
+        self
+    }
+
     /// The bytes, without what is about this connection only.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let is_kept = |line: &&String| {

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use crate::util::{
-    bin::Home,
+    bin::{Command, Home},
     sick_bridge::{Conn, DEADLINE, Seen, SickBridge},
 };
 
@@ -131,7 +131,15 @@ impl Machine {
 
     pub(crate) fn start_with(&self, args: &[&str], env: &[(&str, &str)]) -> Daemon {
         let command = self.home.command(&[&["start"], args].concat());
-        let command = env.iter().fold(command, |command, (name, value)| command.env(name, value));
+        self.spawn(env.iter().fold(command, |command, (name, value)| command.env(name, value)))
+    }
+
+    /// Starts it from a shell, after `script`.
+    pub(crate) fn start_after(&self, script: &str) -> Daemon {
+        self.spawn(self.home.command(&["start"]).after(script))
+    }
+
+    fn spawn(&self, command: Command) -> Daemon {
         let child = Child::spawn(&command.plan()).unwrap();
         let (line, lines) = unbounded();
         let events = child.events().clone();
@@ -194,6 +202,20 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> i32 {
         self.child.handle().id()
+    }
+
+    /// The processor time that it uses within this time.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn busy_for(&self, time: Duration) -> Duration {
+        let used = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            let ticks: u64 = fields[11..13].iter().map(|it| it.parse::<u64>().unwrap()).sum();
+            Duration::from_millis(ticks * 10)
+        };
+        let before = used();
+        after(time).recv().unwrap();
+        used().saturating_sub(before)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -2,7 +2,7 @@
 
 use std::{
     env::{self, temp_dir},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind, Read},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
 };
@@ -60,7 +60,7 @@ pub(crate) struct Gate {
 
 /// An engine at the gate. Dropping it lets the engine go on.
 pub(crate) struct Arrival {
-    _socket: UnixStream,
+    socket: UnixStream,
     report: Value,
 }
 
@@ -116,7 +116,7 @@ fn accept(listener: &UnixListener, arrived: &Sender<Arrival>) {
             return;
         }
         if let Ok(report) = serde_json::from_str(&line) {
-            drop(arrived.send(Arrival { _socket: socket, report }));
+            drop(arrived.send(Arrival { socket, report }));
         }
     }
 }
@@ -128,6 +128,13 @@ impl Arrival {
 
     pub(crate) fn env(&self, name: &str) -> Option<&str> {
         self.report["env"][name].as_str()
+    }
+
+    /// Whether the engine still waits.
+    pub(crate) fn is_there(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let read = (&self.socket).read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// The names of all its variables.

@@ -5,6 +5,8 @@ pub(crate) mod bin;
 pub(crate) mod daemon;
 pub(crate) mod fake;
 #[cfg(feature = "serve")]
+pub(crate) mod hosted;
+#[cfg(feature = "serve")]
 pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod sick_bridge;

@@ -1,0 +1,118 @@
+//! What would hold the daemon up or have it spin: an inbox full of old messages, a helper that dies, a
+//! directory without a proper name, a disk that takes nothing.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use obto_bridge::{
+    bridge::wire::Reply,
+    store::{
+        RealDisk,
+        spool::{INBOX_ENTRIES_MAX, Inbox},
+    },
+    time::{self, Timestamp},
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    crash::rig::{self, SOON, comes_true},
+    leftovers,
+    limits::{freeze, small_disk, thaw},
+    util::{
+        daemon::{MACHINE, Machine},
+        fake::Gate,
+        hosted::{Hosted, echo},
+        namespace::isolated,
+    },
+};
+
+/// As many old messages as the inbox holds.
+fn fill_the_inbox(machine: &Machine) {
+    let written = Timestamp::from_millis(time::now().as_millis() - 3 * 24 * 3_600_000);
+    let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state_file("inbox")).unwrap();
+    for number in 0..INBOX_ENTRIES_MAX {
+        let reply = json!({
+            "threadId": "t", "messageId": format!("old-{number}"), "agentId": MACHINE,
+            "role": "human", "author": "ada", "body": "old", "createdAt": written.to_string(),
+        });
+        inbox.put(&Reply::parse(&reply.to_string()).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn old_messages_that_fill_the_inbox_keep_nothing_out() {
+    let bridge = Hosted::start();
+    let machine = bridge.machine();
+    bridge.make_known(&machine, &["t"]);
+    fill_the_inbox(&machine);
+    let _daemon = machine.connected();
+    let told = &bridge.until("t", 2)[1];
+    assert!(told.contains("10000 messages came in"), "{told}");
+    bridge.say("t", "now");
+    assert_eq!(bridge.until("t", 3)[2], echo("now"));
+    bridge.say("t", "/stop all");
+    let told = &bridge.until("t", 4)[3];
+    assert!(told.contains("10000"), "{told}");
+}
+
+/// Far less than a loop that spins uses, and more than a daemon does that has nothing to do.
+#[track_caller]
+fn is_quiet(busy: Duration) {
+    assert!(busy < Duration::from_millis(300), "busy for {busy:?} of two seconds");
+}
+
+#[test]
+fn a_directory_of_path_without_a_proper_name_costs_nothing() {
+    let bridge = Hosted::start();
+    let machine = bridge.machine();
+    let script = r#"dir=$(printf 'bin\377'); mkdir "$dir"; export PATH="$PWD/$dir:$PATH"
+        printf '#!/bin/sh\necho "2.1.197 (Claude Code)"\n' >"$dir/claude"; chmod +x "$dir/claude""#;
+    let mut daemon = machine.start_after(script);
+    daemon.log("connected to the bridge");
+    bridge.say("t", "hello");
+    assert_eq!(bridge.until("t", 1), [echo("hello")]);
+    is_quiet(daemon.busy_for(Duration::from_secs(2)));
+    assert!(!daemon.stop().contains("panicked"));
+}
+
+/// Protocols that are JSON can't name it.
+#[test]
+fn a_project_directory_without_a_proper_name_is_refused() {
+    let (bridge, gate) = (Hosted::start(), Gate::new());
+    let machine = bridge.machine().with_agent("fake", &gate.acp("done"));
+    let machine = machine.with("projectDir", Value::Null);
+    let script = r#"dir=$(printf 'pro\377'); mkdir "$dir"; cd "$dir""#;
+    assert_eq!(machine.start_after(script).end(), Some(78));
+}
+
+/// How many processes of the engine there are.
+fn engines() -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|it| fs::read_to_string(it.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains("journal-agent\0")).count()
+}
+
+isolated! {
+    /// A question can't be stored, and the human does not want the work any more.
+    fn a_stop_is_obeyed_while_a_post_waits_for_the_disk() {
+        let bridge = rig::Bridge::start();
+        let machine = rig::Machine::new(&bridge, "ada");
+        machine.configure(json!({ "relayPermissions": true }));
+        let state = small_disk(&machine);
+        let mut daemon = leftovers::start(&machine);
+        machine.say("t", "m", "waitask", None);
+        assert!(comes_true(SOON, || !machine.prompts("m").is_empty()));
+        let outbox = format!("{state}/outbox");
+        freeze(&machine, &outbox);
+        machine.home.put("go", "");
+        daemon.line("cannot write to the state directory");
+        assert_eq!(engines(), 1);
+        machine.write("t", "/stop");
+        let is_ended = comes_true(SOON, || engines() == 0);
+        thaw(&machine, &outbox);
+        assert!(is_ended, "it is not stopped while the disk takes nothing");
+        assert!(comes_true(SOON, || machine.is_settled()), "{:?}", machine.left());
+        daemon.signal(Signal::TERM);
+        daemon.end().expect(0, &[]);
+    }
+}
