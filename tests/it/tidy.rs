@@ -30,7 +30,7 @@ const BANNED: [&str; 9] = [
 ];
 
 /// A module of the crate and those that it may use. Above is what knows more; nothing below a line
-/// knows anything above it, but for the wire types that the store keeps and the dispatcher reads.
+/// knows anything above it, but for the wire types that the store keeps and the coordinator reads.
 const MAY_USE: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     // The only place that knows both the daemon and the server.
@@ -57,7 +57,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "agent",
             "bridge",
             "config",
-            "dispatch",
+            "coordinator",
             "ids",
             "logging",
             "permission",
@@ -87,7 +87,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ),
     // Not the daemon: the two talk over HTTP.
     ("serve", &["ids", "task", "time"]),
-    ("dispatch", &["bridge", "ids", "store", "time"]),
+    ("coordinator", &["agent", "bridge", "ids", "permission", "store", "time"]),
     // Not the bridge: an engine knows nothing of where its messages come from.
     ("agent", &["ids", "proc", "prompt", "task", "time"]),
     ("permission", &["agent", "bridge", "config", "ids", "time"]),
