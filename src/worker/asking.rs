@@ -147,7 +147,8 @@ impl<'a> Asking<'a> {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
-            let reason = "Too many actions wait for this directory already; try again later.".to_owned();
+            let reason =
+                "Too many actions wait for this directory already; try again later.".to_owned();
             commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }

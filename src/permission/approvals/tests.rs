@@ -282,7 +282,14 @@ fn a_bare_word_older_than_another_s_answer_needs_the_code() {
         );
     }
     scene.passed += Duration::from_secs(1);
+    let untimed = scene.say_at("yes", None);
+    assert!(matches!(&untimed, Match::Explain(why) if why.contains("not say when")), "{untimed:?}");
     scene.check("yes", codes[1], &Verdict::Allow);
+    // An answer without a time may be older or younger than anything.
+    let (mut scene, codes) = Scene::with(2);
+    let untimed = scene.say_at(&format!("approve {}", codes[0]), None);
+    assert!(matches!(untimed, Match::Answer(_)), "{untimed:?}");
+    scene.check_explained("yes", &["Another question ended"]);
 }
 
 #[test]
