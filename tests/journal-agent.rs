@@ -1,10 +1,12 @@
 //! Plays an engine that does its work on stdio, for tests that must know how often it was asked to.
 //! Every prompt becomes a line in a journal before anything else happens. The words `token=` and
 //! `do=` in the message say which one it is and what to do with it; `ask` asks for permission first,
-//! and a letter behind it once more; `wait` before it waits. What was allowed is a line as well.
+//! and a letter behind it once more; `wait` before it waits; `stay` leaves late. What was allowed is
+//! a line as well.
 //!
 //! `journal-agent PROTOCOL JOURNAL …`, where the protocol is `acp`, `forgetful` (ACP, and it knows
-//! no session of an earlier process) or `claude`.
+//! no session of an earlier process), `claude`, or `opening` (a server that does not listen yet;
+//! started again, it fails).
 
 use std::{
     env,
@@ -40,6 +42,7 @@ fn main() -> io::Result<ExitCode> {
         "forgetful" => agent.acp(false),
         "claude" => agent.claude(),
         "linger" => linger(Path::new(journal)),
+        "opening" => opening(Path::new(journal)),
         _ => Ok(ExitCode::from(2)),
     }
 }
@@ -63,6 +66,7 @@ struct Agent {
 
 impl Agent {
     fn acp(mut self, remembers: bool) -> io::Result<ExitCode> {
+        let mut stays = false;
         for line in io::stdin().lock().lines() {
             let message: Value = serde_json::from_str(&line?)?;
             let (id, params) = (&message["id"], &message["params"]);
@@ -88,6 +92,7 @@ impl Agent {
                         return Ok(ExitCode::from(3));
                     }
                     self.prepare(&job)?;
+                    stays = job.verb == "stay";
                     let then = job.verb.strip_prefix("wait").unwrap_or(&job.verb);
                     if then != job.verb {
                         self.wait();
@@ -105,6 +110,9 @@ impl Agent {
                     say(&json!({ "jsonrpc": "2.0", "id": id, "error": error }))?;
                 }
             }
+        }
+        if stays {
+            std::thread::park_timeout(Duration::from_secs(1));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -235,6 +243,18 @@ impl Agent {
         let output = left.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         io::BufReader::new(output).read_line(&mut line)?;
         Ok(())
+    }
+}
+
+/// The first time, it is started and no more.
+fn opening(journal: &Path) -> io::Result<ExitCode> {
+    let started = journal.with_file_name("opening");
+    if started.exists() {
+        return Ok(ExitCode::from(3));
+    }
+    OpenOptions::new().write(true).create(true).truncate(true).open(started)?;
+    loop {
+        std::thread::park();
     }
 }
 

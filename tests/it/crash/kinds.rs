@@ -41,6 +41,14 @@ pub(super) enum Kind {
     UnknownEngine,
     /// An earlier daemon had begun, and nobody knows a session.
     Begun,
+    /// The engine has answered, and leaves later.
+    Leaving,
+    /// An earlier daemon had received it, and the bridge sends it again.
+    Left,
+    /// Written while no stream was open, on a bridge that replays nothing.
+    Missed,
+    /// The daemon is stopped while the engine starts; started again, it fails.
+    StoppedOpening,
     /// The engine asks for permission, and the human allows it.
     Allowed,
     /// For good, on this thread.
@@ -67,7 +75,7 @@ pub(super) enum End {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 10] = [
+    pub(super) const ALL: [Kind; 14] = [
         Kind::Fresh,
         Kind::Resumed,
         Kind::Posted,
@@ -78,6 +86,10 @@ impl Kind {
         Kind::NotOurs,
         Kind::UnknownEngine,
         Kind::Begun,
+        Kind::Leaving,
+        Kind::Left,
+        Kind::Missed,
+        Kind::StoppedOpening,
     ];
 
     /// Those in which the engine asks.
@@ -96,7 +108,7 @@ impl Kind {
 
     /// It is stopped in the middle.
     pub(super) fn is_stopped(self) -> bool {
-        matches!(self, Kind::Stopped | Kind::StoppedAsking)
+        matches!(self, Kind::Stopped | Kind::StoppedAsking | Kind::StoppedOpening)
     }
 
     fn verb(self) -> &'static str {
@@ -106,6 +118,7 @@ impl Kind {
             Kind::Posted => "post",
             Kind::Failed => "die",
             Kind::Stopped => "hang",
+            Kind::Leaving => "stay",
             _ => "answer",
         }
     }
@@ -115,19 +128,20 @@ impl Kind {
             Kind::Posted => Some("claude"),
             Kind::Gone => Some("forgetful"),
             Kind::UnknownEngine => Some("nobody"),
+            Kind::StoppedOpening => Some("opencode"),
             _ => None,
         }
     }
 
     fn is_on_the_thread_of_before(self) -> bool {
-        matches!(self, Kind::Resumed | Kind::Gone | Kind::Duplicate)
+        matches!(self, Kind::Resumed | Kind::Gone | Kind::Duplicate | Kind::Missed)
     }
 
     /// What stands on the thread if nothing goes wrong.
     pub(super) fn ends(self) -> Vec<End> {
         match self {
             Kind::Posted => vec![End::Post],
-            Kind::Failed => vec![End::Failure],
+            Kind::Failed | Kind::StoppedOpening => vec![End::Failure],
             Kind::Begun => vec![End::Told],
             Kind::StoppedAsking => vec![End::DiedAsking],
             Kind::NotOurs => vec![],
@@ -139,7 +153,7 @@ impl Kind {
     pub(super) fn prompts(self) -> Vec<&'static str> {
         match self {
             Kind::Stopped => vec!["first", "again"],
-            Kind::NotOurs | Kind::Begun => vec![],
+            Kind::NotOurs | Kind::Begun | Kind::StoppedOpening => vec![],
             _ => vec!["first"],
         }
     }
@@ -147,6 +161,9 @@ impl Kind {
 
 /// Brings the machine to where the case begins: the daemon is not running, and the message waits.
 pub(super) fn prepare(kind: Kind, machine: &Machine) {
+    if kind == Kind::StoppedOpening {
+        machine.configure(json!({ "withOpencode": true }));
+    }
     if kind == Kind::Posted {
         machine.configure(json!({ "withClaude": true }));
     }
@@ -163,13 +180,17 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
     assert!(comes_true(SOON, answered), "{kind:?} was never prepared");
     daemon.stop().unwrap();
 
-    if kind == Kind::Duplicate {
+    match kind {
         // `EPOCH-NUMBER`: from the first event of this bridge's on.
-        let cursor: Value =
-            serde_json::from_slice(&RealDisk.read(&machine.state("cursor.json")).unwrap()).unwrap();
-        let epoch = cursor["lastEventId"].as_str().unwrap().split('-').next().unwrap();
-        let cursor = json!({ "lastEventId": format!("{epoch}-0"), "seenUntil": null }).to_string();
-        RealDisk.write_atomic(&machine.state("cursor.json"), cursor.as_bytes()).unwrap();
+        Kind::Duplicate => change_cursor(machine, |cursor| {
+            let epoch = cursor["lastEventId"].as_str().unwrap().split('-').next().unwrap();
+            json!({ "lastEventId": format!("{epoch}-0"), "seenUntil": null })
+        }),
+        Kind::Missed => change_cursor(machine, |cursor| {
+            assert!(cursor["seenUntil"].is_string(), "{cursor}");
+            json!({ "lastEventId": null, "seenUntil": cursor["seenUntil"] })
+        }),
+        _ => {}
     }
     let message = machine.say(THREAD, TOKEN, kind.verb(), kind.agent());
     match kind {
@@ -179,6 +200,7 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
                 "body": message["body"], "role": "human" });
             receive(machine, &waiting, None);
         }
+        Kind::Left => receive(machine, &message, None),
         Kind::Begun => {
             let progress = Progress {
                 turn: TurnId::new("t"),
@@ -193,6 +215,12 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
         }
         _ => {}
     }
+}
+
+fn change_cursor(machine: &Machine, change: fn(Value) -> Value) {
+    let file = machine.state("cursor.json");
+    let cursor = serde_json::from_slice(&RealDisk.read(&file).unwrap()).unwrap();
+    RealDisk.write_atomic(&file, change(cursor).to_string().as_bytes()).unwrap();
 }
 
 /// Puts a message into the inbox, as an earlier daemon did.

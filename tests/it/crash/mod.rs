@@ -240,6 +240,7 @@ impl Case {
     fn is_in_the_middle(&self) -> bool {
         match self.kind {
             Kind::StoppedAsking => human::is_asked(&self.machine),
+            Kind::StoppedOpening => self.machine.path("opening").exists(),
             _ => !self.machine.prompts(kinds::TOKEN).is_empty(),
         }
     }

@@ -92,6 +92,9 @@ impl Machine {
         if more.get("withClaude").is_some() {
             config["agents"]["claude"] = agent("claude");
         }
+        if more.get("withOpencode").is_some() {
+            config["agents"]["opencode"] = agent("opening");
+        }
         let fields = config.as_object_mut().unwrap();
         fields.extend(more.as_object().unwrap().clone());
         self.home.put(".obto-bridge/config.json", &config.to_string());

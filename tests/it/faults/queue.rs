@@ -14,12 +14,12 @@ pub(super) struct Size {
     pub(super) kills: u32,
 }
 
-pub(super) fn run(seed: u64, size: Size) -> Result<Figures, String> {
+pub(super) fn run(seed: u64, queue: Size) -> Result<Figures, String> {
     let dice = Dice { seed };
     let site = Site::new(dice, true);
-    let threads: Vec<String> = (0..size.threads).map(|number| format!("queue-{number}")).collect();
+    let threads: Vec<String> = (0..queue.threads).map(|number| format!("queue-{number}")).collect();
     let mut figures = Figures::default();
-    let result = play(&site, dice, size, &threads, &mut figures);
+    let result = play(&site, dice, queue, &threads, &mut figures);
     let result = result.and_then(|()| run::judge_threads(&site, &threads, |_| false));
     run::finish(&site, figures, result)
 }
@@ -27,7 +27,7 @@ pub(super) fn run(seed: u64, size: Size) -> Result<Figures, String> {
 fn play(
     site: &Site,
     dice: Dice,
-    size: Size,
+    queue: Size,
     threads: &[String],
     figures: &mut Figures,
 ) -> Result<(), String> {
@@ -38,16 +38,16 @@ fn play(
     daemon.signal(Signal::TERM);
     daemon.end().expect(0, &[]);
     let mut person = site.person();
-    for number in 0..size.messages {
+    for number in 0..queue.messages {
         let thread = &threads[number as usize % threads.len()];
         person.write(thread, &format!("please do job/{number}/0"));
     }
     let mut rng = dice.rng("kills", 0);
     let mut daemon = site.daemon();
-    for _ in 0..size.kills {
+    for _ in 0..queue.kills {
         wait(millis(&mut rng, 0..2_000));
         daemon = run::kill(site, daemon, millis(&mut rng, 0..100), figures);
     }
-    run::await_answers(&answers, size.messages as usize)?;
+    run::await_answers(&answers, queue.messages as usize)?;
     run::settle(site, daemon)
 }

@@ -37,7 +37,7 @@ const CALM: Duration = Duration::from_secs(90);
 /// For a daemon to come up and connect.
 const CONNECT: Duration = Duration::from_secs(30);
 /// The daemon has this long for its next answer.
-const PROGRESS: Duration = Duration::from_secs(60);
+const PROGRESS: Duration = Duration::from_mins(1);
 pub(super) const IDLE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What a run, or many, came to.
