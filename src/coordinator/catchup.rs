@@ -157,6 +157,7 @@ impl CatchUp {
         self.has_connected = true;
         self.is_connected = true;
         self.begins(now, server_time);
+        // Also if it takes the place of another: that one may have been dead for a while.
         self.lost_readings();
         if replay != Replay::Complete
             && let Some(seen_until) = self.cursor.seen_until
