@@ -154,7 +154,7 @@ pub struct Permissions {
     pub deny: Option<Vec<String>>,
 }
 
-/// Why there is no configuration: for the person who reads it.
+/// Why there is no usable configuration; shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -197,7 +197,7 @@ impl ConfigFile {
                 Err(ConfigError(format!("the config file {} holds no JSON object", path.display())))
             }
             Err(error) => Err(ConfigError(format!(
-                "the config file {} is not valid JSON at line {}, column {}; mend it, or run `obto-bridge init`",
+                "the config file {} is not valid JSON at line {}, column {}; fix it, or run `obto-bridge init`",
                 path.display(),
                 error.line(),
                 error.column(),
@@ -393,7 +393,7 @@ impl Source<'_> {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Zero would make every request fail, in words that do not tell why.
+    /// Zero would make every request fail, with errors that do not say why.
     fn request_timeout(&self) -> Result<Duration, ConfigError> {
         let millis = self.count("requestTimeoutMs", "BRIDGE_REQUEST_TIMEOUT_MS", 30_000)?;
         Ok(bounded(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))))
