@@ -237,7 +237,7 @@ fn an_endless_answer_is_not_read_to_its_end() {
         conn.close();
     });
     let error = client.whoami().unwrap_err();
-    assert!(matches!(error, Error::BadBody { .. }), "{error}");
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
 #[test]
