@@ -13,8 +13,8 @@ use ureq::{
 };
 
 use super::{
-    Access, Error,
-    error::{excerpt, parse_date, parse_retry_after},
+    access::Access,
+    error::{Error, excerpt, parse_date, parse_retry_after},
 };
 use crate::{config::Token, time};
 
@@ -62,7 +62,7 @@ impl Target {
         match (host, uri) {
             (Some(host), Some(uri)) => Ok(Target { shown: host + uri.path(), url }),
             _ => Err(Error::Access(
-                "baseUrl in the config is no address: it must begin with https:// or http:// and \
+                "baseUrl in the config is not an address: it must begin with https:// or http:// and \
                  name a host"
                     .to_owned(),
             )),
@@ -142,7 +142,7 @@ impl Answer {
         Err(self.refused(&page))
     }
 
-    /// The beginning of an error page. A few reads and no more: who trickles must not hold us up.
+    /// The beginning of an error page. At most eight reads, so that a server that trickles does not hold us up.
     pub(super) fn page(&mut self) -> Vec<u8> {
         let mut page = Vec::new();
         let mut part = [0; MAX_ERROR_PAGE / 8];
@@ -175,7 +175,7 @@ impl Answer {
         excerpt(&shown)
     }
 
-    /// The error for a status that is none of success. A client error in HTML was written by
+    /// The error for an unsuccessful status. A client error in HTML was written by
     /// something in front of the bridge, which may be gone in a minute; only "too large" is as
     /// final from there.
     pub(super) fn refused(&self, page: &[u8]) -> Error {

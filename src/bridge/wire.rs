@@ -2,7 +2,7 @@
 //! This and the config file are the only places where a machine is called `agentId` and an engine
 //! `agent`.
 //!
-//! From the bridge everything is tolerated: a field may be missing or of another type, and `_id`
+//! What the bridge sends is read leniently: a field may be missing or of another type, and `_id`
 //! may stand for `messageId`. What we send is strict.
 
 use serde::{Deserialize, Serialize};
@@ -248,7 +248,7 @@ pub enum Outcome {
     Denied,
     /// A question of the engine's own got its answer.
     Answered,
-    /// Nobody answered in time.
+    /// No answer came in time.
     Expired,
     /// The engine took it back, its turn ended, or the daemon did.
     Gone,
@@ -290,7 +290,7 @@ pub struct MachineInfo {
     /// Of this program.
     pub version: String,
     pub engines: Vec<EngineInfo>,
-    /// Where fresh sessions may work; the first is where they do unless somebody asks.
+    /// Where fresh sessions may work; the first is the default.
     pub project_dirs: Vec<String>,
 }
 

@@ -26,7 +26,7 @@ pub(super) fn info(config: &Config, engines: &[Engine]) -> MachineInfo {
         machine: config.machine.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engines: engines.iter().map(engine).collect(),
-        project_dirs: dirs.map(|dir| dir.display().to_string()).collect(),
+        project_dirs: dirs.map(ToString::to_string).collect(),
     }
 }
 

@@ -17,18 +17,18 @@ pub(super) enum Opened {
     NoContent,
 }
 
-/// What is asked for, and of whom.
+/// The request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) access: Access,
     pub(super) machine: MachineId,
-    /// Tells this daemon from another one of the same name; empty if there is nothing to tell.
+    /// See [`super::run::Settings::instance`].
     pub(super) instance: String,
     pub(super) capabilities: Vec<String>,
     pub(super) last_event_id: Option<String>,
 }
 
-/// Asks for the stream. Anything but status 200 with the type of an event stream is none.
+/// Asks for the stream. Only status 200 with the type of an event stream is one.
 pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
     let target = Target::new(&ask.access, "/api/bridge/stream")?;
     let request = target.name(Method::Get);

@@ -77,7 +77,7 @@ pub(super) struct Link {
     pub(super) opened: Option<Instant>,
     /// When it last brought something.
     pub(super) heard: Instant,
-    /// [`super::StreamEvent::Connected`] was sent for it.
+    /// [`super::event::StreamEvent::Connected`] was sent for it.
     pub(super) announced: bool,
     /// The next one follows when what this one still has is taken in.
     pub(super) is_cut: bool,

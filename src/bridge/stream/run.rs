@@ -17,18 +17,18 @@ use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
 use ureq::config::Config;
 
 use super::{
-    Settings, StreamEvent,
     clock::Clocks,
     connect::Ask,
+    event::{Replay, StreamEvent},
     handle::Wanted,
-    hello::{Hello, Replay},
+    hello::Hello,
     link::{End, Limits, Link, News},
 };
 use crate::{
     bridge::{
         AccessSource, Error, Net,
         backoff::{Backoff, Pace},
-        sse::{Event, Item},
+        sse::{self, Event, Item},
         wire::{NoReply, Reply},
     },
     ids::{MachineId, ThreadId},
@@ -49,6 +49,38 @@ const OVERLAP_MAX: Duration = Duration::from_secs(5);
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// A longer id would not fit into the head of a request.
 const MAX_ID: usize = 1024;
+
+/// What a stream is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub machine: MachineId,
+    /// Distinguishes this daemon from another one of the same name; the same at every start. If it
+    /// is empty it is not sent.
+    pub instance: String,
+    /// Engines that work on this machine.
+    pub capabilities: Vec<String>,
+    /// The position to go on from, as the last [`StreamEvent::Reply`] gave it.
+    pub last_event_id: Option<String>,
+    /// A connection that is silent for longer is dead. Comments are life, too.
+    pub idle: Duration,
+    /// The longest event that is read, in bytes.
+    pub max_event: usize,
+    pub pace: Pace,
+}
+
+impl Settings {
+    pub fn new(machine: MachineId) -> Settings {
+        Settings {
+            machine,
+            instance: String::new(),
+            capabilities: Vec::new(),
+            last_event_id: None,
+            idle: Duration::from_secs(75),
+            max_event: sse::MAX_BYTES,
+            pace: Pace::default(),
+        }
+    }
+}
 
 /// The task's ends of what connects it with its handle and its receiver.
 pub(super) struct Ends<T> {
@@ -157,7 +189,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// How long nothing is due.
+    /// How long until something is due.
     fn patience(&self) -> Duration {
         let periodic = if self.current.is_some() { self.glance } else { WAIT_GLANCE };
         let attempt = self.try_at.filter(|_| self.next.is_none());
@@ -268,7 +300,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// Something of the current connection.
+    /// Takes in what the current connection reports.
     fn news(&mut self, news: Result<News, RecvError>) -> Result<(), Stopped> {
         match news {
             Ok(News::Opened) => Ok(()),
@@ -362,7 +394,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if accepts.is_empty() { Ok(()) } else { self.tell(StreamEvent::Accepts(accepts)) }
     }
 
-    /// Keeps a reply and hands it over. What is no reply, or another machine's, is dropped.
+    /// Keeps a reply and hands it over. Data that is not a reply, or one of another machine, is dropped.
     fn reply(&mut self, event: &Event) -> Result<(), Stopped> {
         let reply = match Reply::parse(&event.data) {
             Ok(reply) => reply,
@@ -424,7 +456,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// When a connection counts as one of which nothing is known. A bridge that says hello does so
+    /// When the current connection is announced without a hello. A bridge that says hello does so
     /// before anything else, however late; any other one may be silent for long.
     fn announce_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|link| !link.announced)?;
@@ -459,7 +491,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// Says that there is no connection, and why.
+    /// Reports that there is no connection, and why.
     fn report(&mut self, end: End) -> Result<(), Stopped> {
         let next = self.wait_after(&end);
         let why = end.to_string();
