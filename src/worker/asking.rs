@@ -137,9 +137,8 @@ impl<'a> Asking<'a> {
         commands: &mut Vec<TurnCommand>,
     ) {
         if !self.audit(&question, "allow", decision, attempt) {
-            // Only when the turn is being stopped. Nothing is allowed that is not on record.
-            let reason = "The turn is being stopped.".to_owned();
-            commands.push(decide(question.id, Verdict::Deny { reason }));
+            // Nothing is allowed that is not on record. The turn is being stopped, and the question
+            // with it.
             return;
         }
         if self.has_lock || !may_write(question.kind) {

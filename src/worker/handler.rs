@@ -58,7 +58,7 @@ enum End {
     Unknown,
     /// It is known and not durable yet; the disk is tried again at that time.
     Unwritten {
-        ending: Ending,
+        ending: Box<Ending>,
         retry: Instant,
         is_logged: bool,
     },
@@ -93,7 +93,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     pub(super) fn left(self) -> Option<String> {
         match self.end {
             End::SessionGone(detail) => return Some(detail),
-            End::Unwritten { ending, .. } => self.run.end(ending),
+            End::Unwritten { ending, .. } => self.run.end(*ending),
             End::Unknown | End::Written => {}
         }
         // Claude Code may have written to its session until it left.
@@ -277,7 +277,10 @@ impl TurnHandler for Handler<'_, '_> {
         }
         self.session.driven();
         self.end = match self.ending(end) {
-            Some(ending) => End::Unwritten { ending, retry: Instant::now(), is_logged: false },
+            Some(ending) => {
+                let ending = Box::new(ending);
+                End::Unwritten { ending, retry: Instant::now(), is_logged: false }
+            }
             None => End::Written,
         };
         self.attempt.end();
