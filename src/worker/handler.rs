@@ -48,7 +48,7 @@ pub(super) struct Handler<'h, 'r> {
     has_answered: bool,
     retry_told: Option<Instant>,
     does: Does,
-    /// The sum of what the engine told.
+    /// The sum of what the engine reported.
     usage: Usage,
     end: End,
 }
@@ -189,7 +189,7 @@ impl<'h, 'r> Handler<'h, 'r> {
                 let usage = usage.map(|usage| format!("\n\n{usage}")).unwrap_or_default();
                 return Some(self.last(PostKind::Result, format!("{text}{usage}")));
             }
-            // What was asked for can't be answered any more, so it is the human who goes on.
+            // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
                 let name = ClientMsgId::new(format!("{}.died", run.job.entry));
                 let post = run.draft(PostKind::Status, engine.author(), name);
@@ -321,7 +321,7 @@ fn read(
     let mut messages = client
         .messages_before(thread, &before, limit)
         .map_err(|error| format!("The thread could not be read: {error}"))?;
-    // The codes in them are for the human alone.
+    // The codes in them are for people alone.
     messages.retain(|message| !asking::is_ours(message));
     if messages.is_empty() {
         return Ok("There are no earlier messages.".to_owned());
