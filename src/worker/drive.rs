@@ -15,7 +15,7 @@ use crate::{
     store::{binding::SessionRecord, entry::Progress},
     time,
     worker::{
-        Settings,
+        Job, Settings,
         attempt::Attempt,
         handler::Handler,
         history::{self, Gathered},
@@ -206,8 +206,9 @@ impl Drive<'_> {
     /// Ends the message with a post of the daemon's own. Before there is an attempt the post has a
     /// name of its own: it is the last one, so nothing can follow under that name.
     fn end_with(&mut self, kind: PostKind, body: String) {
+        let Job { entry, reply, .. } = self.run.job;
         let name = self.attempt.as_mut().map(Attempt::next_post);
-        let name = name.unwrap_or_else(|| ClientMsgId::new(format!("{}.end", self.run.job.entry)));
+        let name = name.unwrap_or_else(|| Attempt::name_without(*entry, reply));
         let post = self.run.draft(kind, self.run.engine().author(), name);
         self.run.end(Ending::Post { post, body });
     }
