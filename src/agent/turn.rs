@@ -54,7 +54,7 @@ pub struct Control<'a> {
     pub grace: Grace,
 }
 
-/// How long an engine is given to do what it was told.
+/// How long an engine is given to do what it was asked to.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
     /// To end the turn after an interrupt. Claude Code 2.1.197 needs up to 2 s.
@@ -187,7 +187,7 @@ struct Turn<'a> {
     phase: Phase,
     hurry: bool,
     why: Option<Why>,
-    /// The protocol is finished with the turn, and is not told of anything any more.
+    /// The protocol is finished with the turn, and gets nothing more to handle.
     told: Option<TurnEnd>,
     /// What the turn comes to. Final once it is there, and known to the handler.
     end: Option<TurnEnd>,
@@ -317,7 +317,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Gives a question a name of its own. One that is open under the engine's name is gone with
-    /// that: nobody could say any more which of them an answer is for.
+    /// that: an answer could be for either of them.
     fn asks(&mut self, question: Question) -> TurnEvent {
         if let Some(earlier) = self.names.remove(&question.id) {
             self.no_longer(Waiting::Question(earlier.clone()));
@@ -455,7 +455,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The deadline, or what the host wants to do before.
+    /// The deadline, or what the handler wants to do before.
     fn wake(&self) -> Instant {
         let deadline = self.deadline();
         self.handler.due().map_or(deadline, |due| due.min(deadline))

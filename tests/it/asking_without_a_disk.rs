@@ -172,6 +172,27 @@ isolated! {
 }
 
 isolated! {
+    /// A turn that waited for the disk did not obey a person, nor its own limits.
+    fn a_stop_does_not_wait_for_the_disk() {
+        let mut scene = Scene::new(json!({ "permissions": { "allow": ["run(act *)"] } }));
+        scene.machine.say("t", "m", "waitask", None);
+        assert!(comes_true(SOON, || !scene.machine.prompts("m").is_empty()));
+        let audit = format!("{}/audit.jsonl", scene.state);
+        fs::write(&audit, "").unwrap();
+        freeze(&scene.machine, &audit);
+        scene.machine.home.put("go", "");
+        scene.daemon.line("cannot write to the state directory");
+        scene.machine.write("t", "/stop");
+        scene.hear("Stopped.");
+        thaw(&scene.machine, &audit);
+        assert_eq!(scene.done(), [""; 0]);
+        assert!(comes_true(SOON, || scene.machine.is_settled()), "{:?}", scene.machine.left());
+        scene.daemon.signal(Signal::TERM);
+        scene.daemon.end().expect(0, &[]);
+    }
+}
+
+isolated! {
     fn a_question_that_expires_without_a_disk_is_told_afterwards() {
         let mut scene = Scene::new(json!({ "relayTimeoutMs": 1000 }));
         scene.machine.say("t", "m", "ask", None);

@@ -4,10 +4,10 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
-    thread::sleep,
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::after;
 use obto_bridge::proc::{
     self, Child, Event, Plan,
     kill::To,
@@ -217,7 +217,7 @@ isolated! {
 fn what_was_written_before_the_exit_comes_before_it_however_long_that_takes() {
     let slowly = |event| {
         if matches!(&event, Event::Line(line) if line.len() > 1 << 20) {
-            sleep(Duration::from_millis(1_200));
+            after(Duration::from_millis(1_200)).recv().unwrap();
         }
         Some(event)
     };
@@ -326,6 +326,6 @@ fn until(done: impl Fn() -> bool) {
     let end = Instant::now() + SOON;
     while !done() {
         assert!(Instant::now() < end, "not in time");
-        crossbeam_channel::after(Duration::from_millis(1)).recv().unwrap();
+        after(Duration::from_millis(1)).recv().unwrap();
     }
 }

@@ -153,7 +153,7 @@ fn an_interrupt_after_the_end_only_makes_the_engine_leave() {
 }
 
 #[test]
-fn commands_come_from_the_host_the_dispatcher_and_late_work() {
+fn commands_come_from_the_handler_the_loop_and_late_work() {
     let react: React = |entry| match entry {
         PROMPT => vec![value(json!({"ask": "q1"})), value(json!({"call": "c1"}))],
         r#"{"result":"c1"}"# => vec![value(json!({"answer": "hi"}))],
@@ -167,7 +167,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     setup.late.0.take().unwrap().send(late).unwrap();
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("hi"));
-    // The two senders do not know of each other; the dispatcher comes first.
+    // The two senders do not know of each other; the loop comes first.
     assert_eq!(memory.log[..3], [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]);
     assert!(memory.log.contains(&r#"{"decided":"q1"}"#.to_owned()), "{:?}", memory.log);
     assert!(matches!(setup.handler.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
@@ -196,7 +196,7 @@ fn a_verdict_is_never_taken_for_the_next_question_of_the_same_name() {
 }
 
 #[test]
-fn the_host_hears_whether_a_verdict_was_waited_for() {
+fn the_handler_learns_whether_a_verdict_was_waited_for() {
     let react: React = |entry| match entry {
         PROMPT => vec![value(json!({"ask": "q1"})), value(json!({"ask": "q2"}))],
         r#"{"decided":"q1"}"# => vec![value(json!({"gone": "q2"})), value(json!({"ask": "q3"}))],
@@ -241,7 +241,7 @@ fn the_host_hears_whether_a_verdict_was_waited_for() {
 }
 
 #[test]
-fn the_host_is_called_when_it_wants_to_be() {
+fn the_handler_is_called_when_it_wants_to_be() {
     let react: React = |entry| match entry {
         PROMPT => vec![value(json!("working"))],
         INTERRUPT => vec![value(json!("stopped"))],
