@@ -6,7 +6,6 @@
 
 pub mod acp;
 pub mod asking;
-pub mod carrier;
 pub mod claude;
 pub mod codex;
 pub mod description;
@@ -26,6 +25,7 @@ pub mod shell;
 pub mod stdio;
 pub mod text;
 pub mod tools;
+pub mod transport;
 pub mod turn;
 
 use std::{fmt, time::Duration};

@@ -3,7 +3,7 @@
 //! provider can be seen. One server does for all threads.
 //!
 //! The values here are requests, `{"id":1,"method":"POST","path":"/session","directory":"/p",
-//! "body":{}}`, and what the carrier makes of the answers: `{"id":1,"status":200,"body":{}}`,
+//! "body":{}}`, and what the transport makes of the answers: `{"id":1,"status":200,"body":{}}`,
 //! `{"id":1,"error":"…"}`, `{"event":{"directory":"/p","payload":{}}}`, and `{"ready":true}` once
 //! events flow. `{"outdate":true}` asks for a fresh server for later turns: a server reads opencode's
 //! settings once, and what a command has put into a session of its own ends with the server alone.
