@@ -5,7 +5,7 @@
 //! sockets, clocks and channels. Nothing here knows the bridge.
 
 pub mod acp;
-pub mod carrier;
+pub mod asking;
 pub mod claude;
 pub mod codex;
 pub mod description;
@@ -25,10 +25,12 @@ pub mod shell;
 pub mod stdio;
 pub mod text;
 pub mod tools;
+pub mod transport;
 pub mod turn;
 
 use std::{fmt, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use camino::Utf8PathBuf;
 use serde_json::Value;
 
@@ -109,6 +111,16 @@ pub struct TurnSpec {
 pub struct Image {
     pub media_type: String,
     pub bytes: Vec<u8>,
+}
+
+impl Image {
+    pub fn base64(&self) -> String {
+        STANDARD.encode(&self.bytes)
+    }
+
+    pub fn data_url(&self) -> String {
+        format!("data:{};base64,{}", self.media_type, self.base64())
+    }
 }
 
 impl fmt::Debug for Image {
@@ -308,6 +320,12 @@ pub enum TurnEnd {
         detail: String,
     },
     Failed(Failure),
+}
+
+impl From<Failure> for TurnEnd {
+    fn from(failure: Failure) -> TurnEnd {
+        TurnEnd::Failed(failure)
+    }
 }
 
 /// Why a turn failed, for the person who reads it.

@@ -1,4 +1,4 @@
-//! Runs one turn: joins a protocol with a carrier, clocks and channels. The same for all engines,
+//! Runs one turn: joins a protocol with a transport, clocks and channels. The same for all engines,
 //! and the only place that decides when an engine has had its time.
 
 use std::{
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 use crate::agent::{
     Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
     TurnEnd, TurnEvent, TurnSpec, Verdict,
-    carrier::{Carrier, Incoming},
+    transport::{Incoming, Transport},
 };
 
 /// Handles what happens in a turn. While one of these runs the engine is not listened to, so none
@@ -81,7 +81,7 @@ impl Default for Grace {
 /// exit ladder together.
 pub fn run_turn(
     protocol: &mut dyn Protocol,
-    carrier: &mut dyn Carrier,
+    transport: &mut dyn Transport,
     spec: &TurnSpec,
     limits: &Limits,
     control: &Control<'_>,
@@ -91,10 +91,10 @@ pub fn run_turn(
         handler.on_end(&TurnEnd::Interrupted);
         return TurnEnd::Interrupted;
     }
-    let incoming = carrier.incoming().clone();
+    let incoming = transport.incoming().clone();
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
-    let mut turn = Turn::new(protocol, carrier, handler, *limits, control.grace);
+    let mut turn = Turn::new(protocol, transport, handler, *limits, control.grace);
     turn.id = spec.turn.to_string();
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
@@ -166,7 +166,7 @@ enum Limit {
 struct Turn<'a> {
     id: String,
     protocol: &'a mut dyn Protocol,
-    carrier: &'a mut dyn Carrier,
+    transport: &'a mut dyn Transport,
     handler: &'a mut dyn TurnHandler,
     limits: Limits,
     grace: Grace,
@@ -212,7 +212,7 @@ struct Garbage {
 impl<'a> Turn<'a> {
     fn new(
         protocol: &'a mut dyn Protocol,
-        carrier: &'a mut dyn Carrier,
+        transport: &'a mut dyn Transport,
         handler: &'a mut dyn TurnHandler,
         limits: Limits,
         grace: Grace,
@@ -221,7 +221,7 @@ impl<'a> Turn<'a> {
         Turn {
             id: String::new(),
             protocol,
-            carrier,
+            transport,
             handler,
             limits,
             grace,
@@ -247,7 +247,7 @@ impl<'a> Turn<'a> {
         let mut actions = Actions::default();
         step(self.protocol, &mut actions);
         for value in &actions.write {
-            match self.carrier.send(value) {
+            match self.transport.send(value) {
                 Ok(()) => {}
                 // Its exit follows, and says more.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -264,7 +264,7 @@ impl<'a> Turn<'a> {
             self.report(event);
         }
         if actions.close_stdin || actions.finished.is_some() {
-            self.carrier.close_input();
+            self.transport.close_input();
         }
         if let Some(end) = actions.finished
             && self.told.is_none()
@@ -369,7 +369,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// None: the carrier is gone without a word.
+    /// None: the transport is gone without a word.
     fn incoming(&mut self, item: Option<Incoming>) {
         match item {
             Some(Incoming::Value(value)) => {
@@ -480,12 +480,12 @@ impl<'a> Turn<'a> {
 
     fn escalate(&mut self) {
         self.steps += 1;
-        self.phase = if let Some(wait) = self.carrier.escalate() {
+        self.phase = if let Some(wait) = self.transport.escalate() {
             log::info!("the engine does not stop: step {} of its exit ladder", self.steps);
             Phase::Escalating(self.patience(wait))
         } else {
             log::warn!("the engine could not be ended in time");
-            self.carrier.kill();
+            self.transport.kill();
             Phase::GivenUp
         };
         if matches!(self.phase, Phase::GivenUp) {

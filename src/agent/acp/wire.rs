@@ -192,12 +192,10 @@ fn values(option: &Value) -> Vec<&str> {
 
 /// The blocks of a prompt.
 pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let mut blocks = vec![json!({ "type": "text", "text": prompt })];
-    blocks.extend(images.iter().map(|image| {
-        let data = STANDARD.encode(&image.bytes);
-        json!({ "type": "image", "mimeType": image.media_type, "data": data })
-    }));
+    blocks.extend(images.iter().map(
+        |image| json!({ "type": "image", "mimeType": image.media_type, "data": image.base64() }),
+    ));
     json!({ "sessionId": session, "prompt": blocks })
 }
 

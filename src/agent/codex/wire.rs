@@ -4,7 +4,6 @@
 
 use std::fmt::Write;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use camino::Utf8Path;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -76,6 +75,7 @@ pub(super) fn open_thread(spec: &TurnSpec) -> (&'static str, Value) {
 /// have to outlive the turn.
 pub(super) fn input(spec: &TurnSpec) -> Value {
     let text = json!({ "type": "text", "text": spec.prompt });
+    let image = |image: &Image| json!({ "type": "image", "url": image.data_url() });
     spec.images.iter().map(image).chain([text]).collect()
 }
 
@@ -83,11 +83,6 @@ pub(super) fn input(spec: &TurnSpec) -> Value {
 pub(super) fn steer(thread: &str, turn: &str, text: &str) -> Value {
     let input = json!([{ "type": "text", "text": text }]);
     json!({ "threadId": thread, "expectedTurnId": turn, "input": input })
-}
-
-fn image(image: &Image) -> Value {
-    let data = BASE64_STANDARD.encode(&image.bytes);
-    json!({ "type": "image", "url": format!("data:{};base64,{data}", image.media_type) })
 }
 
 /// `allowAll` is Codex's own bypass, as in the reference: it asks nothing and is not confined.

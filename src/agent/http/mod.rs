@@ -1,9 +1,9 @@
-//! The carrier for opencode's server: values become HTTP requests on loopback, responses and
+//! The transport for opencode's server: values become HTTP requests on loopback, responses and
 //! server-sent events become values. Requests are made as HTTP/1.0: the server then answers without
 //! chunks and the end of a body, also of the event stream, is the end of the connection, so no HTTP
 //! library is needed (opencode 1.18.33).
 //!
-//! The carrier keeps a clone of every socket. A task that waits on one is woken by its shutdown.
+//! The transport keeps a clone of every socket. A task that waits on one is woken by its shutdown.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::{
         Exit,
-        carrier::{Carrier, Incoming},
+        transport::{Incoming, Transport},
     },
     task,
 };
@@ -221,7 +221,7 @@ struct InFlight {
 
 /// The way to a server for one turn.
 #[derive(Debug)]
-pub struct HttpCarrier {
+pub struct HttpTransport {
     server: Server,
     incoming: Receiver<Incoming>,
     values: Sender<Incoming>,
@@ -230,12 +230,12 @@ pub struct HttpCarrier {
     steps: u32,
 }
 
-impl HttpCarrier {
+impl HttpTransport {
     /// Connects to the server's event stream. `{"ready":true}` comes in when events flow.
     ///
     /// # Errors
     /// When the server does not accept, or there are no more OS threads.
-    pub fn connect(server: Server) -> io::Result<HttpCarrier> {
+    pub fn connect(server: Server) -> io::Result<HttpTransport> {
         let (values, incoming) = bounded(INCOMING_MAX);
         let mut stream = connect(&server, Some(EVENTS_SILENCE))?;
         let events = stream.try_clone()?;
@@ -251,7 +251,7 @@ impl HttpCarrier {
             // Without a receiver nobody is left to tell.
             drop(sender.send(exit));
         })?;
-        Ok(HttpCarrier { server, incoming, values, events, requests: Vec::new(), steps: 0 })
+        Ok(HttpTransport { server, incoming, values, events, requests: Vec::new(), steps: 0 })
     }
 
     /// Tells the server to stop prompts that nobody will wait for any more: it goes on with them
@@ -282,7 +282,7 @@ impl HttpCarrier {
     }
 }
 
-impl Carrier for HttpCarrier {
+impl Transport for HttpTransport {
     fn send(&mut self, value: &Value) -> io::Result<()> {
         let request = Request::read(value)?;
         self.requests.retain(|request| !request.task.is_finished());
@@ -348,7 +348,7 @@ impl Carrier for HttpCarrier {
     }
 }
 
-impl Drop for HttpCarrier {
+impl Drop for HttpTransport {
     fn drop(&mut self) {
         self.kill();
     }

@@ -8,7 +8,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::agent::{
     Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
-    carrier::{Carrier, Incoming},
+    transport::{Incoming, Transport},
 };
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ impl Memory {
     }
 }
 
-impl Carrier for Memory {
+impl Transport for Memory {
     fn send(&mut self, value: &Value) -> io::Result<()> {
         self.note(value.to_string());
         self.refuse.map_or(Ok(()), |kind| Err(kind.into()))
@@ -445,7 +445,7 @@ fn a_dead_input_is_no_error_but_a_full_one_is() {
 }
 
 #[test]
-fn a_carrier_that_vanishes_is_an_exit() {
+fn a_transport_that_vanishes_is_an_exit() {
     let mut memory = Memory::new(|_| vec![]);
     memory.tx = None;
     let (kind, message) = failure(Setup::new().run(&mut memory));
