@@ -1,5 +1,5 @@
-//! The bridge's memory: one SQLite file. Everything is scoped by account, so an id of somebody
-//! else is an id that does not exist.
+//! The bridge's database: one SQLite file. Everything is scoped by account, so another account's id
+//! is an id that does not exist.
 //!
 //! Writes take turns on one connection and are synced before they are answered. Events get their
 //! sequence numbers there, and are published before the turn is over: the order in which the hub
@@ -68,7 +68,7 @@ impl AccountKey {
     }
 }
 
-/// Who is calling.
+/// The authenticated caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
@@ -141,7 +141,7 @@ pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Store {
     write: Mutex<Connection>,
     read: Mutex<Connection>,
-    /// For searches, which read much: nobody else waits for one.
+    /// For searches, which read much, so that no other reader waits for them.
     search: Mutex<Connection>,
     path: PathBuf,
     epoch: Epoch,
