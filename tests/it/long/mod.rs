@@ -15,7 +15,7 @@ use self::{
     bridge::{OURS, outage},
     world::World,
 };
-use crate::util::namespace::isolated;
+use crate::util::{namespace::isolated, patience::step};
 
 const HOURS: u64 = 48;
 
@@ -50,6 +50,7 @@ isolated! {
         for hour in 1..=HOURS {
             let end = Duration::from_hours(hour);
             world.run_until(end);
+            step();
             hours.push(check_hour(&world, outage(end).is_none()));
             world.process.disk.settle();
         }

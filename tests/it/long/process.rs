@@ -32,7 +32,7 @@ use super::bridge::{OURS, machine, number_of, server_time};
 use crate::store::disk::MemoryDisk;
 
 /// The state task writes to memory, so this is far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// An open connection.
 pub(super) struct Connection {

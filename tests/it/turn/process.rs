@@ -19,7 +19,11 @@ use obto_bridge::{
 use rustix::process::Signal;
 
 use super::{MS, Setup, answered, failure};
-use crate::util::{fake, namespace::isolated};
+use crate::util::{
+    fake,
+    namespace::isolated,
+    patience::{self, check_quick},
+};
 
 const MARKER: &str = "state.t1";
 const LADDER: Ladder = &[
@@ -43,12 +47,12 @@ fn run(setup: &mut Setup, directives: &[&str]) -> TurnEnd {
         0,
         "{directives:?}"
     );
-    assert!(begin.elapsed() < Duration::from_secs(8), "{directives:?}: {:?}", begin.elapsed());
+    check_quick(begin.elapsed(), Duration::from_secs(8));
     end
 }
 
 fn next(transport: &StdioTransport) -> Incoming {
-    transport.incoming().recv_timeout(Duration::from_secs(20)).unwrap()
+    patience::recv(transport.incoming()).unwrap()
 }
 
 const ANSWER: &str = r#"{"answer":"hi"}"#;
