@@ -56,7 +56,7 @@ impl Engines {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, path::PathBuf, ptr};
+    use std::{ffi::OsString, ptr};
 
     use super::*;
     use crate::{
@@ -90,7 +90,7 @@ mod tests {
             images: Vec::new(),
             session: None,
             fresh_session: SessionId::new(random_uuid()),
-            project_dir: PathBuf::from("/project"),
+            project_dir: "/project".into(),
             title: "hello".to_owned(),
             gate: Gate::Ask,
             asks_human: false,

@@ -51,7 +51,7 @@ impl EngineDef {
         Plan {
             program: PathBuf::from(self.program()),
             args: args.map(OsString::from).collect(),
-            dir: spec.project_dir.clone(),
+            dir: spec.project_dir.clone().into(),
             env: env.into_iter().collect(),
         }
     }

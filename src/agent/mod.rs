@@ -27,8 +27,9 @@ pub mod text;
 pub mod tools;
 pub mod turn;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
+use camino::Utf8PathBuf;
 use serde_json::Value;
 
 use crate::{
@@ -90,8 +91,9 @@ pub struct TurnSpec {
     pub session: Option<SessionId>,
     /// A UUID for a fresh session, for engines that let the caller choose (claude).
     pub fresh_session: SessionId,
-    /// Absolute and existing.
-    pub project_dir: PathBuf,
+    /// Absolute and existing. Engines are told of it in JSON or TOML, which have no room for a path
+    /// that is not UTF-8.
+    pub project_dir: Utf8PathBuf,
     /// A short name for a fresh session, so that it is recognised in the engine's own list.
     pub title: String,
     pub gate: Gate,

@@ -2,7 +2,7 @@
 //! Commands and paths are foreign text. They stand between backticks, without anything that would
 //! end the quotation or the line, so that none can pass for words of ours. Pure.
 
-use std::path::Path;
+use camino::Utf8Path;
 
 use super::text::quotable;
 
@@ -28,10 +28,10 @@ pub enum Doing<'a> {
 
 impl Doing<'_> {
     /// The line. Paths inside `project` are told from there.
-    pub fn line(self, project: &Path) -> String {
+    pub fn line(self, project: &Utf8Path) -> String {
         let inside = |path: &str| {
-            let inner = Path::new(path).strip_prefix(project).ok().and_then(Path::to_str);
-            inner.filter(|inner| !inner.is_empty()).unwrap_or(path).to_owned()
+            let inner = Utf8Path::new(path).strip_prefix(project).map_or("", Utf8Path::as_str);
+            if inner.is_empty() { path.to_owned() } else { inner.to_owned() }
         };
         let (verb, what) = match self {
             Doing::Running(command) => ("Running", command.to_owned()),
@@ -67,7 +67,7 @@ mod tests {
 
     #[track_caller]
     fn check(doing: Doing<'_>, expected: &str) {
-        assert_eq!(doing.line(Path::new("/p")), expected);
+        assert_eq!(doing.line(Utf8Path::new("/p")), expected);
     }
 
     #[test]
@@ -92,11 +92,11 @@ mod tests {
             Doing::Running("a\nb` **approved** `\u{1b}[2J\u{202e}c"),
             "Running `a b' **approved** ' [2J c`",
         );
-        let long = Doing::Running(&"x".repeat(1000)).line(Path::new("/p"));
+        let long = Doing::Running(&"x".repeat(1000)).line(Utf8Path::new("/p"));
         assert_eq!(long.chars().count(), 120);
         assert!(long.ends_with("x…`"), "{long}");
         let many = "ä".repeat(1000);
-        let long = Doing::Editing(&[&many, "b"]).line(Path::new("/p"));
+        let long = Doing::Editing(&[&many, "b"]).line(Utf8Path::new("/p"));
         assert!(long.chars().count() <= 120 && long.ends_with("…` and 1 more"), "{long}");
     }
 
@@ -109,7 +109,7 @@ mod tests {
                 Doing::Searching(&what), Doing::Fetching(&what), Doing::Asking(&what),
                 Doing::Calling(&what),
             ] {
-                let line = doing.line(Path::new("/p"));
+                let line = doing.line(Utf8Path::new("/p"));
                 prop_assert!(line.chars().count() <= 120, "{line}");
                 prop_assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
                 prop_assert!(line.matches('`').count() <= 2, "{line}");

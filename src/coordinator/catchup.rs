@@ -257,18 +257,14 @@ impl CatchUp {
         self.clock.map(|(time, at)| time.plus(now.saturating_sub(at)))
     }
 
-    /// Whether a message has to wait for the history of its thread; then [`CatchUp::park`].
+    /// Whether a message has to wait for the history of its thread; then [`CatchUp::park`]. What a
+    /// history holds waits for the rest of it, too: left-overs and live messages come in between.
     pub(super) fn must_wait(&self, message: &Message) -> bool {
-        match message.origin {
-            _ if message.progress.is_some() => false,
-            Origin::CaughtUp => false,
-            Origin::Recovered if !self.has_connected => true,
-            Origin::Recovered | Origin::Live => {
-                let thread = message.thread();
-                self.parked.contains_key(thread)
-                    || self.unread.get(thread).is_some_and(|unread| !unread.is_overdue)
-            }
-        }
+        let thread = message.thread();
+        let is_early = message.origin == Origin::Recovered && !self.has_connected;
+        is_early
+            || self.parked.contains_key(thread)
+            || self.unread.get(thread).is_some_and(|unread| !unread.is_overdue)
     }
 
     pub(super) fn park(&mut self, now: Duration, message: Message) {
@@ -281,7 +277,8 @@ impl CatchUp {
         self.parked.entry(thread.clone()).or_insert(empty).messages.push(message);
     }
 
-    /// Messages that need not wait any longer, those of a thread together and in order.
+    /// Messages that need not wait any longer: those of a thread together, in the order in which they
+    /// were written.
     pub(super) fn released(&mut self, now: Duration) -> Vec<Message> {
         if !self.has_connected {
             return Vec::new();
@@ -301,7 +298,7 @@ impl CatchUp {
         };
         let mut goes_on = goes_on;
         let released = self.parked.extract_if(.., |thread, parked| goes_on(thread, parked));
-        released.flat_map(|(_, parked)| parked.messages).collect()
+        released.flat_map(|(_, parked)| in_order(parked.messages)).collect()
     }
 
     /// Takes out one message that waits.
@@ -504,4 +501,19 @@ impl CatchUp {
         }
         deadlines.into_iter().flatten().min()
     }
+}
+
+/// By the bridge's time; a message without one stays behind its predecessor.
+fn in_order(messages: Vec<Message>) -> Vec<Message> {
+    let mut newest = Timestamp::default();
+    let mut keyed: Vec<(Timestamp, Message)> = messages
+        .into_iter()
+        .map(|message| {
+            let written = message.written().unwrap_or(newest);
+            newest = written;
+            (written, message)
+        })
+        .collect();
+    keyed.sort_by_key(|(written, _)| *written);
+    keyed.into_iter().map(|(_, message)| message).collect()
 }

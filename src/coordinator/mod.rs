@@ -141,6 +141,14 @@ struct Context<'a> {
     now: Now,
     view: &'a dyn View,
     effects: &'a mut Vec<Effect>,
+    /// Messages that are done by this event; the journal has them once the effects are carried out.
+    done: HashSet<MessageId>,
+}
+
+impl Context<'_> {
+    fn is_done(&self, message: &MessageId) -> bool {
+        self.done.contains(message) || self.view.is_done(message)
+    }
 }
 
 /// What is known of all threads. Threads that are at rest take no space but their name, if they are
@@ -209,7 +217,7 @@ impl Coordinator {
     /// Takes one event in. `now.running` never runs backwards. Effects are appended, to be carried
     /// out in order before the next event.
     pub fn step(&mut self, now: Now, event: Event, view: &dyn View, effects: &mut Vec<Effect>) {
-        let mut cx = Context { now, view, effects };
+        let mut cx = Context { now, view, effects, done: HashSet::new() };
         self.take(event, &mut cx);
         self.go_on(&mut cx);
     }
@@ -512,6 +520,7 @@ impl Coordinator {
         let key = message.key();
         self.outstanding.remove(&key);
         if matches!(why, Why::Answered | Why::Cleared) {
+            cx.done.insert(key.clone());
             cx.effects.push(Effect::Remember { message: key });
         }
         self.drop_entry(message, why);

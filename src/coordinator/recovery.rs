@@ -64,7 +64,7 @@ impl Coordinator {
         if has_answer || progress.is_answered {
             return self.done(&message, Why::Answered, cx);
         }
-        if cx.view.is_done(&message.key()) {
+        if cx.is_done(&message.key()) {
             return self.drop_entry(&message, Why::Duplicate);
         }
         let mut steps = Vec::new();

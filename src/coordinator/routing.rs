@@ -24,7 +24,7 @@ impl Coordinator {
             None => {}
         }
         let key = message.key();
-        if cx.view.is_done(&key) || !self.outstanding.insert(key) {
+        if cx.is_done(&key) || !self.outstanding.insert(key) {
             return self.drop_entry(&message, Why::Duplicate);
         }
         if self.ours.contains(&thread) {
@@ -62,7 +62,7 @@ impl Coordinator {
         if self.quarantine.is_release(&message) {
             return self.release(message, cx);
         }
-        if self.catchup.must_wait(&message) {
+        if message.progress.is_none() && self.catchup.must_wait(&message) {
             return self.catchup.park(cx.now.running, message);
         }
         self.admit(message, cx);

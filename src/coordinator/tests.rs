@@ -469,8 +469,8 @@ fn what_was_missed_comes_before_what_is_live_on_its_thread_alone() {
     bench.says("u", "live", 5, "read u");
     bench.says("t", "live", 5, "");
     bench.arrives("new", "a", Some("me"), "own new, begin new 3");
-    bench.is_found("u", "missed", 3, "begin u 4");
-    bench.is_read("u", 2, ReadEnd::Complete, "");
+    bench.is_found("u", "missed", 3, "");
+    bench.is_read("u", 2, ReadEnd::Complete, "begin u 4");
     bench.answered("u", 4, "done missed");
     bench.left("u", 4, "begin u 1");
     assert_eq!(bench.seen_until(), Some(at(0)), "it stands still while a thread is unread");
@@ -486,8 +486,8 @@ fn what_an_earlier_process_left_waits_for_what_was_missed() {
     bench.passes(3_600_000, "");
     bench.connects(Replay::Unknown, "read t");
     assert_eq!(bench.seen_until(), Some(at(0)));
-    bench.is_found("t", "missed", 3, "begin t 2");
-    bench.is_read("t", 1, ReadEnd::Complete, "");
+    bench.is_found("t", "missed", 3, "");
+    bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
     bench.answered("t", 2, "done missed");
     bench.left("t", 2, "begin t 1");
     assert_eq!(bench.seen_until(), Some(at(2)), "a second behind the newest that was found");
@@ -498,8 +498,8 @@ fn a_connection_that_is_lost_while_histories_are_read_has_them_read_again() {
     let mut bench = Bench::unconnected(&["t", "u"]);
     bench.now = Duration::from_secs(100);
     bench.connects(Replay::Unknown, "read t");
-    bench.is_found("t", "missed", 50, "begin t 1");
-    bench.is_read("t", 1, ReadEnd::Complete, "");
+    bench.is_found("t", "missed", 50, "");
+    bench.is_read("t", 1, ReadEnd::Complete, "begin t 1");
     bench.passes(50, "read u");
     bench.check(Event::Disconnected, "");
     bench.is_read("u", 2, ReadEnd::Complete, "");
@@ -520,8 +520,8 @@ fn a_history_that_cannot_be_read_holds_up_its_own_thread_alone_and_not_for_ever(
     let failed = ReadEnd::Failed { retry_after: None };
     bench.is_read("t", 1, failed, "");
     bench.passes(50, "read u");
-    bench.is_found("u", "missed", 50, "begin u 1");
-    bench.is_read("u", 2, ReadEnd::Complete, "");
+    bench.is_found("u", "missed", 50, "");
+    bench.is_read("u", 2, ReadEnd::Complete, "begin u 1");
     let cursor = bench.coordinator.cursor();
     assert_eq!(cursor.seen_until, Some(at(49)));
     assert_eq!(cursor.behind, BTreeMap::from([(thread("t"), at(0))]));
@@ -541,8 +541,8 @@ fn a_message_that_found_no_room_is_read_from_its_history() {
     let written = Some(at(5));
     bench.check(Event::Overflow { thread: thread("t"), written, last_event_id: None }, "read t");
     bench.says("t", "later", 6, "");
-    bench.is_found("t", "refused", 5, "begin t 2");
-    bench.is_read("t", 1, ReadEnd::Complete, "");
+    bench.is_found("t", "refused", 5, "");
+    bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
 }
 
 #[test]
@@ -575,4 +575,20 @@ fn another_daemon_of_this_name_has_the_work() {
     bench.check(Event::Conflict { is_final: true }, "");
     bench.says("u", "work", 2, "");
     bench.connects(Replay::Complete, "");
+}
+
+/// The bridge had sent it again before the crash, and the journal of done messages was not written.
+#[test]
+fn a_message_that_is_left_twice_is_driven_once() {
+    let mut bench = Bench::new(&["t"]);
+    let left = |(entry, reply): (EntryId, Arc<Reply>), has_answer| Recovered {
+        entry,
+        reply,
+        progress: None,
+        has_answer,
+        session: None,
+    };
+    let first = left(bench.message("t", "a", "work", 1), true);
+    let second = left(bench.message("t", "a", "work", 1), false);
+    bench.check(Event::Recovered(vec![first, second]), "done a, remove 1+2");
 }

@@ -1,5 +1,5 @@
-//! Who may do what: one policy for all engines, over kinds of actions and what they act on. Pure,
-//! but for [`RealPlaces`], which looks where links lead.
+//! What engines may do: one policy for all of them, by the kind of an action and what it acts on, and
+//! the approvals of humans for the rest. Pure, except [`RealPlaces`], which resolves links.
 
 pub mod answer;
 pub mod approval_prompt;

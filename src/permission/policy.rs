@@ -1,4 +1,5 @@
-//! What may be done: deny wins, then ask, then allow, and what no rule speaks of is asked. Pure.
+//! What may be done: `deny` wins, then `ask`, then `allow`; anything no rule matches needs approval.
+//! Pure.
 
 use std::fmt;
 
@@ -29,10 +30,10 @@ pub struct Policy {
     allow: Vec<Rule>,
 }
 
-/// A rule of the config that can't be understood.
+/// An invalid rule in the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRule {
-    /// The list that it stands in, for example `permissions.allow`.
+    /// The list that it is in, for example `permissions.allow`.
     pub key: &'static str,
     pub rule: String,
     pub why: String,
@@ -56,7 +57,7 @@ impl Policy {
     /// Reads the rules of the config; a list that is not there is the default one.
     ///
     /// # Errors
-    /// The first rule that can't be understood.
+    /// The first invalid rule.
     pub fn new(permissions: &Permissions) -> Result<Policy, BadRule> {
         let read = |key, rules: &[String]| {
             rules
@@ -75,8 +76,8 @@ impl Policy {
         })
     }
 
-    /// Decides about an action. `grants` are what the human allowed for good on this thread: they
-    /// win over rules that ask, and over nothing else.
+    /// Decides about an action. `grants` are the rules of `always` on this thread: they win over `ask`
+    /// rules, and over nothing else.
     pub fn decide(&self, action: &Action<'_>, grants: &[Rule]) -> Decision {
         let facts = Facts::of(action);
         let by = |ruling, rule: &Rule, why: &str| Decision {
@@ -89,7 +90,7 @@ impl Policy {
             return by(Ruling::Deny, rule, "this is denied");
         }
         if let Some((rule, Reach::Unclear(why))) = denied {
-            let why = format!("whether this is denied can't be told safely: {why}");
+            let why = format!("cannot tell whether this is denied: {why}");
             return by(Ruling::Ask, rule, &why);
         }
         if let Ok(rule) = covers(&|| grants.iter(), action.kind, &facts) {
@@ -97,10 +98,10 @@ impl Policy {
         }
         match first(&self.ask, action.kind, &facts) {
             Some((rule, Reach::Unclear(why))) => {
-                let why = format!("whether this is to be asked can't be told safely: {why}");
+                let why = format!("cannot tell whether this needs approval: {why}");
                 return by(Ruling::Ask, rule, &why);
             }
-            Some((rule, _)) => return by(Ruling::Ask, rule, "this is always asked"),
+            Some((rule, _)) => return by(Ruling::Ask, rule, "this always needs approval"),
             None => {}
         }
         match covers(&|| self.allow.iter().chain(grants), action.kind, &facts) {
@@ -108,7 +109,7 @@ impl Policy {
             Err(None) => Decision {
                 ruling: Ruling::Ask,
                 rule: None,
-                why: "no rule speaks of all of this".to_owned(),
+                why: "no rule matches all of this".to_owned(),
             },
             Err(Some(why)) => Decision {
                 ruling: Ruling::Ask,

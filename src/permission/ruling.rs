@@ -1,10 +1,10 @@
-//! What the policy decides, and how an agent is told of a refusal. Pure.
+//! What the policy decides, and the text that tells an agent of a refusal. Pure.
 
-/// What the rules say of an action.
+/// What the rules decide about an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
     Allow,
-    /// The human decides; if nobody is asked it is denied.
+    /// It needs a human's approval; without `relayPermissions` it is denied.
     Ask,
     Deny,
 }
@@ -24,30 +24,30 @@ impl Ruling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub ruling: Ruling,
-    /// The rule that decided; none if no rule speaks of the action.
+    /// The rule that decided; none if no rule matches the action.
     pub rule: Option<String>,
     /// Half a sentence for people.
     pub why: String,
 }
 
-/// What an agent is told that a rule denies its action, or that it would have to be asked and nobody
-/// is. It helps both readers, the agent and its human.
+/// Tells an agent that a rule denies its action, or that the action needs approval and approvals are
+/// off. It says what the agent can do now and what its human can do.
 pub fn refusal(tool: &str, decision: &Decision) -> String {
     let why = &decision.why;
     let because = match (&decision.rule, decision.ruling) {
         (Some(rule), Ruling::Deny) => format!("the rule `{rule}` denies it"),
         (Some(rule), _) => {
-            format!("the rule `{rule}` wants it to be asked ({why}), and nobody is asked")
+            format!("the rule `{rule}` requires approval for it ({why}), and approvals are off")
         }
-        (None, _) => format!("it would have to be asked ({why}), and nobody is asked"),
+        (None, _) => format!("it needs approval ({why}), and approvals are off"),
     };
     let settings = match decision.ruling {
         Ruling::Deny => {
             "allow it by changing the rule under `permissions` in the machine's bridge configuration"
         }
         Ruling::Ask | Ruling::Allow => {
-            "allow it by a rule under `permissions`, by `relayPermissions` (each such action is put \
-             to them on the thread) or by `allowAll` (nothing is request) in the machine's bridge \
+            "allow it by a rule under `permissions`, by `relayPermissions` (they \
+             approve each such action on the thread) or by `allowAll` (nothing needs approval) in the machine's bridge \
              configuration"
         }
     };

@@ -7,7 +7,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::{
-    serve::{clock::Clock, store::Store, stream::Hub},
+    serve::{clock::Clock, hub::Hub, store::Store},
     task::{self, Task},
 };
 

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write, sync::Arc, time::Instant};
 
-use crate::serve::{http::Counters, store::Store, stream::Hub};
+use crate::serve::{http::Counters, hub::Hub, store::Store};
 
 /// The kind of a figure.
 const GAUGE: &str = "gauge";

@@ -8,6 +8,7 @@ pub mod card;
 pub mod clock;
 mod doorman;
 pub mod http;
+pub mod hub;
 pub mod image;
 pub mod markdown;
 pub mod metrics;
@@ -17,6 +18,7 @@ pub mod presence;
 pub mod store;
 pub mod stream;
 mod upkeep;
+pub mod visit;
 pub mod wire;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -27,13 +29,13 @@ use api::Api;
 use clock::Clock;
 use doorman::Doorman;
 use http::tls::Tls;
+use hub::Hub;
 use metrics::Metrics;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
     sessions::{Lifetime, Secret},
 };
-use stream::Hub;
 use upkeep::Upkeep;
 
 /// How to serve.

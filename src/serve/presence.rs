@@ -9,14 +9,34 @@ use std::{
 
 use crate::{
     ids::{MachineId, ThreadId},
-    serve::{
-        store::{AccountKey, Store},
-        stream::{Hub, Machine},
-        wire,
-    },
+    serve::store::AccountKey,
     time::{self, Timestamp},
 };
 
+/// A daemon that is connected.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub id: MachineId,
+    /// Tells this daemon from another one of the same name. None: it does not say, as the reference
+    /// does not.
+    pub instance: Option<String>,
+    pub capabilities: Vec<String>,
+    pub since: Timestamp,
+    /// When another daemon of the same name was last refused.
+    pub conflict: Option<Timestamp>,
+}
+
+impl Machine {
+    /// Whether two daemons of one name are two, as far as they say.
+    pub(super) fn is_other(&self, machine: &Machine) -> bool {
+        let instances = self.instance.as_ref().zip(machine.instance.as_ref());
+        self.id == machine.id && instances.is_some_and(|(one, other)| one != other)
+    }
+
+    pub(super) fn is_same(&self, machine: &Machine) -> bool {
+        self.id == machine.id && self.instance.is_some() && self.instance == machine.instance
+    }
+}
 /// A machine that comes back within this time is taken to have gone on with its work.
 const AWAY_TIME: Duration = Duration::from_mins(3);
 /// Threads of an account that are worked on at the same time; more are not shown.
@@ -27,7 +47,7 @@ const WORKING_MAX: usize = 1000;
 pub struct Presence {
     working: Mutex<HashMap<(AccountKey, ThreadId), Work>>,
     /// Held while a machine's state is looked up and told, so that the last word is the newest.
-    telling: Mutex<()>,
+    pub(super) telling: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -76,7 +96,7 @@ impl Presence {
 
     /// Notes that a machine has gone or come back. The threads whose state that changes, with the
     /// time since when they are worked on now.
-    fn turn(
+    pub(super) fn turn(
         &self,
         account: AccountKey,
         machine: &MachineId,
@@ -104,83 +124,6 @@ impl Presence {
             }
         });
         changed
-    }
-}
-
-/// Tells browsers what is known of a machine now.
-pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) {
-    let presence = &hub.presence;
-    let _telling = presence.telling.lock().unwrap_or_else(PoisonError::into_inner);
-    let connected = hub.machines(account).into_iter().find(|it| it.id == *machine);
-    for (thread, since) in presence.turn(account, machine, connected.is_some()) {
-        hub.publish_passing(account, "activity", &wire::activity(&thread, since));
-    }
-    match store.machine(account, machine) {
-        Ok(Some(known)) => {
-            hub.publish_passing(account, "machine", &wire::machine(&known, connected.as_ref()));
-        }
-        // It has made room for others.
-        Ok(None) => {}
-        Err(error) => log::error!("a machine could not be looked up: {error:#}"),
-    }
-}
-
-/// A daemon's stream, from its beginning to its end.
-#[derive(Debug)]
-pub struct Visit<'a> {
-    store: &'a Store,
-    hub: &'a Hub,
-    account: AccountKey,
-    machine: Option<Machine>,
-    has_begun: bool,
-}
-
-impl Visit<'_> {
-    /// `machine` is none for browsers, whose visits are not noted.
-    pub fn new<'a>(
-        store: &'a Store,
-        hub: &'a Hub,
-        account: AccountKey,
-        machine: Option<Machine>,
-    ) -> Visit<'a> {
-        Visit { store, hub, account, machine, has_begun: false }
-    }
-
-    /// The stream is open.
-    pub fn begin(&mut self) {
-        self.has_begun = true;
-        self.saw();
-        self.tell();
-    }
-
-    /// The stream is over, and its subscription not yet given up: what comes in from now on counts
-    /// as missed.
-    pub fn end(&self) {
-        if self.has_begun {
-            self.saw();
-        }
-    }
-
-    fn saw(&self) {
-        let Some(machine) = &self.machine else { return };
-        let seen = self.store.saw_machine(self.account, &machine.id, &machine.capabilities);
-        if let Err(error) = seen {
-            log::error!("a machine could not be noted: {error:#}");
-        }
-    }
-
-    fn tell(&self) {
-        if let Some(machine) = &self.machine {
-            tell(self.store, self.hub, self.account, &machine.id);
-        }
-    }
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        if self.has_begun {
-            self.tell();
-        }
     }
 }
 

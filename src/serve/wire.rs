@@ -9,14 +9,11 @@ use crate::{
     serve::{
         http::message::Response,
         markdown::{self, Breaks},
-        presence::Presence,
+        presence::{Machine, Presence},
         store::{
-            events::{Change, Event, ThreadChange},
             machines,
-            messages::{File, Message, Role},
-            threads::Thread,
+            rows::{Change, Event, File, Message, Role, Thread, ThreadChange},
         },
-        stream::Machine,
     },
     time::Timestamp,
 };

@@ -65,7 +65,7 @@ impl Codes {
     }
 }
 
-/// Whether two threads could get in each other's way by it.
+/// Whether it may change files, so that two threads could get in each other's way.
 pub fn may_write(kind: ActionKind) -> bool {
     matches!(kind, ActionKind::Edit | ActionKind::Run)
 }
@@ -147,7 +147,8 @@ impl<'a> Asking<'a> {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
-            let reason = "Too much waits for this directory already; try again later.".to_owned();
+            let reason =
+                "Too many actions wait for this directory already; try again later.".to_owned();
             commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }
@@ -160,8 +161,8 @@ impl<'a> Asking<'a> {
         });
     }
 
-    /// The question is known to be open before anybody can see it, so that a daemon that dies knows
-    /// what died with it, and an answer finds it.
+    /// The question is on record before anyone can see it, so that the next daemon knows what was
+    /// orphaned, and an answer finds it.
     fn put(
         &mut self,
         question: Question,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use camino::Utf8PathBuf;
+
 use crate::{
     agent::{
         Failure, FailureKind, Gate, TurnSpec,
@@ -152,6 +154,7 @@ impl Drive<'_> {
         let settings = &run.shared.settings;
         let Settings { allow_all, sandbox, opencode_model, .. } = settings;
         let project_dir = directory(settings, &job.reply, record)
+            .and_then(|dir| Utf8PathBuf::from_path_buf(dir).map_err(|dir| texts::no_utf_8(&dir)))
             .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
         let Gathered { images, note } = history::images(run)?;
         if *allow_all {

@@ -80,7 +80,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             attempt,
             session,
             spec,
-            asking: Asking::new(run, &spec.project_dir),
+            asking: Asking::new(run, spec.project_dir.as_std_path()),
             has_answered: false,
             retry_told: None,
             does: Does::new(run.shared.settings.progress, Instant::now()),
@@ -240,7 +240,7 @@ impl TurnHandler for Handler<'_, '_> {
                     let known = Some(session.clone());
                     self.attempt.note(self.run, |progress| progress.session = known);
                 }
-                self.session.learned(session, &self.spec.project_dir);
+                self.session.learned(session, self.spec.project_dir.as_std_path());
             }
             TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
             TurnEvent::Progress(line) => {

@@ -116,6 +116,14 @@ pub(super) fn no_directory(dir: &Path) -> String {
     )
 }
 
+pub(super) fn no_utf_8(dir: &Path) -> String {
+    format!(
+        "The path of the project directory `{}` is not UTF-8, and engines are told of it in JSON. \
+         Rename the directory, change `projectDir` in the config file and restart the daemon.",
+        dir.display()
+    )
+}
+
 pub(super) fn directory_not_offered(dir: &Path) -> String {
     format!(
         "This machine does not offer the directory `{}` to the bridge. Add it to `projectDirs` in \

@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env::vars_os,
     fs,
+    iter::Peekable,
     path::{Path, PathBuf},
+    str::Chars,
 };
 
 use obto_bridge::proc::{self, Plan};
@@ -30,7 +32,7 @@ const BANNED: [&str; 9] = [
 ];
 
 /// A module of the crate and those that it may use. Above is what knows more; nothing below a line
-/// knows anything above it, but for the wire types that the store keeps and the dispatcher reads.
+/// knows anything above it, but for the wire types that the store keeps and the coordinator reads.
 const MAY_USE: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     // The only place that knows both the daemon and the server.
@@ -57,7 +59,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "agent",
             "bridge",
             "config",
-            "dispatch",
+            "coordinator",
             "ids",
             "logging",
             "permission",
@@ -87,7 +89,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ),
     // Not the daemon: the two talk over HTTP.
     ("serve", &["ids", "task", "time"]),
-    ("dispatch", &["bridge", "ids", "store", "time"]),
+    ("coordinator", &["agent", "bridge", "ids", "permission", "store", "time"]),
     // Not the bridge: an engine knows nothing of where its messages come from.
     ("agent", &["ids", "proc", "prompt", "task", "time"]),
     ("permission", &["agent", "bridge", "config", "ids", "time"]),
@@ -197,6 +199,98 @@ fn dependencies_go_one_way() {
         for used in uses(&source).iter().filter(|used| *used != module) {
             assert!(allowed.contains(&used.as_str()), "{name} must not use crate::{used}");
         }
+    }
+}
+
+/// Modules whose files do not import each other in a circle.
+const WITHOUT_CIRCLES: [&str; 1] = ["serve"];
+
+/// The paths that a file of the module `module` names after `crate`, `self` or `super`, from the
+/// root of the crate on.
+fn paths(code: &str, module: &[&str]) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let parent = &module[..module.len() - 1];
+    for (word, from) in [("crate::", &[][..]), ("self::", module), ("super::", parent)] {
+        for (at, found) in code.match_indices(word) {
+            let is_part = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            if !is_part {
+                let from: Vec<String> = from.iter().map(|&name| name.to_owned()).collect();
+                read_tree(&mut code[at + found.len()..].chars().peekable(), from, &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// Reads what follows a `::`, a name or a list in braces.
+fn read_tree(code: &mut Peekable<Chars<'_>>, mut path: Vec<String>, paths: &mut Vec<Vec<String>>) {
+    loop {
+        while code.next_if(|c| c.is_whitespace()).is_some() {}
+        if code.next_if_eq(&'{').is_some() {
+            loop {
+                while code.next_if(|c| c.is_whitespace() || *c == ',').is_some() {}
+                if code.next_if_eq(&'}').is_some() || code.peek().is_none() {
+                    return;
+                }
+                read_tree(code, path.clone(), paths);
+            }
+        }
+        let mut name = String::new();
+        while let Some(c) = code.next_if(|c| c.is_alphanumeric() || *c == '_' || *c == '*') {
+            name.push(c);
+        }
+        path.push(name);
+        if code.next_if_eq(&':').is_none() {
+            // What it is called here does not matter.
+            while code.next_if(|c| !matches!(c, ',' | '}' | ';')).is_some() {}
+            return paths.push(path);
+        }
+        code.next();
+    }
+}
+
+#[test]
+fn paths_are_read() {
+    let code = "use crate::{\n    a::{self, b::c},\n    d as e,\n};\nself::f::g(); super::h;";
+    let read: Vec<String> = paths(code, &["m", "n"]).iter().map(|path| path.join("/")).collect();
+    assert_eq!(read, ["a/self", "a/b/c", "d", "m/n/f/g", "m/h"]);
+}
+
+/// A module's root, `mod.rs`, is free to its files: they are parts of what it declares.
+#[test]
+fn files_do_not_import_each_other_in_a_circle() {
+    let module = |name: &str| {
+        let name = name.trim_start_matches("src/").trim_end_matches(".rs");
+        name.trim_end_matches("/mod").split('/').map(str::to_owned).collect::<Vec<_>>()
+    };
+    for dir in WITHOUT_CIRCLES {
+        let files: BTreeMap<Vec<String>, String> = sources(&format!("src/{dir}"))
+            .into_iter()
+            .filter(|(name, _)| !is_test(name))
+            .map(|(name, source)| (module(&name), code(&source)))
+            .collect();
+        let names: BTreeSet<_> = files.keys().cloned().collect();
+        assert!(5 < names.len(), "{dir} was found");
+        let mut graph: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+        for (name, source) in files {
+            let parts: Vec<&str> = name.iter().map(String::as_str).collect();
+            // A root names its files without `self`.
+            let source = source.replace("\nuse ", "\nuse self::").replace("self::crate", "crate");
+            let paths = paths(&source, &parts).into_iter();
+            let used = paths.filter_map(|path| {
+                (1..=path.len()).rev().map(|end| path[..end].to_vec()).find(|it| names.contains(it))
+            });
+            graph.insert(name.clone(), used.filter(|used| !name.starts_with(used)).collect());
+        }
+        // What uses nothing that is left goes; a circle stays.
+        while let Some((leaf, _)) = graph.iter().find(|(_, used)| used.is_empty()) {
+            let leaf = leaf.clone();
+            graph.remove(&leaf);
+            for used in graph.values_mut() {
+                used.remove(&leaf);
+            }
+        }
+        assert!(graph.is_empty(), "these are in a circle, or use one that is: {graph:#?}");
     }
 }
 

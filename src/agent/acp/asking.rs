@@ -1,8 +1,7 @@
 //! Tool calls of ACP agents in words that are the same for all engines. Agents tell of a call by
 //! installments, and each fills in other fields, so what is known comes from all of them. Pure.
 
-use std::path::Path;
-
+use camino::Utf8Path;
 use serde_json::Value;
 
 use crate::agent::{
@@ -52,7 +51,7 @@ impl KnownCall {
     }
 
     /// The line about its begin: once, when it is known what the call acts on, or else when it runs.
-    pub(super) fn progress(&mut self, status: &str, project: &Path) -> Option<String> {
+    pub(super) fn progress(&mut self, status: &str, project: &Utf8Path) -> Option<String> {
         let kind = self.action_kind();
         let subject = self.subject(kind, &self.edits(kind));
         if self.is_told || self.title.is_empty() || (subject.is_empty() && status != "in_progress")

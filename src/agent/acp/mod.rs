@@ -10,11 +10,9 @@ mod failure;
 mod tests;
 pub mod wire;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    path::Path,
-};
+use std::collections::{BTreeMap, VecDeque};
 
+use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::{
@@ -161,7 +159,7 @@ impl Acp {
         }
         self.capabilities = Capabilities::read(result);
         let Some(turn) = &self.turn else { return };
-        let mut params = json!({ "cwd": turn.project_dir, "mcpServers": [] });
+        let mut params = json!({ "cwd": turn.project_dir.as_str(), "mcpServers": [] });
         let Some(session) = &turn.session else {
             return self.ask("session/new", params, Sent::NewSession, actions);
         };
@@ -316,7 +314,7 @@ impl Acp {
         }
         let call = self.calls.entry(id.to_owned()).or_default();
         call.merge(update);
-        let project = self.turn.as_ref().map_or(Path::new(""), |turn| &turn.project_dir);
+        let project = self.turn.as_ref().map_or(Utf8Path::new(""), |turn| &turn.project_dir);
         let line = call.progress(text(update, "/status"), project);
         actions.events.extend(line.map(TurnEvent::Progress));
     }

@@ -2,8 +2,7 @@
 //! policy and for the person who is asked. Names are those of claude 2.1.141 to 2.1.197; not every
 //! version has all of them. Pure.
 
-use std::path::Path;
-
+use camino::Utf8Path;
 use serde_json::{Map, Value, json};
 
 use super::wire::CanUseTool;
@@ -150,7 +149,7 @@ pub(super) fn wants_words(asked: &CanUseTool) -> bool {
 }
 
 /// What a tool that begins does, for the progress line. The rest only keeps house.
-pub(super) fn progress(tool: &str, input: &Value, project: &Path) -> Option<String> {
+pub(super) fn progress(tool: &str, input: &Value, project: &Utf8Path) -> Option<String> {
     let (kind, subject) = describe(tool, input);
     let doing = match (tool, kind) {
         ("Grep" | "Glob", _) => Doing::Searching(text(input, "/pattern")),

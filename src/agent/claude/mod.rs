@@ -11,8 +11,9 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::collections::BTreeSet;
 
+use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 
 use self::wire::{CanUseTool, Line, Outcome, Request};
@@ -86,7 +87,7 @@ fn resumable(spec: &TurnSpec) -> Option<&SessionId> {
 #[derive(Debug, Default)]
 pub struct Claude {
     resuming: bool,
-    project: PathBuf,
+    project: Utf8PathBuf,
     session: Option<SessionId>,
     working: bool,
     /// Questions are `can_use_tool` requests, and calls the JSON-RPC ids of `tools/call`; both are

@@ -18,8 +18,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, mem, path::PathBuf};
+use std::{collections::BTreeSet, mem};
 
+use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 
 use crate::{
@@ -85,7 +86,7 @@ struct Plan {
     input: Value,
     resuming: bool,
     title: String,
-    project: PathBuf,
+    project: Utf8PathBuf,
     /// The model's own questions have somebody to answer them.
     asks_human: bool,
 }
@@ -389,20 +390,12 @@ impl Codex {
 
 impl Protocol for Codex {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
-        let Some(cwd) = turn.project_dir.to_str() else {
-            let failure = Failure::new(
-                FailureKind::Refused,
-                format!("Codex can't be told the directory {}.", turn.project_dir.display()),
-                "Rename the project's directory so that its path is UTF-8.",
-            );
-            return self.finish(TurnEnd::Failed(failure), actions);
-        };
         if let Some(session) = turn.session.as_ref().filter(|id| !is_uuid(id.as_str())) {
             let detail = format!("{session:?} is no id of a Codex session");
             return self.finish(TurnEnd::SessionGone { detail }, actions);
         }
         self.plan = Plan {
-            open: wire::open_thread(turn, cwd),
+            open: wire::open_thread(turn),
             input: wire::input(turn),
             resuming: turn.session.is_some(),
             title: turn.title.clone(),

@@ -2,9 +2,10 @@
 //! uses: a field that Codex adds, drops or retypes elsewhere must not cost a turn. Seen in codex
 //! 0.130.0 and 0.169.0 unless noted.
 
-use std::{fmt::Write, path::Path};
+use std::fmt::Write;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use camino::Utf8Path;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -55,9 +56,9 @@ pub(super) fn initialize() -> Value {
 /// Method and params that open the thread. Directory, sandbox and policy go with both: a resume
 /// without them comes back with the sandbox of an untrusted directory. Tools are taken on start
 /// only; a resumed thread has them from then.
-pub(super) fn open_thread(spec: &TurnSpec, cwd: &str) -> (&'static str, Value) {
+pub(super) fn open_thread(spec: &TurnSpec) -> (&'static str, Value) {
     let mut params = json!({
-        "cwd": cwd,
+        "cwd": spec.project_dir.as_str(),
         "sandbox": sandbox(spec).as_str(),
         "approvalPolicy": approval_policy(spec),
     });
@@ -134,8 +135,8 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
 
 /// Opening a thread with a writable sandbox in a git repository makes Codex note in the user's
 /// config.toml that the directory is trusted, unless it already is.
-fn trust(dir: &Path) -> String {
-    format!("projects={{{}={{trust_level=\"trusted\"}}}}", toml_string(&dir.to_string_lossy()))
+fn trust(dir: &Utf8Path) -> String {
+    format!("projects={{{}={{trust_level=\"trusted\"}}}}", toml_string(dir.as_str()))
 }
 
 /// A TOML basic string.

@@ -20,9 +20,9 @@ pub mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    path::Path,
 };
 
+use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::{
@@ -423,7 +423,7 @@ impl Opencode {
             ("running", None | Some(Some(Call { input: Value::Null, .. }))) => {
                 let input = part["state"]["input"].clone();
                 self.calls.insert(id.to_owned(), Some(Call { tool, input }));
-                let line = wire::progress(part, Path::new(&self.directory));
+                let line = wire::progress(part, Utf8Path::new(&self.directory));
                 actions.events.extend(line.map(TurnEvent::Progress));
             }
             ("completed" | "error", _) => {
@@ -459,7 +459,7 @@ impl Opencode {
 
 impl Protocol for Opencode {
     fn begin(&mut self, turn: &TurnSpec, _: &mut Actions) {
-        self.directory = turn.project_dir.to_string_lossy().into_owned();
+        turn.project_dir.as_str().clone_into(&mut self.directory);
         self.turn = Some(turn.clone());
     }
 

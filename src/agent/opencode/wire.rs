@@ -1,8 +1,9 @@
 //! What of opencode's REST API is written and read (opencode 1.18.33), as functions on JSON
 //! values. Pure.
 
-use std::{fmt::Write, path::Path};
+use std::fmt::Write;
 
+use camino::Utf8Path;
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
@@ -143,7 +144,7 @@ pub fn usage(info: &Value) -> Usage {
 }
 
 /// What a running tool does, in one line. The rest only keeps house, or asks.
-pub fn progress(part: &Value, project: &Path) -> Option<String> {
+pub fn progress(part: &Value, project: &Utf8Path) -> Option<String> {
     let input = &part["state"]["input"];
     let path = || text(input, "/filePath");
     let doing = match text(part, "/tool") {

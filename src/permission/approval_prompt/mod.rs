@@ -1,6 +1,6 @@
-//! The text of a question, as Markdown for every reader and in parts for a page that shows buttons.
-//! The human decides by it, so nothing that comes from the agent may pass for a part of the frame:
-//! it stands only in code, cleaned, between a first and a last paragraph that are ours. Pure.
+//! The prompt for an approval: Markdown for every reader, and a card for a page that shows buttons.
+//! Humans decide by it, so text of the agent must not pass for the prompt's own: it appears only as
+//! code, cleaned, between a first and a last paragraph that are ours. Pure.
 
 pub(in crate::permission) mod clean;
 #[cfg(test)]
@@ -38,7 +38,7 @@ const OPTIONS: usize = 50;
 const QUESTIONS: usize = 10;
 const FIELDS: usize = 20;
 
-/// A question that the human is asked, with all that its text says.
+/// A question put to the humans of a thread, with everything that its prompt says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApprovalRequest {
     pub thread: ThreadId,
@@ -48,7 +48,7 @@ pub struct ApprovalRequest {
     pub code: Code,
     /// Where the engine works.
     pub directory: PathBuf,
-    /// The rule that `always` would add on this thread; none if none can be said.
+    /// The rule that `always` would add on this thread, if there is one.
     pub always: Option<String>,
     /// The post that asks.
     pub post: ClientMsgId,
@@ -85,7 +85,7 @@ pub fn line(request: &ApprovalRequest) -> String {
     format!("`{}`: {}", request.code, summary(&request.question))
 }
 
-/// What an engine wants in a few words, for a line that says what became of it.
+/// What an engine wants in a few words, for the line that says how the question ended.
 pub(in crate::permission) fn summary(question: &Question) -> String {
     const SUMMARY_CHARS: usize = 80;
     let text = match (&question.choices[..], &question.edits[..]) {
@@ -138,7 +138,7 @@ impl Diffs {
     }
 }
 
-/// The first files take what room there is; of the others at least the path is said.
+/// The first files take the room that there is; of the others at least the path is shown.
 fn diffs(request: &ApprovalRequest) -> Diffs {
     let edits = &request.question.edits;
     let (mut lines, mut chars) = (LINES, CHARS);
@@ -178,7 +178,7 @@ fn body(request: &ApprovalRequest, diffs: &Diffs) -> String {
     parts.join("\n\n")
 }
 
-/// Engines are named in the config file, which is no reason to trust the name with Markdown.
+/// Engine names come from the config file and may contain Markdown, which must not be rendered.
 pub(in crate::permission) fn engine(engine: &Engine) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     let name: String = engine.as_str().chars().filter(|c| is_plain(*c)).take(40).collect();
@@ -224,7 +224,7 @@ fn subject(question: &Question, diffs: &Diffs, parts: &mut Vec<String>) {
     }
 }
 
-/// What a tool is given that nobody here knows: a field a line.
+/// The input of an unknown tool, one field a line.
 fn input(input: &Value) -> Option<String> {
     const FIELD_CHARS: usize = 300;
     let field = |name: &str, value: &Value| {
@@ -296,10 +296,10 @@ fn how_to_answer(request: &ApprovalRequest) -> String {
         lines.push(format!("- `{code} {example}` answers it: {}.", choice_rule(&question.choices)));
     }
     let (deny, reason) = if request.takes_reasons {
-        let reason = format!("and {engine} is given the text as the reason");
+        let reason = format!("and {engine} gets the text as the reason");
         (format!("- `deny {code} because …` refuses it and tells {engine} why."), reason)
     } else {
-        // Whoever gives a reason should know that it is for the thread alone.
+        // A human who gives a reason should know that only the thread shows it.
         let reason = format!("and {engine} is not told why");
         (format!("- `deny {code}` refuses it; {engine} can't be told why."), reason)
     };

@@ -106,7 +106,7 @@ fn check_frame(body: &str, request: &ApprovalRequest) {
     assert!(!body.contains(hidden), "{body:?}");
 }
 
-/// No reason is asked for that nobody is given.
+/// The prompt does not ask for a reason that the engine cannot be given.
 #[test]
 fn an_engine_that_takes_no_reasons() {
     let mut request = request(ActionKind::Run, "execute", "make");
@@ -137,7 +137,7 @@ fn a_command() {
         - `always K7Q2` allows it, and `run(git push*)` from now on, on this thread only.
         - `deny K7Q2 because …` refuses it and tells claude why.
 
-        Any other text refuses it if no other question is open, and claude is given the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
+        Any other text refuses it if no other question is open, and claude gets the text as the reason. Without an answer it is refused at 2026-11-22T16:51Z, in 10 minutes."]]
     .assert_eq(&body);
     let (_, card) = render(&request);
     assert_eq!(

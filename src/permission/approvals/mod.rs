@@ -268,7 +268,7 @@ impl<M> Approvals<M> {
             (key == new && !open.is(&new)).then(|| End::gone(texts::WITHDRAWN))
         };
         closed.extend(self.close_all(earlier));
-        // Two prompts with one code: nobody could say which of them an answer is for.
+        // Two prompts with one code: an answer could be for either.
         let twin = |open: &Open<M>| {
             let is_twin = open.request.thread == new.thread && open.request.code == new.code;
             (is_twin && is_taken && open.answer.is_none()).then(|| refused(texts::CODE_IS_TAKEN))
@@ -371,7 +371,7 @@ impl<M> Approvals<M> {
     fn close(&mut self, at: usize, End { outcome, verdict, note }: End) -> Closed<M> {
         let Open { request, answer, .. } = self.open.remove(at);
         if answer.is_none() {
-            // Who answers without a code now may not know yet that this one is over.
+            // A human who answers without a code now may not know yet that this one is over.
             let others = self.open.iter_mut().filter(|open| open.request.thread == request.thread);
             others.for_each(|open| open.needs_code = true);
         }

@@ -25,9 +25,9 @@ pub(super) const CODE_IS_TAKEN: &str =
     "Refused: the question could not be put to the human. Try it again.";
 
 /// Why a text that looks like a choice is none.
-pub(super) const SAY_WHICH: &str = "Say what you choose.";
+pub(super) const SAY_WHICH: &str = "Say which option you choose.";
 pub(super) const ONE_ONLY: &str = "Only one can be chosen.";
-pub(super) const NO_SUCH_OPTION: &str = "A part of it is none of the options.";
+pub(super) const NO_SUCH_OPTION: &str = "A part of it is not one of the options.";
 pub(super) const AMBIGUOUS: &str = "It could mean more than one of the options.";
 
 /// Why a text without a code does not answer the only open question.
@@ -123,15 +123,15 @@ pub(super) fn no_rule(request: &ApprovalRequest) -> String {
     stays_open(
         request,
         if request.question.choices.is_empty() {
-            "No rule describes just this, so it cannot be allowed for always."
+            "No rule matches exactly this, so `always` is not possible here."
         } else {
-            "There is nothing to allow here, only something to choose."
+            "This question asks for a choice, so there is nothing to allow."
         },
     )
 }
 
 pub(super) fn answered_already(request: &ApprovalRequest, by: &str) -> String {
-    format!("Question `{}` is answered already{by}. Nothing else was done.", request.code)
+    format!("Question `{}` is answered already{by}; this changed nothing.", request.code)
 }
 
 pub(super) fn late(request: &ApprovalRequest) -> String {

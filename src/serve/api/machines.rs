@@ -7,11 +7,11 @@ use crate::{
     serve::{
         api::{Answer, Api, input::daemon_only, internal},
         http::message::{Request, Response},
-        presence,
         store::{
             Caller,
             machines::{EngineState, Report},
         },
+        visit,
         wire::{self, Fields, NAME_CHARS, PATH_CHARS},
     },
 };
@@ -51,7 +51,7 @@ pub(super) fn report(api: &Api, caller: Caller, request: &Request) -> Answer {
         project_dirs: fields.lines("projectDirs", PROJECT_DIRS_MAX, PATH_CHARS)?,
     };
     if api.store.report_machine(caller.account, &machine, &report).map_err(internal)? {
-        presence::tell(&api.store, &api.hub, caller.account, &machine);
+        visit::tell(&api.store, &api.hub, caller.account, &machine);
     }
     Ok(Response::json(200, &json!({ "ok": true })))
 }

@@ -14,7 +14,8 @@ use crate::{
         http::message::{Request, Response},
         store::{
             Caller,
-            messages::{Draft, Message, Range, Refusal, Role},
+            messages::{Draft, Range, Refusal},
+            rows::{Message, Role},
         },
         wire::{self, BODY_CHARS, Fields, NAME_CHARS, PATH_CHARS},
     },

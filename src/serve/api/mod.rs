@@ -27,10 +27,10 @@ use crate::serve::{
         Handler,
         message::{Head, Request, Response},
     },
+    hub::Hub,
     metrics::Metrics,
     password::{self, Busy, Verdict},
     store::{Caller, PasswordKey, SessionKey, Store},
-    stream::Hub,
     wire::NAME_CHARS,
 };
 use throttle::Throttle;

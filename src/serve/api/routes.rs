@@ -11,11 +11,12 @@ use crate::{
         api::{Answer, Api, come_later, internal, origin},
         http::message::{Head, Request, Response, form_field},
         page, password,
+        presence::Machine,
         store::{
             Caller,
             accounts::{NewAccount, name_problem},
         },
-        stream::{self, Machine},
+        stream,
         wire::{self, NAME_CHARS},
     },
     time,

@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     ids::{self, MachineId},
-    serve::store::{AccountKey, Caller, PasswordKey, Store, TokenKey, events::millis},
+    serve::store::{
+        AccountKey, Caller, PasswordKey, Store, TokenKey,
+        rows::{millis, timestamp},
+    },
     time::{self, Timestamp},
 };
 
@@ -321,9 +324,4 @@ fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Re
 /// A token has 256 random bits, so a plain hash is enough and a look-up by it leaks nothing.
 pub(super) fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
-}
-
-/// A time in the tables.
-pub(super) fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }

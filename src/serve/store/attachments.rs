@@ -7,7 +7,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     ids,
-    serve::store::{AccountKey, Store, events::millis, messages::File},
+    serve::store::{
+        AccountKey, Store,
+        rows::{File, millis},
+    },
     time,
 };
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use rusqlite::params;
 
 use crate::{
-    serve::store::{Store, events::millis},
+    serve::store::{Store, rows::millis},
     time::Timestamp,
 };
 

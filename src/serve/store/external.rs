@@ -12,10 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{self, Engine, MachineId, SessionId, ThreadId},
     serve::store::{
-        AccountKey, Caller, Store, Write,
-        events::{ThreadChange, millis},
-        messages::{self, Role, timestamp},
-        threads::{self, ThreadRow, one_line},
+        AccountKey, Caller, Store, Write, messages,
+        rows::{self, Role, ThreadChange, millis, one_line, timestamp},
+        threads::{self, ThreadRow},
     },
     time::{self, Timestamp},
 };
@@ -437,7 +436,7 @@ fn listed_from(row: &Row<'_>) -> rusqlite::Result<(i64, Listed)> {
         last_activity: timestamp(row.get(7)?),
         preview: row.get(8)?,
         preview_author: row.get(9)?,
-        recent: messages::json(row, 10)?.unwrap_or_default(),
+        recent: rows::json(row, 10)?.unwrap_or_default(),
     };
     let listed = Listed {
         machine: MachineId::new(row.get::<_, String>(1)?),

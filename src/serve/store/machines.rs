@@ -8,8 +8,7 @@ use crate::{
     ids::MachineId,
     serve::store::{
         AccountKey, Store,
-        events::millis,
-        messages::{json, timestamp},
+        rows::{json, millis, timestamp},
     },
     time::{self, Timestamp},
 };

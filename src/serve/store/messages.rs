@@ -1,82 +1,22 @@
 //! What is said on threads.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Deserialize;
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     serve::store::{
-        AccountKey, Store, Write, attachments,
-        events::{Change, Keys, millis},
-        machines,
+        AccountKey, Store, Write, attachments, machines,
+        rows::{Change, Keys, Message, Role, message_columns, message_from, millis, one_line},
         threads::{self, ThreadRow},
     },
     time::{self, Timestamp},
 };
-
+/// Characters of a title that is made of a first message.
+const TITLE_CHARS: usize = 80;
 /// One answer holds at most about this much text; the reader asks again for more.
 const ANSWER_BYTES: usize = 8 * 1024 * 1024;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Human,
-    Agent,
-}
-
-impl Role {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Human => "human",
-            Role::Agent => "agent",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Role {
-        if text == "human" { Role::Human } else { Role::Agent }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    pub thread: ThreadId,
-    pub id: MessageId,
-    pub author: String,
-    pub role: Role,
-    pub kind: Option<String>,
-    pub body: String,
-    /// Strictly increasing within a thread.
-    pub created: Timestamp,
-    /// The question that it puts, as [`Question::card`].
-    pub question: Option<Value>,
-    /// How that question ended.
-    pub closed: Option<String>,
-    /// The end of a question that it tells of, as [`Closing::report`].
-    pub question_closed: Option<Value>,
-    /// The session that its thread goes on with; on the first reply of an adopted thread.
-    pub adoption: Option<Value>,
-    /// It was said elsewhere, before the thread was made of that session: nobody is to act on it.
-    pub is_history: bool,
-    pub files: Vec<File>,
-    /// Of the thread, as it is now.
-    pub agent: Option<Engine>,
-    /// Of the thread, as it is now.
-    pub machine: Option<MachineId>,
-    /// Of the thread.
-    pub project_dir: Option<String>,
-}
-
-/// A picture that belongs to a message.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct File {
-    pub id: String,
-    pub name: String,
-    pub media_type: String,
-    pub bytes: u64,
-    pub width: Option<u32>,
-    pub height: Option<u32>,
-}
 
 /// A message to be stored.
 #[derive(Clone, Debug)]
@@ -170,21 +110,6 @@ pub struct Page {
     pub more: bool,
 }
 
-/// The columns of a [`Message`], in the order in which [`message_from`] reads them.
-macro_rules! message_columns {
-    () => {
-        "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
-         messages.body, messages.created, messages.question, messages.closed,
-         messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
-         threads.agent, threads.machine, threads.project_dir,
-         (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
-                 'media_type', media_type, 'bytes', bytes, 'width', width, 'height', height)
-                 ORDER BY position)
-          FROM attachments WHERE attachments.message = messages.id)"
-    };
-}
-pub(super) use message_columns;
-
 const OF_THREAD: &str = concat!(
     "SELECT ",
     message_columns!(),
@@ -209,7 +134,7 @@ impl Store {
             }
             let row = match found {
                 Some(row) => row,
-                None => threads::create(write, account, &draft)?,
+                None => create_thread(write, account, &draft)?,
             };
             append(write, account, &row, &draft).map(Ok)
         })
@@ -256,44 +181,6 @@ impl Store {
         }
         Ok(Some(Page { messages, more }))
     }
-}
-
-/// Reads the columns of a message, the first of which is `at`.
-pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
-    Ok(Message {
-        thread: ThreadId::new(row.get::<_, String>(at)?),
-        id: MessageId::new(row.get::<_, String>(at + 1)?),
-        author: row.get(at + 2)?,
-        role: Role::parse(&row.get::<_, String>(at + 3)?),
-        kind: row.get(at + 4)?,
-        body: row.get(at + 5)?,
-        created: timestamp(row.get(at + 6)?),
-        question: json(row, at + 7)?,
-        closed: row.get(at + 8)?,
-        question_closed: json(row, at + 9)?,
-        adoption: json(row, at + 10)?,
-        is_history: row.get(at + 11)?,
-        agent: row.get::<_, Option<String>>(at + 12)?.map(|it| Engine::new(&it)),
-        machine: row.get::<_, Option<String>>(at + 13)?.map(MachineId::new),
-        project_dir: row.get(at + 14)?,
-        files: json(row, at + 15)?.unwrap_or_default(),
-    })
-}
-
-/// A column of JSON that we wrote.
-pub(super) fn json<T: for<'a> Deserialize<'a>>(
-    row: &Row<'_>,
-    at: usize,
-) -> rusqlite::Result<Option<T>> {
-    let Some(text) = row.get_ref(at)?.as_str_or_null()? else { return Ok(None) };
-    let parsed = serde_json::from_str(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
-    })?;
-    Ok(Some(parsed))
-}
-
-pub(super) fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
 }
 
 /// The message that was stored under this id before.
@@ -355,6 +242,22 @@ fn refuse(
     }
     let free = attachments::are_free(&write.tx, account, &draft.attachments)?;
     Ok((!free).then_some(Refusal::Attachment))
+}
+
+/// The thread of a first message. Its title is that message's first line.
+fn create_thread(write: &mut Write<'_>, account: AccountKey, draft: &Draft) -> Result<ThreadRow> {
+    let line = draft.body.lines().find(|it| !it.trim().is_empty()).unwrap_or_default();
+    let created = millis(time::now());
+    let row = ThreadRow {
+        key: 0,
+        agent: draft.agent.as_ref().map(|it| it.as_str().to_owned()),
+        machine: draft.machine.as_ref().map(|it| it.as_str().to_owned()),
+        project_dir: draft.project_dir.clone(),
+        adoption: None,
+        created,
+        last: created,
+    };
+    threads::insert(write, account, &draft.thread, &one_line(line, TITLE_CHARS), row)
 }
 
 fn append(

@@ -8,11 +8,13 @@
 
 pub mod accounts;
 pub mod attachments;
-pub mod events;
+mod events;
 mod expiry;
 pub mod external;
 pub mod machines;
 pub mod messages;
+pub mod replay;
+pub mod rows;
 pub mod sessions;
 pub(super) mod snapshot;
 #[cfg(test)]
@@ -38,7 +40,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
 
-use events::{Change, Epoch, Event};
+use rows::{Change, Epoch, Event, Keys};
 use snapshot::{Existing, snapshot};
 
 /// The database, in the data directory.
@@ -280,7 +282,7 @@ struct Write<'a> {
 }
 
 impl Write<'_> {
-    fn event(&mut self, account: AccountKey, change: Change, keys: events::Keys) -> Result<()> {
+    fn event(&mut self, account: AccountKey, change: Change, keys: Keys) -> Result<()> {
         let seq = events::insert(&self.tx, account, &change, keys)?;
         self.events.push(Event { epoch: self.epoch, seq, account, change });
         Ok(())

@@ -14,8 +14,8 @@ use crate::{
     ids,
     serve::store::{
         AccountKey, Caller, PasswordKey, SessionKey, Store,
-        accounts::{self, AccountId, NewAccount, USE_MILLIS, hash, timestamp},
-        events::millis,
+        accounts::{self, AccountId, NewAccount, USE_MILLIS, hash},
+        rows::{millis, timestamp},
     },
     time::Timestamp,
 };
@@ -328,11 +328,8 @@ mod tests {
     use crate::{
         ids::{ClientMsgId, MachineId, SessionId, ThreadId},
         serve::store::{
-            MIGRATIONS, Retention,
-            attachments::Upload,
-            external::Session,
-            messages::{Draft, Role},
-            tests::private_dir,
+            MIGRATIONS, Retention, attachments::Upload, external::Session, messages::Draft,
+            rows::Role, tests::private_dir,
         },
         time,
     };

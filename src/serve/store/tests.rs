@@ -10,8 +10,9 @@ use crate::{
     serve::store::{
         accounts::NewAccount,
         attachments::Upload,
-        events::{Replay, ThreadChange},
-        messages::{Draft, Message, Range, Role},
+        messages::{Draft, Range},
+        replay::Replay,
+        rows::{Change, Event, Message, Role, ThreadChange, millis},
     },
     time::{self, Timestamp},
 };
@@ -54,7 +55,7 @@ fn a_clock_that_was_set_back_does_not_hide_messages() {
     let opened = open(Retention::default());
     post(&opened, "t", "first");
     let future = time::now().plus(Duration::from_hours(1));
-    let last = events::millis(future);
+    let last = millis(future);
     opened.store.writer().execute("UPDATE threads SET last = ?", [last]).unwrap();
     opened.store.writer().execute("UPDATE messages SET created = ?", [last]).unwrap();
     let second = post(&opened, "t", "second");
@@ -102,7 +103,7 @@ fn events_are_published_in_the_order_of_their_numbers() {
 fn old_events_are_forgotten_and_messages_are_not() {
     let opened =
         open(Retention { events: 1, age: Duration::from_hours(1), ..Retention::default() });
-    let long_ago = events::millis(time::now()) - 2 * 3_600_000;
+    let long_ago = millis(time::now()) - 2 * 3_600_000;
     let first = post(&opened, "t", "first");
     opened.store.writer().execute("UPDATE events SET created = ?", [long_ago]).unwrap();
     post(&opened, "t", "second");
@@ -309,7 +310,7 @@ fn a_picture_that_no_message_took_goes_after_a_day() {
     let mut draft = draft("t", "see");
     draft.attachments = vec![used.id.clone()];
     opened.store.post(opened.caller.account, draft).unwrap().unwrap();
-    let long_ago = events::millis(time::now()) - 25 * 3_600_000;
+    let long_ago = millis(time::now()) - 25 * 3_600_000;
     opened.store.writer().execute("UPDATE attachments SET created = ?", [long_ago]).unwrap();
     let new = upload().unwrap();
     assert_eq!([&old, &used, &new].map(|it| is_there(&it.id)), [false, true, true]);

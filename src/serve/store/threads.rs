@@ -1,53 +1,21 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
     serve::store::{
         AccountKey, Store, Write,
-        events::{Change, Keys, ThreadChange, millis},
-        messages::{Draft, Role, timestamp},
+        rows::{
+            Change, Keys, Thread, ThreadChange, millis, thread_by_key, thread_columns, thread_from,
+        },
     },
     time::{self, Timestamp},
 };
 
-/// Characters of a title that is made of a first message.
-const TITLE_CHARS: usize = 80;
-/// Characters of a preview; more are read, because runs of blanks become one.
-const PREVIEW_CHARS: usize = 200;
-const LOOKED_AT_CHARS: usize = 1000;
 /// A list or a search reads at most about this much text and then says where to go on.
 const READ_BYTES: usize = 32 * 1024 * 1024;
-
-/// A thread as it is listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread {
-    pub id: ThreadId,
-    pub title: String,
-    pub agent: Option<Engine>,
-    pub machine: Option<MachineId>,
-    pub project_dir: Option<String>,
-    pub created: Timestamp,
-    /// Of its newest message; of itself if it has none.
-    pub last_at: Timestamp,
-    pub last: Option<Last>,
-    /// Messages of agents that were not marked as read; counted up to 1,000.
-    pub unread: u32,
-    /// Questions that wait for an answer now.
-    pub open_questions: u32,
-}
-
-/// The newest message of a thread, in short.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Last {
-    pub author: String,
-    pub role: Role,
-    pub kind: Option<String>,
-    /// One line.
-    pub preview: String,
-}
 
 /// Some threads, the one with the newest message first.
 #[derive(Debug, Default)]
@@ -66,22 +34,6 @@ pub(super) struct ThreadRow {
     pub(super) adoption: Option<String>,
     pub(super) created: i64,
     pub(super) last: i64,
-}
-
-/// The columns of a [`Thread`].
-macro_rules! thread_columns {
-    () => {
-        "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
-                threads.project_dir, threads.created, threads.last,
-                newest.author, newest.role, newest.kind, newest.body,
-                (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
-                    AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
-                (SELECT count(*) FROM messages WHERE messages.thread = threads.id
-                    AND question IS NOT NULL AND closed IS NULL
-                    AND question_expires > unixepoch('now', 'subsec') * 1000)
-         FROM threads LEFT JOIN messages AS newest ON newest.id =
-            (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1) "
-    };
 }
 
 impl Store {
@@ -275,47 +227,6 @@ fn is_said(conn: &Connection, thread: i64, text: &str, budget: &mut usize) -> Re
     Ok(false)
 }
 
-pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
-    let thread = conn
-        .prepare_cached(concat!(thread_columns!(), "WHERE threads.id = ?"))?
-        .query_row([key], thread_from)?;
-    Ok(thread.1)
-}
-
-fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
-    let last = match row.get::<_, Option<String>>(8)? {
-        None => None,
-        Some(author) => Some(Last {
-            author,
-            role: Role::parse(&row.get::<_, String>(9)?),
-            kind: row.get(10)?,
-            preview: one_line(row.get_ref(11)?.as_str()?, PREVIEW_CHARS),
-        }),
-    };
-    let thread = Thread {
-        id: ThreadId::new(row.get::<_, String>(1)?),
-        title: row.get(2)?,
-        agent: row.get::<_, Option<String>>(3)?.map(|it| Engine::new(&it)),
-        machine: row.get::<_, Option<String>>(4)?.map(MachineId::new),
-        project_dir: row.get(5)?,
-        created: timestamp(row.get(6)?),
-        last_at: timestamp(row.get(7)?),
-        last,
-        unread: row.get(12)?,
-        open_questions: row.get(13)?,
-    };
-    Ok((row.get(0)?, thread))
-}
-
-/// The text with every run of blanks, line breaks and control characters as one blank.
-pub(super) fn one_line(text: &str, chars: usize) -> String {
-    let end = text.char_indices().nth(LOOKED_AT_CHARS).map_or(text.len(), |(at, _)| at);
-    let text = &text[..end];
-    let is_gap = |c: char| c.is_whitespace() || c.is_control();
-    let words = text.split(is_gap).filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
-    words.chars().take(chars).collect()
-}
-
 /// A thread that is not deleted.
 pub(super) fn find(
     conn: &Connection,
@@ -354,26 +265,6 @@ pub(super) fn is_deleted(
         )?
         .exists(params![account.0, thread.as_str()])?;
     Ok(found)
-}
-
-/// The thread of a first message. Its title is that message's first line.
-pub(super) fn create(
-    write: &mut Write<'_>,
-    account: AccountKey,
-    draft: &Draft,
-) -> Result<ThreadRow> {
-    let line = draft.body.lines().find(|it| !it.trim().is_empty()).unwrap_or_default();
-    let created = millis(time::now());
-    let row = ThreadRow {
-        key: 0,
-        agent: draft.agent.as_ref().map(|it| it.as_str().to_owned()),
-        machine: draft.machine.as_ref().map(|it| it.as_str().to_owned()),
-        project_dir: draft.project_dir.clone(),
-        adoption: None,
-        created,
-        last: created,
-    };
-    insert(write, account, &draft.thread, &one_line(line, TITLE_CHARS), row)
 }
 
 /// Adds a row, whose key is not known yet, and tells of it.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     ids::ThreadId,
-    serve::store::{events::Replay, messages::Range},
+    serve::store::{messages::Range, replay::Replay},
     time::Timestamp,
 };
 

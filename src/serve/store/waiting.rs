@@ -9,8 +9,7 @@ use crate::{
     ids::MachineId,
     serve::store::{
         AccountKey, Store,
-        events::millis,
-        messages::{Message, message_columns, message_from},
+        rows::{Message, message_columns, message_from, millis},
     },
     time::Timestamp,
 };

@@ -6,7 +6,6 @@ mod process;
 
 use std::{
     convert::Infallible,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -86,7 +85,7 @@ fn spec() -> TurnSpec {
         images: Vec::new(),
         session: None,
         fresh_session: SessionId::new(random_uuid()),
-        project_dir: PathBuf::from("/"),
+        project_dir: "/".into(),
         title: "hello".to_owned(),
         gate: Gate::Ask,
         asks_human: false,

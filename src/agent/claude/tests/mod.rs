@@ -30,7 +30,7 @@ mod questions;
 mod shapes;
 mod turns;
 
-use std::{collections::BTreeMap, fmt::Write, ops::Deref, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write, ops::Deref};
 
 use serde_json::{Value, json};
 
@@ -44,11 +44,7 @@ use crate::agent::{
 const SESSION: &str = "151c1199-4cec-44db-9db4-01f25c85f0f9";
 
 fn spec(session: Option<&str>) -> TurnSpec {
-    TurnSpec {
-        session: session.map(SessionId::new),
-        project_dir: PathBuf::from("/w"),
-        ..play::spec()
-    }
+    TurnSpec { session: session.map(SessionId::new), project_dir: "/w".into(), ..play::spec() }
 }
 
 /// The host's side of a conversation, and a log of what was seen.

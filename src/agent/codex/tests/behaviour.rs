@@ -55,7 +55,7 @@ fn the_handshake_says_everything() {
 
 #[test]
 fn the_command_line_overrides_what_would_get_in_the_way() {
-    let tricky = TurnSpec { project_dir: PathBuf::from("/home/me/a \"b\""), ..spec() };
+    let tricky = TurnSpec { project_dir: "/home/me/a \"b\"".into(), ..spec() };
     for (spec, expected) in [
         (
             tricky,
@@ -123,14 +123,6 @@ fn a_session_that_is_no_uuid_is_not_even_asked_for() {
         ["=> SessionGone { detail: \"\\\"my session\\\" is no id of a Codex session\" }"]
     );
     assert!(player.writes.is_empty());
-}
-
-#[test]
-fn a_directory_that_json_cannot_name_is_refused() {
-    use std::os::unix::ffi::OsStrExt;
-    let dir = PathBuf::from(std::ffi::OsStr::from_bytes(b"/home/\xff"));
-    let player = Player::new(&TurnSpec { project_dir: dir, ..spec() });
-    assert!(player.log[0].starts_with("=> Refused"), "{:?}", player.log);
 }
 
 /// A thread without an item has no rollout on disk: its id is worth nothing yet.

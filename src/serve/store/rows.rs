@@ -1,0 +1,331 @@
+//! What the tables hold, and how rows are read: what the other files of the store have in common.
+
+use anyhow::Result;
+use rusqlite::{Connection, Row};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    ids::{Engine, MachineId, MessageId, ThreadId},
+    serve::store::AccountKey,
+    time::Timestamp,
+};
+
+/// Characters of a preview; more are read, because runs of blanks become one.
+const PREVIEW_CHARS: usize = 200;
+const LOOKED_AT_CHARS: usize = 1000;
+
+/// Times in the tables; past the year 292 million they stand still.
+pub(super) fn millis(time: Timestamp) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time in the tables.
+pub(super) fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())
+}
+
+/// A column of JSON that we wrote.
+pub(super) fn json<T: for<'a> Deserialize<'a>>(
+    row: &Row<'_>,
+    at: usize,
+) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get_ref(at)?.as_str_or_null()? else { return Ok(None) };
+    let parsed = serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })?;
+    Ok(Some(parsed))
+}
+
+/// The random number of a database file. It is a part of every event's id, so that the ids of a
+/// file that is no longer there are not taken for ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub(super) i64);
+
+impl Epoch {
+    /// The id of an event on the stream.
+    pub fn id(self, seq: i64) -> String {
+        format!("{:016x}-{seq}", self.0)
+    }
+
+    /// The number of an event of ours. None: the id is foreign, or none.
+    pub(super) fn seq(self, id: &str) -> Option<i64> {
+        let (epoch, seq) = id.trim().split_once('-')?;
+        (epoch == format!("{:016x}", self.0)).then(|| seq.parse().ok())?
+    }
+}
+
+/// One event of an account; `seq` grows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub epoch: Epoch,
+    pub seq: i64,
+    pub account: AccountKey,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A human's message is for daemons, an agent's for browsers. Told again when the question that
+    /// it puts has ended. On replay, as it is now.
+    Message(Box<Message>),
+    /// A machine has bound the thread. On replay, as it is now.
+    Claimed { thread: ThreadId, machine: Option<MachineId> },
+    /// On replay, as it is now.
+    Thread { change: ThreadChange, thread: Box<Thread> },
+}
+
+/// What happened to a thread as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadChange {
+    Created,
+    Renamed,
+    Deleted,
+    /// It has another agent.
+    Agent,
+    /// The mark up to which it was read has moved.
+    Read,
+    /// Messages were added to its beginning.
+    History,
+}
+
+impl ThreadChange {
+    /// In the table and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ThreadChange::Created => "created",
+            ThreadChange::Renamed => "renamed",
+            ThreadChange::Deleted => "deleted",
+            ThreadChange::Agent => "agent",
+            ThreadChange::Read => "read",
+            ThreadChange::History => "history",
+        }
+    }
+
+    /// `thread` is what version 1 of the schema wrote for a new thread and for another agent.
+    pub(super) fn parse(text: &str) -> Option<ThreadChange> {
+        match text {
+            "created" | "thread" => Some(ThreadChange::Created),
+            "renamed" => Some(ThreadChange::Renamed),
+            "deleted" => Some(ThreadChange::Deleted),
+            "agent" => Some(ThreadChange::Agent),
+            "read" => Some(ThreadChange::Read),
+            "history" => Some(ThreadChange::History),
+            _ => None,
+        }
+    }
+}
+
+impl Event {
+    /// Its id on the stream.
+    pub fn id(&self) -> String {
+        self.epoch.id(self.seq)
+    }
+}
+
+impl Change {
+    /// Whether daemons are told; browsers are told everything.
+    pub fn is_for_daemons(&self) -> bool {
+        matches!(self, Change::Message(message) if message.role == Role::Human)
+    }
+
+    /// The name of the event in the table.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Change::Message(_) if self.is_for_daemons() => "reply",
+            Change::Message(_) => "message",
+            Change::Claimed { .. } => "claimed",
+            Change::Thread { change, .. } => change.as_str(),
+        }
+    }
+}
+
+/// The rows an event is about.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub thread: i64,
+    pub message: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Human,
+    Agent,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Human => "human",
+            Role::Agent => "agent",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Role {
+        if text == "human" { Role::Human } else { Role::Agent }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    pub thread: ThreadId,
+    pub id: MessageId,
+    pub author: String,
+    pub role: Role,
+    pub kind: Option<String>,
+    pub body: String,
+    /// Strictly increasing within a thread.
+    pub created: Timestamp,
+    /// The question that it puts, as [`Question::card`].
+    pub question: Option<Value>,
+    /// How that question ended.
+    pub closed: Option<String>,
+    /// The end of a question that it tells of, as [`Closing::report`].
+    pub question_closed: Option<Value>,
+    /// The session that its thread goes on with; on the first reply of an adopted thread.
+    pub adoption: Option<Value>,
+    /// It was said elsewhere, before the thread was made of that session: nobody is to act on it.
+    pub is_history: bool,
+    pub files: Vec<File>,
+    /// Of the thread, as it is now.
+    pub agent: Option<Engine>,
+    /// Of the thread, as it is now.
+    pub machine: Option<MachineId>,
+    /// Of the thread.
+    pub project_dir: Option<String>,
+}
+
+/// A picture that belongs to a message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct File {
+    pub id: String,
+    pub name: String,
+    pub media_type: String,
+    pub bytes: u64,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+}
+
+/// The columns of a [`Message`], in the order in which [`message_from`] reads them.
+macro_rules! message_columns {
+    () => {
+        "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
+         messages.body, messages.created, messages.question, messages.closed,
+         messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
+         threads.agent, threads.machine, threads.project_dir,
+         (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
+                 'media_type', media_type, 'bytes', bytes, 'width', width, 'height', height)
+                 ORDER BY position)
+          FROM attachments WHERE attachments.message = messages.id)"
+    };
+}
+pub(super) use message_columns;
+
+/// Reads the columns of a message, the first of which is `at`.
+pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
+    Ok(Message {
+        thread: ThreadId::new(row.get::<_, String>(at)?),
+        id: MessageId::new(row.get::<_, String>(at + 1)?),
+        author: row.get(at + 2)?,
+        role: Role::parse(&row.get::<_, String>(at + 3)?),
+        kind: row.get(at + 4)?,
+        body: row.get(at + 5)?,
+        created: timestamp(row.get(at + 6)?),
+        question: json(row, at + 7)?,
+        closed: row.get(at + 8)?,
+        question_closed: json(row, at + 9)?,
+        adoption: json(row, at + 10)?,
+        is_history: row.get(at + 11)?,
+        agent: row.get::<_, Option<String>>(at + 12)?.map(|it| Engine::new(&it)),
+        machine: row.get::<_, Option<String>>(at + 13)?.map(MachineId::new),
+        project_dir: row.get(at + 14)?,
+        files: json(row, at + 15)?.unwrap_or_default(),
+    })
+}
+
+/// A thread as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    pub id: ThreadId,
+    pub title: String,
+    pub agent: Option<Engine>,
+    pub machine: Option<MachineId>,
+    pub project_dir: Option<String>,
+    pub created: Timestamp,
+    /// Of its newest message; of itself if it has none.
+    pub last_at: Timestamp,
+    pub last: Option<Last>,
+    /// Messages of agents that were not marked as read; counted up to 1,000.
+    pub unread: u32,
+    /// Questions that wait for an answer now.
+    pub open_questions: u32,
+}
+
+/// The newest message of a thread, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    pub author: String,
+    pub role: Role,
+    pub kind: Option<String>,
+    /// One line.
+    pub preview: String,
+}
+
+/// The columns of a [`Thread`].
+macro_rules! thread_columns {
+    () => {
+        "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
+                threads.project_dir, threads.created, threads.last,
+                newest.author, newest.role, newest.kind, newest.body,
+                (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
+                    AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
+                (SELECT count(*) FROM messages WHERE messages.thread = threads.id
+                    AND question IS NOT NULL AND closed IS NULL
+                    AND question_expires > unixepoch('now', 'subsec') * 1000)
+         FROM threads LEFT JOIN messages AS newest ON newest.id =
+            (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1) "
+    };
+}
+
+pub(super) use thread_columns;
+
+pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
+    let thread = conn
+        .prepare_cached(concat!(thread_columns!(), "WHERE threads.id = ?"))?
+        .query_row([key], thread_from)?;
+    Ok(thread.1)
+}
+
+pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
+    let last = match row.get::<_, Option<String>>(8)? {
+        None => None,
+        Some(author) => Some(Last {
+            author,
+            role: Role::parse(&row.get::<_, String>(9)?),
+            kind: row.get(10)?,
+            preview: one_line(row.get_ref(11)?.as_str()?, PREVIEW_CHARS),
+        }),
+    };
+    let thread = Thread {
+        id: ThreadId::new(row.get::<_, String>(1)?),
+        title: row.get(2)?,
+        agent: row.get::<_, Option<String>>(3)?.map(|it| Engine::new(&it)),
+        machine: row.get::<_, Option<String>>(4)?.map(MachineId::new),
+        project_dir: row.get(5)?,
+        created: timestamp(row.get(6)?),
+        last_at: timestamp(row.get(7)?),
+        last,
+        unread: row.get(12)?,
+        open_questions: row.get(13)?,
+    };
+    Ok((row.get(0)?, thread))
+}
+
+/// The text with every run of blanks, line breaks and control characters as one blank.
+pub(super) fn one_line(text: &str, chars: usize) -> String {
+    let end = text.char_indices().nth(LOOKED_AT_CHARS).map_or(text.len(), |(at, _)| at);
+    let text = &text[..end];
+    let is_gap = |c: char| c.is_whitespace() || c.is_control();
+    let words = text.split(is_gap).filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
+    words.chars().take(chars).collect()
+}
