@@ -13,18 +13,27 @@ use crate::util::{
 #[track_caller]
 fn on_a_machine_that_is_ahead(bridge: &Hosted) {
     let machine = bridge.machine();
-    let _daemon = machine.connected();
+    let daemon = machine.connected();
     bridge.say("t", "hello");
     assert_eq!(bridge.until("t", 1), [echo("hello")]);
+    daemon.stop();
+    bridge.say("t", "missed");
+    let _daemon = machine.connected();
+    assert_eq!(bridge.until("t", 2)[1], echo("missed"));
     bridge.say("t", "and now");
-    assert_eq!(bridge.until("t", 2)[1], echo("and now"));
+    assert_eq!(bridge.until("t", 3)[2], echo("and now"));
 }
 
 const AHEAD: Duration = Duration::from_hours(25);
 
 #[test]
 fn a_machine_whose_clock_is_ahead_answers_at_once() {
-    on_a_machine_that_is_ahead(&Hosted::start().with_clock(AHEAD));
+    on_a_machine_that_is_ahead(&Hosted::start().behind(AHEAD).that_says_its_time());
+}
+
+#[test]
+fn a_machine_whose_clock_is_ahead_answers_at_once_also_if_the_bridge_does_not_say_the_time() {
+    on_a_machine_that_is_ahead(&Hosted::start().behind(AHEAD));
 }
 
 /// The mark of `/new` is in the future: the clock was set back since.

@@ -51,7 +51,7 @@ isolated! {
         bridge.take_posts(false);
         bridge.say("t", "one");
         let engine = gate.next();
-        machine.wait_for(|machine| machine.count("outbox") == 1);
+        bridge.wait(|bridge| bridge.answered.contains_key("/api/message"));
         assert!(engine.is_there(), "the answer was kept when the engine had left");
         daemon.kill();
         bridge.take_posts(true);

@@ -1,6 +1,6 @@
 //! What a start makes of what it finds in the state directory.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use obto_bridge::{
     bridge::wire::Reply,
@@ -51,4 +51,21 @@ fn a_broken_state_file_is_told_on_the_threads_whose_sessions_are_lost() {
     let posts = bridge.until("t", 3);
     assert!(posts[1].contains("session"), "{posts:#?}");
     assert_eq!(posts[2], echo("and now"));
+}
+
+/// The crash came before its binding was written.
+#[test]
+fn a_thread_that_only_the_inbox_knows_is_caught_up_with() {
+    let bridge = Hosted::start();
+    let machine = bridge.machine();
+    bridge.make_known(&machine, &["t"]);
+    fs::remove_file(machine.state_file("state.json")).unwrap();
+    receive(&machine, &["left"]);
+    bridge.say("t", "missed");
+    let _daemon = machine.connected();
+    let is_answered = |post: &String| *post == echo("missed");
+    bridge.wait(|bridge| bridge.posts("t").iter().any(is_answered));
+    let posts = bridge.posts("t");
+    let at = |text| posts.iter().position(|post| *post == echo(text));
+    assert!(at("left").is_some_and(|left| Some(left) < at("missed")), "{posts:#?}");
 }

@@ -5,35 +5,37 @@ use std::time::{Duration, Instant};
 
 use crate::util::{
     fake::Gate,
-    hosted::{History, Hosted, Inside, echo},
+    hosted::{History, Hosted, echo},
 };
 
 /// The history of one thread can't be read.
 #[track_caller]
 fn one_is_sick(sickness: History) {
-    let bridge = Hosted::start();
+    let bridge = Hosted::start().behind(Duration::from_mins(1));
     let machine = bridge.machine().with("requestTimeoutMs", 500);
     bridge.make_known(&machine, &["live", "healthy", "sick"]);
+    bridge.set_behind(Duration::ZERO);
     bridge.say("healthy", "missed");
     bridge.set_history("sick", sickness);
-    let reads = |bridge: &Inside| {
-        let reads = bridge.reads.iter().filter(|(thread, _)| thread == "live");
-        reads.map(|(_, since)| since.clone()).collect::<Vec<_>>()
-    };
     let daemon = machine.connected();
     assert_eq!(bridge.until("healthy", 2)[1], echo("missed"), "another thread's history");
-    bridge.wait(|bridge| !reads(bridge).is_empty());
+    bridge.wait(|bridge| bridge.is_read("live", 0));
     bridge.say("live", "now");
     assert_eq!(bridge.until("live", 2)[1], echo("now"), "a live message waits for nobody");
     daemon.stop();
-    let before = bridge.look(reads);
     bridge.say("sick", "missed");
 
     // What was read is not read again, and what was not is.
+    let reads = bridge.look(|bridge| bridge.reads.len());
     let daemon = machine.connected();
-    bridge.wait(|bridge| before.len() < reads(bridge).len());
-    let since = bridge.look(reads);
-    assert!(since[0] < since[before.len()], "{since:?}");
+    bridge.wait(|bridge| bridge.is_read("live", reads));
+    let first = |from: usize| {
+        bridge.look(|bridge| {
+            let mut reads = bridge.reads[from..].iter();
+            reads.find(|(thread, _)| thread == "live").unwrap().1.clone()
+        })
+    };
+    assert!(first(0) < first(reads), "{} {}", first(0), first(reads));
     daemon.stop();
     bridge.set_history("sick", History::Sound);
     let _daemon = machine.connected();

@@ -65,6 +65,31 @@ isolated! {
     }
 }
 
+isolated! {
+    fn after_a_crash_what_waited_comes_before_what_was_missed() {
+        let (bridge, gate) = (Hosted::start(), Gate::new());
+        let machine = bridge.machine().with_agent("fake", &gate.acp("done"));
+        let machine = machine.with("agent", "echo").with("maxTurns", 1);
+        bridge.make_known(&machine, &["t"]);
+        let mut daemon = machine.connected();
+        bridge.say_to("busy", "work", Some("fake"));
+        let cut = gate.next();
+        bridge.say("t", "left");
+        for _ in ["work", "left"] {
+            daemon.log(r#""msg":"reply""#);
+        }
+        daemon.kill();
+        drop(cut);
+        bridge.say("t", "missed");
+        let _daemon = machine.connected();
+        drop(gate.next());
+        bridge.wait(|bridge| bridge.posts("t").contains(&echo("missed")));
+        let mut posts = bridge.posts("t");
+        posts.retain(|post| post.starts_with("Echo"));
+        assert_eq!(posts, ["hello", "left", "missed"].map(echo));
+    }
+}
+
 /// Its thread was read before it was written, and the stream came back after everything was read.
 #[test]
 fn what_is_said_in_an_outage_during_catch_up_is_answered() {

@@ -96,12 +96,19 @@ impl Hosted {
         Hosted { world, bridge }
     }
 
-    /// Says its time when a stream begins, and is so much behind.
-    pub(crate) fn with_clock(self, behind: Duration) -> Hosted {
-        let mut inside = self.world.lock();
-        inside.behind = u64::try_from(behind.as_millis()).unwrap();
-        inside.says_time = true;
-        drop(inside);
+    /// Its clock is so much behind.
+    pub(crate) fn behind(self, time: Duration) -> Hosted {
+        self.set_behind(time);
+        self
+    }
+
+    pub(crate) fn set_behind(&self, time: Duration) {
+        self.world.lock().behind = u64::try_from(time.as_millis()).unwrap();
+    }
+
+    /// Says its time when a stream begins.
+    pub(crate) fn that_says_its_time(self) -> Hosted {
+        self.world.lock().says_time = true;
         self
     }
 
@@ -224,6 +231,11 @@ impl Inside {
         posts.map(|post| post["body"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Whether catch-up has read a thread, after so many reads.
+    pub(crate) fn is_read(&self, thread: &str, after: usize) -> bool {
+        self.reads[after..].iter().any(|(read, _)| read == thread)
+    }
+
     fn post(&mut self, mut post: Value) {
         let name = post["clientMsgId"].as_str().unwrap().to_owned();
         let thread = post["threadId"].as_str().unwrap().to_owned();
@@ -309,7 +321,9 @@ impl World {
             self.changed.notify_all();
         }
         let of = |inside: &Inside| inside.histories.get(&thread).copied().unwrap_or_default();
-        match of(&self.lock()) {
+        // Not held over a wait.
+        let history = of(&self.lock());
+        match history {
             History::Slow(time) => drop(after(time).recv()),
             History::Fails => return conn.json(500, json!({ "error": "a broken history" })),
             History::TooLarge => return conn.answer(200, "", vec![b' '; TOO_LARGE]),
