@@ -16,7 +16,10 @@ use super::{
     access::Access,
     error::{Error, excerpt, parse_date, parse_retry_after},
 };
-use crate::{config::Token, time};
+use crate::{
+    config::Token,
+    time::{self, Timestamp},
+};
 
 /// What is read of an error page, in bytes.
 const MAX_ERROR_PAGE: usize = 8 * 1024;
@@ -129,6 +132,11 @@ impl Answer {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// The server's time, to the second.
+    pub(super) fn date(&self) -> Option<Timestamp> {
+        self.header(&header::DATE).and_then(parse_date)
+    }
+
     pub(super) fn code(&self) -> u16 {
         self.response.status().as_u16()
     }
@@ -162,7 +170,7 @@ impl Answer {
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let now = self.header(&header::DATE).and_then(parse_date).unwrap_or_else(time::now);
+        let now = self.date().unwrap_or_else(time::now);
         parse_retry_after(self.header(&header::RETRY_AFTER)?, now)
     }
 

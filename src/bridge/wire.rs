@@ -343,11 +343,15 @@ impl Posted {
     }
 }
 
-/// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, or
-/// change blanks and markup.
+/// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, change
+/// blanks and markup, or escape characters, which adds some.
 fn is_same_text(ours: &str, stored: &str) -> bool {
-    let words = |text| str::chars(text).filter(|c: &char| c.is_alphanumeric());
-    ours == stored || words(ours).zip(words(stored)).all(|(a, b)| a == b)
+    /// Whether the letters and digits of `part` are in `whole`, in order.
+    fn is_in(part: &str, whole: &str) -> bool {
+        let mut whole = whole.chars();
+        part.chars().filter(|c| c.is_alphanumeric()).all(|c| whole.any(|other| other == c))
+    }
+    ours == stored || is_in(ours, stored) || is_in(stored, ours)
 }
 
 /// The answer to `whoami`.
@@ -431,7 +435,8 @@ mod tests {
     #[test]
     fn the_post_of_another_daemon_is_told_from_ours_as_a_bridge_stored_it() {
         let ours = "Done: **all** 3 tests pass.\r\n\nNext?\n";
-        for same in [ours, "Done: all 3 tests pass. Next?", "Done: all", "", " "] {
+        let escaped = "Done: &lt;b&gt;all&lt;/b&gt; 3 tests pass.&#10;Next?";
+        for same in [ours, escaped, "Done: all 3 tests pass. Next?", "Done: all", "", " "] {
             check_posted(ours, serde_json::json!({"_id": "1", "body": same}), true);
         }
         for said_nothing in [Value::Null, serde_json::json!({"_id": "1"}), 7.into()] {

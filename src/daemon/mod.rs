@@ -28,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Helper},
     machine::Announcer,
+    outbox::Told,
     recorder::{Decision, Recorder},
     records::Records,
     running::Running,
@@ -115,7 +116,7 @@ struct Daemon {
     reports: Receiver<Report>,
     /// Results of calls.
     events: Receiver<Event>,
-    stored: Receiver<Stored>,
+    told: Receiver<Told>,
     capabilities: Receiver<Vec<Verdict>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
@@ -127,7 +128,7 @@ enum Woken {
     Signal(Signal),
     Report(Report),
     Event(Event),
-    Stored(Stored),
+    Told(Told),
     Inbound(StreamEvent<EntryId>),
     Capabilities(Vec<Verdict>),
     /// state.json was written.
@@ -168,7 +169,7 @@ impl Daemon {
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
             recv(self.reports) -> report => report.map_or(Woken::Lost("main"), Woken::Report),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
-            recv(self.stored) -> stored => stored.map_or(Woken::Lost("outbox"), Woken::Stored),
+            recv(self.told) -> told => told.map_or(Woken::Lost("outbox"), Woken::Told),
             recv(self.records.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
@@ -208,7 +209,10 @@ impl Daemon {
                 }
                 self.step(event);
             }
-            Woken::Stored(Stored { post, at, .. }) => self.step(Event::Posted { post, at }),
+            Woken::Told(Told::Stored(Stored { post, at, .. })) => {
+                self.step(Event::Posted { post, at });
+            }
+            Woken::Told(Told::Conflict) => self.step(Event::Conflict { is_final: true }),
             Woken::Inbound(event) => self.stream_event(event),
             Woken::Capabilities(verdicts) => self.detected(&verdicts),
             Woken::Written => self.step(self.records.all_written()),

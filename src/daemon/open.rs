@@ -121,7 +121,7 @@ impl Daemon {
             inbound,
             reports,
             events,
-            stored: channels.asked,
+            told: channels.told,
             capabilities,
             ended,
             drain: Some(drain_now),

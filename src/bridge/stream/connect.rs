@@ -8,11 +8,15 @@ use crate::{
         http::{Answer, Method, Target, percent, with_access},
     },
     ids::MachineId,
+    time::Timestamp,
 };
 
 /// What the bridge made of the request.
 pub(super) enum Opened {
-    Stream(Body),
+    Stream {
+        body: Body,
+        date: Option<Timestamp>,
+    },
     /// 204: there is nothing to come, do not ask again soon (WHATWG HTML 9.2.3).
     NoContent,
 }
@@ -57,7 +61,8 @@ pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
     let kind = answer.header(&header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.code() == 200 && kind.eq_ignore_ascii_case("text/event-stream") {
-        return Ok(Opened::Stream(answer.response.into_body()));
+        let date = answer.date();
+        return Ok(Opened::Stream { body: answer.response.into_body(), date });
     }
     let page = answer.page();
     Err(answer.not_the_bridge(&page))

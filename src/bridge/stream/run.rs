@@ -183,7 +183,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             recv(attempt) -> news => match news {
                 Ok(News::Ended(end)) => self.attempt_failed(end),
                 Err(_) => self.attempt_failed(End::panicked()),
-                Ok(News::Opened | News::Read { .. }) => self.opened(),
+                Ok(News::Opened { date }) => self.opened(date),
+                Ok(News::Read { .. }) => self.opened(None),
             },
             default(self.patience()) => Ok(()),
         }
@@ -260,9 +261,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// The attempt became a connection.
-    fn opened(&mut self) -> Result<(), Stopped> {
+    fn opened(&mut self, date: Option<Timestamp>) -> Result<(), Stopped> {
         if let Some(next) = self.next.as_mut() {
             next.opened = Some(Instant::now());
+            next.date = date;
         }
         if self.current.is_none() { self.promote() } else { Ok(()) }
     }
@@ -303,7 +305,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     /// Takes in what the current connection reports.
     fn news(&mut self, news: Result<News, RecvError>) -> Result<(), Stopped> {
         match news {
-            Ok(News::Opened) => Ok(()),
+            Ok(News::Opened { .. }) => Ok(()),
             Ok(News::Read { items, last_event_id }) => {
                 if let Some(link) = &mut self.current {
                     link.heard = Instant::now();
@@ -479,6 +481,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if let Some(link) = &mut self.current {
             link.announced = true;
         }
+        let date = self.current.as_ref().and_then(|link| link.date).map(|date| date.to_string());
+        let server_time = server_time.or(date);
         log::debug!("stream: connected, replay {replay:?}");
         let last_event_id = self.position.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
@@ -518,7 +522,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let random = fastrand::u64(..);
         let wait = match end {
             End::NoContent => self.backoff.slow(random, None),
-            End::Refused(error) if error.is_auth() || error.is_conflict() => {
+            End::Refused(error) if error.is_auth() => {
                 self.backoff.slow(random, error.retry_after())
             }
             End::Refused(error) => self.backoff.next(random, error.retry_after()),
