@@ -34,7 +34,7 @@ use self::{
     status::Board,
 };
 use crate::{
-    agent::detect::Verdict,
+    agent::detect::EngineStatus,
     bridge::{
         Net,
         outbox::Stored,
@@ -116,7 +116,7 @@ struct Daemon {
     /// Results of calls.
     events: Receiver<Event>,
     stored: Receiver<Stored>,
-    capabilities: Receiver<Vec<Verdict>>,
+    capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
@@ -129,7 +129,7 @@ enum Woken {
     Event(Event),
     Stored(Stored),
     Inbound(StreamEvent<EntryId>),
-    Capabilities(Vec<Verdict>),
+    Capabilities(Vec<EngineStatus>),
     /// state.json was written.
     Written,
     Time,
@@ -210,7 +210,7 @@ impl Daemon {
             }
             Woken::Stored(Stored { post, at, .. }) => self.step(Event::Posted { post, at }),
             Woken::Inbound(event) => self.stream_event(event),
-            Woken::Capabilities(verdicts) => self.detected(&verdicts),
+            Woken::Capabilities(statuses) => self.detected(&statuses),
             Woken::Written => self.step(self.records.all_written()),
             Woken::Ended(ended) => self.helper_ended(ended),
             Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
@@ -231,14 +231,14 @@ impl Daemon {
     }
 
     /// All engines were asked for their versions, which is done once.
-    fn detected(&mut self, verdicts: &[Verdict]) {
+    fn detected(&mut self, statuses: &[EngineStatus]) {
         self.capabilities = never();
-        let usable = verdicts.iter().filter(|verdict| verdict.usable());
-        let names = usable.map(|verdict| verdict.engine.to_string()).collect();
+        let usable = statuses.iter().filter(|status| status.is_usable());
+        let names = usable.map(|status| status.engine.to_string()).collect();
         if let Some(stream) = &self.stream {
             stream.set_capabilities(names);
         }
-        self.announcer.detected(verdicts);
+        self.announcer.detected(statuses);
     }
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
