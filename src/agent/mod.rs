@@ -59,7 +59,7 @@ pub struct Actions {
     /// Values for the engine; on stdio one line each.
     pub write: Vec<Value>,
     pub events: Vec<TurnEvent>,
-    /// No more input follows. For stdio engines this is how they are told to exit.
+    /// No more input follows. On stdio this asks the engine to exit.
     pub close_stdin: bool,
     /// The turn's end. What comes afterwards is only the process leaving.
     pub finished: Option<TurnEnd>,
@@ -93,8 +93,8 @@ pub struct TurnSpec {
     pub session: Option<SessionId>,
     /// A UUID for a fresh session, for engines that let the caller choose (claude).
     pub fresh_session: SessionId,
-    /// Absolute and existing. Engines are told of it in JSON or TOML, which have no room for a path
-    /// that is not UTF-8.
+    /// Absolute and existing. It is sent to engines in JSON or TOML, which cannot hold a path that
+    /// is not UTF-8.
     pub project_dir: Utf8PathBuf,
     /// A short name for a fresh session, so that it is recognised in the engine's own list.
     pub title: String,
@@ -193,7 +193,7 @@ pub enum TurnEvent {
     Usage(Usage),
 }
 
-/// What a turn is told while it runs.
+/// What the worker sends to a turn while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnCommand {
     Decide { question: QuestionId, verdict: Verdict },

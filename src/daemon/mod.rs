@@ -35,7 +35,7 @@ use self::{
     status::Board,
 };
 use crate::{
-    agent::detect::Verdict,
+    agent::detect::EngineStatus,
     bridge::{
         Net,
         outbox::Stored,
@@ -117,7 +117,7 @@ struct Daemon {
     /// Results of calls.
     events: Receiver<Event>,
     told: Receiver<Told>,
-    capabilities: Receiver<Vec<Verdict>>,
+    capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
@@ -130,7 +130,7 @@ enum Woken {
     Event(Event),
     Told(Told),
     Inbound(StreamEvent<EntryId>),
-    Capabilities(Vec<Verdict>),
+    Capabilities(Vec<EngineStatus>),
     /// state.json was written.
     Written,
     Time,
@@ -214,7 +214,7 @@ impl Daemon {
             }
             Woken::Told(Told::Conflict) => self.step(Event::Conflict { is_final: true }),
             Woken::Inbound(event) => self.stream_event(event),
-            Woken::Capabilities(verdicts) => self.detected(&verdicts),
+            Woken::Capabilities(statuses) => self.detected(&statuses),
             Woken::Written => self.step(self.records.all_written()),
             Woken::Ended(ended) => self.helper_ended(ended),
             Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
@@ -235,14 +235,14 @@ impl Daemon {
     }
 
     /// All engines were asked for their versions, which is done once.
-    fn detected(&mut self, verdicts: &[Verdict]) {
+    fn detected(&mut self, statuses: &[EngineStatus]) {
         self.capabilities = never();
-        let usable = verdicts.iter().filter(|verdict| verdict.usable());
-        let names = usable.map(|verdict| verdict.engine.to_string()).collect();
+        let usable = statuses.iter().filter(|status| status.is_usable());
+        let names = usable.map(|status| status.engine.to_string()).collect();
         if let Some(stream) = &self.stream {
             stream.set_capabilities(names);
         }
-        self.announcer.detected(verdicts);
+        self.announcer.detected(statuses);
     }
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {

@@ -318,7 +318,7 @@ impl Acp {
 
     fn on_request(&mut self, id: Value, method: &str, params: &Value, actions: &mut Actions) {
         // Agents ask for files and terminals though they were told that there are none, and have
-        // methods of their own (qwen: craft/drainMidTurnQueue). Unanswered, they wait for ever.
+        // methods of their own (qwen: craft/drainMidTurnQueue). Unanswered, they hang.
         if method != "session/request_permission" {
             let error = self.rpc.error(&id, METHOD_NOT_FOUND, "this client has no such method");
             return actions.write(error);
@@ -368,7 +368,7 @@ impl Acp {
 
     fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
         let Some(pending) = self.ledger.decided(question) else { return };
-        // No option but those for once is ever chosen: what agents keep often lasts for ever. And ACP
+        // Only options for this once are chosen: what agents store often has no end. And ACP
         // has no place for a reason.
         let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         if !allow {

@@ -208,7 +208,7 @@ pub struct Options {
 
 impl Options {
     /// Goes by kind, never by id: those differ from agent to agent. `allow_always` is not used,
-    /// because with many agents it lasts for ever and is written into the project.
+    /// because many agents store it in the project, without an end.
     pub fn read(params: &Value) -> Options {
         let of = |kind: &str| {
             list(params, "/options")

@@ -117,7 +117,8 @@ pub(super) fn wants_words(asked: &CanUseTool) -> bool {
     asked.tool == ASK
 }
 
-/// What a tool that begins does, for the progress line. The rest only keeps house.
+/// What a tool that begins does, for the progress line. Tools that only manage the
+/// session itself have no line.
 pub(super) fn progress(tool: &str, input: &Value, project: &Utf8Path) -> Option<String> {
     let (kind, subject) = describe(tool, input);
     let doing = match (tool, kind) {

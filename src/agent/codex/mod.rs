@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The process must live as long as the turn, for the end of its input interrupts it; and it must
-//! end with the turn, for until then nobody else can open the thread.
+//! end with the turn, for until then no other program can open the thread.
 
 mod approval;
 pub mod description;
@@ -59,7 +59,7 @@ pub struct Codex {
     /// Calls are the ids of their requests.
     ledger: Ledger<Pending, Value>,
     changes: Changes,
-    /// Why something is refused, as the model was told already.
+    /// Reasons of refusals that the model has already.
     reasons_told: BTreeSet<String>,
     answer: Answer,
     meter: Option<Meter>,
@@ -87,7 +87,7 @@ struct Plan {
     resuming: bool,
     title: String,
     project: Utf8PathBuf,
-    /// The model's own questions have somebody to answer them.
+    /// A person can answer the model's own questions.
     asks_human: bool,
 }
 

@@ -100,7 +100,7 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
-/// Whether the model's own questions have somebody to answer them.
+/// Whether a person can answer the model's own questions.
 pub(super) fn asks_human(spec: &TurnSpec) -> bool {
     spec.asks_human && spec.gate == Gate::Ask
 }
@@ -111,7 +111,7 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
         // Also overrides a value in the user's file that newer versions refuse to start with
         // (`untrusted`, from 0.149).
         format!("approval_policy={}", toml_string(approval_policy(spec))),
-        // Without a network Codex would try for ever. As `--disable` it would be fatal to versions
+        // Without a network Codex would never give up. As `--disable` it would be fatal to versions
         // that don't know it; as a setting it is skipped by them.
         "features.unbounded_connection_retries=false".to_owned(),
     ];

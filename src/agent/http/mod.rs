@@ -156,7 +156,7 @@ fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<(u16, Value)> {
     let mut reader = BufReader::new(stream);
     let head = read_head(&mut reader)?;
     let mut body = Vec::new();
-    // Without a length the body ends with the connection. With one, nobody waits for that end: it
+    // Without a length the body ends with the connection. With one, that end need not be waited for: it
     // may come much later.
     let length = head.length.unwrap_or(BODY_MAX + 1);
     reader.take(length.min(BODY_MAX + 1)).read_to_end(&mut body)?;
@@ -248,13 +248,13 @@ impl HttpTransport {
                 Err(error) => format!("the event stream broke: {error}"),
             };
             let exit = Incoming::Exit { exit: Exit::Unknown, stderr_tail: error };
-            // Without a receiver nobody is left to tell.
+            // Without a receiver the turn is over.
             drop(sender.send(exit));
         })?;
         Ok(HttpTransport { server, incoming, values, events, requests: Vec::new(), steps: 0 })
     }
 
-    /// Tells the server to stop prompts that nobody will wait for any more: it goes on with them
+    /// Tells the server to stop prompts whose turn is over: it goes on with them
     /// when only the connection ends.
     fn abort_prompts(&mut self) {
         self.requests.retain(|request| !request.task.is_finished());

@@ -116,7 +116,7 @@ pub struct Opencode {
     /// Commands that were allowed outside of the project, by tool call: the permission to run is
     /// asked next, for the same command.
     allowed_outside: BTreeMap<String, String>,
-    /// The MCP servers, once somebody has asked for a tool that may be theirs.
+    /// The MCP servers, known once a permission may be for a tool of theirs.
     servers: Option<Vec<String>>,
     /// What each message took, and which one it answers.
     usage: BTreeMap<String, (String, Usage)>,
@@ -153,8 +153,8 @@ impl Opencode {
         actions.write(request);
     }
 
-    /// Ends the turn with what opencode, or its settings, made impossible. What the person is told
-    /// to set up, a running server would not see.
+    /// Ends the turn with what opencode, or its settings, made impossible. A running server would
+    /// not see the settings that the person then changes.
     fn fail(&mut self, failure: Failure, actions: &mut Actions) {
         if matches!(failure.kind, FailureKind::NotLoggedIn | FailureKind::Refused) {
             actions.write(json!({ "outdate": true }));
@@ -397,7 +397,7 @@ impl Opencode {
         }
     }
 
-    /// A part is told again with each state. The permission for a tool may come before the state
+    /// A part comes again with each state. The permission for a tool may come before the state
     /// that has its input, but not before its name.
     fn on_part(&mut self, part: &Value, actions: &mut Actions) {
         let id = text(part, "/callID");

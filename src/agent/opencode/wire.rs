@@ -138,7 +138,8 @@ pub fn usage(info: &Value) -> Usage {
     }
 }
 
-/// What a running tool does, in one line. The rest only keeps house, or asks.
+/// What a running tool does, in one line. Tools that only
+/// manage the session itself, or ask, have none.
 pub fn progress(part: &Value, project: &Utf8Path) -> Option<String> {
     let input = &part["state"]["input"];
     let path = || text(input, "/filePath");
