@@ -104,7 +104,8 @@ fn what_is_said_in_an_outage_during_catch_up_is_answered() {
     bridge.say("quick", "missed");
     bridge.say("slow", "later");
     bridge.set_history("slow", History::Sound);
-    assert_eq!(bridge.until("slow", 2)[1], echo("later"));
+    bridge.wait(|bridge| bridge.is_read("slow", 0));
     bridge.up();
+    assert_eq!(bridge.until("slow", 2)[1], echo("later"));
     assert_eq!(bridge.until("quick", 2)[1], echo("missed"));
 }
