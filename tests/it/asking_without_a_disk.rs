@@ -178,7 +178,7 @@ isolated! {
         scene.machine.say("t", "m", "waitask", None);
         assert!(comes_true(|| !scene.machine.prompts("m").is_empty()));
         let audit = format!("{}/audit.jsonl", scene.state);
-        fs::write(&audit, "").unwrap();
+        fs::File::create(&audit).unwrap();
         freeze(&scene.machine, &audit);
         scene.machine.home.put("go", "");
         scene.daemon.line("cannot write to the state directory");
