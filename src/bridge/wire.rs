@@ -346,12 +346,13 @@ impl Posted {
 /// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, change
 /// blanks and markup, or escape characters, which adds some.
 fn is_same_text(ours: &str, stored: &str) -> bool {
-    /// Whether the letters and digits of `part` are in `whole`, in order.
-    fn is_in(part: &str, whole: &str) -> bool {
-        let mut whole = whole.chars();
-        part.chars().filter(|c| c.is_alphanumeric()).all(|c| whole.any(|other| other == c))
+    fn words(text: &str) -> impl Iterator<Item = char> {
+        text.chars().filter(|c| c.is_alphanumeric())
     }
-    ours == stored || is_in(ours, stored) || is_in(stored, ours)
+    let is_cut = words(ours).zip(words(stored)).all(|(a, b)| a == b);
+    let mut longer = words(stored);
+    let mut is_escaped = || words(ours).all(|c| longer.any(|other| other == c));
+    is_cut || is_escaped()
 }
 
 /// The answer to `whoami`.

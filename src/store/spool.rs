@@ -254,7 +254,12 @@ impl Inbox {
     pub fn put_beyond(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
         self.check_bounds(extra_room)?;
         let seed = reply.message_id.as_ref().map_or(reply.thread_id.as_str(), |id| id.as_str());
-        self.new.put(reply, seed)
+        // A quota of the file system is a disk that fails; only our own bounds are a lack of room.
+        let refine = |error: io::Error| match error.kind() {
+            ErrorKind::QuotaExceeded => io::Error::other(error),
+            _ => error,
+        };
+        self.new.put(reply, seed).map_err(refine)
     }
 
     fn check_bounds(&self, extra_room: usize) -> io::Result<()> {
