@@ -69,17 +69,17 @@ fn ask(client: &Client, thread: &ThreadId, before: String) -> Option<PrefetchedH
 pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
     let until = Instant::now() + HISTORY;
     let reply = &run.job.reply;
-    let mut messages = match &run.job.prefetched {
+    // One that can't be had is not asked for twice: the turn has waited long enough.
+    let messages = match &run.job.prefetched {
         Some(prefetched) => run.wait(prefetched, until)?,
-        None => None,
+        None => {
+            let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
+            match ask(&run.shared.client, &run.job.thread, before) {
+                Some(asked) => run.wait(&asked, until)?,
+                None => None,
+            }
+        }
     };
-    if messages.is_none() && Instant::now() < until {
-        let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
-        messages = match ask(&run.shared.client, &run.job.thread, before) {
-            Some(asked) => run.wait(&asked, until)?,
-            None => None,
-        };
-    }
     let Some(mut messages) = messages else {
         log::warn!(threadId = run.job.thread.as_str(); "going on without history");
         return Ok(None);
