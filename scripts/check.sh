@@ -4,6 +4,23 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Whatever the tests have started has ended with them.
+nothing_runs() {
+    local examples=${CARGO_TARGET_DIR:-$PWD/target}/debug/examples process left=
+    for _ in 1 2 3 4 5; do
+        left=
+        for process in /proc/[0-9]*; do
+            case "$(readlink "$process/exe")" in
+                "$examples"/*) left+="$(tr '\0' ' ' <"$process/cmdline")"$'\n' ;;
+            esac
+        done
+        [ -n "$left" ] || return 0
+        sleep 1
+    done
+    printf 'still running:\n%s' "$left" >&2
+    return 1
+}
+
 step() { printf '\n== %s\n' "$*"; "$@"; }
 
 step cargo fmt --check
@@ -12,6 +29,7 @@ step cargo clippy --all-targets --locked -- -D warnings
 step cargo clippy --test e2e --locked -- -D warnings
 # The README's test command.
 step cargo test --locked
+step nothing_runs
 # The build for CI runners: no server, no SQLite.
 step cargo clippy --all-targets --locked --no-default-features -- -D warnings
 step cargo build --locked --no-default-features

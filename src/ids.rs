@@ -163,7 +163,7 @@ pub fn random_hex() -> String {
     hex(&bytes)
 }
 
-/// A random number, where nothing secret hangs on it.
+/// A random number, not for secrets.
 pub fn random_number() -> u32 {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).expect("the system's random source works");

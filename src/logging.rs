@@ -89,7 +89,7 @@ fn json_line(record: &Record<'_>) -> String {
 
 fn text_line(record: &Record<'_>) -> String {
     let ts = time::now().to_string();
-    // The date is of no use to somebody who watches.
+    // Someone who watches the terminal knows the date.
     let clock = ts.get(11..19).unwrap_or(&ts);
     let mut line = format!("{clock} {:5} {}", level(record), printable(&record.args().to_string()));
     for (key, value) in data(record) {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> io::Result<ExitCode> {
+    let parent = rustix::process::getppid();
     let mut out = Out { left: None };
     let mut heard = Vec::new();
     let mut words = env::args().skip(1);
@@ -97,9 +98,18 @@ fn main() -> io::Result<ExitCode> {
                 true
             }
             // A process that outlives this one and holds its output; its pid is a line of output.
-            "straggler" => straggler(&["leave-group", "ready", "hang"])?,
-            "group-straggler" => straggler(&["ready", "hang"])?,
-            "hang" => loop {
+            "straggler" => straggler(&["leave-group", "ready", "stay"])?,
+            "group-straggler" => straggler(&["ready", "stay"])?,
+            // Does nothing more until it is killed, or whoever started it is gone: a test that
+            // kills its daemon, or is itself killed, leaves nothing running.
+            "hang" => {
+                while rustix::process::getppid() == parent {
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                false
+            }
+            // Does nothing more until it is killed.
+            "stay" => loop {
                 std::thread::park();
             },
             // From now on, the program ends in the middle of the output's byte of this number.

@@ -11,6 +11,9 @@
 #[expect(dead_code, reason = "the tests in Rust ask it more")]
 #[path = "e2e/model/mod.rs"]
 mod model;
+#[expect(dead_code, reason = "the tests wait")]
+#[path = "it/util/patience.rs"]
+mod patience;
 
 use std::io::{self, BufRead, Write};
 

@@ -16,8 +16,8 @@ use crate::{
 /// One kind of engine.
 #[derive(Debug)]
 pub struct Description {
-    /// How it is installed and asked for its version. None for agents of the config: nobody knows
-    /// what such a program would do when asked.
+    /// How it is installed and asked for its version. None for agents of the config, since it is
+    /// unknown what such a program does with `--version`.
     pub package: Option<Package>,
     /// A fresh protocol for one turn.
     pub protocol: fn() -> Box<dyn Protocol>,
@@ -91,7 +91,7 @@ pub struct McpReadings {
     pub is_any: bool,
 }
 
-/// Readings of one name at most; a name with more separators is nobody's.
+/// Readings of one name at most; what else a name could mean is left out.
 const READINGS_MAX: usize = 64;
 
 impl McpNames {

@@ -27,9 +27,9 @@ const QUOTE_MAX: usize = 200;
 /// how it ended, and its standard output and error together. The error says why there is no end.
 pub type Run<'a> = dyn FnMut(&Path, &[&str]) -> Result<(Exit, String), String> + 'a;
 
-/// What is known of an engine on this machine.
+/// Whether an engine works on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct EngineStatus {
     pub engine: Engine,
     /// Where it was found.
     pub program: Option<PathBuf>,
@@ -40,8 +40,8 @@ pub struct Verdict {
     pub note: Option<String>,
 }
 
-impl Verdict {
-    pub fn usable(&self) -> bool {
+impl EngineStatus {
+    pub fn is_usable(&self) -> bool {
         self.program.is_some() && self.problem.is_none()
     }
 }
@@ -78,11 +78,11 @@ pub fn detect(
     cwd: &Path,
     cache: &mut Cache,
     run: &mut Run<'_>,
-) -> Verdict {
+) -> EngineStatus {
     let engine = &row.name;
-    let mut verdict = look(row, path, cwd);
-    let (Some(program), Some(package)) = (&verdict.program, &row.description.package) else {
-        return verdict;
+    let mut status = look(row, path, cwd);
+    let (Some(program), Some(package)) = (&status.program, &row.description.package) else {
+        return status;
     };
     let stamp = stamp(program);
     let known = cache.0.get(engine).filter(|entry| Some(&entry.stamp) == stamp.as_ref());
@@ -95,23 +95,23 @@ pub fn detect(
             if let Some(stamp) = stamp {
                 cache.0.insert(engine.clone(), Entry { stamp, version: version.clone() });
             }
-            verdict.note = age_note(engine, &version, package.oldest_tried);
-            verdict.version = Some(version);
+            status.note = age_note(engine, &version, package.oldest_tried);
+            status.version = Some(version);
         }
-        Err(problem) => verdict.problem = Some(problem),
+        Err(problem) => status.problem = Some(problem),
     }
-    verdict
+    status
 }
 
 /// Whether the program of an engine is there, without starting it.
-pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> Verdict {
+pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> EngineStatus {
     let name = row.program();
     let program = find_program(name, path, cwd);
     let problem = program.is_none().then(|| {
         let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
         format!("`{name}` {place}. {}", row.how_to_install())
     });
-    Verdict { engine: row.name.clone(), program, version: None, problem, note: None }
+    EngineStatus { engine: row.name.clone(), program, version: None, problem, note: None }
 }
 
 /// Finds the program that a shell would start for `name`: through `path` (a `PATH`), or, if the
@@ -218,7 +218,7 @@ mod tests {
             Machine { path: dir.path().into(), dir, cache: Cache::default(), asked: 0 }
         }
 
-        fn detect(&mut self, engine: Engine, answer: Result<(Exit, &str), &str>) -> Verdict {
+        fn detect(&mut self, engine: Engine, answer: Result<(Exit, &str), &str>) -> EngineStatus {
             let asked = &mut self.asked;
             let mut run = |_: &Path, args: &[&str]| {
                 assert_eq!(args, ["--version"]);
@@ -278,7 +278,7 @@ mod tests {
         for none in ["", "claude", "./codex", "first/codex", "/", "third/"] {
             assert_eq!(find(none), None, "{none:?}");
         }
-        // What is relative would be found in the project, and whoever wrote that could choose.
+        // A relative directory would be in the project, whose author could then choose the program.
         for relative in ["", "third", "./third", ":"] {
             assert_eq!(find_program("codex", OsStr::new(relative), root), None, "{relative:?}");
         }
@@ -290,7 +290,7 @@ mod tests {
         let program = install(machine.dir.path(), "codex", 0o755, "one");
         let first = machine.detect(Engine::CODEX, Ok((Exit::Code(0), "codex-cli 0.169.0\n")));
         assert_eq!(first.version.as_deref(), Some("0.169.0"));
-        assert_eq!((first.usable(), &first.note), (true, &None));
+        assert_eq!((first.is_usable(), &first.note), (true, &None));
         assert_eq!(first.program.as_ref(), Some(&program));
         // Also after a restart, which reads what was written.
         let written = serde_json::to_string(&machine.cache).unwrap();
@@ -313,8 +313,8 @@ mod tests {
                 fs::remove_file(&link).unwrap();
             }
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let verdict = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), output)));
-            assert_eq!(verdict.version.as_deref(), Some(output));
+            let status = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), output)));
+            assert_eq!(status.version.as_deref(), Some(output));
         }
     }
 
@@ -325,8 +325,8 @@ mod tests {
         install(&dir, "claude", 0o755, "");
         machine.path = dir.into();
         for asked in 1..=2 {
-            let verdict = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), "2.1.197")));
-            assert!(verdict.usable() && verdict.version.is_some(), "{verdict:?}");
+            let status = machine.detect(Engine::CLAUDE, Ok((Exit::Code(0), "2.1.197")));
+            assert!(status.is_usable() && status.version.is_some(), "{status:?}");
             assert_eq!(machine.asked, asked);
         }
         assert_eq!(serde_json::to_value(&machine.cache).unwrap(), serde_json::json!({}));
@@ -337,10 +337,10 @@ mod tests {
         let mut machine = Machine::new();
         install(machine.dir.path(), "opencode", 0o755, "");
         for asked in 1..=2 {
-            let verdict = machine.detect(Engine::OPENCODE, answer);
-            let problem = verdict.problem.clone().unwrap_or_default();
+            let status = machine.detect(Engine::OPENCODE, answer);
+            let problem = status.problem.clone().unwrap_or_default();
             assert!(problem.ends_with(expected), "{problem:?} does not end with {expected:?}");
-            assert!(!verdict.usable() && verdict.program.is_some());
+            assert!(!status.is_usable() && status.program.is_some());
             // What is broken now may be cured by the next start.
             assert_eq!(machine.asked, asked);
         }
@@ -368,9 +368,9 @@ mod tests {
             (Engine::new("gemini"), "Install `gemini`, or correct its command in the config file."),
             (Engine::new("./gemini"), "`./gemini` is no program."),
         ] {
-            let verdict = machine.detect(engine, Err("not to be asked"));
-            assert!(!verdict.usable());
-            assert!(verdict.problem.as_ref().unwrap().contains(advice), "{verdict:?}");
+            let status = machine.detect(engine, Err("not to be asked"));
+            assert!(!status.is_usable());
+            assert!(status.problem.as_ref().unwrap().contains(advice), "{status:?}");
         }
         assert_eq!(machine.asked, 0);
     }
@@ -379,9 +379,9 @@ mod tests {
     fn check_note(engine: Engine, version: &str, old: bool) {
         let mut machine = Machine::new();
         install(machine.dir.path(), engine.as_str(), 0o755, "");
-        let verdict = machine.detect(engine, Ok((Exit::Code(0), version)));
-        assert!(verdict.usable());
-        assert_eq!(verdict.note.is_some(), old, "{verdict:?}");
+        let status = machine.detect(engine, Ok((Exit::Code(0), version)));
+        assert!(status.is_usable());
+        assert_eq!(status.note.is_some(), old, "{status:?}");
     }
 
     #[test]

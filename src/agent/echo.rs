@@ -1,4 +1,4 @@
-//! A tiny ACP agent in this very binary: it answers with what it was told. With it a daemon, a
+//! A tiny ACP agent in this very binary: it repeats what it is sent. With it a daemon, a
 //! bridge and a page can be tried without any coding agent, account or network.
 
 use std::io::{self, BufRead, Read, Write};

@@ -115,7 +115,8 @@ impl<Q, C> Ledger<Q, C> {
 
     /// Ends the turn, once. After an interrupt an answer still counts if the engine had completed
     /// it by then; every other end is the interrupt's.
-    pub fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
+    pub fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
+        let end = end.into();
         if mem::replace(&mut self.is_over, true) {
             return;
         }

@@ -5,7 +5,7 @@
 //! sockets, clocks and channels. Nothing here knows the bridge.
 
 pub mod acp;
-pub mod carrier;
+pub mod asking;
 pub mod claude;
 pub mod codex;
 pub mod description;
@@ -25,10 +25,12 @@ pub mod shell;
 pub mod stdio;
 pub mod text;
 pub mod tools;
+pub mod transport;
 pub mod turn;
 
 use std::{fmt, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use camino::Utf8PathBuf;
 use serde_json::Value;
 
@@ -57,7 +59,7 @@ pub struct Actions {
     /// Values for the engine; on stdio one line each.
     pub write: Vec<Value>,
     pub events: Vec<TurnEvent>,
-    /// No more input follows. For stdio engines this is how they are told to exit.
+    /// No more input follows. On stdio this asks the engine to exit.
     pub close_stdin: bool,
     /// The turn's end. What comes afterwards is only the process leaving.
     pub finished: Option<TurnEnd>,
@@ -91,8 +93,8 @@ pub struct TurnSpec {
     pub session: Option<SessionId>,
     /// A UUID for a fresh session, for engines that let the caller choose (claude).
     pub fresh_session: SessionId,
-    /// Absolute and existing. Engines are told of it in JSON or TOML, which have no room for a path
-    /// that is not UTF-8.
+    /// Absolute and existing. It is sent to engines in JSON or TOML, which cannot hold a path that
+    /// is not UTF-8.
     pub project_dir: Utf8PathBuf,
     /// A short name for a fresh session, so that it is recognised in the engine's own list.
     pub title: String,
@@ -109,6 +111,16 @@ pub struct TurnSpec {
 pub struct Image {
     pub media_type: String,
     pub bytes: Vec<u8>,
+}
+
+impl Image {
+    pub fn base64(&self) -> String {
+        STANDARD.encode(&self.bytes)
+    }
+
+    pub fn data_url(&self) -> String {
+        format!("data:{};base64,{}", self.media_type, self.base64())
+    }
 }
 
 impl fmt::Debug for Image {
@@ -181,7 +193,7 @@ pub enum TurnEvent {
     Usage(Usage),
 }
 
-/// What a turn is told while it runs.
+/// What the worker sends to a turn while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnCommand {
     Decide { question: QuestionId, verdict: Verdict },
@@ -308,6 +320,12 @@ pub enum TurnEnd {
         detail: String,
     },
     Failed(Failure),
+}
+
+impl From<Failure> for TurnEnd {
+    fn from(failure: Failure) -> TurnEnd {
+        TurnEnd::Failed(failure)
+    }
 }
 
 /// Why a turn failed, for the person who reads it.

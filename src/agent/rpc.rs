@@ -109,7 +109,7 @@ impl<T> Rpc<T> {
         };
         if let Some(method) = object.get("method").and_then(Value::as_str).map(str::to_owned) {
             let params = object.get_mut("params").map(Value::take).unwrap_or_default();
-            // A null id can't be told from another's, so nobody can be waiting for it.
+            // A null id is ambiguous, so the peer cannot be waiting for an answer to it.
             return match object.get_mut("id").map(Value::take).unwrap_or_default() {
                 Value::Null => Incoming::Notification { method, params },
                 id => Incoming::Request { id, method, params },
@@ -120,7 +120,7 @@ impl<T> Rpc<T> {
             return Incoming::Junk(value);
         };
         let mut take = |key| object.get_mut(key).map(Value::take).unwrap_or_default();
-        // An answer with neither is an answer: whoever waits must not wait for ever.
+        // An answer with neither is an answer: the one that waits must not wait without end.
         let result = match take("error") {
             Value::Null => Ok(take("result")),
             error => Err(RpcError::read(error)),

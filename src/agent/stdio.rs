@@ -1,4 +1,4 @@
-//! The carrier for engines that speak JSON lines on their standard streams, one process per turn.
+//! The transport for engines that speak JSON lines on their standard streams, one process per turn.
 
 use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     agent::{
         Exit,
-        carrier::{Carrier, Incoming},
+        transport::{Incoming, Transport},
     },
     proc::{
         Child, Event, Plan,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How an engine is made to leave, mildest first, and how long each step is given to work. It
-/// always ends with a kill, which [`Carrier::kill`] adds.
+/// always ends with a kill, which [`Transport::kill`] adds.
 pub type Ladder = &'static [(Step, Duration)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ const SWEEP: Duration = Duration::from_secs(2);
 
 /// One engine process. Dropping it kills what is left of the turn.
 #[derive(Debug)]
-pub struct StdioCarrier {
+pub struct StdioTransport {
     child: Child<Incoming>,
     /// The value of the marker variable.
     marker: String,
@@ -51,21 +51,21 @@ pub struct StdioCarrier {
     before: Before,
 }
 
-impl StdioCarrier {
+impl StdioTransport {
     /// Starts the engine. `marker` is the value that the plan's environment has for
     /// [`crate::proc::sweep::MARKER`].
     ///
     /// # Errors
     /// When it can't be started; nothing is left running then.
-    pub fn start(plan: &Plan, marker: &str, ladder: Ladder) -> io::Result<StdioCarrier> {
+    pub fn start(plan: &Plan, marker: &str, ladder: Ladder) -> io::Result<StdioTransport> {
         let before = Before::now();
         let child = Child::spawn_with(plan, incoming)?;
         log::debug!(pid = child.handle().id(); "engine started");
-        Ok(StdioCarrier { child, marker: marker.to_owned(), ladder, before })
+        Ok(StdioTransport { child, marker: marker.to_owned(), ladder, before })
     }
 }
 
-impl Carrier for StdioCarrier {
+impl Transport for StdioTransport {
     fn send(&mut self, value: &Value) -> io::Result<()> {
         let mut line = serde_json::to_vec(value)?;
         line.push(b'\n');
@@ -110,7 +110,7 @@ impl Carrier for StdioCarrier {
     }
 }
 
-impl Drop for StdioCarrier {
+impl Drop for StdioTransport {
     fn drop(&mut self) {
         self.kill();
     }

@@ -1,4 +1,4 @@
-//! Runs one turn: joins a protocol with a carrier, clocks and channels. The same for all engines,
+//! Runs one turn: joins a protocol with a transport, clocks and channels. The same for all engines,
 //! and the only place that decides when an engine has had its time.
 
 use std::{
@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 use crate::agent::{
     Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
     TurnEnd, TurnEvent, TurnSpec, Verdict,
-    carrier::{Carrier, Incoming},
+    transport::{Incoming, Transport},
 };
 
 /// Handles what happens in a turn. While one of these runs the engine is not listened to, so none
@@ -54,7 +54,7 @@ pub struct Control<'a> {
     pub grace: Grace,
 }
 
-/// How long an engine is given to do what it was told.
+/// How long an engine is given to do what it was asked to.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
     /// To end the turn after an interrupt. Claude Code 2.1.197 needs up to 2 s.
@@ -81,7 +81,7 @@ impl Default for Grace {
 /// exit ladder together.
 pub fn run_turn(
     protocol: &mut dyn Protocol,
-    carrier: &mut dyn Carrier,
+    transport: &mut dyn Transport,
     spec: &TurnSpec,
     limits: &Limits,
     control: &Control<'_>,
@@ -91,10 +91,10 @@ pub fn run_turn(
         handler.on_end(&TurnEnd::Interrupted);
         return TurnEnd::Interrupted;
     }
-    let incoming = carrier.incoming().clone();
+    let incoming = transport.incoming().clone();
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
-    let mut turn = Turn::new(protocol, carrier, handler, *limits, control.grace);
+    let mut turn = Turn::new(protocol, transport, handler, *limits, control.grace);
     turn.id = spec.turn.to_string();
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
@@ -166,7 +166,7 @@ enum Limit {
 struct Turn<'a> {
     id: String,
     protocol: &'a mut dyn Protocol,
-    carrier: &'a mut dyn Carrier,
+    transport: &'a mut dyn Transport,
     handler: &'a mut dyn TurnHandler,
     limits: Limits,
     grace: Grace,
@@ -187,7 +187,7 @@ struct Turn<'a> {
     phase: Phase,
     hurry: bool,
     why: Option<Why>,
-    /// The protocol is finished with the turn, and is not told of anything any more.
+    /// The protocol is finished with the turn, and gets nothing more to handle.
     told: Option<TurnEnd>,
     /// What the turn comes to. Final once it is there, and known to the handler.
     end: Option<TurnEnd>,
@@ -212,7 +212,7 @@ struct Garbage {
 impl<'a> Turn<'a> {
     fn new(
         protocol: &'a mut dyn Protocol,
-        carrier: &'a mut dyn Carrier,
+        transport: &'a mut dyn Transport,
         handler: &'a mut dyn TurnHandler,
         limits: Limits,
         grace: Grace,
@@ -221,7 +221,7 @@ impl<'a> Turn<'a> {
         Turn {
             id: String::new(),
             protocol,
-            carrier,
+            transport,
             handler,
             limits,
             grace,
@@ -247,7 +247,7 @@ impl<'a> Turn<'a> {
         let mut actions = Actions::default();
         step(self.protocol, &mut actions);
         for value in &actions.write {
-            match self.carrier.send(value) {
+            match self.transport.send(value) {
                 Ok(()) => {}
                 // Its exit follows, and says more.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -264,7 +264,7 @@ impl<'a> Turn<'a> {
             self.report(event);
         }
         if actions.close_stdin || actions.finished.is_some() {
-            self.carrier.close_input();
+            self.transport.close_input();
         }
         if let Some(end) = actions.finished
             && self.told.is_none()
@@ -317,7 +317,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Gives a question a name of its own. One that is open under the engine's name is gone with
-    /// that: nobody could say any more which of them an answer is for.
+    /// that: an answer could be for either of them.
     fn asks(&mut self, question: Question) -> TurnEvent {
         if let Some(earlier) = self.names.remove(&question.id) {
             self.no_longer(Waiting::Question(earlier.clone()));
@@ -369,7 +369,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// None: the carrier is gone without a word.
+    /// None: the transport is gone without a word.
     fn incoming(&mut self, item: Option<Incoming>) {
         match item {
             Some(Incoming::Value(value)) => {
@@ -455,7 +455,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The deadline, or what the host wants to do before.
+    /// The deadline, or what the handler wants to do before.
     fn wake(&self) -> Instant {
         let deadline = self.deadline();
         self.handler.due().map_or(deadline, |due| due.min(deadline))
@@ -480,12 +480,12 @@ impl<'a> Turn<'a> {
 
     fn escalate(&mut self) {
         self.steps += 1;
-        self.phase = if let Some(wait) = self.carrier.escalate() {
+        self.phase = if let Some(wait) = self.transport.escalate() {
             log::info!("the engine does not stop: step {} of its exit ladder", self.steps);
             Phase::Escalating(self.patience(wait))
         } else {
             log::warn!("the engine could not be ended in time");
-            self.carrier.kill();
+            self.transport.kill();
             Phase::GivenUp
         };
         if matches!(self.phase, Phase::GivenUp) {

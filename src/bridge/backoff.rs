@@ -12,7 +12,7 @@ pub const STEADY: Duration = Duration::from_mins(1);
 /// The numbers of a [`Backoff`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The longest first wait. It doubles with every further failure.
+    /// The longest first wait. It doubles with each failure.
     pub base: Duration,
     /// Where the doubling ends.
     pub cap: Duration,
@@ -75,7 +75,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// A connection ended after `lived`. To have connected is no proof of health: a bridge that
+    /// A connection ended after `lived`. Having connected proves nothing: a bridge that
     /// accepts and hangs up must not be hammered.
     pub fn ended_after(&mut self, lived: Duration) {
         if lived >= STEADY {
@@ -169,7 +169,7 @@ mod tests {
         let mut backoff = Backoff::new(Pace::default());
         assert_eq!(backoff.next(0, Some(ms(20_000))), ms(20_000));
         assert_eq!(backoff.next(0, Some(Duration::MAX)), LONGEST);
-        assert_eq!(backoff.next(0, Some(Duration::ZERO)), FLOOR, "zero is no hot loop");
+        assert_eq!(backoff.next(0, Some(Duration::ZERO)), FLOOR, "zero does not make a hot loop");
         assert_eq!(backoff.slow(0, Some(ms(100_000))), ms(100_000));
     }
 

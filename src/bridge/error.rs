@@ -23,7 +23,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same request may work later without anybody changing anything.
+    /// Whether the same request may work later without a change by a person.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Network { .. } | Error::BadBody { .. } | Error::TooLarge { .. } => true,
@@ -32,7 +32,7 @@ impl Error {
         }
     }
 
-    /// Whether the token was refused. Only a person can help, by a new token in the config.
+    /// Whether the token was refused. A person has to put a new token into the config.
     pub fn is_auth(&self) -> bool {
         matches!(self, Error::Status { code: 401 | 403, .. })
     }

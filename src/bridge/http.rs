@@ -13,10 +13,13 @@ use ureq::{
 };
 
 use super::{
-    Access, Error,
-    error::{excerpt, parse_date, parse_retry_after},
+    access::Access,
+    error::{Error, excerpt, parse_date, parse_retry_after},
 };
-use crate::{config::Token, time};
+use crate::{
+    config::Token,
+    time::{self, Timestamp},
+};
 
 /// What is read of an error page, in bytes.
 const MAX_ERROR_PAGE: usize = 8 * 1024;
@@ -62,7 +65,7 @@ impl Target {
         match (host, uri) {
             (Some(host), Some(uri)) => Ok(Target { shown: host + uri.path(), url }),
             _ => Err(Error::Access(
-                "baseUrl in the config is no address: it must begin with https:// or http:// and \
+                "baseUrl in the config is not an address: it must begin with https:// or http:// and \
                  name a host"
                     .to_owned(),
             )),
@@ -129,6 +132,11 @@ impl Answer {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// The server's time, to the second.
+    pub(super) fn date(&self) -> Option<Timestamp> {
+        self.header(&header::DATE).and_then(parse_date)
+    }
+
     pub(super) fn code(&self) -> u16 {
         self.response.status().as_u16()
     }
@@ -142,7 +150,7 @@ impl Answer {
         Err(self.refused(&page))
     }
 
-    /// The beginning of an error page. A few reads and no more: who trickles must not hold us up.
+    /// The beginning of an error page. At most eight reads, so that a server that trickles does not hold us up.
     pub(super) fn page(&mut self) -> Vec<u8> {
         let mut page = Vec::new();
         let mut part = [0; MAX_ERROR_PAGE / 8];
@@ -162,7 +170,7 @@ impl Answer {
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let now = self.header(&header::DATE).and_then(parse_date).unwrap_or_else(time::now);
+        let now = self.date().unwrap_or_else(time::now);
         parse_retry_after(self.header(&header::RETRY_AFTER)?, now)
     }
 
@@ -175,7 +183,7 @@ impl Answer {
         excerpt(&shown)
     }
 
-    /// The error for a status that is none of success. A client error in HTML was written by
+    /// The error for an unsuccessful status. A client error in HTML was written by
     /// something in front of the bridge, which may be gone in a minute; only "too large" is as
     /// final from there.
     pub(super) fn refused(&self, page: &[u8]) -> Error {

@@ -1,6 +1,7 @@
 //! The client side of the bridge: one method per endpoint here, the event stream in [`stream`], the
 //! posts that must not be lost in [`outbox`].
 
+mod access;
 pub mod backoff;
 mod error;
 mod http;
@@ -16,17 +17,18 @@ use std::{fmt, sync::Arc};
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::header};
 
-pub use self::{error::Error, net::Net};
+pub use self::{
+    access::{Access, AccessSource},
+    error::Error,
+    net::Net,
+};
 use self::{
     error::excerpt,
     http::{Answer, JSON, Method, Request, Target, is_stale, percent, send_once},
     wire::{Activity, Claim, MachineInfo, Message, Post, Posted, Whoami, text},
 };
 use crate::{
-    config::{
-        Token,
-        live::{Connection, Live},
-    },
+    config::Token,
     ids::{MachineId, ThreadId},
 };
 
@@ -34,36 +36,6 @@ use crate::{
 const MAX_ANSWER: u64 = 32 * 1024 * 1024;
 /// The bridge's own cap on an attachment is 25 MB (protocol section 2).
 const MAX_ATTACHMENT: u64 = 26 * 1024 * 1024;
-
-/// Where the bridge is and what it wants to see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// `https://host`, a trailing `/` is ignored.
-    pub base_url: String,
-    /// The `OBTO-ORIGIN-HOST` header, on which the hosted bridge routes.
-    pub origin_host: String,
-    pub token: Token,
-}
-
-/// Asked before every request, so that a rotated token takes effect without a restart.
-pub trait AccessSource: Send + Sync + fmt::Debug {
-    fn access(&self) -> anyhow::Result<Access>;
-}
-
-/// Access that does not change, for example while `init` tries a token.
-impl AccessSource for Access {
-    fn access(&self) -> anyhow::Result<Access> {
-        Ok(self.clone())
-    }
-}
-
-/// Access that follows the config file, for everything that runs longer than a command.
-impl AccessSource for Live {
-    fn access(&self) -> anyhow::Result<Access> {
-        let Connection { base_url, origin_host, token } = self.connection()?;
-        Ok(Access { base_url, origin_host, token })
-    }
-}
 
 /// A new account, from `register`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +93,7 @@ impl Client {
         self.post_json("/api/bridge/agent-activity", &body).map(drop)
     }
 
-    /// Tells what this machine can do. Only for a bridge that accepts `machine`.
+    /// Reports what this machine can do. Only for a bridge that accepts `machine`.
     pub fn machine(&self, info: &MachineInfo) -> Result<(), Error> {
         self.post_json("/api/bridge/machine", info).map(drop)
     }

@@ -57,7 +57,7 @@ impl Resolver for Lookup {
 fn look_up(host: String, timeout: NextTimeout) -> Result<IntoIter<SocketAddr>, Error> {
     let (tell, told) = bounded(1);
     task::spawn("resolve", move || {
-        tell.send(host.to_socket_addrs()).ok(); // Whoever asked may have given up.
+        tell.send(host.to_socket_addrs()).ok(); // The request may have given up.
     })?;
     told.recv_timeout(*timeout.after)
         .map_err(|_| Error::Timeout(timeout.reason))?
@@ -76,7 +76,7 @@ mod tests {
         let config =
             Config::builder().timeout_global(Some(Duration::from_millis(300))).proxy(None).build();
         let url = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
-        // Nobody answers, but whoever was reached has a connection to show.
+        // No answer comes, but a host that was reached has a connection to show.
         assert!(agent(config).get(&url).call().is_err());
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().is_ok(), is_reached, "{host}");

@@ -2,7 +2,7 @@
 //! This and the config file are the only places where a machine is called `agentId` and an engine
 //! `agent`.
 //!
-//! From the bridge everything is tolerated: a field may be missing or of another type, and `_id`
+//! What the bridge sends is read leniently: a field may be missing or of another type, and `_id`
 //! may stand for `messageId`. What we send is strict.
 
 use serde::{Deserialize, Serialize};
@@ -248,7 +248,7 @@ pub enum Outcome {
     Denied,
     /// A question of the engine's own got its answer.
     Answered,
-    /// Nobody answered in time.
+    /// No answer came in time.
     Expired,
     /// The engine took it back, its turn ended, or the daemon did.
     Gone,
@@ -290,7 +290,7 @@ pub struct MachineInfo {
     /// Of this program.
     pub version: String,
     pub engines: Vec<EngineInfo>,
-    /// Where fresh sessions may work; the first is where they do unless somebody asks.
+    /// Where fresh sessions may work; the first is the default.
     pub project_dirs: Vec<String>,
 }
 
@@ -343,11 +343,15 @@ impl Posted {
     }
 }
 
-/// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, or
-/// change blanks and markup.
+/// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, change
+/// blanks and markup, or escape characters, which adds some.
 fn is_same_text(ours: &str, stored: &str) -> bool {
-    let words = |text| str::chars(text).filter(|c: &char| c.is_alphanumeric());
-    ours == stored || words(ours).zip(words(stored)).all(|(a, b)| a == b)
+    /// Whether the letters and digits of `part` are in `whole`, in order.
+    fn is_in(part: &str, whole: &str) -> bool {
+        let mut whole = whole.chars();
+        part.chars().filter(|c| c.is_alphanumeric()).all(|c| whole.any(|other| other == c))
+    }
+    ours == stored || is_in(ours, stored) || is_in(stored, ours)
 }
 
 /// The answer to `whoami`.
@@ -431,7 +435,8 @@ mod tests {
     #[test]
     fn the_post_of_another_daemon_is_told_from_ours_as_a_bridge_stored_it() {
         let ours = "Done: **all** 3 tests pass.\r\n\nNext?\n";
-        for same in [ours, "Done: all 3 tests pass. Next?", "Done: all", "", " "] {
+        let escaped = "Done: &lt;b&gt;all&lt;/b&gt; 3 tests pass.&#10;Next?";
+        for same in [ours, escaped, "Done: all 3 tests pass. Next?", "Done: all", "", " "] {
             check_posted(ours, serde_json::json!({"_id": "1", "body": same}), true);
         }
         for said_nothing in [Value::Null, serde_json::json!({"_id": "1"}), 7.into()] {

@@ -1,7 +1,7 @@
 //! `init`: an account or a token, the machine's name, the project: everything that `start` needs.
 //! What is not given by a flag is asked for, if there is somebody to ask.
 
-use std::{ffi::OsStr, io, path::Path, sync::Arc};
+use std::{ffi::OsStr, io, sync::Arc};
 
 use argh::FromArgs;
 
@@ -222,12 +222,12 @@ fn settings(
     };
     let project = match &args.project {
         Some(project) => project.clone(),
-        None => console.ask("Project directory", &now.project_dir.display().to_string())?,
+        None => console.ask("Project directory", now.project_dir.as_str())?,
     };
-    let project = std::path::absolute(env.cwd.join(&project))
-        .map_err(|error| input(format!("{project:?}: {error}")))?;
-    if !Path::is_dir(&project) {
-        return Err(input(format!("the project directory {} does not exist", project.display())));
+    let project = camino::absolute_utf8(env.cwd.join(&project))
+        .map_err(|error| input(format!("the project directory {project:?}: {error}")))?;
+    if !project.is_dir() {
+        return Err(input(format!("the project directory {project} does not exist")));
     }
     let agent = match &args.agent {
         Some(agent) => agent.clone(),
@@ -237,7 +237,7 @@ fn settings(
     file.set("baseUrl", now.base_url);
     file.set("originHost", now.origin_host);
     file.set("agentId", machine.trim());
-    file.set("projectDir", project.display().to_string());
+    file.set("projectDir", project.as_str());
     file.set("agent", agent.trim().to_lowercase());
     file.set("relayPermissions", relay);
     Ok(())

@@ -113,7 +113,7 @@ impl Test {
         kind: ActionKind,
         env: &Env,
     ) -> Decision {
-        let project = self.project.as_ref().unwrap_or(&config.project_dir);
+        let project = self.project.as_deref().unwrap_or(config.project_dir.as_std_path());
         let tool = self.tool.clone().unwrap_or_else(|| tool(engine, kind, &self.value));
         let action = Action {
             engine,

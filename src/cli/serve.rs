@@ -173,7 +173,7 @@ fn offer_token(
                 file.display()
             ));
         }
-        // Somebody may have taken the token elsewhere; the bridge works without it.
+        // The owner may have moved the token elsewhere; the bridge works without the file.
         return Ok(());
     }
     if !is_good {

@@ -57,7 +57,7 @@ fn print(config: &Config, whoami: &Whoami, env: &Env, paths: &Paths, console: &m
         ("Status", whoami.status.clone().unwrap_or_else(unknown)),
         ("Token", whoami.token_prefix.as_ref().map_or_else(unknown, |prefix| format!("{prefix}…"))),
         ("Machine", config.machine.to_string()),
-        ("Project", config.project_dir.display().to_string()),
+        ("Project", config.project_dir.to_string()),
         ("Config", short(&paths.config_file, env)),
         ("Server time", whoami.server_time.clone().unwrap_or_else(unknown)),
     ];

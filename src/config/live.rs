@@ -1,4 +1,4 @@
-//! The three settings that every request reads anew, so that `rotate-token` and a mended address
+//! The three settings that every request reads anew, so that `rotate-token` and a corrected address
 //! take effect without a restart. The file is read again only when it has changed.
 
 use std::{path::Path, sync::Mutex, time::SystemTime};

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value};
 
 use crate::ids::{Engine, MachineId};
@@ -68,10 +69,12 @@ impl Env {
 
     fn text(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.var(name) else { return Ok(None) };
-        value
-            .to_str()
-            .map(Some)
-            .ok_or_else(|| ConfigError(format!("the environment variable {name} is not UTF-8")))
+        value.to_str().map(Some).ok_or_else(|| {
+            ConfigError(format!(
+                "the environment variable {name} is not UTF-8; set it to a \
+                 value that is"
+            ))
+        })
     }
 }
 
@@ -101,8 +104,10 @@ pub struct Config {
     pub account_id: Option<String>,
     pub token: Option<Token>,
     pub machine: MachineId,
+    /// Where `~` is in paths.
+    pub home: Utf8PathBuf,
     /// Working directory of fresh sessions; absolute.
-    pub project_dir: PathBuf,
+    pub project_dir: Utf8PathBuf,
     /// The engine of a thread that names none, or one that this machine does not know.
     pub engine: Engine,
     pub codex_sandbox: String,
@@ -118,7 +123,7 @@ pub struct Config {
     /// Say what a turn used and cost under its answer.
     pub usage: bool,
     /// Besides `project_dir`: where fresh sessions may work when a thread asks for it. Absolute.
-    pub project_dirs: Vec<PathBuf>,
+    pub project_dirs: Vec<Utf8PathBuf>,
     pub live_guard: bool,
     pub live_threshold: Duration,
     pub opencode_provider: Option<String>,
@@ -149,7 +154,7 @@ pub struct Permissions {
     pub deny: Option<Vec<String>>,
 }
 
-/// Why there is no configuration: for the person who reads it.
+/// Why there is no usable configuration; shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
 
@@ -192,7 +197,7 @@ impl ConfigFile {
                 Err(ConfigError(format!("the config file {} holds no JSON object", path.display())))
             }
             Err(error) => Err(ConfigError(format!(
-                "the config file {} is not valid JSON at line {}, column {}; mend it, or run `obto-bridge init`",
+                "the config file {} is not valid JSON at line {}, column {}; fix it, or run `obto-bridge init`",
                 path.display(),
                 error.line(),
                 error.column(),
@@ -221,7 +226,6 @@ impl Config {
 
     pub fn from_file(file: &ConfigFile, env: &Env) -> Result<Config, ConfigError> {
         let source = Source { file, env };
-        let project_dir = source.text("projectDir", "BRIDGE_PROJECT_DIR")?;
         Ok(Config {
             base_url: base_url(&source)?,
             origin_host: source
@@ -230,7 +234,8 @@ impl Config {
             account_id: source.text("accountId", "BRIDGE_ACCOUNT_ID")?,
             token: token(&source)?,
             machine: MachineId::new(source.text("agentId", "AGENT_ID")?.unwrap_or_else(host_name)),
-            project_dir: project_dir.map_or_else(|| env.cwd.clone(), |dir| absolute(env, &dir)),
+            home: home(env)?.to_owned(),
+            project_dir: project_dir(&source)?,
             engine: source
                 .text("agent", "BRIDGE_AGENT")?
                 .map_or(Engine::CLAUDE, |name| Engine::new(&name)),
@@ -247,12 +252,7 @@ impl Config {
                 .flag("parallelInDirectory", "BRIDGE_PARALLEL_IN_DIRECTORY")?,
             progress: source.flag_or("progress", "BRIDGE_PROGRESS", true)?,
             usage: source.flag("usage", "BRIDGE_USAGE")?,
-            project_dirs: source
-                .list("projectDirs")?
-                .unwrap_or_default()
-                .iter()
-                .map(|dir| absolute(env, dir))
-                .collect(),
+            project_dirs: project_dirs(&source)?,
             live_guard: source.flag("liveGuard", "BRIDGE_LIVE_GUARD")?,
             live_threshold: source.millis("liveThresholdMs", "BRIDGE_LIVE_THRESHOLD_MS", 60_000)?,
             opencode_provider: source.text("opencodeProvider", "BRIDGE_OPENCODE_PROVIDER")?,
@@ -271,7 +271,7 @@ impl Config {
                 "BRIDGE_OFFLINE_MAX_AGE_SECONDS",
                 86_400,
             )?,
-            ca_file: source.text("caFile", "BRIDGE_CA_FILE")?.map(|file| absolute(env, &file)),
+            ca_file: source.path("caFile", "BRIDGE_CA_FILE")?.map(Utf8PathBuf::into_std_path_buf),
             startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 60)?,
             silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,
             turn_timeout: source.seconds("turnSeconds", "BRIDGE_TURN_SECONDS", 7_200)?,
@@ -296,6 +296,24 @@ impl Source<'_> {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => Err(self.wrong(key, other, "a string")),
         }
+    }
+
+    fn path(&self, key: &str, var: &'static str) -> Result<Option<Utf8PathBuf>, ConfigError> {
+        self.text(key, var)?.map(|path| self.absolute(key, var, &path)).transpose()
+    }
+
+    fn absolute(&self, key: &str, var: &str, path: &str) -> Result<Utf8PathBuf, ConfigError> {
+        if let Some(rest) = path.strip_prefix("~/") {
+            return Ok(home(self.env)?.join(rest));
+        }
+        Utf8PathBuf::from_path_buf(self.env.cwd.join(path)).map_err(|path| {
+            let place = self.place(key, var);
+            ConfigError(format!(
+                "{place} is below the current directory, and {} is not UTF-8; make it an \
+                 absolute path",
+                path.display()
+            ))
+        })
     }
 
     fn one_of(
@@ -375,7 +393,7 @@ impl Source<'_> {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Zero would make every request fail, in words that do not tell why.
+    /// Zero would make every request fail, with errors that do not say why.
     fn request_timeout(&self) -> Result<Duration, ConfigError> {
         let millis = self.count("requestTimeoutMs", "BRIDGE_REQUEST_TIMEOUT_MS", 30_000)?;
         Ok(bounded(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))))
@@ -517,11 +535,35 @@ fn agents(source: &Source<'_>) -> Result<BTreeMap<Engine, Vec<String>>, ConfigEr
         .collect()
 }
 
-fn absolute(env: &Env, path: &str) -> PathBuf {
-    match path.strip_prefix("~/") {
-        Some(rest) => env.home.join(rest),
-        None => env.cwd.join(path),
+/// Engines are given paths in JSON and on command lines of their own making, so every path is text.
+fn home(env: &Env) -> Result<&Utf8Path, ConfigError> {
+    Utf8Path::from_path(&env.home).ok_or_else(|| {
+        ConfigError(format!(
+            "the home directory {} is not UTF-8; set HOME to a path that is",
+            env.home.display()
+        ))
+    })
+}
+
+fn project_dir(source: &Source<'_>) -> Result<Utf8PathBuf, ConfigError> {
+    let (key, var) = ("projectDir", "BRIDGE_PROJECT_DIR");
+    match source.path(key, var)? {
+        Some(dir) => Ok(dir),
+        None => Utf8PathBuf::from_path_buf(source.env.cwd.clone()).map_err(|cwd| {
+            let file = source.file.path.display();
+            ConfigError(format!(
+                "the current directory {} is not UTF-8; set {key:?} in {file} or the \
+                 environment variable {var} to a path that is",
+                cwd.display()
+            ))
+        }),
     }
+}
+
+fn project_dirs(source: &Source<'_>) -> Result<Vec<Utf8PathBuf>, ConfigError> {
+    let key = "projectDirs";
+    let dirs = source.list(key)?.unwrap_or_default();
+    dirs.iter().map(|dir| source.absolute(key, key, dir)).collect()
 }
 
 /// The name of this computer, the machine's name where none is configured.

@@ -110,6 +110,16 @@ fn mistakes_are_named_with_their_place() {
 }
 
 #[test]
+fn paths_are_absolute_and_begin_at_home_or_here() {
+    let file = r#"{"projectDir":"~/p","projectDirs":["sub","/abs","~/x/y"],"caFile":"ca.pem"}"#;
+    let config = load(file, &[]).unwrap();
+    assert_eq!(config.home, "/home/dev");
+    assert_eq!(config.project_dir, "/home/dev/p");
+    assert_eq!(config.project_dirs, ["/cwd/sub", "/abs", "/home/dev/x/y"]);
+    assert_eq!(config.ca_file.as_deref(), Some(Path::new("/cwd/ca.pem")));
+}
+
+#[test]
 fn a_bad_token_is_refused_without_being_shown() {
     let error = load(r#"{"apiToken":"obto_se cret"}"#, &[]).unwrap_err().to_string();
     assert!(error.contains("apiToken") && !error.contains("cret"), "{error}");

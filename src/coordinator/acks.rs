@@ -62,7 +62,12 @@ impl Acks {
 
     /// Has a post stored; `finishes` is the message that is done then. A `confirmation` is stored
     /// once everything that was changed and forgotten so far is on disk.
-    pub(super) fn post(&mut self, post: Post, finishes: Option<Message>, is_confirmation: bool) {
+    pub(super) fn post(
+        &mut self,
+        post: Box<Post>,
+        finishes: Option<Message>,
+        is_confirmation: bool,
+    ) {
         if finishes.is_none() && self.posts.len() >= UNFINISHING_MAX {
             log::error!(
                 threadId = post.thread_id.as_str();
@@ -73,7 +78,6 @@ impl Acks {
         let after = if is_confirmation { self.changes } else { 0 };
         let entry = finishes.as_ref().map(|message| message.entry);
         self.finishing.extend(finishes.map(|message| (message.entry, message)));
-        let post = Box::new(post);
         self.posts.push_back(Waiting { after, post, finishes: entry, is_confirmation });
     }
 

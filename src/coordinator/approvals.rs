@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Step {
     /// Say this; `finishes` is done by it.
-    Post { post: Post, finishes: Option<Message>, is_confirmation: bool },
+    Post { post: Box<Post>, finishes: Option<Message>, is_confirmation: bool },
     /// Write a decision down, then [`Approvals::recorded`].
     Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Tell the turn as soon as its thread has this directory.
@@ -155,7 +155,7 @@ impl Approvals {
     fn reply(&self, message: Message, text: String) -> Step {
         let name = names::reply(message.entry);
         let post = self.post(message.thread().clone(), text, name);
-        Step::Post { post, finishes: Some(message), is_confirmation: false }
+        Step::Post { post: Box::new(post), finishes: Some(message), is_confirmation: false }
     }
 
     fn decide(&mut self, answer: Answer, message: Message, steps: &mut Vec<Step>) {
@@ -268,7 +268,7 @@ impl Approvals {
         let is_confirmation = closing.outcome == Outcome::Always;
         let mut post = self.post(request.thread, body, name);
         post.question_closed = Some(closing);
-        Step::Post { post, finishes: answer, is_confirmation }
+        Step::Post { post: Box::new(post), finishes: answer, is_confirmation }
     }
 
     fn post(&self, thread: ThreadId, body: String, name: ClientMsgId) -> Post {
@@ -282,7 +282,7 @@ impl Approvals {
         let body = texts::interrupted_answer(code, engine);
         let mut post = self.post(message.thread().clone(), body, names::answer(message.entry));
         post.question_closed = Some(Closing { code: code.to_owned(), outcome: Outcome::Gone });
-        Step::Post { post, finishes: Some(message), is_confirmation: false }
+        Step::Post { post: Box::new(post), finishes: Some(message), is_confirmation: false }
     }
 
     /// A message whose turn waited for people when an earlier process ended: its questions ended
@@ -300,10 +300,14 @@ impl Approvals {
             let body = texts::orphaned(*code);
             let mut post = self.post(thread.clone(), body, names::closed(&turn, *code));
             post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
-            steps.push(Step::Post { post, finishes: None, is_confirmation: false });
+            steps.push(Step::Post { post: Box::new(post), finishes: None, is_confirmation: false });
         }
         let post = self.post(thread, texts::turn_orphaned(&engine), names::died(message.entry));
-        steps.push(Step::Post { post, finishes: Some(message), is_confirmation: false });
+        steps.push(Step::Post {
+            post: Box::new(post),
+            finishes: Some(message),
+            is_confirmation: false,
+        });
     }
 }
 

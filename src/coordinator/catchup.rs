@@ -157,6 +157,7 @@ impl CatchUp {
         self.has_connected = true;
         self.is_connected = true;
         self.begins(now, server_time);
+        // Also if it takes the place of another: that one may have been dead for a while.
         self.lost_readings();
         if replay != Replay::Complete
             && let Some(seen_until) = self.cursor.seen_until
@@ -227,24 +228,16 @@ impl CatchUp {
 
     /// A message of this thread is stored by the bridge and not here.
     pub(super) fn is_missing(&mut self, thread: &ThreadId, since: Timestamp) {
-        match self.unread.get_mut(thread) {
-            Some(unread) => {
-                unread.since = unread.since.min(since);
-                unread.is_stale |= unread.reading.is_some();
-            }
-            None => {
-                let unread = Unread {
-                    since,
-                    reading: None,
-                    is_stale: false,
-                    failures: 0,
-                    is_overdue: false,
-                };
-                self.unread.insert(thread.clone(), unread);
-                self.healthy += 1;
-                self.calm.push_back(thread.clone());
-            }
+        if let Some(unread) = self.unread.get_mut(thread) {
+            unread.since = unread.since.min(since);
+            unread.is_stale |= unread.reading.is_some();
+            return;
         }
+        let unread =
+            Unread { since, reading: None, is_stale: false, failures: 0, is_overdue: false };
+        self.unread.insert(thread.clone(), unread);
+        self.healthy += 1;
+        self.calm.push_back(thread.clone());
     }
 
     /// The thread is another machine's.
@@ -301,14 +294,15 @@ impl CatchUp {
         released.flat_map(|(_, parked)| in_order(parked.messages)).collect()
     }
 
-    /// Takes out one message that waits.
-    pub(super) fn take_out(&mut self, message: &Message) {
-        if let Some(parked) = self.parked.get_mut(message.thread()) {
-            parked.messages.retain(|it| it.entry != message.entry);
-            if parked.messages.is_empty() {
-                self.parked.remove(message.thread());
-            }
+    /// Takes out the oldest message that waits on a thread, unless it is newer than this stop.
+    pub(super) fn stop(&mut self, stop: &Message) -> Option<Message> {
+        let parked = self.parked.get_mut(stop.thread())?;
+        let oldest = parked.messages.iter().position(|message| !message.is_newer(stop))?;
+        let message = parked.messages.remove(oldest);
+        if parked.messages.is_empty() {
+            self.parked.remove(stop.thread());
         }
+        Some(message)
     }
 
     /// Takes out what waits on a thread and is not newer than this stop.
@@ -465,7 +459,7 @@ impl CatchUp {
     }
 
     /// The cursor, when it is time to write it.
-    pub(super) fn to_save(&mut self, now: Duration) -> Option<Cursor> {
+    pub(super) fn take_cursor(&mut self, now: Duration) -> Option<Cursor> {
         self.save_due.take_if(|due| *due <= now).map(|_| self.cursor.clone())
     }
 

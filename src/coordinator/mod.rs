@@ -399,7 +399,7 @@ impl Coordinator {
             }
             self.tell_held(cx);
             self.tell_waiting(now);
-            cx.effects.extend(self.catchup.to_save(now).map(Effect::SaveCursor));
+            cx.effects.extend(self.catchup.take_cursor(now).map(Effect::SaveCursor));
         }
         let is_busy = self.turns.len() + self.claims.len() > 0 && !self.is_stopping;
         self.acks.emit(now, is_busy, cx.effects);
@@ -506,8 +506,8 @@ impl Coordinator {
         self.acks.post(post, Some(message), false);
     }
 
-    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Post {
-        Post::new(thread, kind, self.settings.author.clone(), body, name)
+    fn post(&self, thread: ThreadId, kind: PostKind, body: String, name: ClientMsgId) -> Box<Post> {
+        Box::new(Post::new(thread, kind, self.settings.author.clone(), body, name))
     }
 
     /// A message is answered, and so are the stops that waited for its end.

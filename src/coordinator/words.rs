@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    Change, Context, Coordinator, Why,
+    Change, Context, Coordinator, Effect, Why,
     control::{Stopped, Word},
     message::Message,
     names, quarantine,
@@ -52,25 +52,21 @@ impl Coordinator {
                 self.done(message, Why::Cleared, cx);
             }
         }
-        let waiting = || self.catchup.waiting(stop.thread()).next().cloned();
         match self.turns.stop(&stop) {
             Target::Running(entry) => {
                 log::info!(entry:% = entry; "stopping a turn, as a person asked");
-                cx.effects.push(super::Effect::Interrupt { entry });
+                cx.effects.push(Effect::Interrupt { entry });
                 self.stops.open(entry, stop, cleared);
             }
             Target::Waiting(message) => self.stop_early(message, stop, cleared),
-            Target::Nothing => match waiting().filter(|message| !message.is_newer(&stop)) {
-                Some(message) => {
-                    self.catchup.take_out(&message);
-                    self.stop_early(message, stop, cleared);
+            Target::Nothing => {
+                if let Some(message) = self.catchup.stop(&stop) {
+                    return self.stop_early(message, stop, cleared);
                 }
-                None => {
-                    let waiting = self.turns.queue(stop.thread()).count();
-                    let stopped = Stopped { is_all, had_turn: false, cleared, waiting };
-                    self.answer(stop, texts::stopped(stopped), true);
-                }
-            },
+                let waiting = self.turns.queue(stop.thread()).count();
+                let stopped = Stopped { is_all, had_turn: false, cleared, waiting };
+                self.answer(stop, texts::stopped(stopped), true);
+            }
         }
     }
 

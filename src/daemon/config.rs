@@ -21,8 +21,8 @@ pub(super) fn settings(setup: &Setup) -> anyhow::Result<Settings> {
     let config = &setup.config;
     let policy = Policy::new(&config.permissions).map_err(|error| anyhow!("{error}"))?;
     Ok(Settings {
-        project_dir: config.project_dir.clone(),
-        project_dirs: config.project_dirs.clone(),
+        project_dir: config.project_dir.clone().into(),
+        project_dirs: config.project_dirs.iter().map(Into::into).collect(),
         engine: config.engine.clone(),
         // `Config` has refused other words.
         sandbox: Sandbox::parse(&config.codex_sandbox).unwrap_or_default(),
@@ -39,7 +39,7 @@ pub(super) fn settings(setup: &Setup) -> anyhow::Result<Settings> {
         },
         policy,
         relay: config.relay_permissions.then_some(config.relay_timeout),
-        home: setup.env.home.clone(),
+        home: config.home.clone().into(),
     })
 }
 

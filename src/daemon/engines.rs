@@ -15,7 +15,7 @@ use super::Setup;
 use crate::{
     agent::{
         Exit,
-        detect::{self, Cache, Verdict},
+        detect::{self, Cache, EngineStatus},
         engines::Engines,
         launch::{self, EngineDef},
         opencode::server,
@@ -44,14 +44,14 @@ pub(super) fn state_id(dir: &Path) -> String {
     ids::hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
-/// The engines that are probably usable, at once, and the verdict on each, later.
+/// The engines that are probably usable, at once, and the status of each, later.
 /// Asking takes seconds, so what an earlier daemon learned of the same programs is taken for the
 /// first connection; a program that was never asked counts as usable if it is there.
 pub(super) fn detect(
     setup: &Setup,
     engines: &Engines,
     dir: &Path,
-) -> (Vec<Engine>, Receiver<Vec<Verdict>>) {
+) -> (Vec<Engine>, Receiver<Vec<EngineStatus>>) {
     let detection = Detection::new(setup, engines, dir);
     let known = detection.present();
     let (answer, answers) = bounded(1);
@@ -88,23 +88,23 @@ impl Detection {
 
     /// Without starting anything.
     fn present(&self) -> Vec<Engine> {
-        let verdicts = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));
-        verdicts.filter(Verdict::usable).map(|verdict| verdict.engine).collect()
+        let statuses = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));
+        statuses.filter(EngineStatus::is_usable).map(|status| status.engine).collect()
     }
 
     /// Asks every known program that is there for its version.
-    fn ask(&self) -> Vec<Verdict> {
+    fn ask(&self) -> Vec<EngineStatus> {
         let bytes = RealDisk.read(&self.cache_file).unwrap_or_default();
         let mut cache: Cache = serde_json::from_slice(&bytes).unwrap_or_default();
         let mut run = |program: &Path, args: &[&str]| self.run(program, args);
         let detect = |row| detect::detect(row, &self.path, &self.cwd, &mut cache, &mut run);
-        let verdicts: Vec<Verdict> = self.engines.iter().map(detect).collect();
-        verdicts.iter().for_each(report);
+        let statuses: Vec<EngineStatus> = self.engines.iter().map(detect).collect();
+        statuses.iter().for_each(report);
         let bytes = serde_json::to_vec(&cache).expect("a cache is texts and numbers");
         if let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes) {
             log::debug!(error:% = error; "the engines' versions are not remembered");
         }
-        verdicts
+        statuses
     }
 
     fn run(&self, program: &Path, args: &[&str]) -> Result<(Exit, String), String> {
@@ -133,8 +133,8 @@ fn exit(status: ExitStatus) -> Exit {
     }
 }
 
-fn report(verdict: &Verdict) {
-    let Verdict { engine, program, version, problem, note } = verdict;
+fn report(status: &EngineStatus) {
+    let EngineStatus { engine, program, version, problem, note } = status;
     let version = version.as_deref().unwrap_or("unknown");
     match (program, problem) {
         (None, _) => log::info!(agent = engine.as_str(); "agent not installed"),

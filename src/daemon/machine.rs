@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::calls::Helper;
 use crate::{
-    agent::detect::Verdict,
+    agent::detect::EngineStatus,
     bridge::{
         Client,
         wire::{EngineInfo, MachineInfo},
@@ -26,15 +26,15 @@ pub(super) fn info(config: &Config, engines: &[Engine]) -> MachineInfo {
         machine: config.machine.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engines: engines.iter().map(engine).collect(),
-        project_dirs: dirs.map(|dir| dir.display().to_string()).collect(),
+        project_dirs: dirs.map(ToString::to_string).collect(),
     }
 }
 
-fn engine(verdict: &Verdict) -> EngineInfo {
+fn engine(status: &EngineStatus) -> EngineInfo {
     EngineInfo {
-        name: verdict.engine.clone(),
-        version: verdict.version.clone(),
-        missing: verdict.problem.clone(),
+        name: status.engine.clone(),
+        version: status.version.clone(),
+        missing: status.problem.clone(),
     }
 }
 
@@ -88,8 +88,8 @@ impl Announcer {
     }
 
     /// All engines were asked.
-    pub(super) fn detected(&self, verdicts: &[Verdict]) {
-        self.machine.newest().engines = verdicts.iter().map(engine).collect();
+    pub(super) fn detected(&self, statuses: &[EngineStatus]) {
+        self.machine.newest().engines = statuses.iter().map(engine).collect();
         self.announce();
     }
 

@@ -28,13 +28,14 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Helper},
     machine::Announcer,
+    outbox::Told,
     recorder::{Decision, Recorder},
     records::Records,
     running::Running,
     status::Board,
 };
 use crate::{
-    agent::detect::Verdict,
+    agent::detect::EngineStatus,
     bridge::{
         Net,
         outbox::Stored,
@@ -115,8 +116,8 @@ struct Daemon {
     reports: Receiver<Report>,
     /// Results of calls.
     events: Receiver<Event>,
-    stored: Receiver<Stored>,
-    capabilities: Receiver<Vec<Verdict>>,
+    told: Receiver<Told>,
+    capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
@@ -127,9 +128,9 @@ enum Woken {
     Signal(Signal),
     Report(Report),
     Event(Event),
-    Stored(Stored),
+    Told(Told),
     Inbound(StreamEvent<EntryId>),
-    Capabilities(Vec<Verdict>),
+    Capabilities(Vec<EngineStatus>),
     /// state.json was written.
     Written,
     Time,
@@ -168,7 +169,7 @@ impl Daemon {
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
             recv(self.reports) -> report => report.map_or(Woken::Lost("main"), Woken::Report),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
-            recv(self.stored) -> stored => stored.map_or(Woken::Lost("outbox"), Woken::Stored),
+            recv(self.told) -> told => told.map_or(Woken::Lost("outbox"), Woken::Told),
             recv(self.records.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
@@ -208,9 +209,12 @@ impl Daemon {
                 }
                 self.step(event);
             }
-            Woken::Stored(Stored { post, at, .. }) => self.step(Event::Posted { post, at }),
+            Woken::Told(Told::Stored(Stored { post, at, .. })) => {
+                self.step(Event::Posted { post, at });
+            }
+            Woken::Told(Told::Conflict) => self.step(Event::Conflict { is_final: true }),
             Woken::Inbound(event) => self.stream_event(event),
-            Woken::Capabilities(verdicts) => self.detected(&verdicts),
+            Woken::Capabilities(statuses) => self.detected(&statuses),
             Woken::Written => self.step(self.records.all_written()),
             Woken::Ended(ended) => self.helper_ended(ended),
             Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
@@ -231,14 +235,14 @@ impl Daemon {
     }
 
     /// All engines were asked for their versions, which is done once.
-    fn detected(&mut self, verdicts: &[Verdict]) {
+    fn detected(&mut self, statuses: &[EngineStatus]) {
         self.capabilities = never();
-        let usable = verdicts.iter().filter(|verdict| verdict.usable());
-        let names = usable.map(|verdict| verdict.engine.to_string()).collect();
+        let usable = statuses.iter().filter(|status| status.is_usable());
+        let names = usable.map(|status| status.engine.to_string()).collect();
         if let Some(stream) = &self.stream {
             stream.set_capabilities(names);
         }
-        self.announcer.detected(verdicts);
+        self.announcer.detected(statuses);
     }
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {

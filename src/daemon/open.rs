@@ -103,7 +103,7 @@ impl Daemon {
             max_turns: setup.config.max_turns,
             parallel_in_directory: setup.config.parallel_in_directory,
             offline_max_age: setup.config.offline_max_age,
-            project_dir: setup.config.project_dir.display().to_string(),
+            project_dir: setup.config.project_dir.to_string(),
             has_lost_bindings: records.has_lost_bindings(),
         };
         let mut daemon = Daemon {
@@ -121,7 +121,7 @@ impl Daemon {
             inbound,
             reports,
             events,
-            stored: channels.asked,
+            told: channels.told,
             capabilities,
             ended,
             drain: Some(drain_now),
@@ -136,7 +136,7 @@ impl Daemon {
     fn recovered(&self, entry: Entry) -> Recovered {
         let Entry { id, reply, progress } = entry;
         let session = progress.as_ref().and_then(|progress| progress.session.clone());
-        let record = |session| worker::record(session, &self.setup.config.project_dir);
+        let record = |session| worker::record(session, self.setup.config.project_dir.as_std_path());
         Recovered {
             entry: id,
             reply: Arc::new(reply),

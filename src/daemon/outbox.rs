@@ -18,10 +18,19 @@ use crate::{
 /// Indicators that wait; more are dropped.
 const ACTIVITIES: usize = 16;
 
+/// What the sending task tells the loop.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// The bridge has stored a question.
+    Stored(Stored),
+    /// Another daemon of this machine's name has posted under a name of ours.
+    Conflict,
+}
+
 /// The outbox as the sending task sees it.
 struct Store {
     outbox: Outbox,
-    asked: Sender<Stored>,
+    told: Sender<Told>,
 }
 
 impl OutboxStore for Store {
@@ -40,12 +49,16 @@ impl OutboxStore for Store {
     }
 
     fn asked(&mut self, question: Stored) {
-        self.asked.send(question).ok(); // The daemon may have left.
+        self.told.send(Told::Stored(question)).ok(); // The daemon may have left.
     }
 
     fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
-        log::error!(threadId = thread.as_str(), post:% = post;
-            "another daemon of this machine's name does the same work: give one of them another agentId");
+        log::error!(
+            threadId = thread.as_str(), post:% = post;
+            "another daemon of this machine's name does the same work, so this one begins nothing \
+             more: give one of them another agentId, and restart it"
+        );
+        self.told.send(Told::Conflict).ok(); // The daemon may have left.
     }
 
     fn refuse(&mut self, entry: &OutboxId, reason: &str) -> io::Result<()> {
@@ -63,23 +76,24 @@ pub(super) struct Sending {
 pub(super) struct Channels {
     pub(super) wake: Sender<()>,
     pub(super) activity: Sender<(ThreadId, Activity)>,
-    /// Questions that the bridge has stored.
-    pub(super) asked: Receiver<Stored>,
+    /// What the loop has to know.
+    pub(super) told: Receiver<Told>,
     /// The other ends, for [`start`].
-    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>, Sender<Stored>),
+    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>, Sender<Told>),
 }
 
 pub(super) fn channels() -> Channels {
     let (wake, woken) = bounded(1);
     let (activity, activities) = bounded(ACTIVITIES);
-    // Unbounded: one for each open question, and these have a bound.
-    let (stored, asked) = unbounded();
-    Channels { wake, activity, asked, ends: (woken, activities, stored) }
+    // Unbounded: one for each open question, and these have a bound; or one for each post, and the
+    // loop empties it.
+    let (tell, told) = unbounded();
+    Channels { wake, activity, told, ends: (woken, activities, tell) }
 }
 
 pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Sending> {
-    let (wake, activity, asked) = channels.ends.clone();
-    let store = Store { outbox: store.clone(), asked };
+    let (wake, activity, told) = channels.ends.clone();
+    let store = Store { outbox: store.clone(), told };
     let task = outbox::start(client, store, Settings::default(), wake, activity)?;
     Ok(Sending { task })
 }

@@ -1,6 +1,6 @@
-//! Child processes: each in a group of its own, its pipes emptied by tasks that nobody has to wait
-//! for, its end seen by `wait` and not by the end of a pipe, which a grandchild may hold open for
-//! ever. Nothing else in the program starts processes, and only [`kill`] sends signals.
+//! Child processes: each in a group of its own, its pipes emptied by tasks of their own,
+//! its end seen by `wait` and not by the end of a pipe, which a grandchild may hold open without
+//! end. Nothing else in the program starts processes, and only [`kill`] sends signals.
 
 pub mod kill;
 mod pipes;
@@ -117,7 +117,7 @@ impl<T: Send + 'static> Child<T> {
             draining.wait();
             let exit = Event::Exit { status, stderr_tail: tail.text() };
             if let Some(exit) = convert(exit) {
-                // An error means that nobody wants to know any more.
+                // An error means that the owner of the child is gone.
                 events_in.send(exit).ok();
             }
         })?;

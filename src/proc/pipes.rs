@@ -36,7 +36,7 @@ const PIPE_BYTES: usize = 1 << 20;
 
 /// After a child's exit, an empty pipe that another process holds open is waited for as long as this.
 const QUIET: Duration = Duration::from_millis(500);
-/// And never longer than this: that process may write for ever.
+/// And never longer than this: that process may write without end.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The near end of a child's standard input.
@@ -82,7 +82,7 @@ impl Input {
 }
 
 impl Queue {
-    /// Writes until the near end is closed or nobody reads any more.
+    /// Writes until the near end is closed or the child reads no more.
     pub(super) fn write_to(self, mut pipe: impl Write) {
         for bytes in self.queue {
             if let Err(error) = pipe.write_all(&bytes) {
@@ -109,7 +109,7 @@ pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(Eve
             emit(Event::Line(mem::take(&mut line)))
         } else {
             let start = line[..LONG_LINE_START.min(line.len())].to_vec();
-            // Told before the rest is skipped, for there may be no end to it.
+            // Handed over before the rest is skipped, for there may be no end to it.
             line = Vec::new();
             emit(Event::LongLine(start)) && reader.skip_until(b'\n').is_ok()
         };
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_ends_when_nobody_listens() {
+    fn reading_ends_when_the_receiver_is_gone() {
         let mut told = 0;
         read_lines(&b"1\n2\n3\n"[..], 10, |_| {
             told += 1;

@@ -1,4 +1,4 @@
-//! What the agent is told: every message in an envelope that says where it comes from, on first
+//! What the model reads: every message in an envelope that says where it comes from, on first
 //! touch what the bridge is, and what was said on the thread before. Names and earlier messages are
 //! untrusted: they must not pass for our own framing. Pure.
 

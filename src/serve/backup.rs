@@ -5,10 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::serve::store::{
-    self,
-    snapshot::{Existing, snapshot},
-};
+use crate::serve::store::{self, snapshot::snapshot};
 
 /// Copies the database of the data directory to `to`, which must not exist. The server may run or
 /// not; it goes on writing, and what it acknowledges from now on may be missing in the copy.
@@ -26,7 +23,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<()> {
     let conn = Connection::open_with_flags(&from, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .with_context(|| format!("opening {}", from.display()))?;
     conn.busy_timeout(store::BUSY_TIME)?;
-    snapshot(&conn, to, Existing::Refuse, finish)
+    snapshot(&conn, to, finish)
 }
 
 fn finish(copy: &Path) -> Result<()> {

@@ -31,8 +31,8 @@ use crate::{
 const QUEUE_MAX: usize = 256;
 /// And what they may hold of messages, which may be large: memory that a slow reader keeps.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
-/// One event for everybody. Its words are made by the first subscriber that sends them, not by
-/// whoever publishes it: rendering takes time, and publishing is done while the store is locked.
+/// One event, shared by all subscribers. The first that sends it renders it, not the publisher:
+/// rendering takes time, and publishing is done while the store is locked.
 pub(super) type Frame = Arc<Words>;
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Words {
         Words { event: Some(event), bytes, for_daemons, for_browsers }
     }
 
-    fn passing(name: &str, data: &Value) -> Words {
+    fn transient(name: &str, data: &Value) -> Words {
         let for_browsers = OnceLock::from(frame(None, name, data));
         Words { event: None, bytes: 0, for_daemons: OnceLock::new(), for_browsers }
     }
@@ -74,7 +74,7 @@ pub(super) fn words_of(event: &Event, daemon: bool, presence: &Presence) -> Stri
     data.map(|data| frame(Some(event.id()), wire::event_name(event), &data)).unwrap_or_default()
 }
 
-/// Everybody who listens.
+/// All open streams.
 #[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
@@ -138,16 +138,17 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands an event of the store to those whom it is for.
+    /// Queues an event of the store for the streams it concerns.
     pub fn publish(&self, event: &Event) {
         self.published.fetch_add(1, Ordering::Relaxed);
         let frame = Arc::new(Words::of(event.clone()));
         self.send(event.account, event.change.is_for_daemons(), &frame);
     }
 
-    /// Tells browsers something that is true only now: not stored, not numbered.
-    pub fn publish_passing(&self, account: AccountKey, name: &str, data: &Value) {
-        self.send(account, false, &Arc::new(Words::passing(name, data)));
+    /// Sends browsers a transient event, about something that is true only now: not stored, not
+    /// numbered.
+    pub fn publish_transient(&self, account: AccountKey, name: &str, data: &Value) {
+        self.send(account, false, &Arc::new(Words::transient(name, data)));
     }
 
     fn send(&self, account: AccountKey, to_daemons: bool, frame: &Frame) {
@@ -187,12 +188,12 @@ impl Hub {
         })
     }
 
-    /// Ends every stream of those who are meant, at once.
+    /// Ends every stream of the matching callers, at once.
     pub fn hang_up(&self, is_meant: impl Fn(Caller) -> bool) {
         self.lock().hang_up(|it| is_meant(it.caller));
     }
 
-    /// Everybody who listens, once.
+    /// The callers that have a stream open, each once.
     pub fn callers(&self) -> HashSet<Caller> {
         self.lock().subscribers.iter().map(|it| it.caller).collect()
     }

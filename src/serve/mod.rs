@@ -6,7 +6,6 @@ pub mod api;
 pub mod backup;
 pub mod card;
 pub mod clock;
-mod doorman;
 pub mod http;
 pub mod hub;
 pub mod image;
@@ -15,9 +14,10 @@ pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod presence;
+mod reaper;
+mod retention;
 pub mod store;
 pub mod stream;
-mod upkeep;
 pub mod visit;
 pub mod wire;
 
@@ -27,16 +27,16 @@ use anyhow::{Context, Result, bail};
 
 use api::Api;
 use clock::Clock;
-use doorman::Doorman;
 use http::tls::Tls;
 use hub::Hub;
 use metrics::Metrics;
+use reaper::Reaper;
+use retention::RetentionJob;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
     sessions::{Lifetime, Secret},
 };
-use upkeep::Upkeep;
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -106,9 +106,9 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
-    _doorman: Doorman,
+    _reaper: Reaper,
     hub: Arc<Hub>,
-    _upkeep: Option<Upkeep>,
+    _retention_job: Option<RetentionJob>,
     store: Arc<Store>,
     clock: Clock,
 }
@@ -146,17 +146,17 @@ impl Server {
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
         let counters = Arc::default();
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
-        let upkeep = options.retention.messages.map(|_| Upkeep::start(Arc::clone(&store)));
-        let upkeep = upkeep.transpose().context("starting the upkeep of the store")?;
+        let job = options.retention.messages.map(|_| RetentionJob::start(Arc::clone(&store)));
+        let job = job.transpose().context("starting the retention job")?;
         let clock = options.clock.clone();
-        let doorman = Doorman::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
-            .context("starting the task that ends streams")?;
+        let reaper = Reaper::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+            .context("starting the session reaper")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
         let http =
             http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, _doorman: doorman, hub, _upkeep: upkeep, store, clock })
+        Ok(Server { http, _reaper: reaper, hub, _retention_job: job, store, clock })
     }
 
     pub fn addr(&self) -> SocketAddr {

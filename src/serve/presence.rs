@@ -42,7 +42,7 @@ const AWAY_TIME: Duration = Duration::from_mins(3);
 /// Threads of an account that are worked on at the same time; more are not shown.
 const WORKING_MAX: usize = 1000;
 
-/// Which threads are being worked on.
+/// The threads that are being worked on.
 #[derive(Debug, Default)]
 pub struct Presence {
     working: Mutex<HashMap<(AccountKey, ThreadId), Work>>,

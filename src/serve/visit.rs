@@ -18,11 +18,11 @@ pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) 
     let _telling = presence.telling.lock().unwrap_or_else(PoisonError::into_inner);
     let connected = hub.machines(account).into_iter().find(|it| it.id == *machine);
     for (thread, since) in presence.turn(account, machine, connected.is_some()) {
-        hub.publish_passing(account, "activity", &wire::activity(&thread, since));
+        hub.publish_transient(account, "activity", &wire::activity(&thread, since));
     }
     match store.machine(account, machine) {
         Ok(Some(known)) => {
-            hub.publish_passing(account, "machine", &wire::machine(&known, connected.as_ref()));
+            hub.publish_transient(account, "machine", &wire::machine(&known, connected.as_ref()));
         }
         // It has made room for others.
         Ok(None) => {}

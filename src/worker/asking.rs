@@ -1,5 +1,5 @@
-//! What an engine asks during a turn: decided by the policy, or put to the human. The loop receives
-//! the human's answer and sends it back as a command.
+//! What an engine asks during a turn: decided by the policy, or by a person. The loop receives the
+//! person's answer and sends it back as a command.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,19 +29,19 @@ use crate::{
 pub(super) struct Asking<'a> {
     run: &'a Run<'a>,
     project_dir: &'a Path,
-    /// What the human allowed for good on this thread.
+    /// What was allowed on this thread with `always`.
     grants: Vec<Rule>,
-    /// Those that the human has.
+    /// Those that wait for a person.
     put: HashMap<QuestionId, Put>,
     /// Those that are allowed as soon as the thread has its directory's lock.
     waiting: HashSet<QuestionId>,
     /// The thread has the lock.
     has_lock: bool,
-    /// The daemon stopped while the human was asked.
+    /// The daemon stopped while a person was asked.
     was_cut_short: bool,
 }
 
-/// A question that lies with the human.
+/// A question that waits for a person.
 struct Put {
     code: Code,
     kind: ActionKind,
@@ -137,9 +137,8 @@ impl<'a> Asking<'a> {
         commands: &mut Vec<TurnCommand>,
     ) {
         if !self.audit(&question, "allow", decision, attempt) {
-            // Only when the turn is being stopped. Nothing is allowed that is not on record.
-            let reason = "The turn is being stopped.".to_owned();
-            commands.push(decide(question.id, Verdict::Deny { reason }));
+            // Nothing is allowed that is not on record. The turn is being stopped, and the question
+            // with it.
             return;
         }
         if self.has_lock || !may_write(question.kind) {
@@ -202,7 +201,7 @@ impl<'a> Asking<'a> {
         self.waiting.remove(&question);
         let Some(put) = self.put.remove(&question) else { return };
         if is_closed(&self.run.shared.stop) {
-            // It stays on record until the thread is told, which a crash may still prevent.
+            // It stays on record until the thread says so, which a crash may still prevent.
             self.was_cut_short = true;
         } else {
             self.no_longer_asking(put.code, attempt);
@@ -239,7 +238,7 @@ impl<'a> Asking<'a> {
         });
     }
 
-    /// Whether the turn, which was interrupted because the daemon stops, waited for the human.
+    /// Whether the turn, which was interrupted because the daemon stops, waited for a person.
     pub(super) fn was_cut_short(&self) -> bool {
         self.was_cut_short || !self.put.is_empty()
     }

@@ -15,7 +15,7 @@ use crate::{
     store::{binding::SessionRecord, entry::Progress},
     time,
     worker::{
-        Settings,
+        Job, Settings,
         attempt::Attempt,
         handler::Handler,
         history::{self, Gathered},
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// After this many interruptions a message is not tried again by itself (ARCHITECTURE.md: crashes).
+/// A message that was interrupted this often is not retried (ARCHITECTURE.md: crashes).
 const ATTEMPTS: u32 = 2;
 
 /// Drives the message to its end, or until the daemon stops.
@@ -93,6 +93,7 @@ impl Drive<'_> {
             return Ok(());
         }
         let Some(detail) = self.turn(Some(&record))? else { return Ok(()) };
+        run.check()?;
         self.session.forget();
         if job.progress.is_some() {
             // It had begun, so a fresh session might do it twice.
@@ -107,7 +108,7 @@ impl Drive<'_> {
     }
 
     /// What to resume after an earlier daemon was stopped in the middle of this message, or what to
-    /// tell the human (ARCHITECTURE.md: crashes).
+    /// tell the person (ARCHITECTURE.md: crashes).
     fn interrupted(&self, progress: &Progress) -> Result<SessionRecord, String> {
         let engine = self.run.engine();
         if self.number > ATTEMPTS {
@@ -135,6 +136,8 @@ impl Drive<'_> {
         run.check()?;
         // The engine is starting meanwhile, but has no prompt before this is on disk.
         let attempt = begin(run, &mut self.attempt, self.number, &spec)?;
+        // The disk may have been waited for until then.
+        run.check()?;
         run.turn_begins();
         let mut protocol = (run.def.description.protocol)();
         let mut handler = Handler::new(run, attempt, &mut self.session, &spec);
@@ -203,8 +206,9 @@ impl Drive<'_> {
     /// Ends the message with a post of the daemon's own. Before there is an attempt the post has a
     /// name of its own: it is the last one, so nothing can follow under that name.
     fn end_with(&mut self, kind: PostKind, body: String) {
+        let Job { entry, reply, .. } = self.run.job;
         let name = self.attempt.as_mut().map(Attempt::next_post);
-        let name = name.unwrap_or_else(|| ClientMsgId::new(format!("{}.end", self.run.job.entry)));
+        let name = name.unwrap_or_else(|| Attempt::name_without(*entry, reply));
         let post = self.run.draft(kind, self.run.engine().author(), name);
         self.run.end(Ending::Post { post, body });
     }
@@ -241,7 +245,7 @@ fn begin<'a>(
 }
 
 /// Where the turn works: where its session does, or where the thread asked to begin, if that is
-/// one of the places that this machine offers. The error is for the human.
+/// one of the places that this machine offers. The error is for people.
 pub(super) fn directory(
     settings: &Settings,
     reply: &Reply,

@@ -48,7 +48,7 @@ pub(super) struct Handler<'h, 'r> {
     has_answered: bool,
     retry_told: Option<Instant>,
     does: Does,
-    /// The sum of what the engine told.
+    /// The sum of what the engine reported.
     usage: Usage,
     end: End,
 }
@@ -58,7 +58,7 @@ enum End {
     Unknown,
     /// It is known and not durable yet; the disk is tried again at that time.
     Unwritten {
-        ending: Ending,
+        ending: Box<Ending>,
         retry: Instant,
         is_logged: bool,
     },
@@ -93,7 +93,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     pub(super) fn left(self) -> Option<String> {
         match self.end {
             End::SessionGone(detail) => return Some(detail),
-            End::Unwritten { ending, .. } => self.run.end(ending),
+            End::Unwritten { ending, .. } => self.run.end(*ending),
             End::Unknown | End::Written => {}
         }
         // Claude Code may have written to its session until it left.
@@ -189,7 +189,7 @@ impl<'h, 'r> Handler<'h, 'r> {
                 let usage = usage.map(|usage| format!("\n\n{usage}")).unwrap_or_default();
                 return Some(self.last(PostKind::Result, format!("{text}{usage}")));
             }
-            // What was asked for can't be answered any more, so it is the human who goes on.
+            // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
                 let name = ClientMsgId::new(format!("{}.died", run.job.entry));
                 let post = run.draft(PostKind::Status, engine.author(), name);
@@ -277,7 +277,10 @@ impl TurnHandler for Handler<'_, '_> {
         }
         self.session.driven();
         self.end = match self.ending(end) {
-            Some(ending) => End::Unwritten { ending, retry: Instant::now(), is_logged: false },
+            Some(ending) => {
+                let ending = Box::new(ending);
+                End::Unwritten { ending, retry: Instant::now(), is_logged: false }
+            }
             None => End::Written,
         };
         self.attempt.end();
@@ -318,7 +321,7 @@ fn read(
     let mut messages = client
         .messages_before(thread, &before, limit)
         .map_err(|error| format!("The thread could not be read: {error}"))?;
-    // The codes in them are for the human alone.
+    // The codes in them are for people alone.
     messages.retain(|message| !asking::is_ours(message));
     if messages.is_empty() {
         return Ok("There are no earlier messages.".to_owned());

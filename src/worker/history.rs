@@ -69,16 +69,14 @@ fn ask(client: &Client, thread: &ThreadId, before: String) -> Option<PrefetchedH
 pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
     let until = Instant::now() + HISTORY;
     let reply = &run.job.reply;
-    // One that can't be had is not asked for twice: the turn has waited long enough.
-    let messages = match &run.job.prefetched {
-        Some(prefetched) => run.wait(prefetched, until)?,
-        None => {
-            let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
-            match ask(&run.shared.client, &run.job.thread, before) {
-                Some(asked) => run.wait(&asked, until)?,
-                None => None,
-            }
-        }
+    // What could not be had while the thread was claimed is not waited for a second time.
+    let asked = run.job.prefetched.clone().or_else(|| {
+        let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
+        ask(&run.shared.client, &run.job.thread, before)
+    });
+    let messages = match asked {
+        Some(asked) => run.wait(&asked, until)?,
+        None => None,
     };
     let Some(mut messages) = messages else {
         log::warn!(threadId = run.job.thread.as_str(); "going on without history");

@@ -62,9 +62,9 @@ pub struct Job {
     pub progress: Option<Progress>,
     /// The thread's session of the engine that answers ([`Shared::engine`]).
     pub session: Option<SessionRecord>,
-    /// What the human allowed for good on this thread.
+    /// What was allowed on this thread with `always`.
     pub grants: Vec<Rule>,
-    /// `/new` came before it: the fresh session is not told what was said until then.
+    /// `/new` came before it: the fresh session starts without the thread's history.
     pub is_clean: bool,
     /// The thread has the lock of the directory that [`writes`] named.
     pub has_lock: bool,
@@ -85,11 +85,11 @@ pub enum Report {
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
     /// What the engine does, for `/status`.
     Doing { thread: ThreadId, line: String },
-    /// The engine wants something that the human decides. Told before anybody can see it.
+    /// A person has to decide something. Comes before the approval prompt is posted.
     Asked { entry: EntryId, request: Box<ApprovalRequest> },
     /// The engine no longer waits for this one.
     Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
-    /// The engine has the human's verdict, or did not wait for it any more.
+    /// The engine has the verdict, or did not wait for it any more.
     Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
     /// Everything like it is allowed on this thread from now on.
     Granted { thread: ThreadId, rule: Rule },
@@ -113,7 +113,7 @@ pub struct Settings {
     pub sandbox: Sandbox,
     pub allow_all: bool,
     pub policy: Policy,
-    /// How long the human is waited for; none: nobody is asked.
+    /// How long a question waits for a person; none: it is refused at once.
     pub relay: Option<Duration>,
     pub home: PathBuf,
     pub live_guard: bool,

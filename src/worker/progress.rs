@@ -1,4 +1,4 @@
-//! When a thread hears what its engine does: now and then, the newest line alone, and never so that
+//! When a line about what the engine does is posted: now and then, the newest alone, and never so that
 //! it stands in the way of an answer. Pure.
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ pub const EVERY: Duration = Duration::from_secs(20);
 /// On the thread in one turn; a turn that has said so much goes on in silence.
 const POSTS_MAX: u32 = 30;
 
-/// Between two lines for whoever asks with `/status`.
+/// Between two lines for `/status`.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Of a line.
@@ -69,7 +69,7 @@ impl Progress {
         [self.unposted.due(), self.unshown.due()].into_iter().flatten().min()
     }
 
-    /// A line for whoever asks.
+    /// A line for `/status`.
     pub(super) fn take_shown(&mut self, now: Instant) -> Option<String> {
         self.unshown.take(now, SHOW_EVERY)
     }

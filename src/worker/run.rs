@@ -56,7 +56,7 @@ impl From<Failure> for Unstarted {
 pub(super) enum Ending {
     /// The post that answers it.
     Post { post: Post, body: String },
-    /// The model has posted the answer itself, so the inbox is told. A last note may follow.
+    /// The model has posted the answer itself, so the inbox notes it. A last note may follow.
     Posted { progress: Progress, note: Option<Post> },
 }
 

@@ -20,14 +20,14 @@ pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
     record
 }
 
-/// The thread's session of the engine that answers. The loop is told of every change.
+/// The thread's session of the engine that answers. Every change is reported to the loop.
 pub(super) struct Session<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) record: Option<SessionRecord>,
 }
 
 impl Session<'_> {
-    /// The engine told its session.
+    /// The engine has named its session.
     pub(super) fn learned(&mut self, session: SessionId, project_dir: &Path) {
         if self.record.as_ref().is_some_and(|known| known.session_id == session) {
             return;
@@ -66,7 +66,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether somebody else has written to the session since we drove it (`liveGuard`). Only
+/// Whether another program has written to the session since we drove it (`liveGuard`). Only
 /// Claude Code keeps its sessions in files that tell; it locks nothing itself (2.1.197).
 pub(super) fn is_live_elsewhere(run: &Run<'_>, record: &SessionRecord) -> bool {
     let settings = &run.shared.settings;

@@ -36,7 +36,7 @@ pub(super) fn session_gone(engine: &Engine, session: &SessionId, detail: &str) -
 pub(super) fn resumed_after_interruption(engine: &Engine) -> String {
     format!(
         "The daemon was stopped while {engine} worked on this. The session is resumed; {engine} is \
-         told to check what is done already."
+         asked to check first what is already done."
     )
 }
 
@@ -62,7 +62,7 @@ pub(super) fn stopping(engine: &Engine) -> String {
     )
 }
 
-/// After a stop or a crash of the daemon while the human was asked.
+/// After a stop or a crash of the daemon while a person was asked.
 pub fn died_asking(engine: &Engine) -> String {
     format!(
         "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
@@ -135,7 +135,7 @@ pub(super) fn directory_not_offered(dir: &Path) -> String {
 pub(super) fn live_elsewhere(engine: &Engine) -> String {
     format!(
         "The {engine} session of this thread was changed on the machine since it was last driven \
-         from here, so somebody may be working in it. Nothing was sent to it (`liveGuard`). Close \
+         from here, so it may be in use there. Nothing was sent to it (`liveGuard`). Close \
          it there and send the message again."
     )
 }

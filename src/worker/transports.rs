@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnSpec, carrier::Carrier, description::Launch, opencode::server,
-        stdio::StdioCarrier,
+        Failure, FailureKind, TurnSpec, description::Launch, opencode::server,
+        stdio::StdioTransport, transport::Transport,
     },
     config::Token,
     proc::sweep,
@@ -23,7 +23,7 @@ const SHORTAGE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Opens the transport of a turn. A stop, also by a human, ends the wait for it.
-pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Carrier>, Unstarted> {
+pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>, Unstarted> {
     let (shared, def) = (run.shared, run.def);
     let process = match &def.description.launch {
         Launch::Process(process) => process,
@@ -40,8 +40,8 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Carrier>, U
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(process, spec, &shared.env, token, &marker);
-    match patiently(run, || StdioCarrier::start(&plan, &marker, process.ladder))? {
-        Ok(carrier) => Ok(Box::new(carrier)),
+    match patiently(run, || StdioTransport::start(&plan, &marker, process.ladder))? {
+        Ok(transport) => Ok(Box::new(transport)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(def.not_installed().into()),
         Err(error) => Err(Unstarted::Failed(Failure::new(
             FailureKind::NotInstalled,

@@ -1,6 +1,6 @@
 //! The real program as a child of the test, its log in a file that is printed when a test fails.
 
-use crate::{homes::Home, process, run};
+use crate::{homes::Home, patience::Patience, process, run};
 use crossbeam_channel::Receiver;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -88,7 +88,7 @@ impl Daemon {
 
     fn end_within(&mut self, patience: Duration) -> Option<ExitStatus> {
         // Nobody sends: a time-out means that it still runs.
-        if self.ended.recv_timeout(patience).is_err_and(|it| it.is_timeout()) {
+        if Patience::of(patience).recv(&self.ended).is_err_and(|it| it.is_timeout()) {
             return None;
         }
         self.reaped = true;

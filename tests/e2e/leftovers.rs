@@ -3,12 +3,13 @@
 
 use crate::{
     homes::Engine,
+    patience::Patience,
     process::{self, Process},
     rig::{PATIENCE, Rig, Setup},
 };
 use rustix::process::Signal;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at what has no event for a test.
 const LOOK: Duration = Duration::from_millis(20);
@@ -85,10 +86,10 @@ fn begin(engine: Engine, key: &str, seconds: u64) -> Busy {
 
 #[track_caller]
 fn wait_until(rig: &Rig, what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     while !is_so() {
         let left = process::marked(&rig.home);
-        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}; there are {left:#?}");
+        assert!(patience.lasts(), "not in {PATIENCE:?}: {what}; there are {left:#?}");
         rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
     }
 }

@@ -21,6 +21,9 @@ mod http;
 mod leftovers;
 mod model;
 mod opencode;
+#[expect(dead_code, reason = "it serves other tests, which need all of it")]
+#[path = "../it/util/patience.rs"]
+mod patience;
 mod process;
 mod rig;
 mod run;

@@ -3,15 +3,13 @@
 
 use crate::{
     homes::Engine,
+    patience::Patience,
     process::{self, Process},
     rig::{PATIENCE, Rig, Setup, check},
     scenarios::tests_of,
 };
 use serde_json::json;
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 /// How often processes are looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,13 +37,13 @@ fn server(rig: &Rig) -> Process {
 /// Waits for a command of a tool.
 #[track_caller]
 fn wait_for_command(rig: &Rig, command: &str) -> Process {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     loop {
         let all = rig.daemon().descendants();
         if let Some(found) = all.iter().find(|it| it.command == command) {
             return found.clone();
         }
-        assert!(Instant::now() < deadline, "{command} does not run, only {all:#?}");
+        assert!(patience.lasts(), "{command} does not run, only {all:#?}");
         rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     homes::{Engine, Home},
     http::{Conn, Events},
     model::Model,
+    patience::Patience,
 };
 use obto_bridge::serve::{Options, Server};
 use serde_json::{Value, json};
@@ -20,11 +21,12 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// Enough for a cold start of an engine, two tries of its model and the end, on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Enough for a cold start of an engine, two tries of its model and the end. On a busy machine a
+/// minute takes longer, see [`Patience`].
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often the bridge is asked whether the daemon is there. It has no event for that.
 const LOOK: Duration = Duration::from_millis(20);
@@ -96,6 +98,8 @@ impl Setup {
         let config = json!({
             "agentId": MACHINE,
             "projectDir": home.project(),
+            // How many such lines there are depends on how slow the machine is.
+            "progress": false,
             "agents": {(Engine::Acp.name()): {"command": ["codex-acp"]}},
         });
         Setup { model, home, config }
@@ -159,7 +163,7 @@ impl Rig {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let before = self.bridge.since();
         let daemon = self.daemon.insert(Daemon::start(&self.home));
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         loop {
             let now = self.bridge.since();
             if now.is_some() && now != before {
@@ -167,7 +171,7 @@ impl Rig {
             }
             let over = daemon.ended().recv_timeout(LOOK).is_err_and(|it| it.is_disconnected());
             assert!(!over, "the daemon ended as soon as it began");
-            assert!(Instant::now() < deadline, "the daemon did not come to the bridge");
+            assert!(patience.lasts(), "the daemon did not come to the bridge");
         }
     }
 
@@ -199,13 +203,13 @@ impl Rig {
     /// The id of a thread's session with an engine, once the daemon has written one.
     #[track_caller]
     pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         loop {
             let id = &self.binding(thread)["sessions"][engine.name()]["sessionId"];
             if let Some(id) = id.as_str() {
                 return id.to_owned();
             }
-            assert!(Instant::now() < deadline, "{engine:?} got no session in {PATIENCE:?}");
+            assert!(patience.lasts(), "{engine:?} got no session in {PATIENCE:?}");
             self.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
         }
     }
@@ -350,18 +354,17 @@ impl Bridge {
         thread: &str,
         wanted: impl Fn(&[Post]) -> Option<T>,
     ) -> Result<T, Vec<Post>> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::of(PATIENCE);
         let mut all = self.heard.lock();
         loop {
             let posts = of(thread, &all);
             if let Some(found) = wanted(&posts) {
                 return Ok(found);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !patience.lasts() {
                 return Err(posts);
             }
-            let changed = self.heard.changed.wait_timeout(all, left);
+            let changed = self.heard.changed.wait_timeout(all, Patience::SLICE);
             all = changed.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

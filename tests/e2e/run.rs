@@ -1,6 +1,7 @@
 //! A child process that a test talks to by lines, with a deadline on each wait.
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crate::patience::Patience;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use serde_json::Value;
 use std::{
@@ -72,20 +73,15 @@ impl Run {
     /// Waits for a line of JSON of which this is true, passing over others.
     #[track_caller]
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Value) -> bool, patience: Duration) -> Value {
-        let end = crossbeam_channel::after(patience);
+        let mut left = Patience::of(patience);
         let mut passed = Vec::new();
         loop {
-            crossbeam_channel::select! {
-                recv(self.lines) -> line => {
-                    let Ok(line) = line else {
-                        panic!("it ended after {passed:#?}\n{}", self.stderr.lock().unwrap());
-                    };
-                    match serde_json::from_str(&line) {
-                        Ok(value) if wanted(&value) => return value,
-                        _ => passed.push(line),
-                    }
-                }
-                recv(end) -> _ => panic!("not in {patience:?}, only {passed:#?}\n{}", self.stderr.lock().unwrap()),
+            match left.recv(&self.lines) {
+                Ok(line) => match serde_json::from_str(&line) {
+                    Ok(value) if wanted(&value) => return value,
+                    _ => passed.push(line),
+                },
+                Err(why) => panic!("{why}, after {passed:#?}\n{}", self.stderr.lock().unwrap()),
             }
         }
     }
@@ -94,21 +90,19 @@ impl Run {
     #[track_caller]
     pub(crate) fn finish(mut self, patience: Duration) -> Finished {
         self.close();
-        let over = crossbeam_channel::after(patience);
+        let mut left = Patience::of(patience);
         let mut stdout = String::new();
         loop {
-            crossbeam_channel::select! {
-                recv(self.lines) -> line => match line {
-                    Ok(line) => stdout = stdout + &line + "\n",
-                    Err(_) => break,
-                },
-                recv(over) -> _ => panic!("it still runs; {stdout}\n{}", self.stderr.lock().unwrap()),
+            match left.recv(&self.lines) {
+                Ok(line) => stdout = stdout + &line + "\n",
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it still runs; {stdout}\n{}", self.stderr.lock().unwrap())
+                }
             }
         }
-        crossbeam_channel::select! {
-            recv(self.ended) -> _ => {}
-            recv(over) -> _ => panic!("it closed its output and still runs; {stdout}"),
-        }
+        let ended = left.recv(&self.ended);
+        assert!(ended != Err(RecvTimeoutError::Timeout), "it closed its output and runs; {stdout}");
         self.reaped = true;
         let status = self.child.wait().unwrap();
         let stderr = self.stderr.lock().unwrap().clone();

@@ -4,15 +4,13 @@
 use crate::{
     homes::Engine,
     model::Request,
+    patience::Patience,
     process::Process,
     rig::{PATIENCE, Post, Rig, Setup},
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 /// Makes tests of scenarios.
 macro_rules! tests_of {
@@ -62,13 +60,13 @@ pub(crate) fn engine_processes(rig: &Rig, engine: Engine) -> Vec<Process> {
 /// Waits until something below the daemon runs this, and returns all that runs there.
 #[track_caller]
 fn running(rig: &Rig, command: &str) -> Vec<Process> {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     loop {
         let found = rig.daemon().descendants();
         if found.iter().any(|it| it.command == command) {
             return found;
         }
-        assert!(Instant::now() < deadline, "{command:?} is not among {found:#?}");
+        assert!(patience.lasts(), "{command:?} is not among {found:#?}");
         rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
     }
 }
@@ -76,9 +74,9 @@ fn running(rig: &Rig, command: &str) -> Vec<Process> {
 /// Waits until a process is gone.
 #[track_caller]
 fn gone(rig: &Rig, process: &Process) {
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::of(PATIENCE);
     while process.is_alive() {
-        assert!(Instant::now() < deadline, "it still runs: {process:?}");
+        assert!(patience.lasts(), "it still runs: {process:?}");
         rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
     }
 }

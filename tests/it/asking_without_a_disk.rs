@@ -3,14 +3,15 @@
 
 use std::fs;
 
+use obto_bridge::store::{Disk as _, RealDisk};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    crash::rig::{Bridge, Machine, SOON, comes_true},
+    crash::rig::{Bridge, Machine},
     leftovers::start,
     limits::{empty, fill, freeze, small_disk, thaw},
-    util::{bin::Running, namespace::isolated},
+    util::{bin::Running, namespace::isolated, patience::comes_true},
 };
 
 /// A machine whose state is on a disk of its own, with a daemon and an engine that asks.
@@ -41,7 +42,7 @@ impl Scene {
             found = self.machine.said_if_any("t").into_iter().find(|post| post.contains(words));
             found.is_some()
         };
-        assert!(comes_true(SOON, is_said), "{words:?}: {:?}", self.machine.said_if_any("t"));
+        assert!(comes_true(is_said), "{words:?}: {:?}", self.machine.said_if_any("t"));
         found.unwrap()
     }
 
@@ -63,7 +64,7 @@ impl Scene {
     fn ends(self, done: &[&str]) {
         self.hear("answer: m");
         assert_eq!(self.done(), done);
-        assert!(comes_true(SOON, || self.machine.is_settled()), "{:?}", self.machine.left());
+        assert!(comes_true(|| self.machine.is_settled()), "{:?}", self.machine.left());
         assert_eq!(self.machine.prompts("none"), [""; 0], "an answer is no prompt");
         self.daemon.signal(Signal::TERM);
         self.daemon.end().expect(0, &[]);
@@ -115,7 +116,7 @@ isolated! {
             let said = scene.machine.said_if_any("t");
             said.iter().filter(|post| post.contains("can't be written down")).count()
         };
-        assert!(comes_true(SOON, || complaints() == 2), "{:?}", scene.machine.said_if_any("t"));
+        assert!(comes_true(|| complaints() == 2), "{:?}", scene.machine.said_if_any("t"));
         assert_eq!(scene.done(), [""; 0]);
         thaw(&scene.machine, &audit);
         scene.machine.write("t", &format!("approve {code}"));
@@ -144,7 +145,7 @@ fn a_question(more: Value, breaks: fn(&Machine, &str), mends: fn(&Machine, &str)
     let is_asked = more.get("permissions").is_none();
     let mut scene = Scene::new(more);
     scene.machine.say("t", "m", "waitask", None);
-    assert!(comes_true(SOON, || !scene.machine.prompts("m").is_empty()));
+    assert!(comes_true(|| !scene.machine.prompts("m").is_empty()));
     breaks(&scene.machine, &scene.state);
     scene.machine.home.put("go", "");
     scene.daemon.line("cannot write to the state directory");
@@ -168,6 +169,27 @@ isolated! {
 isolated! {
     fn what_a_rule_allows_waits_until_it_is_on_record() {
         a_question(json!({ "permissions": { "allow": ["run(act *)"] } }), freeze, thaw);
+    }
+}
+
+isolated! {
+    /// A turn that waited for the disk did not obey a person, nor its own limits.
+    fn a_stop_does_not_wait_for_the_disk() {
+        let mut scene = Scene::new(json!({ "permissions": { "allow": ["run(act *)"] } }));
+        scene.machine.say("t", "m", "waitask", None);
+        assert!(comes_true(|| !scene.machine.prompts("m").is_empty()));
+        let audit = format!("{}/audit.jsonl", scene.state);
+        RealDisk.write_atomic(audit.as_ref(), b"").unwrap();
+        freeze(&scene.machine, &audit);
+        scene.machine.home.put("go", "");
+        scene.daemon.line("cannot write to the state directory");
+        scene.machine.write("t", "/stop");
+        scene.hear("Stopped.");
+        thaw(&scene.machine, &audit);
+        assert_eq!(scene.done(), [""; 0]);
+        assert!(comes_true(|| scene.machine.is_settled()), "{:?}", scene.machine.left());
+        scene.daemon.signal(Signal::TERM);
+        scene.daemon.end().expect(0, &[]);
     }
 }
 

@@ -17,7 +17,10 @@ use obto_bridge::{
     ids::MachineId,
 };
 
-use crate::util::sick_bridge::{Conn, DEADLINE, Seen, SickBridge};
+use crate::util::{
+    patience,
+    sick_bridge::{Conn, Seen, SickBridge},
+};
 
 /// What a bridge without replay knows of its open streams: a message goes to those that are open
 /// when it is posted, and to no other.
@@ -99,7 +102,7 @@ impl Rig {
     #[track_caller]
     fn expect(&self, expected: &[&str]) {
         for expected in expected {
-            let next = match self.events.recv_timeout(DEADLINE).expect("an event comes") {
+            let next = match patience::recv(&self.events).expect("an event comes") {
                 StreamEvent::Connected { .. } => "connected".to_owned(),
                 StreamEvent::Reply { reply, .. } => reply.message_id.unwrap().to_string(),
                 other => format!("{other:?}"),
@@ -154,14 +157,14 @@ fn what_both_streams_bring_is_handed_over_in_order() {
     let rig = rig(|streams, _, conn| streams.serve(conn));
     rig.set_capabilities(&["codex"]);
     for _ in 0..2 {
-        rig.streams.opened.1.recv_timeout(DEADLINE).unwrap();
+        patience::recv(&rig.streams.opened.1).unwrap();
     }
     for id in ["one", "two"] {
         assert_eq!(rig.streams.post(id), 2);
     }
     let mut ids = Vec::new();
     while ids.iter().filter(|id| *id == "two").count() < 2 {
-        match rig.events.recv_timeout(DEADLINE).expect("both streams are handed over") {
+        match patience::recv(&rig.events).expect("both streams are handed over") {
             StreamEvent::Reply { reply, .. } => ids.push(reply.message_id.unwrap().to_string()),
             StreamEvent::Connected { .. } => ids.push("connected".to_owned()),
             other => panic!("{other:?}"),

@@ -11,8 +11,12 @@ use obto_bridge::proc::{Child, Event, Plan, sweep::MARKER};
 use rustix::process::Signal;
 
 use crate::{
-    crash::rig::{Bridge, Machine, SOON, comes_true},
-    util::{bin::Running, namespace::isolated},
+    crash::rig::{Bridge, Machine},
+    util::{
+        bin::Running,
+        namespace::isolated,
+        patience::{self, comes_true},
+    },
 };
 
 /// A process that has nothing to do with us and writes down every signal that it gets.
@@ -40,7 +44,7 @@ impl Bystander {
             env: marker.map(|marker| (MARKER.into(), marker.into())).into_iter().collect(),
         })
         .unwrap();
-        assert!(matches!(child.events().recv_timeout(SOON), Ok(Event::Line(_))));
+        assert!(matches!(patience::recv(child.events()), Ok(Event::Line(_))));
         Bystander { child, heard }
     }
 
@@ -67,7 +71,7 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 fn left(machine: &Machine, token: &str) -> i32 {
     let file = machine.path(&format!("left-{token}"));
     let mut pid = None;
-    assert!(comes_true(SOON, || {
+    assert!(comes_true(|| {
         pid = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
         pid.is_some()
     }));
@@ -81,7 +85,7 @@ pub(crate) fn start(machine: &Machine) -> Running {
 }
 
 fn gone(pid: i32) -> bool {
-    comes_true(SOON, || !is_alive(pid))
+    comes_true(|| !is_alive(pid))
 }
 
 /// The daemon's processes, by their marker.
@@ -105,7 +109,7 @@ isolated! {
         let daemon = start(&machine);
         machine.say("t1", "one", "answer-leave", None);
         assert!(gone(left(&machine, "one")));
-        assert!(comes_true(SOON, || machine.said_if_any("t1") == ["answer: one"]));
+        assert!(comes_true(|| machine.said_if_any("t1") == ["answer: one"]));
 
         // A number that was just freed belongs to somebody else now.
         let reused = reuse(&machine, left(&machine, "one"));
@@ -138,7 +142,7 @@ isolated! {
         assert!(is_alive(five), "nobody was there to end it");
         let daemon = start(&machine);
         assert!(!is_alive(five), "swept before the first turn");
-        assert!(comes_true(SOON, || machine.said_if_any("t4").iter().any(|it| it == "answer: five")));
+        assert!(comes_true(|| machine.said_if_any("t4").iter().any(|it| it == "answer: five")));
         daemon.signal(Signal::TERM);
         drop(daemon.end());
         assert_eq!(marked(), 0);

@@ -5,17 +5,20 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
     path::Path,
-    time::Duration,
 };
 
-use obto_bridge::proc::{self, Plan};
+use obto_bridge::proc::Plan;
 use rustix::process::{Signal, geteuid};
 use serde_json::json;
 
 use crate::{
-    crash::rig::{Bridge, Machine, SOON, comes_true, files},
+    crash::rig::{Bridge, Machine, files},
     leftovers::{Bystander, start},
-    util::{bin::Running, namespace::isolated},
+    util::{
+        bin::{self, Running},
+        namespace::isolated,
+        patience::comes_true,
+    },
 };
 
 /// Nobody's numbers. The processes of one are counted together, so each test has its own.
@@ -38,9 +41,9 @@ fn burst(user: u32, name: &str, limit: u64, says: &str) {
         machine.say(&format!("t{n}"), &format!("m{n}"), "wait", None);
     }
     daemon.line(says);
-    assert!(comes_true(SOON, || begun(&machine) > 0), "some turns go on");
+    assert!(comes_true(|| begun(&machine) > 0), "some turns go on");
     run(&machine, &format!("{}prlimit --pid={} --{name}=4096:4096", as_user(user), daemon.pid()));
-    if !comes_true(SOON, || begun(&machine) == BURST) {
+    if !comes_true(|| begun(&machine) == BURST) {
         daemon.signal(Signal::TERM);
         let ended = daemon.end();
         panic!("{} of {BURST} turns began:\n{}\n{}", begun(&machine), ended.stdout, ended.stderr);
@@ -48,7 +51,7 @@ fn burst(user: u32, name: &str, limit: u64, says: &str) {
     machine.home.put("go", "");
     for n in 0..BURST {
         let answered = || machine.said_if_any(&format!("t{n}")) == [format!("answer: m{n}")];
-        assert!(comes_true(SOON, answered), "{:?}", machine.said_if_any(&format!("t{n}")));
+        assert!(comes_true(answered), "{:?}", machine.said_if_any(&format!("t{n}")));
         assert_eq!(machine.prompts(&format!("m{n}")), ["first"]);
     }
     daemon.signal(Signal::TERM);
@@ -115,7 +118,7 @@ fn run(machine: &Machine, line: &str) {
         dir: machine.home.path().to_owned(),
         env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
     };
-    let output = proc::run(&plan, None, SOON, 1 << 16).unwrap();
+    let output = bin::run(&plan, b"");
     assert!(output.status.is_some_and(|status| status.success()), "{line}: {output:?}");
 }
 
@@ -138,7 +141,7 @@ pub(crate) fn fill(machine: &Machine, state: &str) {
         dir: machine.home.path().to_owned(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
     };
-    proc::run(&plan, None, Duration::from_secs(20), 1 << 16).unwrap();
+    bin::run(&plan, b"");
 }
 
 /// Makes room again.
@@ -162,10 +165,10 @@ fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Mac
     let state = small_disk(&machine);
     let mut daemon = start(&machine);
     machine.say("t1", "one", "answer", None);
-    assert!(comes_true(SOON, || machine.said_if_any("t1") == ["answer: one"]));
-    assert!(comes_true(SOON, || machine.is_settled()));
+    assert!(comes_true(|| machine.said_if_any("t1") == ["answer: one"]));
+    assert!(comes_true(|| machine.is_settled()));
     machine.say("t2", "two", "wait", None);
-    assert!(comes_true(SOON, || !machine.prompts("two").is_empty()));
+    assert!(comes_true(|| !machine.prompts("two").is_empty()));
 
     breaks(&machine, &state);
     machine.say("t3", "three", "answer", None);
@@ -178,10 +181,10 @@ fn on_a_broken_disk(breaks: impl FnOnce(&Machine, &str), mends: impl FnOnce(&Mac
     mends(&machine, &state);
     for (thread, token) in [("t2", "two"), ("t3", "three")] {
         let answered = || machine.said_if_any(thread) == [format!("answer: {token}")];
-        assert!(comes_true(SOON, answered), "{token} is not answered");
+        assert!(comes_true(answered), "{token} is not answered");
         assert_eq!(machine.prompts(token), ["first"]);
     }
-    assert!(comes_true(SOON, || machine.is_settled()));
+    assert!(comes_true(|| machine.is_settled()));
     daemon.signal(Signal::TERM);
     let ended = daemon.end().expect(0, &[]);
     let complaints = ended.stdout.matches("can't store a reply").count();

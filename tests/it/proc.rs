@@ -4,10 +4,10 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
-    thread::sleep,
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::after;
 use obto_bridge::proc::{
     self, Child, Event, Plan,
     kill::To,
@@ -18,16 +18,18 @@ use rustix::process::Signal;
 use crate::util::{
     fake,
     namespace::{in_own_pid_namespace, isolated},
+    patience::{self, check_quick},
 };
 
-const SOON: Duration = Duration::from_secs(10);
+/// More than the system takes to end a process.
+const SOON: Duration = Duration::from_mins(1);
 
 fn spawn(marker: &str, directives: &[&str]) -> Child {
     Child::spawn(&fake::plan(marker, directives)).unwrap()
 }
 
 fn next(child: &Child) -> Event {
-    child.events().recv_timeout(SOON).expect("an event in time")
+    patience::recv(child.events()).expect("an event in time")
 }
 
 fn line(child: &Child) -> String {
@@ -66,7 +68,7 @@ fn lines_come_before_the_exit_and_the_last_needs_no_end() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(child.events().recv_timeout(SOON).is_err(), "nothing follows the exit");
+    assert!(patience::recv(child.events()).is_err(), "nothing follows the exit");
 }
 
 #[test]
@@ -164,7 +166,7 @@ isolated! {
         let begin = Instant::now();
         assert!(child.handle().signal(Signal::KILL, To::Group).unwrap());
         assert_eq!(exit(&child), -9);
-        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        check_quick(begin.elapsed(), Duration::from_secs(2));
     }
 }
 
@@ -217,7 +219,7 @@ isolated! {
 fn what_was_written_before_the_exit_comes_before_it_however_long_that_takes() {
     let slowly = |event| {
         if matches!(&event, Event::Line(line) if line.len() > 1 << 20) {
-            sleep(Duration::from_millis(1_200));
+            after(Duration::from_millis(1_200)).recv().unwrap();
         }
         Some(event)
     };
@@ -236,9 +238,9 @@ isolated! {
             ..fake::plan("", &[])
         };
         let child = Child::spawn(&plan).unwrap();
-        let until = Instant::now() + 2 * SOON;
+        let mut patience = patience::Patience::new();
         let code = loop {
-            assert!(Instant::now() < until, "no exit in time");
+            assert!(patience.lasts(), "no exit in time");
             if let Event::Exit { status, .. } = next(&child) {
                 break status.unwrap().code();
             }
@@ -254,7 +256,7 @@ isolated! {
         let straggler = line(&child);
         assert_eq!(line(&child), "last");
         assert_eq!(exit(&child), 5);
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        check_quick(begin.elapsed(), Duration::from_secs(5));
         assert!(is_alive(&straggler), "it has left the group");
 
         assert_eq!(sweep(Marked::Turn("mine.2"), &Before::default(), SOON), 0);
@@ -323,9 +325,5 @@ isolated! {
 
 /// Waits for what the kernel is about to do.
 fn until(done: impl Fn() -> bool) {
-    let end = Instant::now() + SOON;
-    while !done() {
-        assert!(Instant::now() < end, "not in time");
-        crossbeam_channel::after(Duration::from_millis(1)).recv().unwrap();
-    }
+    assert!(patience::comes_true(done), "not in time");
 }

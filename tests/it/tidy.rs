@@ -10,9 +10,9 @@ use std::{
     str::Chars,
 };
 
-use obto_bridge::proc::{self, Plan};
+use obto_bridge::proc::Plan;
 
-use crate::util::bin::{DEADLINE, Home};
+use crate::util::bin::{self, Home};
 
 /// Longer files are hard to read at a sitting.
 const LINES_MAX: usize = 600;
@@ -325,7 +325,7 @@ fn banned_crates_stay_out() {
         dir: root().to_owned(),
         env: vars_os().collect(),
     };
-    let output = proc::run(&plan, None, DEADLINE, 1 << 20).unwrap();
+    let output = bin::run(&plan, b"");
     let tree = String::from_utf8(output.stdout).unwrap();
     let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(crates.contains("ureq"), "cargo tree did not work: {}", output.stderr);

@@ -22,7 +22,7 @@ pub(super) struct KnownCall {
     /// Content and locations, whose place is with the latest update that has them.
     content: Value,
     locations: Value,
-    /// It was told that the call began.
+    /// The progress line about its begin is out.
     is_told: bool,
 }
 
@@ -81,7 +81,7 @@ impl KnownCall {
         let kind = self.action_kind();
         let edits = self.edits(kind);
         let subject = self.subject(kind, &edits);
-        // What a title leaves out nobody knows: it is for people, and no policy.
+        // A title may leave things out: it is for people, and no policy goes by it.
         let title = if subject.is_empty() { &self.title } else { "" };
         let reasons = [first_text(&self.input, &["/reason", "/description"]), title];
         let reason = reasons.into_iter().find(|text| !text.is_empty()).map(str::to_owned);

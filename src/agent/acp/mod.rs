@@ -128,7 +128,7 @@ impl Acp {
             (Sent::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
             (_, Err(error)) if error.code == wire::AUTH_REQUIRED => {
                 let failure = failure::not_logged_in(&error, &self.capabilities.logins);
-                self.ledger.finish(TurnEnd::Failed(failure), actions);
+                self.ledger.finish(failure, actions);
             }
             // Each agent has an error of its own for an unknown session. Nothing was done yet, so
             // whatever it is, a fresh one may be tried.
@@ -142,7 +142,7 @@ impl Acp {
                 self.refuse(&setting, &failure::describe(&error), actions);
             }
             (Sent::Initialize | Sent::NewSession | Sent::Prompt, Err(error)) => {
-                self.ledger.finish(TurnEnd::Failed(failure::of_error(&error)), actions);
+                self.ledger.finish(failure::of_error(&error), actions);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Acp {
                 format!("the agent speaks version {version} of the Agent Client Protocol, not 1"),
                 "Use a version of the agent that still speaks ACP 1.",
             );
-            return self.ledger.finish(TurnEnd::Failed(failure), actions);
+            return self.ledger.finish(failure, actions);
         }
         self.capabilities = Capabilities::read(result);
         let Some(turn) = &self.turn else { return };
@@ -182,8 +182,7 @@ impl Acp {
             self.cost_before = Some(0.0);
         }
         if self.session.is_empty() {
-            let failure = failure::protocol("a session without an id");
-            return self.ledger.finish(TurnEnd::Failed(failure), actions);
+            return self.ledger.finish(failure::protocol("a session without an id"), actions);
         }
         match wire::mode_choice(turn.gate, &self.session, result) {
             ModeChoice::Set(setting) => self.settings.push_back(setting),
@@ -198,9 +197,7 @@ impl Acp {
         if let Some(model) = &turn.model {
             match wire::model_choice(&self.session, result, model) {
                 Ok(setting) => self.settings.extend(setting),
-                Err(reason) => {
-                    return self.ledger.finish(TurnEnd::Failed(wrong_model(reason)), actions);
-                }
+                Err(reason) => return self.ledger.finish(wrong_model(reason), actions),
             }
         }
         self.go_on(actions);
@@ -321,7 +318,7 @@ impl Acp {
 
     fn on_request(&mut self, id: Value, method: &str, params: &Value, actions: &mut Actions) {
         // Agents ask for files and terminals though they were told that there are none, and have
-        // methods of their own (qwen: craft/drainMidTurnQueue). Unanswered, they wait for ever.
+        // methods of their own (qwen: craft/drainMidTurnQueue). Unanswered, they hang.
         if method != "session/request_permission" {
             let error = self.rpc.error(&id, METHOD_NOT_FOUND, "this client has no such method");
             return actions.write(error);
@@ -371,7 +368,7 @@ impl Acp {
 
     fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
         let Some(pending) = self.ledger.decided(question) else { return };
-        // No option but those for once is ever chosen: what agents keep often lasts for ever. And ACP
+        // Only options for this once are chosen: what agents store often has no end. And ACP
         // has no place for a reason.
         let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         if !allow {
@@ -453,7 +450,7 @@ impl Acp {
                 "Nothing was sent. Update the agent, or allow everything for it in the config.",
             ),
         };
-        self.ledger.finish(TurnEnd::Failed(failure), actions);
+        self.ledger.finish(failure, actions);
     }
 }
 
@@ -492,8 +489,7 @@ impl Protocol for Acp {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        let failure = failure::crashed(exit, stderr_tail);
-        self.ledger.finish(TurnEnd::Failed(failure), actions);
+        self.ledger.finish(failure::crashed(exit, stderr_tail), actions);
     }
 }
 

@@ -192,12 +192,10 @@ fn values(option: &Value) -> Vec<&str> {
 
 /// The blocks of a prompt.
 pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let mut blocks = vec![json!({ "type": "text", "text": prompt })];
-    blocks.extend(images.iter().map(|image| {
-        let data = STANDARD.encode(&image.bytes);
-        json!({ "type": "image", "mimeType": image.media_type, "data": data })
-    }));
+    blocks.extend(images.iter().map(
+        |image| json!({ "type": "image", "mimeType": image.media_type, "data": image.base64() }),
+    ));
     json!({ "sessionId": session, "prompt": blocks })
 }
 
@@ -210,7 +208,7 @@ pub struct Options {
 
 impl Options {
     /// Goes by kind, never by id: those differ from agent to agent. `allow_always` is not used,
-    /// because with many agents it lasts for ever and is written into the project.
+    /// because many agents store it in the project, without an end.
     pub fn read(params: &Value) -> Options {
         let of = |kind: &str| {
             list(params, "/options")

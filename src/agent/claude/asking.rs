@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::wire::CanUseTool;
 use crate::agent::{
-    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff,
+    ActionKind, Choice, Edit, Question, QuestionId,
+    asking::{choice, directory, glob, labelled},
+    diff,
     progress::Doing,
     text::{list, text},
 };
@@ -61,28 +63,6 @@ pub(super) fn describe(tool: &str, input: &Value) -> (ActionKind, String) {
     (kind, text(input, at).to_owned())
 }
 
-fn labelled(label: &str, text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("{label}: {text}") }
-}
-
-/// Without a path it is the project.
-fn directory(input: &Value) -> &str {
-    Some(text(input, "/path")).filter(|path| !path.is_empty()).unwrap_or(".")
-}
-
-/// Where a pattern leads. One with alternatives or steps upwards may lead to several places, for
-/// which no single path stands.
-fn glob(input: &Value) -> String {
-    let (pattern, path) = (text(input, "/pattern"), text(input, "/path"));
-    if pattern.contains('{') || pattern.contains("..") {
-        String::new()
-    } else if path.is_empty() || pattern.starts_with(['/', '~']) {
-        pattern.to_owned()
-    } else {
-        format!("{}/{pattern}", path.trim_end_matches('/'))
-    }
-}
-
 /// `server__tool` as `server:tool`, taken apart where Claude Code does it.
 fn mcp(name: &str) -> String {
     name.split_once("__")
@@ -109,20 +89,9 @@ fn edits(tool: &str, input: &Value) -> Vec<Edit> {
 }
 
 fn choices(input: &Value) -> Vec<Choice> {
-    let option = |option: &Value| ChoiceOption {
-        label: text(option, "/label").to_owned(),
-        description: text(option, "/description").to_owned(),
-    };
-    list(input, QUESTIONS)
-        .iter()
-        .map(|asked| Choice {
-            question: text(asked, "/question").to_owned(),
-            options: list(asked, "/options").iter().map(option).collect(),
-            is_multiple: asked["multiSelect"] == true,
-            // Its dialog always has an "Other" with room for words.
-            is_open: true,
-        })
-        .collect()
+    // Its dialog always has an "Other" with room for words.
+    let choice = |asked: &Value| choice(asked, asked["multiSelect"] == true, true);
+    list(input, QUESTIONS).iter().map(choice).collect()
 }
 
 /// The tool's input with the answers: a text for each question, several choices with commas
@@ -148,7 +117,8 @@ pub(super) fn wants_words(asked: &CanUseTool) -> bool {
     asked.tool == ASK
 }
 
-/// What a tool that begins does, for the progress line. The rest only keeps house.
+/// What a tool that begins does, for the progress line. Tools that only manage the
+/// session itself have no line.
 pub(super) fn progress(tool: &str, input: &Value, project: &Utf8Path) -> Option<String> {
     let (kind, subject) = describe(tool, input);
     let doing = match (tool, kind) {

@@ -67,7 +67,7 @@ pub fn args(spec: &TurnSpec) -> Vec<String> {
         }
         Gate::AllowAll => args.extend(["--permission-mode", "bypassPermissions"]),
     }
-    // The project's `.mcp.json` would start programs of a directory that nobody has trusted.
+    // The project's `.mcp.json` would start programs of a directory that was not trusted.
     args.push("--strict-mcp-config");
     args.extend(["--disallowedTools", disallowed.as_str()]);
     match resumable(spec) {
@@ -197,8 +197,8 @@ impl Claude {
     }
 
     /// Ends the turn once there is a result and no background agent needs us any more: without our
-    /// end of the pipe all its questions and posts fail, and nobody notices. Who interrupts waits
-    /// for none of them.
+    /// end of the pipe all its questions and posts fail silently. An interrupt does not wait for
+    /// them.
     fn finish_if_idle(&mut self, actions: &mut Actions) {
         if (self.tasks.is_empty() || self.ledger.is_interrupted())
             && let Some(end) = self.end.take()

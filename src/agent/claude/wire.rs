@@ -2,7 +2,6 @@
 //! line that lacks a field or has one of another type still says what the rest of it says, so
 //! lines are picked apart field by field instead of deserialised as a whole.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
@@ -228,8 +227,8 @@ pub fn user(prompt: &str, images: &[Image]) -> Value {
     let mut content: Vec<Value> = images
         .iter()
         .map(|image| {
-            let data = STANDARD.encode(&image.bytes);
-            let source = json!({ "type": "base64", "media_type": image.media_type, "data": data });
+            let (kind, data) = (&image.media_type, image.base64());
+            let source = json!({ "type": "base64", "media_type": kind, "data": data });
             json!({ "type": "image", "source": source })
         })
         .collect();

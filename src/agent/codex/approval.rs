@@ -12,8 +12,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, Verdict, codex::wire, diff,
-    ledger::OPEN_MAX, shell,
+    ActionKind, Edit, Question, QuestionId, Verdict,
+    asking::{choice, moved, sole_path},
+    codex::wire,
+    diff,
+    ledger::OPEN_MAX,
+    shell,
 };
 
 /// An open question: the request's id, and what kind of answer it wants.
@@ -141,8 +145,7 @@ fn command(params: Value) -> Question {
     question(tool, kind, subject, params)
 }
 
-/// The subject is the path if there is just one: a policy that allows that path must not allow the
-/// others with it, nor a whole root.
+/// With a whole root it is never just one path.
 fn file_change(mut params: Value, changes: &Changes) -> Question {
     let item = params["itemId"].as_str().unwrap_or_default();
     let changes = changes.0.get(item).cloned().unwrap_or_default();
@@ -151,10 +154,7 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
         let diff = " (everything below, for the rest of the session)\n".to_owned();
         edits.push(Edit { path: root.to_owned(), diff });
     }
-    let subject = match &edits[..] {
-        [edit] => edit.path.clone(),
-        _ => String::new(),
-    };
+    let subject = sole_path(&edits);
     if let Some(params) = params.as_object_mut() {
         params.insert("changes".to_owned(), Value::Array(changes));
     }
@@ -164,7 +164,6 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
 /// A change of one file; a move touches two. The `diff` of what is added or deleted is the text
 /// itself, that of an update a patch, with a last line about the move (0.169.0).
 fn edits_of(change: &Value) -> Vec<Edit> {
-    let path = change["path"].as_str().unwrap_or_default().to_owned();
     let text = change["diff"].as_str().unwrap_or_default();
     let target = change["kind"]["move_path"].as_str();
     let diff = match change["kind"]["type"].as_str() {
@@ -175,11 +174,7 @@ fn edits_of(change: &Value) -> Vec<Edit> {
             diff::of_patch(note.and_then(|note| text.strip_suffix(&note)).unwrap_or(text))
         }
     };
-    let moved = target.map(|target| Edit {
-        path: target.to_owned(),
-        diff: format!(" (moved from {})\n", path.escape_debug()),
-    });
-    [Edit { path, diff }].into_iter().chain(moved).collect()
+    moved(change["path"].as_str().unwrap_or_default(), diff, target)
 }
 
 /// A wider sandbox for the rest of the turn (seen with the feature `request_permissions_tool`).
@@ -218,24 +213,10 @@ fn user_input(mut params: Value) -> Option<(Question, Answer)> {
     }
     let input = json!({ "questions": asked });
     let question = question("requestUserInput", ActionKind::Other, String::new(), input);
-    let choices = asked.iter().map(choice).collect();
+    let has_options = |it: &Value| it["options"].as_array().is_some_and(|it| !it.is_empty());
+    let is_open = |it: &Value| it["isOther"] == true || !has_options(it);
+    let choices = asked.iter().map(|it| choice(it, false, is_open(it))).collect();
     Some((Question { choices, ..question }, Answer::Words(ids)))
-}
-
-fn choice(asked: &Value) -> Choice {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let options: Vec<ChoiceOption> = asked["options"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|it| ChoiceOption { label: text(&it["label"]), description: text(&it["description"]) })
-        .collect();
-    Choice {
-        question: text(&asked["question"]),
-        is_multiple: false,
-        is_open: asked["isOther"] == true || options.is_empty(),
-        options,
-    }
 }
 
 /// An MCP tool that wants to run, or a server that asks for a plain yes.

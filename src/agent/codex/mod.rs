@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The process must live as long as the turn, for the end of its input interrupts it; and it must
-//! end with the turn, for until then nobody else can open the thread.
+//! end with the turn, for until then no other program can open the thread.
 
 mod approval;
 pub mod description;
@@ -59,7 +59,7 @@ pub struct Codex {
     /// Calls are the ids of their requests.
     ledger: Ledger<Pending, Value>,
     changes: Changes,
-    /// Why something is refused, as the model was told already.
+    /// Reasons of refusals that the model has already.
     reasons_told: BTreeSet<String>,
     answer: Answer,
     meter: Option<Meter>,
@@ -87,7 +87,7 @@ struct Plan {
     resuming: bool,
     title: String,
     project: Utf8PathBuf,
-    /// The model's own questions have somebody to answer them.
+    /// A person can answer the model's own questions.
     asks_human: bool,
 }
 
@@ -137,7 +137,7 @@ impl Codex {
         actions.write(request);
     }
 
-    fn finish(&mut self, end: TurnEnd, actions: &mut Actions) {
+    fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
         if let Some(meter) = self.meter.take() {
             actions.event(TurnEvent::Usage(meter.used()));
         }
@@ -172,7 +172,7 @@ impl Codex {
     fn open_thread(&mut self, account: Result<Value, RpcError>, actions: &mut Actions) {
         let account = account.ok().and_then(|it| read::<wire::Account>("account", it));
         if account.is_some_and(|account| account.is_missing()) {
-            return self.finish(TurnEnd::Failed(failure::not_logged_in()), actions);
+            return self.finish(failure::not_logged_in(), actions);
         }
         let (method, params) = mem::take(&mut self.plan.open);
         self.request(method, params, Sent::OpenThread, actions);
@@ -185,7 +185,7 @@ impl Codex {
                 "Codex opened a thread without saying which.",
                 "Update Codex: `npm install -g @openai/codex`.",
             );
-            return self.finish(TurnEnd::Failed(failure), actions);
+            return self.finish(failure, actions);
         };
         let thread = opened.thread.id;
         let params = json!({ "threadId": thread, "input": self.plan.input.take() });
@@ -449,7 +449,7 @@ impl Protocol for Codex {
         if self.ledger.is_over() {
             return;
         }
-        self.finish(TurnEnd::Failed(failure::of_crash(exit, stderr_tail)), actions);
+        self.finish(failure::of_crash(exit, stderr_tail), actions);
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::fmt::Write;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use camino::Utf8Path;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -76,6 +75,7 @@ pub(super) fn open_thread(spec: &TurnSpec) -> (&'static str, Value) {
 /// have to outlive the turn.
 pub(super) fn input(spec: &TurnSpec) -> Value {
     let text = json!({ "type": "text", "text": spec.prompt });
+    let image = |image: &Image| json!({ "type": "image", "url": image.data_url() });
     spec.images.iter().map(image).chain([text]).collect()
 }
 
@@ -83,11 +83,6 @@ pub(super) fn input(spec: &TurnSpec) -> Value {
 pub(super) fn steer(thread: &str, turn: &str, text: &str) -> Value {
     let input = json!([{ "type": "text", "text": text }]);
     json!({ "threadId": thread, "expectedTurnId": turn, "input": input })
-}
-
-fn image(image: &Image) -> Value {
-    let data = BASE64_STANDARD.encode(&image.bytes);
-    json!({ "type": "image", "url": format!("data:{};base64,{data}", image.media_type) })
 }
 
 /// `allowAll` is Codex's own bypass, as in the reference: it asks nothing and is not confined.
@@ -105,7 +100,7 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
-/// Whether the model's own questions have somebody to answer them.
+/// Whether a person can answer the model's own questions.
 pub(super) fn asks_human(spec: &TurnSpec) -> bool {
     spec.asks_human && spec.gate == Gate::Ask
 }
@@ -116,7 +111,7 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
         // Also overrides a value in the user's file that newer versions refuse to start with
         // (`untrusted`, from 0.149).
         format!("approval_policy={}", toml_string(approval_policy(spec))),
-        // Without a network Codex would try for ever. As `--disable` it would be fatal to versions
+        // Without a network Codex would never give up. As `--disable` it would be fatal to versions
         // that don't know it; as a setting it is skipped by them.
         "features.unbounded_connection_retries=false".to_owned(),
     ];

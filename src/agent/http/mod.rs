@@ -1,9 +1,9 @@
-//! The carrier for opencode's server: values become HTTP requests on loopback, responses and
+//! The transport for opencode's server: values become HTTP requests on loopback, responses and
 //! server-sent events become values. Requests are made as HTTP/1.0: the server then answers without
 //! chunks and the end of a body, also of the event stream, is the end of the connection, so no HTTP
 //! library is needed (opencode 1.18.33).
 //!
-//! The carrier keeps a clone of every socket. A task that waits on one is woken by its shutdown.
+//! The transport keeps a clone of every socket. A task that waits on one is woken by its shutdown.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::{
         Exit,
-        carrier::{Carrier, Incoming},
+        transport::{Incoming, Transport},
     },
     task,
 };
@@ -156,7 +156,7 @@ fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<(u16, Value)> {
     let mut reader = BufReader::new(stream);
     let head = read_head(&mut reader)?;
     let mut body = Vec::new();
-    // Without a length the body ends with the connection. With one, nobody waits for that end: it
+    // Without a length the body ends with the connection. With one, that end need not be waited for: it
     // may come much later.
     let length = head.length.unwrap_or(BODY_MAX + 1);
     reader.take(length.min(BODY_MAX + 1)).read_to_end(&mut body)?;
@@ -221,7 +221,7 @@ struct InFlight {
 
 /// The way to a server for one turn.
 #[derive(Debug)]
-pub struct HttpCarrier {
+pub struct HttpTransport {
     server: Server,
     incoming: Receiver<Incoming>,
     values: Sender<Incoming>,
@@ -230,12 +230,12 @@ pub struct HttpCarrier {
     steps: u32,
 }
 
-impl HttpCarrier {
+impl HttpTransport {
     /// Connects to the server's event stream. `{"ready":true}` comes in when events flow.
     ///
     /// # Errors
     /// When the server does not accept, or there are no more OS threads.
-    pub fn connect(server: Server) -> io::Result<HttpCarrier> {
+    pub fn connect(server: Server) -> io::Result<HttpTransport> {
         let (values, incoming) = bounded(INCOMING_MAX);
         let mut stream = connect(&server, Some(EVENTS_SILENCE))?;
         let events = stream.try_clone()?;
@@ -248,13 +248,13 @@ impl HttpCarrier {
                 Err(error) => format!("the event stream broke: {error}"),
             };
             let exit = Incoming::Exit { exit: Exit::Unknown, stderr_tail: error };
-            // Without a receiver nobody is left to tell.
+            // Without a receiver the turn is over.
             drop(sender.send(exit));
         })?;
-        Ok(HttpCarrier { server, incoming, values, events, requests: Vec::new(), steps: 0 })
+        Ok(HttpTransport { server, incoming, values, events, requests: Vec::new(), steps: 0 })
     }
 
-    /// Tells the server to stop prompts that nobody will wait for any more: it goes on with them
+    /// Tells the server to stop prompts whose turn is over: it goes on with them
     /// when only the connection ends.
     fn abort_prompts(&mut self) {
         self.requests.retain(|request| !request.task.is_finished());
@@ -282,7 +282,7 @@ impl HttpCarrier {
     }
 }
 
-impl Carrier for HttpCarrier {
+impl Transport for HttpTransport {
     fn send(&mut self, value: &Value) -> io::Result<()> {
         let request = Request::read(value)?;
         self.requests.retain(|request| !request.task.is_finished());
@@ -348,7 +348,7 @@ impl Carrier for HttpCarrier {
     }
 }
 
-impl Drop for HttpCarrier {
+impl Drop for HttpTransport {
     fn drop(&mut self) {
         self.kill();
     }

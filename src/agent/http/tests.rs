@@ -1,4 +1,4 @@
-//! The carrier against a scripted server on a socket.
+//! The transport against a scripted server on a socket.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -9,9 +9,9 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
 
-use super::{HttpCarrier, Password, REQUESTS_MAX, Request, Server, call};
+use super::{HttpTransport, Password, REQUESTS_MAX, Request, Server, call};
 use crate::{
-    agent::carrier::{Carrier, Incoming},
+    agent::transport::{Incoming, Transport},
     task::{self, Task},
 };
 
@@ -64,14 +64,14 @@ impl Fake {
         self.asked.as_ref().unwrap().recv_timeout(SOON).expect("a request comes")
     }
 
-    /// A carrier whose events flow; the stream is for sending more.
-    fn carrier(&self) -> (HttpCarrier, TcpStream) {
-        let carrier = HttpCarrier::connect(self.server.clone()).unwrap();
+    /// A transport whose events flow; the stream is for sending more.
+    fn transport(&self) -> (HttpTransport, TcpStream) {
+        let transport = HttpTransport::connect(self.server.clone()).unwrap();
         let mut events = self.next().stream;
         events.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
         send_event(&mut events, "server.connected");
-        assert_eq!(value(&carrier), json!({ "ready": true }));
-        (carrier, events)
+        assert_eq!(value(&transport), json!({ "ready": true }));
+        (transport, events)
     }
 }
 
@@ -102,13 +102,13 @@ fn send_event(stream: &mut TcpStream, kind: &str) {
     write!(stream, "data: {event}\n\n").unwrap();
 }
 
-fn next(carrier: &HttpCarrier) -> Incoming {
-    carrier.incoming().recv_timeout(SOON).expect("something comes in")
+fn next(transport: &HttpTransport) -> Incoming {
+    transport.incoming().recv_timeout(SOON).expect("something comes in")
 }
 
 #[track_caller]
-fn value(carrier: &HttpCarrier) -> Value {
-    match next(carrier) {
+fn value(transport: &HttpTransport) -> Value {
+    match next(transport) {
         Incoming::Value(value) => value,
         other => panic!("{other:?}"),
     }
@@ -122,38 +122,38 @@ fn prompt(id: u64) -> Value {
 #[test]
 fn a_value_becomes_a_request_and_its_response_a_value() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
-    carrier.send(&prompt(7)).unwrap();
+    let (mut transport, _events) = fake.transport();
+    transport.send(&prompt(7)).unwrap();
     let asked = fake.next();
     assert!(asked.head.starts_with("POST /session/ses_1/message HTTP/1.0\r\n"), "{}", asked.head);
     assert!(asked.head.contains("\r\nAuthorization: Basic b3BlbmNvZGU6c2VjcmV0\r\n"));
     assert!(asked.head.contains("\r\nx-opencode-directory: /p%20%C3%A4\r\n"), "{}", asked.head);
     assert_eq!(asked.body, r#"{"parts":[]}"#);
     asked.json(200, &json!({ "info": {} }));
-    assert_eq!(value(&carrier), json!({ "id": 7, "status": 200, "body": { "info": {} } }));
+    assert_eq!(value(&transport), json!({ "id": 7, "status": 200, "body": { "info": {} } }));
 }
 
 #[test]
 fn events_come_in_order_and_without_the_servers_own() {
     let fake = Fake::start();
-    let (carrier, mut events) = fake.carrier();
+    let (transport, mut events) = fake.transport();
     for kind in ["server.heartbeat", "session.idle", "sync", "session.error"] {
         send_event(&mut events, kind);
     }
     events.write_all(b": comment\ndata: {broken\n").unwrap();
-    assert_eq!(value(&carrier)["event"]["payload"]["type"], "session.idle");
-    assert_eq!(value(&carrier)["event"]["payload"]["type"], "session.error");
-    assert!(matches!(next(&carrier), Incoming::Garbage(line) if line == " {broken\n"));
+    assert_eq!(value(&transport)["event"]["payload"]["type"], "session.idle");
+    assert_eq!(value(&transport)["event"]["payload"]["type"], "session.error");
+    assert!(matches!(next(&transport), Incoming::Garbage(line) if line == " {broken\n"));
 }
 
 /// What a response without JSON, or with half of it, becomes.
 #[track_caller]
 fn check(response: &str, field: &str, expected: Value) {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
-    carrier.send(&json!({ "id": 1, "method": "GET", "path": "/config" })).unwrap();
+    let (mut transport, _events) = fake.transport();
+    transport.send(&json!({ "id": 1, "method": "GET", "path": "/config" })).unwrap();
     fake.next().answer(response);
-    assert_eq!(value(&carrier)[field], expected, "{response}");
+    assert_eq!(value(&transport)[field], expected, "{response}");
 }
 
 #[test]
@@ -175,19 +175,19 @@ fn a_bad_response_is_an_error_and_never_silence() {
 #[test]
 fn trap_a_connection_may_stay_open_after_the_response() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
-    carrier.send(&json!({ "id": 1, "method": "GET", "path": "/config" })).unwrap();
+    let (mut transport, _events) = fake.transport();
+    transport.send(&json!({ "id": 1, "method": "GET", "path": "/config" })).unwrap();
     let mut open = fake.next().stream;
     open.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue").unwrap();
-    assert_eq!(value(&carrier)["body"], true);
+    assert_eq!(value(&transport)["body"], true);
 }
 
 #[test]
 fn the_end_of_the_events_is_the_end_of_the_engine() {
     let fake = Fake::start();
-    let (carrier, events) = fake.carrier();
+    let (transport, events) = fake.transport();
     drop(events);
-    match next(&carrier) {
+    match next(&transport) {
         Incoming::Exit { stderr_tail, .. } => assert_eq!(stderr_tail, "the event stream ended"),
         other => panic!("{other:?}"),
     }
@@ -196,9 +196,9 @@ fn the_end_of_the_events_is_the_end_of_the_engine() {
 #[test]
 fn events_that_are_refused_end_it_too() {
     let fake = Fake::start();
-    let carrier = HttpCarrier::connect(fake.server.clone()).unwrap();
+    let transport = HttpTransport::connect(fake.server.clone()).unwrap();
     fake.next().answer("HTTP/1.1 401 Unauthorized\r\n\r\n");
-    match next(&carrier) {
+    match next(&transport) {
         Incoming::Exit { stderr_tail, .. } => assert!(stderr_tail.contains("status 401")),
         other => panic!("{other:?}"),
     }
@@ -207,33 +207,33 @@ fn events_that_are_refused_end_it_too() {
 #[test]
 fn trap_a_prompt_that_nobody_waits_for_goes_on_unless_it_is_aborted() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
-    carrier.send(&prompt(1)).unwrap();
+    let (mut transport, _events) = fake.transport();
+    transport.send(&prompt(1)).unwrap();
     let waiting = fake.next();
-    assert!(carrier.escalate().is_some());
+    assert!(transport.escalate().is_some());
     let abort = fake.next();
     assert!(abort.head.starts_with("POST /session/ses_1/abort HTTP/1.0\r\n"), "{}", abort.head);
     assert!(abort.head.contains("\r\nx-opencode-directory: /p%20%C3%A4\r\n"), "{}", abort.head);
     abort.json(200, &json!(true));
     waiting.json(200, &json!({}));
-    assert_eq!(value(&carrier)["status"], 200);
-    assert!(carrier.escalate().is_some());
-    assert!(matches!(next(&carrier), Incoming::Exit { .. }));
-    assert!(carrier.escalate().is_none());
+    assert_eq!(value(&transport)["status"], 200);
+    assert!(transport.escalate().is_some());
+    assert!(matches!(next(&transport), Incoming::Exit { .. }));
+    assert!(transport.escalate().is_none());
 }
 
 #[test]
 fn a_kill_wakes_everything_that_waits() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
-    carrier.send(&prompt(1)).unwrap();
+    let (mut transport, _events) = fake.transport();
+    transport.send(&prompt(1)).unwrap();
     let _silent = fake.next();
-    carrier.kill();
+    transport.kill();
     assert!(fake.next().head.contains("/abort"));
     let mut exits = 0;
     let mut errors = 0;
     for _ in 0..2 {
-        match next(&carrier) {
+        match next(&transport) {
             Incoming::Exit { .. } => exits += 1,
             Incoming::Value(value) => errors += u32::from(value["error"].is_string()),
             Incoming::Garbage(line) => panic!("{line}"),
@@ -245,10 +245,10 @@ fn a_kill_wakes_everything_that_waits() {
 #[test]
 fn a_server_that_is_gone_is_an_error_response() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
+    let (mut transport, _events) = fake.transport();
     drop(fake);
-    carrier.send(&prompt(3)).unwrap();
-    let lost = value(&carrier);
+    transport.send(&prompt(3)).unwrap();
+    let lost = value(&transport);
     assert_eq!(lost["id"], 3);
     assert!(lost["error"].is_string(), "{lost}");
 }
@@ -256,30 +256,30 @@ fn a_server_that_is_gone_is_an_error_response() {
 #[test]
 fn what_is_no_request_is_not_sent() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
+    let (mut transport, _events) = fake.transport();
     for bad in [
         json!({ "id": 1 }),
         json!({ "method": "GET", "path": "/a HTTP/1.0\r\nX: y" }),
         json!({ "method": 1, "path": "/a" }),
     ] {
-        assert!(carrier.send(&bad).is_err(), "{bad}");
+        assert!(transport.send(&bad).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn open_requests_are_bounded() {
     let fake = Fake::start();
-    let (mut carrier, _events) = fake.carrier();
+    let (mut transport, _events) = fake.transport();
     let get = json!({ "id": 1, "method": "GET", "path": "/config" });
     for _ in 0..REQUESTS_MAX {
-        carrier.send(&get).unwrap();
+        transport.send(&get).unwrap();
     }
-    let error = carrier.send(&get).unwrap_err().to_string();
+    let error = transport.send(&get).unwrap_err().to_string();
     assert_eq!(error, "too many requests to opencode's server are open");
 }
 
 #[test]
-fn a_single_call_needs_no_carrier_and_the_password_does_not_print() {
+fn a_single_call_needs_no_transport_and_the_password_does_not_print() {
     let fake = Fake::start();
     let server = fake.server.clone();
     assert!(!format!("{server:?}").contains("secret"));

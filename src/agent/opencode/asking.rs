@@ -5,7 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Choice, ChoiceOption, Edit, Question, QuestionId, diff,
+    ActionKind, Edit, Question, QuestionId,
+    asking::{choice, directory, glob, labelled, moved, sole_path},
+    diff,
     text::{list, text},
 };
 
@@ -81,10 +83,7 @@ fn describe(
 ) -> (ActionKind, String) {
     let metadata = &asked["metadata"];
     let called = |at: &str| call.map_or("", |call| text(&call.input, at));
-    let labelled = |label: &str, what: &str| {
-        let text = if what.is_empty() { String::new() } else { format!("{label}: {what}") };
-        (ActionKind::Other, text)
-    };
+    let other = |label: &str, what: &str| (ActionKind::Other, labelled(label, what));
     let pattern = text(asked, "/patterns/0");
     match tool {
         "bash" => (ActionKind::Run, text(metadata, "/command").to_owned()),
@@ -96,11 +95,11 @@ fn describe(
         "webfetch" => (ActionKind::Fetch, text(metadata, "/url").to_owned()),
         // Not bare: a search for an address must not pass for the fetch of it.
         "websearch" | "codesearch" => {
-            (ActionKind::Fetch, labelled("search", text(metadata, "/query")).1)
+            (ActionKind::Fetch, labelled("search", text(metadata, "/query")))
         }
-        "task" => labelled("subagent", text(metadata, "/description")),
-        "skill" => labelled("skill", pattern),
-        "doom_loop" => labelled("the same again and again", text(metadata, "/tool")),
+        "task" => other("subagent", text(metadata, "/description")),
+        "skill" => other("skill", pattern),
+        "doom_loop" => other("the same again and again", text(metadata, "/tool")),
         OUTSIDE => outside(metadata, call),
         _ => match server_tool(tool, servers) {
             Some(subject) => (ActionKind::Mcp, subject),
@@ -123,30 +122,6 @@ fn outside(metadata: &Value, call: Option<&Call>) -> (ActionKind, String) {
     (kind, text(metadata, "/filepath").to_owned())
 }
 
-/// Without a path it is the project.
-fn directory(metadata: &Value) -> &str {
-    Some(text(metadata, "/path")).filter(|path| !path.is_empty()).unwrap_or(".")
-}
-
-/// Where a pattern leads, if that is one place.
-fn glob(metadata: &Value) -> String {
-    let pattern = text(metadata, "/pattern");
-    match directory(metadata) {
-        _ if pattern.contains('{') || pattern.contains("..") => String::new(),
-        _ if pattern.starts_with('/') => pattern.to_owned(),
-        "." => pattern.to_owned(),
-        path => format!("{}/{pattern}", path.trim_end_matches('/')),
-    }
-}
-
-/// A rule for one path must not allow others with it.
-fn sole_path(edits: &[Edit]) -> String {
-    match edits {
-        [edit] => edit.path.clone(),
-        _ => String::new(),
-    }
-}
-
 /// A patch of several files has `files`, of which a moved one has two paths.
 fn edits(metadata: &Value) -> Vec<Edit> {
     let files = list(metadata, "/files");
@@ -158,13 +133,8 @@ fn edits(metadata: &Value) -> Vec<Edit> {
         return is_edit.then_some(edit).into_iter().collect();
     }
     let edits = files.iter().flat_map(|file| {
-        let path = text(file, "/filePath").to_owned();
-        let target = text(file, "/movePath");
-        let moved = (!target.is_empty()).then(|| Edit {
-            path: target.to_owned(),
-            diff: format!(" (moved from {})\n", path.escape_debug()),
-        });
-        [Edit { path, diff: diff::of_patch(text(file, "/patch")) }].into_iter().chain(moved)
+        let target = Some(text(file, "/movePath")).filter(|target| !target.is_empty());
+        moved(text(file, "/filePath"), diff::of_patch(text(file, "/patch")), target)
     });
     edits.collect()
 }
@@ -184,16 +154,7 @@ fn server_tool(name: &str, servers: &[String]) -> Option<String> {
 
 /// Reads `question.asked`: questions of the model's own.
 pub(super) fn own_question(asked: &Value) -> Question {
-    let option = |option: &Value| ChoiceOption {
-        label: text(option, "/label").to_owned(),
-        description: text(option, "/description").to_owned(),
-    };
-    let choices = list(asked, "/questions").iter().map(|asked| Choice {
-        question: text(asked, "/question").to_owned(),
-        options: list(asked, "/options").iter().map(option).collect(),
-        is_multiple: asked["multiple"] == true,
-        is_open: asked["custom"] != false,
-    });
+    let choice = |it: &Value| choice(it, it["multiple"] == true, it["custom"] != false);
     Question {
         id: QuestionId(text(asked, "/id").to_owned()),
         tool: "question".to_owned(),
@@ -202,7 +163,7 @@ pub(super) fn own_question(asked: &Value) -> Question {
         reason: None,
         input: json!({ "questions": asked["questions"] }),
         edits: Vec::new(),
-        choices: choices.collect(),
+        choices: list(asked, "/questions").iter().map(choice).collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! provider can be seen. One server does for all threads.
 //!
 //! The values here are requests, `{"id":1,"method":"POST","path":"/session","directory":"/p",
-//! "body":{}}`, and what the carrier makes of the answers: `{"id":1,"status":200,"body":{}}`,
+//! "body":{}}`, and what the transport makes of the answers: `{"id":1,"status":200,"body":{}}`,
 //! `{"id":1,"error":"…"}`, `{"event":{"directory":"/p","payload":{}}}`, and `{"ready":true}` once
 //! events flow. `{"outdate":true}` asks for a fresh server for later turns: a server reads opencode's
 //! settings once, and what a command has put into a session of its own ends with the server alone.
@@ -116,7 +116,7 @@ pub struct Opencode {
     /// Commands that were allowed outside of the project, by tool call: the permission to run is
     /// asked next, for the same command.
     allowed_outside: BTreeMap<String, String>,
-    /// The MCP servers, once somebody has asked for a tool that may be theirs.
+    /// The MCP servers, known once a permission may be for a tool of theirs.
     servers: Option<Vec<String>>,
     /// What each message took, and which one it answers.
     usage: BTreeMap<String, (String, Usage)>,
@@ -153,13 +153,13 @@ impl Opencode {
         actions.write(request);
     }
 
-    /// Ends the turn with what opencode, or its settings, made impossible. What the person is told
-    /// to set up, a running server would not see.
+    /// Ends the turn with what opencode, or its settings, made impossible. A running server would
+    /// not see the settings that the person then changes.
     fn fail(&mut self, failure: Failure, actions: &mut Actions) {
         if matches!(failure.kind, FailureKind::NotLoggedIn | FailureKind::Refused) {
             actions.write(json!({ "outdate": true }));
         }
-        self.ledger.finish(TurnEnd::Failed(failure), actions);
+        self.ledger.finish(failure, actions);
     }
 
     fn session_path(&self, rest: &str) -> String {
@@ -208,7 +208,7 @@ impl Opencode {
                 let detail = text(body, "/data/message").to_owned();
                 self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
-            _ if !fine => self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions),
+            _ if !fine => self.ledger.finish(unexpected(response), actions),
             Sent::OldSession => self.on_old_session(body, actions),
             Sent::Rules => self.choose_model(actions),
             Sent::Config => {
@@ -225,7 +225,7 @@ impl Opencode {
             Sent::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
                 if self.session.is_empty() {
-                    return self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions);
+                    return self.ledger.finish(unexpected(response), actions);
                 }
                 self.prompt(actions);
             }
@@ -295,7 +295,7 @@ impl Opencode {
                 let path = self.session_path("");
                 return self.ask("GET", &path, Value::Null, Sent::Reason, actions);
             }
-            _ => return self.ledger.finish(TurnEnd::Failed(unexpected(response)), actions),
+            _ => return self.ledger.finish(unexpected(response), actions),
         }
         actions.event(TurnEvent::Usage(self.used(info)));
         let mut answer = wire::answer(body);
@@ -307,14 +307,9 @@ impl Opencode {
             "" => {}
             "MessageOutputLengthError" => note("The model's output limit was reached."),
             "MessageAbortedError" => {
-                return self.ledger.finish(
-                    TurnEnd::Failed(Failure::new(
-                        FailureKind::Model,
-                        "the turn was aborted by another program that uses opencode's server",
-                        "Send the message again.",
-                    )),
-                    actions,
-                );
+                let message = "the turn was aborted by another program that uses opencode's server";
+                let failure = Failure::new(FailureKind::Model, message, "Send the message again.");
+                return self.ledger.finish(failure, actions);
             }
             _ => return self.fail(wire::failure(&info["error"]), actions),
         }
@@ -324,14 +319,9 @@ impl Opencode {
             _ => {}
         }
         // Without an error it was done before the interrupt, if it said anything.
-        self.ledger.finish(
-            if self.ledger.is_interrupted() && answer.is_empty() {
-                TurnEnd::Interrupted
-            } else {
-                TurnEnd::Answered { text: answer }
-            },
-            actions,
-        );
+        let is_cut = answer.is_empty() && self.ledger.is_interrupted();
+        let end = if is_cut { TurnEnd::Interrupted } else { TurnEnd::Answered { text: answer } };
+        self.ledger.finish(end, actions);
     }
 
     /// Of the whole turn: its requests to the model are a message each, and so are those of its
@@ -407,7 +397,7 @@ impl Opencode {
         }
     }
 
-    /// A part is told again with each state. The permission for a tool may come before the state
+    /// A part comes again with each state. The permission for a tool may come before the state
     /// that has its input, but not before its name.
     fn on_part(&mut self, part: &Value, actions: &mut Actions) {
         let id = text(part, "/callID");
@@ -497,7 +487,7 @@ impl Protocol for Opencode {
             format!("the connection to opencode's server was lost ({exit}) {said}").trim_end(),
             "Send the message again; a new server is started for it.",
         );
-        self.ledger.finish(TurnEnd::Failed(failure), actions);
+        self.ledger.finish(failure, actions);
     }
 }
 

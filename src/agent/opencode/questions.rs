@@ -94,7 +94,8 @@ impl Opencode {
         self.ledger.ask(question, Pending { directory, session, outside, words: None }, actions);
     }
 
-    /// Without a human, the model is told that nobody answers, and the human what it wanted to ask.
+    /// Without a human, the model learns that it gets no answer, and the thread what it wanted to
+    /// ask.
     fn on_own_question(&mut self, event: &Value, actions: &mut Actions) {
         let asked = &event["payload"]["properties"];
         let directory = self.directory_of(event);
@@ -137,7 +138,7 @@ impl Opencode {
         self.ask_in(directory, "POST", &path, body, asked, actions);
     }
 
-    /// Refuses a permission about which nobody is to hear more.
+    /// Refuses a permission without waiting for the outcome.
     pub(super) fn reject(&mut self, directory: &str, id: &QuestionId, actions: &mut Actions) {
         let path = format!("/permission/{}/reply", wire::segment(&id.0));
         let body = json!({ "reply": "reject" });
@@ -170,7 +171,7 @@ impl Opencode {
 
     /// Tells opencode of what was refused in a session, once nothing else is open there: with one
     /// permission it refuses all that its session waits for, and gives those no reason. No tool's
-    /// result goes to the model before all are there, so nobody waits longer for it.
+    /// result goes to the model before all are there, so this delays nothing.
     pub(super) fn refuse(&mut self, session: &str, actions: &mut Actions) {
         let is_open =
             self.ledger.questions().any(|(_, it)| it.words.is_none() && it.session == session);

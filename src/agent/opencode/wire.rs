@@ -1,9 +1,8 @@
 //! What of opencode's REST API is written and read (opencode 1.18.33), as functions on JSON
 //! values. Pure.
 
-use std::fmt::Write;
-
 use camino::Utf8Path;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
@@ -29,15 +28,12 @@ pub fn is_outdate(value: &Value) -> bool {
     value["outdate"] == true
 }
 
+/// What is escaped in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
+
 /// An id as one segment of a path.
 pub fn segment(id: &str) -> String {
-    id.bytes().fold(String::with_capacity(id.len()), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => out.push(char::from(byte)),
-            _ => write!(out, "%{byte:02X}").expect("writing to a string works"),
-        }
-        out
-    })
+    utf8_percent_encode(id, SEGMENT).to_string()
 }
 
 /// A session's permission rules; the last one that matches counts. By default bash, edit and
@@ -103,7 +99,6 @@ pub fn no_provider() -> Failure {
 /// The body of `POST /session/:id/message`. Without a model, opencode would use the session's
 /// last one, even one that does not exist.
 pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let mut parts = vec![json!({ "type": "text", "text": prompt })];
     parts.extend(images.iter().enumerate().map(|(i, image)| {
         let extension = image.media_type.rsplit('/').next().unwrap_or("bin");
@@ -111,7 +106,7 @@ pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
             "type": "file",
             "mime": image.media_type,
             "filename": format!("attachment-{}.{extension}", i + 1),
-            "url": format!("data:{};base64,{}", image.media_type, STANDARD.encode(&image.bytes)),
+            "url": image.data_url(),
         })
     }));
     json!({
@@ -143,7 +138,8 @@ pub fn usage(info: &Value) -> Usage {
     }
 }
 
-/// What a running tool does, in one line. The rest only keeps house, or asks.
+/// What a running tool does, in one line. Tools that only
+/// manage the session itself, or ask, have none.
 pub fn progress(part: &Value, project: &Utf8Path) -> Option<String> {
     let input = &part["state"]["input"];
     let path = || text(input, "/filePath");

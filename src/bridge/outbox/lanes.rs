@@ -81,8 +81,8 @@ impl<E: Ord + Clone> Lanes<E> {
         lane.queue.insert(at.min(lane.queue.len()), Waiting { entry, post });
     }
 
-    /// Takes the oldest post whose lane is free and due. The lane is busy until it is told the
-    /// outcome.
+    /// Takes the oldest post whose lane is free and due. The lane is busy until
+    /// [`Lanes::done`] or [`Lanes::later`].
     pub(super) fn take(&mut self, now: Instant) -> Option<Next<E>> {
         let due = |lane: &&mut Lane<E>| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
         let (thread, lane) = self
@@ -130,7 +130,7 @@ impl<E: Ord + Clone> Lanes<E> {
         wait
     }
 
-    /// Whatever waits for its time is due now.
+    /// Every post that waits for its time is due now.
     pub(super) fn hurry(&mut self) {
         for lane in self.by_thread.values_mut() {
             lane.not_before = None;

@@ -251,7 +251,7 @@ impl<S: OutboxStore> Outbox<S> {
         }
     }
 
-    /// When there is something to do though nothing comes.
+    /// When there is something to do though no event comes.
     fn alarm(&self) -> Option<Instant> {
         let now = Instant::now();
         let due =

@@ -10,7 +10,7 @@ use std::{mem, time::Duration};
 /// One line, and the data of one event, may be this long unless the caller says otherwise.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// A line buffer above this is given back after use, so that one big event does not cost for ever.
+/// A line buffer above this is given back after use, so that one big event does not keep its memory.
 const KEEP_BYTES: usize = 64 * 1024;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";

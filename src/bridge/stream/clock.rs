@@ -47,7 +47,7 @@ mod tests {
         };
         let mut clocks = start;
         assert_eq!(clocks.slept_until(now), expected, "{wall_secs} {steady_secs}");
-        assert!(!clocks.slept_until(now), "told once");
+        assert!(!clocks.slept_until(now), "reported once");
     }
 
     #[test]

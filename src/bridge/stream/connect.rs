@@ -8,27 +8,31 @@ use crate::{
         http::{Answer, Method, Target, percent, with_access},
     },
     ids::MachineId,
+    time::Timestamp,
 };
 
 /// What the bridge made of the request.
 pub(super) enum Opened {
-    Stream(Body),
+    Stream {
+        body: Body,
+        date: Option<Timestamp>,
+    },
     /// 204: there is nothing to come, do not ask again soon (WHATWG HTML 9.2.3).
     NoContent,
 }
 
-/// What is asked for, and of whom.
+/// The request.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
     pub(super) access: Access,
     pub(super) machine: MachineId,
-    /// Tells this daemon from another one of the same name; empty if there is nothing to tell.
+    /// See [`super::run::Settings::instance`].
     pub(super) instance: String,
     pub(super) capabilities: Vec<String>,
     pub(super) last_event_id: Option<String>,
 }
 
-/// Asks for the stream. Anything but status 200 with the type of an event stream is none.
+/// Asks for the stream. Only status 200 with the type of an event stream is one.
 pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
     let target = Target::new(&ask.access, "/api/bridge/stream")?;
     let request = target.name(Method::Get);
@@ -57,7 +61,8 @@ pub(super) fn open(agent: &Agent, ask: &Ask) -> Result<Opened, Error> {
     let kind = answer.header(&header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.code() == 200 && kind.eq_ignore_ascii_case("text/event-stream") {
-        return Ok(Opened::Stream(answer.response.into_body()));
+        let date = answer.date();
+        return Ok(Opened::Stream { body: answer.response.into_body(), date });
     }
     let page = answer.page();
     Err(answer.not_the_bridge(&page))

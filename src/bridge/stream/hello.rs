@@ -2,18 +2,8 @@
 
 use serde_json::Value;
 
+use super::event::Replay;
 use crate::bridge::wire::text;
-
-/// Whether the bridge sent again what we missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// It did; nothing needs to be caught up.
-    Complete,
-    /// Not all of it.
-    Gap,
-    /// It says nothing about it, as the hosted bridge, or had no position to start from.
-    Unknown,
-}
 
 pub(super) struct Hello {
     pub(super) replay: Replay,

@@ -18,6 +18,7 @@ use crate::{
         sse::{Item, Parser},
     },
     task::{self, Task},
+    time::Timestamp,
 };
 
 const BUFFER: usize = 64 * 1024;
@@ -26,7 +27,10 @@ const NEWS: usize = 1;
 
 /// What a connection reports, [`News::Ended`] last.
 pub(super) enum News {
-    Opened,
+    /// With the `Date` of the response.
+    Opened {
+        date: Option<Timestamp>,
+    },
     Read {
         items: Vec<Item>,
         /// The position after them; an id can come without an event.
@@ -73,11 +77,13 @@ pub(super) struct Limits {
 pub(super) struct Link {
     pub(super) ask: Ask,
     pub(super) news: Receiver<News>,
+    /// The bridge's time when it answered, by the `Date` of its response.
+    pub(super) date: Option<Timestamp>,
     /// Since when it is open.
     pub(super) opened: Option<Instant>,
     /// When it last brought something.
     pub(super) heard: Instant,
-    /// [`super::StreamEvent::Connected`] was sent for it.
+    /// [`super::event::StreamEvent::Connected`] was sent for it.
     pub(super) announced: bool,
     /// The next one follows when what this one still has is taken in.
     pub(super) is_cut: bool,
@@ -94,7 +100,7 @@ impl Link {
         let (asked, used) = (ask.clone(), agent.clone());
         let task = task::spawn("stream-in", move || {
             let end = match connect::open(&used, &asked) {
-                Ok(Opened::Stream(body)) => read(body, limits, &report),
+                Ok(Opened::Stream { body, date }) => read(body, date, limits, &report),
                 Ok(Opened::NoContent) => Some(End::NoContent),
                 Err(error) => Some(End::Refused(error)),
             };
@@ -105,6 +111,7 @@ impl Link {
         Ok(Link {
             ask,
             news,
+            date: None,
             opened: None,
             heard: Instant::now(),
             announced: false,
@@ -130,8 +137,8 @@ impl Link {
 }
 
 /// Reads an open stream until it ends. None when the reports are not received any more.
-fn read(body: Body, limits: Limits, report: &Sender<News>) -> Option<End> {
-    report.send(News::Opened).ok()?;
+fn read(body: Body, date: Option<Timestamp>, limits: Limits, report: &Sender<News>) -> Option<End> {
+    report.send(News::Opened { date }).ok()?;
     let mut parser = Parser::new(limits.max_event);
     let mut reader = body.into_reader();
     let mut buffer = vec![0; BUFFER];

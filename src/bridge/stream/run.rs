@@ -17,18 +17,18 @@ use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
 use ureq::config::Config;
 
 use super::{
-    Settings, StreamEvent,
     clock::Clocks,
     connect::Ask,
+    event::{Replay, StreamEvent},
     handle::Wanted,
-    hello::{Hello, Replay},
+    hello::Hello,
     link::{End, Limits, Link, News},
 };
 use crate::{
     bridge::{
         AccessSource, Error, Net,
         backoff::{Backoff, Pace},
-        sse::{Event, Item},
+        sse::{self, Event, Item},
         wire::{NoReply, Reply},
     },
     ids::{MachineId, ThreadId},
@@ -49,6 +49,38 @@ const OVERLAP_MAX: Duration = Duration::from_secs(5);
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// A longer id would not fit into the head of a request.
 const MAX_ID: usize = 1024;
+
+/// What a stream is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub machine: MachineId,
+    /// Distinguishes this daemon from another one of the same name; the same at every start. If it
+    /// is empty it is not sent.
+    pub instance: String,
+    /// Engines that work on this machine.
+    pub capabilities: Vec<String>,
+    /// The position to go on from, as the last [`StreamEvent::Reply`] gave it.
+    pub last_event_id: Option<String>,
+    /// A connection that is silent for longer is dead. Comments are life, too.
+    pub idle: Duration,
+    /// The longest event that is read, in bytes.
+    pub max_event: usize,
+    pub pace: Pace,
+}
+
+impl Settings {
+    pub fn new(machine: MachineId) -> Settings {
+        Settings {
+            machine,
+            instance: String::new(),
+            capabilities: Vec::new(),
+            last_event_id: None,
+            idle: Duration::from_secs(75),
+            max_event: sse::MAX_BYTES,
+            pace: Pace::default(),
+        }
+    }
+}
 
 /// The task's ends of what connects it with its handle and its receiver.
 pub(super) struct Ends<T> {
@@ -151,13 +183,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             recv(attempt) -> news => match news {
                 Ok(News::Ended(end)) => self.attempt_failed(end),
                 Err(_) => self.attempt_failed(End::panicked()),
-                Ok(News::Opened | News::Read { .. }) => self.opened(),
+                Ok(News::Opened { date }) => self.opened(date),
+                Ok(News::Read { .. }) => self.opened(None),
             },
             default(self.patience()) => Ok(()),
         }
     }
 
-    /// How long nothing is due.
+    /// How long until something is due.
     fn patience(&self) -> Duration {
         let periodic = if self.current.is_some() { self.glance } else { WAIT_GLANCE };
         let attempt = self.try_at.filter(|_| self.next.is_none());
@@ -228,9 +261,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// The attempt became a connection.
-    fn opened(&mut self) -> Result<(), Stopped> {
+    fn opened(&mut self, date: Option<Timestamp>) -> Result<(), Stopped> {
         if let Some(next) = self.next.as_mut() {
             next.opened = Some(Instant::now());
+            next.date = date;
         }
         if self.current.is_none() { self.promote() } else { Ok(()) }
     }
@@ -268,10 +302,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// Something of the current connection.
+    /// Takes in what the current connection reports.
     fn news(&mut self, news: Result<News, RecvError>) -> Result<(), Stopped> {
         match news {
-            Ok(News::Opened) => Ok(()),
+            Ok(News::Opened { .. }) => Ok(()),
             Ok(News::Read { items, last_event_id }) => {
                 if let Some(link) = &mut self.current {
                     link.heard = Instant::now();
@@ -362,7 +396,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if accepts.is_empty() { Ok(()) } else { self.tell(StreamEvent::Accepts(accepts)) }
     }
 
-    /// Keeps a reply and hands it over. What is no reply, or another machine's, is dropped.
+    /// Keeps a reply and hands it over. Data that is not a reply, or one of another machine, is dropped.
     fn reply(&mut self, event: &Event) -> Result<(), Stopped> {
         let reply = match Reply::parse(&event.data) {
             Ok(reply) => reply,
@@ -424,7 +458,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// When a connection counts as one of which nothing is known. A bridge that says hello does so
+    /// When the current connection is announced without a hello. A bridge that says hello does so
     /// before anything else, however late; any other one may be silent for long.
     fn announce_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|link| !link.announced)?;
@@ -447,6 +481,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if let Some(link) = &mut self.current {
             link.announced = true;
         }
+        let date = self.current.as_ref().and_then(|link| link.date).map(|date| date.to_string());
+        let server_time = server_time.or(date);
         log::debug!("stream: connected, replay {replay:?}");
         let last_event_id = self.position.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
@@ -459,7 +495,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// Says that there is no connection, and why.
+    /// Reports that there is no connection, and why.
     fn report(&mut self, end: End) -> Result<(), Stopped> {
         let next = self.wait_after(&end);
         let why = end.to_string();
@@ -486,7 +522,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let random = fastrand::u64(..);
         let wait = match end {
             End::NoContent => self.backoff.slow(random, None),
-            End::Refused(error) if error.is_auth() || error.is_conflict() => {
+            End::Refused(error) if error.is_auth() => {
                 self.backoff.slow(random, error.retry_after())
             }
             End::Refused(error) => self.backoff.next(random, error.retry_after()),

@@ -27,7 +27,7 @@ pub(super) fn choose(
 ) -> Result<Engine, Unusable> {
     let engines = Engines::new(config.agents.clone(), own_program);
     let path = env.var("PATH").unwrap_or_default();
-    let is_there = |row: &EngineDef| detect::look(row, path, &env.cwd).usable();
+    let is_there = |row: &EngineDef| detect::look(row, path, &env.cwd).is_usable();
     if let Some(wanted) = wanted.map(Engine::new) {
         let Some(row) = engines.get(&wanted) else {
             let names: Vec<&str> = engines.names().map(Engine::as_str).collect();

@@ -111,7 +111,7 @@ fn local(
     let mut env = environment(args, env);
     let config = load(&paths, &env)?;
     if !config.project_dir.is_dir() {
-        bail!("the project directory {} does not exist", config.project_dir.display());
+        bail!("the project directory {} does not exist", config.project_dir);
     }
     let agent = agents::choose(args.agent.as_deref(), &config, &env, &own_program);
     let agent = match (agent, &args.send) {

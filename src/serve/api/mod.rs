@@ -35,9 +35,9 @@ use crate::serve::{
 };
 use throttle::Throttle;
 
-/// Who guesses waits at most so long for the next try at a name: its owner waits as long.
+/// The longest wait between two password attempts on one name. It holds for the owner, too.
 const NAME_WAIT: Duration = Duration::from_mins(1);
-/// And at most so long from an address.
+/// The longest wait between two attempts from one address.
 const ADDRESS_WAIT: Duration = Duration::from_mins(15);
 
 /// The handler of all routes.
@@ -71,7 +71,7 @@ enum Action {
     Person(fn(&Api, Person, &Request) -> Answer),
 }
 
-/// Somebody at a browser who has signed in.
+/// A person who has signed in with a browser.
 #[derive(Clone, Copy, Debug)]
 pub struct Person {
     caller: Caller,
@@ -128,7 +128,7 @@ const ROUTES: &[(&str, &str, Action)] = &[
     ("GET", "/api/bridge/external/session", Action::Known(external::session)),
 ];
 
-/// Method and path of every route, for whoever has to look at all of them.
+/// Method and path of every route, for tests that go through all of them.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROUTES.iter().map(|(method, path, _)| (*method, *path))
 }
@@ -182,8 +182,8 @@ impl Api {
         self.login(head, username, password, true)
     }
 
-    /// The account of a user name and its password. Whoever guesses is slowed down, and can't tell
-    /// a name that is unknown from a password that is wrong. `often`: the caller sends its password
+    /// The account of a user name and its password. Guessing is slowed down, and the answer does not
+    /// tell an unknown name from a wrong password. `often`: the caller sends its password
     /// with every request, and need not wait for others who guess at it.
     fn login(
         &self,
@@ -315,7 +315,7 @@ fn busy(_: Busy) -> Response {
     Response::error(503, "too many passwords are being checked; try again").with("Retry-After", "1")
 }
 
-/// Ours to mend, and none of the caller's business.
+/// An error of the server: the log has it, the caller is told only that there was one.
 fn internal(error: anyhow::Error) -> Response {
     log::error!("a request failed: {error:#}");
     Response::error(500, "internal error; see the server's log")

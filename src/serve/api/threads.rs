@@ -83,7 +83,7 @@ pub(super) fn activity(api: &Api, caller: Caller, request: &Request) -> Answer {
         None
     };
     let data = wire::activity(&thread, since);
-    api.hub.publish_passing(caller.account, "activity", &data);
+    api.hub.publish_transient(caller.account, "activity", &data);
     Ok(Response::json(200, &json!({ "ok": true })))
 }
 

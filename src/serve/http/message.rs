@@ -3,6 +3,7 @@
 
 use std::{fmt, io, net::IpAddr};
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::serve::http::StreamWriter;
@@ -228,21 +229,8 @@ pub fn form_field(form: &str, name: &str) -> Option<String> {
 }
 
 fn decode(text: &str) -> String {
-    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escape = (bytes[at] == b'%').then(|| (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))));
-        if let Some((Some(high), Some(low))) = escape {
-            decoded.push(u8::try_from(high * 16 + low).expect("two hex digits fit a byte"));
-            at += 3;
-        } else {
-            decoded.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
-            at += 1;
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    let text = text.replace('+', " ");
+    percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 /// What a handler answers.

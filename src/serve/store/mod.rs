@@ -1,5 +1,5 @@
-//! The bridge's memory: one SQLite file. Everything is scoped by account, so an id of somebody
-//! else is an id that does not exist.
+//! The bridge's database: one SQLite file. Everything is scoped by account, so another account's id
+//! is an id that does not exist.
 //!
 //! Writes take turns on one connection and are synced before they are answered. Events get their
 //! sequence numbers there, and are published before the turn is over: the order in which the hub
@@ -20,8 +20,6 @@ pub(super) mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod threads;
-#[cfg(test)]
-mod upgrade_tests;
 pub mod waiting;
 
 use std::{
@@ -41,18 +39,13 @@ use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
 
 use rows::{Change, Epoch, Event, Keys};
-use snapshot::{Existing, snapshot};
 
 /// The database, in the data directory.
 pub(super) const FILE: &str = "bridge.sqlite";
-/// The schema, one step a version (`user_version`). Steps are only ever added.
-#[rustfmt::skip]
-const MIGRATIONS: &[&str] = &[
-    include_str!("schema.sql"),
-    include_str!("002_sessions.sql"),
-    include_str!("003_page.sql"),
-    include_str!("004_epoch.sql"),
-];
+/// The schema, and its version (`user_version`), that of the first release. A change to it takes a
+/// new version, and steps from the one before.
+const SCHEMA: &str = include_str!("schema.sql");
+const VERSION: u32 = 4;
 /// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
@@ -68,7 +61,7 @@ impl AccountKey {
     }
 }
 
-/// Who is calling.
+/// The authenticated caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
@@ -141,7 +134,7 @@ pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct Store {
     write: Mutex<Connection>,
     read: Mutex<Connection>,
-    /// For searches, which read much: nobody else waits for one.
+    /// For searches, which read much, so that no other reader waits for them.
     search: Mutex<Connection>,
     path: PathBuf,
     epoch: Epoch,
@@ -180,11 +173,11 @@ impl Store {
     /// are published nowhere.
     ///
     /// # Errors
-    /// As [`Store::open`]; or the file is older than this program and a server uses it.
+    /// As [`Store::open`], but a server may use it.
     pub fn open_beside(dir: &Path) -> Result<Store> {
         let lock = claim_directory(dir)?;
         let mut store = Store::connect(dir, Retention::default(), Box::new(|_| ()), lock)?;
-        // It was needed for the migration; a server may start now.
+        // It was needed for the check; a server may start now.
         store.lock = None;
         Ok(store)
     }
@@ -234,7 +227,7 @@ impl Store {
             Err(TryLockError::WouldBlock) if last.elapsed() < STUCK => return Ok(()),
             Err(TryLockError::WouldBlock) => bail!("a write has not ended for {STUCK:?}"),
         };
-        conn.pragma_update(None, "user_version", u32::try_from(MIGRATIONS.len())?)?;
+        conn.pragma_update(None, "user_version", VERSION)?;
         self.went_well();
         Ok(())
     }
@@ -330,16 +323,14 @@ fn refuse_if_shared(path: &Path, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// The connections to write, to read and to search with. A file that is ours `alone` is checked and
-/// brought up to date.
+/// The connections to write, to read and to search with. A file that is ours `alone` is checked.
 fn open_file(path: &Path, alone: bool) -> Result<(Connection, Connection, Connection, Epoch)> {
     let open = || connect(path).with_context(|| format!("opening {}", path.display()));
     let mut write = open()?;
     if alone {
         check(&write)?;
     }
-    migrate(&mut write, path, MIGRATIONS, alone)
-        .with_context(|| format!("preparing {}", path.display()))?;
+    prepare(&mut write).with_context(|| format!("preparing {}", path.display()))?;
     let reader = || {
         let conn = open()?;
         conn.pragma_update(None, "query_only", true)?;
@@ -394,29 +385,19 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-/// Takes the missing steps, all or none, if the file is ours `alone`. One with something in it is
-/// copied before.
-fn migrate(conn: &mut Connection, path: &Path, all: &[&str], alone: bool) -> Result<()> {
-    let version: u32 = conn.query_row("PRAGMA user_version", (), |row| row.get(0))?;
-    let Some(steps) = usize::try_from(version).ok().and_then(|it| all.get(it..)) else {
-        bail!("it was written by a newer obto-bridge (version {version} of the schema)");
-    };
-    if steps.is_empty() {
-        return Ok(());
+/// Makes the tables of a new file.
+fn prepare(conn: &mut Connection) -> Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match tx.query_row("PRAGMA user_version", (), |row| row.get(0))? {
+        VERSION => return Ok(()),
+        0 => {
+            tx.execute_batch(SCHEMA)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        version if version < VERSION => {
+            bail!("its version {version} is of before the first release")
+        }
+        version => bail!("it was written by a newer obto-bridge (version {version} of the schema)"),
     }
-    if !alone {
-        bail!("a server of an older obto-bridge uses it; start that again with this version");
-    }
-    if 0 < version {
-        let copy = path.with_file_name(format!("{FILE}.v{version}.bak"));
-        snapshot(conn, &copy, Existing::Replace, |_| Ok(()))?;
-        log::info!(version, copy:% = copy.display(); "the database is of an older version");
-    }
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    for step in steps {
-        tx.execute_batch(step)?;
-    }
-    tx.pragma_update(None, "user_version", u32::try_from(all.len())?)?;
-    tx.commit()?;
-    Ok(())
+    Ok(tx.commit()?)
 }

@@ -102,10 +102,9 @@ impl ThreadChange {
         }
     }
 
-    /// `thread` is what version 1 of the schema wrote for a new thread and for another agent.
     pub(super) fn parse(text: &str) -> Option<ThreadChange> {
         match text {
-            "created" | "thread" => Some(ThreadChange::Created),
+            "created" => Some(ThreadChange::Created),
             "renamed" => Some(ThreadChange::Renamed),
             "deleted" => Some(ThreadChange::Deleted),
             "agent" => Some(ThreadChange::Agent),

@@ -9,23 +9,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use rusqlite::Connection;
-use rustix::fs::{CWD, RenameFlags, rename, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::ids;
-
-/// Whether a file that is there already may be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::serve) enum Existing {
-    Replace,
-    Refuse,
-}
 
 /// Copies the database behind `conn` as it is at one moment; writers go on meanwhile. `finish` may
 /// still change the copy, which appears at `to` whole and durable, or not at all.
 pub(in crate::serve) fn snapshot(
     conn: &Connection,
     to: &Path,
-    existing: Existing,
     finish: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let name = to.file_name().context("the copy needs a file name")?.to_string_lossy();
@@ -36,10 +28,7 @@ pub(in crate::serve) fn snapshot(
         conn.execute("VACUUM INTO ?", [partial.to_str().context("the path is not UTF-8")?])?;
         finish(&partial)?;
         File::open(&partial)?.sync_all()?;
-        match existing {
-            Existing::Replace => rename(&partial, to)?,
-            Existing::Refuse => rename_to_new(&partial, to)?,
-        }
+        rename_to_new(&partial, to)?;
         let dir = to.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
         anyhow::Ok(File::open(dir)?.sync_all()?)
     };

@@ -2,17 +2,18 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    ids::{ClientMsgId, MachineId, ThreadId},
+    ids::{self, ClientMsgId, MachineId, ThreadId},
     serve::store::{
         accounts::NewAccount,
         attachments::Upload,
         messages::{Draft, Range},
         replay::Replay,
-        rows::{Change, Event, Message, Role, ThreadChange, millis},
+        rows::{Change, Event, Message, Role, millis},
     },
     time::{self, Timestamp},
 };
@@ -266,34 +267,25 @@ fn a_store_that_can_not_be_written_is_not_ready() {
     assert!(0 < opened.store.bytes());
 }
 
+/// A release opens what the ones before it wrote: a changed schema needs another version, and steps.
 #[test]
-fn a_file_of_version_1_is_brought_up_to_date() {
+fn the_schema_of_a_version_stays_as_it_is() {
+    let digest = ids::hex(&Sha256::digest(SCHEMA));
+    assert_eq!((VERSION, &digest[..16]), (4, "6006d785be81f730"));
+}
+
+#[test]
+fn a_file_of_another_version_is_refused_and_the_epoch_stays() {
     let dir = private_dir();
-    let path = dir.path().join("bridge.sqlite");
-    drop(private_file(&path).unwrap());
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(MIGRATIONS[0]).unwrap();
-    old.execute_batch(
-        "INSERT INTO accounts VALUES (1, 'acc_1', 'ada', NULL, NULL, 1, 0);
-         INSERT INTO threads VALUES (1, 1, 't', 'old', 'codex', 'box', 1, 7);
-         INSERT INTO messages VALUES (1, 1, 'msg_1', 'a', 'agent', 'result', 'hi', 7);
-         INSERT INTO events VALUES (1, 1, 'thread', 1, NULL, 1);
-         INSERT INTO events VALUES (2, 1, 'message', 1, 1, 7);
-         PRAGMA user_version = 1;",
-    )
-    .unwrap();
-    drop(old);
-    let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
-    let account = AccountKey::test(1);
-    let thread = store.thread(account, &ThreadId::new("t")).unwrap().unwrap();
-    assert_eq!((thread.title.as_str(), thread.unread), ("old", 0), "what is old was read");
-    assert_eq!(thread.last.unwrap().preview, "hi");
-    let events = store.events(account, 0, i64::MAX, false).unwrap();
-    let changes: Vec<&Change> = events.iter().map(|it| &it.change).collect();
-    assert!(matches!(
-        changes[..],
-        [Change::Thread { change: ThreadChange::Created, .. }, Change::Message(_)]
-    ));
+    let open = || Store::open(dir.path(), Retention::default(), Box::new(|_| ()));
+    let epoch = open().unwrap().epoch;
+    assert_eq!(open().unwrap().epoch, epoch);
+    for (version, word) in [(VERSION + 1, "newer"), (VERSION - 1, "before the first release")] {
+        let file = Connection::open(dir.path().join(FILE)).unwrap();
+        file.pragma_update(None, "user_version", version).unwrap();
+        let error = format!("{:#}", open().unwrap_err());
+        assert!(error.contains(word), "{error}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::{
     control::{Scene, run},
     homes::Engine,
+    patience::{Patience, is_quick},
     process::{self, Process},
     rig::{PATIENCE, Post},
     scenarios::engine_processes,
@@ -20,13 +21,13 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Looks at the processes of the daemon's turns until this is so.
 #[track_caller]
 pub(crate) fn wait_until(scene: &Scene, what: &str, is_so: impl Fn(&[Process]) -> bool) {
-    let begin = Instant::now();
+    let mut patience = Patience::of(PATIENCE);
     loop {
         let all = process::marked(&scene.rig.home);
         if is_so(&all) {
             return;
         }
-        assert!(begin.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}; there are {all:#?}");
+        assert!(patience.lasts(), "not in {PATIENCE:?}: {what}; there are {all:#?}");
         scene.rig.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
     }
 }
@@ -50,7 +51,7 @@ pub(crate) fn stop_and_see(scene: &Scene, command: &str) {
     assert!(found.is_ok(), "no turn was stopped: {found:#?}");
     wait_until(scene, "all is gone", <[Process]>::is_empty);
     let took = said.elapsed();
-    assert!(took < AT_ONCE, "{command:?} was gone after {took:?}");
+    assert!(is_quick(took, AT_ONCE), "{command:?} was gone after {took:?}");
 }
 
 pub(crate) fn a_stop_ends_a_command(engine: Engine) {

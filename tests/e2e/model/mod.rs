@@ -12,6 +12,7 @@ mod http;
 mod responses;
 mod script;
 
+use crate::patience::Patience;
 use answer::{Answer, End, Seen};
 use http::{Events, Incoming};
 use script::{Op, Refusal};
@@ -146,21 +147,21 @@ impl Model {
         wanted: impl Fn(&Request) -> bool,
         patience: Duration,
     ) -> Request {
-        let deadline = Instant::now() + patience;
+        let mut left = Patience::of(patience);
         let mut state = self.shared.lock();
         loop {
             if let Some(request) = state.requests.iter().find(|it| wanted(it)) {
                 return request.clone();
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            if !left.lasts() {
                 let seen: Vec<String> = state.requests.iter().map(brief).collect();
                 panic!(
                     "no such request in {patience:?}; there were {}:\n{}",
                     seen.len(),
                     seen.join("\n")
                 );
-            };
-            state = self.shared.wait(state, left);
+            }
+            state = self.shared.wait(state, Patience::SLICE);
         }
     }
 

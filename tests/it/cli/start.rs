@@ -25,6 +25,32 @@ fn a_configuration_that_cannot_be_used_is_78() {
     broken.expect(78, &["BRIDGE_ALLOW_ALL"]);
 }
 
+/// Once an engine's task panicked over such a path when a turn began.
+#[test]
+fn a_path_that_is_no_text_is_78() {
+    let home = Home::new();
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    let go = r#"odd="$PWD/$(printf 'caf\351')"; mkdir -p "$odd/.obto-bridge""#;
+    let away = format!("{go}; cd \"$odd\"");
+    let expected = ["current directory", "UTF-8", "config.json", "BRIDGE_PROJECT_DIR"];
+    home.command(&["start"]).after(&away).run().expect(78, &expected);
+    let relative = format!("{away}; export BRIDGE_PROJECT_DIR=sub");
+    let expected = ["BRIDGE_PROJECT_DIR", "UTF-8", "absolute"];
+    home.command(&["start"]).after(&relative).run().expect(78, &expected);
+    let itself = format!("{go}; export BRIDGE_PROJECT_DIR=\"$odd\"");
+    home.command(&["start"]).after(&itself).run().expect(78, &["BRIDGE_PROJECT_DIR", "UTF-8"]);
+    let moved = format!("{go}; export HOME=\"$odd\"");
+    home.command(&["start"]).after(&moved).run().expect(78, &["home directory", "UTF-8", "HOME"]);
+    // What runs no engine works anywhere.
+    home.command(&["status"]).after(&moved).run().expect(69, &["No daemon"]);
+    let set = format!("{away}; export BRIDGE_PROJECT_DIR=/");
+    home.command(&["whoami"])
+        .after(&set)
+        .env("BRIDGE_BASE_URL", "http://127.0.0.1:1")
+        .run()
+        .expect(2, &[]);
+}
+
 /// Never answers, so that the daemon is busy with connecting.
 fn silent() -> SickBridge {
     SickBridge::start(|_, conn| conn.hold())

@@ -76,7 +76,7 @@ pub(super) fn is_closing(body: &str) -> bool {
         "**Gone** `",
         "The daemon was stopped right after your answer to question `",
     ];
-    body.ends_with("died with the turn that asked it.")
+    body.ends_with("ended with the turn that asked it.")
         || BEGINNINGS.iter().any(|beginning| body.starts_with(beginning))
 }
 

@@ -9,10 +9,8 @@ use obto_bridge::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    human,
-    rig::{Machine, SOON, comes_true},
-};
+use super::{human, rig::Machine};
+use crate::util::patience::comes_true;
 
 /// The message that a case is about, and its thread.
 pub(super) const TOKEN: &str = "now";
@@ -172,12 +170,12 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
         machine.configure(json!({ "relayPermissions": true, "relayTimeoutMs": limit }));
     }
     let daemon = machine.start(Arc::new(RealDisk));
-    assert!(comes_true(SOON, || machine.is_connected()), "{kind:?} never connected");
+    assert!(comes_true(|| machine.is_connected()), "{kind:?} never connected");
     let thread = if kind.is_on_the_thread_of_before() { THREAD } else { "another" };
     let agent = kind.agent().filter(|_| kind == Kind::Gone);
     machine.say(thread, BEFORE, "answer", agent);
     let answered = || !machine.said(thread).is_empty() && machine.is_settled();
-    assert!(comes_true(SOON, answered), "{kind:?} was never prepared");
+    assert!(comes_true(answered), "{kind:?} was never prepared");
     daemon.stop().unwrap();
 
     match kind {

@@ -21,9 +21,9 @@ use self::{
     disk::{Fault, FaultyDisk},
     human::Human,
     kinds::{Ends, Kind},
-    rig::{Bridge, Daemon, Machine, SOON, comes_true},
+    rig::{Bridge, Daemon, Machine},
 };
-use crate::util::namespace::isolated;
+use crate::util::{namespace::isolated, patience::comes_true};
 
 /// Cases at the same time. Most of them wait for a second, until a disk is tried again.
 const AT_ONCE: usize = 16;
@@ -218,7 +218,7 @@ impl Case {
     fn watch(&self, daemon: &Daemon) -> Life {
         let is_crash = matches!(self.fault, Fault::Crash(_) | Fault::PowerLoss(_));
         let mut life = Life::Stuck;
-        comes_true(SOON, || {
+        comes_true(|| {
             life = if !daemon.end.is_empty() {
                 Life::Refused
             } else if is_crash && !self.is_crashed && !self.disk.has_fired.is_empty() {

@@ -7,10 +7,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, after, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use obto_bridge::{
     bridge::Net,
     config::{Config, Env, Paths},
@@ -25,11 +24,9 @@ use tempfile::TempDir;
 
 use crate::util::{
     bin::Home,
-    http::{Conn, Reply},
+    http::{Conn, Reply, patient_limits},
+    patience,
 };
-
-/// More than anything here takes on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
 
 /// The name of the machine.
 const MACHINE: &str = "box";
@@ -44,6 +41,7 @@ impl Bridge {
     pub(crate) fn start() -> Arc<Bridge> {
         let dir = TempDir::new().unwrap();
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), dir.path().join("bridge"));
+        options.limits = patient_limits();
         options.limits.connections = 2_000;
         options.limits.per_address = 2_000;
         let server = Server::start(options).unwrap();
@@ -225,7 +223,7 @@ impl Daemon {
     /// Waits until it is gone.
     #[track_caller]
     pub(crate) fn join(self) -> anyhow::Result<End> {
-        let end = self.end.recv_timeout(SOON).expect("the daemon ends");
+        let end = patience::recv(&self.end).expect("the daemon ends");
         self.task.join().unwrap();
         end
     }
@@ -258,18 +256,4 @@ pub(crate) fn program() -> PathBuf {
 pub(crate) fn files(dir: &Path) -> usize {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_file())).count()
-}
-
-/// Looks again and again until it is so. False: it never was.
-pub(crate) fn comes_true(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        if is_so() {
-            return true;
-        }
-        if end < Instant::now() {
-            return false;
-        }
-        after(Duration::from_millis(10)).recv().unwrap();
-    }
 }

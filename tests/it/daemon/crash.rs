@@ -8,7 +8,7 @@ use std::sync::{
 use super::Bridge;
 use crate::util::{
     daemon::Stage,
-    fake::{self, Gate, SESSION, acp_answer},
+    fake::{self, ACP_BEGIN, Gate, SESSION, acp_answer},
     namespace::isolated,
 };
 
@@ -65,6 +65,42 @@ isolated! {
         assert!(engine.prompt().ends_with("go on"), "{}", engine.prompt());
         drop(engine);
         assert_eq!(bridge.until(&mut ears, "t", 3)[2], "done");
+        daemon.stop();
+    }
+}
+
+isolated! {
+    /// Real agents need seconds to leave. The answer does not wait for that, and a crash in between
+    /// costs nothing and has nothing done twice.
+    fn an_answer_is_kept_and_posted_before_its_engine_has_left() {
+        let (bridge, gate) = (Bridge::start(), Gate::new());
+        let path = gate.path();
+        let [said, end] = acp_answer("done");
+        let steps = ["read", "print", &said, "print", &end, "gate", &path];
+        let agent = fake::command(&[&ACP_BEGIN[..], &steps].concat());
+        let machine = bridge.machine().with_agent("fake", &agent);
+        let daemon = machine.connected();
+        let mut ears = bridge.listen();
+        bridge.say("t", "one");
+        let leaving = gate.next();
+        ears.expect("t", "result", "done");
+        bridge.say("t", "two");
+        drop(leaving);
+        let leaving = gate.next();
+        assert!(leaving.prompt().ends_with("two"), "{}", leaving.prompt());
+        ears.expect("t", "result", "done");
+        daemon.kill();
+        drop(leaving);
+
+        let daemon = machine.start();
+        bridge.say("u", "three");
+        let leaving = gate.next();
+        assert!(leaving.prompt().contains("three"), "nothing is done again: {}", leaving.prompt());
+        ears.expect("u", "result", "done");
+        drop(leaving);
+        machine.wait_for(|machine| machine.count("inbox/new") == 0);
+        assert_eq!(bridge.posts("t"), ["done", "done"]);
+        assert!(gate.is_empty());
         daemon.stop();
     }
 }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    crash::rig::{self, SOON, comes_true},
+    crash::rig,
     leftovers,
     limits::{freeze, small_disk, thaw},
     util::{
@@ -23,6 +23,7 @@ use crate::{
         fake::Gate,
         hosted::{Hosted, echo},
         namespace::isolated,
+        patience::comes_true,
     },
 };
 
@@ -106,17 +107,17 @@ isolated! {
         let state = small_disk(&machine);
         let mut daemon = leftovers::start(&machine);
         machine.say("t", "m", "waitask", None);
-        assert!(comes_true(SOON, || !machine.prompts("m").is_empty()));
+        assert!(comes_true(|| !machine.prompts("m").is_empty()));
         let outbox = format!("{state}/outbox");
         freeze(&machine, &outbox);
         machine.home.put("go", "");
         daemon.line("cannot write to the state directory");
         assert_eq!(engines(), 1);
         machine.write("t", "/stop");
-        let is_ended = comes_true(SOON, || engines() == 0);
+        let is_ended = comes_true(|| engines() == 0);
         thaw(&machine, &outbox);
         assert!(is_ended, "it is not stopped while the disk takes nothing");
-        assert!(comes_true(SOON, || machine.is_settled()), "{:?}", machine.left());
+        assert!(comes_true(|| machine.is_settled()), "{:?}", machine.left());
         daemon.signal(Signal::TERM);
         daemon.end().expect(0, &[]);
     }

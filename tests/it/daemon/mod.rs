@@ -27,11 +27,7 @@ mod unread;
 mod waiting;
 mod words;
 
-use std::{
-    collections::HashSet,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
@@ -39,7 +35,8 @@ use tempfile::TempDir;
 
 use crate::util::{
     daemon::Machine,
-    http::{Conn, Event, Events, PATIENCE},
+    http::{Conn, Event, Events, patient_limits},
+    patience::Patience,
 };
 
 /// The embedded bridge with one account. It can go away, and come back at the same address.
@@ -115,6 +112,7 @@ impl Bridge {
 fn server(listen: SocketAddr, dir: &TempDir) -> Server {
     let mut options = Options::new(listen, dir.path().join("data"));
     options.password_cost = Cost::CHEAP;
+    options.limits = patient_limits();
     // A listener in vain is to see that its time is up.
     options.heartbeat = Duration::from_secs(1);
     Server::start(options).unwrap()
@@ -130,9 +128,9 @@ struct Ears {
 impl Ears {
     #[track_caller]
     fn event(&mut self, name: &str) -> Event {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         loop {
-            assert!(Instant::now() < deadline, "no {name} came in time");
+            assert!(patience.lasts(), "no {name} came in time");
             let event = self.events.next().expect("the stream goes on");
             if event.name == name {
                 return event;

@@ -59,10 +59,10 @@ fn a_history_that_is_too_large_holds_up_no_other_thread() {
 
 #[test]
 fn a_history_that_hangs_is_waited_for_once() {
-    const WAIT: Duration = Duration::from_secs(4);
+    const WAIT: Duration = Duration::from_secs(8);
     let (bridge, gate) = (Hosted::start(), Gate::new());
     let machine = bridge.machine().with_agent("fake", &gate.acp("done"));
-    let machine = machine.with("requestTimeoutMs", 4_000);
+    let machine = machine.with("requestTimeoutMs", 8_000);
     bridge.set_history("t", History::Hangs);
     let _daemon = machine.connected();
     let begin = Instant::now();

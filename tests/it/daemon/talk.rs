@@ -53,11 +53,17 @@ fn many_threads_at_once_are_all_answered_in_order_and_within_the_limit_of_turns(
         }
     }
     let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for _ in 0..THREADS * MESSAGES {
+    let mut answers = 0;
+    while answers < THREADS * MESSAGES {
         let post = ears.post();
-        assert_eq!(post["kind"], "result", "{post}");
         let text = |key: &str| post[key].as_str().unwrap().to_owned();
+        // Who waits for long is told so.
+        if post["kind"] == "status" && text("body").starts_with("Waits for") {
+            continue;
+        }
+        assert_eq!(post["kind"], "result", "{post}");
         said.entry(text("threadId")).or_default().push(text("body"));
+        answers += 1;
     }
     assert_eq!(said.len(), THREADS);
     let expected: Vec<String> =

@@ -2,10 +2,7 @@
 //! a bare word, late, with a refusal, or not at all. What they allowed is remembered, and nothing
 //! else may have been done.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use obto_bridge::task::{self, Task};
 use serde_json::Value;
@@ -15,13 +12,12 @@ use super::{
     dice::{Dice, millis},
     run::{Person, wait},
 };
+use crate::util::patience::Patience;
 
 /// Threads on which an agent asks; each has a person of its own, who writes one message after the
 /// other.
 pub(super) const THREADS: u32 = 2;
 const MESSAGES: u32 = 4;
-/// For one message, with all that happens to the daemon meanwhile.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// How long an engine waits for a person.
 pub(super) const LIMIT: Duration = Duration::from_millis(1_500);
 
@@ -54,14 +50,18 @@ fn converse(dice: Dice, person: &mut Person, thread: u32, number: u32) {
     let ends = |messages: &[Value]| messages.iter().filter(|it| check::is_end(it)).count();
     let before = ends(&person.read(&name));
     person.write(&name, &format!("please do asking {job}"));
-    let deadline = Instant::now() + PATIENCE;
+    let (mut patience, mut count) = (Patience::new(), 0);
     let mut is_answered = false;
     loop {
         let messages = person.read(&name);
+        if messages.len() != count {
+            count = messages.len();
+            patience.renew();
+        }
         if ends(&messages) > before {
             return;
         }
-        assert!(Instant::now() < deadline, "{job} does not end");
+        assert!(patience.lasts(), "{job} does not end");
         if let Some(code) = messages.iter().find_map(|it| card(it, &job)).filter(|_| !is_answered) {
             is_answered = true;
             if rng.u8(..4) == 0 {

@@ -17,26 +17,22 @@ mod queue;
 mod run;
 mod wire;
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Instant};
 
 use crossbeam_channel::{bounded, unbounded};
 use obto_bridge::task;
 use rustix::process::Signal;
 
-use crate::util::namespace::{isolate_for, isolated};
+use crate::util::{
+    namespace::{isolate, isolated},
+    patience::{self, check_quick},
+};
 use queue::Size;
-use run::{Figures, IDLE_LIMIT, Site};
+use run::{Figures, Site};
 
 const SEEDS: u64 = 20;
 /// Runs at the same time. They wait more than they work.
 const TASKS: usize = 10;
-/// For one run on a busy machine, where all of them share the time.
-const PER_SEED: Duration = Duration::from_secs(15);
-const PER_MESSAGE: Duration = Duration::from_millis(300);
 
 /// A number from the environment.
 #[expect(clippy::disallowed_methods, reason = "a test is told by its environment what to do")]
@@ -62,8 +58,7 @@ fn run_seeds(name: &str, run: fn(u64) -> Result<Figures, String>) {
         Some(seed) => vec![seed],
         None => (0..number("OBTO_FAULT_SEEDS").unwrap_or(SEEDS)).collect(),
     };
-    let limit = Duration::from_mins(2) + PER_SEED * u32::try_from(seeds.len()).unwrap();
-    isolate_for(limit, &format!("{}::{name}", module_path!()), || run_all(name, seeds, run));
+    isolate(&format!("{}::{name}", module_path!()), || run_all(name, seeds, run));
 }
 
 #[test]
@@ -76,9 +71,8 @@ fn every_message_that_waited_is_answered_once_in_order_whenever_the_daemon_is_ki
         }
     };
     let name = "every_message_that_waited_is_answered_once_in_order_whenever_the_daemon_is_killed";
-    let limit = Duration::from_mins(2) + PER_MESSAGE * size.messages;
     let seed = number("OBTO_FAULT_SEED").unwrap_or(0);
-    isolate_for(limit, &format!("{}::{name}", module_path!()), || {
+    isolate(&format!("{}::{name}", module_path!()), || {
         let started = Instant::now();
         let figures =
             queue::run(seed, size).unwrap_or_else(|why| panic!("{}", keep(name, seed, &why)));
@@ -143,10 +137,10 @@ isolated! {
         site.proxy.black_hole();
         let started = Instant::now();
         site.person().write("silent", "please do job/1/0");
-        let patience = IDLE_LIMIT * 4;
-        answers.recv_timeout(patience).unwrap_or_else(|_| panic!("no answer\n{}", site.log()));
+        patience::recv(&answers).unwrap_or_else(|_| panic!("no answer\n{}", site.log()));
         let took = started.elapsed();
-        assert!(took > IDLE_LIMIT / 2, "{took:?}: the stream was not silent");
+        assert!(took > site.idle_limit / 2, "{took:?}: the stream was not silent");
+        check_quick(took, site.idle_limit * 4);
         let tally = check::thread(&site.person().read("silent"), false).unwrap();
         assert_eq!(tally.answered, 1);
         daemon.signal(Signal::TERM);

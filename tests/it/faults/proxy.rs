@@ -22,9 +22,7 @@ use super::{
     dice::{Dice, Fault, FrameFault, kind},
     wire::{Message, as_chunk, ask, chunk, response},
 };
-
-/// For getting the port back after an outage.
-const REBIND: Duration = Duration::from_secs(10);
+use crate::util::patience::Patience;
 
 /// What the network is like at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,12 +164,12 @@ fn accept(mut listener: TcpListener, inner: &Arc<Inner>) {
 }
 
 fn rebind(inner: &Inner) -> TcpListener {
-    let deadline = Instant::now() + REBIND;
+    let mut patience = Patience::new();
     loop {
         match TcpListener::bind(inner.addr) {
             Ok(listener) => return listener,
             Err(error) => assert!(
-                error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline,
+                error.kind() == ErrorKind::AddrInUse && patience.lasts(),
                 "the port is gone: {error}"
             ),
         }

@@ -6,7 +6,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, after, unbounded};
@@ -27,17 +27,14 @@ use super::{
 use crate::util::{
     bin::{Home, Running},
     fake,
-    http::{Conn, Events},
+    http::{Conn, Events, patient_limits},
+    patience,
 };
 
 const THREADS: u32 = 10;
 const MESSAGES: u32 = 50;
-/// Without faults, the daemon has this long for what is left.
-const CALM: Duration = Duration::from_secs(90);
-/// For a daemon to come up and connect.
-const CONNECT: Duration = Duration::from_secs(30);
-/// The daemon has this long for its next answer.
-const PROGRESS: Duration = Duration::from_mins(1);
+/// What the daemon takes for a silent stream, on an idle machine. On a busy one it would give up what
+/// is only slow, again and again.
 pub(super) const IDLE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What a run, or many, came to.
@@ -60,6 +57,10 @@ impl Figures {
     }
 }
 
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
 pub(super) fn wait(time: Duration) {
     after(time).recv().expect("a timer fires");
 }
@@ -73,6 +74,7 @@ pub(super) struct Site {
     pub(super) home: Home,
     /// The bridge seems to be one that replays nothing.
     forgets: bool,
+    pub(super) idle_limit: Duration,
 }
 
 impl Site {
@@ -82,10 +84,12 @@ impl Site {
         let mut options = Options::new(listen, home.path().join("bridge"));
         options.heartbeat = Duration::from_millis(300);
         options.password_cost = Cost::CHEAP;
+        options.limits = patient_limits();
         let server = Server::start(options).unwrap();
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
         let proxy = Proxy::start(dice, forgets, server.addr());
         let records = home.path().join("records");
+        let idle_limit = patience::scaled(IDLE_LIMIT);
         let config = json!({
             "baseUrl": proxy.url(),
             "apiToken": token,
@@ -94,14 +98,14 @@ impl Site {
             "agents": { "fake": { "command": [fake::program(), "acp", records] } },
             "projectDir": home.path(),
             "relayPermissions": true,
-            "relayTimeoutMs": u64::try_from(asking::LIMIT.as_millis()).unwrap(),
+            "relayTimeoutMs": millis_of(asking::LIMIT),
             "maxTurns": 8,
             "drainSeconds": 1,
-            "requestTimeoutMs": 1000,
-            "streamIdleTimeoutMs": u64::try_from(IDLE_LIMIT.as_millis()).unwrap(),
+            "requestTimeoutMs": millis_of(idle_limit * 2 / 3),
+            "streamIdleTimeoutMs": millis_of(idle_limit),
         });
         home.put(".obto-bridge/config.json", &config.to_string());
-        Site { proxy, token, server, home, forgets }
+        Site { proxy, token, server, home, forgets, idle_limit }
     }
 
     /// Starts the daemon; what it logs goes into a file.
@@ -113,19 +117,16 @@ impl Site {
 
     /// Waits until a stream is open, and the daemon has kept the place where it began.
     pub(super) fn connected(&self) -> Result<(), String> {
-        let hello = self.proxy.hellos.recv_timeout(CONNECT);
+        let hello = patience::recv(&self.proxy.hellos);
         hello.map_err(|_| "the daemon does not connect".to_owned())?;
         let cursor = self.state("cursor.json");
-        let deadline = Instant::now() + CONNECT;
         let place = if self.forgets { "\"seenUntil\":\"" } else { "\"lastEventId\":\"" };
         let has_place = |path: &Path| fs::read_to_string(path).is_ok_and(|it| it.contains(place));
-        while !has_place(&cursor) {
-            if Instant::now() > deadline {
-                return Err("the daemon does not keep its place in the stream".to_owned());
-            }
-            wait(Duration::from_millis(10));
+        if patience::comes_true(|| has_place(&cursor)) {
+            Ok(())
+        } else {
+            Err("the daemon does not keep its place in the stream".to_owned())
         }
-        Ok(())
     }
 
     fn state(&self, name: &str) -> PathBuf {
@@ -134,18 +135,16 @@ impl Site {
 
     /// Waits until nothing is left to do.
     fn settled(&self) -> Result<(), String> {
-        let deadline = Instant::now() + CALM;
         for spool in ["inbox/new", "inbox/started", "outbox"] {
-            let left = || {
+            let mut last = None;
+            let mut left = || {
                 let entries = fs::read_dir(self.state(spool)).unwrap();
                 let mut entries = entries.map(|entry| entry.unwrap().path());
-                entries.find(|path| path.extension().is_some_and(|it| it == "json"))
+                last = entries.find(|path| path.extension().is_some_and(|it| it == "json"));
+                last.is_none()
             };
-            while let Some(left) = left() {
-                if Instant::now() > deadline {
-                    return Err(format!("{} is left", left.display()));
-                }
-                wait(Duration::from_millis(20));
+            if !patience::comes_true(&mut left) {
+                return Err(format!("{last:?} is left"));
             }
         }
         match fs::read_dir(self.state("outbox/refused")).unwrap().next() {
@@ -242,7 +241,7 @@ pub(super) fn make_known(
 /// Waits for so many answers.
 pub(super) fn await_answers(answers: &Receiver<()>, due: usize) -> Result<(), String> {
     for number in 0..due {
-        let answer = answers.recv_timeout(PROGRESS);
+        let answer = patience::recv(answers);
         answer.map_err(|_| format!("{number} of {due} messages are answered"))?;
     }
     Ok(())

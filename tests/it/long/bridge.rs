@@ -123,9 +123,15 @@ impl Bridge {
         format!("id: {number}\nevent: reply\ndata: {}\n\n", self.json(number))
     }
 
-    /// A message as the history of its thread has it.
-    pub(super) fn read(&self, number: usize) -> Reply {
+    fn read(&self, number: usize) -> Reply {
         Reply::parse(&self.json(number)).unwrap()
+    }
+
+    /// The history of a thread from a moment on.
+    pub(super) fn history(&self, thread: usize, since: Timestamp) -> Vec<Reply> {
+        let from = self.messages.partition_point(|it| server_time(it.at) < since);
+        let here = (from..self.len()).filter(|it| self.messages[*it].thread == thread);
+        here.map(|number| self.read(number)).collect()
     }
 
     /// Takes an answer. The same post may come twice, but not a second answer.

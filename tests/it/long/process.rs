@@ -14,25 +14,25 @@ use obto_bridge::{
         sse::Parser,
         wire::{Post, PostKind, Reply},
     },
-    dispatch::{Dispatch, Event},
+    coordinator::{Begin, Change, Coordinator, Effect, Event, Recovered, Settings, View},
     ids::{ClientMsgId, Engine, MessageId, SessionId, ThreadId, TurnId},
+    permission::approvals::Now,
     store::{
         Disk,
         binding::{Binding, SessionRecord},
-        entry::{EntryId, Progress, message_key},
+        entry::{EntryId, Progress},
         outbox::Outbox,
         seen::Seen,
         spool::Inbox,
         state::{Cursor, Store},
     },
-    time::Timestamp,
 };
 
-use super::bridge::{machine, number_of, server_time};
+use super::bridge::{OURS, machine, number_of, server_time};
 use crate::store::disk::MemoryDisk;
 
 /// The state task writes to memory, so this is far more than it takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// An open connection.
 pub(super) struct Connection {
@@ -40,13 +40,38 @@ pub(super) struct Connection {
     pub(super) since: Duration,
 }
 
-/// What an OS thread for a conversation would have.
-#[derive(Default)]
-pub(super) struct Worker {
-    pub(super) mailbox: VecDeque<(EntryId, Arc<Reply>, Option<Progress>)>,
-    pub(super) current: Option<(EntryId, usize)>,
-    /// Of turns, which tells whether one came in between.
-    pub(super) turns: u64,
+/// A turn in progress.
+pub(super) struct Turn {
+    entry: EntryId,
+    number: usize,
+}
+
+/// What the coordinator looks at.
+struct Records<'a> {
+    store: &'a Store,
+    seen: &'a Seen,
+}
+
+impl View for Records<'_> {
+    fn is_done(&self, message: &MessageId) -> bool {
+        self.seen.contains(message)
+    }
+
+    fn binding(&self, thread: &ThreadId) -> Option<&Binding> {
+        self.store.get(thread)
+    }
+
+    fn threads(&self) -> Vec<ThreadId> {
+        self.store.bindings().keys().cloned().collect()
+    }
+
+    fn engine(&self, _: &Reply) -> Engine {
+        Engine::CODEX
+    }
+
+    fn writes_in(&self, _: &Reply) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// One life of the daemon.
@@ -56,12 +81,10 @@ pub(super) struct Process {
     pub(super) outbox: Outbox,
     pub(super) seen: Seen,
     pub(super) store: Store,
-    pub(super) cursor: Cursor,
-    pub(super) dispatch: Dispatch,
+    pub(super) coordinator: Coordinator,
     pub(super) events: VecDeque<Event>,
-    pub(super) workers: HashMap<ThreadId, Worker>,
+    pub(super) turns: HashMap<ThreadId, Turn>,
     pub(super) claims: HashSet<ThreadId>,
-    settling: VecDeque<(u64, EntryId)>,
     pub(super) backoff: Backoff,
     pub(super) connection: Option<Connection>,
 }
@@ -79,86 +102,102 @@ impl Process {
         let outbox = Outbox::open(on(), &dir().join("outbox")).unwrap();
         outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
         let store = Store::open(on(), &dir()).unwrap();
-        let ours = store.bindings().keys().cloned();
-        let mut process = Process {
-            dispatch: Dispatch::new(machine(), ours),
+        let settings = Settings {
+            machine: machine(),
+            author: Engine::CODEX.author(),
+            max_turns: OURS,
+            parallel_in_directory: false,
+            offline_max_age: Duration::from_hours(24),
+            project_dir: "/project".to_owned(),
+            has_lost_bindings: false,
+        };
+        let ours = store.bindings().keys().map(|thread| (thread.clone(), Vec::new()));
+        let cursor = Cursor::load(&*disk, &dir()).unwrap();
+        let recovered = recovered.into_iter().map(|entry| Recovered {
+            entry: entry.id,
+            reply: Arc::new(entry.reply),
+            progress: entry.progress,
+            has_answer: outbox.finishes(entry.id),
+            session: None,
+        });
+        Process {
+            coordinator: Coordinator::new(settings, cursor, ours),
             seen: Seen::open(on(), &dir().join("seen")).unwrap(),
-            cursor: Cursor::load(&*disk, &dir()).unwrap(),
+            events: VecDeque::from([Event::Recovered(recovered.collect())]),
             inbox,
             outbox,
             store,
             disk,
-            events: VecDeque::new(),
-            workers: HashMap::new(),
+            turns: HashMap::new(),
             claims: HashSet::new(),
-            settling: VecDeque::new(),
             backoff: Backoff::new(Pace::default()),
             connection: None,
-        };
-        for entry in recovered {
-            if process.outbox.finishes(entry.id) {
-                process.settle(entry.id, Some(&message_key(entry.id, &entry.reply)));
-            } else {
-                process.inbound(entry.id, entry.reply, entry.progress);
-            }
         }
-        process
     }
 
-    /// A message came, on the stream or from a history.
+    pub(super) fn step(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        let view = Records { store: &self.store, seen: &self.seen };
+        self.coordinator.step(clocks(now), event, &view, effects);
+    }
+
+    pub(super) fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        self.coordinator.next_deadline(clocks(now))
+    }
+
+    /// A message came on the stream.
     pub(super) fn receive(&mut self, reply: Reply, event_id: Option<String>) {
         let entry = self.inbox.put(&reply).unwrap();
-        if event_id.is_some() {
-            self.backoff.good();
-            self.cursor.last_event_id = event_id;
-        }
-        let written = reply.created_at.as_deref().and_then(Timestamp::parse);
-        self.cursor.seen_until = self.cursor.seen_until.max(written);
-        self.inbound(entry, reply, None);
+        self.backoff.good();
+        let reply = Arc::new(reply);
+        self.events.push_back(Event::Reply { entry, reply, last_event_id: event_id });
     }
 
-    fn inbound(&mut self, entry: EntryId, reply: Reply, progress: Option<Progress>) {
-        let is_seen = self.seen.contains(&message_key(entry, &reply));
-        self.events.push_back(Event::Inbound { entry, reply: Arc::new(reply), progress, is_seen });
+    /// A message was in a history.
+    pub(super) fn find(&mut self, reply: Reply) {
+        let entry = self.inbox.put(&reply).unwrap();
+        self.events.push_back(Event::Found { entry, reply: Arc::new(reply) });
     }
 
     /// The number of the last event that was read.
     pub(super) fn position(&self) -> Option<usize> {
-        self.cursor.last_event_id.as_ref().map(|id| id.parse().unwrap())
+        let cursor = self.coordinator.cursor();
+        cursor.last_event_id.as_ref().map(|id| id.parse().unwrap())
     }
 
-    /// The thread is ours from now on.
-    pub(super) fn bind(&mut self, thread: &ThreadId, now: Duration) {
-        self.store.set(thread, Binding::new(machine(), server_time(now)));
-    }
-
-    /// A worker gives the next message to its engine. None when there is none, or it is
-    /// busy.
-    pub(super) fn begin(&mut self, thread: &ThreadId) -> Option<EntryId> {
-        let worker = self.workers.get_mut(thread)?;
-        if worker.current.is_some() {
-            return None;
+    /// A thread is ours from now on, or has a session.
+    pub(super) fn change(&mut self, thread: &ThreadId, change: Change, number: u64, now: Duration) {
+        let binding = self.store.get(thread).cloned();
+        let mut binding = binding.unwrap_or_else(|| Binding::new(machine(), server_time(now)));
+        match change {
+            Change::Own => {}
+            Change::Session { engine, record: Some(record) } => {
+                binding.sessions.insert(engine, record);
+            }
+            other => panic!("nobody wanted {other:?}"),
         }
-        let (entry, reply, before) = worker.mailbox.pop_front()?;
-        worker.turns += 1;
-        worker.current = Some((entry, number_of(&reply)));
+        assert_eq!(self.store.set(thread, binding), number);
+    }
+
+    /// A turn gives its message to its engine.
+    pub(super) fn begin(&mut self, begin: Begin) {
+        let Begin { thread, entry, reply, progress: before, .. } = begin;
         let progress = Progress {
-            turn: TurnId::new(format!("turn-{}", worker.turns)),
+            turn: TurnId::new(format!("turn-{entry}")),
             engine: Engine::CODEX,
-            session: Some(session(thread)),
+            session: Some(session(&thread)),
             attempts: before.map_or(1, |before| before.attempts + 1),
             asking: Vec::new(),
             answers: None,
             is_answered: false,
         };
         self.inbox.started(&entry, &progress).unwrap();
-        Some(entry)
+        let turn = Turn { entry, number: number_of(&reply) };
+        assert!(self.turns.insert(thread, turn).is_none(), "one turn a thread");
     }
 
-    /// The turn is over: the answer into the outbox, the session into the binding.
+    /// The answer is known: it goes into the outbox, and the session into the binding.
     pub(super) fn answer(&mut self, thread: &ThreadId, now: Duration) {
-        let worker = self.workers.get_mut(thread).unwrap();
-        let (entry, number) = worker.current.take().unwrap();
+        let Turn { entry, number } = self.turns[thread];
         let post = Post::new(
             thread.clone(),
             PostKind::Result,
@@ -167,32 +206,33 @@ impl Process {
             ClientMsgId::new(format!("{entry}.answer")),
         );
         self.outbox.put(&post, Some(entry)).unwrap();
-        let mut binding = self.store.get(thread).cloned().unwrap();
         let mut record = SessionRecord::new(session(thread));
         record.last_drive_at = Some(server_time(now));
-        binding.sessions.insert(Engine::CODEX, record);
-        self.store.set(thread, binding);
-        self.events.push_back(Event::Finished { thread: thread.clone(), entry });
+        let (thread, engine) = (thread.clone(), Engine::CODEX);
+        let session = Event::Session { thread: thread.clone(), engine, record: Some(record) };
+        self.events.extend([session, Event::Answered { thread, entry }]);
     }
 
-    /// The message is done with; what is on disk of it goes with the next [`Process::write`].
-    pub(super) fn settle(&mut self, entry: EntryId, answered: Option<&MessageId>) {
-        if let Some(message) = answered {
-            self.seen.remember(message);
-        }
-        self.settling.push_back((self.store.generation(), entry));
+    /// The engine is gone.
+    pub(super) fn leave(&mut self, thread: &ThreadId) {
+        let Turn { entry, .. } = self.turns.remove(thread).unwrap();
+        self.events.push_back(Event::Left { thread: thread.clone(), entry });
     }
 
-    /// Bindings, cursor and journal go to the disk, and then what waited for it goes from there.
-    pub(super) fn write(&mut self) {
-        self.store.set_cursor(&self.cursor);
-        assert!(self.store.flush(PATIENCE));
+    /// Entries go once the journal has their messages.
+    pub(super) fn remove(&mut self, entries: Vec<EntryId>) {
         self.seen.flush().unwrap();
-        for (generation, entry) in self.settling.drain(..) {
-            assert!(self.store.is_written(generation));
+        for entry in entries {
             self.inbox.done(&entry).unwrap();
             self.outbox.settled(entry).unwrap();
         }
+    }
+
+    /// Bindings, cursor and journal go to the disk.
+    pub(super) fn write(&mut self) {
+        assert!(self.store.flush(PATIENCE));
+        self.seen.flush().unwrap();
+        self.events.push_back(Event::Written { change: self.store.newest_written() });
     }
 
     /// The event id that a process would find that starts now.
@@ -200,6 +240,10 @@ impl Process {
         let cursor = Cursor::load(&*self.disk, &dir()).unwrap();
         cursor.last_event_id.map(|id| id.parse().unwrap())
     }
+}
+
+pub(super) fn clocks(now: Duration) -> Now {
+    Now { running: now, wall: server_time(now) }
 }
 
 fn session(thread: &ThreadId) -> SessionId {

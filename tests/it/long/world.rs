@@ -7,29 +7,26 @@ use obto_bridge::{
     bridge::{
         backoff::{FLOOR, Pace},
         sse::{Item, Parser},
+        stream::Replay,
         wire::Reply,
     },
-    dispatch::{CLAIMS_MAX, ClaimOutcome, Effect, Event, Why},
+    coordinator::{CLAIMS_MAX, ClaimOutcome, Effect, Event, catchup::ReadEnd},
     ids::{MachineId, ThreadId},
 };
 
 use super::{
-    bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, machine, outage, thread_of},
-    process::{Connection, Process, Worker},
+    bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, machine, outage, server_time, thread_of},
+    process::{Connection, Process},
 };
 use crate::store::disk::MemoryDisk;
 
 /// How often state, cursor and journal are written.
 const WRITE: Duration = Duration::from_secs(30);
-/// A worker with nothing to do offers to leave after this, as in `worker`.
-const IDLE: Duration = Duration::from_mins(5);
 /// Nobody says anything in an hour after this, and nothing breaks.
 const QUIET_FROM: Duration = Duration::from_mins(50);
 const HOUR: Duration = Duration::from_hours(1);
 /// The life after this lasts: what it gathered would be seen.
 const RESTARTS_END: Duration = Duration::from_hours(25);
-/// So many messages are read again after each reconnect.
-const READ_AGAIN: usize = 50;
 
 /// What is going to happen.
 enum Due {
@@ -38,9 +35,8 @@ enum Due {
     Connect,
     Cut,
     Claimed(ThreadId),
-    TurnEnds(ThreadId),
-    /// The worker has had no turn since the one with this number.
-    Idle(ThreadId, u64),
+    Answered(ThreadId),
+    Left(ThreadId),
     Write,
 }
 
@@ -57,12 +53,12 @@ pub(super) struct Figures {
     pub(super) attempts: usize,
     pub(super) connections: usize,
     pub(super) restarts: usize,
-    pub(super) duplicates: usize,
-    pub(super) not_ours: usize,
+    pub(super) remembered: usize,
+    pub(super) removed: usize,
+    pub(super) histories: usize,
     pub(super) failed_claims: usize,
-    pub(super) retired: usize,
     pub(super) most_outstanding: usize,
-    pub(super) most_workers: usize,
+    pub(super) most_turns: usize,
     /// Connection attempts in each of [`OUTAGES`].
     pub(super) in_outage: [usize; OUTAGES.len()],
 }
@@ -103,6 +99,10 @@ impl World {
         world
     }
 
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
     fn begin_life(&mut self) {
         self.after(Duration::ZERO, Due::Connect);
         self.after(WRITE, Due::Write);
@@ -121,7 +121,7 @@ impl World {
     /// Lets everything happen up to a moment.
     pub(super) fn run_until(&mut self, end: Duration) {
         loop {
-            let deadline = self.process.dispatch.next_deadline().unwrap_or(Duration::MAX);
+            let deadline = self.process.next_deadline(self.now).unwrap_or(Duration::MAX);
             let next = self.line.first_entry().filter(|it| it.key().0 <= deadline.min(end));
             if let Some(next) = next {
                 let ((at, _), due) = next.remove_entry();
@@ -146,17 +146,14 @@ impl World {
             Due::Connect => self.connect(),
             Due::Cut => self.cut(),
             Due::Claimed(thread) => self.claimed(thread),
-            Due::TurnEnds(thread) => {
+            Due::Answered(thread) => {
                 self.process.answer(&thread, self.now);
-                self.go_on(&thread);
                 self.deliver_posts();
+                // An engine takes a while to leave.
+                let leaves = self.seconds(0, 10);
+                self.after(leaves, Due::Left(thread));
             }
-            Due::Idle(thread, turns) => {
-                let worker = self.process.workers.get(&thread);
-                if worker.is_some_and(|it| it.turns == turns && it.current.is_none()) {
-                    self.process.events.push_back(Event::Idle { thread });
-                }
-            }
+            Due::Left(thread) => self.process.leave(&thread),
             Due::Write => {
                 let before = self.process.position_on_disk();
                 self.process.write();
@@ -215,20 +212,20 @@ impl World {
         self.after(wait, Due::Connect);
     }
 
-    /// The bridge says again what came after the position, and the threads are caught up with: that
-    /// reads messages which were received already.
+    /// The bridge says again what came after the position. If it does not say that it did, the
+    /// threads are caught up with: that reads messages which were received already.
     fn connected(&mut self) {
         self.figures.connections += 1;
         self.process.connection = Some(Connection { parser: Parser::default(), since: self.now });
         self.read(": welcome\nretry: 3000\n\n");
+        let replay = if self.rng.bool() { Replay::Complete } else { Replay::Unknown };
+        let server_time = Some(server_time(self.now));
+        let connected = Event::Connected { replay, server_time, last_event_id: None };
+        self.process.events.push_back(connected);
         let position = self.process.position();
         for number in position.map_or(0, |position| position + 1)..self.bridge.len() {
             self.read(&self.bridge.event(number));
-        }
-        if let Some(position) = position {
-            for number in (position + 1).saturating_sub(READ_AGAIN)..=position {
-                self.process.receive(self.bridge.read(number), None);
-            }
+            self.step_all();
         }
         self.step_all();
         self.deliver_posts();
@@ -243,6 +240,7 @@ impl World {
 
     fn cut(&mut self) {
         let Some(connection) = self.process.connection.take() else { return };
+        self.process.events.push_back(Event::Disconnected);
         let random = self.rng.u64(..);
         let backoff = &mut self.process.backoff;
         backoff.ended_after(self.now.saturating_sub(connection.since));
@@ -307,15 +305,15 @@ impl World {
     fn step_all(&mut self) {
         let mut effects = Vec::new();
         while let Some(event) = self.process.events.pop_front() {
-            self.process.dispatch.step(self.now, event, &mut effects);
+            self.process.step(self.now, event, &mut effects);
             for effect in effects.drain(..) {
                 self.carry_out(effect);
             }
         }
         let process = &self.process;
         let figures = &mut self.figures;
-        figures.most_outstanding = figures.most_outstanding.max(process.dispatch.outstanding());
-        figures.most_workers = figures.most_workers.max(process.workers.len());
+        figures.most_outstanding = figures.most_outstanding.max(process.coordinator.outstanding());
+        figures.most_turns = figures.most_turns.max(process.turns.len());
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -327,46 +325,45 @@ impl World {
                 let wait = self.seconds(1, 3);
                 self.after(wait, Due::Claimed(thread));
             }
-            Effect::Bind { thread } => process.bind(&thread, self.now),
-            Effect::StartWorker { thread } => {
-                assert!(process.workers.insert(thread, Worker::default()).is_none());
+            Effect::Change { thread, change, number } => {
+                process.change(&thread, change, number, self.now);
             }
-            Effect::Deliver { thread, entry, reply, progress } => {
-                let worker = process.workers.get_mut(&thread).expect("it was started");
-                worker.mailbox.push_back((entry, reply, progress));
-                self.go_on(&thread);
+            Effect::Begin(begin) => {
+                let thread = begin.thread.clone();
+                process.begin(begin);
+                let takes = self.seconds(2, 30);
+                self.after(takes, Due::Answered(thread));
             }
-            Effect::Retire { thread } => {
-                self.figures.retired += 1;
-                let worker = process.workers.remove(&thread).expect("it was started");
-                assert!(worker.mailbox.is_empty() && worker.current.is_none());
-                process.events.push_back(Event::WorkerEnded { thread });
+            Effect::Remember { message } => {
+                self.figures.remembered += 1;
+                process.seen.remember(&message);
             }
-            Effect::Done { entry, message, why } => {
-                match why {
-                    Why::Answered => {}
-                    Why::Duplicate => self.figures.duplicates += 1,
-                    Why::NotOurs => self.figures.not_ours += 1,
-                    Why::Cleared => panic!("nobody said a control word"),
-                }
-                process.settle(entry, (why == Why::Answered).then_some(&message));
+            Effect::Remove { entries } => {
+                self.figures.removed += entries.len();
+                process.remove(entries);
             }
-            Effect::Say { thread, .. } => panic!("no worker failed on {thread}"),
-            Effect::Interrupt { .. } | Effect::Control { .. } => {
-                panic!("nobody said a control word")
+            Effect::ReadHistory(reading) => {
+                self.figures.histories += 1;
+                let is_readable = process.connection.is_some();
+                let end = if is_readable {
+                    let found = self.bridge.history(thread_of(&reading.thread), reading.since);
+                    for reply in found {
+                        process.find(reply);
+                    }
+                    ReadEnd::Complete
+                } else {
+                    ReadEnd::Failed { retry_after: None }
+                };
+                let (thread, number) = (reading.thread, reading.number);
+                process.events.push_back(Event::Read { thread, number, end });
             }
-        }
-    }
-
-    /// The worker takes the next message, or begins to be idle.
-    fn go_on(&mut self, thread: &ThreadId) {
-        if self.process.begin(thread).is_some() {
-            let takes = self.seconds(2, 30);
-            return self.after(takes, Due::TurnEnds(thread.clone()));
-        }
-        let worker = &self.process.workers[thread];
-        if worker.current.is_none() {
-            self.after(IDLE, Due::Idle(thread.clone(), worker.turns));
+            Effect::AskTime => {
+                let is_there = process.connection.is_some();
+                let time = is_there.then(|| server_time(self.now));
+                process.events.push_back(Event::Time(time));
+            }
+            Effect::SaveCursor(cursor) => process.store.set_cursor(&cursor),
+            other => panic!("nobody said anything that leads to {other:?}"),
         }
     }
 }

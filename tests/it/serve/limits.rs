@@ -1,6 +1,7 @@
 //! Bounds: what holds a place too long, or takes too much, is told so and goes.
 
 use std::{
+    io::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,8 +18,13 @@ use tempfile::TempDir;
 
 use crate::{
     serve::{Bridge, account},
-    util::http::{Conn, Events},
+    util::{
+        http::{Conn, Events},
+        patience::{Patience, check_quick},
+    },
 };
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 fn short() -> Limits {
     let tenth = Duration::from_millis(100);
@@ -38,12 +44,13 @@ fn a_trickling_head_or_body_is_cut_off() {
     ] {
         let mut conn = bridge.conn();
         conn.send(&beginning);
-        let begun = Instant::now();
+        let mut patience = Patience::new();
         // A byte now and then must not earn it any time; the peek is the pause between two.
         conn.socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         while conn.socket.peek(&mut [0]).is_err() {
-            conn.send("x");
-            assert!(begun.elapsed() < Duration::from_secs(5), "it is never cut off");
+            // It may be closed in between.
+            conn.socket.write_all(b"x").ok();
+            assert!(patience.lasts(), "it is never cut off");
         }
         assert_eq!(conn.reply().unwrap().status, 408);
     }
@@ -53,8 +60,13 @@ fn a_trickling_head_or_body_is_cut_off() {
 fn idle_connections_are_closed_without_a_word() {
     let bridge = Bridge::with(|options| options.limits = short());
     assert!(bridge.conn().is_closed());
+    let mut patience = Patience::new();
     let mut used = bridge.conn();
-    assert_eq!(used.request("GET", "/healthz", "", None).status, 200);
+    // On a busy machine it may be idle for too long before it asks.
+    while used.try_send(HEALTH).is_err() || used.reply().is_none_or(|it| it.status != 200) {
+        assert!(patience.lasts(), "it is never answered");
+        used = bridge.conn();
+    }
     assert!(used.is_closed());
 }
 
@@ -78,14 +90,13 @@ fn connections_over_the_limit_are_told_to_come_back() {
 }
 
 fn wait_for_a_place(bridge: &Bridge) {
-    let begun = Instant::now();
+    let mut patience = Patience::new();
     loop {
         let mut conn = bridge.conn();
-        conn.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        if conn.reply().unwrap().status == 200 {
+        if conn.try_send(HEALTH).is_ok() && conn.reply().is_some_and(|it| it.status == 200) {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
+        assert!(patience.lasts(), "no place becomes free");
     }
 }
 
@@ -122,7 +133,7 @@ fn a_thousand_connections_are_borne() {
         let mut served = 0;
         for conn in &mut conns {
             // One that was turned away may be closed before it has asked.
-            if conn.try_send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
+            if conn.try_send(HEALTH).is_ok()
                 && let Some(reply) = conn.reply()
             {
                 assert!([200, 503].contains(&reply.status), "{}", reply.status);
@@ -147,7 +158,7 @@ fn an_account_has_so_many_streams_and_another_its_own() {
     Events::open(bridge.server.addr(), &other, "", None).expect("hello");
     drop(streams.pop());
     // What is published makes the server notice who left.
-    let begun = Instant::now();
+    let mut patience = Patience::new();
     let mut conn = bridge.conn();
     loop {
         bridge.reply("t", "anybody there?");
@@ -160,7 +171,7 @@ fn an_account_has_so_many_streams_and_another_its_own() {
             429 => conn = bridge.conn(),
             other => panic!("{other}"),
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "no place becomes free");
+        assert!(patience.lasts(), "no place becomes free");
     }
 }
 
@@ -263,7 +274,7 @@ fn connections_are_kept_and_quick() {
         .collect();
     times.sort();
     // The target is well under 1 ms; a Nagle delay would be 40 ms.
-    assert!(times[150] < Duration::from_millis(10), "median {:?}", times[150]);
+    check_quick(times[150], Duration::from_millis(10));
 }
 
 #[test]
@@ -287,7 +298,7 @@ fn a_stop_is_quick_whoever_is_connected() {
     stream.expect("hello");
     let begun = Instant::now();
     bridge.server.stop();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    check_quick(begun.elapsed(), Duration::from_secs(2));
     assert_eq!(stream.next(), None);
     assert!(idle.is_closed());
     assert!(half.is_closed());

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::serve::http::{
     self, Handler, Limits,
     message::{Head, Request, Response},
@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 use crate::{
     serve::Bridge,
-    util::http::{Conn, Events, PATIENCE},
+    util::{
+        http::{Conn, Events},
+        patience,
+    },
 };
 
 const MB: usize = 1024 * 1024;
@@ -107,7 +110,7 @@ impl Handler for Holding {
 
     fn handle(&self, (): (), request: Request) -> Response {
         self.here.send(request.body.len()).unwrap();
-        self.go.recv_timeout(PATIENCE).unwrap();
+        patience::recv(&self.go).unwrap();
         Response::json(200, &json!(true))
     }
 }
@@ -123,13 +126,13 @@ fn begin(addr: SocketAddr, length: usize, sent: usize) -> Conn {
 #[test]
 fn large_bodies_share_a_budget_and_small_ones_need_none() {
     let (here, arrived) = unbounded();
-    let (let_go, go) = bounded(0);
+    let (let_go, go) = unbounded();
     let limits = Limits { large_bytes: MB, ..Limits::default() };
     let addr = "127.0.0.1:0".parse().unwrap();
     let setup = http::Setup { addr, limits, tls: None, counters: Arc::default() };
     let server = http::Server::start(setup, Arc::new(Holding { here, go })).unwrap();
     let addr = server.addr();
-    let wait = |length: usize| assert_eq!(arrived.recv_timeout(PATIENCE), Ok(length));
+    let wait = |length: usize| assert_eq!(patience::recv(&arrived), Ok(length));
     // What is announced is not held yet.
     let announced: Vec<Conn> = (0..20).map(|_| begin(addr, 30 * MB, 0)).collect();
     let large = 2 * MB - 64 * 1024;
@@ -141,7 +144,7 @@ fn large_bodies_share_a_budget_and_small_ones_need_none() {
         let mut small = begin(addr, MB / 2, MB / 2);
         wait(MB / 2);
         for _ in 0..2 {
-            let_go.send_timeout((), PATIENCE).unwrap();
+            let_go.send(()).unwrap();
         }
         assert_eq!((first.reply().unwrap().status, small.reply().unwrap().status), (200, 200));
         // Its room was given back before it was answered.

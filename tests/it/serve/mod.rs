@@ -29,7 +29,7 @@ use obto_bridge::serve::{Options, Server, password::Cost};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::util::http::{Conn, Events, Reply};
+use crate::util::http::{Conn, Events, Reply, patient_limits};
 
 /// A bridge in a directory of its own, with one account.
 struct Bridge {
@@ -41,6 +41,7 @@ struct Bridge {
 fn options(data: &Path) -> Options {
     let mut options = Options::new("127.0.0.1:0".parse().unwrap(), data.to_owned());
     options.password_cost = Cost::CHEAP;
+    options.limits = patient_limits();
     options
 }
 

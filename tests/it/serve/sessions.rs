@@ -362,25 +362,26 @@ fn a_token_for_each_machine() {
 }
 
 #[test]
-fn a_password_of_an_older_file_is_good_and_gets_a_better_hash() {
+fn a_password_whose_hash_costs_too_little_gets_a_better_one() {
     let (bridge, _, _) = signed_in();
     let Bridge { server, dir, .. } = bridge;
     server.stop();
     let data = dir.path().join("data");
-    // PBKDF2 of "password" and "salt", as it was written once; the vector is in the unit test.
-    let old = "2$salt$ae4d0c95af6b46d32d0adff928f06dd02a303f8ef3c251dfd6e2d85a95474c43";
-    let file = Connection::open(data.join("bridge.sqlite")).unwrap();
-    file.execute("UPDATE accounts SET password = ?", [old]).unwrap();
-    let server = Server::start(options(&data)).unwrap();
+    let mut options = options(&data);
+    options.password_cost.passes += 1;
+    let better =
+        format!("argon2id${}${}$", options.password_cost.memory_kib, options.password_cost.passes);
+    let server = Server::start(options).unwrap();
     let bridge = Bridge { server, token: String::new(), dir };
-    assert_eq!(sign_in(&bridge, "ada", "Password").status, 401);
+    let file = Connection::open(data.join("bridge.sqlite")).unwrap();
     let stored = || -> String {
         file.query_row("SELECT password FROM accounts", (), |row| row.get(0)).unwrap()
     };
-    assert_eq!(stored(), old);
+    assert_eq!(sign_in(&bridge, "ada", "another").status, 401);
+    assert!(!stored().starts_with(&better));
     for _ in 0..2 {
-        sign_in(&bridge, "ada", "password").ok();
-        assert!(stored().starts_with("argon2id$"), "{}", stored());
+        sign_in(&bridge, "ada", PASSWORD).ok();
+        assert!(stored().starts_with(&better), "{}", stored());
     }
 }
 

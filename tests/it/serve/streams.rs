@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use crate::{
     serve::{Bridge, account},
-    util::http::Events,
+    util::{
+        http::Events,
+        patience::{Patience, check_quick},
+    },
 };
 
 #[test]
@@ -200,7 +203,7 @@ fn who_does_not_read_is_dropped_and_delays_nobody() {
     for n in 0..400 {
         let begun = Instant::now();
         bridge.reply("t", &format!("{n} {body}"));
-        assert!(begun.elapsed() < Duration::from_secs(5), "the poster waits for the slow one");
+        check_quick(begun.elapsed(), Duration::from_secs(5));
         assert!(quick.expect("reply").data["body"].as_str().unwrap().starts_with(&n.to_string()));
     }
     let machines = bridge.get("/api/bridge/machines").ok();
@@ -224,14 +227,14 @@ fn a_silent_stream_has_a_heartbeat_and_an_abandoned_one_ends() {
     drop(gone);
     let mut stream = bridge.events("?agentId=box", None);
     stream.expect("hello");
-    let begun = Instant::now();
+    let mut patience = Patience::new();
     loop {
         let machines = bridge.get("/api/bridge/machines").ok();
         let machines = machines["machines"].as_array().unwrap();
         if machines.iter().filter(|it| it["connected"] == true).count() == 1 {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is listed for ever");
+        assert!(patience.lasts(), "it is listed for ever");
     }
     stream.wait_for_heartbeat();
     bridge.reply("t", "now");

@@ -1,14 +1,12 @@
 //! Messages that wait for a daemon without a position in the stream: each is handed out once, in
 //! order, and what was answered or was no prompt is not.
 
-use std::time::Instant;
-
 use obto_bridge::time;
 use serde_json::{Value, json};
 
 use crate::{
     serve::{Bridge, account},
-    util::http::{Events, PATIENCE},
+    util::{http::Events, patience::Patience},
 };
 
 const BOX: &str = "?agentId=box&instance=1";
@@ -209,9 +207,9 @@ fn a_daemon_without_an_instance_gets_what_came_while_it_was_away() {
     bridge.reply("t", "live");
     stream.expect("reply");
     drop(stream);
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::new();
     while bridge.get("/api/bridge/machines").ok()["machines"][0]["connected"] == true {
-        assert!(Instant::now() < deadline, "it is still listed");
+        assert!(patience.lasts(), "it is still listed");
     }
     bridge.reply("t", "away");
     assert_eq!(waiting(&bridge, "?agentId=box"), ["away"]);

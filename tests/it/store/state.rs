@@ -15,11 +15,12 @@ use obto_bridge::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::store::disk::MemoryDisk;
+use crate::{store::disk::MemoryDisk, util::patience};
 
 const V1: &str = include_str!("../../fixtures/state/v1-flat.json");
 const V1_1: &str = include_str!("../../fixtures/state/v1.1.json");
-const PATIENCE: Duration = Duration::from_secs(10);
+/// More than a write to memory takes.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 fn open(disk: &Arc<MemoryDisk>) -> Store {
     let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(disk);
@@ -158,7 +159,7 @@ fn a_change_says_when_it_is_on_disk() {
     let mut store = open(&disk);
     let generation = store.set(&thread("t"), bound());
     while store.newest_written() < generation {
-        store.written().recv_timeout(PATIENCE).unwrap();
+        patience::recv(store.written()).unwrap();
     }
     assert_eq!(on_disk(&disk)["bindings"]["t"]["agentId"], "mac");
     assert!(store.newest_written() < generation + 1);
@@ -192,7 +193,7 @@ fn a_failed_write_is_tried_again() {
     );
     disk.fail(false);
     while store.newest_written() < generation {
-        store.written().recv_timeout(PATIENCE).expect("it tries again by itself");
+        patience::recv(store.written()).expect("it tries again by itself");
     }
     assert_eq!(on_disk(&disk)["bindings"]["t"]["agentId"], "mac");
 }

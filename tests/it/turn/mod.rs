@@ -1,4 +1,4 @@
-//! Turns: with a carrier in memory, for the clocks and the order of things, and with processes, for
+//! Turns: with a transport in memory, for the clocks and the order of things, and with processes, for
 //! what only those do.
 
 mod memory;
@@ -14,8 +14,8 @@ use obto_bridge::{
     agent::{
         ActionKind, Actions, Exit, Failure, FailureKind, Gate, Limits, Protocol, Question,
         QuestionId, Sandbox, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
-        carrier::Carrier,
         tools::BridgeTool,
+        transport::Transport,
         turn::{Control, Grace, TurnHandler, run_turn},
     },
     ids::{SessionId, ThreadId, TurnId, random_uuid},
@@ -197,7 +197,7 @@ impl Setup {
         self.commands.0.as_ref().unwrap().send(command).unwrap();
     }
 
-    fn run(&mut self, carrier: &mut dyn Carrier) -> TurnEnd {
+    fn run(&mut self, transport: &mut dyn Transport) -> TurnEnd {
         self.handler.ended = None;
         let control = Control {
             commands: &self.commands.1,
@@ -205,7 +205,7 @@ impl Setup {
             stop: &self.stop.1,
             grace: self.grace,
         };
-        let end = run_turn(&mut Toy, carrier, &spec(), &self.limits, &control, &mut self.handler);
+        let end = run_turn(&mut Toy, transport, &spec(), &self.limits, &control, &mut self.handler);
         let told = self.handler.ended.as_ref().map(|(end, _)| end);
         assert_eq!(told, Some(&end), "the handler knows what the caller is told");
         end

@@ -8,8 +8,8 @@ use std::{
 use obto_bridge::{
     agent::{
         FailureKind, TurnCommand, TurnEnd,
-        carrier::{Carrier as _, Incoming},
-        stdio::{Ladder, StdioCarrier, Step},
+        stdio::{Ladder, StdioTransport, Step},
+        transport::{Incoming, Transport as _},
     },
     proc::{
         kill::To,
@@ -19,7 +19,11 @@ use obto_bridge::{
 use rustix::process::Signal;
 
 use super::{MS, Setup, answered, failure};
-use crate::util::{fake, namespace::isolated};
+use crate::util::{
+    fake,
+    namespace::isolated,
+    patience::{self, check_quick},
+};
 
 const MARKER: &str = "state.t1";
 const LADDER: Ladder = &[
@@ -28,27 +32,27 @@ const LADDER: Ladder = &[
     (Step::Kill, Duration::from_secs(5)),
 ];
 
-fn start(directives: &[&str]) -> StdioCarrier {
-    StdioCarrier::start(&fake::plan(MARKER, directives), MARKER, LADDER).unwrap()
+fn start(directives: &[&str]) -> StdioTransport {
+    StdioTransport::start(&fake::plan(MARKER, directives), MARKER, LADDER).unwrap()
 }
 
 /// Runs one turn; nothing with its marker is left, and it did not take long.
 fn run(setup: &mut Setup, directives: &[&str]) -> TurnEnd {
     let begin = Instant::now();
-    let mut carrier = start(directives);
-    let end = setup.run(&mut carrier);
-    drop(carrier);
+    let mut transport = start(directives);
+    let end = setup.run(&mut transport);
+    drop(transport);
     assert_eq!(
         sweep(Marked::Turn(MARKER), &Before::default(), Duration::ZERO),
         0,
         "{directives:?}"
     );
-    assert!(begin.elapsed() < Duration::from_secs(8), "{directives:?}: {:?}", begin.elapsed());
+    check_quick(begin.elapsed(), Duration::from_secs(8));
     end
 }
 
-fn next(carrier: &StdioCarrier) -> Incoming {
-    carrier.incoming().recv_timeout(Duration::from_secs(20)).unwrap()
+fn next(transport: &StdioTransport) -> Incoming {
+    patience::recv(transport.incoming()).unwrap()
 }
 
 const ANSWER: &str = r#"{"answer":"hi"}"#;
@@ -103,21 +107,21 @@ isolated! {
 
 isolated! {
     fn the_ladder_is_climbed_no_further_than_needed() {
-        let mut carrier = start(&["print", "1", "wait-eof", "print", "2", "hang"]);
-        assert!(matches!(next(&carrier), Incoming::Value(one) if one == 1));
-        assert_eq!(carrier.escalate(), Some(100 * MS));
-        assert!(matches!(next(&carrier), Incoming::Value(two) if two == 2));
-        assert_eq!(carrier.escalate(), Some(100 * MS));
-        let exit = next(&carrier);
+        let mut transport = start(&["print", "1", "wait-eof", "print", "2", "hang"]);
+        assert!(matches!(next(&transport), Incoming::Value(one) if one == 1));
+        assert_eq!(transport.escalate(), Some(100 * MS));
+        assert!(matches!(next(&transport), Incoming::Value(two) if two == 2));
+        assert_eq!(transport.escalate(), Some(100 * MS));
+        let exit = next(&transport);
         let Incoming::Exit { exit, .. } = exit else { panic!("{exit:?}") };
         assert_eq!(exit.to_string(), "signal 2");
-        assert_eq!(carrier.escalate(), Some(Duration::from_secs(5)));
-        assert_eq!(carrier.escalate(), None);
+        assert_eq!(transport.escalate(), Some(Duration::from_secs(5)));
+        assert_eq!(transport.escalate(), None);
 
-        let mut carrier = start(&["hang"]);
-        carrier.close_input();
-        carrier.escalate();
-        let exit = next(&carrier);
+        let mut transport = start(&["hang"]);
+        transport.close_input();
+        transport.escalate();
+        let exit = next(&transport);
         assert!(matches!(exit, Incoming::Exit { .. }), "closing is not done twice: {exit:?}");
     }
 }
@@ -149,8 +153,8 @@ isolated! {
 
 isolated! {
     fn an_endless_line_is_garbage_and_not_kept() {
-        let carrier = start(&["endless"]);
-        assert!(matches!(next(&carrier), Incoming::Garbage(start) if start == "x".repeat(200)));
+        let transport = start(&["endless"]);
+        assert!(matches!(next(&transport), Incoming::Garbage(start) if start == "x".repeat(200)));
     }
 }
 

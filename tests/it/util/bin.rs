@@ -9,16 +9,18 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use obto_bridge::proc::{self, Child, Event, Plan, kill::To};
+use obto_bridge::proc::{Child, Event, Output, Plan, kill::To};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// More than any command takes on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+use crate::util::patience::Patience;
+
+/// More than all that any command has to say takes.
+const LONGEST: Duration = Duration::from_mins(30);
 
 /// A home directory.
 pub(crate) struct Home {
@@ -45,6 +47,35 @@ pub(crate) struct Running {
     child: Child,
     command: String,
     stdout: String,
+}
+
+/// Runs a program to its end, for as long as it says something now and then.
+#[track_caller]
+pub(crate) fn run(plan: &Plan, input: &[u8]) -> Output {
+    let mut child = Child::spawn(plan).unwrap();
+    child.send(input.to_vec()).unwrap();
+    child.close_input();
+    let mut output =
+        Output { status: None, stdout: Vec::new(), stderr: String::new(), timed_out: false };
+    let (mut patience, mut whole) = (Patience::new(), Patience::of(LONGEST));
+    loop {
+        match patience.recv(child.events()) {
+            Ok(Event::Line(line) | Event::LongLine(line)) => {
+                output.stdout.extend(line.into_iter().chain([b'\n']));
+                if output.timed_out || whole.lasts() {
+                    patience.renew();
+                    continue;
+                }
+            }
+            Ok(Event::Exit { status, stderr_tail }) => {
+                return Output { status, stderr: stderr_tail, ..output };
+            }
+            Err(_) if !output.timed_out => {}
+            Err(_) => return output,
+        }
+        output.timed_out = true;
+        child.handle().signal(Signal::KILL, To::Group).unwrap();
+    }
 }
 
 impl Home {
@@ -124,7 +155,7 @@ impl Command {
     /// Runs it to its end.
     #[track_caller]
     pub(crate) fn run(self) -> Ran {
-        let output = proc::run(&self.plan, Some(&self.input), DEADLINE, 1 << 20).unwrap();
+        let output = run(&self.plan, &self.input);
         let ran = Ran {
             command: self.line(),
             code: output.status.and_then(|status| status.code()),
@@ -171,9 +202,9 @@ impl Running {
     /// Waits for a line with `word` in it.
     #[track_caller]
     pub(crate) fn line(&mut self, word: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new();
         loop {
-            match self.child.events().recv_deadline(deadline) {
+            match patience.recv(self.child.events()) {
                 Ok(Event::Line(line)) => {
                     let line = String::from_utf8(line).unwrap();
                     writeln!(self.stdout, "{line}").unwrap();
@@ -197,9 +228,9 @@ impl Running {
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ran {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new();
         loop {
-            match self.child.events().recv_deadline(deadline) {
+            match patience.recv(self.child.events()) {
                 Ok(Event::Line(line) | Event::LongLine(line)) => {
                     writeln!(self.stdout, "{}", String::from_utf8(line).unwrap()).unwrap();
                 }

@@ -20,7 +20,8 @@ use serde_json::{Map, Value, json};
 
 use crate::util::{
     bin::{Command, Home},
-    sick_bridge::{Conn, DEADLINE, Seen, SickBridge},
+    patience::{self, Patience},
+    sick_bridge::{Conn, Seen, SickBridge},
 };
 
 /// The name of the machine on every bridge.
@@ -90,25 +91,20 @@ impl Machine {
     /// The state as soon as it is so: it is written a moment after it has changed.
     #[track_caller]
     pub(crate) fn state_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new();
         loop {
             let state = self.state();
             if is_so(&state) {
                 return state;
             }
-            assert!(Instant::now() < deadline, "{state:#}");
-            after(Duration::from_millis(10)).recv().unwrap();
+            assert!(patience.pause(), "{state:#}");
         }
     }
 
     /// Waits until it is so.
     #[track_caller]
     pub(crate) fn wait_for(&self, is_so: impl Fn(&Machine) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !is_so(self) {
-            assert!(Instant::now() < deadline, "it never comes true");
-            after(Duration::from_millis(10)).recv().unwrap();
-        }
+        assert!(patience::comes_true(|| is_so(self)), "it never comes true");
     }
 
     /// Files in a directory of the state directory.
@@ -170,9 +166,9 @@ impl Daemon {
     /// The next line of the log with `word` in it.
     #[track_caller]
     pub(crate) fn log(&mut self, word: &str) -> Value {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new();
         loop {
-            match self.lines.recv_deadline(deadline) {
+            match patience.recv(&self.lines) {
                 Ok(Event::Line(line)) => {
                     let line = self.note(&line);
                     if line.to_string().contains(word) {
@@ -225,9 +221,9 @@ impl Daemon {
     /// Waits for its end. The exit code; none after a signal.
     #[track_caller]
     pub(crate) fn end(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + DEADLINE;
+        let mut patience = Patience::new();
         loop {
-            match self.lines.recv_deadline(deadline) {
+            match patience.recv(&self.lines) {
                 Ok(Event::Line(line)) => drop(self.note(&line)),
                 Ok(Event::Exit { status, stderr_tail }) => {
                     self.log.push(format!("standard error: {stderr_tail}"));
@@ -317,7 +313,7 @@ impl Stage {
     /// The next stream.
     #[track_caller]
     pub(crate) fn stream(&self) -> Line {
-        self.streams.recv_timeout(DEADLINE).expect("a stream is opened")
+        patience::recv(&self.streams).expect("a stream is opened")
     }
 
     /// The next request for this path.

@@ -15,7 +15,7 @@ use obto_bridge::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::util::sick_bridge::DEADLINE;
+use crate::util::patience;
 
 /// Where cargo puts examples: next to the directory of the test binaries.
 pub(crate) fn program() -> PathBuf {
@@ -81,7 +81,7 @@ impl Gate {
     /// The next engine.
     #[track_caller]
     pub(crate) fn next(&self) -> Arrival {
-        self.arrivals.recv_timeout(DEADLINE).expect("an engine comes to the gate")
+        patience::recv(&self.arrivals).expect("an engine comes to the gate")
     }
 
     /// Whether one waits that was not looked at.

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Condvar, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crossbeam_channel::{Sender, after, unbounded};
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::util::{
     daemon::{MACHINE, Machine},
-    sick_bridge::{Conn, DEADLINE, Seen, SickBridge},
+    patience::Patience,
+    sick_bridge::{Conn, Seen, SickBridge},
 };
 
 /// What reading a thread's history comes to.
@@ -178,12 +179,10 @@ impl Hosted {
     /// Waits until it is so.
     #[track_caller]
     pub(crate) fn wait(&self, is_so: impl Fn(&Inside) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        let mut inside = self.world.lock();
+        let (mut inside, mut patience) = (self.world.lock(), Patience::new());
         while !is_so(&inside) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "it never comes true: {:#?}", inside.threads);
-            inside = self.world.changed.wait_timeout(inside, left).unwrap().0;
+            assert!(patience.lasts(), "it never comes true: {:#?}", inside.threads);
+            inside = self.world.changed.wait_timeout(inside, Patience::SLICE).unwrap().0;
         }
     }
 

@@ -3,13 +3,25 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-/// Far more than anything here takes; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use super::patience::Patience;
+
+/// The bounds of a bridge that cuts nobody off for being slow.
+#[cfg(feature = "serve")]
+pub(crate) fn patient_limits() -> obto_bridge::serve::http::Limits {
+    let time = std::time::Duration::from_mins(20);
+    obto_bridge::serve::http::Limits {
+        handshake: time,
+        head_time: time,
+        body_time: time,
+        idle: time,
+        write: time,
+        ..Default::default()
+    }
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -51,7 +63,7 @@ impl Reply {
 
 impl Conn {
     pub(crate) fn open(addr: SocketAddr) -> Conn {
-        let socket = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+        let socket = TcpStream::connect(addr).unwrap();
         socket.set_nodelay(true).unwrap();
         Conn {
             socket,
@@ -72,14 +84,30 @@ impl Conn {
     }
 
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.set_write_timeout(Some(PATIENCE))?;
-        self.socket.set_read_timeout(Some(PATIENCE))?;
+        let (mut rest, mut patience) = (bytes, Patience::new());
+        self.socket.set_write_timeout(Some(Patience::SLICE))?;
+        self.socket.set_read_timeout(Some(Patience::SLICE))?;
+        loop {
+            match self.write(rest) {
+                Ok(_) if rest.is_empty() => return Ok(()),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    patience.renew();
+                }
+                Err(error) if is_pause(&error) && patience.lasts() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends some of the bytes, or flushes if there are none.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(feature = "serve")]
         if let Some(tls) = &mut self.tls {
             let mut stream = rustls::Stream::new(&mut **tls, &mut self.socket);
-            return stream.write_all(bytes).and_then(|()| stream.flush());
+            return if bytes.is_empty() { stream.flush().map(|()| 0) } else { stream.write(bytes) };
         }
-        self.socket.write_all(bytes)
+        self.socket.write(bytes)
     }
 
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -124,9 +152,8 @@ impl Conn {
     /// The rest of a response that has begun.
     pub(crate) fn body_of(&mut self, mut reply: Reply) -> Reply {
         let length = reply.header("content-length").expect("the length is told").parse().unwrap();
-        let deadline = Instant::now() + PATIENCE;
         while self.buffer.len() < length {
-            assert!(self.fill(deadline), "the body is cut off");
+            assert!(self.fill(), "the body is cut off");
         }
         reply.body = self.buffer.drain(..length).collect();
         reply
@@ -134,7 +161,6 @@ impl Conn {
 
     /// The next response up to its empty line.
     pub(crate) fn reply_head(&mut self) -> Option<Reply> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(end) = self.buffer.windows(4).position(|it| it == b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
@@ -142,7 +168,7 @@ impl Conn {
                 let status = head.split(' ').nth(1).unwrap().parse().unwrap();
                 return Some(Reply { status, head, body: Vec::new() });
             }
-            if !self.fill(deadline) {
+            if !self.fill() {
                 assert!(self.buffer.is_empty(), "the head is cut off");
                 return None;
             }
@@ -151,17 +177,16 @@ impl Conn {
 
     /// Whether the server closes without another byte.
     pub(crate) fn is_closed(&mut self) -> bool {
-        self.buffer.is_empty() && !self.fill(Instant::now() + PATIENCE)
+        self.buffer.is_empty() && !self.fill()
     }
 
     fn line(&mut self) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
             }
-            if !self.fill(deadline) {
+            if !self.fill() {
                 return None;
             }
         }
@@ -169,29 +194,34 @@ impl Conn {
 
     /// Reads some more. False: the end, or a reset, which is one.
     #[track_caller]
-    fn fill(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "nothing came in time");
-        self.socket.set_read_timeout(Some(left)).unwrap();
+    fn fill(&mut self) -> bool {
+        let mut patience = Patience::new();
+        self.socket.set_read_timeout(Some(Patience::SLICE)).unwrap();
         let mut piece = [0; 16 * 1024];
-        match self.read(&mut piece) {
-            Ok(0) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&piece[..count]);
-                true
+        loop {
+            match self.read(&mut piece) {
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&piece[..count]);
+                    return count > 0;
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+                    ) =>
+                {
+                    return false;
+                }
+                Err(error) if is_pause(&error) && patience.lasts() => {}
+                Err(error) => panic!("nothing came in time: {error}"),
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
-                ) =>
-            {
-                false
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(deadline),
-            Err(error) => panic!("nothing came in time: {error}"),
         }
     }
+}
+
+/// Nothing moved for a moment, which is no error yet.
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// One event of a stream.
@@ -231,14 +261,14 @@ impl Events {
     /// The next event. None: the stream has ended.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Option<Event> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         loop {
             let event = self.chunk()?;
             if !event.name.is_empty() {
                 return Some(event);
             }
             // Heartbeats go on for ever.
-            assert!(Instant::now() < deadline, "no event came in time");
+            assert!(patience.lasts(), "no event came in time");
         }
     }
 

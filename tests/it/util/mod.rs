@@ -9,4 +9,5 @@ pub(crate) mod hosted;
 #[cfg(feature = "serve")]
 pub(crate) mod http;
 pub(crate) mod namespace;
+pub(crate) mod patience;
 pub(crate) mod sick_bridge;

@@ -8,13 +8,18 @@ use std::{
     time::Duration,
 };
 
-use obto_bridge::proc::{self, Plan};
+use crossbeam_channel::{Sender, bounded};
+use obto_bridge::{proc::Plan, task};
+
+use crate::util::{bin, patience};
 
 /// Tells the inner run which namespace the outer one is in.
 const OUTER: &str = "OBTO_TEST_OUTER_NAMESPACE";
 
-/// More than the slowest of these tests takes on a busy machine.
-const LIMIT: Duration = Duration::from_mins(2);
+/// The inner run says this, at the end of a line, when it got any further lately.
+const GOES_ON: &str = "(it goes on)";
+
+const LATELY: Duration = Duration::from_secs(1);
 
 /// A test that may kill.
 macro_rules! isolated {
@@ -39,14 +44,11 @@ fn namespace() -> std::ffi::OsString {
     fs::read_link("/proc/self/ns/pid").expect("Linux with /proc").into()
 }
 
-pub(crate) fn isolate(test: &str, body: impl FnOnce()) {
-    isolate_for(LIMIT, test, body);
-}
-
-/// Likewise, with a time limit of its own.
+/// Runs a test in a namespace of its own, for as long as it gets on.
 #[expect(clippy::print_stdout, reason = "what the inner run shows is shown")]
-pub(crate) fn isolate_for(limit: Duration, test: &str, body: impl FnOnce()) {
+pub(crate) fn isolate(test: &str, body: impl FnOnce()) {
     if in_own_pid_namespace() {
+        let _while_it_runs = say_that_it_goes_on();
         return body();
     }
     // The name as libtest knows it is without the crate's.
@@ -54,17 +56,37 @@ pub(crate) fn isolate_for(limit: Duration, test: &str, body: impl FnOnce()) {
     let mut errors = String::new();
     // Without root's rights a user namespace gives them.
     for rights in [&[][..], &["--user", "--map-root-user"]] {
-        let output = proc::run(&inner(test, rights), None, limit, 1 << 20).unwrap();
+        let output = bin::run(&inner(test, rights), b"");
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
+        let told = told.replace(&format!("{GOES_ON}\n"), "");
         if told.contains("running 1 test") {
             let passed = output.status.is_some_and(|status| status.success());
-            assert!(passed && !output.timed_out, "{test} failed in its namespace:\n{told}");
+            assert!(!output.timed_out, "{test} is stuck in its namespace:\n{told}");
+            assert!(passed, "{test} failed in its namespace:\n{told}");
             println!("{told}");
             return;
         }
         errors += &told;
     }
     panic!("{test} needs a PID namespace, and unshare can't make one here:\n{errors}");
+}
+
+/// Until the sender is dropped.
+#[expect(clippy::print_stdout, reason = "the outer run listens")]
+fn say_that_it_goes_on() -> Sender<()> {
+    let (running, end) = bounded::<()>(0);
+    let say = move || {
+        let mut before = patience::steps();
+        while end.recv_timeout(LATELY).is_err_and(|it| it.is_timeout()) {
+            let now = patience::steps();
+            if now != before {
+                println!("{GOES_ON}");
+            }
+            before = now;
+        }
+    };
+    drop(task::spawn("goes-on", say).expect("a thread"));
+    running
 }
 
 fn inner(test: &str, rights: &[&str]) -> Plan {

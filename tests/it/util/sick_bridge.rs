@@ -8,15 +8,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::task::{self, Task};
 use serde_json::Value;
 
-/// Long enough for a busy machine, short enough for a person who waits for a failing test.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+use crate::util::patience;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -129,7 +127,7 @@ impl SickBridge {
     /// The next request.
     #[track_caller]
     pub(crate) fn next(&self) -> Seen {
-        self.seen.recv_timeout(DEADLINE).expect("a request comes")
+        patience::recv(&self.seen).expect("a request comes")
     }
 }
 

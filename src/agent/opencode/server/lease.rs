@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::{Handle, Lease};
 use crate::agent::{
     Failure, FailureKind,
-    carrier::{Carrier, Incoming},
-    http::HttpCarrier,
+    http::HttpTransport,
     launch::EngineDef,
     opencode::wire,
+    transport::{Incoming, Transport},
 };
 
 /// All steps of the end of a server, which may have to be stopped before the next one starts.
@@ -36,11 +36,11 @@ impl Handle {
 pub fn connect(
     row: &EngineDef,
     lease: Option<anyhow::Result<Lease>>,
-) -> Result<Box<dyn Carrier>, Failure> {
+) -> Result<Box<dyn Transport>, Failure> {
     let lease = lease.context("it did not start in time").and_then(|lease| lease);
     let leased = lease.and_then(|lease| {
-        let carrier = HttpCarrier::connect(lease.server.clone()).context("connecting to it")?;
-        Ok(Leased { carrier, lease })
+        let transport = HttpTransport::connect(lease.server.clone()).context("connecting to it")?;
+        Ok(Leased { transport, lease })
     });
     match leased {
         Ok(leased) => Ok(Box::new(leased)),
@@ -59,32 +59,32 @@ fn is_missing(error: &Error) -> bool {
 }
 
 struct Leased {
-    carrier: HttpCarrier,
+    transport: HttpTransport,
     lease: Lease,
 }
 
-impl Carrier for Leased {
+impl Transport for Leased {
     fn send(&mut self, value: &Value) -> io::Result<()> {
         if wire::is_outdate(value) {
             self.lease.outdate();
             return Ok(());
         }
-        self.carrier.send(value)
+        self.transport.send(value)
     }
 
     fn incoming(&self) -> &Receiver<Incoming> {
-        self.carrier.incoming()
+        self.transport.incoming()
     }
 
     fn close_input(&mut self) {
-        self.carrier.close_input();
+        self.transport.close_input();
     }
 
     fn escalate(&mut self) -> Option<Duration> {
-        self.carrier.escalate()
+        self.transport.escalate()
     }
 
     fn kill(&mut self) {
-        self.carrier.kill();
+        self.transport.kill();
     }
 }

@@ -89,7 +89,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Has the server stopped as soon as nobody uses it.
+    /// Stops the server as soon as no turn uses it.
     pub fn outdate(&self) {
         // There is room for one; a second one says nothing new.
         self.returned.try_send(Outdated).ok();
@@ -174,7 +174,7 @@ struct Keeper<S> {
     /// Each disconnects when its lease is dropped.
     leases: Vec<Receiver<Outdated>>,
     outdated: bool,
-    /// Since when nobody uses the server.
+    /// Since when no turn uses the server.
     idle: Option<Instant>,
 }
 

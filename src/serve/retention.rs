@@ -1,4 +1,4 @@
-//! The task that removes what is older than it is to be kept.
+//! The retention job: removes messages that are older than `--keep-days`.
 
 use std::{
     convert::Infallible,
@@ -25,21 +25,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The running task. Dropping it ends and joins it.
 #[derive(Debug)]
-pub(super) struct Upkeep {
+pub(super) struct RetentionJob {
     /// Closed to stop.
     stop: Option<Sender<Infallible>>,
     task: Option<Task>,
 }
 
-impl Upkeep {
-    pub(super) fn start(store: Arc<Store>) -> io::Result<Upkeep> {
+impl RetentionJob {
+    pub(super) fn start(store: Arc<Store>) -> io::Result<RetentionJob> {
         let (stop, stopped) = bounded(0);
-        let task = task::spawn("upkeep", move || run(&store, &stopped))?;
-        Ok(Upkeep { stop: Some(stop), task: Some(task) })
+        let task = task::spawn("retention", move || run(&store, &stopped))?;
+        Ok(RetentionJob { stop: Some(stop), task: Some(task) })
     }
 }
 
-impl Drop for Upkeep {
+impl Drop for RetentionJob {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(task) = self.task.take() {
@@ -71,7 +71,7 @@ fn run(store: &Store, stopped: &Receiver<Infallible>) {
             }
         };
         if 0 < removed {
-            log::info!(removed; "messages were older than they are to be kept");
+            log::info!(removed; "removed messages past their retention time");
         }
         if stopped_within(rest) {
             return;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::agent::Exit;
 
 /// The way to one engine for one turn.
-pub trait Carrier: Send {
+pub trait Transport: Send {
     /// Hands a value over. Must not block on an engine that does not read.
     fn send(&mut self, value: &Value) -> io::Result<()>;
 

@@ -1,6 +1,6 @@
-//! Ends the streams of those who would no longer be let in. Requests are checked one by one, but a
-//! stream was let in once: its session may have expired since, and `serve user remove` works in
-//! another process, which can't tell us.
+//! The session reaper ends the streams of callers whose access has ended. Every request is checked,
+//! but a stream only when it opens: its session may have expired since, and `serve user remove` runs
+//! in another process, which can't tell this one.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -11,28 +11,28 @@ use crate::{
     task::{self, Task},
 };
 
-/// Somebody who was removed hears no more after so long.
+/// A removed account's streams end after at most this long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A running doorman; dropping it ends it.
+/// The running reaper; dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Doorman {
+pub(super) struct Reaper {
     /// Closed to stop.
     stop: Option<Sender<Infallible>>,
     task: Option<Task>,
 }
 
-impl Doorman {
+impl Reaper {
     /// # Errors
     /// When the system gives no more threads.
-    pub(super) fn start(store: Arc<Store>, hub: Arc<Hub>, clock: Clock) -> io::Result<Doorman> {
+    pub(super) fn start(store: Arc<Store>, hub: Arc<Hub>, clock: Clock) -> io::Result<Reaper> {
         let (stop, stopped) = bounded(0);
-        let task = task::spawn("doorman", move || {
+        let task = task::spawn("reaper", move || {
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 look(&store, &hub, &clock);
             }
         })?;
-        Ok(Doorman { stop: Some(stop), task: Some(task) })
+        Ok(Reaper { stop: Some(stop), task: Some(task) })
     }
 }
 
@@ -41,20 +41,20 @@ fn look(store: &Store, hub: &Hub, clock: &Clock) {
         match store.is_let_in(caller, clock.now()) {
             Ok(true) => (),
             Ok(false) => hub.hang_up(|it| it == caller),
-            // Who can't be asked about stays; every request of theirs is asked about again.
+            // The stream stays: its caller's requests are still checked one by one.
             Err(error) => {
-                log::warn!("the doorman could not read the store: {error:#}");
+                log::warn!("the session reaper could not read the store: {error:#}");
                 return;
             }
         }
     }
 }
 
-impl Drop for Doorman {
+impl Drop for Reaper {
     fn drop(&mut self) {
         drop(self.stop.take());
         if self.task.take().is_some_and(|task| task.join().is_err()) {
-            log::error!("the doorman had failed");
+            log::error!("the session reaper had failed");
         }
     }
 }
