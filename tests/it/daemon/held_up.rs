@@ -78,17 +78,12 @@ fn a_directory_of_path_without_a_proper_name_costs_nothing() {
 
 /// Protocols that are JSON can't name it.
 #[test]
-fn a_project_directory_without_a_proper_name_is_refused_in_words() {
+fn a_project_directory_without_a_proper_name_is_refused() {
     let (bridge, gate) = (Hosted::start(), Gate::new());
     let machine = bridge.machine().with_agent("fake", &gate.acp("done"));
     let machine = machine.with("projectDir", Value::Null);
     let script = r#"dir=$(printf 'pro\377'); mkdir "$dir"; cd "$dir""#;
-    let mut daemon = machine.start_after(script);
-    daemon.log("connected to the bridge");
-    bridge.say("t", "hello");
-    let told = &bridge.until("t", 1)[0];
-    assert!(told.contains("UTF-8"), "{told}");
-    assert!(gate.is_empty() && !daemon.stop().contains("panicked"));
+    assert_eq!(machine.start_after(script).end(), Some(78));
 }
 
 /// How many processes of the engine there are.
