@@ -451,8 +451,10 @@ impl CatchUp {
         let last_event_id = self.last_event_id.clone();
         let cursor = Cursor { last_event_id, seen_until, behind };
         if cursor != self.cursor {
+            // The first one at once: without a cursor a crash loses what is missed meanwhile.
+            let wait = self.cursor.seen_until.map_or(Duration::ZERO, |_| SAVE_EVERY);
             self.cursor = cursor;
-            self.save_due.get_or_insert(now + SAVE_EVERY);
+            self.save_due.get_or_insert(now + wait);
         }
     }
 

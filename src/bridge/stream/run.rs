@@ -388,7 +388,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if !self.is_announced() {
             self.announce(replay, server_time)?;
             self.pass(event.id);
-        } else if event.id.is_some() {
+        } else if event.id.is_some() || server_time.is_some() {
             self.pass(event.id);
             let last_event_id = self.position.clone();
             self.tell(StreamEvent::Begins { server_time, last_event_id })?;
