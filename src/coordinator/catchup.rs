@@ -467,13 +467,10 @@ impl CatchUp {
         &self.cursor
     }
 
-    /// Whether the bridge is to be asked for its time: without that there is no cursor.
+    /// Whether the bridge is to be asked for its time: without that there is no cursor, and no age.
     pub(super) fn asks_time(&mut self, now: Duration) -> bool {
-        let is_needed = self.is_connected
-            && self.cursor.seen_until.is_none()
-            && self.cursor.last_event_id.is_none();
         let is_due = self.ask_time_due.is_none_or(|due| due <= now);
-        let asks = is_needed && !self.is_time_asked && is_due;
+        let asks = self.is_connected && self.clock.is_none() && !self.is_time_asked && is_due;
         self.is_time_asked |= asks;
         asks
     }

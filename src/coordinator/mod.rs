@@ -306,7 +306,11 @@ impl Coordinator {
                 self.catchup.is_missing(&thread, since);
                 self.catchup.moved_on(now, last_event_id);
             }
-            Event::Time(time) => self.catchup.time_told(now, time),
+            Event::Time(time) => {
+                self.catchup.time_told(now, time);
+                let fresh = time.map_or_else(Vec::new, |time| self.quarantine.reconsider(time));
+                self.run_held(fresh, cx);
+            }
             Event::Found { entry, reply } => {
                 self.catchup.saw(now, message::written(&reply));
                 let message = Message { entry, reply, progress: None, origin: Origin::CaughtUp };

@@ -92,6 +92,21 @@ impl Quarantine {
         messages
     }
 
+    /// Takes out what is not stale at this time of the bridge's after all: until it was known, our
+    /// own clock had to do.
+    pub(super) fn reconsider(&mut self, now: Timestamp) -> Vec<Message> {
+        let is_fresh = |message: &mut Message| {
+            message.written().is_some_and(|written| now.since(written) <= self.max_age)
+        };
+        let mut fresh = Vec::new();
+        self.threads.retain(|_, messages| {
+            fresh.extend(messages.extract_if(.., is_fresh));
+            !messages.is_empty()
+        });
+        self.forget(&fresh);
+        fresh
+    }
+
     /// Takes out what is held on a thread and is not newer than this stop.
     pub(super) fn clear(&mut self, stop: &Message) -> Vec<Message> {
         let Some(messages) = self.threads.remove(stop.thread()) else { return Vec::new() };

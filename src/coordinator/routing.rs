@@ -98,11 +98,16 @@ impl Coordinator {
         if let Some(entry) = messages.iter().map(|message| message.entry).max() {
             self.change(&thread, Change::Released { entry }, cx);
         }
+        self.run_held(messages, cx);
+        self.done(&word, Why::Answered, cx);
+    }
+
+    /// Messages leave the quarantine.
+    pub(super) fn run_held(&mut self, messages: Vec<Message>, cx: &mut Context<'_>) {
         for message in messages {
             cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: false });
             self.turns.push(message);
         }
-        self.done(&word, Why::Answered, cx);
     }
 
     pub(super) fn claimed(

@@ -203,7 +203,8 @@ fn dependencies_go_one_way() {
 }
 
 /// Modules whose files do not import each other in a circle.
-const WITHOUT_CIRCLES: [&str; 1] = ["serve"];
+const WITHOUT_CIRCLES: [&str; 8] =
+    ["agent", "bridge", "coordinator", "daemon", "permission", "serve", "store", "worker"];
 
 /// The paths that a file of the module `module` names after `crate`, `self` or `super`, from the
 /// root of the crate on.

@@ -522,7 +522,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let random = fastrand::u64(..);
         let wait = match end {
             End::NoContent => self.backoff.slow(random, None),
-            End::Refused(error) if error.is_auth() => {
+            // Only a person can help, unless the bridge knows when to ask again.
+            End::Refused(error)
+                if error.is_auth() || error.is_conflict() && error.retry_after().is_none() =>
+            {
                 self.backoff.slow(random, error.retry_after())
             }
             End::Refused(error) => self.backoff.next(random, error.retry_after()),
