@@ -31,6 +31,11 @@ fn a_machine_whose_clock_is_ahead_answers_at_once() {
     on_a_machine_that_is_ahead(&Hosted::start().behind(AHEAD).that_says_its_time());
 }
 
+#[test]
+fn a_machine_whose_clock_is_ahead_answers_at_once_also_if_the_bridge_does_not_say_the_time() {
+    on_a_machine_that_is_ahead(&Hosted::start().behind(AHEAD));
+}
+
 /// The mark of `/new` is in the future: the clock was set back since.
 #[test]
 fn a_new_session_is_begun_also_after_the_clock_was_set_back() {
