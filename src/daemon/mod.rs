@@ -130,7 +130,9 @@ enum Woken {
     Event(Event),
     Told(Told),
     Inbound(StreamEvent<EntryId>),
-    Capabilities(Vec<EngineStatus>),
+    /// All engines were asked for their versions, which happens once. None: the task that asks them is
+    /// gone, so those that are installed go on counting as usable.
+    Capabilities(Option<Vec<EngineStatus>>),
     /// state.json was written.
     Written,
     Time,
@@ -174,7 +176,7 @@ impl Daemon {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
             recv(self.inbound) -> event => event.map_or(Woken::Lost("stream"), Woken::Inbound),
-            recv(self.capabilities) -> engines => engines.map_or(Woken::Time, Woken::Capabilities),
+            recv(self.capabilities) -> engines => Woken::Capabilities(engines.ok()),
             recv(timer) -> _ => Woken::Time,
         }
     }
@@ -214,7 +216,13 @@ impl Daemon {
             }
             Woken::Told(Told::Conflict) => self.step(Event::Conflict { is_final: true }),
             Woken::Inbound(event) => self.stream_event(event),
-            Woken::Capabilities(statuses) => self.detected(&statuses),
+            Woken::Capabilities(statuses) => {
+                // Nothing more comes, and a closed channel would wake the loop again and again.
+                self.capabilities = never();
+                if let Some(statuses) = statuses {
+                    self.detected(&statuses);
+                }
+            }
             Woken::Written => self.step(self.records.all_written()),
             Woken::Ended(ended) => self.helper_ended(ended),
             Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
@@ -234,9 +242,7 @@ impl Daemon {
         }
     }
 
-    /// All engines were asked for their versions, which is done once.
     fn detected(&mut self, statuses: &[EngineStatus]) {
-        self.capabilities = never();
         let usable = statuses.iter().filter(|status| status.is_usable());
         let names = usable.map(|status| status.engine.to_string()).collect();
         if let Some(stream) = &self.stream {
