@@ -23,7 +23,7 @@ use crate::ids::ThreadId;
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     threads: HashMap<ThreadId, Unclaimed>,
-    /// First come, first served. May hold threads that were settled meanwhile.
+    /// First come, first served. May hold threads whose owner is known by now.
     waiting: VecDeque<ThreadId>,
     /// Calls that have not returned; also those whose outcome no longer matters.
     in_flight: HashSet<ThreadId>,
@@ -112,7 +112,7 @@ impl Claims {
     }
 
     /// The owner is known: hands out what was held.
-    pub(super) fn settle(&mut self, thread: &ThreadId) -> Vec<Message> {
+    pub(super) fn resolve(&mut self, thread: &ThreadId) -> Vec<Message> {
         let Some(unclaimed) = self.threads.remove(thread) else { return Vec::new() };
         if let State::Later { at } = unclaimed.state {
             self.deadlines.remove(&(at, thread.clone()));

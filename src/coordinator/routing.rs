@@ -156,7 +156,7 @@ impl Coordinator {
     /// The thread is ours, and so is what was held for it.
     pub(super) fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
         self.bind(thread, cx);
-        for message in self.claims.settle(thread) {
+        for message in self.claims.resolve(thread) {
             self.accept(message, cx);
         }
     }
@@ -169,7 +169,7 @@ impl Coordinator {
         if self.claims.is_in_flight(thread) {
             return;
         }
-        for message in self.claims.settle(thread) {
+        for message in self.claims.resolve(thread) {
             self.done(&message, Why::NotOurs, cx);
         }
     }

@@ -59,7 +59,7 @@ impl Daemon {
         })?;
         let outbox = Outbox::open(disk, &dir.join("outbox"))
             .with_context(|| format!("opening the outbox in {}", dir.display()))?;
-        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
+        outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
 
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);

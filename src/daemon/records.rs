@@ -116,7 +116,7 @@ impl Records {
         let removed = self.seen.flush().and_then(|()| {
             while let Some(entry) = entries.last() {
                 self.shared.inbox.done(entry)?;
-                self.shared.outgoing.outbox.settled(*entry)?;
+                self.shared.outgoing.outbox.acknowledged(*entry)?;
                 entries.pop();
             }
             Ok(())

@@ -1,5 +1,5 @@
 //! The names and contents of spool entries, apart from the disk that holds them, so that the
-//! dispatcher can speak of them. Pure.
+//! coordinator can speak of them. Pure.
 
 use std::fmt;
 

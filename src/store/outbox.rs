@@ -128,7 +128,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets a post that the bridge has, or, if it ends a message that is not settled, keeps only
+    /// Forgets a post that the bridge has, or, if it ends a message that is not acknowledged, keeps only
     /// the file. If it is back after a loss of power, it is sent again under the same
     /// `clientMsgId`, which the bridge knows.
     pub fn remove(&self, id: OutboxId) -> io::Result<()> {
@@ -157,7 +157,7 @@ impl Outbox {
 
     /// The message's entry is gone from the inbox, so its answer need not be kept for it. After an
     /// error this can be called again.
-    pub fn settled(&self, entry: EntryId) -> io::Result<()> {
+    pub fn acknowledged(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
         let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
         if answers.sent.contains(&id) {
@@ -170,7 +170,7 @@ impl Outbox {
 
     /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
     /// other answers are posts like any other; nobody will say that their messages are settled.
-    pub fn expect_settled(&self, inbox: &HashSet<EntryId>) {
+    pub fn expect_acknowledged(&self, inbox: &HashSet<EntryId>) {
         let mut answers = self.answers();
         answers.by_message.retain(|entry, _| inbox.contains(entry));
         answers.by_post.retain(|_, entry| inbox.contains(entry));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_kept_until_its_message_is_settled() {
+    fn an_answer_is_kept_until_its_message_is_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
@@ -265,36 +265,36 @@ mod tests {
 
         let outbox = open(dir.path());
         assert!(outbox.has_unsent(&ThreadId::new("../../t")));
-        assert!(outbox.finishes(ENTRY), "a crash before the message was settled");
+        assert!(outbox.finishes(ENTRY), "a crash before the message was acknowledged");
         assert_eq!(outbox.len(), 1, "sent again, since nobody knows");
-        outbox.settled(ENTRY).unwrap();
+        outbox.acknowledged(ENTRY).unwrap();
         assert!(!outbox.finishes(ENTRY));
         outbox.remove(outbox.list()[0]).unwrap();
         assert!(open(dir.path()).is_empty());
     }
 
     #[test]
-    fn an_answer_that_was_sent_goes_when_its_message_is_settled() {
+    fn an_answer_that_was_sent_goes_when_its_message_is_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
         outbox.remove(outbox.list()[0]).unwrap();
-        outbox.settled(ENTRY).unwrap();
+        outbox.acknowledged(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
     }
 
     /// It was sent again at every start, for ever.
     #[test]
-    fn an_answer_whose_message_was_settled_earlier_is_sent_once() {
+    fn an_answer_whose_message_was_acknowledged_earlier_is_sent_once() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         let other = EntryId { sequence: 8, hash: 1 };
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
         outbox.put(&post("other"), Some(other)).unwrap();
-        outbox.settled(ENTRY).unwrap();
+        outbox.acknowledged(ENTRY).unwrap();
 
         let outbox = open(dir.path());
-        outbox.expect_settled(&HashSet::from([other]));
+        outbox.expect_acknowledged(&HashSet::from([other]));
         assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
         outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
         let outbox = open(dir.path());

@@ -187,11 +187,11 @@ impl<'a> Asking<'a> {
             takes_reasons: run.def.description.takes_reasons,
             question,
         };
-        let (body, card) = approval_prompt::render(&request);
+        let (body, fields) = approval_prompt::render(&request);
         let put = Put { code, kind: request.question.kind, always };
         self.put.insert(request.question.id.clone(), put);
         let mut post = run.draft(PostKind::Question, author(run.engine()), request.post.clone());
-        post.question = Some(card);
+        post.question = Some(fields);
         run.report(Report::Asked { entry: run.job.entry, request: Box::new(request) });
         run.post(post, &body);
     }

@@ -105,6 +105,18 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("ids", &[]),
 ];
 
+/// Words that ARCHITECTURE.md keeps out of names, and where one of them is the name of another thing.
+const OTHER_THINGS: [(&str, &str); 6] = [
+    // `question` on the wire, as its fields: the server and the page know nothing of prompts.
+    ("card", "src/bridge/wire.rs"),
+    ("card", "src/permission/approval_prompt/"),
+    ("card", "src/serve/"),
+    // The end of a request or of a call, and no message's.
+    ("settle", "src/agent/acp/"),
+    ("settle", "src/agent/turn.rs"),
+    ("settle", "src/bridge/outbox/"),
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -198,6 +210,90 @@ fn dependencies_go_one_way() {
         let source = code(&source).replace("obto_bridge::", "crate::");
         for used in uses(&source).iter().filter(|used| *used != module) {
             assert!(allowed.contains(&used.as_str()), "{name} must not use crate::{used}");
+        }
+    }
+}
+
+/// The cells of the rows of a Markdown table, from the line that begins with `head` on.
+fn rows<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let table = text.split_once(head).unwrap_or_else(|| panic!("no table {head}")).1;
+    let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// The modules of each line of the picture in ARCHITECTURE.md, from above.
+fn layers(architecture: &str) -> Vec<Vec<&str>> {
+    let picture = architecture.split_once("Direction of dependencies").unwrap().1;
+    let picture = picture.split("```").nth(1).unwrap().trim();
+    let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+    picture.lines().map(|line| line.split_whitespace().filter(is_name).collect()).collect()
+}
+
+#[test]
+fn the_picture_of_dependencies_agrees_with_the_table() {
+    let architecture = read("ARCHITECTURE.md");
+    let layers = layers(&architecture);
+    let layer = |module: &str| {
+        let at = layers.iter().position(|layer| layer.contains(&module));
+        at.unwrap_or_else(|| panic!("{module} is missing in the picture"))
+    };
+    for (module, used) in MAY_USE {
+        for used in used {
+            let is_pair = [module, used].iter().all(|it| ["bridge", "store"].contains(it));
+            assert!(is_pair || layer(module) < layer(used), "{module} is not above {used}");
+        }
+    }
+}
+
+/// The words of the names in a source, in lower case: `ClaimOutcome` and `claim_outcome` are two.
+fn words(code: &str) -> BTreeSet<String> {
+    let code = code.replace("\\\"", "").replace("'\"'", "");
+    let mut words = BTreeSet::new();
+    for part in code.split('"').step_by(2) {
+        for name in part.split(|c: char| !c.is_ascii_alphanumeric()) {
+            let mut rest = name;
+            while !rest.is_empty() {
+                let is_start = |(at, c): (usize, char)| 0 < at && c.is_ascii_uppercase();
+                let capitals = rest.len() > 1 && rest.chars().all(|c| !c.is_ascii_lowercase());
+                let end = rest.char_indices().find(|it| !capitals && is_start(*it));
+                let (word, next) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+                words.insert(word.to_ascii_lowercase());
+                rest = next;
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn words_of_names_are_found() {
+    let code = "let claim_outcome = CLAIMS_MAX + ClaimOutcome::of(\"a \\\"desk\\\"\", '\"');";
+    let expected = ["claim", "claims", "let", "max", "of", "outcome"];
+    assert_eq!(words(code).into_iter().collect::<Vec<_>>(), expected);
+}
+
+/// One word for one thing: the last column of the table of words has those that are not used.
+#[test]
+fn names_use_the_words_of_the_table() {
+    let architecture = read("ARCHITECTURE.md");
+    let rows = rows(&architecture, "| word | means |");
+    let banned = rows.iter().flat_map(|row| row.last().unwrap().split(", "));
+    let banned: BTreeSet<&str> = banned.filter(|word| !word.is_empty()).collect();
+    assert!(5 < banned.len() && banned.contains("desk"), "the table was found: {banned:?}");
+    for (file, source) in sources("src") {
+        if is_test(&file) {
+            continue;
+        }
+        let names = words(&format!("{} {file}", code(&source)));
+        for word in &banned {
+            let forms = [(*word).to_owned(), format!("{word}s"), format!("{word}d")];
+            let is_other = |(other, dir): &(&str, &str)| other == word && file.starts_with(dir);
+            let is_free = OTHER_THINGS.iter().any(is_other);
+            let used = forms.iter().find(|form| names.contains(*form));
+            assert!(
+                is_free || used.is_none(),
+                "{file} has a name with {used:?}; see ARCHITECTURE.md"
+            );
         }
     }
 }

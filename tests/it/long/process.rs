@@ -100,7 +100,7 @@ impl Process {
         let on = || -> Arc<dyn Disk> { Arc::<MemoryDisk>::clone(&disk) };
         let (inbox, recovered) = Inbox::open(on(), &dir().join("inbox")).unwrap();
         let outbox = Outbox::open(on(), &dir().join("outbox")).unwrap();
-        outbox.expect_settled(&recovered.iter().map(|entry| entry.id).collect());
+        outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
         let store = Store::open(on(), &dir()).unwrap();
         let settings = Settings {
             machine: machine(),
@@ -224,7 +224,7 @@ impl Process {
         self.seen.flush().unwrap();
         for entry in entries {
             self.inbox.done(&entry).unwrap();
-            self.outbox.settled(entry).unwrap();
+            self.outbox.acknowledged(entry).unwrap();
         }
     }
 

@@ -55,7 +55,7 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     promised.is_seen = true;
     promised.done_was_called = true;
     inbox.done(&ids[0])?;
-    outbox.settled(ids[0])?;
+    outbox.acknowledged(ids[0])?;
     promised.sent_was_called = true;
     outbox.remove(outbox.list()[0])
 }
