@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc},
+    agent::rpc::{Incoming, METHOD_NOT_FOUND, Rpc},
     ids::random_hex,
     prompt,
 };
@@ -25,7 +25,7 @@ const INVALID_PARAMS: i64 = -32602;
 /// # Errors
 /// When the input can't be read, a line of it is too long, or the output can't be written.
 pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
-    let mut rpc: Rpc<()> = Rpc::new(Dialect::V2);
+    let mut rpc: Rpc<()> = Rpc::default();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -184,7 +184,7 @@ mod tests {
             sandbox: Sandbox::default(),
             model: None,
         };
-        let (mut host, mut actions) = (Acp::new(), Actions::default());
+        let (mut host, mut actions) = (Acp::default(), Actions::default());
         host.begin(&turn, &mut actions);
         while actions.finished.is_none() {
             assert!(!actions.write.is_empty(), "neither side has anything to say");

@@ -17,18 +17,18 @@ pub mod http;
 pub mod launch;
 pub mod ledger;
 pub mod opencode;
-#[cfg(test)]
-mod play;
 pub mod progress;
 pub mod rpc;
 pub mod shell;
 pub mod stdio;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod tools;
 pub mod transport;
 pub mod turn;
 
-use std::{fmt, time::Duration};
+use std::{fmt, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use camino::Utf8PathBuf;
@@ -266,6 +266,13 @@ pub enum ActionKind {
     Other,
 }
 
+impl ActionKind {
+    /// Whether it may change files, so that two threads could get in each other's way.
+    pub fn may_write(self) -> bool {
+        matches!(self, ActionKind::Edit | ActionKind::Run)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Allow,
@@ -375,6 +382,14 @@ pub enum Exit {
     Signal(i32),
     /// Not known: the wait failed, or there is no process of the turn's own.
     Unknown,
+}
+
+impl From<Option<ExitStatus>> for Exit {
+    fn from(status: Option<ExitStatus>) -> Exit {
+        let Some(status) = status else { return Exit::Unknown };
+        let code = status.code().map(Exit::Code);
+        code.or_else(|| status.signal().map(Exit::Signal)).unwrap_or(Exit::Unknown)
+    }
 }
 
 impl fmt::Display for Exit {

@@ -12,21 +12,15 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 /// the oldest tags, not memory.
 const PENDING_MAX: usize = 64;
 
-/// Whether messages say which JSON-RPC they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Without a `jsonrpc` field (codex 0.169.0).
-    Bare,
-    /// With `"jsonrpc": "2.0"`, as ACP has it. What comes in is taken without it, too.
-    V2,
-}
+/// Messages of ours have no `jsonrpc` field (codex 0.169.0).
+pub const BARE: bool = true;
 
 /// One side of a connection. `T` is the caller's tag for a request of its own: what the response
-/// is the response to.
+/// is the response to. Messages say `"jsonrpc": "2.0"` unless they are [`BARE`]; what comes in is
+/// taken either way.
 #[derive(Debug)]
-pub struct Rpc<T> {
-    dialect: Dialect,
-    next_id: u64,
+pub struct Rpc<T, const IS_BARE: bool = false> {
+    last_id: u64,
     pending: BTreeMap<u64, T>,
 }
 
@@ -67,20 +61,22 @@ impl fmt::Display for RpcError {
     }
 }
 
-impl<T> Rpc<T> {
-    pub fn new(dialect: Dialect) -> Rpc<T> {
-        Rpc { dialect, next_id: 1, pending: BTreeMap::new() }
+impl<T, const IS_BARE: bool> Default for Rpc<T, IS_BARE> {
+    fn default() -> Self {
+        Rpc { last_id: 0, pending: BTreeMap::new() }
     }
+}
 
+impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
     /// A request with a new id; the response to it will carry `tag`.
     pub fn request(&mut self, method: &str, params: Value, tag: T) -> Value {
-        let id = self.next_id;
-        self.next_id += 1;
+        self.last_id += 1;
+        let id = self.last_id;
         if self.pending.len() >= PENDING_MAX {
             self.pending.pop_first();
         }
         self.pending.insert(id, tag);
-        self.message(json!({ "id": id, "method": method, "params": params }))
+        Self::message(json!({ "id": id, "method": method, "params": params }))
     }
 
     /// A message that has no answer. Params that are null are left out.
@@ -89,17 +85,17 @@ impl<T> Rpc<T> {
         if !params.is_null() {
             message["params"] = params;
         }
-        self.message(message)
+        Self::message(message)
     }
 
     /// The answer to the peer's request `id`.
     pub fn result(&self, id: &Value, result: Value) -> Value {
-        self.message(json!({ "id": id, "result": result }))
+        Self::message(json!({ "id": id, "result": result }))
     }
 
     /// The refusal of the peer's request `id`.
     pub fn error(&self, id: &Value, code: i64, message: &str) -> Value {
-        self.message(json!({ "id": id, "error": { "code": code, "message": message } }))
+        Self::message(json!({ "id": id, "error": { "code": code, "message": message } }))
     }
 
     /// Sorts a value from the peer; a response ends its pending request.
@@ -128,8 +124,8 @@ impl<T> Rpc<T> {
         Incoming::Response { tag, result }
     }
 
-    fn message(&self, mut message: Value) -> Value {
-        if self.dialect == Dialect::V2 {
+    fn message(mut message: Value) -> Value {
+        if !IS_BARE {
             message["jsonrpc"] = json!("2.0");
         }
         message
@@ -156,7 +152,7 @@ mod tests {
     /// Hands in `value` while requests 1 ("first") and 2 ("second") are open.
     #[track_caller]
     fn check(value: Value, expected: &str) {
-        let mut rpc = Rpc::new(Dialect::Bare);
+        let mut rpc = Rpc::<_, BARE>::default();
         rpc.request("a", Value::Null, "first");
         rpc.request("b", Value::Null, "second");
         let text = match rpc.classify(value.clone()) {
@@ -200,7 +196,7 @@ mod tests {
 
     #[test]
     fn each_response_is_taken_once() {
-        let mut rpc = Rpc::new(Dialect::Bare);
+        let mut rpc = Rpc::<_, BARE>::default();
         rpc.request("a", json!({}), ());
         assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Response { .. }));
         assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk(_)));
@@ -208,8 +204,8 @@ mod tests {
 
     #[test]
     fn only_the_newer_dialect_names_itself() {
-        let mut bare = Rpc::new(Dialect::Bare);
-        let mut v2 = Rpc::new(Dialect::V2);
+        let mut bare = Rpc::<_, BARE>::default();
+        let mut v2 = Rpc::<_>::default();
         assert_eq!(
             bare.request("m", json!({"a": 1}), ()),
             json!({"id": 1, "method": "m", "params": {"a": 1}})
@@ -235,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_never_answers_costs_no_memory() {
-        let mut rpc = Rpc::new(Dialect::Bare);
+        let mut rpc = Rpc::<_, BARE>::default();
         for tag in 0..=PENDING_MAX {
             rpc.request("m", Value::Null, tag);
         }
@@ -259,7 +255,7 @@ mod tests {
                 let inner = value.clone();
                 value[&key] = if text.len() % 2 == 0 { inner } else { json!(text) };
             }
-            let mut rpc = Rpc::new(Dialect::V2);
+            let mut rpc = Rpc::<_>::default();
             rpc.request("m", Value::Null, ());
             rpc.classify(value);
         }

@@ -1,16 +1,13 @@
 //! The transport for engines that speak JSON lines on their standard streams, one process per turn.
 
-use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
+use std::{io, time::Duration};
 
 use crossbeam_channel::Receiver;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    agent::{
-        Exit,
-        transport::{Incoming, Transport},
-    },
+    agent::transport::{Incoming, Transport},
     proc::{
         Child, Event, Plan,
         kill::To,
@@ -122,7 +119,7 @@ fn incoming(event: Event) -> Option<Incoming> {
         Event::Line(line) => Some(parse(&line).map_or_else(|| garbage(&line), Incoming::Value)),
         Event::LongLine(start) => Some(garbage(&start)),
         Event::Exit { status, stderr_tail } => {
-            Some(Incoming::Exit { exit: exit(status), stderr_tail })
+            Some(Incoming::Exit { exit: status.into(), stderr_tail })
         }
     }
 }
@@ -170,15 +167,12 @@ fn garbage(line: &[u8]) -> Incoming {
     Incoming::Garbage(String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned())
 }
 
-fn exit(status: Option<ExitStatus>) -> Exit {
-    let Some(status) = status else { return Exit::Unknown };
-    let code = status.code().map(Exit::Code);
-    code.or_else(|| status.signal().map(Exit::Signal)).unwrap_or(Exit::Unknown)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
     use super::*;
+    use crate::agent::Exit;
 
     #[track_caller]
     fn check(line: &[u8], expected: &str) {
@@ -216,8 +210,8 @@ mod tests {
 
     #[test]
     fn an_exit_is_a_code_or_a_signal() {
-        assert_eq!(exit(Some(ExitStatus::from_raw(3 << 8))), Exit::Code(3));
-        assert_eq!(exit(Some(ExitStatus::from_raw(9))), Exit::Signal(9));
-        assert_eq!(exit(None), Exit::Unknown);
+        assert_eq!(Exit::from(Some(ExitStatus::from_raw(3 << 8))), Exit::Code(3));
+        assert_eq!(Exit::from(Some(ExitStatus::from_raw(9))), Exit::Signal(9));
+        assert_eq!(Exit::from(None), Exit::Unknown);
     }
 }

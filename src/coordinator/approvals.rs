@@ -13,7 +13,7 @@ use super::{
     names, texts,
 };
 use crate::{
-    agent::{ActionKind, QuestionId, Verdict},
+    agent::{QuestionId, Verdict},
     bridge::wire::{Closing, Outcome, Post, PostKind},
     ids::{ClientMsgId, MessageId, ThreadId, TurnId},
     permission::{
@@ -186,7 +186,7 @@ impl Approvals {
         let Some(entry) = self.asking.get(&key.turn).copied() else {
             return self.withdrawn(key, steps);
         };
-        let may_write = may_write(request.question.kind) && request.question.choices.is_empty();
+        let may_write = request.question.kind.may_write() && request.question.choices.is_empty();
         let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         let (thread, question) = (key.thread.clone(), key.question.clone());
         let ruling = Ruling { thread, entry, question, verdict };
@@ -315,9 +315,4 @@ impl Approvals {
 pub(super) fn open_codes(progress: &Progress, answered: &HashSet<(TurnId, String)>) -> Vec<Code> {
     let is_open = |code: &&String| !answered.contains(&(progress.turn.clone(), (*code).clone()));
     progress.asking.iter().filter(is_open).filter_map(|code| code.parse().ok()).collect()
-}
-
-/// Whether two threads could get in each other's way by it.
-fn may_write(kind: ActionKind) -> bool {
-    matches!(kind, ActionKind::Edit | ActionKind::Run)
 }

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::ExitStatus,
     time::Duration,
 };
 
@@ -120,16 +119,7 @@ impl Detection {
             return Err(format!("no answer in {} s", VERSION.as_secs()));
         }
         let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), output.stderr);
-        Ok((output.status.map_or(Exit::Unknown, exit), text))
-    }
-}
-
-fn exit(status: ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Unknown,
+        Ok((output.status.into(), text))
     }
 }
 

@@ -65,11 +65,6 @@ impl Codes {
     }
 }
 
-/// Whether it may change files, so that two threads could get in each other's way.
-pub fn may_write(kind: ActionKind) -> bool {
-    matches!(kind, ActionKind::Edit | ActionKind::Run)
-}
-
 /// Questions of a turn that wait for their directory; one more is refused.
 const WAITING_MAX: usize = 100;
 
@@ -141,7 +136,7 @@ impl<'a> Asking<'a> {
             // with it.
             return;
         }
-        if self.has_lock || !may_write(question.kind) {
+        if self.has_lock || !question.kind.may_write() {
             commands.push(decide(question.id, Verdict::Allow));
             return;
         }
@@ -223,7 +218,7 @@ impl<'a> Asking<'a> {
             self.has_lock |= is_allowed;
         }
         let Some(put) = self.put.remove(question) else { return };
-        self.has_lock |= is_allowed && may_write(put.kind);
+        self.has_lock |= is_allowed && put.kind.may_write();
         self.no_longer_asking(put.code, attempt);
         if let (Verdict::AllowAlways, Some(rule), true) = (verdict, put.always, was_open) {
             self.grants.push(rule.clone());

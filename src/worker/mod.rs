@@ -20,7 +20,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
-pub use asking::{Codes, Subject, may_write};
+pub use asking::{Codes, Subject};
 pub use history::{PrefetchedHistory, prefetch as prefetch_history};
 pub use long::Answers;
 pub use progress::EVERY as PROGRESS_EVERY;

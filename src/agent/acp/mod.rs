@@ -20,7 +20,7 @@ use crate::{
         Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
-        rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        rpc::{Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         text::{self, first_text, quotable, text},
     },
     ids::SessionId,
@@ -53,7 +53,7 @@ struct Pending {
 }
 
 /// The ACP host for one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Acp {
     rpc: Rpc<Sent>,
     turn: Option<TurnSpec>,
@@ -81,34 +81,7 @@ pub struct Acp {
     cost_before: Option<f64>,
 }
 
-impl Default for Acp {
-    fn default() -> Acp {
-        Acp::new()
-    }
-}
-
 impl Acp {
-    pub fn new() -> Acp {
-        Acp {
-            rpc: Rpc::new(Dialect::V2),
-            turn: None,
-            capabilities: Capabilities::default(),
-            session: String::new(),
-            settings: VecDeque::new(),
-            prompted: false,
-            answer: Answer::default(),
-            calls: BTreeMap::new(),
-            ledger: Ledger::default(),
-            asked: 0,
-            denied: None,
-            has_gone_on: false,
-            heard: false,
-            has_failed: false,
-            cost: None,
-            cost_before: None,
-        }
-    }
-
     fn ask(&mut self, method: &str, params: Value, asked: Sent, actions: &mut Actions) {
         let request = self.rpc.request(method, params, asked);
         actions.write(request);

@@ -33,7 +33,7 @@ use crate::{
         },
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
-        rpc::{Dialect, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        rpc::{BARE, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         shell, tools,
     },
     ids::{SessionId, is_uuid},
@@ -48,9 +48,9 @@ pub fn args(spec: &TurnSpec) -> Vec<String> {
 }
 
 /// The protocol of one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Codex {
-    rpc: Rpc<Sent>,
+    rpc: Rpc<Sent, BARE>,
     plan: Plan,
     thread: Option<String>,
     turn: Option<String>,
@@ -108,30 +108,7 @@ struct Meter {
     now: Usage,
 }
 
-impl Default for Codex {
-    fn default() -> Codex {
-        Codex::new()
-    }
-}
-
 impl Codex {
-    pub fn new() -> Codex {
-        Codex {
-            rpc: Rpc::new(Dialect::Bare),
-            plan: Plan::default(),
-            thread: None,
-            turn: None,
-            working: false,
-            session_told: false,
-            ledger: Ledger::default(),
-            changes: Changes::default(),
-            reasons_told: BTreeSet::new(),
-            answer: Answer::default(),
-            meter: None,
-            resets: None,
-        }
-    }
-
     fn request(&mut self, method: &str, params: Value, tag: Sent, actions: &mut Actions) {
         let request = self.rpc.request(method, params, tag);
         actions.write(request);

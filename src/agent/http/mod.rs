@@ -17,6 +17,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::{
@@ -73,6 +74,33 @@ pub struct Server {
     pub password: Password,
 }
 
+/// The right to use a server. While one exists, the server is kept.
+#[derive(Debug)]
+pub struct Lease {
+    pub server: Server,
+    /// Dropping it gives the lease back.
+    returned: Sender<Outdated>,
+}
+
+impl Lease {
+    /// The other end is the keeper's, which it tells what becomes of the lease.
+    pub fn new(server: Server) -> (Lease, Receiver<Outdated>) {
+        let (returned, lease) = bounded(1);
+        (Lease { server, returned }, lease)
+    }
+
+    /// Stops the server as soon as no turn uses it.
+    pub fn outdate(&self) {
+        // There is room for one; a second one says nothing new.
+        self.returned.try_send(Outdated).ok();
+    }
+}
+
+/// The server knows settings of opencode that the person has been told to change, which it reads
+/// once (opencode 1.18.33), or a turn that was cut short may have left processes behind.
+#[derive(Debug)]
+pub struct Outdated;
+
 /// A request in the words of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -105,7 +133,7 @@ impl<'a> Request<'a> {
             self.method, self.path
         );
         if !self.directory.is_empty() {
-            let directory = percent(self.directory);
+            let directory = utf8_percent_encode(self.directory, ESCAPED);
             head = format!("{head}x-opencode-directory: {directory}\r\n");
         }
         let body = self.body.map(Value::to_string).unwrap_or_default();
@@ -120,19 +148,9 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Percent-encodes all but unreserved characters and `/`.
-fn percent(text: &str) -> String {
-    use fmt::Write;
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => write!(out, "%{byte:02X}").expect("writing to a string works"),
-        }
-        out
-    })
-}
+/// All but unreserved characters and `/`.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Makes one request and waits for its response at most `patience`. For callers outside a turn.
 ///
@@ -219,10 +237,15 @@ struct InFlight {
     abort: Option<(String, String)>,
 }
 
+/// Whether a value is no request but asks for a fresh server for later turns.
+pub fn is_outdate(value: &Value) -> bool {
+    value["outdate"] == true
+}
+
 /// The way to a server for one turn.
 #[derive(Debug)]
 pub struct HttpTransport {
-    server: Server,
+    lease: Lease,
     incoming: Receiver<Incoming>,
     values: Sender<Incoming>,
     events: TcpStream,
@@ -235,12 +258,12 @@ impl HttpTransport {
     ///
     /// # Errors
     /// When the server does not accept, or there are no more OS threads.
-    pub fn connect(server: Server) -> io::Result<HttpTransport> {
+    pub fn connect(lease: Lease) -> io::Result<HttpTransport> {
         let (values, incoming) = bounded(INCOMING_MAX);
-        let mut stream = connect(&server, Some(EVENTS_SILENCE))?;
+        let mut stream = connect(&lease.server, Some(EVENTS_SILENCE))?;
         let events = stream.try_clone()?;
         let request = Request { method: "GET", path: "/global/event", directory: "", body: None };
-        stream.write_all(&request.encode(&server))?;
+        stream.write_all(&request.encode(&lease.server))?;
         let sender = values.clone();
         task::spawn("http-events", move || {
             let error = match read_events(stream, &sender) {
@@ -251,7 +274,7 @@ impl HttpTransport {
             // Without a receiver the turn is over.
             drop(sender.send(exit));
         })?;
-        Ok(HttpTransport { server, incoming, values, events, requests: Vec::new(), steps: 0 })
+        Ok(HttpTransport { lease, incoming, values, events, requests: Vec::new(), steps: 0 })
     }
 
     /// Tells the server to stop prompts whose turn is over: it goes on with them
@@ -259,7 +282,7 @@ impl HttpTransport {
     fn abort_prompts(&mut self) {
         self.requests.retain(|request| !request.task.is_finished());
         for (path, directory) in self.requests.iter_mut().filter_map(|r| r.abort.take()) {
-            let server = self.server.clone();
+            let server = self.lease.server.clone();
             let abort = task::spawn("http-abort", move || {
                 let directory = directory.as_str();
                 let request = Request { method: "POST", path: &path, directory, body: None };
@@ -284,6 +307,10 @@ impl HttpTransport {
 
 impl Transport for HttpTransport {
     fn send(&mut self, value: &Value) -> io::Result<()> {
+        if is_outdate(value) {
+            self.lease.outdate();
+            return Ok(());
+        }
         let request = Request::read(value)?;
         self.requests.retain(|request| !request.task.is_finished());
         if self.requests.len() >= REQUESTS_MAX {
@@ -291,7 +318,7 @@ impl Transport for HttpTransport {
         }
         let patience = (!request.is_prompt()).then_some(PATIENCE);
         let id = value["id"].clone();
-        let stream = match connect(&self.server, patience) {
+        let stream = match connect(&self.lease.server, patience) {
             Ok(stream) => stream,
             Err(error) => {
                 let lost = json!({ "id": id, "error": error.to_string() });
@@ -303,7 +330,7 @@ impl Transport for HttpTransport {
             (format!("{session}/abort"), request.directory.to_owned())
         });
         let socket = stream.try_clone()?;
-        let bytes = request.encode(&self.server);
+        let bytes = request.encode(&self.lease.server);
         let values = self.values.clone();
         let task = task::spawn("http-request", move || {
             let value = match exchange(stream, &bytes) {

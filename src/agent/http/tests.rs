@@ -9,7 +9,7 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
 
-use super::{HttpTransport, Password, REQUESTS_MAX, Request, Server, call};
+use super::{HttpTransport, Lease, Password, REQUESTS_MAX, Request, Server, call};
 use crate::{
     agent::transport::{Incoming, Transport},
     task::{self, Task},
@@ -66,7 +66,7 @@ impl Fake {
 
     /// A transport whose events flow; the stream is for sending more.
     fn transport(&self) -> (HttpTransport, TcpStream) {
-        let transport = HttpTransport::connect(self.server.clone()).unwrap();
+        let transport = HttpTransport::connect(Lease::new(self.server.clone()).0).unwrap();
         let mut events = self.next().stream;
         events.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
         send_event(&mut events, "server.connected");
@@ -196,7 +196,7 @@ fn the_end_of_the_events_is_the_end_of_the_engine() {
 #[test]
 fn events_that_are_refused_end_it_too() {
     let fake = Fake::start();
-    let transport = HttpTransport::connect(fake.server.clone()).unwrap();
+    let transport = HttpTransport::connect(Lease::new(fake.server.clone()).0).unwrap();
     fake.next().answer("HTTP/1.1 401 Unauthorized\r\n\r\n");
     match next(&transport) {
         Incoming::Exit { stderr_tail, .. } => assert!(stderr_tail.contains("status 401")),

@@ -124,10 +124,6 @@ pub struct Opencode {
 }
 
 impl Opencode {
-    pub fn new() -> Opencode {
-        Opencode::default()
-    }
-
     fn ask(&mut self, method: &str, path: &str, body: Value, asked: Sent, actions: &mut Actions) {
         let directory = self.directory.clone();
         self.ask_in(&directory, method, path, body, asked, actions);

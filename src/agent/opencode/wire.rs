@@ -23,11 +23,6 @@ const ACTORS: [&str; 5] = ["bash", "edit", "task", "webfetch", "websearch"];
 const READ: [(&str, &str); 4] =
     [("*", "allow"), ("*.env", "ask"), ("*.env.*", "ask"), ("*.env.example", "allow")];
 
-/// Whether a value of the protocol is no request but asks for a fresh server.
-pub fn is_outdate(value: &Value) -> bool {
-    value["outdate"] == true
-}
-
 /// What is escaped in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 

@@ -40,7 +40,7 @@ use crate::{
     agent::{
         ActionKind, Exit, FailureKind, Gate, Image, Model, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Verdict,
-        play::{self, Host, recording, spec},
+        tests::{self, Host, recording, spec},
     },
     ids::SessionId,
 };
@@ -510,7 +510,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "allow_once",
         "ä",
     ];
-    play::any_json(words, keys, &[0, 1, 2, 3, 4, 5, 6, 7, 8])
+    tests::any_json(words, keys, &[0, 1, 2, 3, 4, 5, 6, 7, 8])
 }
 
 proptest! {

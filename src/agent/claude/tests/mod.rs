@@ -37,14 +37,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::agent::{
     Image, Question,
-    play::{self, FRESH, Host, recording},
+    tests::{self, FRESH, Host, recording},
     tools::BridgeTool,
 };
 
 const SESSION: &str = "151c1199-4cec-44db-9db4-01f25c85f0f9";
 
 fn spec(session: Option<&str>) -> TurnSpec {
-    TurnSpec { session: session.map(SessionId::new), project_dir: "/w".into(), ..play::spec() }
+    TurnSpec { session: session.map(SessionId::new), project_dir: "/w".into(), ..tests::spec() }
 }
 
 /// The host's side of a conversation, and a log of what was seen.

@@ -271,7 +271,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "permission_suggestions",
         "terminal_reason",
     ];
-    play::any_json(words, keys, &[0, 1])
+    tests::any_json(words, keys, &[0, 1])
 }
 
 /// A known kind of line with any values in it.

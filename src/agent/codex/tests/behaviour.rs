@@ -507,7 +507,7 @@ fn almost_codex() -> impl Strategy<Value = Value> {
         "willRetry",
         "phase",
     ];
-    let params = play::any_json(words, keys, &[0, 1, 2, 3]);
+    let params = tests::any_json(words, keys, &[0, 1, 2, 3]);
     let method = prop::sample::select(vec![
         "turn/started",
         "turn/completed",

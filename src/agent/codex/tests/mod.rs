@@ -45,7 +45,7 @@ use super::*;
 use crate::agent::{
     Gate, QuestionId, Sandbox,
     ledger::OPEN_MAX,
-    play::{self, Host, recording},
+    tests::{self, Host, recording},
 };
 
 const SESSION: &str = "01a203c7-2267-77e1-afe0-041b0d6be873";
@@ -55,7 +55,7 @@ fn spec() -> TurnSpec {
         prompt: "hello".to_owned(),
         project_dir: "/home/me/project".into(),
         title: String::new(),
-        ..play::spec()
+        ..tests::spec()
     }
 }
 

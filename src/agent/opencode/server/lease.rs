@@ -6,16 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, Error};
-use crossbeam_channel::Receiver;
-use serde_json::Value;
 
-use super::{Handle, Lease};
+use super::Handle;
 use crate::agent::{
     Failure, FailureKind,
-    http::HttpTransport,
+    http::{HttpTransport, Lease},
     launch::EngineDef,
-    opencode::wire,
-    transport::{Incoming, Transport},
+    transport::Transport,
 };
 
 /// All steps of the end of a server, which may have to be stopped before the next one starts.
@@ -38,12 +35,10 @@ pub fn connect(
     lease: Option<anyhow::Result<Lease>>,
 ) -> Result<Box<dyn Transport>, Failure> {
     let lease = lease.context("it did not start in time").and_then(|lease| lease);
-    let leased = lease.and_then(|lease| {
-        let transport = HttpTransport::connect(lease.server.clone()).context("connecting to it")?;
-        Ok(Leased { transport, lease })
-    });
-    match leased {
-        Ok(leased) => Ok(Box::new(leased)),
+    let connected =
+        lease.and_then(|lease| HttpTransport::connect(lease).context("connecting to it"));
+    match connected {
+        Ok(transport) => Ok(Box::new(transport)),
         Err(error) if is_missing(&error) => Err(row.not_installed()),
         Err(error) => Err(Failure::new(
             FailureKind::NotInstalled,
@@ -56,35 +51,4 @@ pub fn connect(
 fn is_missing(error: &Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|cause| cause.kind() == ErrorKind::NotFound)
-}
-
-struct Leased {
-    transport: HttpTransport,
-    lease: Lease,
-}
-
-impl Transport for Leased {
-    fn send(&mut self, value: &Value) -> io::Result<()> {
-        if wire::is_outdate(value) {
-            self.lease.outdate();
-            return Ok(());
-        }
-        self.transport.send(value)
-    }
-
-    fn incoming(&self) -> &Receiver<Incoming> {
-        self.transport.incoming()
-    }
-
-    fn close_input(&mut self) {
-        self.transport.close_input();
-    }
-
-    fn escalate(&mut self) -> Option<Duration> {
-        self.transport.escalate()
-    }
-
-    fn kill(&mut self) {
-        self.transport.kill();
-    }
 }

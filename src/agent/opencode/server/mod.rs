@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::{
     agent::{
-        http::{self, Password, Request, Server},
+        http::{self, Lease, Outdated, Password, Request, Server},
         opencode::wire,
     },
     ids::random_hex,
@@ -80,32 +80,7 @@ pub trait Process: Send {
     fn kill(&mut self);
 }
 
-/// The right to use the server. While one exists, the server is kept.
-#[derive(Debug)]
-pub struct Lease {
-    pub server: Server,
-    /// Dropping it gives the lease back.
-    returned: Sender<Outdated>,
-}
-
-impl Lease {
-    /// Stops the server as soon as no turn uses it.
-    pub fn outdate(&self) {
-        // There is room for one; a second one says nothing new.
-        self.returned.try_send(Outdated).ok();
-    }
-}
-
-/// The server knows settings of opencode that the person has been told to change, which it reads
-/// once (opencode 1.18.33), or a turn that was cut short may have left processes behind.
-#[derive(Debug)]
-struct Outdated;
-
 type Wanted = Sender<Result<Lease>>;
-
-/// Starts the keeper. There is nothing else to it.
-#[derive(Debug)]
-pub struct ServerKeeper;
 
 /// The way to the keeper. Dropping it stops the server and waits until it is gone.
 #[derive(Debug)]
@@ -115,27 +90,25 @@ pub struct Handle {
     task: Option<Task>,
 }
 
-impl ServerKeeper {
-    /// Starts the keeper's task; the server is started with the first lease.
-    ///
-    /// # Errors
-    /// When the system gives no more OS threads.
-    pub fn start(config: Config, spawner: impl Spawner) -> Result<Handle> {
-        let (wanted, requests) = bounded(QUEUE);
-        let mut keeper = Keeper {
-            config,
-            spawner,
-            requests,
-            waiting: VecDeque::new(),
-            running: None,
-            leases: Vec::new(),
-            outdated: false,
-            idle: None,
-        };
-        let task = task::spawn("opencode-serve", move || keeper.run())
-            .context("can't start the task that keeps opencode's server")?;
-        Ok(Handle { wanted: Some(wanted), task: Some(task) })
-    }
+/// Starts the keeper's task; the server is started with the first lease.
+///
+/// # Errors
+/// When the system gives no more OS threads.
+pub fn keep(config: Config, spawner: impl Spawner) -> Result<Handle> {
+    let (wanted, requests) = bounded(QUEUE);
+    let mut keeper = Keeper {
+        config,
+        spawner,
+        requests,
+        waiting: VecDeque::new(),
+        running: None,
+        leases: Vec::new(),
+        outdated: false,
+        idle: None,
+    };
+    let task = task::spawn("opencode-serve", move || keeper.run())
+        .context("can't start the task that keeps opencode's server")?;
+    Ok(Handle { wanted: Some(wanted), task: Some(task) })
 }
 
 impl Handle {
@@ -254,10 +227,10 @@ impl<S: Spawner> Keeper<S> {
             self.running = Some(self.start()?);
         }
         let running = self.running.as_ref().context("it was just started")?;
-        let (returned, lease) = bounded(1);
-        self.leases.push(lease);
+        let (lease, returned) = Lease::new(running.server.clone());
+        self.leases.push(returned);
         self.idle = None;
-        Ok(Lease { server: running.server.clone(), returned })
+        Ok(lease)
     }
 
     fn start(&mut self) -> Result<Running> {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::Signal;
 
-use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
+use super::{Command, Config, Handle, Process, Spawner, keep};
 use crate::{
     agent::launch::EngineDef,
     ids::random_hex,
@@ -46,7 +46,7 @@ pub fn start(
 ) -> Result<Handle> {
     let config = Config { program: row.program().into(), cwd: cwd.to_owned(), idle: IDLE, startup };
     let leading = row.command[1..].iter().map(OsString::from).collect();
-    ServerKeeper::start(config, ServerSpawner { leading, env, state_id: state_id.to_owned() })
+    keep(config, ServerSpawner { leading, env, state_id: state_id.to_owned() })
 }
 
 struct ServerSpawner {

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde_json::Value;
 
-use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
-use crate::agent::opencode::wire;
+use super::{Command, Config, Handle, Process, Spawner, keep};
+use crate::agent::{http::Lease, opencode::wire};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -91,10 +91,10 @@ impl Kept {
         let line = line.map(str::to_owned);
         let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
         let config = Config { program: "opencode".into(), cwd: "/".into(), idle, startup: SOON };
-        Kept { handle: ServerKeeper::start(config, fakes).unwrap(), did, started }
+        Kept { handle: keep(config, fakes).unwrap(), did, started }
     }
 
-    fn lease(&self) -> Result<super::Lease> {
+    fn lease(&self) -> Result<Lease> {
         self.handle.request()?.recv_timeout(SOON)?
     }
 

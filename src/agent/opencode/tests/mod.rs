@@ -28,12 +28,13 @@ mod questions;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Opencode, wire::is_outdate};
+use super::Opencode;
 use crate::{
     agent::{
         ActionKind, Exit, FailureKind, Gate, Image, Model, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Verdict,
-        play::{self, Host, recording},
+        http::is_outdate,
+        tests::{self, Host, recording},
     },
     ids::SessionId,
     time::Timestamp,
@@ -41,7 +42,7 @@ use crate::{
 
 fn spec() -> TurnSpec {
     let model = Model { provider: "mock".to_owned(), model: "mock-1".to_owned() };
-    TurnSpec { model: Some(model), ..play::spec() }
+    TurnSpec { model: Some(model), ..tests::spec() }
 }
 
 type Played = Host<Opencode>;
@@ -462,7 +463,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "text",
         "ä",
     ];
-    play::any_json(words, keys, &[0, 1, 2, 3, 200, 404, 500])
+    tests::any_json(words, keys, &[0, 1, 2, 3, 200, 404, 500])
 }
 
 proptest! {
