@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use obto_bridge::store::{Disk as _, RealDisk};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -178,7 +179,7 @@ isolated! {
         scene.machine.say("t", "m", "waitask", None);
         assert!(comes_true(|| !scene.machine.prompts("m").is_empty()));
         let audit = format!("{}/audit.jsonl", scene.state);
-        fs::write(&audit, "").unwrap();
+        RealDisk.write_atomic(audit.as_ref(), b"").unwrap();
         freeze(&scene.machine, &audit);
         scene.machine.home.put("go", "");
         scene.daemon.line("cannot write to the state directory");

@@ -17,12 +17,6 @@ fn a_crash_at_the_very_beginning(bridge: &Hosted) {
     bridge.say("t", "first");
     bridge.until("t", 1);
     daemon.kill();
-    println!(
-        "XX {:?} {:?} {:?}",
-        fs::read_to_string(machine.state_file("state.json")),
-        fs::read_to_string(machine.state_file("cursor.json")),
-        machine.count("inbox/new")
-    );
     bridge.say("t", "missed");
     let _daemon = machine.connected();
     assert_eq!(bridge.until("t", 2), ["first", "missed"].map(echo));

@@ -347,7 +347,9 @@ impl World {
                 let is_readable = process.connection.is_some();
                 let end = if is_readable {
                     let found = self.bridge.history(thread_of(&reading.thread), reading.since);
-                    found.into_iter().for_each(|reply| process.find(reply));
+                    for reply in found {
+                        process.find(reply);
+                    }
                     ReadEnd::Complete
                 } else {
                     ReadEnd::Failed { retry_after: None }
