@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{self, MachineId},
     serve::store::{
-        AccountKey, Caller, PasswordKey, Store, TokenKey,
+        AccountKey, Caller, PasswordKey, Sql, Store, TokenKey,
         rows::{millis, timestamp},
     },
     time::{self, Timestamp},
@@ -113,13 +113,11 @@ impl Store {
     }
 
     pub fn authenticate(&self, token: &str) -> Result<Option<Caller>> {
-        let found: Option<(i64, i64, Option<i64>)> = self
-            .reader()
-            .prepare_cached(
-                "SELECT id, account, used FROM tokens WHERE hash = ? AND revoked IS NULL",
-            )?
-            .query_row([hash(token)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
+        let found: Option<(i64, i64, Option<i64>)> = self.reader().first(
+            "SELECT id, account, used FROM tokens WHERE hash = ? AND revoked IS NULL",
+            [hash(token)],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         let Some((token, account, used)) = found else { return Ok(None) };
         let now = millis(time::now());
         if used.is_none_or(|used| USE_MILLIS <= now.saturating_sub(used)) {
@@ -164,21 +162,20 @@ impl Store {
 
     /// The good tokens of an account, oldest first.
     pub fn tokens(&self, account: AccountKey) -> Result<Vec<TokenInfo>> {
-        let conn = self.reader();
-        let mut query = conn.prepare_cached(
+        self.reader().all(
             "SELECT id, prefix, machine, created, used FROM tokens
              WHERE account = ? AND revoked IS NULL ORDER BY id",
-        )?;
-        let tokens = query.query_map([account.0], |row| {
-            Ok(TokenInfo {
-                key: TokenKey(row.get(0)?),
-                prefix: row.get(1)?,
-                machine: row.get::<_, Option<String>>(2)?.map(MachineId::new),
-                created: timestamp(row.get(3)?),
-                used: row.get::<_, Option<i64>>(4)?.map(timestamp),
-            })
-        })?;
-        Ok(tokens.collect::<Result<_, _>>()?)
+            [account.0],
+            |row| {
+                Ok(TokenInfo {
+                    key: TokenKey(row.get(0)?),
+                    prefix: row.get(1)?,
+                    machine: row.get::<_, Option<String>>(2)?.map(MachineId::new),
+                    created: timestamp(row.get(3)?),
+                    used: row.get::<_, Option<i64>>(4)?.map(timestamp),
+                })
+            },
+        )
     }
 
     /// Makes a further token. None: the account has too many.
@@ -209,21 +206,19 @@ impl Store {
     }
 
     pub fn account(&self, caller: Caller) -> Result<Account> {
-        let account = self
-            .reader()
-            .prepare_cached(
-                "SELECT account_id, username, email, (SELECT prefix FROM tokens WHERE id = ?)
+        self.reader().one(
+            "SELECT account_id, username, email, (SELECT prefix FROM tokens WHERE id = ?)
                  FROM accounts WHERE id = ?",
-            )?
-            .query_row(params![caller.token.map(|it| it.0), caller.account.0], |row| {
+            params![caller.token.map(|it| it.0), caller.account.0],
+            |row| {
                 Ok(Account {
                     account_id: AccountId(row.get(0)?),
                     username: row.get(1)?,
                     email: row.get(2)?,
                     token_prefix: row.get(3)?,
                 })
-            })?;
-        Ok(account)
+            },
+        )
     }
 
     /// Replaces a token. `closing` runs before any stream can start or event be published.
@@ -231,13 +226,12 @@ impl Store {
     pub fn rotate(&self, old: TokenKey, closing: impl FnOnce()) -> Result<Option<Token>> {
         let mut conn = self.writer();
         let tx = conn.transaction()?;
-        let revoked: Option<(i64, Option<String>)> = tx
-            .prepare_cached(
-                "UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL
+        let revoked: Option<(i64, Option<String>)> = tx.first(
+            "UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL
                  RETURNING account, machine",
-            )?
-            .query_row(params![millis(time::now()), old.0], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+            params![millis(time::now()), old.0],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         let Some((account, machine)) = revoked else { return Ok(None) };
         let token = insert_token(&tx, account, machine.as_deref())?;
         tx.commit()?;
@@ -247,10 +241,9 @@ impl Store {
 
     /// Remembers which machine uses a token.
     pub fn note_machine(&self, token: TokenKey, machine: &MachineId) -> Result<()> {
-        let known: Option<String> = self
-            .reader()
-            .prepare_cached("SELECT machine FROM tokens WHERE id = ?")?
-            .query_row([token.0], |row| row.get(0))?;
+        let known: Option<String> =
+            self.reader()
+                .one("SELECT machine FROM tokens WHERE id = ?", [token.0], |row| row.get(0))?;
         if known.as_deref() == Some(machine.as_str()) {
             return Ok(());
         }
@@ -272,17 +265,13 @@ pub(super) fn insert_account(
     let account_id = AccountId(format!("acc_{}", ids::random_hex()));
     // Random, so that the id of an account that was removed is never another's: whoever still holds
     // it must find nothing.
-    let id = tx
-        .prepare_cached(
-            "INSERT INTO accounts (id, account_id, username, email, password, created)
+    let id = tx.first(
+        "INSERT INTO accounts (id, account_id, username, email, password, created)
              VALUES (random() & 0x7fffffffffffffff, ?, ?, ?, ?, ?)
              ON CONFLICT (username) DO NOTHING RETURNING id",
-        )?
-        .query_row(
-            params![account_id.0, new.username, new.email, new.password, millis(time::now())],
-            |row| row.get(0),
-        )
-        .optional()?;
+        params![account_id.0, new.username, new.email, new.password, millis(time::now())],
+        |row| row.get(0),
+    )?;
     Ok(id.map(|id| (id, account_id)))
 }
 
@@ -290,14 +279,14 @@ pub(super) fn insert_account(
 pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bool> {
     let account = caller.account.0;
     let found = match (caller.token, caller.session) {
-        (Some(token), _) => conn
-            .prepare_cached(
-                "SELECT 1 FROM tokens WHERE id = ? AND account = ? AND revoked IS NULL",
-            )?
-            .exists([token.0, account])?,
-        (None, Some(session)) => conn
-            .prepare_cached("SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?")?
-            .exists([session.0, account, now])?,
+        (Some(token), _) => conn.has(
+            "SELECT 1 FROM tokens WHERE id = ? AND account = ? AND revoked IS NULL",
+            [token.0, account],
+        )?,
+        (None, Some(session)) => conn.has(
+            "SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?",
+            [session.0, account, now],
+        )?,
         (None, None) => caller.password.is_some() && caller.password == password(conn, account)?,
     };
     Ok(found)
@@ -305,10 +294,8 @@ pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bo
 
 /// Of the password that the account has now, if any.
 pub(super) fn password(conn: &Connection, account: i64) -> Result<Option<PasswordKey>> {
-    let stored: Option<Option<String>> = conn
-        .prepare_cached("SELECT password FROM accounts WHERE id = ?")?
-        .query_row([account], |row| row.get(0))
-        .optional()?;
+    let stored: Option<Option<String>> =
+        conn.first("SELECT password FROM accounts WHERE id = ?", [account], |row| row.get(0))?;
     Ok(stored.flatten().as_deref().map(PasswordKey::of))
 }
 

@@ -3,12 +3,12 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::{
     ids,
     serve::store::{
-        AccountKey, Store,
+        AccountKey, Sql, Store,
         rows::{File, millis},
     },
     time,
@@ -78,16 +78,13 @@ impl Store {
 
     /// The media type and bytes of a picture of this account.
     pub fn attachment(&self, account: AccountKey, id: &str) -> Result<Option<(String, Vec<u8>)>> {
-        let found = self
-            .reader()
-            .prepare_cached(
-                "SELECT media_type, data FROM attachments
+        self.reader().first(
+            "SELECT media_type, data FROM attachments
                  JOIN attachment_data ON attachment = attachments.id
                  WHERE account = ? AND attachment_id = ?",
-            )?
-            .query_row(params![account.0, id], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(found)
+            params![account.0, id],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
     }
 }
 
@@ -96,11 +93,10 @@ pub(super) fn are_free(conn: &Connection, account: AccountKey, ids: &[String]) -
     if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
         return Ok(false);
     }
-    let mut query = conn.prepare_cached(
-        "SELECT 1 FROM attachments WHERE account = ? AND attachment_id = ? AND message IS NULL",
-    )?;
+    let free =
+        "SELECT 1 FROM attachments WHERE account = ? AND attachment_id = ? AND message IS NULL";
     for id in ids {
-        if !query.exists(params![account.0, id])? {
+        if !conn.has(free, params![account.0, id])? {
             return Ok(false);
         }
     }
@@ -113,11 +109,10 @@ pub(super) fn attach(
     message: i64,
     ids: &[String],
 ) -> Result<()> {
-    let mut query = conn.prepare_cached(
-        "UPDATE attachments SET message = ?, position = ? WHERE account = ? AND attachment_id = ?",
-    )?;
+    let attach =
+        "UPDATE attachments SET message = ?, position = ? WHERE account = ? AND attachment_id = ?";
     for (position, id) in ids.iter().enumerate() {
-        query.execute(params![message, i64::try_from(position)?, account.0, id])?;
+        conn.change(attach, params![message, i64::try_from(position)?, account.0, id])?;
     }
     Ok(())
 }

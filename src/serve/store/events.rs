@@ -1,11 +1,11 @@
 //! What happened, numbered: the source of every stream and of its replay.
 
 use anyhow::Result;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use crate::{
     serve::store::{
-        AccountKey, Retention,
+        AccountKey, Retention, Sql,
         rows::{Change, Event, Keys, millis},
     },
     time,
@@ -17,16 +17,10 @@ pub(super) fn insert(
     change: &Change,
     keys: Keys,
 ) -> Result<i64> {
-    tx.prepare_cached(
+    tx.change(
         "INSERT INTO events (account, kind, thread, message, created) VALUES (?, ?, ?, ?, ?)",
-    )?
-    .execute(params![
-        account.0,
-        change.kind(),
-        keys.thread,
-        keys.message,
-        millis(time::now())
-    ])?;
+        params![account.0, change.kind(), keys.thread, keys.message, millis(time::now())],
+    )?;
     Ok(tx.last_insert_rowid())
 }
 
@@ -36,19 +30,17 @@ pub(super) fn prune(tx: &Transaction<'_>, event: &Event, retention: Retention) -
     if event.seq % i64::from(every) != 0 {
         return Ok(());
     }
-    let too_many: Option<i64> = tx
-        .prepare_cached(
-            "SELECT seq FROM events WHERE account = ? ORDER BY seq DESC LIMIT 1 OFFSET ?",
-        )?
-        .query_row(params![event.account.0, retention.events], |row| row.get(0))
-        .optional()?;
+    let too_many: Option<i64> = tx.first(
+        "SELECT seq FROM events WHERE account = ? ORDER BY seq DESC LIMIT 1 OFFSET ?",
+        params![event.account.0, retention.events],
+        |row| row.get(0),
+    )?;
     let oldest = millis(time::now()) - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
-    let too_old: Option<i64> = tx
-        .prepare_cached(
-            "SELECT seq FROM events WHERE account = ? AND created < ? ORDER BY seq DESC LIMIT 1",
-        )?
-        .query_row(params![event.account.0, oldest], |row| row.get(0))
-        .optional()?;
+    let too_old: Option<i64> = tx.first(
+        "SELECT seq FROM events WHERE account = ? AND created < ? ORDER BY seq DESC LIMIT 1",
+        params![event.account.0, oldest],
+        |row| row.get(0),
+    )?;
     if let Some(last) = too_many.max(too_old) {
         tx.execute(
             "DELETE FROM events WHERE account = ? AND seq <= ?",

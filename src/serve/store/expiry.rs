@@ -5,7 +5,7 @@ use anyhow::Result;
 use rusqlite::params;
 
 use crate::{
-    serve::store::{Store, rows::millis},
+    serve::store::{Sql, Store, rows::millis},
     time::Timestamp,
 };
 
@@ -18,16 +18,13 @@ impl Store {
     pub fn expire(&self, now: Timestamp) -> Result<usize> {
         let Some(age) = self.retention.messages else { return Ok(0) };
         let oldest = millis(now) - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        let keys = {
-            let conn = self.reader();
-            let mut query = conn.prepare_cached(
-                "SELECT messages.id FROM messages JOIN threads ON threads.id = messages.thread
-                 WHERE messages.created < ? AND messages.created < threads.last
-                 ORDER BY messages.created LIMIT ?",
-            )?;
-            let rows = query.query_map(params![oldest, BATCH], |row| row.get(0))?;
-            rows.collect::<Result<Vec<i64>, _>>()?
-        };
+        let keys: Vec<i64> = self.reader().all(
+            "SELECT messages.id FROM messages JOIN threads ON threads.id = messages.thread
+             WHERE messages.created < ? AND messages.created < threads.last
+             ORDER BY messages.created LIMIT ?",
+            params![oldest, BATCH],
+            |row| row.get(0),
+        )?;
         if keys.is_empty() {
             return Ok(0);
         }
@@ -45,20 +42,13 @@ impl Store {
             )?;
             for table in ["events", "client_msg_ids"] {
                 let sql = format!("DELETE FROM {table} WHERE message = ?");
-                let mut delete = write.tx.prepare_cached(&sql)?;
                 for key in &keys {
-                    delete.execute([key])?;
+                    write.tx.change(&sql, [key])?;
                 }
             }
-            let mut delete = write.tx.prepare_cached(
-                "DELETE FROM messages WHERE id = ?
-                 AND created < (SELECT last FROM threads WHERE threads.id = messages.thread)",
-            )?;
-            let mut removed = 0;
-            for key in &keys {
-                removed += delete.execute([key])?;
-            }
-            Ok(removed)
+            let delete = "DELETE FROM messages WHERE id = ?
+                 AND created < (SELECT last FROM threads WHERE threads.id = messages.thread)";
+            keys.iter().map(|key| write.tx.change(delete, [key])).sum()
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{self, Engine, MachineId, SessionId, ThreadId},
     serve::store::{
-        AccountKey, Caller, Store, Write, messages,
+        AccountKey, Caller, Sql, Store, Write, messages,
         rows::{self, Role, ThreadChange, millis, one_line, timestamp},
         threads::{self, ThreadRow},
     },
@@ -131,13 +131,11 @@ impl Store {
 
     /// The sessions of all machines, those that are there first, then those that were used last.
     pub fn sessions(&self, account: AccountKey) -> Result<Vec<Listed>> {
-        let conn = self.reader();
-        let sql = format!("{COLUMNS} ORDER BY vanished, last_activity DESC LIMIT ?2");
-        let mut query = conn.prepare_cached(&sql)?;
-        let listed = query
-            .query_map(params![account.0, LISTED_MAX], |row| listed_from(row).map(|it| it.1))?
-            .collect::<Result<_, _>>()?;
-        Ok(listed)
+        self.reader().all(
+            &format!("{COLUMNS} ORDER BY vanished, last_activity DESC LIMIT ?2"),
+            params![account.0, LISTED_MAX],
+            |row| listed_from(row).map(|it| it.1),
+        )
     }
 
     pub fn external_session(
@@ -227,13 +225,11 @@ impl Store {
             if !owns {
                 return Ok(Err(NoBackfill::OtherMachine));
             }
-            let source: Option<String> = write
-                .tx
-                .prepare_cached(
-                    "SELECT source FROM external_sessions WHERE thread = ? AND session_id = ?",
-                )?
-                .query_row(params![row.key, session.as_str()], |row| row.get(0))
-                .optional()?;
+            let source: Option<String> = write.tx.first(
+                "SELECT source FROM external_sessions WHERE thread = ? AND session_id = ?",
+                params![row.key, session.as_str()],
+                |row| row.get(0),
+            )?;
             let Some(source) = source else { return Ok(Err(NoBackfill::OtherSession)) };
             let agent = Engine::new(&source).author();
             let done = backfill(write, &row, turns, &Names { human: &author, agent: &agent })?;
@@ -261,13 +257,11 @@ fn backfill(
         "DELETE FROM messages WHERE thread = ? AND origin GLOB ?",
         params![row.key, format!("{PARTIAL} *")],
     )?;
-    let stored: HashMap<String, i64> = write
-        .tx
-        .prepare_cached(
-            "SELECT origin, created FROM messages WHERE thread = ? AND origin IS NOT NULL",
-        )?
-        .query_map([row.key], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
+    let stored: HashMap<String, i64> = write.tx.all(
+        "SELECT origin, created FROM messages WHERE thread = ? AND origin IS NOT NULL",
+        [row.key],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     let turns: Vec<_> = turns.iter().zip(origins(turns)).collect();
     let deduped = turns.iter().filter(|(_, origin)| stored.contains_key(origin)).count();
     let inserted = turns.len() - deduped;
@@ -341,10 +335,7 @@ fn add_turns(
 
 fn has_token_of(conn: &Connection, caller: Caller, machine: &str) -> Result<bool> {
     let Some(token) = caller.token else { return Ok(false) };
-    let owns = conn
-        .prepare_cached("SELECT 1 FROM tokens WHERE id = ? AND machine = ?")?
-        .exists(params![token.0, machine])?;
-    Ok(owns)
+    conn.has("SELECT 1 FROM tokens WHERE id = ? AND machine = ?", params![token.0, machine])
 }
 
 fn upsert(
@@ -353,7 +344,7 @@ fn upsert(
     machine: &MachineId,
     session: &Session,
 ) -> Result<()> {
-    conn.prepare_cached(
+    conn.change(
         "INSERT INTO external_sessions (account, machine, source, session_id, project_dir,
             project_name, title, last_activity, preview, preview_author, recent)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -362,30 +353,30 @@ fn upsert(
             title = excluded.title, last_activity = excluded.last_activity,
             preview = excluded.preview, preview_author = excluded.preview_author,
             recent = excluded.recent, vanished = 0",
-    )?
-    .execute(params![
-        account.0,
-        machine.as_str(),
-        session.source,
-        session.id.as_str(),
-        session.project_dir,
-        session.project_name,
-        session.title,
-        millis(session.last_activity),
-        session.preview,
-        session.preview_author,
-        serde_json::to_string(&session.recent)?,
-    ])?;
+        params![
+            account.0,
+            machine.as_str(),
+            session.source,
+            session.id.as_str(),
+            session.project_dir,
+            session.project_name,
+            session.title,
+            millis(session.last_activity),
+            session.preview,
+            session.preview_author,
+            serde_json::to_string(&session.recent)?,
+        ],
+    )?;
     Ok(())
 }
 
 /// The rows of a machine's sessions that it no longer has.
 fn vanished(conn: &Connection, account: AccountKey, machine: &MachineId) -> Result<HashSet<i64>> {
-    let mut query = conn.prepare_cached(
+    conn.all(
         "SELECT id FROM external_sessions WHERE account = ? AND machine = ? AND vanished",
-    )?;
-    let rows = query.query_map(params![account.0, machine.as_str()], |row| row.get(0))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        params![account.0, machine.as_str()],
+        |row| row.get(0),
+    )
 }
 
 /// Marks each session of a machine as there or not. What was just reported is there.
@@ -401,12 +392,12 @@ fn mark(
         .map(String::as_str)
         .chain(sessions.iter().map(|it| it.id.as_str()))
         .collect();
-    conn.prepare_cached(
+    conn.change(
         "WITH present AS MATERIALIZED (SELECT value FROM json_each(?3))
          UPDATE external_sessions SET vanished = session_id NOT IN present
          WHERE account = ?1 AND machine = ?2 AND vanished <> (session_id NOT IN present)",
-    )?
-    .execute(params![account.0, machine.as_str(), serde_json::to_string(&ids)?])?;
+        params![account.0, machine.as_str(), serde_json::to_string(&ids)?],
+    )?;
     Ok(())
 }
 
@@ -419,11 +410,7 @@ fn find(
 ) -> Result<Option<(i64, Listed)>> {
     let sql =
         format!("{COLUMNS} AND external_sessions.machine = ?2 AND source = ?3 AND session_id = ?4");
-    let found = conn
-        .prepare_cached(&sql)?
-        .query_row(params![account.0, machine.as_str(), source, id.as_str()], listed_from)
-        .optional()?;
-    Ok(found)
+    conn.first(&sql, params![account.0, machine.as_str(), source, id.as_str()], listed_from)
 }
 
 fn listed_from(row: &Row<'_>) -> rusqlite::Result<(i64, Listed)> {

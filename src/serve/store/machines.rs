@@ -1,13 +1,13 @@
 //! The machines that were ever seen on an account: what they said of themselves, and when.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::MachineId,
     serve::store::{
-        AccountKey, Store,
+        AccountKey, Sql, Store,
         rows::{json, millis, timestamp},
     },
     time::{self, Timestamp},
@@ -57,14 +57,12 @@ impl Store {
     ) -> Result<()> {
         let capabilities = serde_json::to_string(capabilities)?;
         self.write(|write| {
-            write
-                .tx
-                .prepare_cached(
-                    "INSERT INTO machines (account, machine, capabilities, last_seen)
+            write.tx.change(
+                "INSERT INTO machines (account, machine, capabilities, last_seen)
                      VALUES (?, ?, ?, ?) ON CONFLICT (account, machine) DO UPDATE
                      SET capabilities = excluded.capabilities, last_seen = excluded.last_seen",
-                )?
-                .execute(params![account.0, machine.as_str(), capabilities, millis(time::now())])?;
+                params![account.0, machine.as_str(), capabilities, millis(time::now())],
+            )?;
             make_room(&write.tx, account)
         })
     }
@@ -101,21 +99,17 @@ impl Store {
     }
 
     pub fn machine(&self, account: AccountKey, machine: &MachineId) -> Result<Option<Machine>> {
-        let found = self
-            .reader()
-            .prepare_cached(&format!("{COLUMNS} WHERE account = ? AND machine = ?"))?
-            .query_row(params![account.0, machine.as_str()], machine_from)
-            .optional()?;
-        Ok(found)
+        self.reader().first(
+            &format!("{COLUMNS} WHERE account = ? AND machine = ?"),
+            params![account.0, machine.as_str()],
+            machine_from,
+        )
     }
 
     /// All machines of an account, the one that was seen last first.
     pub fn machines(&self, account: AccountKey) -> Result<Vec<Machine>> {
-        let conn = self.reader();
         let sql = format!("{COLUMNS} WHERE account = ? ORDER BY last_seen DESC, machine");
-        let mut query = conn.prepare_cached(&sql)?;
-        let machines = query.query_map([account.0], machine_from)?.collect::<Result<_, _>>()?;
-        Ok(machines)
+        self.reader().all(&sql, [account.0], machine_from)
     }
 }
 
@@ -131,11 +125,11 @@ fn machine_from(row: &Row<'_>) -> rusqlite::Result<Machine> {
 }
 
 fn make_room(conn: &Connection, account: AccountKey) -> Result<()> {
-    conn.prepare_cached(
+    conn.change(
         "DELETE FROM machines WHERE id IN (SELECT id FROM machines WHERE account = ?
          ORDER BY last_seen DESC, id DESC LIMIT -1 OFFSET ?)",
-    )?
-    .execute(params![account.0, MACHINES_MAX])?;
+        params![account.0, MACHINES_MAX],
+    )?;
     Ok(())
 }
 
@@ -145,12 +139,10 @@ pub(super) fn is_known(
     account: AccountKey,
     machine: Option<&str>,
 ) -> Result<bool> {
-    let known = conn
-        .prepare_cached(
-            "SELECT 1 FROM machines WHERE account = ?1 AND machine = ifnull(?2, machine)",
-        )?
-        .exists(params![account.0, machine])?;
-    Ok(known)
+    conn.has(
+        "SELECT 1 FROM machines WHERE account = ?1 AND machine = ifnull(?2, machine)",
+        params![account.0, machine],
+    )
 }
 
 /// Whether the machine, or any if none is given, lets agents work in this directory.
@@ -160,11 +152,9 @@ pub(super) fn offers(
     machine: Option<&str>,
     dir: &str,
 ) -> Result<bool> {
-    let offered = conn
-        .prepare_cached(
-            "SELECT 1 FROM machines, json_each(machines.project_dirs) AS dirs
+    conn.has(
+        "SELECT 1 FROM machines, json_each(machines.project_dirs) AS dirs
              WHERE account = ?1 AND machine = ifnull(?2, machine) AND dirs.value = ?3",
-        )?
-        .exists(params![account.0, machine, dir])?;
-    Ok(offered)
+        params![account.0, machine, dir],
+    )
 }

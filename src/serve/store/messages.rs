@@ -1,13 +1,13 @@
 //! What is said on threads.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     serve::store::{
-        AccountKey, Store, Write, attachments, machines,
+        AccountKey, Sql, Store, Write, attachments, machines,
         rows::{Change, Keys, Message, Role, message_columns, message_from, millis, one_line},
         threads::{self, ThreadRow},
     },
@@ -185,29 +185,30 @@ impl Store {
 
 /// The message that was stored under this id before.
 fn posted(conn: &Connection, account: AccountKey, id: &ClientMsgId) -> Result<Option<Message>> {
-    let stored = conn
-        .prepare_cached(concat!(
+    conn.first(
+        concat!(
             "SELECT ",
             message_columns!(),
             " FROM client_msg_ids
              JOIN messages ON messages.id = client_msg_ids.message
              JOIN threads ON threads.id = messages.thread
              WHERE client_msg_ids.account = ? AND client_msg_id = ?"
-        ))?
-        .query_row(params![account.0, id.as_str()], |row| message_from(row, 0))
-        .optional()?;
-    Ok(stored)
+        ),
+        params![account.0, id.as_str()],
+        |row| message_from(row, 0),
+    )
 }
 
 fn by_key(conn: &Connection, key: i64) -> Result<Message> {
-    let message = conn
-        .prepare_cached(concat!(
+    conn.one(
+        concat!(
             "SELECT ",
             message_columns!(),
             " FROM messages JOIN threads ON threads.id = messages.thread WHERE messages.id = ?"
-        ))?
-        .query_row([key], |row| message_from(row, 0))?;
-    Ok(message)
+        ),
+        [key],
+        |row| message_from(row, 0),
+    )
 }
 
 fn refuse(
@@ -278,19 +279,17 @@ fn append(
     write.stored += 1;
     attachments::attach(&write.tx, account, key, &draft.attachments)?;
     if let Some(id) = &draft.client_msg_id {
-        write
-            .tx
-            .prepare_cached("INSERT INTO client_msg_ids VALUES (?, ?, ?)")?
-            .execute(params![account.0, id.as_str(), key])?;
+        write.tx.change(
+            "INSERT INTO client_msg_ids VALUES (?, ?, ?)",
+            params![account.0, id.as_str(), key],
+        )?;
     }
     // Who writes has seen what came before.
-    write
-        .tx
-        .prepare_cached(
-            "UPDATE threads SET last = ?1, read = iif(?2, ?1, read),
+    write.tx.change(
+        "UPDATE threads SET last = ?1, read = iif(?2, ?1, read),
                                 adoption = iif(?2, NULL, adoption) WHERE id = ?3",
-        )?
-        .execute(params![created, draft.role == Role::Human, row.key])?;
+        params![created, draft.role == Role::Human, row.key],
+    )?;
     let message = Box::new(by_key(&write.tx, key)?);
     let change = Change::Message(message.clone());
     write.event(account, change, Keys { thread: row.key, message: Some(key) })?;
@@ -301,15 +300,12 @@ fn append(
 fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Result<i64> {
     let question = draft.question.as_ref();
     let adoption = row.adoption.as_ref().filter(|_| draft.role == Role::Human);
-    write
-        .tx
-        .prepare_cached(
-            "INSERT INTO messages (thread, message_id, author, role, kind, body, created,
+    write.tx.change(
+        "INSERT INTO messages (thread, message_id, author, role, kind, body, created,
                                    question, question_code, question_expires, question_closed,
                                    adoption)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?
-        .execute(params![
+        params![
             row.key,
             new_id(created).as_str(),
             draft.author,
@@ -322,7 +318,8 @@ fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Re
             question.map(|it| millis(it.expires)),
             draft.closing.as_ref().map(|it| it.report.to_string()),
             adoption,
-        ])?;
+        ],
+    )?;
     Ok(write.tx.last_insert_rowid())
 }
 
@@ -338,16 +335,14 @@ fn close_question(
     thread: i64,
     closing: &Closing,
 ) -> Result<()> {
-    let closed: Option<i64> = write
-        .tx
-        .prepare_cached(
-            "UPDATE messages SET closed = ?1 WHERE id =
+    let closed: Option<i64> = write.tx.first(
+        "UPDATE messages SET closed = ?1 WHERE id =
                 (SELECT id FROM messages WHERE thread = ?2 AND question_code = ?3
                  AND question IS NOT NULL AND closed IS NULL ORDER BY created DESC LIMIT 1)
              RETURNING id",
-        )?
-        .query_row(params![closing.outcome, thread, closing.code], |row| row.get(0))
-        .optional()?;
+        params![closing.outcome, thread, closing.code],
+        |row| row.get(0),
+    )?;
     let Some(key) = closed else { return Ok(()) };
     let change = Change::Message(Box::new(by_key(&write.tx, key)?));
     write.event(account, change, Keys { thread, message: Some(key) })

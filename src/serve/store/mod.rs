@@ -17,6 +17,7 @@ pub mod replay;
 pub mod rows;
 pub mod sessions;
 pub(super) mod snapshot;
+mod sql;
 #[cfg(test)]
 mod tests;
 pub mod threads;
@@ -39,6 +40,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
 
 use rows::{Change, Epoch, Event, Keys};
+use sql::Sql;
 
 /// The database, in the data directory.
 pub(super) const FILE: &str = "bridge.sqlite";

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 use crate::{
     ids::{MachineId, ThreadId},
     serve::store::{
-        AccountKey, Caller, Store,
+        AccountKey, Caller, Sql, Store,
         accounts::is_valid,
         rows::{Change, Epoch, Event, ThreadChange, message_columns, message_from, thread_by_key},
     },
@@ -66,13 +66,13 @@ impl Store {
         if !is_valid(&conn, caller, 0)? {
             return Ok(None);
         }
-        let (pruned, newest, newest_message): (i64, Option<i64>, Option<i64>) = conn
-            .prepare_cached(
-                "SELECT pruned, (SELECT max(seq) FROM events WHERE account = accounts.id),
+        let (pruned, newest, newest_message): (i64, Option<i64>, Option<i64>) = conn.one(
+            "SELECT pruned, (SELECT max(seq) FROM events WHERE account = accounts.id),
                         (SELECT max(id) FROM messages)
                  FROM accounts WHERE id = ?",
-            )?
-            .query_row([caller.account.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            [caller.account.0],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
         let head = newest.unwrap_or(pruned);
         // A number past our head is of a future that a restored copy has not seen, one before
         // `pruned` is forgotten.

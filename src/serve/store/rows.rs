@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ids::{Engine, MachineId, MessageId, ThreadId},
-    serve::store::AccountKey,
+    serve::store::{AccountKey, Sql},
     time::Timestamp,
 };
 
@@ -289,9 +289,8 @@ macro_rules! thread_columns {
 pub(super) use thread_columns;
 
 pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
-    let thread = conn
-        .prepare_cached(concat!(thread_columns!(), "WHERE threads.id = ?"))?
-        .query_row([key], thread_from)?;
+    let thread =
+        conn.one(concat!(thread_columns!(), "WHERE threads.id = ?"), [key], thread_from)?;
     Ok(thread.1)
 }
 

@@ -8,12 +8,12 @@ use std::{
 };
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use crate::{
     ids,
     serve::store::{
-        AccountKey, Caller, PasswordKey, SessionKey, Store,
+        AccountKey, Caller, PasswordKey, SessionKey, Sql, Store,
         accounts::{self, AccountId, NewAccount, USE_MILLIS, hash},
         rows::{millis, timestamp},
     },
@@ -105,23 +105,19 @@ impl Store {
 
     /// Whether the code could be redeemed now. A look, to spare the hashing of a password.
     pub fn is_welcome(&self, code: &str, now: Timestamp) -> Result<bool> {
-        let conn = self.reader();
-        let mut query =
-            conn.prepare_cached("SELECT 1 FROM welcomes WHERE hash = ? AND expires > ?")?;
-        Ok(query.exists(params![hash(code), millis(now)])?)
+        let select = "SELECT 1 FROM welcomes WHERE hash = ? AND expires > ?";
+        self.reader().has(select, params![hash(code), millis(now)])
     }
 
     /// Uses a code up: the account gets the password, and all its sessions end. None: the code is
     /// unknown, used or too old.
     pub fn redeem(&self, code: &str, password: &str, now: Timestamp) -> Result<Option<AccountKey>> {
         self.write(|write| {
-            let account: Option<i64> = write
-                .tx
-                .prepare_cached(
-                    "DELETE FROM welcomes WHERE hash = ? AND expires > ? RETURNING account",
-                )?
-                .query_row(params![hash(code), millis(now)], |row| row.get(0))
-                .optional()?;
+            let account: Option<i64> = write.tx.first(
+                "DELETE FROM welcomes WHERE hash = ? AND expires > ? RETURNING account",
+                params![hash(code), millis(now)],
+                |row| row.get(0),
+            )?;
             let Some(account) = account.map(AccountKey) else { return Ok(None) };
             set_password(&write.tx, account, password, None)?;
             Ok(Some(account))
@@ -183,15 +179,11 @@ impl Store {
         lifetime: Lifetime,
         now: Timestamp,
     ) -> Result<Option<Caller>> {
-        let found: Option<(i64, i64, i64, i64)> = self
-            .reader()
-            .prepare_cached(
-                "SELECT id, account, created, seen FROM sessions WHERE hash = ? AND expires > ?",
-            )?
-            .query_row(params![hash(cookie), millis(now)], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })
-            .optional()?;
+        let found: Option<(i64, i64, i64, i64)> = self.reader().first(
+            "SELECT id, account, created, seen FROM sessions WHERE hash = ? AND expires > ?",
+            params![hash(cookie), millis(now)],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )?;
         let Some((id, account, created, seen)) = found else { return Ok(None) };
         if USE_MILLIS <= millis(now).saturating_sub(seen) {
             let expires = lifetime.end(timestamp(created), now);
@@ -221,26 +213,26 @@ impl Store {
 
     /// All accounts, by name.
     pub fn users(&self) -> Result<Vec<UserInfo>> {
-        let conn = self.reader();
-        let mut query = conn.prepare(
+        let count =
+            |row: &Row<'_>, at| row.get(at).map(|it: i64| u64::try_from(it).unwrap_or_default());
+        self.reader().all(
             "SELECT username, created, password IS NOT NULL,
                     (SELECT count(*) FROM threads WHERE account = accounts.id),
                     (SELECT count(*) FROM tokens WHERE account = accounts.id AND revoked IS NULL),
                     (SELECT max(seen) FROM sessions WHERE account = accounts.id)
              FROM accounts ORDER BY username",
-        )?;
-        let users = query.query_map((), |row| {
-            let count = |at| row.get::<_, i64>(at).map(|it| u64::try_from(it).unwrap_or_default());
-            Ok(UserInfo {
-                username: row.get(0)?,
-                created: timestamp(row.get(1)?),
-                has_password: row.get(2)?,
-                threads: count(3)?,
-                tokens: count(4)?,
-                seen: row.get::<_, Option<i64>>(5)?.map(timestamp),
-            })
-        })?;
-        Ok(users.collect::<Result<_, _>>()?)
+            (),
+            |row| {
+                Ok(UserInfo {
+                    username: row.get(0)?,
+                    created: timestamp(row.get(1)?),
+                    has_password: row.get(2)?,
+                    threads: count(row, 3)?,
+                    tokens: count(row, 4)?,
+                    seen: row.get::<_, Option<i64>>(5)?.map(timestamp),
+                })
+            },
+        )
     }
 
     /// Removes an account and all rows of all tables that are its own. Whether there was one.
@@ -258,11 +250,9 @@ impl Store {
 }
 
 fn account_of(conn: &Connection, username: &str) -> Result<Option<AccountKey>> {
-    let found = conn
-        .prepare_cached("SELECT id FROM accounts WHERE username = ?")?
-        .query_row([username], |row| row.get(0).map(AccountKey))
-        .optional()?;
-    Ok(found)
+    conn.first("SELECT id FROM accounts WHERE username = ?", [username], |row| {
+        row.get(0).map(AccountKey)
+    })
 }
 
 fn set_password(

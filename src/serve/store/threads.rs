@@ -1,12 +1,12 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
     serve::store::{
-        AccountKey, Store, Write,
+        AccountKey, Sql, Store, Write,
         rows::{
             Change, Keys, Thread, ThreadChange, millis, thread_by_key, thread_columns, thread_from,
         },
@@ -101,15 +101,13 @@ impl Store {
         machine: &MachineId,
     ) -> Result<Option<(bool, MachineId)>> {
         self.write(|write| {
-            let won: Option<i64> = write
-                .tx
-                .prepare_cached(
-                    "UPDATE threads SET machine = ?
+            let won: Option<i64> = write.tx.first(
+                "UPDATE threads SET machine = ?
                      WHERE account = ? AND thread_id = ? AND machine IS NULL AND deleted IS NULL
                      RETURNING id",
-                )?
-                .query_row(params![machine.as_str(), account.0, thread.as_str()], |row| row.get(0))
-                .optional()?;
+                params![machine.as_str(), account.0, thread.as_str()],
+                |row| row.get(0),
+            )?;
             if let Some(key) = won {
                 let (thread, machine) = (thread.clone(), machine.clone());
                 let claimed = Change::Claimed { thread, machine: Some(machine.clone()) };
@@ -233,12 +231,11 @@ pub(super) fn find(
     account: AccountKey,
     thread: &ThreadId,
 ) -> Result<Option<ThreadRow>> {
-    let row = conn
-        .prepare_cached(
-            "SELECT id, agent, machine, project_dir, adoption, created, last FROM threads
+    conn.first(
+        "SELECT id, agent, machine, project_dir, adoption, created, last FROM threads
              WHERE account = ? AND thread_id = ? AND deleted IS NULL",
-        )?
-        .query_row(params![account.0, thread.as_str()], |row| {
+        params![account.0, thread.as_str()],
+        |row| {
             Ok(ThreadRow {
                 key: row.get(0)?,
                 agent: row.get(1)?,
@@ -248,9 +245,8 @@ pub(super) fn find(
                 created: row.get(5)?,
                 last: row.get(6)?,
             })
-        })
-        .optional()?;
-    Ok(row)
+        },
+    )
 }
 
 /// Whether there was a thread of this id.
@@ -259,12 +255,10 @@ pub(super) fn is_deleted(
     account: AccountKey,
     thread: &ThreadId,
 ) -> Result<bool> {
-    let found = tx
-        .prepare_cached(
-            "SELECT 1 FROM threads WHERE account = ? AND thread_id = ? AND deleted IS NOT NULL",
-        )?
-        .exists(params![account.0, thread.as_str()])?;
-    Ok(found)
+    tx.has(
+        "SELECT 1 FROM threads WHERE account = ? AND thread_id = ? AND deleted IS NOT NULL",
+        params![account.0, thread.as_str()],
+    )
 }
 
 /// Adds a row, whose key is not known yet, and tells of it.

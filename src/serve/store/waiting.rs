@@ -3,12 +3,12 @@
 //! lost, only the bridge knows of them.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::{
     ids::MachineId,
     serve::store::{
-        AccountKey, Store,
+        AccountKey, Sql, Store,
         rows::{Message, message_columns, message_from, millis},
     },
     time::Timestamp,
@@ -69,16 +69,12 @@ impl Store {
         let (mut found, mut last) = (Vec::new(), 0);
         loop {
             let conn = self.reader();
-            let threads: Vec<i64> = conn
-                .prepare_cached(
-                    "SELECT id FROM threads WHERE account = ? AND id > ? AND deleted IS NULL
+            let threads: Vec<i64> = conn.all(
+                "SELECT id FROM threads WHERE account = ? AND id > ? AND deleted IS NULL
                        AND (machine IS NULL OR machine = ?) ORDER BY id LIMIT ?",
-                )?
-                .query_map(
-                    params![scope.account.0, last, scope.machine.as_str(), BATCH_THREADS],
-                    |row| row.get(0),
-                )?
-                .collect::<Result<_, _>>()?;
+                params![scope.account.0, last, scope.machine.as_str(), BATCH_THREADS],
+                |row| row.get(0),
+            )?;
             let Some(end) = threads.last() else { break };
             last = *end;
             for thread in threads {
@@ -134,18 +130,16 @@ fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<Wa
 
 /// An answer that names no message, as other daemons give it, answers all that was written before.
 fn answered_until(conn: &Connection, thread: i64) -> Result<Option<i64>> {
-    let found = conn
-        .prepare_cached(
-            "SELECT created FROM messages
+    conn.first(
+        "SELECT created FROM messages
              WHERE thread = ? AND role = 'agent' AND kind IN ('result', 'error', 'question')
                AND origin IS NULL
                AND NOT EXISTS (SELECT 1 FROM client_msg_ids WHERE message = messages.id
                    AND client_msg_id GLOB 'msg_*.[0-9]*.[0-9]*')
              ORDER BY created DESC LIMIT 1",
-        )?
-        .query_row([thread], |row| row.get(0))
-        .optional()?;
-    Ok(found)
+        [thread],
+        |row| row.get(0),
+    )
 }
 
 /// Whether a message is for the daemon that was there when it was written, and no prompt.
@@ -177,9 +171,8 @@ fn is_answer(conn: &Connection, thread: i64, created: i64, body: &str) -> Result
     let is_bare =
         is_numbers || is_verb && second.is_none_or(|second| second.eq_ignore_ascii_case("because"));
     let code = if is_verb { second.unwrap_or_default() } else { first };
-    let found = conn
-        .prepare_cached(
-            "SELECT 1 FROM messages AS prompt
+    conn.has(
+        "SELECT 1 FROM messages AS prompt
              WHERE thread = ?1 AND created < ?2 AND question IS NOT NULL
                AND (question_code = ?3 COLLATE NOCASE OR ?4 AND (
                    created > ifnull((SELECT max(created) FROM messages AS before
@@ -189,7 +182,6 @@ fn is_answer(conn: &Connection, thread: i64, created: i64, body: &str) -> Result
                        WHERE closing.thread = ?1 AND closing.created > prompt.created
                          AND closing.created < ?2
                          AND closing.question_closed ->> 'code' = prompt.question_code)))",
-        )?
-        .exists(params![thread, created, code, is_bare])?;
-    Ok(found)
+        params![thread, created, code, is_bare],
+    )
 }
