@@ -16,29 +16,38 @@ use crate::agent::{
     carrier::{Carrier, Incoming},
 };
 
-/// Who runs the turn and hears of what happens in it.
-pub trait TurnHost {
-    /// Must not block. What it pushes to `commands` the protocol is given at once. Questions have
-    /// names of the runner's, none of which comes twice: engines use theirs again, and a verdict
-    /// that is still on its way must never be taken for one about the next question.
+/// Handles what happens in a turn. While one of these runs the engine is not listened to, so none
+/// may wait for anything without watching [`Control`]'s channels and the limits itself.
+pub trait TurnHandler {
+    /// What it pushes to `commands` the protocol is given at once. Questions carry names that the
+    /// runner made, and no name is used twice: engines reuse theirs, and a verdict that is still on
+    /// its way must never be taken for one about the next question.
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>);
 
     /// The engine was given a verdict, or, if it did not wait for one any more, was not.
     fn on_decided(&mut self, question: &QuestionId, verdict: &Verdict, was_open: bool);
 
-    /// When [`TurnHost::on_time`] is to be called if nothing else happens before.
+    /// The turn is being ended before its time: from here on nothing is worth waiting for.
+    fn on_halt(&mut self);
+
+    /// How the turn ends is known, and nothing changes it any more; the engine may take a while to
+    /// leave. Called exactly once, with what [`run_turn`] returns when the engine is gone.
+    fn on_end(&mut self, end: &TurnEnd);
+
+    /// When [`TurnHandler::on_time`] is to be called if nothing else happens before.
     fn due(&self) -> Option<Instant>;
 
-    /// The time has come. Must not block.
+    /// The time has come.
     fn on_time(&mut self);
 }
 
 /// How a turn is reached while it runs.
 #[derive(Debug)]
 pub struct Control<'a> {
-    /// From the dispatcher. Closed means: stop this turn.
+    /// From the loop. Closed means: stop this turn. Once its end is known, an interrupt makes the
+    /// engine leave at once, and closed means nothing.
     pub commands: &'a Receiver<TurnCommand>,
-    /// Results of work that the host has others do. Closed means nothing.
+    /// Results of work that the handler has other tasks do. Closed means nothing.
     pub late: &'a Receiver<TurnCommand>,
     /// Closed means: stop now.
     pub stop: &'a Receiver<Infallible>,
@@ -76,22 +85,23 @@ pub fn run_turn(
     spec: &TurnSpec,
     limits: &Limits,
     control: &Control<'_>,
-    host: &mut dyn TurnHost,
+    handler: &mut dyn TurnHandler,
 ) -> TurnEnd {
     if control.stop.try_recv() == Err(TryRecvError::Disconnected) {
+        handler.on_end(&TurnEnd::Interrupted);
         return TurnEnd::Interrupted;
     }
     let incoming = carrier.incoming().clone();
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
-    let mut turn = Turn::new(protocol, carrier, host, *limits, control.grace);
+    let mut turn = Turn::new(protocol, carrier, handler, *limits, control.grace);
     turn.id = spec.turn.to_string();
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
         turn.settle();
         // Looked at every time: an engine that never stops talking must not outlive its limits.
         turn.check(Instant::now());
-        turn.serve_host(Instant::now());
+        turn.serve_handler(Instant::now());
         if matches!(turn.phase, Phase::Gone | Phase::GivenUp) {
             return turn.into_end();
         }
@@ -105,7 +115,10 @@ pub fn run_turn(
                 turn.pending.push_back(command);
             } else {
                 commands = never();
-                turn.halt(Why::Interrupted);
+                // The loop drops its end of it when the message is answered.
+                if turn.told.is_none() {
+                    turn.halt(Why::Interrupted);
+                }
             },
             recv(late) -> command => if let Ok(command) = command {
                 turn.pending.push_back(command);
@@ -154,7 +167,7 @@ struct Turn<'a> {
     id: String,
     protocol: &'a mut dyn Protocol,
     carrier: &'a mut dyn Carrier,
-    host: &'a mut dyn TurnHost,
+    handler: &'a mut dyn TurnHandler,
     limits: Limits,
     grace: Grace,
     started: Instant,
@@ -164,7 +177,7 @@ struct Turn<'a> {
     heard: bool,
     /// What it waits for from us; the clock of its silence stands still.
     open: HashSet<Waiting>,
-    /// The host's names of open questions, by the engine's.
+    /// The runner's names of open questions, by the engine's.
     names: HashMap<QuestionId, QuestionId>,
     /// Questions so far.
     asked: u64,
@@ -174,6 +187,9 @@ struct Turn<'a> {
     phase: Phase,
     hurry: bool,
     why: Option<Why>,
+    /// The protocol is finished with the turn, and is not told of anything any more.
+    told: Option<TurnEnd>,
+    /// What the turn comes to. Final once it is there, and known to the handler.
     end: Option<TurnEnd>,
     /// Steps of the exit ladder that were taken.
     steps: u32,
@@ -197,7 +213,7 @@ impl<'a> Turn<'a> {
     fn new(
         protocol: &'a mut dyn Protocol,
         carrier: &'a mut dyn Carrier,
-        host: &'a mut dyn TurnHost,
+        handler: &'a mut dyn TurnHandler,
         limits: Limits,
         grace: Grace,
     ) -> Turn<'a> {
@@ -206,7 +222,7 @@ impl<'a> Turn<'a> {
             id: String::new(),
             protocol,
             carrier,
-            host,
+            handler,
             limits,
             grace,
             started: now,
@@ -220,6 +236,7 @@ impl<'a> Turn<'a> {
             phase: Phase::Working,
             hurry: false,
             why: None,
+            told: None,
             end: None,
             steps: 0,
         }
@@ -250,12 +267,26 @@ impl<'a> Turn<'a> {
             self.carrier.close_input();
         }
         if let Some(end) = actions.finished
-            && self.end.is_none()
+            && self.told.is_none()
         {
-            self.end = Some(end);
+            let is_answer = matches!(end, TurnEnd::Answered { .. });
+            self.told = Some(end);
+            // What we ended ourselves comes to what had to be done about the engine.
+            if is_answer || matches!(self.why, None | Some(Why::Interrupted)) {
+                self.ends();
+            }
             if matches!(self.phase, Phase::Working | Phase::Stopping(_)) {
                 self.phase = Phase::Leaving(self.patience(self.grace.leave));
             }
+        }
+    }
+
+    /// Nothing can change any more what the turn comes to.
+    fn ends(&mut self) {
+        if self.end.is_none() {
+            let end = self.judge();
+            self.handler.on_end(&end);
+            self.end = Some(end);
         }
     }
 
@@ -274,12 +305,14 @@ impl<'a> Turn<'a> {
             }
             other => other,
         };
-        self.tell_host(event);
+        self.tell_handler(event);
     }
 
-    fn tell_host(&mut self, event: TurnEvent) {
+    fn tell_handler(&mut self, event: TurnEvent) {
         let mut commands = Vec::new();
-        self.host.on_event(event, &mut commands);
+        self.handler.on_event(event, &mut commands);
+        // It may have waited for a disk, which is not the engine's silence.
+        self.alive = Instant::now();
         self.pending.extend(commands);
     }
 
@@ -288,7 +321,7 @@ impl<'a> Turn<'a> {
     fn asks(&mut self, question: Question) -> TurnEvent {
         if let Some(earlier) = self.names.remove(&question.id) {
             self.no_longer(Waiting::Question(earlier.clone()));
-            self.tell_host(TurnEvent::QuestionGone(earlier));
+            self.tell_handler(TurnEvent::QuestionGone(earlier));
         }
         self.asked += 1;
         let name = QuestionId(format!("{}.{}:{}", self.id, self.asked, question.id.0));
@@ -319,7 +352,7 @@ impl<'a> Turn<'a> {
     }
 
     fn decide(&mut self, question: QuestionId, verdict: Verdict) {
-        let was_open = self.no_longer(Waiting::Question(question.clone())) && self.end.is_none();
+        let was_open = self.no_longer(Waiting::Question(question.clone())) && self.told.is_none();
         let engines = self.names.iter().find(|(_, name)| **name == question);
         if let Some(id) = engines.map(|(id, _)| id.clone()) {
             self.names.remove(&id);
@@ -327,11 +360,11 @@ impl<'a> Turn<'a> {
                 self.tell(TurnCommand::Decide { question: id, verdict: verdict.clone() });
             }
         }
-        self.host.on_decided(&question, &verdict, was_open);
+        self.handler.on_decided(&question, &verdict, was_open);
     }
 
     fn tell(&mut self, command: TurnCommand) {
-        if self.end.is_none() {
+        if self.told.is_none() {
             self.act(|protocol, actions| protocol.on_command(command, actions));
         }
     }
@@ -343,7 +376,7 @@ impl<'a> Turn<'a> {
                 self.heard = true;
                 self.alive = Instant::now();
                 // Afterwards there is only the process leaving.
-                if self.end.is_none() {
+                if self.told.is_none() {
                     self.act(|protocol, actions| protocol.on_value(value, actions));
                 }
             }
@@ -355,26 +388,32 @@ impl<'a> Turn<'a> {
 
     fn gone(&mut self, exit: Exit, stderr_tail: &str) {
         log::debug!("the engine is gone: {exit}");
-        if self.end.is_none() {
+        if self.told.is_none() {
             self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
         }
-        if self.end.is_none() {
-            self.end = Some(TurnEnd::Failed(Failure::new(
+        if self.told.is_none() {
+            self.told = Some(TurnEnd::Failed(Failure::new(
                 FailureKind::Crashed,
                 format!("The engine ended with {exit} before the turn did."),
                 "Send the message again.",
             )));
         }
+        self.ends();
         self.phase = Phase::Gone;
     }
 
     /// Begins to end the turn, by the engine's own means first. The first reason is the one that
     /// counts.
     fn halt(&mut self, why: Why) {
-        if self.why.is_some() || self.end.is_some() {
+        if let Phase::Leaving(until) = &mut self.phase {
+            // There is nothing left to interrupt but the engine's leave.
+            *until = Instant::now();
+        }
+        if self.why.is_some() || self.told.is_some() {
             return;
         }
         log::debug!("ending a turn: {why:?}");
+        self.handler.on_halt();
         self.why = Some(why);
         self.phase = Phase::Stopping(self.patience(self.grace.interrupt));
         self.act(|protocol, actions| protocol.on_command(TurnCommand::Interrupt, actions));
@@ -419,12 +458,12 @@ impl<'a> Turn<'a> {
     /// The deadline, or what the host wants to do before.
     fn wake(&self) -> Instant {
         let deadline = self.deadline();
-        self.host.due().map_or(deadline, |due| due.min(deadline))
+        self.handler.due().map_or(deadline, |due| due.min(deadline))
     }
 
-    fn serve_host(&mut self, now: Instant) {
-        if self.host.due().is_some_and(|due| due <= now) {
-            self.host.on_time();
+    fn serve_handler(&mut self, now: Instant) {
+        if self.handler.due().is_some_and(|due| due <= now) {
+            self.handler.on_time();
         }
     }
 
@@ -449,16 +488,24 @@ impl<'a> Turn<'a> {
             self.carrier.kill();
             Phase::GivenUp
         };
+        if matches!(self.phase, Phase::GivenUp) {
+            self.ends();
+        }
     }
 
-    /// An answer counts even if it came while the turn was being stopped: the work is done.
     fn into_end(self) -> TurnEnd {
+        self.end.expect("an engine that is gone or given up has been judged")
+    }
+
+    /// How the turn ends. An answer counts even if it came while the turn was being stopped: the
+    /// work is done.
+    fn judge(&self) -> TurnEnd {
         let what_was_done = match (self.steps, self.phase) {
             (0, _) => "It stopped when it was asked to.",
             (_, Phase::GivenUp) => "It did not stop, and its process could not be ended in time.",
             _ => "It did not stop when it was asked to, and its process was ended.",
         };
-        match (self.why, self.end) {
+        match (&self.why, self.told.clone()) {
             (_, Some(end @ TurnEnd::Answered { .. })) => end,
             (Some(Why::Interrupted), _) => TurnEnd::Interrupted,
             (Some(Why::Limit(Limit::Startup)), _) if self.garbage.count > 0 => {

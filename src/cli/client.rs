@@ -39,7 +39,7 @@ pub(super) fn exit_code(error: &Error) -> ExitCode {
     match error {
         Error::Access(_) => ExitCode::Failure(1),
         Error::Network { .. } => ExitCode::Failure(2),
-        Error::Status { .. } | Error::BadBody { .. } => ExitCode::Failure(3),
+        Error::Status { .. } | Error::BadBody { .. } | Error::TooLarge { .. } => ExitCode::Failure(3),
     }
 }
 

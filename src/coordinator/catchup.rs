@@ -158,12 +158,14 @@ impl CatchUp {
         self.is_connected = true;
         self.begins(now, server_time);
         self.lost_readings();
-        if replay != Replay::Complete
-            && let Some(seen_until) = self.cursor.seen_until
-        {
+        for thread in threads.into_iter().filter(|_| replay != Replay::Complete) {
             // A bridge whose clock was set back wrote what is missing under earlier times.
-            let since = server_time.map_or(seen_until, |time| time.min(seen_until));
-            for thread in threads {
+            let seen_until = self.cursor.seen_until.min(server_time.or(self.cursor.seen_until));
+            // What came before a message that an earlier process left may have been found missing
+            // by that one, and not been read.
+            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
+            let oldest = parked.filter_map(Message::written).min();
+            if let Some(since) = seen_until.into_iter().chain(oldest).min() {
                 self.is_missing(&thread, since);
             }
         }
@@ -278,7 +280,22 @@ impl CatchUp {
             self.urgent.push_back(thread.clone());
         }
         let empty = Parked { since, messages: Vec::new() };
-        self.parked.entry(thread.clone()).or_insert(empty).messages.push(message);
+        let messages = &mut self.parked.entry(thread.clone()).or_insert(empty).messages;
+        // What an earlier process left may have come in later than what was written after it.
+        let at = messages.iter().rposition(|it| !it.is_newer(&message)).map_or(0, |at| at + 1);
+        messages.insert(at, message);
+    }
+
+    /// Takes out what waits on a thread and comes before a message that was found in its history:
+    /// histories are read from their oldest message on.
+    pub(super) fn before(&mut self, found: &Message) -> Vec<Message> {
+        let Some(parked) = self.parked.get_mut(found.thread()) else { return Vec::new() };
+        let newer = parked.messages.iter().position(|it| it.is_newer(found));
+        let before = parked.messages.drain(..newer.unwrap_or(parked.messages.len())).collect();
+        if parked.messages.is_empty() {
+            self.parked.remove(found.thread());
+        }
+        before
     }
 
     /// Messages that need not wait any longer, those of a thread together and in order.
@@ -460,8 +477,11 @@ impl CatchUp {
         let last_event_id = self.last_event_id.clone();
         let cursor = Cursor { last_event_id, seen_until, behind };
         if cursor != self.cursor {
+            // From the first one on nothing is missed, also after a crash.
+            let is_first = self.cursor.seen_until.is_none() && seen_until.is_some();
             self.cursor = cursor;
-            self.save_due.get_or_insert(now + SAVE_EVERY);
+            let due = if is_first { now } else { now + SAVE_EVERY };
+            self.save_due = Some(self.save_due.map_or(due, |earlier| earlier.min(due)));
         }
     }
 
@@ -474,13 +494,16 @@ impl CatchUp {
         &self.cursor
     }
 
+    fn needs_time(&self) -> bool {
+        let Cursor { seen_until, last_event_id, .. } = &self.cursor;
+        let is_known = seen_until.is_some() || last_event_id.is_some();
+        self.is_connected && !is_known && !self.is_time_asked
+    }
+
     /// Whether the bridge is to be asked for its time: without that there is no cursor.
     pub(super) fn asks_time(&mut self, now: Duration) -> bool {
-        let is_needed = self.is_connected
-            && self.cursor.seen_until.is_none()
-            && self.cursor.last_event_id.is_none();
         let is_due = self.ask_time_due.is_none_or(|due| due <= now);
-        let asks = is_needed && !self.is_time_asked && is_due;
+        let asks = self.needs_time() && is_due;
         self.is_time_asked |= asks;
         asks
     }
@@ -495,7 +518,7 @@ impl CatchUp {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let mut deadlines = vec![self.save_due];
         if self.is_connected {
-            deadlines.push(self.ask_time_due);
+            deadlines.push(self.ask_time_due.filter(|_| self.needs_time()));
             deadlines
                 .push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
             let is_calm = self.calm_reading.is_none() && !self.calm.is_empty();

@@ -281,7 +281,10 @@ impl Coordinator {
                 self.catchup.begins(now, server_time);
                 self.catchup.moved_on(now, last_event_id);
             }
-            Event::Disconnected => self.catchup.disconnected(),
+            Event::Disconnected => {
+                self.claims.disconnected();
+                self.catchup.disconnected();
+            }
             Event::Conflict { is_final } => {
                 let conflict = if is_final { Conflict::Final } else { Conflict::Refused };
                 self.conflict =
@@ -414,6 +417,9 @@ impl Coordinator {
                 }
                 Step::Tell(ruling) => self.tell(ruling, cx),
                 Step::Repeated(message) => self.done(&message, Why::Duplicate, cx),
+                Step::Again(message) if self.stops.is_cleared(&message) => {
+                    self.done(&message, Why::Cleared, cx);
+                }
                 Step::Again(message) => self.match_approval(message, cx),
                 Step::Orphaned { thread, codes } => {
                     self.change(&thread, Change::Orphaned { codes }, cx);

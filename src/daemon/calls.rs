@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, after, select_biased};
 use crate::{
     agent::Verdict,
     bridge::{
-        Client, Error,
+        Error,
         backoff::{Backoff, Pace},
         wire::{Message, Reply},
     },
@@ -36,7 +36,7 @@ const PAGE: u32 = 64;
 const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
 
 /// A task whose end the loop has to know of: what it was about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Helper {
     Claim(ThreadId),
     History(Reading),
@@ -244,10 +244,11 @@ impl Caller {
         if !message.is_human() {
             return Ok(());
         }
-        let reply = Arc::new(Reply::from_message(message, Some(self.machine.clone())));
+        // Whose the thread is, a history does not tell.
+        let reply = Arc::new(Reply::from_message(message, None));
         let mut backoff = Backoff::new(Pace::default());
         loop {
-            match self.shared.inbox.put(&reply, Coordinator::extra_room(&reply)) {
+            match self.shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {
                 Ok(entry) => return self.send(Event::Found { entry, reply }),
                 Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
                     log::debug!(error:% = error; "catching up waits for room in the inbox");

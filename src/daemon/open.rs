@@ -48,7 +48,7 @@ impl Daemon {
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
         let table = engines::table(&setup);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
-        let about = machine::Telling::new(machine::info(&setup.config, &known));
+        let about = machine::info(&setup.config, &known);
         let instance = store::instance(&*disk, &dir)
             .with_context(|| format!("naming the state directory {}", dir.display()))?;
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, instance, known)?;
@@ -162,6 +162,6 @@ fn start_stream(
     };
     let inbox = inbox.clone();
     stream::start(Arc::clone(live), &setup.net, settings, move |reply| {
-        inbox.put(reply, Coordinator::extra_room(reply))
+        inbox.put_beyond(reply, Coordinator::extra_room(reply))
     })
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{calls::Helper, records::Records};
-use crate::task::Registry;
+use crate::task::{Registry, Role};
 
 #[derive(Debug)]
 pub(super) struct Running {
@@ -67,7 +67,10 @@ impl Running {
             is_clean,
         };
         self.begun += 1;
-        match worker::start(&self.shared, &self.tasks, Helper::Turn, job, self.begun) {
+        // Linux keeps 15 bytes of a name.
+        let name = format!("turn-{}", self.begun % 1_000_000_000);
+        let run = worker::turn(Arc::clone(&self.shared), job);
+        match self.tasks.spawn(&name, Role::Helper(Helper::Turn), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None

@@ -21,7 +21,7 @@ use rustix::process::Signal;
 
 use crate::task;
 use kill::{Handle, To};
-use pipes::{Drained, Input, Tail};
+use pipes::{Draining, Input, Tail};
 
 /// The longest line that is kept. Claude Code 2.1.197 was seen to write images of 14 MB in one line.
 pub const MAX_LINE: usize = 64 << 20;
@@ -95,7 +95,7 @@ impl<T: Send + 'static> Child<T> {
         let (events_in, events) = bounded(MAX_EVENTS);
         let (input, queue) = Input::new();
         let tail = Tail::default();
-        let (drained, out_end, err_end) = Drained::new();
+        let (draining, out_end, err_end) = Draining::new()?;
 
         // The tasks come before the process: a system that has no thread left to give then leaves
         // no process behind either. Without one, they end as soon as these slots are dropped.
@@ -103,23 +103,18 @@ impl<T: Send + 'static> Child<T> {
         let stdout = waiting("agent-out", {
             let sink = events_in.clone();
             move |stdout| {
-                pipes::read_lines(stdout, MAX_LINE, |event| {
-                    out_end.touch();
-                    convert(event)
-                        .is_none_or(|event| !out_end.is_over() && sink.send(event).is_ok())
+                pipes::read_lines(out_end.reads(stdout), MAX_LINE, |event| {
+                    convert(event).is_none_or(|event| sink.send(event).is_ok())
                 });
             }
         })?;
         let stderr = waiting("agent-err", {
             let tail = tail.clone();
-            move |stderr| {
-                tail.fill_from(stderr);
-                drop(err_end);
-            }
+            move |stderr| tail.fill_from(err_end.reads(stderr))
         })?;
         let wait = waiting("agent-wait", move |(child, handle): (process::Child, Handle)| {
             let status = handle.reap(child).inspect_err(|error| log::warn!("wait: {error}")).ok();
-            drained.wait(|| events_in.is_full());
+            draining.wait();
             let exit = Event::Exit { status, stderr_tail: tail.text() };
             if let Some(exit) = convert(exit) {
                 // An error means that nobody wants to know any more.

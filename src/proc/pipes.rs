@@ -3,16 +3,21 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead as _, BufReader, Read, Write},
+    io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read, Write},
     mem,
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::Event;
 
@@ -26,9 +31,12 @@ const TAIL_LINES: usize = 40;
 /// How much of a line that is too long is kept.
 const LONG_LINE_START: usize = 200;
 
-/// After a child's exit, output is waited for until the pipes end, or none came for this long.
+/// What a pipe holds at most, so what a child may have written before its exit and we have not read.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// After a child's exit, an empty pipe that another process holds open is waited for as long as this.
 const QUIET: Duration = Duration::from_millis(500);
-/// And never longer than this: a grandchild may write for ever.
+/// And never longer than this: that process may write for ever.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The near end of a child's standard input.
@@ -144,60 +152,110 @@ impl Tail {
     }
 }
 
-/// Tells when both output pipes are empty, as far as that can be known.
-pub(super) struct Drained {
+/// The waiting side of a child's exit and the end of its output.
+pub(super) struct Draining {
     ends: Receiver<()>,
-    shared: Arc<Shared>,
+    exit: PipeWriter,
 }
 
-/// Held by a pipe's task; dropping it says that the pipe has ended.
+/// For the task of a pipe: dropping it says that the pipe has been read to its end.
 pub(super) struct PipeEnd {
-    shared: Arc<Shared>,
+    /// Readable once the child has exited.
+    exit: Arc<PipeReader>,
     _end: Sender<()>,
 }
 
-#[derive(Default)]
-struct Shared {
-    /// Counts what was read.
-    activity: AtomicUsize,
-    /// The exit has been told: what comes now is a grandchild's.
-    over: AtomicBool,
-}
-
-impl Drained {
-    pub(super) fn new() -> (Drained, PipeEnd, PipeEnd) {
+impl Draining {
+    pub(super) fn new() -> io::Result<(Draining, PipeEnd, PipeEnd)> {
         let (end, ends) = bounded(0);
-        let shared = Arc::new(Shared::default());
-        let pipe_end = |end| PipeEnd { shared: Arc::clone(&shared), _end: end };
+        let (exited, exit) = io::pipe()?;
+        let exited = Arc::new(exited);
+        let pipe_end = |end| PipeEnd { exit: Arc::clone(&exited), _end: end };
         let (out, err) = (pipe_end(end.clone()), pipe_end(end));
-        (Drained { ends, shared }, out, err)
+        Ok((Draining { ends, exit }, out, err))
     }
 
-    /// Waits until both pipes have ended, or were quiet for [`QUIET`], at most [`DRAIN`]. While
-    /// `stuck`, it is our own side that is slow, and no time passes.
-    pub(super) fn wait(&self, stuck: impl Fn() -> bool) {
-        let mut until = Instant::now() + DRAIN;
-        let mut seen = self.shared.activity.load(Relaxed);
-        while self.ends.recv_timeout(QUIET) == Err(RecvTimeoutError::Timeout) {
-            let now = self.shared.activity.load(Relaxed);
-            if stuck() {
-                until = Instant::now() + DRAIN;
-            } else if now == seen || Instant::now() > until {
-                break;
-            }
-            seen = now;
-        }
-        self.shared.over.store(true, Relaxed);
+    /// The child has exited: waits until all that it wrote is read and handed over. That takes as
+    /// long as our own side needs, and what others write into its pipes is bounded by the reader.
+    pub(super) fn wait(self) {
+        drop(self.exit);
+        self.ends.recv().expect_err("nothing is ever sent");
     }
 }
 
 impl PipeEnd {
-    pub(super) fn touch(&self) {
-        self.shared.activity.fetch_add(1, Relaxed);
+    /// The child's end of `pipe`, as far as the child itself has written to it.
+    pub(super) fn reads<R: Read + AsFd>(&self, pipe: R) -> Output<'_, R> {
+        Output { pipe, exit: &self.exit, phase: Phase::Running }
+    }
+}
+
+/// The output of a child. It ends where the pipe ends, or once the child has exited and the pipe
+/// is empty: another process may hold it open.
+pub(super) struct Output<'a, R> {
+    pipe: R,
+    exit: &'a PipeReader,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Running,
+    /// The child has exited, and so many bytes may still be its own.
+    Exited(usize),
+    /// What comes now was written by others, and is read until then at most.
+    Others(Instant),
+}
+
+impl<R: Read + AsFd> Output<'_, R> {
+    /// Waits until there is something to read. False: nothing more is to be read.
+    fn is_ready(&mut self) -> io::Result<bool> {
+        loop {
+            match self.phase {
+                Phase::Running => match self.poll(true, None)? {
+                    (true, _) => return Ok(true),
+                    (false, true) => self.phase = Phase::Exited(PIPE_BYTES),
+                    (false, false) => {}
+                },
+                Phase::Exited(left) => {
+                    if left > 0 && self.poll(false, Some(Duration::ZERO))?.0 {
+                        return Ok(true);
+                    }
+                    self.phase = Phase::Others(Instant::now() + DRAIN);
+                }
+                Phase::Others(until) => {
+                    let wait = QUIET.min(until.saturating_duration_since(Instant::now()));
+                    return Ok(!wait.is_zero() && self.poll(false, Some(wait))?.0);
+                }
+            }
+        }
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.shared.over.load(Relaxed)
+    /// Whether the pipe is readable, or at its end, and, if asked for, whether the child has exited.
+    fn poll(&self, with_exit: bool, wait: Option<Duration>) -> io::Result<(bool, bool)> {
+        let mut fds =
+            [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&self.exit, PollFlags::IN)];
+        let count = if with_exit { 2 } else { 1 };
+        let wait = wait.map(|wait| Timespec::try_from(wait).expect("it is short"));
+        while let Err(error) = poll(&mut fds[..count], wait.as_ref()) {
+            if error != Errno::INTR {
+                return Err(error.into());
+            }
+        }
+        Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
+    }
+}
+
+impl<R: Read + AsFd> Read for Output<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.is_ready()? {
+            return Ok(0);
+        }
+        let len = self.pipe.read(buffer)?;
+        if let Phase::Exited(left) = &mut self.phase {
+            *left = left.saturating_sub(len);
+        }
+        Ok(len)
     }
 }
 

@@ -239,12 +239,19 @@ impl Inbox {
         }
     }
 
-    /// Stores a message; durable when it returns. `extra_room` is how many messages more than usual
-    /// may wait for this one.
+    /// Stores a message; durable when it returns.
     ///
     /// # Errors
     /// Of the kind `QuotaExceeded` when too much waits already.
-    pub fn put(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
+    pub fn put(&self, reply: &Reply) -> io::Result<EntryId> {
+        self.put_beyond(reply, 0)
+    }
+
+    /// The same for a message that may come in although so many more than usual wait.
+    ///
+    /// # Errors
+    /// As [`Inbox::put`].
+    pub fn put_beyond(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
         self.check_bounds(extra_room)?;
         let seed = reply.message_id.as_ref().map_or(reply.thread_id.as_str(), |id| id.as_str());
         self.new.put(reply, seed)

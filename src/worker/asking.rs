@@ -1,5 +1,5 @@
-//! What an engine asks during a turn: decided by the policy, or put to the human. The human's answer
-//! is heard by the dispatcher and comes back as a command.
+//! What an engine asks during a turn: decided by the policy, or put to the human. The loop receives
+//! the human's answer and sends it back as a command.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,20 +22,21 @@ use crate::{
     },
     store::audit::{By, EditRecord, Record},
     time,
-    worker::{Report, host::Host, is_closed},
+    worker::{Report, attempt::Attempt, is_closed, run::Run},
 };
 
 /// The questions of one turn.
-#[derive(Default)]
-pub(super) struct Asking {
+pub(super) struct Asking<'a> {
+    run: &'a Run<'a>,
+    project_dir: &'a Path,
+    /// What the human allowed for good on this thread.
+    grants: Vec<Rule>,
     /// Those that the human has.
     put: HashMap<QuestionId, Put>,
-    /// Those that are allowed as soon as the thread has its directory.
+    /// Those that are allowed as soon as the thread has its directory's lock.
     waiting: HashSet<QuestionId>,
-    /// The thread may write in its directory.
-    has_directory: bool,
-    /// Something was put to the human in this turn.
-    pub(super) has_asked: bool,
+    /// The thread has the lock.
+    has_lock: bool,
     /// The daemon stopped while the human was asked.
     was_cut_short: bool,
 }
@@ -46,12 +47,6 @@ struct Put {
     kind: ActionKind,
     /// What `always` grants.
     always: Option<Rule>,
-}
-
-impl Asking {
-    pub(super) fn new(has_directory: bool) -> Asking {
-        Asking { has_directory, ..Asking::default() }
-    }
 }
 
 /// Codes in an order in which none comes again for a long time.
@@ -88,136 +83,155 @@ pub(super) fn is_ours(message: &Message) -> bool {
     message.author.as_deref().is_some_and(|author| author.ends_with("-bridge-perm"))
 }
 
-impl Host<'_, '_, '_> {
-    pub(super) fn question(&mut self, question: Question, commands: &mut Vec<TurnCommand>) {
-        let settings = &self.serving.shared.settings;
-        let action = Action::of(
-            &question,
-            self.ride.engine(),
-            &self.project_dir,
-            &settings.home,
-            &RealPlaces,
-        );
+impl<'a> Asking<'a> {
+    pub(super) fn new(run: &'a Run<'a>, project_dir: &'a Path) -> Asking<'a> {
+        Asking {
+            run,
+            project_dir,
+            grants: run.job.grants.clone(),
+            put: HashMap::new(),
+            waiting: HashSet::new(),
+            has_lock: run.job.has_lock,
+            was_cut_short: false,
+        }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        question: Question,
+        attempt: &mut Attempt,
+        commands: &mut Vec<TurnCommand>,
+    ) {
+        let settings = &self.run.shared.settings;
+        let (engine, home) = (self.run.engine(), &settings.home);
+        let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the human")
         } else if settings.allow_all {
             decided(Ruling::Allow, "`allowAll` is set")
         } else {
-            settings.policy.decide(&action, &self.serving.grants)
+            settings.policy.decide(&action, &self.grants)
         };
         let always = permission::always(&action);
         log::info!(
-            threadId = self.serving.thread.as_str(), tool = question.tool.as_str(),
+            threadId = self.run.job.thread.as_str(), tool = question.tool.as_str(),
             ruling = decision.ruling.as_str(), rule = decision.rule.as_deref().unwrap_or_default();
             "the engine asks for permission"
         );
         match (decision.ruling, settings.relay) {
-            (Ruling::Allow, _) => self.allow(question, &decision, commands),
-            (Ruling::Ask, Some(limit)) => self.put(question, always, limit),
+            (Ruling::Allow, _) => self.allow(question, &decision, attempt, commands),
+            (Ruling::Ask, Some(limit)) => self.put(question, always, limit, attempt),
             (Ruling::Ask, None) | (Ruling::Deny, _) => {
-                self.audit(&question, "deny", &decision);
+                self.audit(&question, "deny", &decision, attempt);
                 let reason = permission::refusal(&question.tool, &decision);
                 commands.push(decide(question.id, Verdict::Deny { reason }));
             }
         }
     }
 
-    fn allow(&mut self, question: Question, decision: &Decision, commands: &mut Vec<TurnCommand>) {
-        if !self.audit(&question, "allow", decision) {
-            // Only when the daemon stops. Nothing is allowed that is not on record.
-            let reason = "The daemon is stopping.".to_owned();
+    fn allow(
+        &mut self,
+        question: Question,
+        decision: &Decision,
+        attempt: &Attempt,
+        commands: &mut Vec<TurnCommand>,
+    ) {
+        if !self.audit(&question, "allow", decision, attempt) {
+            // Only when the turn is being stopped. Nothing is allowed that is not on record.
+            let reason = "The turn is being stopped.".to_owned();
             commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }
-        if self.asking.has_directory || !may_write(question.kind) {
+        if self.has_lock || !may_write(question.kind) {
             commands.push(decide(question.id, Verdict::Allow));
             return;
         }
-        if self.asking.waiting.len() >= WAITING_MAX {
+        if self.waiting.len() >= WAITING_MAX {
             let reason = "Too much waits for this directory already; try again later.".to_owned();
             commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }
-        self.asking.waiting.insert(question.id.clone());
-        self.report(|host| Report::Writes {
-            entry: host.ride.job.entry,
-            thread: host.serving.thread.clone(),
+        self.waiting.insert(question.id.clone());
+        self.run.report(Report::Writes {
+            entry: self.run.job.entry,
+            thread: self.run.thread(),
             question: question.id,
-            directory: host.project_dir.clone(),
+            directory: self.project_dir.to_owned(),
         });
     }
 
     /// The question is known to be open before anybody can see it, so that a daemon that dies knows
     /// what died with it, and an answer finds it.
-    fn put(&mut self, question: Question, always: Option<Rule>, limit: Duration) {
-        let code = self.serving.shared.codes.next();
-        self.asking.has_asked = true;
-        self.progress.asking.push(code.to_string());
-        self.keep_progress();
-        self.audit(&question, "ask", &decided(Ruling::Ask, "it is put to the human"));
+    fn put(
+        &mut self,
+        question: Question,
+        always: Option<Rule>,
+        limit: Duration,
+        attempt: &mut Attempt,
+    ) {
+        let run = self.run;
+        let code = run.shared.codes.next();
+        attempt.note(run, |progress| progress.asking.push(code.to_string()));
+        let decision = decided(Ruling::Ask, "it is put to the human");
+        self.audit(&question, "ask", &decision, attempt);
         let asked = Asked {
-            thread: self.serving.thread.clone(),
-            turn: self.progress.turn.clone(),
-            engine: self.ride.engine().clone(),
+            thread: run.thread(),
+            turn: attempt.turn().clone(),
+            engine: run.engine().clone(),
             code,
-            directory: self.project_dir.clone(),
+            directory: self.project_dir.to_owned(),
             always: always.as_ref().map(ToString::to_string),
-            post: self.ride.next_post(),
+            post: attempt.next_post(),
             asked_at: time::now(),
             limit,
-            takes_reasons: self.ride.def.description.takes_reasons,
+            takes_reasons: run.def.description.takes_reasons,
             question,
         };
         let (body, card) = card::card(&asked);
         let put = Put { code, kind: asked.question.kind, always };
-        self.asking.put.insert(asked.question.id.clone(), put);
-        let mut post =
-            self.serving.draft(PostKind::Question, author(self.ride.engine()), asked.post.clone());
+        self.put.insert(asked.question.id.clone(), put);
+        let mut post = run.draft(PostKind::Question, author(run.engine()), asked.post.clone());
         post.question = Some(card);
-        let entry = self.ride.job.entry;
-        self.report(|_| Report::Asked { entry, asked: Box::new(asked) });
-        self.serving.store(post, &body, None);
+        run.report(Report::Asked { entry: run.job.entry, asked: Box::new(asked) });
+        run.post(post, &body);
     }
 
     /// The engine no longer waits.
-    pub(super) fn question_gone(&mut self, question: QuestionId) {
-        self.asking.waiting.remove(&question);
-        let Some(put) = self.asking.put.remove(&question) else { return };
-        if is_closed(&self.serving.shared.stop) {
+    pub(super) fn withdrawn(&mut self, question: QuestionId, attempt: &mut Attempt) {
+        self.waiting.remove(&question);
+        let Some(put) = self.put.remove(&question) else { return };
+        if is_closed(&self.run.shared.stop) {
             // It stays on record until the thread is told, which a crash may still prevent.
-            self.asking.was_cut_short = true;
+            self.was_cut_short = true;
         } else {
-            self.no_longer_asking(put.code);
+            self.no_longer_asking(put.code, attempt);
         }
-        self.report(|host| Report::Withdrawn {
-            thread: host.serving.thread.clone(),
-            turn: host.progress.turn.clone(),
-            question,
-            code: put.code,
-        });
+        let (thread, turn) = (self.run.thread(), attempt.turn().clone());
+        self.run.report(Report::Withdrawn { thread, turn, question, code: put.code });
     }
 
     /// A verdict reached the engine, or came too late.
-    pub(super) fn question_decided(
+    pub(super) fn decided(
         &mut self,
         question: &QuestionId,
         verdict: &Verdict,
         was_open: bool,
+        attempt: &mut Attempt,
     ) {
         let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
-        if self.asking.waiting.remove(question) {
-            self.asking.has_directory |= is_allowed;
+        if self.waiting.remove(question) {
+            self.has_lock |= is_allowed;
         }
-        let Some(put) = self.asking.put.remove(question) else { return };
-        self.asking.has_directory |= is_allowed && may_write(put.kind);
-        self.no_longer_asking(put.code);
+        let Some(put) = self.put.remove(question) else { return };
+        self.has_lock |= is_allowed && may_write(put.kind);
+        self.no_longer_asking(put.code, attempt);
         if let (Verdict::AllowAlways, Some(rule), true) = (verdict, put.always, was_open) {
-            self.serving.grants.push(rule.clone());
-            self.report(|host| Report::Granted { thread: host.serving.thread.clone(), rule });
+            self.grants.push(rule.clone());
+            self.run.report(Report::Granted { thread: self.run.thread(), rule });
         }
-        self.report(|host| Report::Decided {
-            thread: host.serving.thread.clone(),
-            turn: host.progress.turn.clone(),
+        self.run.report(Report::Decided {
+            thread: self.run.thread(),
+            turn: attempt.turn().clone(),
             question: question.clone(),
             code: put.code,
             was_open,
@@ -225,27 +239,34 @@ impl Host<'_, '_, '_> {
     }
 
     /// Whether the turn, which was interrupted because the daemon stops, waited for the human.
-    pub(super) fn died_asking(&self) -> bool {
-        self.asking.was_cut_short || !self.asking.put.is_empty()
+    pub(super) fn was_cut_short(&self) -> bool {
+        self.was_cut_short || !self.put.is_empty()
     }
 
-    fn no_longer_asking(&mut self, code: Code) {
+    fn no_longer_asking(&self, code: Code, attempt: &mut Attempt) {
         let code = code.to_string();
-        self.progress.asking.retain(|open| *open != code);
-        self.keep_progress();
+        attempt.note(self.run, |progress| progress.asking.retain(|open| *open != code));
     }
 
-    /// Durable before the engine hears of it. False when the daemon stops before that was possible.
-    fn audit(&self, question: &Question, ruling: &str, decision: &Decision) -> bool {
+    /// Durable before the engine has the verdict. False when the turn is being stopped before that
+    /// was possible.
+    fn audit(
+        &self,
+        question: &Question,
+        ruling: &str,
+        decision: &Decision,
+        attempt: &Attempt,
+    ) -> bool {
         let by = By::Policy(decision.rule.as_deref().unwrap_or(&decision.why));
         let subject = Subject {
-            thread: self.serving.thread,
-            turn: &self.progress.turn,
-            engine: self.ride.engine(),
-            directory: &self.project_dir,
+            thread: &self.run.job.thread,
+            turn: attempt.turn(),
+            engine: self.run.engine(),
+            directory: self.project_dir,
             question,
         };
-        self.serving.persist(|shared| shared.audit.write(&subject.record(ruling, by.clone())))
+        let record = subject.record(ruling, by);
+        self.run.persist(|shared| shared.audit.write(&record)).is_some()
     }
 }
 

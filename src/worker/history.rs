@@ -1,7 +1,7 @@
 //! What a prompt needs from the bridge: earlier messages and attachments. Either may fail without
 //! costing the turn.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -15,7 +15,11 @@ use crate::{
     prompt::{self, Past},
     task,
     time::{self, Timestamp},
-    worker::{Shared, words},
+    worker::{
+        asking::is_ours,
+        run::{Run, Unstarted},
+        texts,
+    },
 };
 
 /// How many messages the history block is chosen from (protocol section 7).
@@ -27,47 +31,65 @@ const IMAGES: usize = 20;
 /// A title longer than this is cut.
 const TITLE_CHARS: usize = 60;
 
-/// The newest messages of a thread, asked for while it is being claimed: two round trips at the same
-/// time instead of one after the other.
-pub type Early = Receiver<Vec<Message>>;
+/// The newest messages of a thread, read while it is being claimed: two round trips at the same
+/// time instead of one after the other. Closes without them when they can't be had.
+pub type PrefetchedHistory = Receiver<Vec<Message>>;
 
 /// Later than every message.
 const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
 
-/// How long a worker waits for [`Early`]; the client's own limit is shorter.
-const EARLY: Duration = Duration::from_mins(1);
+/// How long a turn waits for its history, over all tries.
+const HISTORY: Duration = Duration::from_secs(30);
 
-/// Asks for the newest messages of a thread that is not ours yet. The channel closes without them
-/// when they can't be had.
-pub fn ask_early(client: &Client, thread: &ThreadId) -> Option<Early> {
+/// How long a turn waits for its attachments.
+const ATTACHMENTS: Duration = Duration::from_mins(5);
+
+/// Reads the newest messages of a thread that is not ours yet.
+pub fn prefetch(client: &Client, thread: &ThreadId) -> Option<PrefetchedHistory> {
+    ask(client, thread, END_OF_TIME.to_owned())
+}
+
+/// Reads on a task of its own, so that what waits for it can be stopped.
+fn ask(client: &Client, thread: &ThreadId, before: String) -> Option<PrefetchedHistory> {
     let (client, thread) = (client.clone(), thread.clone());
-    let (messages, early) = bounded(1);
-    let asked = task::spawn("history", move || {
-        if let Ok(newest) = client.messages_before(&thread, END_OF_TIME, MESSAGES) {
-            messages.send(newest).ok(); // The claim may be lost by now.
+    let (messages, asked) = bounded(1);
+    let started = task::spawn("history", move || {
+        match client.messages_before(&thread, &before, MESSAGES) {
+            Ok(newest) => drop(messages.send(newest)), // The turn may be over by now.
+            Err(error) => {
+                log::warn!(threadId = thread.as_str(), error:% = error; "cannot read the history");
+            }
         }
     });
-    asked.is_ok().then_some(early)
+    started.is_ok().then_some(asked)
 }
 
 /// The thread's earlier messages as a block of quotes. None if there are none, or if they can't be
-/// had: a turn without history is better than none.
-pub(super) fn block(
-    shared: &Shared,
-    thread: &ThreadId,
-    reply: &Reply,
-    early: Option<Early>,
-) -> Option<String> {
-    let early = early.and_then(|early| early.recv_timeout(EARLY).ok());
-    let messages = match early {
-        Some(newest) => newest.into_iter().filter(|message| is_earlier(message, reply)).collect(),
-        None => fetch(shared, thread, reply)?,
+/// had in time: a turn without history is better than none.
+pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
+    let until = Instant::now() + HISTORY;
+    let reply = &run.job.reply;
+    let mut messages = match &run.job.prefetched {
+        Some(prefetched) => run.wait(prefetched, until)?,
+        None => None,
+    };
+    if messages.is_none() && Instant::now() < until {
+        let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
+        messages = match ask(&run.shared.client, &run.job.thread, before) {
+            Some(asked) => run.wait(&asked, until)?,
+            None => None,
+        };
+    }
+    let Some(mut messages) = messages else {
+        log::warn!(threadId = run.job.thread.as_str(); "going on without history");
+        return Ok(None);
     };
     let is_current =
         |message: &Message| message.message_id.is_some() && message.message_id == reply.message_id;
+    messages
+        .retain(|message| is_earlier(message, reply) && !is_current(message) && !is_ours(message));
     let past: Vec<Past> = messages
         .into_iter()
-        .filter(|message| !is_current(message) && !is_permission_question(message))
         .map(|message| Past {
             created_at: message.created_at.clone().unwrap_or_default(),
             human: message.is_human(),
@@ -75,17 +97,7 @@ pub(super) fn block(
             body: message.body,
         })
         .collect();
-    prompt::history(&past)
-}
-
-fn fetch(shared: &Shared, thread: &ThreadId, reply: &Reply) -> Option<Vec<Message>> {
-    let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
-    let messages = shared.client.messages_before(thread, &before, MESSAGES);
-    messages
-        .inspect_err(|error| {
-            log::warn!(threadId = thread.as_str(), error:% = error; "going on without history");
-        })
-        .ok()
+    Ok(prompt::history(&past))
 }
 
 /// Whether a message was there before `reply` was written: what came later is not history.
@@ -95,10 +107,6 @@ fn is_earlier(message: &Message, reply: &Reply) -> bool {
         (Some(message), Some(reply)) => message < reply,
         _ => true,
     }
-}
-
-fn is_permission_question(message: &Message) -> bool {
-    message.author.as_deref().is_some_and(|author| author.ends_with("-bridge-perm"))
 }
 
 /// A short name for a fresh session: the beginning of the message's first line.
@@ -115,26 +123,48 @@ pub(super) struct Gathered {
     pub(super) note: String,
 }
 
-pub(super) fn images(shared: &Shared, reply: &Reply) -> Gathered {
+/// Fetches them on a task of its own, so that what waits for it can be stopped.
+pub(super) fn images(run: &Run<'_>) -> Result<Gathered, Unstarted> {
     let mut gathered = Gathered::default();
-    for id in reply.attachment_ids.iter().take(IMAGES) {
-        match shared.client.attachment(id) {
-            Ok(Attachment { media_type, bytes }) if media_type.starts_with("image/") => {
-                gathered.images.push(Image { media_type, bytes });
-            }
-            Ok(Attachment { media_type, .. }) => {
-                log::warn!(attachment = id.as_str(), media_type = media_type.as_str(); "attachment left out: no image");
-            }
-            Err(error) => {
-                log::warn!(attachment = id.as_str(), error:% = error; "attachment left out");
-            }
+    let ids = &run.job.reply.attachment_ids;
+    if ids.is_empty() {
+        return Ok(gathered);
+    }
+    let (images, fetched) = bounded(1);
+    let (client, wanted) = (run.shared.client.clone(), ids[..IMAGES.min(ids.len())].to_vec());
+    let started = task::spawn("attachments", move || {
+        // An error means that the turn does not wait any more.
+        wanted.iter().try_for_each(|id| images.send(image(&client, id))).ok();
+    });
+    let until = Instant::now() + ATTACHMENTS;
+    if let Err(error) = started {
+        log::warn!(error:% = error; "cannot start a task to fetch attachments");
+    } else {
+        while let Some(image) = run.wait(&fetched, until)? {
+            gathered.images.extend(image);
         }
     }
-    let missing = reply.attachment_ids.len() - gathered.images.len();
+    let missing = ids.len() - gathered.images.len();
     if missing > 0 {
-        gathered.note = format!("\n\n{}", words::attachments_left_out(missing));
+        gathered.note = format!("\n\n{}", texts::attachments_left_out(missing));
     }
-    gathered
+    Ok(gathered)
+}
+
+fn image(client: &Client, id: &str) -> Option<Image> {
+    match client.attachment(id) {
+        Ok(Attachment { media_type, bytes }) if media_type.starts_with("image/") => {
+            Some(Image { media_type, bytes })
+        }
+        Ok(Attachment { media_type, .. }) => {
+            log::warn!(attachment = id, media_type = media_type.as_str(); "attachment left out: no image");
+            None
+        }
+        Err(error) => {
+            log::warn!(attachment = id, error:% = error; "attachment left out");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

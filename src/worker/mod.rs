@@ -1,35 +1,31 @@
-//! A worker serves one thread of the bridge: it takes the thread's messages in order and drives one
-//! turn for each. While it lives it owns the thread's binding; the dispatcher hears of every change
-//! and has the only copy once the worker is gone.
+//! A worker drives one message: an OS thread for one turn, from the moment that the loop gives it a
+//! turn slot until its engine is gone. It owns nothing beyond that turn; what the thread's binding
+//! must know comes with the [`Job`], and every change goes back as a [`Report`].
 
 mod asking;
-mod carriers;
+mod attempt;
 mod drive;
+mod handler;
 mod history;
-mod host;
 mod long;
 mod progress;
+mod run;
 mod sessions;
-mod words;
+mod texts;
+mod transports;
 
 use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    ffi::OsString,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
+    cell::Cell, convert::Infallible, ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, select_biased};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 pub use asking::{Codes, Subject, may_write};
-pub use history::{Early, ask_early};
+pub use history::{PrefetchedHistory, prefetch as prefetch_history};
 pub use long::Answers;
 pub use progress::EVERY as PROGRESS_EVERY;
 pub use sessions::record;
-pub use words::died_asking;
+pub use texts::{died_asking, stopped as stopped_text};
 
 use crate::{
     agent::{
@@ -47,51 +43,48 @@ use crate::{
     permission::{Policy, Rule, card::Asked, code::Code},
     store::{
         audit::Audit,
-        binding::{Binding, SessionRecord},
+        binding::SessionRecord,
         entry::{EntryId, Progress},
         outbox::Outbox,
         spool::Inbox,
     },
-    task::{self, Task},
+    task,
+    worker::run::Run,
 };
 
-/// A worker without work leaves after this long.
-const IDLE: Duration = Duration::from_mins(5);
-
-/// One message for a worker.
+/// One message whose turn begins now, with all that it needs of its thread's binding.
 #[derive(Debug)]
 pub struct Job {
+    pub thread: ThreadId,
     pub entry: EntryId,
     pub reply: Arc<Reply>,
     /// How far an earlier daemon came with it.
     pub progress: Option<Progress>,
-    /// The thread's session is not for messages that came in after this entry.
-    pub fresh: Option<EntryId>,
-    /// For this message alone. Closed before its turn begins: it is done with, and nothing is said.
-    /// Closed in its turn: stop it.
+    /// The thread's session of the engine that answers ([`Shared::engine`]).
+    pub session: Option<SessionRecord>,
+    /// What the human allowed for good on this thread.
+    pub grants: Vec<Rule>,
+    /// `/new` came before it: the fresh session is not told what was said until then.
+    pub is_clean: bool,
+    /// The thread has the lock of the directory that [`writes`] named.
+    pub has_lock: bool,
+    /// The thread's history, if it was read while the thread was claimed.
+    pub prefetched: Option<PrefetchedHistory>,
+    /// Interrupts and verdicts. Closed before the message is answered: stop it. An interrupt after
+    /// that makes the engine leave at once.
     pub commands: Receiver<TurnCommand>,
-    /// Speaks once, when its turn may begin.
-    pub place: Receiver<()>,
 }
 
-/// What a worker tells the dispatcher.
+/// What a turn tells the loop.
 #[derive(Debug)]
 pub enum Report {
-    /// The thread's session of this engine; none when it is gone.
+    /// The thread's session of this engine; none when it is gone. Comes before the [`Answered`] that
+    /// relies on it, and once more when the engine has left.
+    ///
+    /// [`Answered`]: Report::Answered
     Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
-    /// The thread's session of this engine is forgotten, as [`Job::fresh`] said.
-    Renewed { thread: ThreadId, engine: Engine, mark: EntryId },
-    /// What the engine does, for whoever asks.
+    /// What the engine does, for `/status`.
     Doing { thread: ThreadId, line: String },
-    /// The next message is at hand and waits for [`Job::place`]. Its engine may write in `writes`,
-    /// a canonical path, without asking first.
-    Ready { thread: ThreadId, entry: EntryId, writes: Option<PathBuf> },
-    /// A turn has its place and begins.
-    Started { thread: ThreadId, engine: Engine },
-    /// The turn is over and its place free.
-    Rested { thread: ThreadId },
-    /// The message's answer is durable in the outbox.
-    Finished { thread: ThreadId, entry: EntryId },
     /// The engine wants something that the human decides. Told before anybody can see it.
     Asked { entry: EntryId, asked: Box<Asked> },
     /// The engine no longer waits for this one.
@@ -102,12 +95,12 @@ pub enum Report {
     Granted { thread: ThreadId, rule: Rule },
     /// The engine may do this as soon as its thread has the directory's lock.
     Writes { entry: EntryId, thread: ThreadId, question: QuestionId, directory: PathBuf },
-    /// A turn that asked something is over.
-    Ceased { thread: ThreadId, turn: TurnId },
-    /// Nothing to do for some minutes: may I leave?
-    Idle { thread: ThreadId },
-    /// The worker is gone.
-    Ended { thread: ThreadId },
+    /// The message's answer is durable: in the outbox, or posted before and noted in the inbox. What
+    /// the turn asked is closed. The engine may still be leaving.
+    Answered { thread: ThreadId, entry: EntryId },
+    /// Always the last: the engine is gone, and the turn's slot and lock are free. Without an answer
+    /// the daemon stops, or the turn panicked.
+    Left { thread: ThreadId, entry: EntryId, is_answered: bool },
 }
 
 /// The settings that turns need.
@@ -133,7 +126,7 @@ pub struct Settings {
     pub usage: bool,
 }
 
-/// Handles that all workers share. Nothing in it is state of the daemon.
+/// Handles that all turns share. Nothing in it is state of the daemon.
 #[derive(Debug)]
 pub struct Shared {
     pub settings: Settings,
@@ -187,156 +180,31 @@ impl Outgoing {
     }
 }
 
-/// The dispatcher's end of a worker.
-#[derive(Debug)]
-pub struct Worker {
-    /// Dropping it asks the worker to leave after its turn.
-    pub messages: Sender<Job>,
-    pub task: Task,
+/// The canonical directory that the message's engine may write in without asking first, which needs
+/// its lock from the beginning of the turn.
+pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -> Option<PathBuf> {
+    let Settings { allow_all, sandbox, .. } = &shared.settings;
+    let engine = &shared.engine(reply.engine.as_ref()).name;
+    let is_free = *allow_all || (engines::describe(engine).writes_unasked)(*sandbox);
+    // A turn does not begin in a directory that is not there, or not offered.
+    let dir = is_free.then(|| drive::directory(&shared.settings, reply, session).ok()).flatten()?;
+    dir.canonicalize().ok()
 }
 
-/// Starts the worker of `thread`.
-///
-/// # Errors
-/// When the system gives no more threads.
-pub fn start(
-    shared: &Arc<Shared>,
-    thread: ThreadId,
-    number: u64,
-    binding: Binding,
-    early: Option<Early>,
-) -> io::Result<Worker> {
-    // Unbounded: what is in it is also in the inbox, which has a bound.
-    let (messages, mailbox) = crossbeam_channel::unbounded();
-    let shared = Arc::clone(shared);
-    // Linux keeps 15 bytes of a name; the number is for logs and debuggers and may wrap.
-    let task = task::spawn(&format!("worker-{}", number % 100_000_000), move || {
-        let outcome = task::catch(|| Serving::new(&shared, &thread, binding, early).run(&mailbox));
+/// The turn of a message, to be run in a task of its own.
+pub fn turn(shared: Arc<Shared>, job: Job) -> impl FnOnce() + Send + 'static {
+    move || {
+        let is_answered = Cell::new(false);
+        let outcome = task::catch(|| drive::drive(&Run::new(&shared, &job, &is_answered)));
+        let Job { thread, entry, .. } = job;
         if let Err(panic) = &outcome {
-            log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a worker panicked");
+            log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
         }
-        shared.reports.send(Report::Ended { thread }).ok(); // The dispatcher may have left before us.
-    })?;
-    Ok(Worker { messages, task })
-}
-
-/// How a message at hand goes on.
-enum Start {
-    Now,
-    /// The human does not want it any more.
-    Stopped,
-    /// The dispatcher is done with it.
-    Forgotten,
-}
-
-/// The worker at work.
-struct Serving<'a> {
-    shared: &'a Shared,
-    thread: &'a ThreadId,
-    sessions: BTreeMap<Engine, SessionRecord>,
-    /// What the human allowed for good on this thread.
-    grants: Vec<Rule>,
-    /// The newest [`Job::fresh`] that was obeyed, of each engine.
-    renewed: BTreeMap<Engine, EntryId>,
-    /// The next fresh session is not told what was said before.
-    is_clean: bool,
-    /// When the thread was last told what its engine does.
-    progress_told: Option<Instant>,
-    /// For the first prompt.
-    early: Option<Early>,
-}
-
-impl<'a> Serving<'a> {
-    fn new(
-        shared: &'a Shared,
-        thread: &'a ThreadId,
-        binding: Binding,
-        early: Option<Early>,
-    ) -> Serving<'a> {
-        let grants = binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect();
-        let (sessions, renewed) = (binding.sessions, BTreeMap::new());
-        Serving {
-            shared,
-            thread,
-            sessions,
-            grants,
-            renewed,
-            is_clean: false,
-            progress_told: None,
-            early,
+        let is_answered = is_answered.get();
+        if !is_answered {
+            shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
         }
-    }
-
-    fn run(&mut self, mailbox: &Receiver<Job>) {
-        let Shared { drain, stop, reports, .. } = self.shared;
-        loop {
-            // Closing a channel does not discard what is queued in it, so a stop is looked for
-            // before the next message is taken.
-            if is_closed(stop) || is_closed(drain) {
-                return;
-            }
-            select_biased! {
-                recv(stop) -> _ => return,
-                recv(drain) -> _ => return,
-                recv(mailbox) -> job => match job {
-                    Ok(job) => self.serve(&job),
-                    Err(_) => return,
-                },
-                default(IDLE) => {
-                    let idle = Report::Idle { thread: self.thread.clone() };
-                    if reports.send(idle).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for a place, then drives the message.
-    fn serve(&mut self, job: &Job) {
-        let Shared { drain, stop, reports, .. } = self.shared;
-        let engine = self.shared.engine(job.reply.engine.as_ref()).name.clone();
-        self.renew(&engine, job);
-        let thread = self.thread.clone();
-        let writes = self.writes(&engine, &job.reply);
-        reports.send(Report::Ready { thread, entry: job.entry, writes }).ok(); // It may be leaving.
-        let start = select_biased! {
-            // The message stays in the inbox; the next start drives it.
-            recv(stop) -> _ => return,
-            recv(drain) -> _ => return,
-            recv(job.commands) -> command => match command {
-                Ok(TurnCommand::Interrupt) => Start::Stopped,
-                // Nothing was asked yet that could be decided.
-                Ok(_) | Err(_) => Start::Forgotten,
-            },
-            recv(job.place) -> _ => Start::Now,
-        };
-        let (thread, entry) = (|| self.thread.clone(), job.entry);
-        match start {
-            Start::Now => {
-                reports.send(Report::Started { thread: thread(), engine }).ok();
-                self.activity(Activity::Working);
-                self.drive(job);
-            }
-            Start::Stopped => self.stopped_early(job),
-            Start::Forgotten => drop(reports.send(Report::Finished { thread: thread(), entry })),
-        }
-        reports.send(Report::Rested { thread: thread() }).ok();
-    }
-
-    /// The directory that a turn may write in without asking first.
-    fn writes(&self, engine: &Engine, reply: &Reply) -> Option<PathBuf> {
-        let Settings { allow_all, sandbox, .. } = &self.shared.settings;
-        let is_free = *allow_all || (engines::describe(engine).writes_unasked)(*sandbox);
-        // One that is not there, or not offered, is written in by nobody.
-        let dir =
-            is_free.then(|| self.directory(reply, self.sessions.get(engine)).ok()).flatten()?;
-        dir.canonicalize().ok()
-    }
-
-    /// Only an indicator: dropped when the outbox is busy.
-    fn activity(&self, activity: Activity) {
-        self.shared.activity.try_send((self.thread.clone(), activity)).ok();
+        shared.reports.send(Report::Left { thread, entry, is_answered }).ok(); // The loop may have ended.
     }
 }
 

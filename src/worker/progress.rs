@@ -45,11 +45,9 @@ impl Pending {
 }
 
 impl Progress {
-    /// A turn begins. `posted` is when the thread was last told something in an earlier one.
-    pub(super) fn new(every: Option<Duration>, posted: Option<Instant>, now: Instant) -> Progress {
-        let wait = every.unwrap_or_default();
-        let since = posted.map_or(now, |posted| posted.max(now));
-        let unposted = Pending { line: None, not_before: since + wait };
+    /// A turn begins, and says nothing on the thread for the usual time.
+    pub(super) fn new(every: Option<Duration>, now: Instant) -> Progress {
+        let unposted = Pending { line: None, not_before: now + every.unwrap_or_default() };
         let unshown = Pending { line: None, not_before: now };
         Progress { every, posts: 0, unposted, unshown }
     }
@@ -112,7 +110,7 @@ mod tests {
     #[test]
     fn the_newest_line_is_told_and_not_too_often() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(EVERY), None, start);
+        let mut progress = Progress::new(Some(EVERY), start);
         assert_eq!(progress.due(), None);
         progress.does("one");
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
@@ -136,7 +134,7 @@ mod tests {
     #[test]
     fn a_line_waits_for_what_is_to_be_sent_before_it() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(EVERY), None, start);
+        let mut progress = Progress::new(Some(EVERY), start);
         progress.does("one");
         assert_eq!(progress.take_posted(start + EVERY, || false), None);
         assert_eq!(progress.take_posted(start + EVERY, || true), None, "not at once");
@@ -145,19 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn the_time_counts_over_turns() {
-        let start = Instant::now();
-        // Told right at the end of the turn before.
-        let mut progress = Progress::new(Some(EVERY), Some(start), start);
-        progress.does("one");
-        assert_eq!(progress.take_posted(start + 19 * SECOND, || true), None);
-        assert!(progress.take_posted(start + EVERY, || true).is_some());
-    }
-
-    #[test]
     fn a_turn_says_thirty_lines_at_most() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(SECOND), None, start);
+        let mut progress = Progress::new(Some(SECOND), start);
         let told = (1..100).filter(|second| {
             progress.does("again");
             progress.take_posted(start + *second * SECOND, || true).is_some()
@@ -170,7 +158,7 @@ mod tests {
     #[test]
     fn switched_off_it_is_only_shown() {
         let start = Instant::now();
-        let mut progress = Progress::new(None, None, start);
+        let mut progress = Progress::new(None, start);
         progress.does("one");
         assert_eq!(progress.take_posted(start + 9 * EVERY, || true), None);
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));

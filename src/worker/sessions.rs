@@ -1,4 +1,4 @@
-//! The thread's sessions: kept here while the worker lives, told to the dispatcher on every change.
+//! The thread's session of the engine that answers, during a turn.
 
 use std::{path::Path, time::SystemTime};
 
@@ -6,10 +6,10 @@ use serde_json::Number;
 
 use crate::{
     agent::engines,
-    ids::{Engine, SessionId},
+    ids::SessionId,
     store::binding::SessionRecord,
     time::{self, Timestamp},
-    worker::{Job, Report, Serving},
+    worker::{Report, run::Run},
 };
 
 /// A session that is known from now on.
@@ -20,66 +20,64 @@ pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
     record
 }
 
-impl Serving<'_> {
-    /// Forgets the engine's session, if the human wanted a new one from this message on.
-    pub(super) fn renew(&mut self, engine: &Engine, job: &Job) {
-        let Some(mark) = job.fresh else { return };
-        if self.renewed.insert(engine.clone(), mark) == Some(mark) {
-            return;
-        }
-        self.sessions.remove(engine);
-        self.is_clean = true;
-        let (thread, engine) = (self.thread.clone(), engine.clone());
-        // The dispatcher may be leaving.
-        self.shared.reports.send(Report::Renewed { thread, engine, mark }).ok();
-    }
+/// The thread's session of the engine that answers. The loop is told of every change.
+pub(super) struct Session<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) record: Option<SessionRecord>,
+}
 
+impl Session<'_> {
     /// The engine told its session.
-    pub(super) fn learned(&mut self, engine: &Engine, session: SessionId, project_dir: &Path) {
-        if self.sessions.get(engine).is_some_and(|known| known.session_id == session) {
+    pub(super) fn learned(&mut self, session: SessionId, project_dir: &Path) {
+        if self.record.as_ref().is_some_and(|known| known.session_id == session) {
             return;
         }
         let mut record = record(session, project_dir);
-        if let Some(session_file) = engines::describe(engine).session_file {
-            let file = session_file(&self.shared.env, project_dir, &record.session_id);
+        if let Some(session_file) = engines::describe(self.run.engine()).session_file {
+            let file = session_file(&self.run.shared.env, project_dir, &record.session_id);
             record.jsonl_path = file.map(|file| file.display().to_string());
         }
-        self.sessions.insert(engine.clone(), record);
-        self.report_session(engine);
+        self.record = Some(record);
+        self.report();
     }
 
     /// A turn is over: remembers when, and how the session's file looks now.
-    pub(super) fn driven(&mut self, engine: &Engine) {
-        let Some(record) = self.sessions.get_mut(engine) else { return };
+    pub(super) fn driven(&mut self) {
+        let Some(record) = &mut self.record else { return };
         record.last_drive_at = Some(time::now());
         if let Some(modified) = record.jsonl_path.as_deref().and_then(modified) {
             record.last_jsonl_mtime_ms = Some(Number::from(modified.as_millis()));
         }
-        self.report_session(engine);
+        self.report();
     }
 
-    pub(super) fn report_session(&self, engine: &Engine) {
-        let report = Report::Session {
-            thread: self.thread.clone(),
-            engine: engine.clone(),
-            record: self.sessions.get(engine).cloned(),
-        };
-        self.shared.reports.send(report).ok(); // The dispatcher may be leaving.
+    /// The engine does not have it any more.
+    pub(super) fn forget(&mut self) {
+        self.record = None;
+        self.report();
     }
 
-    /// Whether somebody else has written to the session since we drove it (`liveGuard`),
-    /// for engines whose sessions are files that tell.
-    pub(super) fn is_live_elsewhere(&self, engine: &Engine, record: &SessionRecord) -> bool {
-        let settings = &self.shared.settings;
-        if !settings.live_guard || engines::describe(engine).session_file.is_none() {
-            return false;
-        }
-        let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };
-        match record.last_jsonl_mtime_ms.as_ref().and_then(whole) {
-            // One millisecond is the fraction that was cut off, no other writer.
-            Some(baseline) => baseline + 1 < modified.as_millis(),
-            None => time::now().since(modified) < settings.live_threshold,
-        }
+    fn report(&self) {
+        self.run.report(Report::Session {
+            thread: self.run.thread(),
+            engine: self.run.engine().clone(),
+            record: self.record.clone(),
+        });
+    }
+}
+
+/// Whether somebody else has written to the session since we drove it (`liveGuard`). Only
+/// Claude Code keeps its sessions in files that tell; it locks nothing itself (2.1.197).
+pub(super) fn is_live_elsewhere(run: &Run<'_>, record: &SessionRecord) -> bool {
+    let settings = &run.shared.settings;
+    if !settings.live_guard || engines::describe(run.engine()).session_file.is_none() {
+        return false;
+    }
+    let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };
+    match record.last_jsonl_mtime_ms.as_ref().and_then(whole) {
+        // One millisecond is the fraction that was cut off, no other writer.
+        Some(baseline) => baseline + 1 < modified.as_millis(),
+        None => time::now().since(modified) < settings.live_threshold,
     }
 }
 

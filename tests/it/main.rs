@@ -25,11 +25,10 @@ mod leftovers;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod limits;
 #[cfg(target_os = "linux")]
-mod long;
+//mod long;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
-mod sim;
 mod store;
 mod tidy;
 mod turn;

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -207,6 +208,42 @@ isolated! {
             while child.handle().signal(Signal::CONT, To::Process).unwrap() {}
             assert_eq!(exit(&child), 0);
         }
+    }
+}
+
+/// A line of 40 MB took longer to take apart than the exit was held back for, and the answer behind
+/// it was dropped.
+#[test]
+fn what_was_written_before_the_exit_comes_before_it_however_long_that_takes() {
+    let slowly = |event| {
+        if matches!(&event, Event::Line(line) if line.len() > 1 << 20) {
+            sleep(Duration::from_millis(1_200));
+        }
+        Some(event)
+    };
+    let plan = fake::plan("", &["spew", "1", "print", "after", "exit", "0"]);
+    let child: Child = Child::spawn_with(&plan, slowly).unwrap();
+    assert_eq!(line(&child).len(), (1 << 20) + 1);
+    assert_eq!(line(&child), "after");
+    assert_eq!(exit(&child), 0);
+}
+
+isolated! {
+    fn a_grandchild_that_never_stops_writing_does_not_hide_the_exit() {
+        let plan = Plan {
+            program: "/bin/sh".into(),
+            args: ["-c", "yes & exit 5"].map(Into::into).into(),
+            ..fake::plan("", &[])
+        };
+        let child = Child::spawn(&plan).unwrap();
+        let until = Instant::now() + 2 * SOON;
+        let code = loop {
+            assert!(Instant::now() < until, "no exit in time");
+            if let Event::Exit { status, .. } = next(&child) {
+                break status.unwrap().code();
+            }
+        };
+        assert_eq!(code, Some(5));
     }
 }
 

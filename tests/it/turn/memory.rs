@@ -111,6 +111,47 @@ fn an_engine_that_does_not_leave_is_ended_and_its_answer_counts() {
     assert_eq!(check(&mut Setup::new(), react, &log), answered("hi"));
 }
 
+/// Engines need seconds to leave; the answer does not wait for them.
+#[test]
+fn the_end_is_known_before_the_engine_has_left() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"answer": "hi"}))],
+        "step" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.grace.leave = 300 * MS;
+    assert_eq!(check(&mut setup, react, &[PROMPT, "close", "step"]), answered("hi"));
+    let (_, known) = setup.handler.ended.unwrap();
+    assert!(known.elapsed() >= 250 * MS, "{:?}", known.elapsed());
+}
+
+/// The answer stays what it is, and the engine is not waited for. The loop has no more use for the
+/// channel of commands then, and closing it is no interrupt.
+#[test]
+fn an_interrupt_after_the_end_only_makes_the_engine_leave() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!({"answer": "hi"}))],
+        "step" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    setup.grace.leave = Duration::from_hours(1);
+    let commands = setup.commands.0.clone().unwrap();
+    setup.handler.after_end = Some((commands, TurnCommand::Interrupt));
+    assert_eq!(check(&mut setup, react, &[PROMPT, "close", "step"]), answered("hi"));
+    assert_eq!(setup.handler.halts, 0);
+
+    let mut setup = Setup::new();
+    setup.grace.leave = 300 * MS;
+    let commands = setup.commands.0.take().unwrap();
+    let late = TurnCommand::ToolResult { call: "c".to_owned(), result: Ok(String::new()) };
+    setup.handler.after_end = Some((commands, late));
+    assert_eq!(check(&mut setup, react, &[PROMPT, "close", "step"]), answered("hi"));
+    let (_, known) = setup.handler.ended.unwrap();
+    assert!(known.elapsed() >= 250 * MS, "{:?}", known.elapsed());
+}
+
 #[test]
 fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     let react: React = |entry| match entry {
@@ -120,7 +161,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
         _ => vec![],
     };
     let mut setup = Setup::new();
-    setup.host.decides = true;
+    setup.handler.decides = true;
     setup.command(TurnCommand::ToolResult { call: "c0".to_owned(), result: Ok(String::new()) });
     let late = TurnCommand::ToolResult { call: "c1".to_owned(), result: Ok(String::new()) };
     setup.late.0.take().unwrap().send(late).unwrap();
@@ -129,7 +170,7 @@ fn commands_come_from_the_host_the_dispatcher_and_late_work() {
     // The two senders do not know of each other; the dispatcher comes first.
     assert_eq!(memory.log[..3], [PROMPT, r#"{"result":"c0"}"#, r#"{"result":"c1"}"#]);
     assert!(memory.log.contains(&r#"{"decided":"q1"}"#.to_owned()), "{:?}", memory.log);
-    assert!(matches!(setup.host.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
+    assert!(matches!(setup.handler.events[..], [TurnEvent::Question(_), TurnEvent::ToolCall(_)]));
 }
 
 /// An engine asks again under the same id, for something else, while the verdict is on its way.
@@ -141,17 +182,17 @@ fn a_verdict_is_never_taken_for_the_next_question_of_the_same_name() {
         _ => vec![],
     };
     let mut setup = Setup::new();
-    setup.host.is_late = true;
+    setup.handler.is_late = true;
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("q1"));
     assert_eq!(memory.log, [PROMPT, "close"], "nothing was decided for the second");
     let [TurnEvent::Question(first), TurnEvent::QuestionGone(gone), TurnEvent::Question(second)] =
-        &setup.host.events[..]
+        &setup.handler.events[..]
     else {
-        panic!("{:?}", setup.host.events)
+        panic!("{:?}", setup.handler.events)
     };
     assert!(first.id == *gone && first.id != second.id);
-    assert_eq!(setup.host.decided, [(first.id.clone(), false)]);
+    assert_eq!(setup.handler.decided, [(first.id.clone(), false)]);
 }
 
 #[test]
@@ -164,13 +205,13 @@ fn the_host_hears_whether_a_verdict_was_waited_for() {
         _ => vec![],
     };
     let mut setup = Setup::new();
-    setup.host.decides = true;
+    setup.handler.decides = true;
     let stale = QuestionId("q0".into());
     setup.command(TurnCommand::Decide { question: stale, verdict: Verdict::Allow });
     assert_eq!(setup.run(&mut Memory::new(react)), answered("hi"));
     // The runner puts a name of its own in front of the engine's.
     let decided =
-        |id: &str| setup.host.decided.iter().find(|(it, _)| it.0.ends_with(id)).unwrap().1;
+        |id: &str| setup.handler.decided.iter().find(|(it, _)| it.0.ends_with(id)).unwrap().1;
     assert!(!decided("q0"), "nobody asked this");
     assert!(decided("q1") && decided("q2") && decided("q3"));
 
@@ -187,7 +228,7 @@ fn the_host_hears_whether_a_verdict_was_waited_for() {
     };
     let mut setup = Setup::new();
     let late = setup.late.0.take().unwrap();
-    setup.host.on_call = Some(Box::new(move || {
+    setup.handler.on_call = Some(Box::new(move || {
         let question = QuestionId("q1".into());
         late.send(TurnCommand::Decide { question, verdict: Verdict::Allow }).unwrap();
         late.send(TurnCommand::ToolResult { call: "c".to_owned(), result: Ok(String::new()) })
@@ -195,7 +236,7 @@ fn the_host_hears_whether_a_verdict_was_waited_for() {
     }));
     let mut memory = Memory::new(react);
     assert_eq!(setup.run(&mut memory), answered("hi"));
-    assert_eq!(setup.host.decided, [(QuestionId("q1".into()), false)]);
+    assert_eq!(setup.handler.decided, [(QuestionId("q1".into()), false)]);
     assert!(!memory.log.iter().any(|it| it.contains("decided")), "{:?}", memory.log);
 }
 
@@ -210,10 +251,10 @@ fn the_host_is_called_when_it_wants_to_be() {
     let mut setup = Setup::new();
     setup.limits.silence = 60 * MS;
     let due = Instant::now() + 20 * MS;
-    setup.host.due = Some(due);
+    setup.handler.due = Some(due);
     let (kind, _) = failure(setup.run(&mut Memory::new(react)));
     assert_eq!(kind, FailureKind::TimedOut, "it is no word of the engine");
-    let called = &setup.host.called;
+    let called = &setup.handler.called;
     assert!(called.len() == 1 && due <= called[0], "{called:?}");
 
     // What is due already does not wait for an engine that never stops talking.
@@ -222,9 +263,9 @@ fn the_host_is_called_when_it_wants_to_be() {
         _ => vec![],
     };
     let mut setup = Setup::new();
-    setup.host.due = Some(Instant::now());
+    setup.handler.due = Some(Instant::now());
     setup.run(&mut Memory::new(chatty));
-    assert_eq!((setup.host.called.len(), setup.host.due), (1, None));
+    assert_eq!((setup.handler.called.len(), setup.handler.due), (1, None));
 }
 
 #[test]
@@ -249,7 +290,7 @@ fn silence_has_its_limit_but_not_while_the_engine_waits_for_us() {
     #[track_caller]
     fn check(decides: bool, first: React, expected: &str) {
         let mut setup = Setup::new();
-        setup.host.decides = decides;
+        setup.handler.decides = decides;
         setup.limits.silence = 40 * MS;
         setup.limits.turn = 150 * MS;
         let (kind, message) = failure(setup.run(&mut Memory::new(first)));
@@ -347,7 +388,7 @@ fn a_stop_is_in_a_hurry() {
     let mut setup = Setup::new();
     setup.grace.interrupt = Duration::from_mins(1);
     setup.grace.leave = Duration::from_mins(1);
-    setup.host.stop = setup.stop.0.take();
+    setup.handler.stop = setup.stop.0.take();
     let react: React = |e| if e == PROMPT { vec![value(json!({"ask": "q"}))] } else { vec![] };
     let log = [PROMPT, INTERRUPT, "step", "step", "kill"];
     let begin = Instant::now();

@@ -17,7 +17,7 @@ use obto_bridge::{
         QuestionId, Sandbox, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
         carrier::Carrier,
         tools::BridgeTool,
-        turn::{Control, Grace, TurnHost, run_turn},
+        turn::{Control, Grace, TurnHandler, run_turn},
     },
     ids::{SessionId, ThreadId, TurnId, random_uuid},
 };
@@ -97,7 +97,7 @@ fn spec() -> TurnSpec {
 
 /// Decides every question at once, if it is to.
 #[derive(Default)]
-struct Host {
+struct Handler {
     decides: bool,
     /// Done at the first call of a tool.
     on_call: Option<Box<dyn FnOnce()>>,
@@ -110,9 +110,14 @@ struct Host {
     /// When it wants to be called, and each time that it was.
     due: Option<Instant>,
     called: Vec<Instant>,
+    halts: u32,
+    /// The end, and when it was known.
+    ended: Option<(TurnEnd, Instant)>,
+    /// Sent to the turn as soon as its end is known.
+    after_end: Option<(Sender<TurnCommand>, TurnCommand)>,
 }
 
-impl TurnHost for Host {
+impl TurnHandler for Handler {
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>) {
         if let (TurnEvent::Question(question), true) = (&event, self.decides) {
             let question = question.id.clone();
@@ -139,6 +144,18 @@ impl TurnHost for Host {
         self.decided.push((question.clone(), was_open));
     }
 
+    fn on_halt(&mut self) {
+        self.halts += 1;
+    }
+
+    fn on_end(&mut self, end: &TurnEnd) {
+        let earlier = self.ended.replace((end.clone(), Instant::now()));
+        assert_eq!(earlier, None, "a turn ends once");
+        if let Some((commands, command)) = self.after_end.take() {
+            commands.send(command).unwrap();
+        }
+    }
+
     fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -153,7 +170,7 @@ impl TurnHost for Host {
 struct Setup {
     limits: Limits,
     grace: Grace,
-    host: Host,
+    handler: Handler,
     commands: (Option<Sender<TurnCommand>>, Receiver<TurnCommand>),
     late: (Option<Sender<TurnCommand>>, Receiver<TurnCommand>),
     stop: (Option<Sender<Infallible>>, Receiver<Infallible>),
@@ -170,7 +187,7 @@ impl Setup {
         Setup {
             limits: Limits { startup: long, silence: long, turn: long },
             grace: Grace { interrupt: 50 * MS, leave: 50 * MS, hurry: 20 * MS },
-            host: Host::default(),
+            handler: Handler::default(),
             commands: channel(),
             late: channel(),
             stop: channel(),
@@ -182,13 +199,17 @@ impl Setup {
     }
 
     fn run(&mut self, carrier: &mut dyn Carrier) -> TurnEnd {
+        self.handler.ended = None;
         let control = Control {
             commands: &self.commands.1,
             late: &self.late.1,
             stop: &self.stop.1,
             grace: self.grace,
         };
-        run_turn(&mut Toy, carrier, &spec(), &self.limits, &control, &mut self.host)
+        let end = run_turn(&mut Toy, carrier, &spec(), &self.limits, &control, &mut self.handler);
+        let told = self.handler.ended.as_ref().map(|(end, _)| end);
+        assert_eq!(told, Some(&end), "the handler knows what the caller is told");
+        end
     }
 }
 

@@ -1,7 +1,6 @@
 //! A turn's use of the server: a connection to it, and the lease that keeps it.
 
 use std::{
-    convert::Infallible,
     io::{self, ErrorKind},
     time::{Duration, Instant},
 };
@@ -23,31 +22,34 @@ use crate::agent::{
 const STOP: Duration = Duration::from_secs(15);
 
 impl Handle {
-    /// Connects a turn to the server, which is started if it does not run.
-    ///
-    /// # Errors
-    /// When it can't be started or reached, or when `stop` is closed first.
-    pub fn open(
-        &self,
-        row: &EngineDef,
-        startup: Duration,
-        stop: &Receiver<Infallible>,
-    ) -> Result<Box<dyn Carrier>, Failure> {
-        // The keeper itself gives up first.
-        let deadline = Instant::now() + startup + STOP;
-        let leased = self.lease(deadline, stop).and_then(|lease| {
-            let carrier = HttpCarrier::connect(lease.server.clone()).context("connecting to it")?;
-            Ok(Leased { carrier, lease })
-        });
-        match leased {
-            Ok(leased) => Ok(Box::new(leased)),
-            Err(error) if is_missing(&error) => Err(row.not_installed()),
-            Err(error) => Err(Failure::new(
-                FailureKind::NotInstalled,
-                format!("opencode's server could not be started: {error:#}."),
-                "Run `opencode serve` on the machine to see why, then send the message again.",
-            )),
-        }
+    /// When the keeper has answered at the latest, if a start takes no longer than `startup`.
+    pub fn deadline(startup: Duration) -> Instant {
+        Instant::now() + startup + STOP
+    }
+}
+
+/// Connects a turn to the server; `lease` is the answer to [`Handle::request`], none if there was
+/// none in time.
+///
+/// # Errors
+/// When the server can't be started or reached.
+pub fn connect(
+    row: &EngineDef,
+    lease: Option<anyhow::Result<Lease>>,
+) -> Result<Box<dyn Carrier>, Failure> {
+    let lease = lease.context("it did not start in time").and_then(|lease| lease);
+    let leased = lease.and_then(|lease| {
+        let carrier = HttpCarrier::connect(lease.server.clone()).context("connecting to it")?;
+        Ok(Leased { carrier, lease })
+    });
+    match leased {
+        Ok(leased) => Ok(Box::new(leased)),
+        Err(error) if is_missing(&error) => Err(row.not_installed()),
+        Err(error) => Err(Failure::new(
+            FailureKind::NotInstalled,
+            format!("opencode's server could not be started: {error:#}."),
+            "Run `opencode serve` on the machine to see why, then send the message again.",
+        )),
     }
 }
 

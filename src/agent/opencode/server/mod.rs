@@ -3,13 +3,14 @@
 //! [`Handle`] and, for the time of a turn, a [`Lease`].
 
 mod lease;
+
+pub use lease::connect;
 mod process;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     ffi::OsString,
     net::SocketAddr,
     path::PathBuf,
@@ -17,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, RecvError, Sender, after, at, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, RecvError, Sender, after, bounded, never, select_biased};
 use serde_json::json;
 
 use crate::{
@@ -138,21 +139,18 @@ impl ServerKeeper {
 }
 
 impl Handle {
-    /// The server, started if it is not running.
+    /// Asks for the server, which is started if it is not running. Its lease, or why there is none,
+    /// comes through the channel, if it is waited for long enough.
     ///
     /// # Errors
-    /// When it can't be started, or not before `deadline`, or when `stop` is closed first.
-    pub fn lease(&self, deadline: Instant, stop: &Receiver<Infallible>) -> Result<Lease> {
+    /// When too many turns ask at once.
+    pub fn request(&self) -> Result<Receiver<Result<Lease>>> {
         let wanted = self.wanted.as_ref().expect("it is only taken on drop");
         let (reply, lease) = bounded(1);
         wanted
             .try_send(reply)
             .map_err(|_| anyhow!("opencode's server is asked for by too many turns at once"))?;
-        select_biased! {
-            recv(lease) -> lease => lease.context("the task that keeps it has ended")?,
-            recv(stop) -> _ => bail!("the daemon stops"),
-            recv(at(deadline)) -> _ => bail!("opencode's server did not start in time"),
-        }
+        Ok(lease)
     }
 }
 

@@ -1,14 +1,13 @@
 //! The keeper with processes that are channels.
 
 use std::{
-    convert::Infallible,
     ffi::OsString,
     net::TcpListener,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde_json::Value;
 
 use super::{Command, Config, Handle, Process, ServerKeeper, Spawner};
@@ -96,7 +95,7 @@ impl Kept {
     }
 
     fn lease(&self) -> Result<super::Lease> {
-        self.handle.lease(Instant::now() + SOON, &never())
+        self.handle.request()?.recv_timeout(SOON)?
     }
 
     #[track_caller]
@@ -241,19 +240,17 @@ fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
     kept.check_did(&[Did::Spawn, Did::Kill]);
 }
 
-/// A worker that waited for a server held up the daemon's stop, and so did the keeper itself.
+/// The keeper itself held up the daemon's stop.
 #[test]
 fn a_stop_does_not_wait_for_a_server_that_starts() {
     let kept = Kept::start(Some("not yet"), SOON, false);
-    let (stop, stopped) = bounded::<Infallible>(0);
-    drop(stop);
-    let error = kept.handle.lease(Instant::now() + SOON, &stopped).unwrap_err();
-    assert_eq!(error.to_string(), "the daemon stops");
+    let lease = kept.handle.request().unwrap();
     kept.check_did(&[Did::Spawn]);
     let begun = Instant::now();
     drop(kept.handle);
     assert!(begun.elapsed() < SOON);
     assert_eq!(kept.did.try_recv(), Ok(Did::Kill));
+    assert!(lease.recv_timeout(SOON).is_ok_and(|lease| lease.is_err()));
 }
 
 #[test]

@@ -1,80 +1,76 @@
-//! Opens the way to an engine: a process of the turn's own, or a place at the shared server.
+//! Opens the transport to an engine: a process of the turn's own, or a lease of the shared server.
 
 use std::{
     io::{self, ErrorKind},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, after, select_biased};
+use crossbeam_channel::never;
 use rustix::io::Errno;
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnCommand, TurnSpec, carrier::Carrier, description::Launch,
-        launch::EngineDef, stdio::StdioCarrier,
+        Failure, FailureKind, TurnSpec, carrier::Carrier, description::Launch, opencode::server,
+        stdio::StdioCarrier,
     },
     config::Token,
     proc::sweep,
-    worker::Shared,
+    worker::run::{Run, Unstarted},
 };
 
 /// How long a turn waits for processes and descriptors to be free, and how often it looks.
 const SHORTAGE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens the carrier of a turn. `commands` are only looked at: with one in it, it is not waited for
-/// an engine any more.
-pub(super) fn open(
-    shared: &Shared,
-    def: &EngineDef,
-    spec: &TurnSpec,
-    commands: &Receiver<TurnCommand>,
-) -> Result<Box<dyn Carrier>, Failure> {
+/// Opens the transport of a turn. A stop, also by a human, ends the wait for it.
+pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Carrier>, Unstarted> {
+    let (shared, def) = (run.shared, run.def);
     let process = match &def.description.launch {
         Launch::Process(process) => process,
         Launch::SharedServer => {
-            let startup = shared.settings.limits.startup;
-            return shared.opencode.open(def, startup, &shared.stop);
+            // The keeper itself gives up first.
+            let deadline = server::Handle::deadline(shared.settings.limits.startup);
+            let lease = match shared.opencode.request() {
+                Ok(lease) => run.wait(&lease, deadline)?,
+                Err(error) => Some(Err(error)),
+            };
+            return Ok(server::connect(def, lease)?);
         }
     };
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
     let token = shared.token.as_ref().map(Token::reveal);
     let plan = def.plan(process, spec, &shared.env, token, &marker);
-    match patiently(shared, commands, || StdioCarrier::start(&plan, &marker, process.ladder)) {
+    match patiently(run, || StdioCarrier::start(&plan, &marker, process.ladder))? {
         Ok(carrier) => Ok(Box::new(carrier)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(def.not_installed()),
-        Err(error) => Err(Failure::new(
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(def.not_installed().into()),
+        Err(error) => Err(Unstarted::Failed(Failure::new(
             FailureKind::NotInstalled,
             format!("`{}` could not be started: {error}.", def.program()),
             "Look at the daemon's log and at the limits of the machine (processes, open files, \
              memory), then send the message again.",
-        )),
+        ))),
     }
 }
 
 /// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
-/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`], or when the daemon stops.
+/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`].
 fn patiently<T>(
-    shared: &Shared,
-    commands: &Receiver<TurnCommand>,
+    run: &Run<'_>,
     start: impl Fn() -> io::Result<T>,
-) -> io::Result<T> {
+) -> Result<io::Result<T>, Unstarted> {
     let until = Instant::now() + SHORTAGE;
-    let mut is_said = false;
+    let mut is_logged = false;
     loop {
         match start() {
-            Err(error) if is_shortage(&error) && commands.is_empty() && Instant::now() < until => {
-                if !is_said {
+            Err(error) if is_shortage(&error) && Instant::now() < until => {
+                if !is_logged {
                     log::error!(error:% = error; "cannot start an engine; trying again every second");
-                    is_said = true;
+                    is_logged = true;
                 }
             }
-            result => return result,
+            result => return Ok(result),
         }
-        select_biased! {
-            recv(shared.stop) -> _ => return Err(ErrorKind::Interrupted.into()),
-            recv(after(AGAIN)) -> _ => {}
-        }
+        run.wait::<()>(&never(), Instant::now() + AGAIN)?;
     }
 }
 

@@ -70,7 +70,8 @@ pub fn died_asking(engine: &Engine) -> String {
     )
 }
 
-pub(super) fn interrupted() -> String {
+/// A human stopped the turn, or the message before it had one.
+pub fn stopped() -> String {
     "Stopped.".to_owned()
 }
 

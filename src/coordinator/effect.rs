@@ -1,0 +1,99 @@
+//! What the coordinator wants done.
+
+use std::sync::Arc;
+
+use super::{approvals::DecidedBy, catchup::Reading};
+use crate::{
+    agent::{QuestionId, Verdict},
+    bridge::wire::{Post, Reply},
+    ids::{Engine, MachineId, MessageId, ThreadId},
+    permission::card::Asked,
+    store::{
+        binding::SessionRecord,
+        entry::{EntryId, Progress},
+        state::Cursor,
+    },
+};
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Have the bridge bind the thread to us. Answered by [`Event::Claimed`], sooner or later.
+    Claim { thread: ThreadId },
+    /// Change the thread's binding in memory at once, and on disk soon: [`Event::Written`].
+    Change { thread: ThreadId, change: Change, number: u64 },
+    /// Start the turn of this message, or say [`Event::NotBegun`].
+    Begin(Begin),
+    /// Stop the turn of this message.
+    Interrupt { entry: EntryId },
+    /// Give the turn of this message a verdict.
+    Tell { entry: EntryId, question: QuestionId, verdict: Verdict },
+    /// Write a decision down, then say [`Event::Recorded`].
+    Record { asked: Box<Asked>, verdict: Verdict, by: DecidedBy },
+    /// Put a post into the outbox, then say [`Event::Put`] or [`Event::NotPut`]. A confirmation
+    /// only after the journal of done messages.
+    Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
+    /// Note a message in the journal of done messages: in memory at once, on disk before anything is
+    /// removed.
+    Remember { message: MessageId },
+    /// Remove entries from the inbox.
+    Remove { entries: Vec<EntryId> },
+    /// An entry of the inbox waits for a person: it does not count among those that there is room
+    /// for. False: it counts again.
+    SetAside { entry: EntryId, is_aside: bool },
+    /// Read a history: an [`Event::Found`] for each message of a person, then [`Event::Read`].
+    ReadHistory(Reading),
+    /// Ask the bridge for its time: [`Event::Time`].
+    AskTime,
+    /// Write the cursor, some time soon.
+    SaveCursor(Cursor),
+}
+
+/// A turn that may begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begin {
+    pub thread: ThreadId,
+    pub entry: EntryId,
+    pub reply: Arc<Reply>,
+    pub progress: Option<Progress>,
+    /// `/new` was obeyed: the session is a fresh one and is not told what was said before.
+    pub is_clean: bool,
+    /// The turn has its directory's lock from the beginning.
+    pub has_directory: bool,
+}
+
+/// A change of a thread's binding.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The thread is ours.
+    Own,
+    /// Somebody has moved the thread to another machine.
+    Moved {
+        to: MachineId,
+    },
+    Session {
+        engine: Engine,
+        record: Option<SessionRecord>,
+    },
+    /// Messages that come in after this entry need a fresh session.
+    FreshAfter {
+        engine: Engine,
+        entry: EntryId,
+    },
+    /// That was obeyed: the session and the mark are gone.
+    Renewed {
+        engine: Engine,
+    },
+    /// One rule more that a person allowed for good.
+    Grant {
+        rule: String,
+    },
+    /// The questions that ended with an earlier process, until a person says something else.
+    Orphaned {
+        codes: Vec<String>,
+    },
+    /// A person has released what is held, up to this entry.
+    Released {
+        entry: EntryId,
+    },
+}

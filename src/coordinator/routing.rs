@@ -1,0 +1,188 @@
+//! The way of a message from the inbox to its thread's queue, step by step, and whose the threads are.
+
+use super::{
+    Change, ClaimOutcome, Context, Coordinator, Effect, Why,
+    approvals::Matched,
+    control,
+    message::{Message, Origin},
+    texts,
+};
+use crate::{bridge::wire::PostKind, ids::ThreadId};
+
+impl Coordinator {
+    /// A message is in the inbox.
+    pub(super) fn arrived(&mut self, message: Message, cx: &mut Context<'_>) {
+        let thread = message.thread().clone();
+        match &message.reply.machine {
+            Some(machine) if *machine != self.settings.machine => {
+                if self.ours.contains(&thread) {
+                    // Or a later start would take it for ours.
+                    self.change(&thread, Change::Moved { to: machine.clone() }, cx);
+                }
+                self.disown(&thread, cx);
+                return self.drop_entry(&message, Why::NotOurs);
+            }
+            Some(_) => {
+                self.was_ours(&thread);
+                self.own(&thread, cx);
+            }
+            // A turn is begun only on a thread that is ours; the binding may not have been written.
+            None if message.progress.is_some() => self.own(&thread, cx),
+            None => {}
+        }
+        let key = message.key();
+        if cx.view.is_done(&key) || !self.outstanding.insert(key) {
+            return self.drop_entry(&message, Why::Duplicate);
+        }
+        if self.ours.contains(&thread) {
+            self.accept(message, cx);
+        } else {
+            let seen_until = self.catchup.cursor().seen_until;
+            self.claims.hold(&thread, message, seen_until);
+        }
+    }
+
+    /// A message on a thread of ours.
+    pub(super) fn accept(&mut self, message: Message, cx: &mut Context<'_>) {
+        match control::read(&message.reply.body) {
+            Some(word) => self.obey(word, message, cx),
+            None if self.stops.is_cleared(&message) => self.done(&message, Why::Cleared, cx),
+            None if message.progress.is_some() => self.turns.push(message),
+            None => self.match_approval(message, cx),
+        }
+    }
+
+    /// Only a person answers questions; what an agent writes is a message like any other.
+    pub(super) fn match_approval(&mut self, message: Message, cx: &mut Context<'_>) {
+        if message.reply.role.as_deref().is_some_and(|role| role != "human") {
+            return self.order(message, cx);
+        }
+        let mut steps = Vec::new();
+        let matched = self.approvals.hear(cx.now, message, &mut steps);
+        self.perform(steps, cx);
+        if let Matched::No(message) = matched {
+            self.order(message, cx);
+        }
+    }
+
+    /// A message for an engine: what was missed on its thread comes before it.
+    pub(super) fn order(&mut self, message: Message, cx: &mut Context<'_>) {
+        if self.quarantine.is_release(&message) {
+            return self.release(message, cx);
+        }
+        if self.catchup.must_wait(&message) {
+            return self.catchup.park(cx.now.running, message);
+        }
+        if message.origin == Origin::CaughtUp {
+            for earlier in self.catchup.before(&message) {
+                self.admit(earlier, cx);
+            }
+        }
+        self.admit(message, cx);
+    }
+
+    /// A message whose turn has come, unless it is stale.
+    pub(super) fn admit(&mut self, message: Message, cx: &mut Context<'_>) {
+        let released = cx.view.binding(message.thread()).and_then(|binding| binding.released);
+        let bridge_time = self.catchup.bridge_time(cx.now.running);
+        if !self.quarantine.is_stale(&message, bridge_time, released) {
+            return self.turns.push(message);
+        }
+        if !self.quarantine.has_room(&message) {
+            return self.finish(message, PostKind::Error, texts::QUARANTINE_FULL.to_owned());
+        }
+        log::info!(
+            threadId = message.thread().as_str(), entry:% = message.entry;
+            "a stale message waits for a person"
+        );
+        cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: true });
+        self.quarantine.hold(cx.now.running, message);
+    }
+
+    /// The word that has stale messages run.
+    pub(super) fn release(&mut self, word: Message, cx: &mut Context<'_>) {
+        let thread = word.thread().clone();
+        let messages = self.quarantine.release(&thread);
+        log::info!(
+            threadId = thread.as_str(), messages = messages.len();
+            "a person has released stale messages"
+        );
+        // On disk before the word is gone, so that a crash does not have it said again in vain.
+        if let Some(entry) = messages.iter().map(|message| message.entry).max() {
+            self.change(&thread, Change::Released { entry }, cx);
+        }
+        for message in messages {
+            cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: false });
+            self.turns.push(message);
+        }
+        self.done(&word, Why::Answered, cx);
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        thread: &ThreadId,
+        outcome: ClaimOutcome,
+        cx: &mut Context<'_>,
+    ) {
+        let is_current = self.claims.landed(thread);
+        let is_won = match &outcome {
+            ClaimOutcome::Won => true,
+            ClaimOutcome::Lost { winner } => winner.as_ref() == Some(&self.settings.machine),
+            ClaimOutcome::Failed { .. } => false,
+        };
+        if !is_current {
+            return;
+        }
+        match outcome {
+            // What was held is in the inbox, and is met again at the next start.
+            _ if is_won && self.is_stopping => self.bind(thread, cx),
+            ClaimOutcome::Lost { .. } if is_won => {
+                self.was_ours(thread);
+                self.own(thread, cx);
+            }
+            _ if is_won => self.own(thread, cx),
+            ClaimOutcome::Failed { retry_after } => {
+                self.claims.failed(cx.now.running, thread, retry_after);
+            }
+            ClaimOutcome::Won | ClaimOutcome::Lost { .. } => self.disown(thread, cx),
+        }
+    }
+
+    /// The bridge says that the thread was ours before.
+    pub(super) fn was_ours(&mut self, thread: &ThreadId) {
+        if self.settings.has_lost_bindings && !self.ours.contains(thread) {
+            self.bereft.insert(thread.clone());
+        }
+    }
+
+    pub(super) fn bind(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        if self.ours.insert(thread.clone()) {
+            self.change(thread, Change::Own, cx);
+        }
+    }
+
+    /// The thread is ours, and so is what was held for it.
+    pub(super) fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        self.bind(thread, cx);
+        // It was not among the threads that were read after the connection.
+        if let Some(since) = self.claims.missing_since(thread) {
+            self.catchup.is_missing(thread, since);
+        }
+        for message in self.claims.settle(thread) {
+            self.accept(message, cx);
+        }
+    }
+
+    /// The thread is another machine's, and so is what was held for it; but not if a claim is in
+    /// flight, because its answer knows better.
+    pub(super) fn disown(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
+        self.ours.remove(thread);
+        self.catchup.forget(thread);
+        if self.claims.is_in_flight(thread) {
+            return;
+        }
+        for message in self.claims.settle(thread) {
+            self.done(&message, Why::NotOurs, cx);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One try at a message. It exists only once the inbox has it, and it alone gives names to posts:
+//! two posts of one name are one post to the bridge, so no later start may use a name again.
+
+use std::io;
+
+use crate::{
+    bridge::wire::Reply,
+    ids::{ClientMsgId, TurnId},
+    store::{
+        entry::{EntryId, Progress},
+        spool::Inbox,
+    },
+    worker::run::Run,
+};
+
+#[derive(Debug)]
+pub(super) struct Attempt {
+    entry: EntryId,
+    /// What names the message in the names of its posts.
+    message: String,
+    /// As the inbox has it.
+    progress: Progress,
+    posts: u32,
+    /// The message is answered, so its entry may be gone and must not come back.
+    is_over: bool,
+}
+
+impl Attempt {
+    /// Writes down that the engine is about to have the prompt. `progress.attempts` counts this
+    /// attempt too.
+    pub(super) fn begin(
+        inbox: &Inbox,
+        entry: EntryId,
+        reply: &Reply,
+        progress: Progress,
+    ) -> io::Result<Attempt> {
+        inbox.started(&entry, &progress)?;
+        let message =
+            reply.message_id.as_ref().map_or_else(|| entry.to_string(), ToString::to_string);
+        Ok(Attempt { entry, message, progress, posts: 0, is_over: false })
+    }
+
+    /// Begins another turn of this attempt: the session of the first one is gone.
+    pub(super) fn begin_again(&mut self, inbox: &Inbox, progress: Progress) -> io::Result<()> {
+        inbox.started(&self.entry, &progress)?;
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Names the next post: by message, attempt and the post's number in it.
+    pub(super) fn next_post(&mut self) -> ClientMsgId {
+        self.posts += 1;
+        ClientMsgId::new(format!("{}.{}.{}", self.message, self.progress.attempts, self.posts))
+    }
+
+    pub(super) fn turn(&self) -> &TurnId {
+        &self.progress.turn
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Writes down how far the turn has come.
+    pub(super) fn note(&mut self, run: &Run<'_>, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress);
+        if !self.is_over {
+            run.persist(|shared| shared.inbox.started(&self.entry, &self.progress));
+        }
+    }
+
+    /// From here on nothing more is written about it.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path, sync::Arc};
+
+    use super::*;
+    use crate::{ids::Engine, store::RealDisk};
+
+    fn open(dir: &Path) -> (Inbox, Vec<(EntryId, u32)>) {
+        let (inbox, entries) = Inbox::open(Arc::new(RealDisk), dir).unwrap();
+        let attempts = |progress: Option<Progress>| progress.map_or(0, |it| it.attempts);
+        (inbox, entries.into_iter().map(|it| (it.id, attempts(it.progress))).collect())
+    }
+
+    fn progress(attempts: u32) -> Progress {
+        Progress {
+            turn: TurnId::new("t"),
+            engine: Engine::CLAUDE,
+            session: None,
+            attempts,
+            asking: Vec::new(),
+            answers: None,
+            is_answered: false,
+        }
+    }
+
+    /// A daemon that could not write its attempt down has named nothing, so the next one, which
+    /// counts from what is on disk, can't use a name again.
+    #[test]
+    fn only_an_attempt_on_disk_names_posts() {
+        let dir = tempfile::tempdir().unwrap();
+        let reply = Reply::parse(r#"{"threadId":"t","messageId":"M"}"#).unwrap();
+        let (inbox, _) = open(dir.path());
+        let entry = inbox.put(&reply).unwrap();
+        let started = dir.path().join("started");
+        fs::remove_dir(&started).unwrap();
+        assert!(Attempt::begin(&inbox, entry, &reply, progress(1)).is_err());
+        fs::create_dir(&started).unwrap();
+        let (inbox, left) = open(dir.path());
+        assert_eq!(left, [(entry, 0)]);
+
+        let mut attempt = Attempt::begin(&inbox, entry, &reply, progress(1)).unwrap();
+        let names = [attempt.next_post(), attempt.next_post()].map(|it| it.to_string());
+        assert_eq!(names, ["M.1.1", "M.1.2"]);
+        let (inbox, left) = open(dir.path());
+        assert_eq!(left, [(entry, 1)], "what has named posts is on disk");
+        attempt.begin_again(&inbox, progress(1)).unwrap();
+        assert_eq!(attempt.next_post().to_string(), "M.1.3");
+    }
+}

@@ -1,0 +1,334 @@
+//! What a turn does to the world around its engine: stores what must survive, decides permissions,
+//! carries out the bridge's tools, and makes the answer durable as soon as it is known.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+
+use crate::{
+    agent::{
+        Failure, FailureKind, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
+        Usage, Verdict, tools::BridgeTool, turn::TurnHandler,
+    },
+    bridge::{
+        Client,
+        wire::{Message, PostKind},
+    },
+    ids::{ClientMsgId, ThreadId},
+    task,
+    time::{self, Timestamp},
+    worker::{
+        Report,
+        asking::{self, Asking},
+        attempt::Attempt,
+        is_closed,
+        progress::Progress as Does,
+        run::{DISK_RETRY, Ending, Run},
+        sessions::Session,
+        texts,
+    },
+};
+
+/// An engine's retries are posted to the thread at most this often.
+const RETRY_NOTE: Duration = Duration::from_mins(1);
+
+/// Messages that `bridge_thread_read` returns at most.
+const READ_LIMIT: u32 = 100;
+
+pub(super) struct Handler<'h, 'r> {
+    run: &'r Run<'r>,
+    attempt: &'h mut Attempt,
+    session: &'h mut Session<'r>,
+    spec: &'h TurnSpec,
+    asking: Asking<'h>,
+    /// Whether the model posted something that stands as its answer.
+    has_answered: bool,
+    retry_told: Option<Instant>,
+    does: Does,
+    /// The sum of what the engine told.
+    usage: Usage,
+    end: End,
+}
+
+/// How far the end of the turn has come.
+enum End {
+    Unknown,
+    /// It is known and not durable yet; the disk is tried again at that time.
+    Unwritten {
+        ending: Ending,
+        retry: Instant,
+        is_logged: bool,
+    },
+    /// There is nothing more to write: the message is answered, or the daemon stops.
+    Written,
+    /// The engine's session is gone, which is not the end of the message.
+    SessionGone(String),
+}
+
+impl<'h, 'r> Handler<'h, 'r> {
+    pub(super) fn new(
+        run: &'r Run<'r>,
+        attempt: &'h mut Attempt,
+        session: &'h mut Session<'r>,
+        spec: &'h TurnSpec,
+    ) -> Handler<'h, 'r> {
+        Handler {
+            run,
+            attempt,
+            session,
+            spec,
+            asking: Asking::new(run, &spec.project_dir),
+            has_answered: false,
+            retry_told: None,
+            does: Does::new(run.shared.settings.progress, Instant::now()),
+            usage: Usage::default(),
+            end: End::Unknown,
+        }
+    }
+
+    /// The engine is gone. Some: its session was, too.
+    pub(super) fn left(self) -> Option<String> {
+        match self.end {
+            End::SessionGone(detail) => return Some(detail),
+            End::Unwritten { ending, .. } => self.run.end(ending),
+            End::Unknown | End::Written => {}
+        }
+        // Claude Code may have written to its session until it left.
+        self.session.driven();
+        None
+    }
+
+    fn tool(&mut self, call: ToolCall, commands: &mut Vec<TurnCommand>) {
+        match call.tool {
+            BridgeTool::Post { kind, body } => {
+                let kind = PostKind::parse(&kind).unwrap_or(PostKind::Result);
+                let result = if self.post(kind, &body) {
+                    self.has_answered |= kind != PostKind::Status;
+                    Ok("Posted.".to_owned())
+                } else {
+                    Err("The turn is being stopped; the message was not posted.".to_owned())
+                };
+                commands.push(TurnCommand::ToolResult { call: call.id, result });
+            }
+            BridgeTool::ThreadRead { limit, before } => {
+                let failed = self.read_thread(call.id.clone(), limit, before).err();
+                commands.extend(failed.map(|error| TurnCommand::ToolResult {
+                    call: call.id,
+                    result: Err(format!("The thread could not be read: {error}")),
+                }));
+            }
+        }
+    }
+
+    fn post(&mut self, kind: PostKind, body: &str) -> bool {
+        let name = self.attempt.next_post();
+        self.run.post(self.run.draft(kind, self.run.engine().author(), name), body)
+    }
+
+    /// Reads on a task of its own, so that an interrupt does not wait for the bridge.
+    fn read_thread(&self, call: String, limit: u32, before: Option<String>) -> io::Result<()> {
+        let client = self.run.shared.client.clone();
+        let thread = self.run.thread();
+        let late: Sender<TurnCommand> = self.run.late.0.clone();
+        task::spawn("tool", move || {
+            let result = read(&client, &thread, limit.min(READ_LIMIT), before);
+            late.send(TurnCommand::ToolResult { call, result }).ok(); // The turn may be over.
+        })
+        .map(drop)
+    }
+
+    /// Says on the thread what the engine does.
+    fn tell(&mut self, line: &str) {
+        let engine = self.run.engine();
+        let name = self.attempt.next_post();
+        let mut post = self.run.draft(PostKind::Status, engine.author(), name);
+        post.body = texts::does(engine, line);
+        // Not tried again: the next line replaces it.
+        if let Err(error) = self.run.shared.outgoing.put(&post, None) {
+            log::debug!(error:% = error; "a line of progress could not be stored");
+        }
+    }
+
+    fn retry(&mut self, message: &str, next: Option<Timestamp>) {
+        log::info!(threadId = self.run.job.thread.as_str(), reason = message; "the engine tries its model again");
+        if self.retry_told.is_some_and(|told| told.elapsed() < RETRY_NOTE) {
+            return;
+        }
+        self.retry_told = Some(Instant::now());
+        let next = next.map(|next| next.since(time::now())).filter(|wait| wait.as_secs() > 0);
+        let when =
+            next.map(|wait| format!(" (next try in {})", time::age(wait))).unwrap_or_default();
+        let text = format!("{}{when}", texts::retrying(self.run.engine(), message));
+        self.post(PostKind::Status, &text);
+    }
+
+    /// What the end of the turn means for the message. None: the next start goes on with it.
+    fn ending(&mut self, end: &TurnEnd) -> Option<Ending> {
+        let (run, engine) = (self.run, self.run.engine());
+        let usage = texts::usage(&self.usage).filter(|_| run.shared.settings.usage);
+        let failure = match end {
+            // What the model posted is the answer; its last words are for a terminal.
+            TurnEnd::Answered { .. } if self.has_answered => {
+                let mut progress = self.attempt.progress().clone();
+                progress.is_answered = true;
+                let note = usage.map(|usage| {
+                    let name = self.attempt.next_post();
+                    let mut note = run.draft(PostKind::Status, engine.author(), name);
+                    note.body = usage;
+                    note
+                });
+                return Some(Ending::Posted { progress, note });
+            }
+            TurnEnd::Answered { text } if text.trim().is_empty() => {
+                &Failure::new(FailureKind::Protocol, texts::silent(engine), "")
+            }
+            TurnEnd::Answered { text } => {
+                let usage = usage.map(|usage| format!("\n\n{usage}")).unwrap_or_default();
+                return Some(self.last(PostKind::Result, format!("{text}{usage}")));
+            }
+            // What was asked for can't be answered any more, so it is the human who goes on.
+            TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
+                let name = ClientMsgId::new(format!("{}.died", run.job.entry));
+                let post = run.draft(PostKind::Status, engine.author(), name);
+                return Some(Ending::Post { post, body: texts::died_asking(engine) });
+            }
+            TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
+                self.post(PostKind::Status, &texts::stopping(engine));
+                return None;
+            }
+            TurnEnd::Interrupted => return Some(self.last(PostKind::Status, texts::stopped())),
+            TurnEnd::SessionGone { detail } => {
+                &Failure::new(FailureKind::Protocol, detail.clone(), "")
+            }
+            TurnEnd::Failed(failure) => failure,
+        };
+        log::warn!(
+            threadId = run.job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+            "turn failed"
+        );
+        Some(self.last(PostKind::Error, texts::failed(engine, failure)))
+    }
+
+    /// The last post of the message.
+    fn last(&mut self, kind: PostKind, body: String) -> Ending {
+        let name = self.attempt.next_post();
+        Ending::Post { post: self.run.draft(kind, self.run.engine().author(), name), body }
+    }
+
+    /// Tries to make the answer durable. While the disk is full the engine is not kept from leaving.
+    fn try_end(&mut self) {
+        let End::Unwritten { ending, retry, is_logged } = &mut self.end else { return };
+        match self.run.try_end(ending) {
+            Ok(()) => self.end = End::Written,
+            Err(error) => {
+                self.run.disk_failed(&error, is_logged);
+                *retry = Instant::now() + DISK_RETRY;
+            }
+        }
+    }
+}
+
+impl TurnHandler for Handler<'_, '_> {
+    fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>) {
+        let thread = self.run.job.thread.as_str();
+        match event {
+            TurnEvent::Session(session) => {
+                if self.attempt.progress().session.as_ref() != Some(&session) {
+                    let known = Some(session.clone());
+                    self.attempt.note(self.run, |progress| progress.session = known);
+                }
+                self.session.learned(session, &self.spec.project_dir);
+            }
+            TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
+            TurnEvent::Progress(line) => {
+                log::debug!(threadId = thread, line; "progress");
+                self.does.does(&line);
+            }
+            TurnEvent::Question(question) => self.asking.ask(question, self.attempt, commands),
+            TurnEvent::QuestionGone(question) => self.asking.withdrawn(question, self.attempt),
+            TurnEvent::ToolCall(call) => self.tool(call, commands),
+            TurnEvent::Retry { message, next } => self.retry(&message, next),
+            TurnEvent::Usage(usage) => self.usage.add(&usage),
+        }
+    }
+
+    fn on_decided(&mut self, question: &QuestionId, verdict: &Verdict, was_open: bool) {
+        self.asking.decided(question, verdict, was_open, self.attempt);
+    }
+
+    fn on_halt(&mut self) {
+        self.run.halted();
+    }
+
+    fn on_end(&mut self, end: &TurnEnd) {
+        let usage = &self.usage;
+        log::info!(
+            threadId = self.run.job.thread.as_str(), entry:% = self.run.job.entry,
+            agent = self.run.engine().as_str(), input = usage.input_tokens,
+            output = usage.output_tokens, cost_usd = usage.cost_usd.unwrap_or_default();
+            "usage of the turn"
+        );
+        if let (TurnEnd::SessionGone { detail }, Some(_)) = (end, &self.spec.session) {
+            self.end = End::SessionGone(detail.clone());
+            return;
+        }
+        self.session.driven();
+        self.end = match self.ending(end) {
+            Some(ending) => End::Unwritten { ending, retry: Instant::now(), is_logged: false },
+            None => End::Written,
+        };
+        self.attempt.end();
+        self.try_end();
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match &self.end {
+            End::Unknown => self.does.due(),
+            End::Unwritten { retry, .. } => Some(*retry),
+            End::Written | End::SessionGone(_) => None,
+        }
+    }
+
+    fn on_time(&mut self) {
+        if !matches!(self.end, End::Unknown) {
+            return self.try_end();
+        }
+        let now = Instant::now();
+        if let Some(line) = self.does.take_shown(now) {
+            self.run.report(Report::Doing { thread: self.run.thread(), line });
+        }
+        let outbox = &self.run.shared.outgoing.outbox;
+        let is_free = || !outbox.has_unsent(&self.run.job.thread);
+        if let Some(line) = self.does.take_posted(now, is_free) {
+            self.tell(&line);
+        }
+    }
+}
+
+fn read(
+    client: &Client,
+    thread: &ThreadId,
+    limit: u32,
+    before: Option<String>,
+) -> Result<String, String> {
+    let before = before.unwrap_or_else(|| time::now().to_string());
+    let mut messages = client
+        .messages_before(thread, &before, limit)
+        .map_err(|error| format!("The thread could not be read: {error}"))?;
+    // The codes in them are for the human alone.
+    messages.retain(|message| !asking::is_ours(message));
+    if messages.is_empty() {
+        return Ok("There are no earlier messages.".to_owned());
+    }
+    Ok(messages.iter().map(line).collect::<Vec<_>>().join("\n\n"))
+}
+
+fn line(message: &Message) -> String {
+    let author = message.author.as_deref().unwrap_or("unknown");
+    let who = if message.is_human() { "human" } else { author };
+    let at = message.created_at.as_deref().unwrap_or("?");
+    format!("[{at} | {who}]\n{}", message.body)
+}
