@@ -159,12 +159,14 @@ impl CatchUp {
         self.begins(now, server_time);
         // Also if it takes the place of another: that one may have been dead for a while.
         self.lost_readings();
-        if replay != Replay::Complete
-            && let Some(seen_until) = self.cursor.seen_until
-        {
+        for thread in threads.into_iter().filter(|_| replay != Replay::Complete) {
             // A bridge whose clock was set back wrote what is missing under earlier times.
-            let since = server_time.map_or(seen_until, |time| time.min(seen_until));
-            for thread in threads {
+            let seen_until = self.cursor.seen_until.min(server_time.or(self.cursor.seen_until));
+            // What came before a message that an earlier process left may have been found missing
+            // by that one, and not been read.
+            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
+            let oldest = parked.filter_map(Message::written).min();
+            if let Some(since) = seen_until.into_iter().chain(oldest).min() {
                 self.is_missing(&thread, since);
             }
         }
@@ -267,7 +269,10 @@ impl CatchUp {
             self.urgent.push_back(thread.clone());
         }
         let empty = Parked { since, messages: Vec::new() };
-        self.parked.entry(thread.clone()).or_insert(empty).messages.push(message);
+        let messages = &mut self.parked.entry(thread.clone()).or_insert(empty).messages;
+        // What an earlier process left may have come in later than what was written after it.
+        let at = messages.iter().rposition(|it| !it.is_newer(&message)).map_or(0, |at| at + 1);
+        messages.insert(at, message);
     }
 
     /// Messages that need not wait any longer: those of a thread together, in the order in which they
@@ -291,7 +296,7 @@ impl CatchUp {
         };
         let mut goes_on = goes_on;
         let released = self.parked.extract_if(.., |thread, parked| goes_on(thread, parked));
-        released.flat_map(|(_, parked)| in_order(parked.messages)).collect()
+        released.flat_map(|(_, parked)| parked.messages).collect()
     }
 
     /// Takes out the oldest message that waits on a thread, unless it is newer than this stop.
@@ -451,10 +456,11 @@ impl CatchUp {
         let last_event_id = self.last_event_id.clone();
         let cursor = Cursor { last_event_id, seen_until, behind };
         if cursor != self.cursor {
-            // The first one at once: without a cursor a crash loses what is missed meanwhile.
-            let wait = self.cursor.seen_until.map_or(Duration::ZERO, |_| SAVE_EVERY);
+            // From the first one on nothing is missed, also after a crash.
+            let is_first = self.cursor.seen_until.is_none() && seen_until.is_some();
             self.cursor = cursor;
-            self.save_due.get_or_insert(now + wait);
+            let due = if is_first { now } else { now + SAVE_EVERY };
+            self.save_due = Some(self.save_due.map_or(due, |earlier| earlier.min(due)));
         }
     }
 
@@ -467,10 +473,14 @@ impl CatchUp {
         &self.cursor
     }
 
+    fn needs_time(&self) -> bool {
+        self.is_connected && self.clock.is_none() && !self.is_time_asked
+    }
+
     /// Whether the bridge is to be asked for its time: without that there is no cursor, and no age.
     pub(super) fn asks_time(&mut self, now: Duration) -> bool {
         let is_due = self.ask_time_due.is_none_or(|due| due <= now);
-        let asks = self.is_connected && self.clock.is_none() && !self.is_time_asked && is_due;
+        let asks = self.needs_time() && is_due;
         self.is_time_asked |= asks;
         asks
     }
@@ -485,7 +495,7 @@ impl CatchUp {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let mut deadlines = vec![self.save_due];
         if self.is_connected {
-            deadlines.push(self.ask_time_due);
+            deadlines.push(self.ask_time_due.filter(|_| self.needs_time()));
             deadlines
                 .push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
             let is_calm = self.calm_reading.is_none() && !self.calm.is_empty();
@@ -494,19 +504,4 @@ impl CatchUp {
         }
         deadlines.into_iter().flatten().min()
     }
-}
-
-/// By the bridge's time; a message without one stays behind its predecessor.
-fn in_order(messages: Vec<Message>) -> Vec<Message> {
-    let mut newest = Timestamp::default();
-    let mut keyed: Vec<(Timestamp, Message)> = messages
-        .into_iter()
-        .map(|message| {
-            let written = message.written().unwrap_or(newest);
-            newest = written;
-            (written, message)
-        })
-        .collect();
-    keyed.sort_by_key(|(written, _)| *written);
-    keyed.into_iter().map(|(_, message)| message).collect()
 }

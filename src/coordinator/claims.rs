@@ -17,8 +17,11 @@ use std::{
     time::Duration,
 };
 
-use super::{CLAIMS_MAX, Effect, RETRY_AFTER_MAX, delay, message::Message};
-use crate::ids::ThreadId;
+use super::{
+    CLAIMS_MAX, Effect, RETRY_AFTER_MAX, delay,
+    message::{Message, Origin},
+};
+use crate::{ids::ThreadId, time::Timestamp};
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -34,6 +37,10 @@ pub(super) struct Claims {
 struct Unclaimed {
     state: State,
     held: Vec<Message>,
+    /// Something may have been written on the thread that did not come in.
+    has_missed: bool,
+    /// Up to when everything was read when the first message came in, or when that was written.
+    since: Timestamp,
     /// In a row.
     failures: u32,
 }
@@ -47,14 +54,37 @@ enum State {
 
 impl Claims {
     /// Holds a message until its thread's owner is known.
-    pub(super) fn hold(&mut self, thread: &ThreadId, message: Message) {
+    pub(super) fn hold(
+        &mut self,
+        thread: &ThreadId,
+        message: Message,
+        seen_until: Option<Timestamp>,
+    ) {
+        let seen_until = seen_until.unwrap_or_default();
+        let since = message.written().map_or(seen_until, |written| written.min(seen_until));
+        let has_missed = message.origin == Origin::Recovered;
         if let Some(unclaimed) = self.threads.get_mut(thread) {
+            unclaimed.has_missed |= has_missed;
+            unclaimed.since = unclaimed.since.min(since);
             unclaimed.held.push(message);
             return;
         }
-        let unclaimed = Unclaimed { state: State::Waiting, held: vec![message], failures: 0 };
+        let (state, held) = (State::Waiting, vec![message]);
+        let unclaimed = Unclaimed { state, held, has_missed, since, failures: 0 };
         self.threads.insert(thread.clone(), unclaimed);
         self.waiting.push_back(thread.clone());
+    }
+
+    /// No stream is open. What is written meanwhile is missing on these threads, too, if they turn
+    /// out to be ours.
+    pub(super) fn disconnected(&mut self) {
+        self.threads.values_mut().for_each(|unclaimed| unclaimed.has_missed = true);
+    }
+
+    /// From when on something may be missing on a thread, if it may.
+    pub(super) fn missing_since(&self, thread: &ThreadId) -> Option<Timestamp> {
+        let unclaimed = self.threads.get(thread).filter(|unclaimed| unclaimed.has_missed)?;
+        Some(unclaimed.since)
     }
 
     /// Makes the calls that there is room for.

@@ -6,7 +6,7 @@ use super::{approvals::DecidedBy, catchup::Reading};
 use crate::{
     agent::{QuestionId, Verdict},
     bridge::wire::{Post, Reply},
-    ids::{Engine, MessageId, ThreadId},
+    ids::{Engine, MachineId, MessageId, ThreadId},
     permission::approval_prompt::ApprovalRequest,
     store::{
         binding::SessionRecord,
@@ -67,6 +67,10 @@ pub struct Begin {
 pub enum Change {
     /// The thread is ours.
     Own,
+    /// Somebody has moved the thread to another machine.
+    Moved {
+        to: MachineId,
+    },
     Session {
         engine: Engine,
         record: Option<SessionRecord>,

@@ -289,7 +289,10 @@ impl Coordinator {
                 self.catchup.begins(now, server_time);
                 self.catchup.moved_on(now, last_event_id);
             }
-            Event::Disconnected => self.catchup.disconnected(),
+            Event::Disconnected => {
+                self.claims.disconnected();
+                self.catchup.disconnected();
+            }
             Event::Conflict { is_final } => {
                 let conflict = if is_final { Conflict::Final } else { Conflict::Refused };
                 self.conflict =

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     bridge::wire::Reply,
-    ids::TurnId,
+    ids::{MessageId, TurnId},
     store::{
         binding::SessionRecord,
-        entry::{EntryId, Progress},
+        entry::{EntryId, Progress, message_key},
     },
 };
 
@@ -41,7 +41,15 @@ impl Coordinator {
                 Some((progress.turn.clone(), progress.answers.clone()?))
             })
             .collect();
+        // A message that came in twice is known by the entry that its turn was begun for.
+        let is_begun = |entry: &Recovered| entry.progress.is_some() || entry.has_answer;
+        let key = |entry: &Recovered| message_key(entry.entry, &entry.reply);
+        let begun: HashSet<MessageId> = entries.iter().filter(|it| is_begun(it)).map(key).collect();
         for entry in entries {
+            if !is_begun(&entry) && begun.contains(&key(&entry)) {
+                self.acks.remove(entry.entry);
+                continue;
+            }
             self.recover_one(entry, &answered, cx);
         }
     }
@@ -54,14 +62,26 @@ impl Coordinator {
     ) {
         let Recovered { entry, reply, progress, has_answer, session } = recovered;
         let message = Message { entry, reply, progress, origin: Origin::Recovered };
+        let is_answered = has_answer || message.progress.as_ref().is_some_and(|it| it.is_answered);
+        if is_answered {
+            let thread = message.thread();
+            if cx.view.binding(thread).is_none() {
+                // It was ours, and the crash came before that was written.
+                self.bind(thread, cx);
+            }
+            if self.ours.contains(thread) {
+                // So may have been what the earlier process knew to be missing.
+                self.catchup.is_missing(thread, message.written().unwrap_or_default());
+            }
+        }
         let Some(progress) = message.progress.clone() else {
-            if has_answer {
+            if is_answered {
                 return self.done(&message, Why::Answered, cx);
             }
             return self.arrived(message, cx);
         };
         self.restore_session(&message, &progress, session, cx);
-        if has_answer || progress.is_answered {
+        if is_answered {
             return self.done(&message, Why::Answered, cx);
         }
         if cx.is_done(&message.key()) {

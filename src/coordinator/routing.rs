@@ -12,6 +12,10 @@ impl Coordinator {
         let thread = message.thread().clone();
         match &message.reply.machine {
             Some(machine) if *machine != self.settings.machine => {
+                if self.ours.contains(&thread) {
+                    // Or a later start would take it for ours.
+                    self.change(&thread, Change::Moved { to: machine.clone() }, cx);
+                }
                 self.disown(&thread, cx);
                 return self.drop_entry(&message, Why::NotOurs);
             }
@@ -30,7 +34,8 @@ impl Coordinator {
         if self.ours.contains(&thread) {
             self.accept(message, cx);
         } else {
-            self.claims.hold(&thread, message);
+            let seen_until = self.catchup.cursor().seen_until;
+            self.claims.hold(&thread, message, seen_until);
         }
     }
 
@@ -156,6 +161,10 @@ impl Coordinator {
     /// The thread is ours, and so is what was held for it.
     pub(super) fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
         self.bind(thread, cx);
+        // It was not among the threads that were read after the connection.
+        if let Some(since) = self.claims.missing_since(thread) {
+            self.catchup.is_missing(thread, since);
+        }
         for message in self.claims.resolve(thread) {
             self.accept(message, cx);
         }

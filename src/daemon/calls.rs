@@ -225,7 +225,8 @@ impl Caller {
         if !message.is_human() {
             return Ok(());
         }
-        let reply = Arc::new(Reply::from_message(message, Some(self.machine.clone())));
+        // Whose the thread is, a history does not tell.
+        let reply = Arc::new(Reply::from_message(message, None));
         let mut backoff = Backoff::new(Pace::default());
         loop {
             match self.shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {

@@ -4,6 +4,7 @@
 
 use std::{io, sync::Arc};
 
+use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::calls::Helper;
@@ -43,10 +44,12 @@ impl Recorder {
         shared: Arc<Shared>,
         tasks: &Registry<Helper>,
         events: Sender<Event>,
-    ) -> io::Result<Recorder> {
+    ) -> anyhow::Result<Recorder> {
         let (decisions, waiting) = bounded(DECISIONS);
         let writer = Writer { shared };
-        tasks.spawn("recorder", Role::Essential, move || writer.run(&waiting, &events))?;
+        tasks
+            .spawn("recorder", Role::Essential, move || writer.run(&waiting, &events))
+            .context("starting the task that writes decisions down")?;
         Ok(Recorder { decisions })
     }
 

@@ -168,6 +168,7 @@ impl View for Records {
 fn apply(binding: &mut Binding, change: Change, machine: &MachineId) {
     match change {
         Change::Own => binding.machine = Some(machine.clone()),
+        Change::Moved { to } => binding.machine = Some(to),
         Change::Session { engine, record: Some(record) } => {
             binding.sessions.insert(engine, record);
         }
