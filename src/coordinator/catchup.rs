@@ -230,6 +230,12 @@ impl CatchUp {
 
     /// A message of this thread is stored by the bridge and not here.
     pub(super) fn is_missing(&mut self, thread: &ThreadId, since: Timestamp) {
+        if self.cursor.seen_until.is_some_and(|seen_until| since < seen_until) {
+            // Known only to this process otherwise, since the cursor has passed it.
+            let behind = self.cursor.behind.entry(thread.clone()).or_insert(since);
+            *behind = since.min(*behind);
+            self.save_due = Some(Duration::ZERO);
+        }
         if let Some(unread) = self.unread.get_mut(thread) {
             unread.since = unread.since.min(since);
             unread.is_stale |= unread.reading.is_some();

@@ -225,14 +225,15 @@ impl Coordinator {
     /// When to hand in an [`Event::Tick`] if nothing else happens before.
     pub fn next_deadline(&self, now: Now) -> Option<Duration> {
         let deadlines = [self.approvals.due(now), self.acks.next_deadline()];
-        let beginning = [
-            self.claims.next_deadline(),
-            self.turns.next_deadline(),
-            self.catchup.next_deadline(),
-            self.quarantine.due(),
-        ];
-        let beginning = beginning.into_iter().filter(|_| !self.is_stopping);
-        deadlines.into_iter().chain(beginning).flatten().min()
+        let beginning = [self.claims.next_deadline(), self.turns.next_deadline()];
+        let beginning = beginning.into_iter().filter(|_| self.may_begin());
+        let waiting = [self.turns.tell_due(), self.catchup.next_deadline(), self.quarantine.due()];
+        let waiting = waiting.into_iter().filter(|_| !self.is_stopping);
+        deadlines.into_iter().chain(beginning).chain(waiting).flatten().min()
+    }
+
+    fn may_begin(&self) -> bool {
+        !self.is_stopping && self.conflict.is_none()
     }
 
     /// How many turns have not ended.
@@ -393,7 +394,7 @@ impl Coordinator {
             for message in self.catchup.released(now) {
                 self.admit(message, cx);
             }
-            if self.conflict.is_none() {
+            if self.may_begin() {
                 self.begin(cx);
                 self.claims.wake(now);
                 self.claims.start(cx.effects);

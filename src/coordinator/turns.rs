@@ -275,9 +275,14 @@ impl Turns {
         self.slots.untold(now)
     }
 
+    /// When a turn that there was no room for is tried again.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        let later = self.deadlines.first().map(|(at, _)| *at);
-        [later, self.slots.due()].into_iter().flatten().min()
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// When a thread is to be told that it waits.
+    pub(super) fn tell_due(&self) -> Option<Duration> {
+        self.slots.due()
     }
 
     /// Gives the slot back; the next message of the thread is at hand.

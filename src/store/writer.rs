@@ -129,6 +129,11 @@ impl Writer {
 
     fn try_write(&mut self) -> io::Result<Duration> {
         let mut pause = PAUSE;
+        // First, since it names what is missing on threads that the bindings make ours.
+        if let Some(bytes) = &self.cursor {
+            self.disk.write_atomic(&self.cursor_path, bytes)?;
+            self.cursor = None;
+        }
         if self.written.load(Ordering::Relaxed) < self.generation {
             let bytes = self.file()?;
             self.disk.write_atomic(&self.state_path, &bytes)?;
@@ -137,10 +142,6 @@ impl Writer {
             self.wake.try_send(()).unwrap_or_default();
             let extra = u64::try_from(bytes.len() / BYTES_PER_MILLISECOND).unwrap_or(u64::MAX);
             pause = pause.saturating_add(Duration::from_millis(extra));
-        }
-        if let Some(bytes) = &self.cursor {
-            self.disk.write_atomic(&self.cursor_path, bytes)?;
-            self.cursor = None;
         }
         Ok(pause)
     }

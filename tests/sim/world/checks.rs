@@ -124,13 +124,13 @@ impl World {
         let is_there = entries.peek().is_some();
         let is_known = message.is_known[machine]
             || it.disk.inbox.iter().any(|(id, it)| *id < entry && it.message == number);
-        // Stopped before it began, and the disk does not take the post that says so.
+        // Stopped before it began, and the post that says so waits for the disk, or for what else the
+        // thread is told before.
         let thread = &self.bridge.threads[message.thread];
-        let is_stopped = self.now < it.disk.sick_until + Duration::from_secs(5)
-            && thread
-                .messages
-                .iter()
-                .any(|stop| number < *stop && self.messages[*stop].body.starts_with("/stop"));
+        let is_stop = |it: usize| {
+            number < it && self.messages[it].body.starts_with("/stop") && self.messages[it].is_known[machine]
+        };
+        let is_stopped = thread.messages.iter().any(|it| is_stop(*it));
         // What it could not know of may come in late.
         let is_here =
             is_there && is_known || message.is_known[machine] && !message.is_received[machine];

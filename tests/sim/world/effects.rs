@@ -22,6 +22,10 @@ impl World {
             self.note(|| format!("{machine} <- {event:?}"));
             let clears = self.clears(machine, &event);
             let process = self.machines[machine].process.as_mut().expect("it runs");
+            process.knows_time |= matches!(
+                event,
+                Event::Connected { server_time: Some(_), .. } | Event::Time(Some(_))
+            );
             process.coordinator.step(now, event, &process.memory, &mut effects);
             self.mutate(&mut effects);
             self.check_effects(machine, &effects)?;
@@ -103,7 +107,8 @@ impl World {
             Effect::Remove { entries } => return self.remove(machine, entries),
             Effect::SetAside { entry, is_aside } => {
                 let message = self.message_of(entry);
-                let is_fine = !is_aside || self.is_stale(message);
+                let process = self.machines[machine].process.as_ref().expect("it runs");
+                let is_fine = !is_aside || !process.knows_time || self.is_stale(message);
                 ensure(is_fine, || format!("message {message} is held and is not old"))?;
                 self.counts.count(if is_aside { Count::Stale } else { Count::Released });
                 if let Some(entry) = self.machines[machine].disk.inbox.get_mut(&entry) {

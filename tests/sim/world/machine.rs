@@ -166,6 +166,8 @@ pub(super) struct Process {
     pub(super) coordinator: Coordinator,
     pub(super) memory: Memory,
     pub(super) started: Duration,
+    /// The bridge has told it its time; until then its own clock says what is old.
+    pub(super) knows_time: bool,
     /// How long it was suspended.
     pub(super) slept: Duration,
     pub(super) sleeps_until: Duration,

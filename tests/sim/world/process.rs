@@ -64,6 +64,7 @@ impl World {
                 ignores_seen: self.mutation == Mutation::IgnoreSeen,
             },
             started: now,
+            knows_time: false,
             slept: Duration::ZERO,
             sleeps_until: Duration::ZERO,
             sleep: Duration::ZERO,
