@@ -1,6 +1,6 @@
 //! What the daemon decides: who acts on a message, when, and what is said. Pure: events in, effects
 //! out; time and what is on disk come with the event. `daemon` carries the effects out and turns
-//! every result, also failure, into an event; a seeded simulation (`tests/it/sim`) carries them out
+//! every result, also failure, into an event; a seeded simulation (`tests/sim`) carries them out
 //! on a model of bridge, disk, engines and people.
 //!
 //! A message of a person goes through these, each a struct of its own:
