@@ -31,7 +31,7 @@ impl Console<'_> {
         self.note(format!("obto-bridge: {}", line.as_ref()));
     }
 
-    /// Asks for a line. The default, if nobody is there or nothing was typed.
+    /// Asks for a line. The default, if there is no terminal or nothing was typed.
     pub(super) fn ask(&mut self, question: &str, default: &str) -> io::Result<String> {
         if !self.interactive {
             return Ok(default.to_owned());

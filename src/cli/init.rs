@@ -1,5 +1,5 @@
 //! `init`: an account or a token, the machine's name, the project: everything that `start` needs.
-//! What is not given by a flag is asked for, if there is somebody to ask.
+//! At a terminal it asks for what no flag gives.
 
 use std::{ffi::OsStr, io, sync::Arc};
 

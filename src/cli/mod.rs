@@ -74,7 +74,7 @@ enum Command {
 /// else those of sysexits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitCode {
-    /// Done, or stopped because somebody asked.
+    /// Done, or stopped by a signal.
     Ok,
     /// Failed; the commands' own tables say more.
     Failure(u8),

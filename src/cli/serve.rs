@@ -168,7 +168,7 @@ fn offer_token(
     if !is_good && server.has_account(OWNER)? {
         if stored.is_some() {
             console.say(format!(
-                "The token in {} was replaced or revoked, and is good no longer. Sign in and make \
+                "The token in {} was replaced or revoked and is no longer valid. Sign in and make \
                  another under Machines.",
                 file.display()
             ));
@@ -184,7 +184,7 @@ fn offer_token(
         if stored.is_some() {
             console.say(format!(
                 "The database in {} has no account {OWNER:?}: it is new, or was emptied. So the token \
-                 in {} was good no longer and was replaced. Machines that still have the old token are \
+                 in {} was no longer valid and was replaced. Machines that still have the old token are \
                  refused: give them the new one. If the database was lost, restore a copy instead.",
                 data.display(),
                 file.display()

@@ -92,8 +92,8 @@ fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<
 pub(super) fn warn(config: &Config, file: &Path) {
     if config.allow_all {
         log::warn!(
-            "allowAll is set: agents run every command and change every file without asking \
-             anybody; whoever can write on a thread can do so, too"
+            "allowAll is set: agents run every command and change every file without asking, \
+             and so can everyone who can write on a thread"
         );
     }
     if is_open_to_others(file) {

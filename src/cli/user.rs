@@ -60,7 +60,7 @@ struct Add {
     data: Option<PathBuf>,
 }
 
-/// make a link by which somebody sets another password
+/// make a link by which the owner of an account sets another password
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "passwd", note = "The old password is good until the link is used.")]
 struct Passwd {
@@ -149,7 +149,7 @@ fn finish(
         if !store.set_password_of(name, &hash)? {
             return Err(unknown(name));
         }
-        console.say("Its password is set, and whoever was signed in has to sign in again.");
+        console.say("Its password is set, and its sessions are ended: sign in again.");
         return Ok(());
     }
     let code = store.welcome(name, time::now())?.with_context(|| unknown(name))?;

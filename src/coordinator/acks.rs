@@ -16,7 +16,7 @@ const DISK_RETRY: Duration = Duration::from_secs(1);
 /// While other messages wait, entries are removed together, this long after the first of them.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// Posts that wait and finish no message; one more is not said.
+/// Posts that wait and finish no message; one more is dropped.
 const UNFINISHING_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Acks {
         if finishes.is_none() && self.posts.len() >= UNFINISHING_MAX {
             log::error!(
                 threadId = post.thread_id.as_str();
-                "too many posts wait for the disk; one is not said"
+                "too many posts wait for the disk; this one is dropped"
             );
             return;
         }

@@ -1,5 +1,5 @@
 //! What engines ask for and people decide: every live message of a person is matched against the
-//! open questions before anything else. A decision is on disk before the engine hears of it, and
+//! open questions before anything else. A decision is on disk before the engine gets it, and
 //! what may write waits for its directory. Pure.
 
 use std::{
@@ -47,11 +47,11 @@ pub(super) enum Step {
 pub enum DecidedBy {
     /// A person's message; it is kept as an answer, so that no later start takes it for a prompt.
     Message { entry: EntryId, id: MessageId, author: Option<String> },
-    /// Nobody, in time.
+    /// No answer came in time.
     Timeout,
 }
 
-/// What a turn is to be told of its question.
+/// The verdict on a question, for its turn.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ruling {
     pub(super) thread: ThreadId,
@@ -77,7 +77,7 @@ pub(super) struct Approvals {
     asking: HashMap<TurnId, EntryId>,
     /// Decisions that are being written down.
     recording: HashMap<Key, (Answer, Message)>,
-    /// What is told as soon as its thread has its directory.
+    /// Verdicts that wait until their thread has its directory.
     waiting: HashMap<ThreadId, Vec<Ruling>>,
     /// Threads with questions that an earlier process left behind.
     orphaned: HashSet<ThreadId>,
@@ -126,7 +126,12 @@ impl Approvals {
     }
 
     /// Matches a person's message on a thread of ours against the open questions.
-    pub(super) fn hear(&mut self, now: Now, message: Message, steps: &mut Vec<Step>) -> Matched {
+    pub(super) fn match_message(
+        &mut self,
+        now: Now,
+        message: Message,
+        steps: &mut Vec<Step>,
+    ) -> Matched {
         let thread = message.thread().clone();
         let id = message.reply.message_id.clone();
         let incoming = Incoming {
@@ -172,7 +177,7 @@ impl Approvals {
     /// A decision is on disk, or could not be written: nothing is allowed that is not on record.
     pub(super) fn recorded(&mut self, key: &Key, is_written: bool, steps: &mut Vec<Step>) {
         let Some((answer, message)) = self.recording.remove(key) else { return };
-        // Its turn may be over by now, and with it everything was said.
+        // Its turn may be over by now, and the question with it.
         if !self.pending.open(&key.thread).any(|request| Key::of(request) == *key) {
             return;
         }
@@ -235,7 +240,7 @@ impl Approvals {
         }
     }
 
-    /// Denies what nobody answered in time.
+    /// Denies what was not answered in time.
     pub(super) fn expire(&mut self, now: Now, steps: &mut Vec<Step>) {
         for closed in self.pending.expire(now) {
             let verdict = Verdict::Deny { reason: String::new() };
@@ -245,8 +250,8 @@ impl Approvals {
         }
     }
 
-    /// Tells thread and turn of a question that ended without an answer. The thread first: once the
-    /// turn has it, nothing on the disk says that this question was ever open.
+    /// Ends a question without an answer, with a post first and then for its turn: once the turn has the
+    /// verdict, nothing on the disk says that this question was ever open.
     fn refuse(&mut self, closed: Closed<Message>, steps: &mut Vec<Step>) {
         let entry = self.asking.get(&closed.request.turn).copied();
         let (verdict, question) = (closed.verdict.clone(), closed.request.question.id.clone());
@@ -275,8 +280,8 @@ impl Approvals {
         Post::new(thread, PostKind::Status, self.author.clone(), body, name)
     }
 
-    /// What to say of a message that an earlier process had taken as an answer: whether the engine
-    /// heard of it is not known. It has the name that the question's end would have had.
+    /// The post about a message that an earlier process had taken as an answer: whether the engine
+    /// got it is not known. It has the name that the question's end would have had.
     pub(super) fn interrupted_answer(&self, message: Message, code: &str) -> Step {
         let engine = &message.progress.as_ref().expect("answers are kept as progress").engine;
         let body = texts::interrupted_answer(code, engine);

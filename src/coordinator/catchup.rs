@@ -76,22 +76,22 @@ pub(super) struct CatchUp {
     /// The bridge's time at a time of ours.
     clock: Option<(Timestamp, Duration)>,
     unread: HashMap<ThreadId, Unread>,
-    /// How many of them were not tried in vain.
+    /// How many of them have not failed.
     healthy: usize,
     /// Unread threads with waiting messages.
     urgent: VecDeque<ThreadId>,
     /// Unread threads that nothing waits for, most recently used first. May hold others, too.
-    calm: VecDeque<ThreadId>,
+    background: VecDeque<ThreadId>,
     /// Threads that could not be read, and when they are tried again.
-    sick: BTreeSet<(Duration, ThreadId)>,
+    failing: BTreeSet<(Duration, ThreadId)>,
     /// Messages that wait for the history of their thread.
     parked: BTreeMap<ThreadId, Parked>,
     /// Readings so far.
     readings: u64,
     urgent_readings: usize,
-    calm_reading: Option<u64>,
-    sick_reading: Option<u64>,
-    calm_due: Duration,
+    background_reading: Option<u64>,
+    failing_reading: Option<u64>,
+    background_due: Duration,
     save_due: Option<Duration>,
     is_time_asked: bool,
     ask_time_due: Option<Duration>,
@@ -102,7 +102,7 @@ struct Unread {
     since: Timestamp,
     reading: Option<u64>,
     /// The connection was lost while it was being read, or more is missing since: once more.
-    is_stale: bool,
+    is_outdated: bool,
     failures: u32,
     /// Its messages have waited long enough.
     is_overdue: bool,
@@ -128,14 +128,14 @@ impl CatchUp {
             unread: HashMap::new(),
             healthy: 0,
             urgent: VecDeque::new(),
-            calm: VecDeque::new(),
-            sick: BTreeSet::new(),
+            background: VecDeque::new(),
+            failing: BTreeSet::new(),
             parked: BTreeMap::new(),
             readings: 0,
             urgent_readings: 0,
-            calm_reading: None,
-            sick_reading: None,
-            calm_due: Duration::ZERO,
+            background_reading: None,
+            failing_reading: None,
+            background_due: Duration::ZERO,
             save_due: None,
             is_time_asked: false,
             ask_time_due: None,
@@ -202,7 +202,7 @@ impl CatchUp {
 
     /// What is being read now may be older than what is missed.
     fn lost_readings(&mut self) {
-        self.unread.values_mut().for_each(|unread| unread.is_stale |= unread.reading.is_some());
+        self.unread.values_mut().for_each(|unread| unread.is_outdated |= unread.reading.is_some());
     }
 
     /// The stream has moved on.
@@ -238,14 +238,14 @@ impl CatchUp {
         }
         if let Some(unread) = self.unread.get_mut(thread) {
             unread.since = unread.since.min(since);
-            unread.is_stale |= unread.reading.is_some();
+            unread.is_outdated |= unread.reading.is_some();
             return;
         }
         let unread =
-            Unread { since, reading: None, is_stale: false, failures: 0, is_overdue: false };
+            Unread { since, reading: None, is_outdated: false, failures: 0, is_overdue: false };
         self.unread.insert(thread.clone(), unread);
         self.healthy += 1;
-        self.calm.push_back(thread.clone());
+        self.background.push_back(thread.clone());
     }
 
     /// The thread is another machine's.
@@ -348,18 +348,19 @@ impl CatchUp {
             self.urgent_readings += 1;
             return Some(self.read(&thread));
         }
-        if self.calm_reading.is_none()
-            && self.calm_due <= now
-            && let Some(thread) = self.next_calm()
+        if self.background_reading.is_none()
+            && self.background_due <= now
+            && let Some(thread) = self.next_background()
         {
             let reading = self.read(&thread);
-            self.calm_reading = Some(reading.number);
+            self.background_reading = Some(reading.number);
             return Some(reading);
         }
-        if self.sick_reading.is_none() && self.sick.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, thread) = self.sick.pop_first()?;
+        if self.failing_reading.is_none() && self.failing.first().is_some_and(|(at, _)| *at <= now)
+        {
+            let (_, thread) = self.failing.pop_first()?;
             let reading = self.read(&thread);
-            self.sick_reading = Some(reading.number);
+            self.failing_reading = Some(reading.number);
             return Some(reading);
         }
         None
@@ -367,7 +368,7 @@ impl CatchUp {
 
     fn next_urgent(&mut self) -> Option<ThreadId> {
         while let Some(thread) = self.urgent.pop_front() {
-            // One that is sick is tried again in its own time.
+            // One that failed is tried again in its own time.
             if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
                 return Some(thread);
             }
@@ -375,8 +376,8 @@ impl CatchUp {
         None
     }
 
-    fn next_calm(&mut self) -> Option<ThreadId> {
-        while let Some(thread) = self.calm.pop_front() {
+    fn next_background(&mut self) -> Option<ThreadId> {
+        while let Some(thread) = self.background.pop_front() {
             if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
                 return Some(thread);
             }
@@ -393,17 +394,17 @@ impl CatchUp {
         let number = self.readings;
         let unread = self.unread.get_mut(thread).expect("only unread threads are read");
         unread.reading = Some(number);
-        unread.is_stale = false;
+        unread.is_outdated = false;
         Reading { thread: thread.clone(), since: unread.since, number }
     }
 
     /// A reading has ended.
     pub(super) fn ended(&mut self, now: Duration, thread: &ThreadId, number: u64, end: ReadEnd) {
-        if self.calm_reading == Some(number) {
-            self.calm_reading = None;
-            self.calm_due = now + PAUSE;
-        } else if self.sick_reading == Some(number) {
-            self.sick_reading = None;
+        if self.background_reading == Some(number) {
+            self.background_reading = None;
+            self.background_due = now + PAUSE;
+        } else if self.failing_reading == Some(number) {
+            self.failing_reading = None;
         } else {
             self.urgent_readings = self.urgent_readings.saturating_sub(1);
         }
@@ -413,7 +414,7 @@ impl CatchUp {
         }
         unread.reading = None;
         match end {
-            ReadEnd::Complete | ReadEnd::Gone if !unread.is_stale => self.is_read(thread),
+            ReadEnd::Complete | ReadEnd::Gone if !unread.is_outdated => self.is_read(thread),
             ReadEnd::Complete | ReadEnd::Gone => self.line_up(thread),
             ReadEnd::Failed { retry_after } => {
                 if unread.failures == 0 {
@@ -421,7 +422,7 @@ impl CatchUp {
                 }
                 unread.failures = unread.failures.saturating_add(1);
                 let at = now + delay(unread.failures).max(retry_after.unwrap_or_default());
-                self.sick.insert((at, thread.clone()));
+                self.failing.insert((at, thread.clone()));
             }
         }
         self.advance(now);
@@ -430,11 +431,11 @@ impl CatchUp {
     /// To be read once more.
     fn line_up(&mut self, thread: &ThreadId) {
         if self.unread[thread].failures > 0 {
-            self.sick.insert((Duration::ZERO, thread.clone()));
+            self.failing.insert((Duration::ZERO, thread.clone()));
         } else if self.parked.contains_key(thread) {
             self.urgent.push_back(thread.clone());
         } else {
-            self.calm.push_back(thread.clone());
+            self.background.push_back(thread.clone());
         }
     }
 
@@ -443,7 +444,7 @@ impl CatchUp {
         if unread.failures == 0 {
             self.healthy -= 1;
         } else {
-            self.sick.retain(|(_, sick)| sick != thread);
+            self.failing.retain(|(_, failing)| failing != thread);
         }
         if self.healthy == 0 && self.unread.is_empty() {
             log::info!("caught up with the threads of this machine");
@@ -502,10 +503,11 @@ impl CatchUp {
         let mut deadlines = vec![self.save_due];
         if self.is_connected {
             deadlines.push(self.ask_time_due.filter(|_| self.needs_time()));
-            deadlines
-                .push(self.sick.first().map(|(at, _)| *at).filter(|_| self.sick_reading.is_none()));
-            let is_calm = self.calm_reading.is_none() && !self.calm.is_empty();
-            deadlines.push(is_calm.then_some(self.calm_due));
+            deadlines.push(
+                self.failing.first().map(|(at, _)| *at).filter(|_| self.failing_reading.is_none()),
+            );
+            let has_background = self.background_reading.is_none() && !self.background.is_empty();
+            deadlines.push(has_background.then_some(self.background_due));
             deadlines.extend(self.parked.values().map(|it| it.since.map(|since| since + PATIENCE)));
         }
         deadlines.into_iter().flatten().min()

@@ -1,5 +1,5 @@
-//! Threads without a known owner. Their messages are held until the bridge has said who it is: driving
-//! them on the spot would have two machines drive the same thread. A claim never delays another
+//! Threads without a known owner. Their messages are held until the bridge names the machine: to run
+//! them at once would have two machines drive the same thread. A claim never delays another
 //! thread. Pure.
 //!
 //! | state | what happens | next |

@@ -53,7 +53,7 @@ pub fn read(body: &str) -> Option<Word> {
 pub(super) struct Stopped {
     /// It was `/stop all`.
     pub(super) is_all: bool,
-    /// A turn, or a message that waited for its turn, was stopped; the thread was told.
+    /// A turn, or a message that waited for its turn, was stopped, and a post says so.
     pub(super) had_turn: bool,
     /// Messages that were dropped.
     pub(super) cleared: usize,

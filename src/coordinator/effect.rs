@@ -56,7 +56,7 @@ pub struct Begin {
     pub entry: EntryId,
     pub reply: Arc<Reply>,
     pub progress: Option<Progress>,
-    /// `/new` was obeyed: the session is a fresh one and is not told what was said before.
+    /// `/new` was obeyed: the session is a new one, and its prompt has no history.
     pub is_clean: bool,
     /// The turn has its directory's lock from the beginning.
     pub has_directory: bool,

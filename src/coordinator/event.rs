@@ -1,4 +1,4 @@
-//! What the coordinator is told.
+//! What can happen to the coordinator: arrivals, reports of turns, and results of its effects.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

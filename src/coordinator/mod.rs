@@ -1,6 +1,6 @@
 //! What the daemon decides: who acts on a message, when, and what is said. Pure: events in, effects
 //! out; time and what is on disk come with the event. `daemon` carries the effects out and turns
-//! every result, also failure, into an event; a seeded simulation (`tests/it/sim`) carries them out
+//! every result, also failure, into an event; a seeded simulation (`tests/sim`) carries them out
 //! on a model of bridge, disk, engines and people.
 //!
 //! A message of a person goes through these, each a struct of its own:
@@ -16,8 +16,8 @@
 //!
 //! * A message is *outstanding* from its arrival until it is done; the same one arriving meanwhile, or
 //!   later, is a duplicate. Every entry is done exactly once, and until then it is in the inbox:
-//!   nothing here needs to be saved but the cursor, and a message that waits when the program ends is
-//!   met again at the next start ([`recovery`]).
+//!   nothing here needs to be saved but the cursor, and the next start takes in what waits when the
+//!   program ends ([`recovery`]).
 //! * The messages of a thread stay in order. No thread waits for the trouble of another.
 //! * A panicking turn costs its own message: what it had begun must not be blindly repeated.
 //! * An event may say that a thread moved to another machine. What came in before is ours and is
@@ -166,8 +166,8 @@ pub struct Coordinator {
     acks: Acks,
     /// The keys of the messages that are not done.
     outstanding: HashSet<MessageId>,
-    /// Threads whose session is lost and that are not told yet.
-    bereft: HashSet<ThreadId>,
+    /// Threads whose session is lost and that have no post about it yet.
+    sessions_lost: HashSet<ThreadId>,
     /// The newest `/new` of this process, by thread and engine.
     renewals: HashMap<(ThreadId, Engine), EntryId>,
     conflict: Option<Conflict>,
@@ -205,7 +205,7 @@ impl Coordinator {
             turns: Turns::new(Slots::new(settings.max_turns, settings.parallel_in_directory)),
             acks: Acks::default(),
             outstanding: HashSet::new(),
-            bereft: HashSet::new(),
+            sessions_lost: HashSet::new(),
             renewals: HashMap::new(),
             conflict: None,
             is_stopping: false,
@@ -374,7 +374,7 @@ impl Coordinator {
             Event::Left { thread, entry } => {
                 let unanswered = self.turns.left(&thread, entry);
                 self.approvals.turn_ended(&thread, &mut steps);
-                // What a stop cut off is met again at the next start.
+                // What a stop cut off goes on with the next start.
                 if let Some(message) = unanswered.filter(|_| !self.is_stopping) {
                     self.finish(message, PostKind::Error, texts::TURN_FAILED.to_owned());
                 }
@@ -479,7 +479,7 @@ impl Coordinator {
             self.renewals.remove(&(thread.clone(), engine.clone()));
             self.change(&thread, Change::Renewed { engine: engine.clone() }, cx);
         }
-        if self.bereft.remove(&thread) {
+        if self.sessions_lost.remove(&thread) {
             let name = names::lost(message.entry);
             let text = texts::SESSION_LOST.to_owned();
             let post = self.post(thread.clone(), PostKind::Status, text, name);
@@ -507,7 +507,7 @@ impl Coordinator {
         cx.effects.push(Effect::Change { thread: thread.clone(), change, number });
     }
 
-    /// Says a last word on a message; it is done when that is stored.
+    /// Ends a message with a post; it is done when that is stored.
     fn finish(&mut self, message: Message, kind: PostKind, body: String) {
         let name = names::end(&message.key());
         let post = self.post(message.thread().clone(), kind, body, name);

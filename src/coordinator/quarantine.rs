@@ -1,6 +1,6 @@
-//! Stale messages: what someone wanted days ago may be harmful now. A message that is older than
-//! `offlineMaxAge` when it comes in stays in the inbox and is not run; the thread is told once, and
-//! `run` releases it. Ages are by the bridge's clock, and by ours only while a bridge has not told its
+//! Stale messages: what a person wanted days ago may be harmful now. A message that is older than
+//! `offlineMaxAgeSeconds` when it comes in stays in the inbox and is not run; one post lists them, and
+//! `run` releases them. Ages are by the bridge's clock, and by ours only while a bridge has not told its
 //! time. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::message::{Message, Origin};
 use crate::{ids::ThreadId, store::entry::EntryId, time::Timestamp};
 
-/// Stale messages come together, so the thread is told after this long without another.
+/// Stale messages come together, so the post follows after this long without another.
 const TOGETHER: Duration = Duration::from_secs(2);
 
 /// What releases them.
@@ -25,7 +25,7 @@ pub(super) struct Quarantine {
     threads: BTreeMap<ThreadId, Vec<Message>>,
     messages: usize,
     bytes: usize,
-    /// Threads that are not told yet.
+    /// Threads that have no post about them yet.
     untold: Vec<ThreadId>,
     due: Option<Duration>,
 }
@@ -124,7 +124,7 @@ impl Quarantine {
         self.bytes -= messages.iter().map(|message| message.reply.body.len()).sum::<usize>();
     }
 
-    /// The threads to tell now, with what is held on them.
+    /// The threads that get their post now, with what is held on them.
     pub(super) fn untold(&mut self, now: Duration) -> Vec<(ThreadId, Vec<Message>)> {
         if self.due.is_none_or(|due| now < due) {
             return Vec::new();

@@ -55,7 +55,7 @@ impl Coordinator {
             return self.order(message, cx);
         }
         let mut steps = Vec::new();
-        let matched = self.approvals.hear(cx.now, message, &mut steps);
+        let matched = self.approvals.match_message(cx.now, message, &mut steps);
         self.perform(steps, cx);
         if let Matched::No(message) = matched {
             self.order(message, cx);
@@ -91,7 +91,7 @@ impl Coordinator {
         self.quarantine.hold(cx.now.running, message);
     }
 
-    /// The word that has stale messages run.
+    /// `run`: stale messages run after all.
     pub(super) fn release(&mut self, word: Message, cx: &mut Context<'_>) {
         let thread = word.thread().clone();
         let messages = self.quarantine.release(&thread);
@@ -99,7 +99,7 @@ impl Coordinator {
             threadId = thread.as_str(), messages = messages.len();
             "a person has released stale messages"
         );
-        // On disk before the word is gone, so that a crash does not have it said again in vain.
+        // On disk before the entry of `run` goes: after a crash the messages must not wait again.
         if let Some(entry) = messages.iter().map(|message| message.entry).max() {
             self.change(&thread, Change::Released { entry }, cx);
         }
@@ -131,7 +131,7 @@ impl Coordinator {
             return;
         }
         match outcome {
-            // What was held is in the inbox, and is met again at the next start.
+            // What was held is in the inbox, and the next start takes it in.
             _ if is_won && self.is_stopping => self.bind(thread, cx),
             ClaimOutcome::Lost { .. } if is_won => {
                 self.was_ours(thread);
@@ -148,7 +148,7 @@ impl Coordinator {
     /// The bridge says that the thread was ours before.
     pub(super) fn was_ours(&mut self, thread: &ThreadId) {
         if self.settings.has_lost_bindings && !self.ours.contains(thread) {
-            self.bereft.insert(thread.clone());
+            self.sessions_lost.insert(thread.clone());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who may run a turn, and who waits for what: a limit on turns in progress, because real engines take
+//! Which threads may run a turn, and what the others wait for: a limit on turns in progress, because real engines take
 //! hundreds of megabytes each, and a lock for each directory, so that two threads do not write in
 //! one at the same time. Pure.
 //!
@@ -22,7 +22,7 @@ use std::{
 
 use crate::{ids::ThreadId, store::entry::EntryId};
 
-/// A thread that waits for longer is told what it waits for.
+/// A thread that waits for longer gets a post that says what it waits for.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
 /// The turns in progress, and the queue.
@@ -73,7 +73,7 @@ pub(super) enum Wait {
     Directory { dir: PathBuf, holder: ThreadId, ahead: usize },
 }
 
-/// A thread to be told that it waits.
+/// A thread that is to get a post about its wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) thread: ThreadId,
@@ -152,7 +152,7 @@ impl Slots {
         untold.map(|waiter| waiter.since + TELL_AFTER).min()
     }
 
-    /// The threads that have waited for a while and were not told. Each is named once a message.
+    /// The threads that have waited for a while and have no post about it. Each is named once a message.
     pub(super) fn untold(&mut self, now: Duration) -> Vec<Waiting> {
         let is_due = |waiter: &Waiter| !waiter.is_told && waiter.since + TELL_AFTER <= now;
         let due: Vec<usize> = (0..self.queue.len()).filter(|at| is_due(&self.queue[*at])).collect();

@@ -24,9 +24,9 @@ pub(super) const SESSION_LOST: &str = "The session of this thread is lost: the d
     could not be read and was set aside (its log says where). A new session starts, with what was \
     said on this thread as its history.";
 
-pub(super) const QUARANTINE_FULL: &str = "This message is older than `offlineMaxAge` and was not \
-    run, and too many such messages wait already for someone to release them. Send it again if you \
-    still want it done.";
+pub(super) const QUARANTINE_FULL: &str = "This message is older than `offlineMaxAgeSeconds`, so it was \
+    not run, and too many such messages wait for `run` already. Send it again if you still want it \
+    done.";
 
 pub(super) const NOT_ON_RECORD: &str = "This was not allowed, because the decision can't be written \
     down (`audit.jsonl` in the daemon's state directory; its log says why). The question is still \
@@ -39,7 +39,7 @@ const QUOTES: usize = 10;
 /// Messages of a list that are shown; the rest is counted.
 const SHOWN: usize = 10;
 
-/// What `/status` tells of a thread.
+/// What `/status` shows of a thread.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) engine: Engine,
@@ -57,12 +57,12 @@ pub(super) struct Facts {
     pub(super) machine: MachineId,
 }
 
-/// What `/queue` tells of a thread.
+/// What `/queue` shows of a thread.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// A line each, oldest first.
     pub(super) messages: Vec<String>,
-    /// Stale messages that run only when someone releases them.
+    /// Stale messages that wait for `run`.
     pub(super) held: usize,
     pub(super) wait: Option<Wait>,
 }
@@ -149,7 +149,7 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
     format!("{when} starts a new session of {engine}.{old}.")
 }
 
-/// The end of a stop, as far as the turn did not tell it.
+/// The end of a stop, as far as the turn itself has not said it.
 pub(super) fn stopped(stopped: Stopped) -> String {
     let Stopped { is_all, had_turn, cleared, waiting } = stopped;
     let cleared_text = match cleared {

@@ -270,7 +270,7 @@ impl Turns {
         self.slots.wait(id)
     }
 
-    /// Threads that have waited for a while and were not told. Each is named once a message.
+    /// Threads that have waited for a while and have no post about it. Each is named once a message.
     pub(super) fn untold(&mut self, now: Duration) -> Vec<Waiting> {
         self.slots.untold(now)
     }

@@ -1,5 +1,5 @@
-//! Obeys control words, and tells threads what they wait for. Each answer that confirms something is
-//! said once that is on disk.
+//! Obeys control words, and posts what threads wait for. A confirmation is posted only when what it
+//! confirms is on disk.
 
 use std::time::Duration;
 

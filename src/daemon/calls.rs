@@ -35,7 +35,7 @@ pub(super) enum Helper {
     Claim(ThreadId),
     History(Reading),
     Time,
-    /// A turn says its last word itself, whatever happens.
+    /// A turn sends its last report itself, also after a panic.
     Turn,
     /// Nothing waits for it.
     Other,

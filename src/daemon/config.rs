@@ -10,7 +10,7 @@ use crate::{
     worker::Settings,
 };
 
-/// The model that opencode is told when the config names a provider or a model alone: the
+/// The model that opencode gets when the config names a provider or a model alone: the
 /// reference's defaults (protocol section 5).
 const OPENCODE_PROVIDER: &str = "anthropic";
 const OPENCODE_MODEL: &str = "claude-sonnet-4-5";

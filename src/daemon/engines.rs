@@ -55,7 +55,7 @@ pub(super) fn detect(
     let known = detection.present();
     let (answer, answers) = bounded(1);
     let asked = task::spawn("detect", move || {
-        answer.send(detection.ask()).ok(); // The daemon may have left.
+        answer.send(detection.ask()).ok(); // The loop may have ended.
     });
     if let Err(error) = asked {
         log::error!(error:% = error; "cannot start the task that asks engines for their versions");

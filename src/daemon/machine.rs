@@ -1,5 +1,5 @@
-//! What a bridge with a page is told of this machine: which engines it has, why others are missing,
-//! and where new conversations may work.
+//! What a bridge with a page shows of this machine: its engines, why others are missing, and where
+//! new conversations may work.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::{
     task::{Registry, Role},
 };
 
-/// What a bridge calls it that wants to know.
+/// The bridge's word for it in `accepts`.
 const WORD: &str = "machine";
 
 /// Before the engines were asked.
@@ -38,8 +38,8 @@ fn engine(status: &EngineStatus) -> EngineInfo {
     }
 }
 
-/// What the bridge is to know. It is told by tasks, which take turns and tell the newest: of two
-/// that go at the same time the older one could arrive last, and stay.
+/// What the bridge is to know. The tasks that send it take turns and send the newest: of two
+/// requests at the same time the older one could arrive last, and stay.
 #[derive(Debug)]
 struct Telling {
     newest: Mutex<MachineInfo>,
@@ -93,7 +93,7 @@ impl Announcer {
         self.announce();
     }
 
-    /// Only for people: what fails is told again at the next connection.
+    /// Only for people: after a failure the next connection sends it again.
     fn announce(&self) {
         if !self.is_wanted {
             return;

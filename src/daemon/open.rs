@@ -180,7 +180,7 @@ fn start_sending(
     outbox: &Outbox,
     channels: &outbox::Channels,
 ) -> anyhow::Result<outbox::Sending> {
-    // The sending task shuts its client down when it leaves.
+    // The sending task shuts its client down at its end.
     let client = Client::new(live, &setup.net)?;
     outbox::start(client, outbox, channels).context("starting the tasks that send posts")
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Indicators that wait; more are dropped.
 const ACTIVITIES: usize = 16;
 
-/// What the sending task tells the loop.
+/// What the sending task reports to the loop.
 #[derive(Debug)]
 pub(super) enum Told {
     /// The bridge has stored a question.
@@ -49,7 +49,7 @@ impl OutboxStore for Store {
     }
 
     fn asked(&mut self, question: Stored) {
-        self.told.send(Told::Stored(question)).ok(); // The daemon may have left.
+        self.told.send(Told::Stored(question)).ok(); // The loop may have ended.
     }
 
     fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
@@ -58,7 +58,7 @@ impl OutboxStore for Store {
             "another daemon of this machine's name does the same work, so this one begins nothing \
              more: give one of them another agentId, and restart it"
         );
-        self.told.send(Told::Conflict).ok(); // The daemon may have left.
+        self.told.send(Told::Conflict).ok(); // The loop may have ended.
     }
 
     fn refuse(&mut self, entry: &OutboxId, reason: &str) -> io::Result<()> {
@@ -66,7 +66,7 @@ impl OutboxStore for Store {
     }
 }
 
-/// The sending task. It leaves when all wake channels are closed.
+/// The sending task. It ends when all wake channels are closed.
 #[derive(Debug)]
 pub(super) struct Sending {
     task: Task,

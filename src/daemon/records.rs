@@ -49,7 +49,7 @@ impl Records {
     pub(super) fn ours(&self) -> impl Iterator<Item = (ThreadId, Vec<Code>)> {
         let ours = self.store.bindings().iter().filter(|(_, binding)| self.is_ours(binding));
         ours.map(|(thread, binding)| {
-            let codes = binding.died_asking.iter().filter_map(|code| code.parse().ok());
+            let codes = binding.orphaned_questions.iter().filter_map(|code| code.parse().ok());
             (thread.clone(), codes.collect())
         })
     }
@@ -188,7 +188,7 @@ fn apply(binding: &mut Binding, change: Change, machine: &MachineId) {
             let surplus = binding.grants.len().saturating_sub(GRANTS_MAX);
             binding.grants.drain(..surplus);
         }
-        Change::Orphaned { codes } => binding.died_asking = codes,
+        Change::Orphaned { codes } => binding.orphaned_questions = codes,
         Change::Released { entry } => binding.released = Some(entry),
     }
 }

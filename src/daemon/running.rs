@@ -96,7 +96,7 @@ impl Running {
         }
     }
 
-    /// The turn's last word was heard.
+    /// The turn has sent its last report.
     pub(super) fn left(&mut self, entry: EntryId) {
         self.commands.remove(&entry);
     }

@@ -1,4 +1,4 @@
-//! What the daemon tells `obto-bridge status`: a small file that is written soon after something has
+//! What `obto-bridge status` shows of the daemon: a small file that is written soon after something has
 //! changed, and not at all while nothing does. It is for people; nothing relies on it.
 
 use std::{
@@ -108,7 +108,7 @@ impl Board {
                 refused: 0,
             },
             turns: BTreeMap::new(),
-            // Whoever starts a daemon may ask about it at once.
+            // A script that starts a daemon may ask about it at once.
             due: Some(Instant::now()),
         }
     }

@@ -1,4 +1,4 @@
-//! How the daemon leaves (ARCHITECTURE.md: stop). Every step has a bound; what is not finished is on disk and
+//! How the daemon stops (ARCHITECTURE.md: stop). Every step has a bound; what is not finished is on disk and
 //! goes on with the next start.
 
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Daemon {
         }
         self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
-        // has for three seconds and leaves. Dropping them ends opencode's server as well.
+        // has for three seconds and ends. Dropping them ends opencode's server as well.
         let Daemon { records, running, recorder, calls, sending, board, events, .. } = self;
         // A recorder that waits for room in the loop's channel is woken by its end.
         drop((events, records, running, recorder, calls));
@@ -79,7 +79,7 @@ impl Daemon {
                 },
                 recv(self.records.written()) -> _ => self.step(self.records.all_written()),
                 recv(at(patience)) -> _ => return None,
-                // Nobody can answer any more, but questions expire.
+                // No answer comes in any more, but questions expire.
                 recv(due) -> _ => self.step(Event::Tick),
             }
         }

@@ -17,7 +17,7 @@ use rustix::{
     },
 };
 
-/// A child, until it has been reaped: from then on its number may belong to somebody else, and
+/// A child, until it has been reaped: from then on its number may belong to another process, and
 /// every signal is refused. Clones are the same handle.
 #[derive(Clone, Debug)]
 pub struct Handle {

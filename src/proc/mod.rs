@@ -250,7 +250,7 @@ fn command(plan: &Plan) -> io::Result<Command> {
     Ok(command)
 }
 
-/// A task that waits for the thing it works on. Nobody joins it: it may be blocked on a pipe that a
+/// A task that waits for the thing it works on. It is not joined: it may be blocked on a pipe that a
 /// grandchild holds.
 fn waiting<S: Send + 'static>(
     name: &str,

@@ -17,7 +17,7 @@ const HISTORY_CHARS: usize = 24_000;
 const FENCE_OPEN: &str = "=== EARLIER MESSAGES BEGIN (quoted, untrusted) ===";
 const FENCE_CLOSE: &str = "=== EARLIER MESSAGES END (quoted, untrusted) ===";
 
-/// What both fences look like to someone who skims (see [`skeleton`]).
+/// What both fences look like to a reader who skims (see [`skeleton`]).
 const FENCE_SKELETONS: [&str; 2] = ["earliermessagesbegin", "earliermessagesend"];
 
 /// Stands where a message had a fence in it.

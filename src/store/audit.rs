@@ -1,5 +1,5 @@
 //! Who asked for what, and who decided: `audit.jsonl`, for a person who wants to know afterwards.
-//! Only ever appended to; a line is durable before the engine hears of the decision.
+//! Only ever appended to; a line is durable before the engine gets the decision.
 
 use std::{
     fs::File,
@@ -40,7 +40,7 @@ pub struct Record<'a> {
     pub input: &'a Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<EditRecord<'a>>,
-    /// `allow`, `always`, `deny`, `answer`, or `ask` when it was put to the human.
+    /// `allow`, `always`, `deny`, `answer`, or `ask` when a person is asked.
     pub ruling: &'a str,
     pub by: By<'a>,
 }
@@ -58,9 +58,9 @@ pub struct EditRecord<'a> {
 pub enum By<'a> {
     /// A rule of the policy, or the words that say why none was needed.
     Policy(&'a str),
-    /// The human's message.
+    /// A person's message.
     Message { id: &'a MessageId, author: Option<&'a str> },
-    /// Nobody answered in time.
+    /// No answer came in time.
     Timeout,
 }
 

@@ -22,11 +22,11 @@ pub struct Binding {
     pub machine: Option<MachineId>,
     pub created_at: Option<Timestamp>,
     pub sessions: BTreeMap<Engine, SessionRecord>,
-    /// Rules that the human allowed for good on this thread, as the config file writes them. Ours.
+    /// Rules that a person allowed for good on this thread, as the config file writes them. Ours.
     pub grants: Vec<String>,
-    /// Codes of the questions that died with an earlier daemon, until the human says something else.
+    /// Codes of the questions that ended with an earlier daemon, until a person writes something else.
     /// Ours.
-    pub died_asking: Vec<String>,
+    pub orphaned_questions: Vec<String>,
     /// A person had stale messages run, up to this entry. Ours.
     pub released: Option<EntryId>,
     /// Of these engines, messages that came in after this entry need a new session. Ours.
@@ -113,7 +113,7 @@ impl Binding {
         binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
         binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
         binding.grants = take_texts(&mut rest, "grants");
-        binding.died_asking = take_texts(&mut rest, "diedAsking");
+        binding.orphaned_questions = take_texts(&mut rest, "diedAsking");
         let released = take_text(&mut rest, "released");
         binding.released = released.as_deref().and_then(EntryId::parse);
         binding.rest = rest;
@@ -176,7 +176,7 @@ impl Binding {
         for (engine, record) in &self.sessions {
             sessions.insert(engine.as_str().to_owned(), record.to_value());
         }
-        for (key, texts) in [("grants", &self.grants), ("diedAsking", &self.died_asking)] {
+        for (key, texts) in [("grants", &self.grants), ("diedAsking", &self.orphaned_questions)] {
             put(&mut object, key, (!texts.is_empty()).then(|| texts.clone()));
         }
         if !sessions.is_empty() || !object.contains_key("sessions") {

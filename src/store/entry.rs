@@ -66,14 +66,14 @@ pub struct Progress {
     pub session: Option<SessionId>,
     /// How many turns were begun for this message, this one included.
     pub attempts: u32,
-    /// Codes of the questions that wait for the human. They die with the turn.
+    /// Codes of the questions that wait for a person. They end with the turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asking: Vec<String>,
     /// The message is the answer to the question of this code, which belongs to the turn. Written
-    /// before the engine hears of it, so that no later start takes the answer for a prompt.
+    /// before the engine gets the verdict, so that no later start takes the answer for a prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<String>,
-    /// The turn is over and what the human is to read was posted before its end.
+    /// The turn is over, and the model posted its answer before the end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_answered: bool,
 }

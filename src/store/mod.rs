@@ -33,7 +33,7 @@ const TEMPORARY: &str = ".tmp-";
 pub trait Disk: Send + Sync + fmt::Debug {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Replaces `path` in one step and durably: whoever reads sees the old bytes or the new ones.
+    /// Replaces `path` in one step and durably: a reader sees the old bytes or the new ones.
     /// Only the owner can read the file.
     fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
@@ -41,7 +41,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Not durable, and no error when there is nothing to remove. A file may be back after a loss
-    /// of power, so whoever removes one must be able to meet it again.
+    /// of power, so the caller must expect to find it again.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// The files of a directory, sorted, without directories and temporary files.

@@ -18,7 +18,7 @@ use crate::{
     store::{Disk, entry::EntryId, spool::Directory},
 };
 
-/// The newest refused posts are kept for whoever looks into it.
+/// The newest refused posts are kept for a person to look at.
 const REFUSED_MAX: usize = 1_000;
 
 /// Names an entry of the outbox.
@@ -169,7 +169,7 @@ impl Outbox {
     }
 
     /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
-    /// other answers are posts like any other; nobody will say that their messages are settled.
+    /// other answers are posts like any other; their messages are acknowledged already.
     pub fn expect_acknowledged(&self, inbox: &HashSet<EntryId>) {
         let mut answers = self.answers();
         answers.by_message.retain(|entry, _| inbox.contains(entry));
@@ -266,7 +266,7 @@ mod tests {
         let outbox = open(dir.path());
         assert!(outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(outbox.finishes(ENTRY), "a crash before the message was acknowledged");
-        assert_eq!(outbox.len(), 1, "sent again, since nobody knows");
+        assert_eq!(outbox.len(), 1, "sent again, since it is not known");
         outbox.acknowledged(ENTRY).unwrap();
         assert!(!outbox.finishes(ENTRY));
         outbox.remove(outbox.list()[0]).unwrap();
@@ -283,7 +283,7 @@ mod tests {
         assert!(open(dir.path()).is_empty());
     }
 
-    /// It was sent again at every start, for ever.
+    /// It was sent again at every start.
     #[test]
     fn an_answer_whose_message_was_acknowledged_earlier_is_sent_once() {
         let dir = tempfile::tempdir().unwrap();

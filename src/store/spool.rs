@@ -85,7 +85,7 @@ impl Directory {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads all entries in order. What is no entry is set aside in `aside` and told in the log.
+    /// Reads all entries in order. What is no entry is set aside in `aside`, and the log says so.
     pub(super) fn recover<T: DeserializeOwned>(
         &self,
         aside: &Path,
@@ -219,8 +219,8 @@ impl Inbox {
         Ok((inbox, entries))
     }
 
-    /// If it can't be read, still the turn was begun. Without a session to resume, the human will
-    /// be asked. The file stays, so that the next start comes to the same conclusion.
+    /// If it can't be read, still the turn was begun. Without a session to resume, a person
+    /// is asked. The file stays, so that the next start comes to the same conclusion.
     fn progress(&self, id: EntryId, reply: &Reply) -> io::Result<Progress> {
         match self.started.read(id) {
             Err(error) if error.kind() == ErrorKind::InvalidData => {

@@ -1,5 +1,5 @@
 //! state.json: which threads are ours, and with which sessions. In memory, with one task that
-//! writes. At 50,000 bindings the file is 15 MB, so nobody waits for it: a change sends one
+//! writes. At 50,000 bindings the file is 15 MB, so the loop does not wait for it: a change sends one
 //! serialized binding to the writer, which keeps the text of all of them and puts a file together
 //! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
 //! inbox is done only when [`Store::newest_written`] says so of the binding that its turn produced.

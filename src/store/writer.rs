@@ -24,7 +24,7 @@ const BYTES_PER_MILLISECOND: usize = 20 * 1024;
 /// After a failed write: the disk is full, most likely, and will be for a while.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What the writer is told.
+/// What the writer is to do.
 #[derive(Debug)]
 pub(super) enum Change {
     Binding {
@@ -100,7 +100,7 @@ impl Writer {
                 if self.is_dirty() {
                     self.write();
                 }
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 done.try_send(!self.is_dirty()).unwrap_or_default();
             }
         }

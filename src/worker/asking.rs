@@ -101,7 +101,7 @@ impl<'a> Asking<'a> {
         let (engine, home) = (self.run.engine(), &settings.home);
         let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
         let decision = if !question.choices.is_empty() {
-            decided(Ruling::Ask, "it is a question to the human")
+            decided(Ruling::Ask, "it is a question to the user")
         } else if settings.allow_all {
             decided(Ruling::Allow, "`allowAll` is set")
         } else {
@@ -167,7 +167,7 @@ impl<'a> Asking<'a> {
         let run = self.run;
         let code = run.shared.codes.next();
         attempt.note(run, |progress| progress.asking.push(code.to_string()));
-        let decision = decided(Ruling::Ask, "it is put to the human");
+        let decision = decided(Ruling::Ask, "a person is asked");
         self.audit(&question, "ask", &decision, attempt);
         let request = ApprovalRequest {
             thread: run.thread(),

@@ -108,7 +108,7 @@ impl Drive<'_> {
     }
 
     /// What to resume after an earlier daemon was stopped in the middle of this message, or what to
-    /// tell the person (ARCHITECTURE.md: crashes).
+    /// say to the person (ARCHITECTURE.md: crashes).
     fn interrupted(&self, progress: &Progress) -> Result<SessionRecord, String> {
         let engine = self.run.engine();
         if self.number > ATTEMPTS {

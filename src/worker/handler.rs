@@ -193,7 +193,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
                 let name = ClientMsgId::new(format!("{}.died", run.job.entry));
                 let post = run.draft(PostKind::Status, engine.author(), name);
-                return Some(Ending::Post { post, body: texts::died_asking(engine) });
+                return Some(Ending::Post { post, body: texts::turn_orphaned(engine) });
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
                 self.post(PostKind::Status, &texts::stopping(engine));

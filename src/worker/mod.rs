@@ -25,7 +25,6 @@ pub use history::{PrefetchedHistory, prefetch as prefetch_history};
 pub use long::Answers;
 pub use progress::EVERY as PROGRESS_EVERY;
 pub use sessions::record;
-pub use texts::{died_asking, stopped as stopped_text};
 
 use crate::{
     agent::{
@@ -75,7 +74,7 @@ pub struct Job {
     pub commands: Receiver<TurnCommand>,
 }
 
-/// What a turn tells the loop.
+/// What a turn reports to the loop.
 #[derive(Debug)]
 pub enum Report {
     /// The thread's session of this engine; none when it is gone. Comes before the [`Answered`] that

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Between two lines on the thread.
 pub const EVERY: Duration = Duration::from_secs(20);
 
-/// On the thread in one turn; a turn that has said so much goes on in silence.
+/// Lines on the thread in one turn; after so many a turn goes on without.
 const POSTS_MAX: u32 = 30;
 
 /// Between two lines for `/status`.

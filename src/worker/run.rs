@@ -1,5 +1,5 @@
 //! One message on its way to its answer: what it is about, how it waits, and how what it says
-//! becomes durable. Every wait here ends early when the daemon stops or a human stops the turn.
+//! becomes durable. Every wait here ends early when the daemon stops or a person stops the turn.
 
 use std::{
     cell::Cell,
@@ -41,7 +41,7 @@ pub(super) enum Unstarted {
     /// The daemon stops. Nothing is said: the next start drives the message as if nothing had
     /// happened.
     DaemonStops,
-    /// A human does not want it any more.
+    /// A person does not want it any more.
     Stopped,
     Failed(Failure),
 }
@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
             select_biased! {
                 recv(self.shared.stop) -> _ => return write(self.shared).ok(),
                 recv(self.job.commands) -> command => {
-                    // Not ours to obey: the turn gets it as soon as it runs again.
+                    // The turn obeys it, as soon as this write is over.
                     let is_interrupt = matches!(command, Ok(TurnCommand::Interrupt) | Err(_));
                     self.late.0.send(command.unwrap_or(TurnCommand::Interrupt)).ok(); // We hold the receiver.
                     if is_interrupt {

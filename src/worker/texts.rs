@@ -63,19 +63,19 @@ pub(super) fn stopping(engine: &Engine) -> String {
 }
 
 /// After a stop or a crash of the daemon while a person was asked.
-pub fn died_asking(engine: &Engine) -> String {
+pub(super) fn turn_orphaned(engine: &Engine) -> String {
     format!(
         "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
          it still waited for was not done. Reply `continue` to resume the session."
     )
 }
 
-/// A human stopped the turn, or the message before it had one.
-pub fn stopped() -> String {
+/// A person stopped the turn, or the message before it had one.
+pub(super) fn stopped() -> String {
     "Stopped.".to_owned()
 }
 
-/// What a turn used; none if the engine did not tell.
+/// What a turn used; none if the engine did not say.
 pub(super) fn usage(usage: &Usage) -> Option<String> {
     let Usage { input_tokens, output_tokens, cost_usd } = usage;
     let tokens = [(input_tokens, "tokens in"), (output_tokens, "out")]
@@ -118,7 +118,7 @@ pub(super) fn no_directory(dir: &Path) -> String {
 
 pub(super) fn no_utf_8(dir: &Path) -> String {
     format!(
-        "The path of the project directory `{}` is not UTF-8, and engines are told of it in JSON. \
+        "The path of the project directory `{}` is not UTF-8, and engines get it in JSON. \
          Rename the directory, change `projectDir` in the config file and restart the daemon.",
         dir.display()
     )

@@ -22,7 +22,7 @@ use crate::{
 const SHORTAGE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Opens the transport of a turn. A stop, also by a human, ends the wait for it.
+/// Opens the transport of a turn. A stop of the daemon or by a person ends the wait for it.
 pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>, Unstarted> {
     let (shared, def) = (run.shared, run.def);
     let process = match &def.description.launch {

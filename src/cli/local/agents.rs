@@ -8,7 +8,7 @@ use crate::{
     ids::Engine,
 };
 
-/// Why nobody can answer.
+/// Why no agent can answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     /// The agent that was asked for.
@@ -56,7 +56,7 @@ pub(super) fn choose(
         }
         text.push_str(
             "\nTo see the way working without one, add --agent echo: the built-in echo agent has no \
-             model and only repeats what it is told.",
+             model and only repeats what it gets.",
         );
         Unusable::NoneFound(text)
     })

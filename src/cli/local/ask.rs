@@ -19,7 +19,7 @@ use crate::{
 
 /// The daemon connects within milliseconds; after this long something is wrong.
 const DAEMON_IS_THERE: Duration = Duration::from_secs(30);
-/// Between two looks whether it is connected. The bridge tells nobody when it is.
+/// Between two looks whether it is connected. The bridge does not announce it.
 const LOOK: Duration = Duration::from_millis(20);
 /// Before a stream that ended is opened again.
 const REOPEN: Duration = Duration::from_millis(200);
@@ -89,7 +89,7 @@ impl Talk {
         }
     }
 
-    /// Whether somebody listens.
+    /// Whether there still is a receiver.
     fn say(&self, said: Said) -> bool {
         self.say.send(said).is_ok()
     }
@@ -108,7 +108,7 @@ impl Talk {
         Ok(())
     }
 
-    /// Waits; true if nobody waits for us any more.
+    /// Waits; true if the answer is not wanted any more.
     fn wait(&self, time: Duration) -> bool {
         self.stopped.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
     }

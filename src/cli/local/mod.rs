@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[argh(option)]
     send: Option<String>,
     /// agent that answers: claude, codex, opencode, one of the config, or echo, which is built in
-    /// and only repeats what it is told
+    /// and only repeats what it gets
     #[argh(option)]
     agent: Option<String>,
     /// directory in which the agent works; default the current one
@@ -116,7 +116,7 @@ fn local(
     let agent = agents::choose(args.agent.as_deref(), &config, &env, &own_program);
     let agent = match (agent, &args.send) {
         (Ok(engine), _) => Some(engine),
-        // Somebody may install one while this runs.
+        // One may be installed while this runs.
         (Err(Unusable::NoneFound(why)), None) => {
             console.note(why);
             None
@@ -242,7 +242,7 @@ impl Daemon {
         let (signals, received) = bounded(16);
         let (tell, end) = bounded(1);
         let task = task::spawn("daemon", move || {
-            // Somebody who no longer wants to know is no failure.
+            // The receiver may be gone by now.
             tell.send(daemon::run(setup, &received)).ok();
         })?;
         Ok(Daemon { signals, end, task })
@@ -324,7 +324,7 @@ impl Running {
                 ExitCode::Failure(1)
             }
         };
-        // The daemon may have ended by itself; then there is nobody to tell.
+        // The daemon may have ended by itself; then there is nothing to stop.
         self.daemon.signals.try_send(Signal::Stop(0)).ok();
         let end = self.finish();
         ask.stop();

@@ -80,7 +80,7 @@ fn a_token_of_a_lost_database_is_replaced_and_serve_says_so() {
     serve.signal(Signal::TERM);
     serve.end().expect(0, &[]);
     let said = serve_once(&home);
-    assert!(said.contains("good no longer") && !said.contains("obto-bridge init"), "{said}");
+    assert!(said.contains("no longer valid") && !said.contains("obto-bridge init"), "{said}");
     assert_eq!(fs::read_to_string(data.join("token")).unwrap(), new);
 }
 

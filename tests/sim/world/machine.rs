@@ -155,7 +155,7 @@ impl Memory {
                 binding.fresh_after.remove(&engine);
             }
             Change::Grant { rule } => binding.grants.push(rule),
-            Change::Orphaned { codes } => binding.died_asking = codes,
+            Change::Orphaned { codes } => binding.orphaned_questions = codes,
             Change::Released { entry } => binding.released = Some(entry),
         }
         binding.clone()
@@ -229,8 +229,9 @@ pub(super) fn settings(machine: usize, max_turns: usize) -> Settings {
 
 /// The threads that are bound, with the questions that ended with an earlier process.
 pub(super) fn ours(disk: &Disk, machine: &MachineId) -> Vec<(ThreadId, Vec<Code>)> {
-    let codes =
-        |binding: &Binding| binding.died_asking.iter().filter_map(|it| it.parse().ok()).collect();
+    let codes = |binding: &Binding| {
+        binding.orphaned_questions.iter().filter_map(|it| it.parse().ok()).collect()
+    };
     let ours = disk.bindings.iter().filter(|(_, it)| it.machine.as_ref() == Some(machine));
     ours.map(|(thread, binding)| (thread.clone(), codes(binding))).collect()
 }
