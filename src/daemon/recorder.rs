@@ -109,13 +109,8 @@ impl Writer {
     /// Notes that a message is an answer, so that no later start takes it for a prompt.
     fn keep_answer(&self, request: &ApprovalRequest, entry: EntryId) -> io::Result<()> {
         let progress = Progress {
-            turn: request.turn.clone(),
-            engine: request.engine.clone(),
-            session: None,
-            attempts: 0,
-            asking: Vec::new(),
             answers: Some(request.code.to_string()),
-            is_answered: false,
+            ..Progress::new(request.turn.clone(), request.engine.clone())
         };
         self.shared.inbox.started(&entry, &progress)
     }

@@ -71,9 +71,6 @@ impl Daemon {
                     Ok(Signal::HangUp) => {}
                     Err(_) => return None,
                 },
-                recv(self.reports) -> report => if let Ok(report) = report {
-                    self.report(report);
-                },
                 recv(self.events) -> event => if let Ok(event) = event {
                     self.step(event);
                 },

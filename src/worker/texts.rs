@@ -62,19 +62,6 @@ pub(super) fn stopping(engine: &Engine) -> String {
     )
 }
 
-/// After a stop or a crash of the daemon while a person was asked.
-pub fn died_asking(engine: &Engine) -> String {
-    format!(
-        "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
-         it still waited for was not done. Reply `continue` to resume the session."
-    )
-}
-
-/// A human stopped the turn, or the message before it had one.
-pub fn stopped() -> String {
-    "Stopped.".to_owned()
-}
-
 /// What a turn used; none if the engine did not tell.
 pub(super) fn usage(usage: &Usage) -> Option<String> {
     let Usage { input_tokens, output_tokens, cost_usd } = usage;
