@@ -45,7 +45,7 @@ use crate::{
     permission::approvals::Now,
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
-    task::{Ended, Role},
+    task::{Ended, Role, Task},
     time::{self, Timestamp},
     worker,
 };
@@ -109,7 +109,7 @@ struct Daemon {
     board: Board,
     announcer: Announcer,
     stream: Option<stream::Handle>,
-    sending: outbox::Sending,
+    sending: Task,
     inbound: Receiver<StreamEvent<EntryId>>,
     /// Of turns, calls and the recorder.
     events: Receiver<Event>,

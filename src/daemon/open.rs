@@ -177,7 +177,7 @@ fn start_sending(
     live: Arc<dyn AccessSource>,
     outbox: &Outbox,
     channels: &outbox::Channels,
-) -> anyhow::Result<outbox::Sending> {
+) -> anyhow::Result<task::Task> {
     // The sending task shuts its client down when it leaves.
     let client = Client::new(live, &setup.net)?;
     outbox::start(client, outbox, channels).context("starting the tasks that send posts")

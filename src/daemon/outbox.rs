@@ -59,12 +59,6 @@ impl OutboxStore for Store {
     }
 }
 
-/// The sending task. It leaves when all wake channels are closed.
-#[derive(Debug)]
-pub(super) struct Sending {
-    task: Task,
-}
-
 /// The channels of the sending task.
 pub(super) struct Channels {
     pub(super) wake: Sender<()>,
@@ -84,16 +78,9 @@ pub(super) fn channels() -> Channels {
     Channels { wake, activity, events, ends: (woken, activities, event) }
 }
 
-pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Sending> {
+/// Starts the sending task. It leaves when all wake channels are closed.
+pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Task> {
     let (wake, activity, events) = channels.ends.clone();
     let store = Store { outbox: store.clone(), events };
-    let task = outbox::start(client, store, Settings::default(), wake, activity)?;
-    Ok(Sending { task })
-}
-
-impl Sending {
-    /// Waits until the task has sent what it could.
-    pub(super) fn join(self) {
-        drop(self.task.join()); // A panic was logged.
-    }
+    outbox::start(client, store, Settings::default(), wake, activity)
 }

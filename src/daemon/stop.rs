@@ -54,7 +54,7 @@ impl Daemon {
         let Daemon { records, running, recorder, calls, sending, board, events, .. } = self;
         // A recorder that waits for room in the loop's channel is woken by its end.
         drop((events, records, running, recorder, calls));
-        sending.join();
+        drop(sending.join()); // A panic was logged.
         board.take_down();
         log::info!("stopped");
         end
