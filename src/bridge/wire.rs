@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    ids::{ClientMsgId, Engine, MachineId, MessageId, SessionId, ThreadId},
+    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     time::Timestamp,
 };
 
@@ -37,22 +37,9 @@ pub struct Reply {
     pub machine: Option<MachineId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachment_ids: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_adoption: Option<Adoption>,
     /// Where a fresh session is to work, one of those that the machine offers. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_dir: Option<String>,
-}
-
-/// A session that was started outside the bridge and is to be taken over (protocol section 10).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Adoption {
-    pub session_id: SessionId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project_dir: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
 }
 
 /// Why the data of a `reply` event is none.
@@ -88,7 +75,6 @@ impl Reply {
             engine: text(object, "agent").map(|name| Engine::new(&name)),
             machine: text(object, "agentId").map(MachineId::new),
             attachment_ids: attachments(object, "attachmentIds"),
-            external_adoption: object.get("externalAdoption").and_then(adoption),
             project_dir: text(object, "projectDir"),
         })
     }
@@ -105,7 +91,6 @@ impl Reply {
             engine: message.engine,
             machine,
             attachment_ids: message.attachments,
-            external_adoption: None,
             project_dir: message.project_dir,
         }
     }
@@ -393,15 +378,6 @@ fn attachments(object: &Map<String, Value>, key: &str) -> Vec<String> {
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn adoption(value: &Value) -> Option<Adoption> {
-    let object = value.as_object()?;
-    Some(Adoption {
-        session_id: SessionId::new(text(object, "sessionId")?),
-        project_dir: text(object, "projectDir"),
-        source: text(object, "source"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,7 +391,6 @@ mod tests {
         assert_eq!(reply.engine, Some(Engine::CODEX));
         assert_eq!(reply.machine, Some(MachineId::new("mac")));
         assert_eq!(reply.attachment_ids, ["a"]);
-        assert_eq!(reply.external_adoption.as_ref().unwrap().session_id.as_str(), "s");
         let stored = serde_json::to_string(&reply).unwrap();
         assert_eq!(
             serde_json::from_str::<Reply>(&stored).unwrap(),

@@ -5,10 +5,12 @@ use std::{path::Path, sync::Mutex, time::SystemTime};
 
 use super::{Config, ConfigError, ConfigFile, Env, Token};
 
-/// Where to, and as whom.
-#[derive(Clone, Debug)]
-pub struct Connection {
+/// Where the bridge is and what it wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// `https://host`, a trailing `/` is ignored.
     pub base_url: String,
+    /// The `OBTO-ORIGIN-HOST` header, on which the hosted bridge routes.
     pub origin_host: String,
     pub token: Token,
 }
@@ -18,7 +20,7 @@ pub struct Connection {
 pub struct Live {
     path: std::path::PathBuf,
     env: Env,
-    last: Mutex<Option<(Stamp, Connection)>>,
+    last: Mutex<Option<(Stamp, Access)>>,
 }
 
 /// Changes whenever the file is replaced or written.
@@ -33,22 +35,21 @@ impl Live {
     ///
     /// # Errors
     /// When the file is broken now, or names no token.
-    pub fn connection(&self) -> Result<Connection, ConfigError> {
+    pub fn connection(&self) -> Result<Access, ConfigError> {
         let stamp =
             std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         let mut last = self.last.lock().expect("nothing panics while it holds this");
-        if let Some((of, connection)) = &*last
+        if let Some((of, access)) = &*last
             && *of == stamp
             && self.env.var("BRIDGE_API_TOKEN_FILE").is_none()
         {
-            return Ok(connection.clone());
+            return Ok(access.clone());
         }
         let config = Config::from_file(&ConfigFile::read(&self.path)?, &self.env)?;
         let token = config.token.ok_or_else(|| missing_token(&self.path))?;
-        let connection =
-            Connection { base_url: config.base_url, origin_host: config.origin_host, token };
-        *last = Some((stamp, connection.clone()));
-        Ok(connection)
+        let access = Access { base_url: config.base_url, origin_host: config.origin_host, token };
+        *last = Some((stamp, access.clone()));
+        Ok(access)
     }
 }
 

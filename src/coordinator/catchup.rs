@@ -64,7 +64,7 @@ pub enum ReadEnd {
     Gone,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CatchUp {
     cursor: Cursor,
     /// The newest place in the stream; the cursor's follows when it may.
@@ -122,23 +122,7 @@ impl CatchUp {
             last_event_id: cursor.last_event_id.clone(),
             newest: cursor.seen_until,
             cursor,
-            has_connected: false,
-            is_connected: false,
-            clock: None,
-            unread: HashMap::new(),
-            healthy: 0,
-            urgent: VecDeque::new(),
-            background: VecDeque::new(),
-            failing: BTreeSet::new(),
-            parked: BTreeMap::new(),
-            readings: 0,
-            urgent_readings: 0,
-            background_reading: None,
-            failing_reading: None,
-            background_due: Duration::ZERO,
-            save_due: None,
-            is_time_asked: false,
-            ask_time_due: None,
+            ..CatchUp::default()
         };
         for (thread, since) in behind {
             catchup.is_missing(&thread, since);
@@ -248,11 +232,6 @@ impl CatchUp {
         self.background.push_back(thread.clone());
     }
 
-    /// The thread is another machine's.
-    pub(super) fn forget(&mut self, thread: &ThreadId) {
-        self.is_read(thread);
-    }
-
     /// The bridge's time, if it was ever told.
     pub(super) fn bridge_time(&self, now: Duration) -> Option<Timestamp> {
         self.clock.map(|(time, at)| time.plus(now.saturating_sub(at)))
@@ -343,14 +322,14 @@ impl CatchUp {
             return None;
         }
         if self.urgent_readings < URGENT_MAX
-            && let Some(thread) = self.next_urgent()
+            && let Some(thread) = Self::first(&mut self.urgent, &self.unread)
         {
             self.urgent_readings += 1;
             return Some(self.read(&thread));
         }
         if self.background_reading.is_none()
             && self.background_due <= now
-            && let Some(thread) = self.next_background()
+            && let Some(thread) = Self::first(&mut self.background, &self.unread)
         {
             let reading = self.read(&thread);
             self.background_reading = Some(reading.number);
@@ -366,27 +345,18 @@ impl CatchUp {
         None
     }
 
-    fn next_urgent(&mut self) -> Option<ThreadId> {
-        while let Some(thread) = self.urgent.pop_front() {
-            // One that failed is tried again in its own time.
-            if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
+    /// The first of a queue that is still to be read. One that is sick is tried again in its own time.
+    fn first(
+        queue: &mut VecDeque<ThreadId>,
+        unread: &HashMap<ThreadId, Unread>,
+    ) -> Option<ThreadId> {
+        let is_due = |it: &Unread| it.reading.is_none() && it.failures == 0;
+        while let Some(thread) = queue.pop_front() {
+            if unread.get(&thread).is_some_and(is_due) {
                 return Some(thread);
             }
         }
         None
-    }
-
-    fn next_background(&mut self) -> Option<ThreadId> {
-        while let Some(thread) = self.background.pop_front() {
-            if self.is_idle(&thread) && self.unread[&thread].failures == 0 {
-                return Some(thread);
-            }
-        }
-        None
-    }
-
-    fn is_idle(&self, thread: &ThreadId) -> bool {
-        self.unread.get(thread).is_some_and(|unread| unread.reading.is_none())
     }
 
     fn read(&mut self, thread: &ThreadId) -> Reading {
@@ -439,7 +409,8 @@ impl CatchUp {
         }
     }
 
-    fn is_read(&mut self, thread: &ThreadId) {
+    /// Nothing is missing on the thread any more, or it is another machine's.
+    pub(super) fn is_read(&mut self, thread: &ThreadId) {
         let Some(unread) = self.unread.remove(thread) else { return };
         if unread.failures == 0 {
             self.healthy -= 1;

@@ -34,7 +34,7 @@ pub mod control;
 mod effect;
 mod event;
 mod message;
-mod names;
+pub mod names;
 mod quarantine;
 mod recovery;
 mod routing;
@@ -56,6 +56,7 @@ pub use self::{
     effect::{Begin, Change, Effect},
     event::{ClaimOutcome, Event},
     recovery::Recovered,
+    texts::{STOPPED, turn_orphaned},
 };
 
 use self::{

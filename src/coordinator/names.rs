@@ -10,47 +10,46 @@ use crate::{
 
 /// The end of a message without a turn: a post of the attempt 0, which is none. A turn that ends before
 /// its attempt is on disk says so under this name, too; either is the last post of its message.
-pub(super) fn end(message: &MessageId) -> ClientMsgId {
+pub fn end(message: &MessageId) -> ClientMsgId {
     ClientMsgId::new(format!("{message}.0.1"))
 }
 
 /// The answer to a control word.
-pub(super) fn say(entry: EntryId) -> ClientMsgId {
+pub fn say(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.say"))
 }
 
 /// What a message waits for.
-pub(super) fn wait(entry: EntryId) -> ClientMsgId {
+pub fn wait(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.wait"))
 }
 
 /// The session of the thread is lost; the name is that of the first message after it.
-pub(super) fn lost(entry: EntryId) -> ClientMsgId {
+pub fn lost(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.lost"))
 }
 
 /// Stale messages; the name is that of the first of them.
-pub(super) fn held(entry: EntryId) -> ClientMsgId {
+pub fn held(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.held"))
 }
 
 /// A reply to what was meant as an answer and is none.
-pub(super) fn reply(entry: EntryId) -> ClientMsgId {
+pub fn reply(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.reply"))
 }
 
 /// The end of a question by this answer.
-pub(super) fn answer(entry: EntryId) -> ClientMsgId {
+pub fn answer(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.answer"))
 }
 
 /// The end of a question without an answer.
-pub(super) fn closed(turn: &TurnId, code: Code) -> ClientMsgId {
+pub fn closed(turn: &TurnId, code: Code) -> ClientMsgId {
     ClientMsgId::new(format!("{turn}.{code}.closed"))
 }
 
-/// The end of a message whose turn waited for people when the daemon stopped. `worker` uses the
-/// same name for the same text.
-pub(super) fn died(entry: EntryId) -> ClientMsgId {
+/// The end of a message whose turn waited for people when the daemon stopped.
+pub fn died(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.died"))
 }

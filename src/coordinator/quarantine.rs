@@ -19,7 +19,7 @@ pub(super) const WORD: &str = "run";
 pub(super) const MESSAGES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 256 << 20;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Quarantine {
     max_age: Duration,
     threads: BTreeMap<ThreadId, Vec<Message>>,
@@ -32,14 +32,7 @@ pub(super) struct Quarantine {
 
 impl Quarantine {
     pub(super) fn new(max_age: Duration) -> Quarantine {
-        Quarantine {
-            max_age,
-            threads: BTreeMap::new(),
-            messages: 0,
-            bytes: 0,
-            untold: Vec::new(),
-            due: None,
-        }
+        Quarantine { max_age, ..Quarantine::default() }
     }
 
     /// Whether a message is stale at this time, the bridge's if it is known. What has begun is not, however old

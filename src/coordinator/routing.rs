@@ -174,7 +174,7 @@ impl Coordinator {
     /// flight, because its answer knows better.
     pub(super) fn disown(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
         self.ours.remove(thread);
-        self.catchup.forget(thread);
+        self.catchup.is_read(thread);
         if self.claims.is_in_flight(thread) {
             return;
         }

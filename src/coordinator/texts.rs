@@ -16,7 +16,8 @@ pub(super) const TURN_FAILED: &str = "The daemon failed while it worked on your 
     says why). What the agent had done until then stays done. Send the message again if you want \
     another try.";
 
-pub(super) const STOPPED: &str = "Stopped.";
+/// A person stopped the turn, or the message before it had one.
+pub const STOPPED: &str = "Stopped.";
 
 pub(super) const STOPPED_EARLY: &str = "Stopped before it began.";
 
@@ -243,8 +244,8 @@ pub(super) fn orphaned(code: Code) -> String {
     format!("Question `{code}` ended with the turn that asked it.")
 }
 
-/// After a crash while people were asked.
-pub(super) fn turn_orphaned(engine: &Engine) -> String {
+/// After a stop or a crash of the daemon while people were asked.
+pub fn turn_orphaned(engine: &Engine) -> String {
     format!(
         "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
          it still waited for was not done. Reply `continue` to resume the session."

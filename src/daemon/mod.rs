@@ -28,7 +28,6 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Helper},
     machine::Announcer,
-    outbox::Told,
     recorder::{Decision, Recorder},
     records::Records,
     running::Running,
@@ -38,18 +37,17 @@ use crate::{
     agent::detect::EngineStatus,
     bridge::{
         Net,
-        outbox::Stored,
         stream::{self, StreamEvent},
     },
     config::{Config, Env, Paths},
     coordinator::{ClaimOutcome, Coordinator, Effect, Event},
     logging,
-    permission::approvals::{Key, Now},
+    permission::approvals::Now,
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
-    task::{Ended, Role},
+    task::{Ended, Role, Task},
     time::{self, Timestamp},
-    worker::{self, Report},
+    worker,
 };
 
 pub use worker::PROGRESS_EVERY;
@@ -111,12 +109,12 @@ struct Daemon {
     board: Board,
     announcer: Announcer,
     stream: Option<stream::Handle>,
-    sending: outbox::Sending,
+    sending: Task,
     inbound: Receiver<StreamEvent<EntryId>>,
-    reports: Receiver<Report>,
-    /// Results of calls.
+    /// Of turns, calls and the recorder.
     events: Receiver<Event>,
-    told: Receiver<Told>,
+    /// Of the sending task, which does not wait.
+    sent: Receiver<Event>,
     capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
@@ -126,9 +124,7 @@ struct Daemon {
 /// What woke the loop.
 enum Woken {
     Signal(Signal),
-    Report(Report),
     Event(Event),
-    Told(Told),
     Inbound(StreamEvent<EntryId>),
     /// All engines were asked for their versions, which happens once. None: the task that asks them is
     /// gone, so those that are installed go on counting as usable.
@@ -169,9 +165,8 @@ impl Daemon {
         select_biased! {
             recv(signals) -> signal => signal.map_or(Woken::Lost("signals"), Woken::Signal),
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
-            recv(self.reports) -> report => report.map_or(Woken::Lost("main"), Woken::Report),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
-            recv(self.told) -> told => told.map_or(Woken::Lost("outbox"), Woken::Told),
+            recv(self.sent) -> event => event.map_or(Woken::Lost("outbox"), Woken::Event),
             recv(self.records.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
@@ -196,25 +191,14 @@ impl Daemon {
             Woken::Signal(_) => log::info!(
                 "HUP is ignored: the settings of the connection are read anew for every request"
             ),
-            Woken::Report(report) => {
-                self.report(report);
-                // What is there is taken in at once, so that it goes to the disk together.
-                while let Ok(report) = self.reports.try_recv() {
-                    self.report(report);
-                }
-            }
             Woken::Event(event) => {
-                if let Event::Claimed { thread, outcome } = &event
-                    && *outcome != ClaimOutcome::Won
-                {
-                    self.running.forget_history(thread);
-                }
                 self.step(event);
+                // What is there is taken in at once, so that it goes to the disk together.
+                for _ in 0..self.events.len() {
+                    let Ok(event) = self.events.try_recv() else { break };
+                    self.step(event);
+                }
             }
-            Woken::Told(Told::Stored(Stored { post, at, .. })) => {
-                self.step(Event::Posted { post, at });
-            }
-            Woken::Told(Told::Conflict) => self.step(Event::Conflict { is_final: true }),
             Woken::Inbound(event) => self.stream_event(event),
             Woken::Capabilities(statuses) => {
                 // Nothing more comes, and a closed channel would wake the loop again and again.
@@ -301,33 +285,20 @@ impl Daemon {
         self.step(event);
     }
 
-    fn report(&mut self, report: Report) {
-        let event = match report {
-            Report::Session { thread, engine, record } => Event::Session { thread, engine, record },
-            Report::Doing { thread, line } => Event::Doing { thread, line },
-            Report::Asked { entry, request } => Event::Asked { entry, request },
-            Report::Withdrawn { thread, turn, question, code } => {
-                Event::Withdrawn(Key { thread, turn, question, code })
+    /// What the rest of the daemon has to know of an event.
+    fn notice(&mut self, event: &Event) {
+        match event {
+            // The thread is another machine's, or it is not known whose.
+            Event::Claimed { thread, outcome } if *outcome != ClaimOutcome::Won => {
+                self.running.forget_history(thread);
             }
-            Report::Decided { thread, turn, question, code, was_open } => {
-                Event::Decided { key: Key { thread, turn, question, code }, was_open }
+            Event::Answered { thread, .. } => self.board.turn_ended(thread),
+            Event::Left { thread, entry } => {
+                self.board.turn_ended(thread);
+                self.running.left(*entry);
             }
-            Report::Granted { thread, rule } => Event::Granted { thread, rule: rule.to_string() },
-            Report::Writes { entry, thread, question, directory } => {
-                let directory = directory.canonicalize().unwrap_or(directory);
-                Event::Writes { thread, entry, question, directory }
-            }
-            Report::Answered { thread, entry } => {
-                self.board.turn_ended(&thread);
-                Event::Answered { thread, entry }
-            }
-            Report::Left { thread, entry, .. } => {
-                self.board.turn_ended(&thread);
-                self.running.left(entry);
-                Event::Left { thread, entry }
-            }
-        };
-        self.step(event);
+            _ => {}
+        }
     }
 
     /// Hands an event to the coordinator and carries out what it decides; what fails is a further
@@ -336,6 +307,7 @@ impl Daemon {
         let mut events = VecDeque::from([event]);
         let mut effects = Vec::new();
         while let Some(event) = events.pop_front() {
+            self.notice(&event);
             self.coordinator.step(self.now(), event, &self.records, &mut effects);
             for effect in effects.drain(..) {
                 events.extend(self.carry_out(effect));

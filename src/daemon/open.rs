@@ -31,8 +31,8 @@ use crate::{
     worker::{self, Answers, Codes, Outgoing, Shared},
 };
 
-/// Results of calls that wait for the loop; a call with one more waits.
-const EVENTS: usize = 64;
+/// Events that wait for the loop; a turn or a call with one more waits.
+const EVENTS: usize = 256;
 
 impl Daemon {
     /// Opens the store, takes in what an earlier daemon left, starts the tasks.
@@ -54,7 +54,6 @@ impl Daemon {
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
         let (drain_now, drain) = bounded(0);
-        let (report, reports) = bounded(256);
         let (event, events) = bounded(EVENTS);
         let (tasks, ended) = task::registry();
         let channels = outbox::channels();
@@ -74,7 +73,7 @@ impl Daemon {
             env: setup.env.vars.clone().into_iter().collect(),
             token: setup.config.token.clone(),
             state_id,
-            reports: report,
+            events: event.clone(),
             activity: channels.activity,
             drain,
             stop,
@@ -94,9 +93,8 @@ impl Daemon {
             stream: Some(stream),
             sending,
             inbound,
-            reports,
             events,
-            told: channels.told,
+            sent: channels.events,
             capabilities,
             ended,
             drain: Some(drain_now),
@@ -179,8 +177,8 @@ fn start_sending(
     live: Arc<dyn AccessSource>,
     outbox: &Outbox,
     channels: &outbox::Channels,
-) -> anyhow::Result<outbox::Sending> {
-    // The sending task shuts its client down at its end.
+) -> anyhow::Result<task::Task> {
+    // The sending task shuts its client down when it leaves.
     let client = Client::new(live, &setup.net)?;
     outbox::start(client, outbox, channels).context("starting the tasks that send posts")
 }

@@ -10,6 +10,7 @@ use crate::{
         outbox::{self, OutboxStore, Settings, Stored},
         wire::{Activity, Post},
     },
+    coordinator::Event,
     ids::{ClientMsgId, ThreadId},
     store::outbox::{Outbox, OutboxId},
     task::Task,
@@ -18,19 +19,10 @@ use crate::{
 /// Indicators that wait; more are dropped.
 const ACTIVITIES: usize = 16;
 
-/// What the sending task reports to the loop.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// The bridge has stored a question.
-    Stored(Stored),
-    /// Another daemon of this machine's name has posted under a name of ours.
-    Conflict,
-}
-
 /// The outbox as the sending task sees it.
 struct Store {
     outbox: Outbox,
-    told: Sender<Told>,
+    events: Sender<Event>,
 }
 
 impl OutboxStore for Store {
@@ -49,7 +41,8 @@ impl OutboxStore for Store {
     }
 
     fn asked(&mut self, question: Stored) {
-        self.told.send(Told::Stored(question)).ok(); // The loop may have ended.
+        let Stored { post, at, .. } = question;
+        self.events.send(Event::Posted { post, at }).ok(); // The daemon may have left.
     }
 
     fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
@@ -58,7 +51,7 @@ impl OutboxStore for Store {
             "another daemon of this machine's name does the same work, so this one begins nothing \
              more: give one of them another agentId, and restart it"
         );
-        self.told.send(Told::Conflict).ok(); // The loop may have ended.
+        self.events.send(Event::Conflict { is_final: true }).ok(); // The daemon may have left.
     }
 
     fn refuse(&mut self, entry: &OutboxId, reason: &str) -> io::Result<()> {
@@ -66,20 +59,14 @@ impl OutboxStore for Store {
     }
 }
 
-/// The sending task. It ends when all wake channels are closed.
-#[derive(Debug)]
-pub(super) struct Sending {
-    task: Task,
-}
-
 /// The channels of the sending task.
 pub(super) struct Channels {
     pub(super) wake: Sender<()>,
     pub(super) activity: Sender<(ThreadId, Activity)>,
     /// What the loop has to know.
-    pub(super) told: Receiver<Told>,
+    pub(super) events: Receiver<Event>,
     /// The other ends, for [`start`].
-    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>, Sender<Told>),
+    ends: (Receiver<()>, Receiver<(ThreadId, Activity)>, Sender<Event>),
 }
 
 pub(super) fn channels() -> Channels {
@@ -87,20 +74,13 @@ pub(super) fn channels() -> Channels {
     let (activity, activities) = bounded(ACTIVITIES);
     // Unbounded: one for each open question, and these have a bound; or one for each post, and the
     // loop empties it.
-    let (tell, told) = unbounded();
-    Channels { wake, activity, told, ends: (woken, activities, tell) }
+    let (event, events) = unbounded();
+    Channels { wake, activity, events, ends: (woken, activities, event) }
 }
 
-pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Sending> {
-    let (wake, activity, told) = channels.ends.clone();
-    let store = Store { outbox: store.clone(), told };
-    let task = outbox::start(client, store, Settings::default(), wake, activity)?;
-    Ok(Sending { task })
-}
-
-impl Sending {
-    /// Waits until the task has sent what it could.
-    pub(super) fn join(self) {
-        drop(self.task.join()); // A panic was logged.
-    }
+/// Starts the sending task. It leaves when all wake channels are closed.
+pub(super) fn start(client: Client, store: &Outbox, channels: &Channels) -> io::Result<Task> {
+    let (wake, activity, events) = channels.ends.clone();
+    let store = Store { outbox: store.clone(), events };
+    outbox::start(client, store, Settings::default(), wake, activity)
 }

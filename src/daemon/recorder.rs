@@ -46,9 +46,8 @@ impl Recorder {
         events: Sender<Event>,
     ) -> anyhow::Result<Recorder> {
         let (decisions, waiting) = bounded(DECISIONS);
-        let writer = Writer { shared };
         tasks
-            .spawn("recorder", Role::Essential, move || writer.run(&waiting, &events))
+            .spawn("recorder", Role::Essential, move || run(&shared, &waiting, &events))
             .context("starting the task that writes decisions down")?;
         Ok(Recorder { decisions })
     }
@@ -60,63 +59,52 @@ impl Recorder {
     }
 }
 
-struct Writer {
-    shared: Arc<Shared>,
+fn run(shared: &Shared, decisions: &Receiver<Decision>, events: &Sender<Event>) {
+    for Decision { request, verdict, by } in decisions {
+        let is_written = write(shared, &request, &verdict, &by);
+        if events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
+            return;
+        }
+    }
 }
 
-impl Writer {
-    fn run(&self, decisions: &Receiver<Decision>, events: &Sender<Event>) {
-        for Decision { request, verdict, by } in decisions {
-            let is_written = self.write(&request, &verdict, &by);
-            if events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
-                return;
+/// False: it could not be written.
+fn write(shared: &Shared, request: &ApprovalRequest, verdict: &Verdict, by: &DecidedBy) -> bool {
+    let by = match by {
+        DecidedBy::Message { entry, id, author } => {
+            if let Err(error) = keep_answer(shared, request, *entry) {
+                log::error!(threadId = request.thread.as_str(), error:% = error; "cannot keep an answer");
+                return false;
             }
+            By::Message { id, author: author.as_deref() }
         }
+        DecidedBy::Timeout => By::Timeout,
+    };
+    let subject = Subject {
+        thread: &request.thread,
+        turn: &request.turn,
+        engine: &request.engine,
+        directory: &request.directory,
+        question: &request.question,
+    };
+    let ruling = match verdict {
+        Verdict::Allow => "allow",
+        Verdict::AllowAlways => "always",
+        Verdict::Chosen(_) => "answer",
+        Verdict::Deny { .. } => "deny",
+    };
+    let written = shared.audit.write(&subject.record(ruling, by));
+    if let Err(error) = &written {
+        log::error!(threadId = request.thread.as_str(), error:% = error; "cannot write the audit");
     }
+    written.is_ok()
+}
 
-    /// False: it could not be written.
-    fn write(&self, request: &ApprovalRequest, verdict: &Verdict, by: &DecidedBy) -> bool {
-        let by = match by {
-            DecidedBy::Message { entry, id, author } => {
-                if let Err(error) = self.keep_answer(request, *entry) {
-                    log::error!(threadId = request.thread.as_str(), error:% = error; "cannot keep an answer");
-                    return false;
-                }
-                By::Message { id, author: author.as_deref() }
-            }
-            DecidedBy::Timeout => By::Timeout,
-        };
-        let subject = Subject {
-            thread: &request.thread,
-            turn: &request.turn,
-            engine: &request.engine,
-            directory: &request.directory,
-            question: &request.question,
-        };
-        let ruling = match verdict {
-            Verdict::Allow => "allow",
-            Verdict::AllowAlways => "always",
-            Verdict::Chosen(_) => "answer",
-            Verdict::Deny { .. } => "deny",
-        };
-        let written = self.shared.audit.write(&subject.record(ruling, by));
-        if let Err(error) = &written {
-            log::error!(threadId = request.thread.as_str(), error:% = error; "cannot write the audit");
-        }
-        written.is_ok()
-    }
-
-    /// Notes that a message is an answer, so that no later start takes it for a prompt.
-    fn keep_answer(&self, request: &ApprovalRequest, entry: EntryId) -> io::Result<()> {
-        let progress = Progress {
-            turn: request.turn.clone(),
-            engine: request.engine.clone(),
-            session: None,
-            attempts: 0,
-            asking: Vec::new(),
-            answers: Some(request.code.to_string()),
-            is_answered: false,
-        };
-        self.shared.inbox.started(&entry, &progress)
-    }
+/// Notes that a message is an answer, so that no later start takes it for a prompt.
+fn keep_answer(shared: &Shared, request: &ApprovalRequest, entry: EntryId) -> io::Result<()> {
+    let progress = Progress {
+        answers: Some(request.code.to_string()),
+        ..Progress::new(request.turn.clone(), request.engine.clone())
+    };
+    shared.inbox.started(&entry, &progress)
 }

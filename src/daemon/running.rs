@@ -39,7 +39,6 @@ impl Running {
         }
     }
 
-    /// The thread is another machine's, or it is not known whose.
     pub(super) fn forget_history(&mut self, thread: &ThreadId) {
         self.prefetched.remove(thread);
     }

@@ -54,7 +54,7 @@ impl Daemon {
         let Daemon { records, running, recorder, calls, sending, board, events, .. } = self;
         // A recorder that waits for room in the loop's channel is woken by its end.
         drop((events, records, running, recorder, calls));
-        sending.join();
+        drop(sending.join()); // A panic was logged.
         board.take_down();
         log::info!("stopped");
         end
@@ -70,9 +70,6 @@ impl Daemon {
                     Ok(Signal::StopNow(number) | Signal::Stop(number)) => return Some(number),
                     Ok(Signal::HangUp) => {}
                     Err(_) => return None,
-                },
-                recv(self.reports) -> report => if let Ok(report) = report {
-                    self.report(report);
                 },
                 recv(self.events) -> event => if let Ok(event) = event {
                     self.step(event);

@@ -21,66 +21,12 @@ const REACHED_BYTES_MAX: usize = 512 * 1024;
 
 /// What run other commands, named by their further words: after one of these any word may begin a
 /// command. The shell's own words are among them.
-const WRAPPERS: &[&str] = &[
-    "!",
-    "and",
-    "ash",
-    "begin",
-    "builtin",
-    "busybox",
-    "caffeinate",
-    "chroot",
-    "chrt",
-    "command",
-    "coproc",
-    "dbus-run-session",
-    "do",
-    "doas",
-    "elif",
-    "else",
-    "env",
-    "exec",
-    "faketime",
-    "firejail",
-    "flock",
-    "gtime",
-    "if",
-    "ionice",
-    "ltrace",
-    "nice",
-    "noglob",
-    "nocorrect",
-    "nohup",
-    "not",
-    "nsenter",
-    "numactl",
-    "or",
-    "parallel",
-    "pkexec",
-    "prlimit",
-    "proxychains",
-    "rtk",
-    "runuser",
-    "script",
-    "setarch",
-    "setpriv",
-    "setsid",
-    "stdbuf",
-    "strace",
-    "su",
-    "sudo",
-    "systemd-run",
-    "taskset",
-    "then",
-    "time",
-    "timeout",
-    "toybox",
-    "unbuffer",
-    "unshare",
-    "until",
-    "watch",
-    "while",
-];
+const WRAPPERS: &str = "\
+    ! and ash begin builtin busybox caffeinate chroot chrt command coproc dbus-run-session do \
+    doas elif else env exec faketime firejail flock gtime if ionice ltrace nice noglob nocorrect \
+    nohup not nsenter numactl or parallel pkexec prlimit proxychains rtk runuser script setarch \
+    setpriv setsid stdbuf strace su sudo systemd-run taskset then time timeout toybox unbuffer \
+    unshare until watch while";
 /// Wrappers that add words of which nothing is known.
 const FEEDERS: &[&str] = &["xargs", "parallel"];
 /// What take a script as an argument.
@@ -200,7 +146,7 @@ impl Out {
         if FEEDERS.contains(&name) {
             words.push(Word { text: "…".to_owned(), known: Some(0), is_plain: true });
         }
-        if WRAPPERS.contains(&name) || FEEDERS.contains(&name) {
+        if WRAPPERS.split(' ').any(|it| it == name) || FEEDERS.contains(&name) {
             for at in 1..words.len() {
                 self.program(&words[at..], depth);
                 if words[at].text.contains(|c| is_guard(c) || c == '\t') {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
 const FRESH_AFTER: &str = "freshAfter";
 
 /// What binds a thread to a machine, and to one session for each engine that was used on it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "Value")]
 pub struct Binding {
     /// The machine that owns the thread, as far as we know.
     pub machine: Option<MachineId>,
@@ -68,13 +70,13 @@ impl SessionRecord {
 
     /// None if there is no session id; then nothing is taken from `object`.
     fn take(object: &mut Map<String, Value>) -> Option<SessionRecord> {
-        let session_id = SessionId::new(take_text(object, "sessionId")?);
+        let session_id = SessionId::new(take(object, "sessionId", text)?);
         Some(SessionRecord {
-            project_dir: take_text(object, "projectDir"),
-            jsonl_path: take_text(object, "jsonlPath"),
-            last_jsonl_mtime_ms: take_number(object, "lastJsonlMtimeMs"),
-            created_at: take_time(object, "createdAt"),
-            last_drive_at: take_time(object, "lastDriveAt"),
+            project_dir: take(object, "projectDir", text),
+            jsonl_path: take(object, "jsonlPath", text),
+            last_jsonl_mtime_ms: take(object, "lastJsonlMtimeMs", |it| it.as_number().cloned()),
+            created_at: take(object, "createdAt", time),
+            last_drive_at: take(object, "lastDriveAt", time),
             ..SessionRecord::new(session_id)
         })
     }
@@ -88,6 +90,12 @@ impl SessionRecord {
         put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
         put(&mut object, "lastDriveAt", self.last_drive_at.map(|time| time.to_string()));
         Value::Object(object)
+    }
+}
+
+impl From<Value> for Binding {
+    fn from(value: Value) -> Binding {
+        Binding::from_value(value)
     }
 }
 
@@ -109,12 +117,12 @@ impl Binding {
             }
             None => binding.migrate_flat(&mut rest),
         }
-        binding.take_fresh(&mut rest);
-        binding.machine = take_text(&mut rest, "agentId").map(MachineId::new);
-        binding.created_at = take_time(&mut rest, "createdAt").or(binding.created_at);
-        binding.grants = take_texts(&mut rest, "grants");
-        binding.orphaned_questions = take_texts(&mut rest, "diedAsking");
-        let released = take_text(&mut rest, "released");
+        binding.fresh_after = take(&mut rest, FRESH_AFTER, marks).unwrap_or_default();
+        binding.machine = take(&mut rest, "agentId", text).map(MachineId::new);
+        binding.created_at = take(&mut rest, "createdAt", time).or(binding.created_at);
+        binding.grants = take(&mut rest, "grants", texts).unwrap_or_default();
+        binding.orphaned_questions = take(&mut rest, "diedAsking", texts).unwrap_or_default();
+        let released = take(&mut rest, "released", text);
         binding.released = released.as_deref().and_then(EntryId::parse);
         binding.rest = rest;
         binding
@@ -137,19 +145,6 @@ impl Binding {
                     self.rest_of_sessions.insert(name, value);
                 }
             }
-        }
-    }
-
-    fn take_fresh(&mut self, object: &mut Map<String, Value>) {
-        let Some(Value::Object(marks)) = object.get(FRESH_AFTER) else { return };
-        let mark = |(name, value): (&String, &Value)| {
-            let engine = Some(Engine::new(name)).filter(|engine| engine.as_str() == name)?;
-            Some((engine, EntryId::parse(value.as_str()?)?))
-        };
-        let marks: Option<BTreeMap<_, _>> = marks.iter().map(mark).collect();
-        if let Some(marks) = marks.filter(|marks| !marks.is_empty()) {
-            self.fresh_after = marks;
-            object.remove(FRESH_AFTER);
         }
     }
 
@@ -186,31 +181,36 @@ impl Binding {
     }
 }
 
-fn take_text(object: &mut Map<String, Value>, key: &str) -> Option<String> {
-    let text = object.get(key)?.as_str()?.to_owned();
+/// Takes a field out that has the right type; any other stays where it is.
+fn take<T>(
+    object: &mut Map<String, Value>,
+    key: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Option<T> {
+    let value = read(object.get(key)?)?;
     object.remove(key);
-    Some(text)
+    Some(value)
 }
 
-/// A list of strings; anything else is left where it is.
-fn take_texts(object: &mut Map<String, Value>, key: &str) -> Vec<String> {
-    let texts = object.get(key).and_then(Value::as_array).and_then(|list| {
-        list.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
-    });
-    texts.inspect(|_| drop(object.remove(key))).unwrap_or_default()
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }
 
-fn take_time(object: &mut Map<String, Value>, key: &str) -> Option<Timestamp> {
-    let time = Timestamp::parse(object.get(key)?.as_str()?)?;
-    object.remove(key);
-    Some(time)
+fn texts(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(text).collect()
 }
 
-fn take_number(object: &mut Map<String, Value>, key: &str) -> Option<Number> {
-    let Value::Number(number) = object.get(key)? else { return None };
-    let number = number.clone();
-    object.remove(key);
-    Some(number)
+fn marks(value: &Value) -> Option<BTreeMap<Engine, EntryId>> {
+    let mark = |(name, value): (&String, &Value)| {
+        let engine = Some(Engine::new(name)).filter(|engine| engine.as_str() == name)?;
+        Some((engine, EntryId::parse(value.as_str()?)?))
+    };
+    let marks: BTreeMap<_, _> = value.as_object()?.iter().map(mark).collect::<Option<_>>()?;
+    (!marks.is_empty()).then_some(marks)
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    Timestamp::parse(value.as_str()?)
 }
 
 fn put(object: &mut Map<String, Value>, key: &str, value: Option<impl Into<Value>>) {

@@ -77,3 +77,18 @@ pub struct Progress {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_answered: bool,
 }
+
+impl Progress {
+    /// A turn that has no session yet.
+    pub fn new(turn: TurnId, engine: Engine) -> Progress {
+        Progress {
+            turn,
+            engine,
+            session: None,
+            attempts: 0,
+            asking: Vec::new(),
+            answers: None,
+            is_answered: false,
+        }
+    }
+}

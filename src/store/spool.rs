@@ -225,15 +225,8 @@ impl Inbox {
         match self.started.read(id) {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 log::error!("{} is broken: {error}", self.started.file(id).display());
-                Ok(Progress {
-                    turn: TurnId::new("unknown"),
-                    engine: reply.engine.clone().unwrap_or(Engine::CLAUDE),
-                    session: None,
-                    attempts: 1,
-                    asking: Vec::new(),
-                    answers: None,
-                    is_answered: false,
-                })
+                let engine = reply.engine.clone().unwrap_or(Engine::CLAUDE);
+                Ok(Progress { attempts: 1, ..Progress::new(TurnId::new("unknown"), engine) })
             }
             result => result,
         }

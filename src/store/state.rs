@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::{self, Write},
+    fmt::Write,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
@@ -21,10 +21,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, MapAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -84,7 +81,8 @@ impl Store {
         let is_there = disk.list(dir)?.contains(&state_path);
         let file: Option<File> = read(&*disk, &state_path)?;
         let is_broken = is_there && file.is_none();
-        let file = file.unwrap_or_default();
+        let File { bindings, rest } = file.unwrap_or_default();
+        let bindings = bindings.unwrap_or_default();
         let written = Arc::new(AtomicU64::new(0));
         let (wake_sender, wake) = bounded(1);
         let (changes, receiver) = unbounded();
@@ -92,8 +90,8 @@ impl Store {
             disk,
             state_path,
             cursor_path: cursor_path(dir),
-            bindings: file.bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
-            rest: fields(&file.rest),
+            bindings: bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
+            rest: fields(&rest),
             generation: 0,
             written: Arc::clone(&written),
             wake: wake_sender,
@@ -103,7 +101,7 @@ impl Store {
         let writer = task::spawn("state", move || writer.run(&receiver))
             .context("starting the task that writes state.json")?;
         Ok(Store {
-            bindings: file.bindings,
+            bindings,
             generation: 0,
             written,
             wake,
@@ -239,68 +237,12 @@ fn set_aside(disk: &dyn Disk, path: &Path, error: &serde_json::Error) -> Result<
     Ok(())
 }
 
-/// state.json. Read binding by binding: as one tree of values it would take ten times the space.
-#[derive(Debug, Default)]
+/// state.json. Each binding is read on its own: as one tree of values all would take ten times the
+/// space.
+#[derive(Debug, Default, Deserialize)]
 struct File {
-    bindings: BTreeMap<ThreadId, Binding>,
+    bindings: Option<BTreeMap<ThreadId, Binding>>,
     /// The fields that we do not know.
+    #[serde(flatten)]
     rest: Map<String, Value>,
-}
-
-impl<'de> Deserialize<'de> for File {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<File, D::Error> {
-        deserializer.deserialize_map(FileVisitor)
-    }
-}
-
-struct FileVisitor;
-
-impl<'de> Visitor<'de> for FileVisitor {
-    type Value = File;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with `bindings`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
-        let mut file = File::default();
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "bindings" {
-                map.next_value_seed(Bindings(&mut file.bindings))?;
-            } else {
-                file.rest.insert(key, map.next_value()?);
-            }
-        }
-        Ok(file)
-    }
-}
-
-/// Reads the object of bindings into a map; `null` is none.
-struct Bindings<'a>(&'a mut BTreeMap<ThreadId, Binding>);
-
-impl<'de> DeserializeSeed<'de> for Bindings<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bindings<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of bindings")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((thread, value)) = map.next_entry::<ThreadId, Value>()? {
-            self.0.insert(thread, Binding::from_value(value));
-        }
-        Ok(())
-    }
 }

@@ -14,15 +14,17 @@ use sha2::{Digest, Sha256};
 use crate::{
     agent::{ActionKind, Edit, Question, QuestionId, TurnCommand, Verdict},
     bridge::wire::{Message, PostKind},
+    coordinator::Event,
     ids::{self, Engine, ThreadId, TurnId},
     permission::{
         self, Action, Decision, RealPlaces, Rule, Ruling,
         approval_prompt::{self, ApprovalRequest},
+        approvals::Key,
         code::Code,
     },
     store::audit::{By, EditRecord, Record},
     time,
-    worker::{Report, attempt::Attempt, is_closed, run::Run},
+    worker::{attempt::Attempt, is_closed, run::Run},
 };
 
 /// The questions of one turn.
@@ -147,11 +149,12 @@ impl<'a> Asking<'a> {
             return;
         }
         self.waiting.insert(question.id.clone());
-        self.run.report(Report::Writes {
-            entry: self.run.job.entry,
+        let directory = self.project_dir.canonicalize();
+        self.run.report(Event::Writes {
             thread: self.run.thread(),
+            entry: self.run.job.entry,
             question: question.id,
-            directory: self.project_dir.to_owned(),
+            directory: directory.unwrap_or_else(|_| self.project_dir.to_owned()),
         });
     }
 
@@ -187,7 +190,7 @@ impl<'a> Asking<'a> {
         self.put.insert(request.question.id.clone(), put);
         let mut post = run.draft(PostKind::Question, author(run.engine()), request.post.clone());
         post.question = Some(fields);
-        run.report(Report::Asked { entry: run.job.entry, request: Box::new(request) });
+        run.report(Event::Asked { entry: run.job.entry, request: Box::new(request) });
         run.post(post, &body);
     }
 
@@ -201,8 +204,7 @@ impl<'a> Asking<'a> {
         } else {
             self.no_longer_asking(put.code, attempt);
         }
-        let (thread, turn) = (self.run.thread(), attempt.turn().clone());
-        self.run.report(Report::Withdrawn { thread, turn, question, code: put.code });
+        self.run.report(Event::Withdrawn(self.key(question, put.code, attempt)));
     }
 
     /// A verdict reached the engine, or came too late.
@@ -222,15 +224,15 @@ impl<'a> Asking<'a> {
         self.no_longer_asking(put.code, attempt);
         if let (Verdict::AllowAlways, Some(rule), true) = (verdict, put.always, was_open) {
             self.grants.push(rule.clone());
-            self.run.report(Report::Granted { thread: self.run.thread(), rule });
+            let rule = rule.to_string();
+            self.run.report(Event::Granted { thread: self.run.thread(), rule });
         }
-        self.run.report(Report::Decided {
-            thread: self.run.thread(),
-            turn: attempt.turn().clone(),
-            question: question.clone(),
-            code: put.code,
-            was_open,
-        });
+        let key = self.key(question.clone(), put.code, attempt);
+        self.run.report(Event::Decided { key, was_open });
+    }
+
+    fn key(&self, question: QuestionId, code: Code, attempt: &Attempt) -> Key {
+        Key { thread: self.run.thread(), turn: attempt.turn().clone(), question, code }
     }
 
     /// Whether the turn, which was interrupted because the daemon stops, waited for a person.

@@ -7,7 +7,7 @@ use crate::{
     bridge::wire::Reply,
     ids::{ClientMsgId, TurnId},
     store::{
-        entry::{EntryId, Progress, message_key},
+        entry::{EntryId, Progress},
         spool::Inbox,
     },
     worker::run::Run,
@@ -38,12 +38,6 @@ impl Attempt {
         let message =
             reply.message_id.as_ref().map_or_else(|| entry.to_string(), ToString::to_string);
         Ok(Attempt { entry, message, progress, posts: 0, is_over: false })
-    }
-
-    /// Names the last post of a message that is done without a further attempt: a post of the
-    /// attempt 0, which is none. No other can follow it under that name.
-    pub(super) fn name_without(entry: EntryId, reply: &Reply) -> ClientMsgId {
-        ClientMsgId::new(format!("{}.0.1", message_key(entry, reply)))
     }
 
     /// Begins another turn of this attempt: the session of the first one is gone.

@@ -10,9 +10,13 @@ use crate::{
         turn::{Control, Grace, run_turn},
     },
     bridge::wire::{Activity, PostKind, Reply},
+    coordinator::{STOPPED, names},
     ids::{self, ClientMsgId, SessionId, TurnId},
     prompt::{self, Header},
-    store::{binding::SessionRecord, entry::Progress},
+    store::{
+        binding::SessionRecord,
+        entry::{Progress, message_key},
+    },
     time,
     worker::{
         Job, Settings,
@@ -43,7 +47,7 @@ pub(super) fn drive(run: &Run<'_>) {
     match drive.answer() {
         Ok(()) => {}
         Err(Unstarted::DaemonStops) => log::info!(entry:% = job.entry; "the turn did not begin"),
-        Err(Unstarted::Stopped) => drive.end_with(PostKind::Status, texts::stopped()),
+        Err(Unstarted::Stopped) => drive.end_with(PostKind::Status, STOPPED.to_owned()),
         Err(Unstarted::Failed(failure)) => {
             log::warn!(
                 threadId = job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
@@ -208,7 +212,7 @@ impl Drive<'_> {
     fn end_with(&mut self, kind: PostKind, body: String) {
         let Job { entry, reply, .. } = self.run.job;
         let name = self.attempt.as_mut().map(Attempt::next_post);
-        let name = name.unwrap_or_else(|| Attempt::name_without(*entry, reply));
+        let name = name.unwrap_or_else(|| names::end(&message_key(*entry, reply)));
         let post = self.run.draft(kind, self.run.engine().author(), name);
         self.run.end(Ending::Post { post, body });
     }
@@ -223,13 +227,9 @@ fn begin<'a>(
 ) -> Result<&'a mut Attempt, Unstarted> {
     let job = run.job;
     let progress = Progress {
-        turn: spec.turn.clone(),
-        engine: run.engine().clone(),
         session: spec.session.clone(),
         attempts: number,
-        asking: Vec::new(),
-        answers: None,
-        is_answered: false,
+        ..Progress::new(spec.turn.clone(), run.engine().clone())
     };
     let begun = run.persist(|shared| {
         let (inbox, progress) = (&shared.inbox, progress.clone());

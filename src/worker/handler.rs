@@ -17,11 +17,11 @@ use crate::{
         Client,
         wire::{Message, PostKind},
     },
-    ids::{ClientMsgId, ThreadId},
+    coordinator::{Event, STOPPED, names, turn_orphaned},
+    ids::ThreadId,
     task,
     time::{self, Timestamp},
     worker::{
-        Report,
         asking::{self, Asking},
         attempt::Attempt,
         is_closed,
@@ -191,15 +191,17 @@ impl<'h, 'r> Handler<'h, 'r> {
             }
             // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
-                let name = ClientMsgId::new(format!("{}.died", run.job.entry));
+                let name = names::died(run.job.entry);
                 let post = run.draft(PostKind::Status, engine.author(), name);
-                return Some(Ending::Post { post, body: texts::turn_orphaned(engine) });
+                return Some(Ending::Post { post, body: turn_orphaned(engine) });
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
                 self.post(PostKind::Status, &texts::stopping(engine));
                 return None;
             }
-            TurnEnd::Interrupted => return Some(self.last(PostKind::Status, texts::stopped())),
+            TurnEnd::Interrupted => {
+                return Some(self.last(PostKind::Status, STOPPED.to_owned()));
+            }
             TurnEnd::SessionGone { detail } => {
                 &Failure::new(FailureKind::Protocol, detail.clone(), "")
             }
@@ -301,7 +303,7 @@ impl TurnHandler for Handler<'_, '_> {
         }
         let now = Instant::now();
         if let Some(line) = self.does.take_shown(now) {
-            self.run.report(Report::Doing { thread: self.run.thread(), line });
+            self.run.report(Event::Doing { thread: self.run.thread(), line });
         }
         let outbox = &self.run.shared.outgoing.outbox;
         let is_free = || !outbox.has_unsent(&self.run.job.thread);

@@ -1,6 +1,8 @@
 //! A worker drives one message: an OS thread for one turn, from the moment that the loop gives it a
 //! turn slot until its engine is gone. It owns nothing beyond that turn; what the thread's binding
-//! must know comes with the [`Job`], and every change goes back as a [`Report`].
+//! must know comes with the [`Job`], and every change goes back as an [`Event`]: the session before the
+//! answer that relies on it, what a person has to decide before the prompt that asks, and always
+//! [`Event::Left`] as the last.
 
 mod asking;
 mod attempt;
@@ -28,7 +30,7 @@ pub use sessions::record;
 
 use crate::{
     agent::{
-        Limits, Model, QuestionId, Sandbox, TurnCommand,
+        Limits, Model, Sandbox, TurnCommand,
         engines::{self, Engines},
         launch::EngineDef,
         opencode,
@@ -38,8 +40,9 @@ use crate::{
         wire::{Activity, Post, Reply},
     },
     config::Token,
-    ids::{Engine, ThreadId, TurnId},
-    permission::{Policy, Rule, approval_prompt::ApprovalRequest, code::Code},
+    coordinator::Event,
+    ids::{Engine, ThreadId},
+    permission::{Policy, Rule},
     store::{
         audit::Audit,
         binding::SessionRecord,
@@ -72,34 +75,6 @@ pub struct Job {
     /// Interrupts and verdicts. Closed before the message is answered: stop it. An interrupt after
     /// that makes the engine leave at once.
     pub commands: Receiver<TurnCommand>,
-}
-
-/// What a turn reports to the loop.
-#[derive(Debug)]
-pub enum Report {
-    /// The thread's session of this engine; none when it is gone. Comes before the [`Answered`] that
-    /// relies on it, and once more when the engine has left.
-    ///
-    /// [`Answered`]: Report::Answered
-    Session { thread: ThreadId, engine: Engine, record: Option<SessionRecord> },
-    /// What the engine does, for `/status`.
-    Doing { thread: ThreadId, line: String },
-    /// A person has to decide something. Comes before the approval prompt is posted.
-    Asked { entry: EntryId, request: Box<ApprovalRequest> },
-    /// The engine no longer waits for this one.
-    Withdrawn { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code },
-    /// The engine has the verdict, or did not wait for it any more.
-    Decided { thread: ThreadId, turn: TurnId, question: QuestionId, code: Code, was_open: bool },
-    /// Everything like it is allowed on this thread from now on.
-    Granted { thread: ThreadId, rule: Rule },
-    /// The engine may do this as soon as its thread has the directory's lock.
-    Writes { entry: EntryId, thread: ThreadId, question: QuestionId, directory: PathBuf },
-    /// The message's answer is durable: in the outbox, or posted before and noted in the inbox. What
-    /// the turn asked is closed. The engine may still be leaving.
-    Answered { thread: ThreadId, entry: EntryId },
-    /// Always the last: the engine is gone, and the turn's slot and lock are free. Without an answer
-    /// the daemon stops, or the turn panicked.
-    Left { thread: ThreadId, entry: EntryId, is_answered: bool },
 }
 
 /// The settings that turns need.
@@ -143,7 +118,8 @@ pub struct Shared {
     pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
-    pub reports: Sender<Report>,
+    /// To the loop.
+    pub events: Sender<Event>,
     pub activity: Sender<(ThreadId, Activity)>,
     /// Closed: no new turn starts.
     pub drain: Receiver<Infallible>,
@@ -199,11 +175,10 @@ pub fn turn(shared: Arc<Shared>, job: Job) -> impl FnOnce() + Send + 'static {
         if let Err(panic) = &outcome {
             log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
         }
-        let is_answered = is_answered.get();
-        if !is_answered {
+        if !is_answered.get() {
             shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
         }
-        shared.reports.send(Report::Left { thread, entry, is_answered }).ok(); // The loop may have ended.
+        shared.events.send(Event::Left { thread, entry }).ok(); // The loop may have ended.
     }
 }
 

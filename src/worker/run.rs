@@ -12,9 +12,10 @@ use crossbeam_channel::{Receiver, Sender, after, at, never, select_biased, unbou
 use crate::{
     agent::{Failure, TurnCommand, launch::EngineDef},
     bridge::wire::{Activity, Post, PostKind},
+    coordinator::Event,
     ids::{ClientMsgId, Engine, ThreadId},
     store::entry::{EntryId, Progress},
-    worker::{Job, Report, Shared, is_closed},
+    worker::{Job, Shared, is_closed},
 };
 
 /// How long a write that failed waits before it tries the disk again.
@@ -81,8 +82,8 @@ impl<'a> Run<'a> {
         &self.def.name
     }
 
-    pub(super) fn report(&self, report: Report) {
-        self.shared.reports.send(report).ok(); // The loop may have ended.
+    pub(super) fn report(&self, event: Event) {
+        self.shared.events.send(event).ok(); // The loop may have ended.
     }
 
     /// Only an indicator: dropped when the outbox is busy.
@@ -189,7 +190,7 @@ impl<'a> Run<'a> {
             }
         }
         self.is_answered.set(true);
-        self.report(Report::Answered { thread: self.thread(), entry });
+        self.report(Event::Answered { thread: self.thread(), entry });
         self.activity(Activity::Idle);
         Ok(())
     }

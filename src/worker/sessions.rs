@@ -6,10 +6,11 @@ use serde_json::Number;
 
 use crate::{
     agent::engines,
+    coordinator::Event,
     ids::SessionId,
     store::binding::SessionRecord,
     time::{self, Timestamp},
-    worker::{Report, run::Run},
+    worker::run::Run,
 };
 
 /// A session that is known from now on.
@@ -58,7 +59,7 @@ impl Session<'_> {
     }
 
     fn report(&self) {
-        self.run.report(Report::Session {
+        self.run.report(Event::Session {
             thread: self.run.thread(),
             engine: self.run.engine().clone(),
             record: self.record.clone(),

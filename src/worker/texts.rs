@@ -62,20 +62,7 @@ pub(super) fn stopping(engine: &Engine) -> String {
     )
 }
 
-/// After a stop or a crash of the daemon while a person was asked.
-pub(super) fn turn_orphaned(engine: &Engine) -> String {
-    format!(
-        "The daemon was stopped while {engine} waited for your answer, so its turn is over, and what \
-         it still waited for was not done. Reply `continue` to resume the session."
-    )
-}
-
-/// A person stopped the turn, or the message before it had one.
-pub(super) fn stopped() -> String {
-    "Stopped.".to_owned()
-}
-
-/// What a turn used; none if the engine did not say.
+/// What a turn used; none if the engine did not tell.
 pub(super) fn usage(usage: &Usage) -> Option<String> {
     let Usage { input_tokens, output_tokens, cost_usd } = usage;
     let tokens = [(input_tokens, "tokens in"), (output_tokens, "out")]

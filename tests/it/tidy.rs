@@ -77,6 +77,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "agent",
             "bridge",
             "config",
+            "coordinator",
             "ids",
             "logging",
             "permission",

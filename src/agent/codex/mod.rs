@@ -34,7 +34,9 @@ use crate::{
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
         rpc::{BARE, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
-        shell, tools,
+        shell,
+        text::text,
+        tools,
     },
     ids::{SessionId, is_uuid},
     prompt,
@@ -129,11 +131,12 @@ impl Codex {
                 self.request("account/read", params, Sent::Account, actions);
             }
             (Sent::Account, account) => self.open_thread(account, actions),
-            (Sent::OpenThread, Ok(result)) => self.start_turn(result, actions),
+            (Sent::OpenThread, Ok(result)) => self.start_turn(&result, actions),
             (Sent::Turn, Ok(result)) => {
                 // `turn/started` usually tells the same a little later.
-                if let Some(begun) = read::<wire::Begun>("turn/start result", result) {
-                    self.began(begun.turn.id, actions);
+                let turn = text(&result, "/turn/id");
+                if !turn.is_empty() {
+                    self.began(turn.to_owned(), actions);
                 }
             }
             (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
@@ -147,24 +150,23 @@ impl Codex {
 
     /// An account that can't be read is no reason to stop: the turn itself will tell.
     fn open_thread(&mut self, account: Result<Value, RpcError>, actions: &mut Actions) {
-        let account = account.ok().and_then(|it| read::<wire::Account>("account", it));
-        if account.is_some_and(|account| account.is_missing()) {
+        if account.is_ok_and(|account| wire::lacks_account(&account)) {
             return self.finish(failure::not_logged_in(), actions);
         }
         let (method, params) = mem::take(&mut self.plan.open);
         self.request(method, params, Sent::OpenThread, actions);
     }
 
-    fn start_turn(&mut self, result: Value, actions: &mut Actions) {
-        let Some(opened) = read::<wire::Opened>("thread", result) else {
+    fn start_turn(&mut self, result: &Value, actions: &mut Actions) {
+        let thread = text(result, "/thread/id").to_owned();
+        if thread.is_empty() {
             let failure = Failure::new(
                 FailureKind::Protocol,
                 "Codex opened a thread without saying which.",
                 "Update Codex: `npm install -g @openai/codex`.",
             );
             return self.finish(failure, actions);
-        };
-        let thread = opened.thread.id;
+        }
         let params = json!({ "threadId": thread, "input": self.plan.input.take() });
         self.thread = Some(thread);
         self.request("turn/start", params, Sent::Turn, actions);
@@ -184,9 +186,12 @@ impl Codex {
             "serverRequest/resolved" => self.on_resolved(&params["requestId"], actions),
             "item/started" | "item/completed" => self.on_item(method, params, actions),
             "thread/tokenUsage/updated" if self.is_ours(&params) => {
-                if let Some(note) = read::<wire::UsageNote>("usage", params) {
-                    let meter = self.meter.get_or_insert_with(|| Meter::begin(note.token_usage));
-                    meter.now = tokens(note.token_usage.total);
+                let usage = &params["tokenUsage"];
+                if usage["total"].is_object() && usage["last"].is_object() {
+                    let now = wire::tokens(&usage["total"]);
+                    let before = || since(&now, &wire::tokens(&usage["last"]));
+                    let begin = || Meter { before: before(), now: Usage::default() };
+                    self.meter.get_or_insert_with(begin).now = now.clone();
                 }
             }
             "account/rateLimits/updated" => {
@@ -305,7 +310,7 @@ impl Codex {
     /// threads are served like our own.
     fn on_request(&mut self, id: Value, method: &str, params: Value, actions: &mut Actions) {
         if method == "item/tool/call" && self.ledger.takes_calls() {
-            return self.on_tool_call(id, params, actions);
+            return self.on_tool_call(id, &params, actions);
         }
         let is_asked = self.plan.asks_human || method != "item/tool/requestUserInput";
         if is_asked
@@ -322,10 +327,11 @@ impl Codex {
         });
     }
 
-    fn on_tool_call(&mut self, id: Value, params: Value, actions: &mut Actions) {
-        let call = read::<wire::ToolUse>("tool call", params)
-            .ok_or_else(|| "The call has no tool name.".to_owned())
-            .and_then(|call| tools::parse(&call.tool, &call.arguments));
+    fn on_tool_call(&mut self, id: Value, params: &Value, actions: &mut Actions) {
+        let call = match params["tool"].as_str() {
+            Some(tool) => tools::parse(tool, &params["arguments"]),
+            None => Err("The call has no tool name.".to_owned()),
+        };
         match call {
             Ok(tool) => {
                 self.ledger.call(ToolCall { id: id.to_string(), tool }, id, actions);
@@ -444,18 +450,9 @@ impl Answer {
 }
 
 impl Meter {
-    fn begin(first: wire::TokenUsage) -> Meter {
-        let (total, last) = (tokens(first.total), tokens(first.last));
-        Meter { before: since(&total, &last), now: total }
-    }
-
     fn used(&self) -> Usage {
         since(&self.now, &self.before)
     }
-}
-
-fn tokens(tokens: wire::Tokens) -> Usage {
-    Usage { input_tokens: tokens.input_tokens, output_tokens: tokens.output_tokens, cost_usd: None }
 }
 
 /// What `total` is more than `before`.

@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Gate, Image, Sandbox, TurnSpec, tools},
+    agent::{Gate, Image, Sandbox, TurnSpec, Usage, text::total, tools},
     time::Timestamp,
 };
 
@@ -151,38 +151,10 @@ fn toml_string(text: &str) -> String {
     quoted
 }
 
-/// Result of `account/read`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Account {
-    #[serde(default)]
-    account: Value,
-    #[serde(default)]
-    requires_openai_auth: bool,
-}
-
-impl Account {
-    /// A provider of the user's own needs no account.
-    pub(super) fn is_missing(&self) -> bool {
-        self.account.is_null() && self.requires_openai_auth
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Id {
-    pub(super) id: String,
-}
-
-/// Result of `thread/start` and `thread/resume`.
-#[derive(Deserialize)]
-pub(super) struct Opened {
-    pub(super) thread: Id,
-}
-
-/// Result of `turn/start`.
-#[derive(Deserialize)]
-pub(super) struct Begun {
-    pub(super) turn: Id,
+/// Whether the result of `account/read` says that there is none. A provider of the user's own needs
+/// no account.
+pub(super) fn lacks_account(result: &Value) -> bool {
+    result["account"].is_null() && result["requiresOpenaiAuth"] == true
 }
 
 /// Params of `turn/started` and `turn/completed`.
@@ -250,27 +222,14 @@ pub(super) enum Item {
     Other,
 }
 
-/// Params of `thread/tokenUsage/updated`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct UsageNote {
-    pub(super) token_usage: TokenUsage,
-}
-
-/// `total` is the thread's since its beginning; `last` is what the latest request added to it.
-#[derive(Clone, Copy, Deserialize)]
-pub(super) struct TokenUsage {
-    pub(super) total: Tokens,
-    pub(super) last: Tokens,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Tokens {
-    #[serde(default)]
-    pub(super) input_tokens: u64,
-    #[serde(default)]
-    pub(super) output_tokens: u64,
+/// `total` or `last` of `tokenUsage` in `thread/tokenUsage/updated`: the thread's since its beginning,
+/// or what the latest request added to it.
+pub(super) fn tokens(tokens: &Value) -> Usage {
+    Usage {
+        input_tokens: total(tokens, &["/inputTokens"]),
+        output_tokens: total(tokens, &["/outputTokens"]),
+        cost_usd: None,
+    }
 }
 
 /// When the limit of the account that is used up is reset: the later one if both are. Times are
@@ -283,14 +242,6 @@ pub(super) fn limit_resets(limits: &Value) -> Option<Timestamp> {
         .filter_map(|window| window["resetsAt"].as_u64()?.checked_mul(1000))
         .max()
         .map(Timestamp::from_millis)
-}
-
-/// Params of `item/tool/call`.
-#[derive(Deserialize)]
-pub(super) struct ToolUse {
-    pub(super) tool: String,
-    #[serde(default)]
-    pub(super) arguments: Value,
 }
 
 /// The answer to `item/tool/call`. A failed one is a text for the model; the turn goes on.
@@ -331,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_account_is_missing_only_where_one_is_needed() {
-        let missing = |value| read::<Account>("account", value).is_none_or(|it| it.is_missing());
+        let missing = |value: Value| lacks_account(&value);
         assert!(missing(json!({"account": null, "requiresOpenaiAuth": true})));
         assert!(!missing(json!({"account": null, "requiresOpenaiAuth": false})));
         assert!(!missing(json!({"account": {"type": "chatgpt"}, "requiresOpenaiAuth": true})));

@@ -6,7 +6,6 @@ use crate::{bridge::wire::Reply, ids::ThreadId, time::Timestamp};
 
 /// What the stream reports. `T` is what keeping a reply returned.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "almost every event is a reply")]
 pub enum StreamEvent<T> {
     /// Once for each connection, before its replies; also for one that takes the place of another,
     /// without [`StreamEvent::Disconnected`] in between. With a position to go on from it waits for

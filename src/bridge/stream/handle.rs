@@ -1,7 +1,5 @@
 //! The outside of the running task: stop it, or give it new capabilities, whatever it is doing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use crossbeam_channel::Sender;
 
 use crate::task::Task;
@@ -10,8 +8,8 @@ use crate::task::Task;
 #[derive(Debug)]
 pub struct Handle {
     pub(super) stop: Option<Sender<()>>,
-    pub(super) poke: Sender<()>,
-    pub(super) wanted: Arc<Wanted>,
+    /// The capabilities that a connection has to announce from now on.
+    pub(super) wanted: Sender<Vec<String>>,
     pub(super) task: Option<Task>,
 }
 
@@ -19,9 +17,7 @@ impl Handle {
     /// Connects anew with other capabilities. The connection in use is closed only when the new one
     /// is open, so nothing is missed in between.
     pub fn set_capabilities(&self, capabilities: Vec<String>) {
-        *self.wanted.lock() = capabilities;
-        // A poke that is still waiting is enough.
-        self.poke.try_send(()).ok();
+        self.wanted.send(capabilities).ok(); // The task may have ended.
     }
 
     /// Ends the connections and the task. Takes milliseconds, at worst the time limit of a
@@ -42,15 +38,5 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// The capabilities that a connection has to announce.
-#[derive(Debug)]
-pub(super) struct Wanted(pub(super) Mutex<Vec<String>>);
-
-impl Wanted {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,12 +13,9 @@ mod hello;
 mod link;
 mod run;
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::{io, sync::Arc};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 pub use self::{
     event::{Replay, StreamEvent},
@@ -26,7 +23,7 @@ pub use self::{
     run::Settings,
 };
 
-use self::{handle::Wanted, run::Stream};
+use self::run::Stream;
 use super::{AccessSource, Net, wire::Reply};
 use crate::task;
 
@@ -51,12 +48,12 @@ where
     K: FnMut(&Reply) -> io::Result<T> + Send + 'static,
 {
     let (stop_sender, stop) = bounded(0);
-    let (poke_sender, poke) = bounded(1);
+    // Unbounded: the loop names the engines once for each time that it asks them, which is at the start.
+    let (wanted_sender, wanted) = unbounded();
     let (sender, events) = bounded(EVENTS);
-    let wanted = Arc::new(Wanted(Mutex::new(settings.capabilities.clone())));
-    let ends = run::Ends { stop, poke, events: sender, wanted: Arc::clone(&wanted) };
+    let ends = run::Ends { stop, wanted, events: sender };
     let stream = Stream::new(access, net, settings, ends, keep)?;
     let task = task::spawn("stream", move || stream.run())?;
-    let handle = Handle { stop: Some(stop_sender), poke: poke_sender, wanted, task: Some(task) };
+    let handle = Handle { stop: Some(stop_sender), wanted: wanted_sender, task: Some(task) };
     Ok((handle, events))
 }

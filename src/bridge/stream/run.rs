@@ -20,7 +20,6 @@ use super::{
     clock::Clocks,
     connect::Ask,
     event::{Replay, StreamEvent},
-    handle::Wanted,
     hello::Hello,
     link::{End, Limits, Link, News},
 };
@@ -85,9 +84,8 @@ impl Settings {
 /// The task's ends of what connects it with its handle and its receiver.
 pub(super) struct Ends<T> {
     pub(super) stop: Receiver<()>,
-    pub(super) poke: Receiver<()>,
+    pub(super) wanted: Receiver<Vec<String>>,
     pub(super) events: Sender<StreamEvent<T>>,
-    pub(super) wanted: Arc<Wanted>,
 }
 
 /// The stop channel is closed, or the events are not received any more.
@@ -98,6 +96,8 @@ pub(super) struct Stream<T, K> {
     config: Config,
     machine: MachineId,
     instance: String,
+    /// What a connection has to announce.
+    capabilities: Vec<String>,
     limits: Limits,
     glance: Duration,
     ends: Ends<T>,
@@ -134,6 +134,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             config: net.stream_config(glance)?,
             machine: settings.machine,
             instance: settings.instance,
+            capabilities: settings.capabilities,
             limits: Limits { idle: settings.idle, max_event: settings.max_event },
             glance,
             ends,
@@ -175,8 +176,9 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let attempt = attempt.map_or_else(never, |link| link.news.clone());
         select! {
             recv(self.ends.stop) -> _ => Err(Stopped),
-            recv(self.ends.poke) -> _ => {
-                self.poked();
+            recv(self.ends.wanted) -> wanted => {
+                self.capabilities = wanted.map_err(|_| Stopped)?;
+                self.announce_anew();
                 Ok(())
             }
             recv(current) -> news => self.news(news),
@@ -200,15 +202,12 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// There are new capabilities, perhaps. A wait between two attempts ends.
-    fn poked(&mut self) {
+    fn announce_anew(&mut self) {
         if self.try_at.is_some() {
             self.try_at = Some(Instant::now());
         }
-        let is_outdated = self
-            .current
-            .as_ref()
-            .is_some_and(|link| link.ask.capabilities != *self.ends.wanted.lock());
-        if is_outdated {
+        let current = self.current.as_ref();
+        if current.is_some_and(|link| link.ask.capabilities != self.capabilities) {
             self.renew("the engines of this machine changed");
         }
     }
@@ -248,7 +247,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             access,
             machine: self.machine.clone(),
             instance: self.instance.clone(),
-            capabilities: self.ends.wanted.lock().clone(),
+            capabilities: self.capabilities.clone(),
             last_event_id: self.position.clone(),
         };
         match Link::start(self.config.clone(), ask, self.limits) {
@@ -277,7 +276,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.current = Some(link);
         // What changed while it was being opened.
         self.try_at = None;
-        self.poked();
+        self.announce_anew();
         // With a position there is a replay to hear about, or at least one that happens; without
         // one nothing is known, and catching up need not wait for the first byte.
         if self.position.is_none() && !says_hello {

@@ -15,7 +15,7 @@ use crate::{
     agent::{ActionKind, Choice, Question},
     bridge::wire::{self, CardChoice, CardOption},
     ids::{ClientMsgId, Engine, ThreadId, TurnId},
-    permission::code::Code,
+    permission::{code::Code, kind_name},
     time::Timestamp,
 };
 
@@ -98,17 +98,7 @@ pub(in crate::permission) fn summary(question: &Question) -> String {
 }
 
 fn kind(question: &Question) -> &'static str {
-    if !question.choices.is_empty() {
-        return "choice";
-    }
-    match question.kind {
-        ActionKind::Read => "read",
-        ActionKind::Edit => "edit",
-        ActionKind::Run => "run",
-        ActionKind::Fetch => "fetch",
-        ActionKind::Mcp => "mcp",
-        ActionKind::Other => "other",
-    }
+    if question.choices.is_empty() { kind_name(question.kind) } else { "choice" }
 }
 
 fn choice(choice: &Choice) -> CardChoice {

@@ -25,7 +25,6 @@ fn reply(message: &str) -> Reply {
         engine: None,
         machine: None,
         attachment_ids: Vec::new(),
-        external_adoption: None,
         project_dir: None,
     }
 }

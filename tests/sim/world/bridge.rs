@@ -118,7 +118,6 @@ pub(super) fn reply(message: &Message, number: usize, owner: Option<usize>) -> R
         engine: None,
         machine: owner.map(machine_id),
         attachment_ids: Vec::new(),
-        external_adoption: None,
         project_dir: None,
     }
 }

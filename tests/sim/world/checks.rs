@@ -128,7 +128,9 @@ impl World {
         // thread is told before.
         let thread = &self.bridge.threads[message.thread];
         let is_stop = |it: usize| {
-            number < it && self.messages[it].body.starts_with("/stop") && self.messages[it].is_known[machine]
+            number < it
+                && self.messages[it].body.starts_with("/stop")
+                && self.messages[it].is_known[machine]
         };
         let is_stopped = thread.messages.iter().any(|it| is_stop(*it));
         // What it could not know of may come in late.
