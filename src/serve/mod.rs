@@ -9,13 +9,12 @@ pub mod clock;
 pub mod http;
 pub mod hub;
 pub mod image;
+mod jobs;
 pub mod markdown;
 pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod presence;
-mod reaper;
-mod retention;
 pub mod store;
 pub mod stream;
 pub mod visit;
@@ -29,13 +28,12 @@ use api::Api;
 use clock::Clock;
 use http::tls::Tls;
 use hub::Hub;
+use jobs::Job;
 use metrics::Metrics;
-use reaper::Reaper;
-use retention::RetentionJob;
 use store::{
     Retention, Store,
-    accounts::{AccountId, NewAccount, Token},
-    sessions::{Lifetime, Secret},
+    accounts::{AccountId, NewAccount, Secret},
+    sessions::Lifetime,
 };
 
 /// How to serve.
@@ -106,9 +104,9 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
-    _reaper: Reaper,
+    _reaper: Job,
     hub: Arc<Hub>,
-    _retention_job: Option<RetentionJob>,
+    _retention_job: Option<Job>,
     store: Arc<Store>,
     clock: Clock,
 }
@@ -146,10 +144,10 @@ impl Server {
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
         let counters = Arc::default();
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
-        let job = options.retention.messages.map(|_| RetentionJob::start(Arc::clone(&store)));
+        let job = options.retention.messages.map(|_| Job::retention(Arc::clone(&store)));
         let job = job.transpose().context("starting the retention job")?;
         let clock = options.clock.clone();
-        let reaper = Reaper::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+        let reaper = Job::reaper(Arc::clone(&store), Arc::clone(&hub), clock.clone())
             .context("starting the session reaper")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
@@ -167,7 +165,7 @@ impl Server {
     ///
     /// # Errors
     /// The name is taken.
-    pub fn create_account(&self, name: &str) -> Result<(AccountId, Token)> {
+    pub fn create_account(&self, name: &str) -> Result<(AccountId, Secret)> {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
@@ -192,18 +190,14 @@ impl Server {
     }
 
     /// Ends all streams and connections, within about a second, and closes the store.
-    pub fn stop(mut self) {
-        self.shut_down();
-    }
-
-    fn shut_down(&mut self) {
-        self.hub.stop();
-        self.http.stop();
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shut_down();
+        self.hub.stop();
+        self.http.stop();
     }
 }

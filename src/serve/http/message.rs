@@ -5,6 +5,7 @@ use std::{fmt, io, net::IpAddr};
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use ureq::http::StatusCode;
 
 use crate::serve::http::StreamWriter;
 
@@ -134,8 +135,7 @@ impl Head {
         if head.http11 && head.header("host").is_none() {
             return Err(Response::error(400, "the Host header is missing"));
         }
-        let is_twice = |name: &&str| 1 < head.headers.iter().filter(|(it, _)| it == name).count();
-        match ONLY_ONCE.iter().find(|name| is_twice(name)) {
+        match ONLY_ONCE.iter().find(|name| 1 < head.all(name).count()) {
             Some(name) => Err(Response::error(400, format!("more than one {name} header"))),
             None => Ok(Some((head, length))),
         }
@@ -143,13 +143,17 @@ impl Head {
 
     /// The first header of this name, which is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.all(name).next()
     }
 
     /// The last header of this name, which is given in lower case: what the nearest proxy wrote, if
     /// it added a line to those that a client sent.
     pub fn last_header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().rfind(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.all(name).next_back()
+    }
+
+    fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        self.headers.iter().filter(move |(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
     /// The first query parameter of this name, decoded.
@@ -159,23 +163,17 @@ impl Head {
 
     pub(super) fn keeps_alive(&self) -> bool {
         let says = |option: &str| {
-            self.headers
-                .iter()
-                .filter(|(name, _)| name == "connection")
-                .flat_map(|(_, value)| value.split(','))
-                .any(|it| it.trim().eq_ignore_ascii_case(option))
+            let mut options = self.all("connection").flat_map(|value| value.split(','));
+            options.any(|it| it.trim().eq_ignore_ascii_case(option))
         };
         !says("close") && (self.http11 || says("keep-alive"))
     }
 
     /// RFC 9112 section 6.3, with everything ambiguous refused.
     fn read_framing(&self) -> Result<Framing, Response> {
-        let all = |wanted: &'static str| {
-            self.headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value)
-        };
         let bad = |text: &str| Err(Response::error(400, text));
-        let mut lengths = all("content-length");
-        let mut encodings = all("transfer-encoding");
+        let mut lengths = self.all("content-length");
+        let mut encodings = self.all("transfer-encoding");
         match (lengths.next(), encodings.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => bad("both Content-Length and Transfer-Encoding"),
@@ -267,13 +265,15 @@ impl Response {
         Response::new(status, "application/json", Body::Bytes(value.to_string().into_bytes()))
     }
 
+    /// `{"ok":true,…}`, the protocol's form of every other answer, with these fields.
+    pub fn ok(mut fields: Value) -> Response {
+        fields["ok"] = json!(true);
+        Response::json(200, &fields)
+    }
+
     /// `{"ok":false,"error":…}`, the protocol's form of every refusal.
     pub fn error(status: u16, text: impl Into<String>) -> Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
-    }
-
-    pub fn html(status: u16, page: String) -> Response {
-        Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
 
     /// Text of our own, of any type.
@@ -311,7 +311,8 @@ impl Response {
     /// The bytes up to the empty line.
     pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
         use std::fmt::Write;
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let status = StatusCode::from_u16(self.status).expect("it is one of ours");
+        let mut head = format!("HTTP/1.1 {status}\r\n");
         let is_set = |name: &str| self.headers.iter().any(|(it, _)| *it == name);
         let usual = DEFAULT_HEADERS.iter().filter(|(name, _)| !is_set(name)).copied();
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
@@ -330,31 +331,6 @@ impl Response {
             "Connection: close\r\n\r\n"
         });
         head.into_bytes()
-    }
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        302 => "Found",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "",
     }
 }
 

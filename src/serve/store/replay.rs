@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 
 use crate::{
     ids::{MachineId, ThreadId},
     serve::store::{
         AccountKey, Caller, Sql, Store,
         accounts::is_valid,
-        rows::{Change, Epoch, Event, ThreadChange, message_columns, message_from, thread_by_key},
+        rows::{Change, Epoch, Event, MESSAGE_COLUMNS, ThreadChange, message_from, thread_by_key},
     },
 };
 
@@ -30,7 +31,8 @@ pub struct Resume {
 }
 
 /// What a stream that starts is told about the past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Replay {
     /// Everything since the last event it saw follows.
     Complete,
@@ -38,16 +40,6 @@ pub enum Replay {
     Gap,
     /// It did not ask.
     None,
-}
-
-impl Replay {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Replay::Complete => "complete",
-            Replay::Gap => "gap",
-            Replay::None => "none",
-        }
-    }
 }
 
 impl Store {
@@ -96,11 +88,9 @@ impl Store {
         daemons: bool,
     ) -> Result<Vec<Event>> {
         let conn = self.reader();
-        let mut query = conn.prepare_cached(concat!(
-            "SELECT events.seq, events.kind, events.thread, threads.machine, ",
-            message_columns!(),
-            " FROM events
-             JOIN threads ON threads.id = events.thread
+        let mut query = conn.prepare_cached(&format!(
+            "SELECT events.seq, events.kind, events.thread, threads.machine, {MESSAGE_COLUMNS}
+             FROM events JOIN threads ON threads.id = events.thread
              LEFT JOIN messages ON messages.id = events.message
              WHERE events.account = ?1 AND events.seq > ?2 AND events.seq <= ?3
                    AND (NOT ?4 OR events.kind = 'reply')
