@@ -47,7 +47,7 @@ use crate::{
     permission::approvals::{Key, Now},
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
-    task::{Ended, Role},
+    task::{Ended, Role, Task},
     time::{self, Timestamp},
     worker::{self, Report},
 };
@@ -112,6 +112,8 @@ struct Daemon {
     announcer: Announcer,
     stream: Option<stream::Handle>,
     sending: outbox::Sending,
+    /// The task that keeps opencode's server.
+    keeper: Task,
     inbound: Receiver<StreamEvent<EntryId>>,
     reports: Receiver<Report>,
     /// Results of calls.

@@ -76,6 +76,7 @@ impl Daemon {
         if stragglers > 0 {
             log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
         }
+        let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
         let shared = Arc::new(Shared {
             settings: config::settings(&setup)?,
             client,
@@ -85,7 +86,7 @@ impl Daemon {
             codes: Codes::default(),
             answers: Answers { disk: Arc::clone(&setup.disk), dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
-            opencode: engines::opencode(&setup, &table, &state_id)?,
+            opencode,
             engines: table,
             env: setup.env.vars.clone().into_iter().collect(),
             token: setup.config.token.clone(),
@@ -118,6 +119,7 @@ impl Daemon {
             board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
+            keeper,
             inbound,
             reports,
             events,
