@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, console::Console, short},
+    cli::{ExitCode, Outcome, console::Console, short},
     config::Env,
     serve::backup,
 };
@@ -23,21 +23,10 @@ pub(super) struct Args {
 }
 
 /// `data` is the directory where it is not told with the arguments.
-pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> Outcome {
     let data = args.data.map_or(data, |it| env.cwd.join(it));
     let file = env.cwd.join(args.file);
-    match backup::backup(&data, &file) {
-        Ok(()) => {
-            console.say(format!(
-                "The bridge in {} is copied to {}",
-                short(&data, env),
-                file.display()
-            ));
-            ExitCode::Ok
-        }
-        Err(error) => {
-            console.complain(format!("{error:#}"));
-            ExitCode::Failure(1)
-        }
-    }
+    backup::backup(&data, &file)?;
+    console.say(format!("The bridge in {} is copied to {}", short(&data, env), file.display()));
+    Ok(ExitCode::Ok)
 }

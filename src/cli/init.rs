@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use crate::{
     bridge::{Access, Client, Error},
-    cli::{ExitCode, client, console::Console, short},
+    cli::{ExitCode, Failure, Outcome, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths, Token, host_name},
     ids,
     store::{Disk, RealDisk},
@@ -62,28 +62,17 @@ pub(super) struct Args {
     yes: bool,
 }
 
-/// Why `init` ended early: the message and the exit code.
-struct Stop(String, ExitCode);
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Stop {
-        Stop(format!("cannot read the answer: {error}"), ExitCode::Failure(1))
+/// Reading an answer is all that fails with one.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        failed(format!("cannot read the answer: {error}"))
     }
 }
 
-fn input(message: impl Into<String>) -> Stop {
-    Stop(message.into(), ExitCode::Failure(1))
-}
-
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     console.interactive &= !args.yes;
-    match init(&args, &flags_win(&args, env), paths, console) {
-        Ok(()) => ExitCode::Ok,
-        Err(Stop(message, code)) => {
-            console.complain(message);
-            code
-        }
-    }
+    init(&args, &flags_win(&args, env), paths, console)?;
+    Ok(ExitCode::Ok)
 }
 
 /// The environment without what a flag replaces: it wins over the file, but not over the person who
@@ -108,9 +97,8 @@ fn flags_win(args: &Args, env: &Env) -> Env {
     env
 }
 
-fn init(args: &Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Result<(), Stop> {
-    let mut file =
-        ConfigFile::read(&paths.config_file).map_err(|error| input(error.to_string()))?;
+fn init(args: &Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {
+    let mut file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     if let Some(url) = &args.base_url {
         file.set("baseUrl", url.trim_end_matches('/'));
         // The hosted bridge is routed by name; another one by its address alone.
@@ -123,12 +111,14 @@ fn init(args: &Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Res
     credentials(args, env, &mut file, console)?;
     settings(args, env, &mut file, console)?;
 
-    let config = Config::from_file(&file, env).map_err(|error| input(error.to_string()))?;
+    let config = Config::from_file(&file, env).map_err(failed)?;
     let disk = RealDisk;
     let dir = paths.config_file.parent().expect("the config file is in a directory");
     disk.create_dir(dir)
         .and_then(|()| disk.write_atomic(&paths.config_file, &file.to_bytes()))
-        .map_err(|error| input(format!("cannot write {}: {error}", paths.config_file.display())))?;
+        .map_err(|error| {
+            failed(format!("cannot write {}: {error}", paths.config_file.display()))
+        })?;
     console.say(format!("Wrote {}.", short(&paths.config_file, env)));
     verify(&config, paths, console)
 }
@@ -138,7 +128,7 @@ fn credentials(
     env: &Env,
     file: &mut ConfigFile,
     console: &mut Console<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), Failure> {
     if let Some(token) = &args.token {
         let token = if token == "-" { console.read_line()? } else { token.clone() };
         check_shape(&token, "obto_", "token")?;
@@ -153,7 +143,7 @@ fn credentials(
         check_shape(account, "acc_", "account")?;
         file.set("accountId", account.clone());
     }
-    let configured = Config::from_file(file, env).map_err(|error| input(error.to_string()))?;
+    let configured = Config::from_file(file, env).map_err(failed)?;
     let has_token = configured.token.is_some();
     if has_token && args.email.is_none() {
         console.say("Keeping the token that is configured.");
@@ -167,34 +157,34 @@ fn register(
     env: &Env,
     file: &mut ConfigFile,
     console: &mut Console<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), Failure> {
     let email = match &args.email {
         Some(email) => email.clone(),
         None => console.ask("E-mail address for a new account", "")?,
     };
     if email.is_empty() {
-        return Err(input(
+        return Err(failed(
             "there is no token yet: give --token TOKEN, or --email ADDRESS to register",
         ));
     }
     let Some((local, domain)) = email.split_once('@') else {
-        return Err(input(format!("{email:?} is no e-mail address")));
+        return Err(failed(format!("{email:?} is no e-mail address")));
     };
     if local.is_empty() || domain.is_empty() || email.contains(char::is_whitespace) {
-        return Err(input(format!("{email:?} is no e-mail address")));
+        return Err(failed(format!("{email:?} is no e-mail address")));
     }
     let username = args.username.clone().unwrap_or_else(|| local.to_owned());
     let password = args.password.clone().unwrap_or_else(|| ids::random_hex()[..12].to_owned());
-    let config = Config::from_file(file, env).map_err(|error| input(error.to_string()))?;
+    let config = Config::from_file(file, env).map_err(failed)?;
     let access = Access {
         base_url: config.base_url.clone(),
         origin_host: config.origin_host.clone(),
         token: Token::new(""),
     };
     let account = Client::new(Arc::new(access), &client::net(&config))
-        .map_err(|error| input(format!("{error:#}")))?
+        .map_err(failed)?
         .register(&email, &username, &password)
-        .map_err(|error| Stop(error.to_string(), ExitCode::Failure(2)))?;
+        .map_err(refused)?;
     crate::logging::hide(&account.token);
     let user = account.user.unwrap_or(username);
     console.say(format!("Registered {email} as {user}."));
@@ -213,8 +203,8 @@ fn settings(
     env: &Env,
     file: &mut ConfigFile,
     console: &mut Console<'_>,
-) -> Result<(), Stop> {
-    let now = Config::from_file(file, env).map_err(|error| input(error.to_string()))?;
+) -> Result<(), Failure> {
+    let now = Config::from_file(file, env).map_err(failed)?;
     let machine = match (&args.machine, file.object.contains_key("agentId")) {
         (Some(machine), _) => machine.clone(),
         (None, true) => console.ask("Name of this machine", now.machine.as_str())?,
@@ -225,9 +215,9 @@ fn settings(
         None => console.ask("Project directory", now.project_dir.as_str())?,
     };
     let project = camino::absolute_utf8(env.cwd.join(&project))
-        .map_err(|error| input(format!("the project directory {project:?}: {error}")))?;
+        .map_err(|error| failed(format!("the project directory {project:?}: {error}")))?;
     if !project.is_dir() {
-        return Err(input(format!("the project directory {project} does not exist")));
+        return Err(failed(format!("the project directory {project} does not exist")));
     }
     let agent = match &args.agent {
         Some(agent) => agent.clone(),
@@ -248,7 +238,7 @@ fn relay(
     file: &ConfigFile,
     now: bool,
     console: &mut Console<'_>,
-) -> Result<bool, Stop> {
+) -> Result<bool, Failure> {
     let relay = if let Some(relay) = &args.relay {
         relay.clone()
     } else {
@@ -258,24 +248,28 @@ fn relay(
     match relay.trim().to_lowercase().as_str() {
         "y" | "yes" | "1" | "true" => Ok(true),
         "n" | "no" | "0" | "false" => Ok(false),
-        _ => Err(input(format!("--relay is {relay:?}; it must be yes or no"))),
+        _ => Err(failed(format!("--relay is {relay:?}; it must be yes or no"))),
     }
 }
 
 /// Tokens are `obto_[a-z0-9]+`, accounts `acc_[a-z0-9]+`, any case (protocol section 11).
-fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Stop> {
+fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Failure> {
     let fits = value.to_lowercase().strip_prefix(prefix).is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
     });
     if fits {
         Ok(())
     } else {
-        Err(input(format!("that is no {what}: it must look like {prefix}…")))
+        Err(failed(format!("that is no {what}: it must look like {prefix}…")))
     }
 }
 
-fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), Stop> {
-    let client = client::of(config, paths).map_err(|error| input(format!("{error:#}")))?;
+fn refused(error: Error) -> Failure {
+    Failure { code: ExitCode::Failure(2), ..failed(error) }
+}
+
+fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {
+    let client = client::of(config, paths).map_err(failed)?;
     match client.whoami() {
         Ok(whoami) => {
             let account = whoami.account_id.unwrap_or_else(|| "the account".to_owned());
@@ -287,6 +281,6 @@ fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(
             console.say("Start with: obto-bridge start");
             Ok(())
         }
-        Err(error) => Err(Stop(error.to_string(), ExitCode::Failure(2))),
+        Err(error) => Err(refused(error)),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, console::Console, short},
+    cli::{ExitCode, Outcome, console::Console, failed, short},
     config::{Env, Paths},
 };
 
@@ -14,17 +14,14 @@ use crate::{
 #[argh(subcommand, name = "logout", note = "The threads and their sessions are kept.")]
 pub(super) struct Args {}
 
-pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     let file = short(&paths.config_file, env);
     match std::fs::remove_file(&paths.config_file) {
         Ok(()) => console.say(format!("Logged out: {file} is removed. The state is kept.")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             console.say(format!("There is no configuration at {file}."));
         }
-        Err(error) => {
-            console.complain(format!("cannot remove {file}: {error}"));
-            return ExitCode::Failure(1);
-        }
+        Err(error) => return Err(failed(format!("cannot remove {file}: {error}"))),
     }
-    ExitCode::Ok
+    Ok(ExitCode::Ok)
 }

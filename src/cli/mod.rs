@@ -23,7 +23,9 @@ mod user;
 mod whoami;
 
 use std::{
+    error::Error,
     ffi::OsString,
+    fmt,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process,
@@ -31,10 +33,13 @@ use std::{
 
 use argh::FromArgs;
 
-use self::console::Console;
+use self::console::{Console, printable};
 use crate::{
     agent::echo,
-    config::{Env, Paths},
+    bridge,
+    config::{ConfigError, Env, Paths},
+    logging,
+    store::lock::Held,
 };
 
 /// What the echo engine is started with. It is no command for people, so the help does not name it.
@@ -114,6 +119,50 @@ impl process::Termination for ExitCode {
     }
 }
 
+/// How a command ends, or why it failed.
+type Outcome = Result<ExitCode, Failure>;
+
+/// Why a command failed, for the person who ran it.
+struct Failure {
+    why: String,
+    code: ExitCode,
+}
+
+/// A failure that has no exit code of its own.
+fn failed(why: impl fmt::Display) -> Failure {
+    Failure { why: format!("{why:#}"), code: ExitCode::Failure(1) }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        let code = if error.chain().any(<dyn Error>::is::<Held>) {
+            ExitCode::InUse
+        } else if error.chain().any(<dyn Error>::is::<ConfigError>) {
+            ExitCode::Config
+        } else {
+            ExitCode::Failure(1)
+        };
+        Failure { code, ..failed(error) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure { code: ExitCode::Config, ..failed(error) }
+    }
+}
+
+impl From<bridge::Error> for Failure {
+    fn from(error: bridge::Error) -> Failure {
+        let code = match error {
+            bridge::Error::Access(_) => 1,
+            bridge::Error::Network { .. } => 2,
+            _ => 3,
+        };
+        Failure { code: ExitCode::Failure(code), ..failed(error) }
+    }
+}
+
 /// Runs the program that this process was started as.
 pub fn main() -> ExitCode {
     let mut input = io::stdin().lock();
@@ -157,9 +206,9 @@ fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
         return ExitCode::Ok;
     }
     let paths = Paths::in_home(&env.home);
-    match args.command {
+    let outcome = match args.command {
         Some(Command::Init(args)) => init::run(args, env, &paths, console),
-        Some(Command::Start(args)) => start::run(args, env, paths, console),
+        Some(Command::Start(args)) => start::run(args, env, paths),
         Some(Command::Status(args)) => status::run(args, env, &paths, console),
         Some(Command::Whoami(args)) => whoami::run(args, env, &paths, console),
         Some(Command::RotateToken(args)) => rotate_token::run(args, env, &paths, console),
@@ -172,9 +221,13 @@ fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
         None => {
             let help = Args::from_args(&["obto-bridge"], &["--help"]);
             console.note(help.map_or_else(|early| early.output, |_| String::new()).trim_end());
-            ExitCode::Usage
+            Ok(ExitCode::Usage)
         }
-    }
+    };
+    outcome.unwrap_or_else(|Failure { why, code }| {
+        console.complain(printable(&logging::redact(&why)));
+        code
+    })
 }
 
 fn echo_agent(console: &mut Console<'_>) -> ExitCode {

@@ -11,7 +11,7 @@ use crate::{
         engines::{self, Engines},
     },
     cli::{
-        ExitCode,
+        ExitCode, Failure, Outcome,
         console::{Console, printable},
     },
     config::{Config, ConfigError, Env, Paths},
@@ -61,41 +61,30 @@ struct Test {
     tool: Option<String>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     let Command::Test(test) = args.command;
-    let loaded = Config::load(paths, env)
-        .and_then(|config| of(&config, paths).map(|policy| (config, policy)));
-    let (config, policy) = match loaded {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            console.complain(error.to_string());
-            return ExitCode::Config;
-        }
-    };
+    let config = Config::load(paths, env)?;
+    let policy = of(&config, paths)?;
+    let usage = |why| Failure { why, code: ExitCode::Usage };
     let engine = Engine::new(&test.engine);
     let engines = Engines::new(config.agents.clone(), Path::new(""));
     if engines.get(&engine).is_none() {
         let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
-        console.complain(format!(
+        return Err(usage(format!(
             "there is no agent {:?}: {}, or one that you add to \"agents\" in {}",
             test.engine,
             names.join(", "),
             paths.config_file.display()
-        ));
-        return ExitCode::Usage;
+        )));
     }
-    let Some(kind) = kind_of(&test.kind) else {
-        console.complain(format!(
-            "{:?} is no kind of action: read, edit, run, fetch, mcp or other",
-            test.kind
-        ));
-        return ExitCode::Usage;
-    };
+    let kind = kind_of(&test.kind).ok_or_else(|| {
+        usage(format!("{:?} is no kind of action: read, edit, run, fetch, mcp or other", test.kind))
+    })?;
     console.say(printable(&sentence(&test.decide(&policy, &config, &engine, kind, env))));
     if config.allow_all {
         console.note("But allowAll is set: agents are not held to any rule.");
     }
-    ExitCode::Ok
+    Ok(ExitCode::Ok)
 }
 
 /// The rules of a configuration.

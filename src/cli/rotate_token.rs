@@ -4,7 +4,7 @@
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, client, console::Console, short},
+    cli::{ExitCode, Outcome, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths, Token},
     store::{Disk, RealDisk},
     time,
@@ -23,37 +23,17 @@ use crate::{
 )]
 pub(super) struct Args {}
 
-pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
-    let prepared = ConfigFile::read(&paths.config_file)
-        .and_then(|file| Config::from_file(&file, env).map(|config| (file, config)));
-    let (file, config) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            console.complain(error.to_string());
-            return ExitCode::Failure(1);
-        }
-    };
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+    let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
+    let config = Config::from_file(&file, env).map_err(failed)?;
     if env.var("BRIDGE_API_TOKEN").is_some() || env.var("BRIDGE_API_TOKEN_FILE").is_some() {
-        console.complain(
+        return Err(failed(
             "the token comes from BRIDGE_API_TOKEN or BRIDGE_API_TOKEN_FILE, which can't be \
              rewritten from here; unset it to rotate the token of the config file",
-        );
-        return ExitCode::Failure(1);
+        ));
     }
-    let client = match client::of(&config, paths) {
-        Ok(client) => client,
-        Err(error) => {
-            console.complain(format!("{error:#}"));
-            return ExitCode::Failure(1);
-        }
-    };
-    match client.rotate_token() {
-        Ok(token) => store(file, &token, env, paths, console),
-        Err(error) => {
-            console.complain(error.to_string());
-            client::exit_code(&error)
-        }
-    }
+    let token = client::of(&config, paths).map_err(failed)?.rotate_token()?;
+    Ok(store(file, &token, env, paths, console))
 }
 
 fn store(

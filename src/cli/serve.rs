@@ -11,9 +11,9 @@ use argh::FromArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cli::{ExitCode, account, backup, console::Console, logs, user},
+    cli::{ExitCode, Outcome, account, backup, console::Console, logs, user},
     config::{Env, Paths},
-    logging::{self, Format},
+    logging::Format,
     serve::{Options, Server, http::tls},
     signals::{self, Signal},
 };
@@ -77,7 +77,7 @@ enum Action {
     User(user::Args),
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     let data = match &args.data {
         Some(data) => env.cwd.join(data),
         None => paths.config_file.with_file_name("serve"),
@@ -88,13 +88,8 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         None => {}
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
-    match serve(args, data, env, console) {
-        Ok(()) => ExitCode::Ok,
-        Err(error) => {
-            console.complain(logging::redact(&format!("{error:#}")));
-            ExitCode::Failure(1)
-        }
-    }
+    serve(args, data, env, console)?;
+    Ok(ExitCode::Ok)
 }
 
 /// Every connection is an open file, and the usual limit leaves room for few.

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, client, console::Console, logs, policy},
+    cli::{ExitCode, Outcome, client, logs, policy},
     config::{Config, ConfigError, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
@@ -40,24 +40,15 @@ pub(super) struct Args {
     usage: bool,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: Paths, console: &mut Console<'_>) -> ExitCode {
-    let config = match config(&paths, env) {
-        Ok(config) => Config { usage: config.usage || args.usage, ..config },
-        Err(error) => {
-            console.complain(error.to_string());
-            return ExitCode::Config;
-        }
-    };
+pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
+    let mut config = config(&paths, env)?;
+    config.usage |= args.usage;
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
-    match start(args, env, paths, config) {
-        Ok(End::Stopped) => ExitCode::Ok,
-        Ok(End::Killed(signal)) => ExitCode::of_signal(signal),
-        Ok(End::Refused) => ExitCode::Refused,
-        Err(error) => {
-            console.complain(logging::redact(&format!("{error:#}")));
-            client::exit_code_of(&error)
-        }
-    }
+    Ok(match start(args, env, paths, config)? {
+        End::Stopped => ExitCode::Ok,
+        End::Killed(signal) => ExitCode::of_signal(signal),
+        End::Refused => ExitCode::Refused,
+    })
 }
 
 fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        ExitCode,
+        ExitCode, Outcome,
         console::{Console, printable},
         short,
     },
@@ -44,24 +44,18 @@ struct Row {
     last_drive: Option<Timestamp>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     let file = paths.state_dir.join("state.json");
     let rows = match fs::read(&file) {
-        Ok(bytes) => rows(&bytes).with_context(|| format!("reading {}", file.display())),
+        Ok(bytes) => rows(&bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             console
                 .note(format!("There are no threads yet: {} does not exist.", short(&file, env)));
             Ok(Vec::new())
         }
-        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+        Err(error) => Err(error.into()),
     };
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => {
-            console.complain(format!("{error:#}"));
-            return ExitCode::Failure(1);
-        }
-    };
+    let rows = rows.with_context(|| format!("reading {}", file.display()))?;
     let daemon = Status::of_running(&paths.state_dir);
     if args.json {
         let threads: Vec<Value> = rows.iter().map(json).collect();
@@ -72,10 +66,8 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
             console.say(format!("\n{}", table(&rows, time::now())));
         }
     }
-    match daemon {
-        Some(Status { connected_since: Some(_), .. }) => ExitCode::Ok,
-        _ => ExitCode::Failure(69),
-    }
+    let is_connected = daemon.is_some_and(|it| it.connected_since.is_some());
+    Ok(if is_connected { ExitCode::Ok } else { ExitCode::Failure(69) })
 }
 
 /// The daemon in a few lines.

@@ -12,11 +12,10 @@ use argh::FromArgs;
 
 use crate::{
     cli::{
-        ExitCode, account,
+        ExitCode, Outcome, account,
         console::{Console, printable},
     },
     config::Env,
-    logging,
     serve::{
         password::{self, Cost},
         store::{Store, accounts},
@@ -100,21 +99,15 @@ struct List {
 }
 
 /// `data` is the directory unless the command names one.
-pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> Outcome {
     let dir = |own: &Option<PathBuf>| own.as_ref().map_or(data, |own| env.cwd.join(own));
-    let done = match args.what {
+    match args.what {
         What::Add(args) => add(&args, &dir(&args.data), console),
         What::Passwd(args) => passwd(&args, &dir(&args.data), console),
         What::Remove(args) => remove(&args, &dir(&args.data), console),
         What::List(args) => list(&dir(&args.data), console),
-    };
-    match done {
-        Ok(()) => ExitCode::Ok,
-        Err(error) => {
-            console.complain(printable(&logging::redact(&format!("{error:#}"))));
-            ExitCode::Failure(1)
-        }
-    }
+    }?;
+    Ok(ExitCode::Ok)
 }
 
 fn add(args: &Add, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {

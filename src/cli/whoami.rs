@@ -5,9 +5,9 @@ use argh::FromArgs;
 use crate::{
     bridge::wire::Whoami,
     cli::{
-        ExitCode, client,
+        ExitCode, Outcome, client,
         console::{Console, printable},
-        short,
+        failed, short,
     },
     config::{Config, Env, Paths},
 };
@@ -23,27 +23,11 @@ use crate::{
 )]
 pub(super) struct Args {}
 
-pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
-    let prepared = Config::load(paths, env)
-        .map_err(anyhow::Error::from)
-        .and_then(|config| Ok((client::of(&config, paths)?, config)));
-    let (client, config) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            console.complain(format!("{error:#}"));
-            return ExitCode::Failure(1);
-        }
-    };
-    match client.whoami() {
-        Ok(whoami) => {
-            print(&config, &whoami, env, paths, console);
-            ExitCode::Ok
-        }
-        Err(error) => {
-            console.complain(error.to_string());
-            client::exit_code(&error)
-        }
-    }
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+    let config = Config::load(paths, env).map_err(failed)?;
+    let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
+    print(&config, &whoami, env, paths, console);
+    Ok(ExitCode::Ok)
 }
 
 fn print(config: &Config, whoami: &Whoami, env: &Env, paths: &Paths, console: &mut Console<'_>) {

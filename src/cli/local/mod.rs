@@ -24,14 +24,14 @@ use self::{
 use crate::{
     bridge::{Access, Client, Net},
     cli::{
-        ExitCode, account, client,
+        ExitCode, Outcome, account,
         console::{Console, printable},
         logs, policy, start,
     },
     config::{Config, ConfigFile, Env, Paths, Token},
     daemon::{self, End, Setup},
     ids,
-    logging::{self, Format},
+    logging::Format,
     serve::{Options, Server},
     signals::{self, Signal},
     store::RealDisk,
@@ -85,15 +85,9 @@ pub(super) struct Args {
     log: Option<String>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitCode {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     logs::to_stderr(args.log_format, args.log.as_deref(), env, args.send.is_some());
-    match local(&args, env, paths, console) {
-        Ok(code) => code,
-        Err(error) => {
-            console.complain(logging::redact(&format!("{error:#}")));
-            client::exit_code_of(&error)
-        }
-    }
+    Ok(local(&args, env, paths, console)?)
 }
 
 fn local(
