@@ -9,13 +9,12 @@ pub mod clock;
 pub mod http;
 pub mod hub;
 pub mod image;
+mod jobs;
 pub mod markdown;
 pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod presence;
-mod reaper;
-mod retention;
 pub mod store;
 pub mod stream;
 pub mod visit;
@@ -29,9 +28,8 @@ use api::Api;
 use clock::Clock;
 use http::tls::Tls;
 use hub::Hub;
+use jobs::Job;
 use metrics::Metrics;
-use reaper::Reaper;
-use retention::RetentionJob;
 use store::{
     Retention, Store,
     accounts::{AccountId, NewAccount, Token},
@@ -106,9 +104,9 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::Server,
-    _reaper: Reaper,
+    _reaper: Job,
     hub: Arc<Hub>,
-    _retention_job: Option<RetentionJob>,
+    _retention_job: Option<Job>,
     store: Arc<Store>,
     clock: Clock,
 }
@@ -146,10 +144,10 @@ impl Server {
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
         let counters = Arc::default();
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
-        let job = options.retention.messages.map(|_| RetentionJob::start(Arc::clone(&store)));
+        let job = options.retention.messages.map(|_| Job::retention(Arc::clone(&store)));
         let job = job.transpose().context("starting the retention job")?;
         let clock = options.clock.clone();
-        let reaper = Reaper::start(Arc::clone(&store), Arc::clone(&hub), clock.clone())
+        let reaper = Job::reaper(Arc::clone(&store), Arc::clone(&hub), clock.clone())
             .context("starting the session reaper")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
