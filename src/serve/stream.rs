@@ -141,7 +141,7 @@ fn seen_before(
 /// The first event. `waiting` is what is handed out next, to a daemon without a position.
 fn hello(resume: &Resume, waiting: Option<&[Waiting]>) -> String {
     let mut hello = json!({
-        "replay": resume.kind.as_str(),
+        "replay": resume.kind,
         "serverTime": time::now(),
         "accepts": ACCEPTS,
     });

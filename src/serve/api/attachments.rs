@@ -5,7 +5,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use crate::serve::{
-    api::{Answer, Api, internal},
+    api::{Answer, Api},
     http::message::{Request, Response},
     image,
     store::{Caller, attachments::Upload},
@@ -38,7 +38,7 @@ pub(super) fn upload(api: &Api, caller: Caller, request: &Request) -> Answer {
         .ok_or_else(|| fields.bad(415, "data", "is no PNG, JPEG, GIF or WebP picture"))?;
     let upload = Upload { name, media_type: image.media_type, size: image.size, data };
     let quota = api.options.attachment_bytes;
-    let stored = api.store.upload(caller.account, &upload, quota).map_err(internal)?;
+    let stored = api.store.upload(caller.account, &upload, quota)?;
     let Some(file) = stored else {
         let text = format!(
             "the pictures of this account would be over {quota} bytes; delete threads that have some"
@@ -46,9 +46,8 @@ pub(super) fn upload(api: &Api, caller: Caller, request: &Request) -> Answer {
         return Err(Response::error(507, text));
     };
     let mut answer = wire::file(&file);
-    answer["ok"] = json!(true);
     answer["attachmentId"] = json!(file.id);
-    Ok(Response::json(200, &answer))
+    Ok(Response::ok(answer))
 }
 
 /// A name for people: one line, and nothing of a path but its end.
@@ -61,7 +60,7 @@ fn file_name(name: &str) -> String {
 
 pub(super) fn fetch(api: &Api, caller: Caller, request: &Request) -> Answer {
     let id = request.head.path.strip_prefix(PREFIX).unwrap_or_default();
-    let found = api.store.attachment(caller.account, id).map_err(internal)?;
+    let found = api.store.attachment(caller.account, id)?;
     let (media_type, data) =
         found.ok_or_else(|| Response::error(404, "there is no such attachment on this account"))?;
     // The id is ours now: it is that of a stored one.

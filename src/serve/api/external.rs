@@ -11,7 +11,6 @@ use crate::{
         api::{
             Answer, Api,
             input::{daemon_only, name_param, no_thread, thread_id},
-            internal,
         },
         http::message::{Request, Response},
         store::{
@@ -42,15 +41,12 @@ pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
     let sessions = fields.objects("sessions", SESSIONS_MAX)?;
     let sessions: Vec<_> = sessions.iter().map(session_from).collect::<Result<_, _>>()?;
     let present = fields.lines("presentSessionIds", PRESENT_MAX, NAME_CHARS)?;
-    let synced = api.store.sync_sessions(caller.account, &machine, &sessions, &present);
-    let synced = synced.map_err(internal)?;
-    let answer = json!({
-        "ok": true,
+    let synced = api.store.sync_sessions(caller.account, &machine, &sessions, &present)?;
+    Ok(Response::ok(json!({
         "count": synced.count,
         "vanished": synced.vanished,
         "restored": synced.restored,
-    });
-    Ok(Response::json(200, &answer))
+    })))
 }
 
 /// Texts that are longer than the protocol says are cut; ids and paths that are, are refused.
@@ -85,9 +81,9 @@ fn cut(fields: &Fields, name: &str, chars: usize) -> Result<Option<String>, Resp
 }
 
 pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
-    let sessions = api.store.sessions(caller.account).map_err(internal)?;
+    let sessions = api.store.sessions(caller.account)?;
     let sessions: Vec<_> = sessions.iter().map(listed).collect();
-    Ok(Response::json(200, &json!({ "ok": true, "sessions": sessions })))
+    Ok(Response::ok(json!({ "sessions": sessions })))
 }
 
 pub(super) fn session(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -95,8 +91,7 @@ pub(super) fn session(api: &Api, caller: Caller, request: &Request) -> Answer {
     let machine = MachineId::new(name_param(head, "agentId")?);
     let source = name_param(head, "source")?;
     let id = SessionId::new(name_param(head, "sessionId")?);
-    let found =
-        api.store.external_session(caller.account, &machine, &source, &id).map_err(internal)?;
+    let found = api.store.external_session(caller.account, &machine, &source, &id)?;
     let found = found.ok_or_else(no_session)?;
     let recent = found.session.recent.iter().map(|turn| {
         let role = if turn.is_human { "user" } else { "assistant" };
@@ -104,8 +99,7 @@ pub(super) fn session(api: &Api, caller: Caller, request: &Request) -> Answer {
     });
     let mut answer = listed(&found);
     answer["recentMessages"] = recent.collect();
-    answer["ok"] = json!(true);
-    Ok(Response::json(200, &answer))
+    Ok(Response::ok(answer))
 }
 
 fn listed(listed: &Listed) -> Value {
@@ -131,15 +125,14 @@ pub(super) fn adopt(api: &Api, caller: Caller, request: &Request) -> Answer {
     let machine = MachineId::new(fields.name("agentId")?);
     let source = fields.name("source")?;
     let id = SessionId::new(fields.name("sessionId")?);
-    let found =
-        api.store.external_session(caller.account, &machine, &source, &id).map_err(internal)?;
+    let found = api.store.external_session(caller.account, &machine, &source, &id)?;
     if found.is_some_and(|it| it.vanished && it.thread.is_none()) {
         return Err(Response::error(409, "the machine has this session no longer"));
     }
-    let author = api.store.account(caller).map_err(internal)?.username;
-    let adopted = api.store.adopt(caller.account, &machine, &source, &id, &author);
-    let thread = adopted.map_err(internal)?.ok_or_else(no_session)?;
-    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread })))
+    let author = api.store.account(caller)?.username;
+    let thread =
+        api.store.adopt(caller.account, &machine, &source, &id, &author)?.ok_or_else(no_session)?;
+    Ok(Response::ok(json!({ "threadId": thread })))
 }
 
 /// Only from the machine that has the thread: it alone has the session.
@@ -152,23 +145,22 @@ pub(super) fn backfill(api: &Api, caller: Caller, request: &Request) -> Answer {
     let turns: Vec<_> =
         turns.iter().map(|it| turn_from(it, BODY_CHARS)).collect::<Result<_, _>>()?;
     let connected = |machine: &MachineId| api.hub.is_connected(caller, machine);
-    let done = api.store.backfill(caller, &thread, &session, &turns, connected);
-    let done = done.map_err(internal)?.map_err(|why| match why {
-        NoBackfill::NoThread => no_thread(),
-        NoBackfill::OtherMachine => {
-            Response::error(403, "only the machine that has the thread may send its history")
-        }
-        NoBackfill::OtherSession => {
-            fields.bad(409, "sessionId", "is not the session that the thread was made of")
-        }
-    })?;
-    let answer = json!({
-        "ok": true,
+    let done = api.store.backfill(caller, &thread, &session, &turns, connected)?.map_err(
+        |why| match why {
+            NoBackfill::NoThread => no_thread(),
+            NoBackfill::OtherMachine => {
+                Response::error(403, "only the machine that has the thread may send its history")
+            }
+            NoBackfill::OtherSession => {
+                fields.bad(409, "sessionId", "is not the session that the thread was made of")
+            }
+        },
+    )?;
+    Ok(Response::ok(json!({
         "inserted": done.inserted,
         "deduped": done.deduped,
         "removedPartial": done.removed_partial,
-    });
-    Ok(Response::json(200, &answer))
+    })))
 }
 
 fn no_session() -> Response {

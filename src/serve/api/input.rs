@@ -49,14 +49,18 @@ pub(super) fn daemon_only(caller: Caller) -> Result<(), Response> {
 }
 
 pub(super) fn name_param(head: &Head, name: &str) -> Result<String, Response> {
-    match head.param(name) {
-        None => Err(wire::bad_field(400, name, "is missing")),
-        Some(text) if text.trim().is_empty() => Err(wire::bad_field(400, name, "is missing")),
-        Some(text) if NAME_CHARS < text.chars().count() || text.contains(char::is_control) => {
-            Err(wire::bad_field(400, name, "is too long or has control characters"))
-        }
-        Some(text) => Ok(text),
+    checked_name(name, head.param(name).unwrap_or_default())
+}
+
+/// An id or name that did not come as JSON.
+pub(super) fn checked_name(name: &str, text: String) -> Result<String, Response> {
+    if text.trim().is_empty() {
+        return Err(wire::bad_field(400, name, "is missing"));
     }
+    if NAME_CHARS < text.chars().count() || text.contains(char::is_control) {
+        return Err(wire::bad_field(400, name, "is too long or has control characters"));
+    }
+    Ok(text)
 }
 
 pub(super) fn time_param(head: &Head, name: &str) -> Result<Option<Timestamp>, Response> {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::{
     ids::MachineId,
     serve::{
-        api::{Answer, Api, input::daemon_only, internal},
+        api::{Answer, Api, input::daemon_only},
         http::message::{Request, Response},
         store::{
             Caller,
@@ -23,14 +23,14 @@ const REASON_CHARS: usize = 2000;
 /// Those that are connected come first, then those that were seen last.
 pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
     let connected = api.hub.machines(caller.account);
-    let known = api.store.machines(caller.account).map_err(internal)?;
+    let known = api.store.machines(caller.account)?;
     let (here, away): (Vec<_>, Vec<_>) = known
         .iter()
         .map(|machine| (machine, connected.iter().find(|it| it.id == machine.id)))
         .partition(|(_, connected)| connected.is_some());
     let machines: Vec<_> =
         here.into_iter().chain(away).map(|(known, here)| wire::machine(known, here)).collect();
-    Ok(Response::json(200, &json!({ "ok": true, "machines": machines })))
+    Ok(Response::ok(json!({ "machines": machines })))
 }
 
 pub(super) fn report(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -50,8 +50,8 @@ pub(super) fn report(api: &Api, caller: Caller, request: &Request) -> Answer {
         engines: engines.collect::<Result<_, Response>>()?,
         project_dirs: fields.lines("projectDirs", PROJECT_DIRS_MAX, PATH_CHARS)?,
     };
-    if api.store.report_machine(caller.account, &machine, &report).map_err(internal)? {
+    if api.store.report_machine(caller.account, &machine, &report)? {
         visit::tell(&api.store, &api.hub, caller.account, &machine);
     }
-    Ok(Response::json(200, &json!({ "ok": true })))
+    Ok(Response::ok(json!({})))
 }

@@ -8,7 +8,6 @@ use crate::{
         api::{
             Answer, Api,
             input::{limit_param, name_param, no_thread, thread_id, time_param},
-            internal,
         },
         card,
         http::message::{Request, Response},
@@ -60,7 +59,7 @@ pub(super) fn post_reply(api: &Api, caller: Caller, request: &Request) -> Answer
     if body.trim().is_empty() && attachments.is_empty() {
         return Err(wire::bad_field(400, "body", "is blank"));
     }
-    let author = api.store.account(caller).map_err(internal)?.username;
+    let author = api.store.account(caller)?.username;
     let draft = Draft {
         client_msg_id: fields.optional_name("clientMsgId")?.map(ClientMsgId::new),
         agent: fields.optional_name("agent")?.map(|it| Engine::new(&it)),
@@ -74,11 +73,11 @@ pub(super) fn post_reply(api: &Api, caller: Caller, request: &Request) -> Answer
 }
 
 fn answer(message: &Message, value: serde_json::Value) -> Response {
-    Response::json(200, &json!({ "ok": true, "threadId": message.thread, "message": value }))
+    Response::ok(json!({ "threadId": message.thread, "message": value }))
 }
 
 fn post(api: &Api, caller: Caller, draft: Draft) -> Result<Box<Message>, Response> {
-    let posted = api.store.post(caller.account, draft).map_err(internal)?;
+    let posted = api.store.post(caller.account, draft)?;
     posted.map_err(|refusal| match refusal {
         Refusal::NoThread => no_thread(),
         Refusal::Attachment => {
@@ -119,8 +118,8 @@ pub(super) fn list(api: &Api, caller: Caller, request: &Request) -> Answer {
     let html = head.param("html").is_some_and(|it| it == "1");
     let (bytes, show): (usize, fn(&Message) -> serde_json::Value) =
         if html { (HTML_BYTES, wire::message_with_html) } else { (usize::MAX, wire::message) };
-    let page = api.store.messages(caller.account, &thread, range, limit, bytes);
-    let page = page.map_err(internal)?.ok_or_else(no_thread)?;
+    let page =
+        api.store.messages(caller.account, &thread, range, limit, bytes)?.ok_or_else(no_thread)?;
     let messages: Vec<_> = page.messages.iter().map(show).collect();
-    Ok(Response::json(200, &json!({ "ok": true, "messages": messages, "more": page.more })))
+    Ok(Response::ok(json!({ "messages": messages, "more": page.more })))
 }

@@ -20,6 +20,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
 
 use crate::serve::{
     Options,
@@ -29,6 +30,7 @@ use crate::serve::{
     },
     hub::Hub,
     metrics::Metrics,
+    page,
     password::{self, Busy, Verdict},
     store::{Caller, PasswordKey, SessionKey, Store},
     wire::NAME_CHARS,
@@ -72,29 +74,24 @@ enum Action {
 }
 
 /// A person who has signed in with a browser.
-#[derive(Clone, Copy, Debug)]
-pub struct Person {
+#[derive(Clone, Copy)]
+struct Person {
     caller: Caller,
     session: SessionKey,
 }
 
-/// A request that was let in, and as whom.
-#[derive(Clone, Copy, Debug)]
-pub enum Admitted {
-    Open(fn(&Api, &Request) -> Answer),
-    Known(fn(&Api, Caller, &Request) -> Answer, Caller),
-    Person(fn(&Api, Person, &Request) -> Answer, Person),
-}
+/// What is done for a request that was let in.
+type Admitted = Box<dyn FnOnce(&Api, &Request) -> Answer>;
 
 /// Method and path; GET takes HEAD as well, and `:id` stands for one segment of any text.
 const ROUTES: &[(&str, &str, Action)] = &[
-    ("GET", "/", Action::Open(routes::home)),
-    ("GET", "/healthz", Action::Open(watch::health)),
+    ("GET", "/", Action::Open(|_, _| Ok(Response::redirect("/api/view")))),
+    ("GET", "/healthz", Action::Open(|_, _| Ok(Response::ok(json!({}))))),
     ("GET", "/readyz", Action::Open(watch::ready)),
     ("GET", "/metrics", Action::Open(watch::metrics)),
-    ("GET", "/api/view", Action::Open(routes::view)),
-    ("GET", "/api/view/icon.svg", Action::Open(routes::icon)),
-    ("GET", "/api/view/manifest.webmanifest", Action::Open(routes::manifest)),
+    ("GET", "/api/view", Action::Open(|_, _| Ok(page::view()))),
+    ("GET", "/api/view/icon.svg", Action::Open(|_, _| Ok(page::icon()))),
+    ("GET", "/api/view/manifest.webmanifest", Action::Open(|_, _| Ok(page::manifest()))),
     ("POST", "/api/session", Action::Open(session::sign_in)),
     ("GET", "/api/session", Action::Person(session::show)),
     ("POST", "/api/session/redeem", Action::Open(session::redeem)),
@@ -154,7 +151,7 @@ impl Api {
             let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
             let secret = secret.trim();
             if scheme.eq_ignore_ascii_case("bearer") {
-                self.store.authenticate(secret).map_err(internal)?
+                self.store.authenticate(secret)?
             } else if scheme.eq_ignore_ascii_case("basic") {
                 if changes_something(head) {
                     origin::require_json(head)?;
@@ -192,7 +189,7 @@ impl Api {
         password: &str,
         often: bool,
     ) -> Result<Option<Caller>, Response> {
-        let found = self.store.login(username).map_err(internal)?;
+        let found = self.store.login(username)?;
         if let Some((caller, stored)) = &found
             && often
             && self.passwords.remembers(password, stored)
@@ -209,7 +206,7 @@ impl Api {
             come_later(wait)
         })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
-        let verdict = self.passwords.check(password, stored).map_err(busy)?;
+        let verdict = self.passwords.check(password, stored)?;
         let Some((mut caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
             return Ok(None);
         };
@@ -217,7 +214,7 @@ impl Api {
         self.guesses.forget(&name);
         if verdict == Verdict::RightButWeak {
             let better = self.hash(password)?;
-            self.store.strengthen(caller.account, &stored, &better).map_err(internal)?;
+            self.store.strengthen(caller.account, &stored, &better)?;
             caller.password = Some(PasswordKey::of(&better));
         }
         Ok(Some(caller))
@@ -225,7 +222,7 @@ impl Api {
 
     /// Hashes a new password.
     fn hash(&self, password: &str) -> Result<String, Response> {
-        self.passwords.hash(password).map_err(busy)?.map_err(internal)
+        Ok(self.passwords.hash(password)??)
     }
 
     fn let_in(&self, head: &Head) -> Result<(Admitted, usize), Response> {
@@ -234,14 +231,18 @@ impl Api {
         origin::refuse_foreign_page(&self.options, head)?;
         let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
-            Action::Open(run) => Ok((Admitted::Open(run), limit)),
-            Action::Known(run) => Ok((Admitted::Known(run, self.caller(head)?), limit)),
+            Action::Open(run) => Ok((Box::new(run), limit)),
+            Action::Known(run) => {
+                let caller = self.caller(head)?;
+                Ok((Box::new(move |api, request| run(api, caller, request)), limit))
+            }
             Action::Person(run) => {
                 let caller = self.caller(head)?;
                 let Some(session) = caller.session else {
                     return Err(Response::error(403, "this needs somebody who has signed in"));
                 };
-                Ok((Admitted::Person(run, Person { caller, session }), limit))
+                let person = Person { caller, session };
+                Ok((Box::new(move |api, request| run(api, person, request)), limit))
             }
         }
     }
@@ -257,12 +258,7 @@ impl Handler for Api {
 
     fn handle(&self, admitted: Admitted, request: Request) -> Response {
         let secure = origin::is_pinned(&self.options, &request.head);
-        let answer = match admitted {
-            Admitted::Open(run) => run(self, &request),
-            Admitted::Known(run, caller) => run(self, caller, &request),
-            Admitted::Person(run, person) => run(self, person, &request),
-        };
-        finish(secure, answer.unwrap_or_else(|refusal| refusal))
+        finish(secure, admitted(self, &request).unwrap_or_else(|refusal| refusal))
     }
 }
 
@@ -311,14 +307,19 @@ fn come_later(wait: Duration) -> Response {
         .with("Retry-After", secs.to_string())
 }
 
-fn busy(_: Busy) -> Response {
-    Response::error(503, "too many passwords are being checked; try again").with("Retry-After", "1")
+impl From<Busy> for Response {
+    fn from(_: Busy) -> Response {
+        let text = "too many passwords are being checked; try again";
+        Response::error(503, text).with("Retry-After", "1")
+    }
 }
 
 /// An error of the server: the log has it, the caller is told only that there was one.
-fn internal(error: anyhow::Error) -> Response {
-    log::error!("a request failed: {error:#}");
-    Response::error(500, "internal error; see the server's log")
+impl From<anyhow::Error> for Response {
+    fn from(error: anyhow::Error) -> Response {
+        log::error!("a request failed: {error:#}");
+        Response::error(500, "internal error; see the server's log")
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Through what a request came: under which name, from which page, over which connection. It keeps
 //! foreign pages out, which act in the name of whoever looks at them.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::serve::{
     Options,
-    http::message::{Head, Response},
+    http::{
+        message::{Head, Response},
+        network,
+    },
 };
 
 /// Browsers send the name they were led to; a foreign name means a foreign page.
@@ -82,10 +85,7 @@ pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
     };
     let forwarded = if is_from_proxy(options, head) { forwarded() } else { None };
     let address: IpAddr = forwarded.unwrap_or(head.from.peer);
-    match address.to_canonical() {
-        IpAddr::V6(it) => Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX)).into(),
-        it @ IpAddr::V4(_) => it,
-    }
+    network(address.to_canonical())
 }
 
 fn is_from_proxy(options: &Options, head: &Head) -> bool {

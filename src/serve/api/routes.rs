@@ -8,26 +8,20 @@ use serde_json::json;
 use crate::{
     ids::MachineId,
     serve::{
-        api::{Answer, Api, come_later, internal, origin},
+        api::{Answer, Api, come_later, input::checked_name, origin},
         http::message::{Head, Request, Response, form_field},
-        page, password,
+        password,
         presence::Machine,
         store::{
             Caller,
             accounts::{NewAccount, name_problem},
         },
-        stream,
-        wire::{self, NAME_CHARS},
+        stream, wire,
     },
     time,
 };
 
 const CAPABILITIES_MAX: usize = 64;
-
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn home(_: &Api, _: &Request) -> Answer {
-    Ok(Response::redirect("/api/view"))
-}
 
 pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if !api.options.allow_register {
@@ -35,16 +29,7 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     }
     let form =
         str::from_utf8(&request.body).map_err(|_| Response::error(400, "the form is not UTF-8"))?;
-    let field = |name| {
-        let value = form_field(form, name).unwrap_or_default();
-        match value.chars().count() {
-            0 => Err(wire::bad_field(400, name, "is missing")),
-            count if NAME_CHARS < count || value.contains(char::is_control) => {
-                Err(wire::bad_field(400, name, "is too long or has control characters"))
-            }
-            _ => Ok(value),
-        }
-    };
+    let field = |name| checked_name(name, form_field(form, name).unwrap_or_default());
     let (email, username, password) = (field("email")?, field("username")?, field("password")?);
     if !email.contains('@') {
         return Err(wire::bad_field(400, "email", "is no e-mail address"));
@@ -59,23 +44,20 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     api.registrations.enter(&address, api.options.clock.now()).map_err(come_later)?;
     let password = api.hash(&password)?;
     let new = NewAccount { username: &username, email: Some(&email), password: Some(&password) };
-    let Some((account_id, token)) = api.store.create_account(new).map_err(internal)? else {
+    let Some((account_id, token)) = api.store.create_account(new)? else {
         return Err(wire::bad_field(409, "username", "is taken"));
     };
-    let answer = json!({
-        "ok": true,
+    Ok(Response::ok(json!({
         "accountId": account_id.as_str(),
         "apiToken": token.reveal(),
         "basicAuthUser": username,
         "plan": "self-hosted",
-    });
-    Ok(Response::json(200, &answer))
+    })))
 }
 
 pub(super) fn whoami(api: &Api, caller: Caller, _: &Request) -> Answer {
-    let account = api.store.account(caller).map_err(internal)?;
-    let answer = json!({
-        "ok": true,
+    let account = api.store.account(caller)?;
+    Ok(Response::ok(json!({
         "account": {
             "accountId": account.account_id.as_str(),
             "basicAuthUser": account.username,
@@ -84,25 +66,23 @@ pub(super) fn whoami(api: &Api, caller: Caller, _: &Request) -> Answer {
             "apiTokenPrefix": account.token_prefix,
         },
         "server": { "time": time::now() },
-    });
-    Ok(Response::json(200, &answer))
+    })))
 }
 
 pub(super) fn rotate_token(api: &Api, caller: Caller, _: &Request) -> Answer {
     let Some(old) = caller.token else {
         return Err(Response::error(400, "call this with the token that is to be replaced"));
     };
-    let rotated =
-        api.store.rotate(old, || api.hub.hang_up(|it| it.token == Some(old))).map_err(internal)?;
+    let rotated = api.store.rotate(old, || api.hub.hang_up(|it| it.token == Some(old)))?;
     let token = rotated.ok_or_else(|| Response::error(401, "the token has just been replaced"))?;
-    Ok(Response::json(200, &json!({ "ok": true, "apiToken": token.reveal() })))
+    Ok(Response::ok(json!({ "apiToken": token.reveal() })))
 }
 
 pub(super) fn stream(api: &Api, caller: Caller, request: &Request) -> Answer {
     let head = &request.head;
     let machine = machine_of(head)?;
     if let (Some(machine), Some(token)) = (&machine, caller.token) {
-        api.store.note_machine(token, &machine.id).map_err(internal)?;
+        api.store.note_machine(token, &machine.id)?;
     }
     let last = head.header("last-event-id").map(str::to_owned);
     let (store, hub) = (Arc::clone(&api.store), Arc::clone(&api.hub));
@@ -110,19 +90,9 @@ pub(super) fn stream(api: &Api, caller: Caller, request: &Request) -> Answer {
 }
 
 fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
-    let is_bad = |text: &str| {
-        text.trim().is_empty()
-            || NAME_CHARS < text.chars().count()
-            || text.contains(char::is_control)
-    };
-    let field = |name: &str| match head.param(name) {
-        Some(text) if is_bad(&text) => {
-            Err(wire::bad_field(400, name, "is blank, too long or has control characters"))
-        }
-        text => Ok(text),
-    };
-    let Some(id) = field("agentId")? else { return Ok(None) };
-    let instance = field("instance")?;
+    let name = |name: &str| head.param(name).map(|it| checked_name(name, it)).transpose();
+    let Some(id) = name("agentId")? else { return Ok(None) };
+    let instance = name("instance")?;
     let capabilities = head.param("capabilities").unwrap_or_default();
     let capabilities = capabilities
         .split(',')
@@ -133,19 +103,4 @@ fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
         .collect();
     let (id, since) = (MachineId::new(id), time::now());
     Ok(Some(Machine { id, instance, capabilities, since, conflict: None }))
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn view(_: &Api, _: &Request) -> Answer {
-    Ok(page::view())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn icon(_: &Api, _: &Request) -> Answer {
-    Ok(page::icon())
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn manifest(_: &Api, _: &Request) -> Answer {
-    Ok(page::manifest())
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids,
     serve::{
-        api::{Answer, Api, Person, changes_something, come_later, internal, origin},
+        api::{Answer, Api, Person, changes_something, come_later, origin},
         http::message::{Head, Request, Response},
         password,
         store::{AccountKey, Caller, PasswordKey, TokenKey},
@@ -25,10 +25,7 @@ const PLAIN_COOKIE: &str = "obto_session";
 /// own page.
 pub(super) fn caller(api: &Api, head: &Head) -> Result<Option<Caller>, Response> {
     let Some(cookie) = cookie(api, head) else { return Ok(None) };
-    let caller = api
-        .store
-        .session(cookie, api.options.lifetime, api.options.clock.now())
-        .map_err(internal)?;
+    let caller = api.store.session(cookie, api.options.lifetime, api.options.clock.now())?;
     if caller.is_some() && changes_something(head) {
         origin::refuse_unknown_page(head)?;
         let given = head.header("x-csrf-token").unwrap_or_default();
@@ -80,11 +77,11 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
                     with: obto-bridge serve user passwd NAME";
         Response::error(401, text)
     };
-    if !api.store.is_welcome(&code, now).map_err(internal)? {
+    if !api.store.is_welcome(&code, now)? {
         return Err(spent());
     }
     let hash = api.hash(&password)?;
-    let account = api.store.redeem(&code, &hash, now).map_err(internal)?.ok_or_else(spent)?;
+    let account = api.store.redeem(&code, &hash, now)?.ok_or_else(spent)?;
     api.guessers.take_back(&address);
     api.hub.hang_up(|it| it.account == account && it.token.is_none());
     begin(api, &request.head, account, PasswordKey::of(&hash))
@@ -92,11 +89,12 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
 
 fn begin(api: &Api, head: &Head, account: AccountKey, password: PasswordKey) -> Answer {
     let (lifetime, now) = (api.options.lifetime, api.options.clock.now());
-    let begun = api.store.begin_session(account, password, lifetime, now).map_err(internal)?;
-    let (session, secret) =
-        begun.ok_or_else(|| Response::error(401, "the password has just been changed"))?;
+    let (session, secret) = api
+        .store
+        .begin_session(account, password, lifetime, now)?
+        .ok_or_else(|| Response::error(401, "the password has just been changed"))?;
     let caller = Caller { account, token: None, session: Some(session), password: None };
-    let answer = Response::json(200, &described(api, caller, secret.reveal())?);
+    let answer = Response::ok(described(api, caller, secret.reveal())?);
     let seconds = lifetime.absolute.as_secs();
     Ok(answer.with("Set-Cookie", set_cookie(api, head, secret.reveal(), seconds)))
 }
@@ -108,9 +106,8 @@ fn set_cookie(api: &Api, head: &Head, value: &str, seconds: u64) -> String {
 }
 
 fn described(api: &Api, caller: Caller, cookie: &str) -> Result<Value, Response> {
-    let account = api.store.account(caller).map_err(internal)?;
+    let account = api.store.account(caller)?;
     Ok(json!({
-        "ok": true,
         "user": account.username,
         "accountId": account.account_id.as_str(),
         "csrf": csrf(cookie),
@@ -119,14 +116,14 @@ fn described(api: &Api, caller: Caller, cookie: &str) -> Result<Value, Response>
 
 pub(super) fn show(api: &Api, person: Person, request: &Request) -> Answer {
     let cookie = cookie(api, &request.head).unwrap_or_default();
-    Ok(Response::json(200, &described(api, person.caller, cookie)?))
+    Ok(Response::ok(described(api, person.caller, cookie)?))
 }
 
 pub(super) fn sign_out(api: &Api, person: Person, request: &Request) -> Answer {
-    api.store.end_session(person.session).map_err(internal)?;
+    api.store.end_session(person.session)?;
     api.hub.hang_up(|it| it.session == Some(person.session));
     let gone = set_cookie(api, &request.head, "", 0);
-    Ok(Response::json(200, &json!({ "ok": true })).with("Set-Cookie", gone))
+    Ok(Response::ok(json!({})).with("Set-Cookie", gone))
 }
 
 /// Ends all other sessions: whoever had the old password is out.
@@ -134,17 +131,17 @@ pub(super) fn change_password(api: &Api, person: Person, request: &Request) -> A
     let fields = Fields::parse(&request.body)?;
     let old = fields.text("old", password::CHARS_MAX)?;
     let new = new_password(&fields, "new")?;
-    let username = api.store.account(person.caller).map_err(internal)?.username;
+    let username = api.store.account(person.caller)?.username;
     if api.login(&request.head, &username, &old, false)?.is_none() {
         return Err(wire::bad_field(403, "old", "is not the password"));
     }
     let hash = api.hash(&new)?;
     let account = person.caller.account;
-    api.store.set_password(account, &hash, Some(person.session)).map_err(internal)?;
+    api.store.set_password(account, &hash, Some(person.session))?;
     api.hub.hang_up(|it| {
         it.account == account && it.token.is_none() && it.session != Some(person.session)
     });
-    Ok(Response::json(200, &json!({ "ok": true })))
+    Ok(Response::ok(json!({})))
 }
 
 /// A password that somebody chose.
@@ -158,7 +155,7 @@ fn new_password(fields: &Fields, name: &str) -> Result<String, Response> {
 
 pub(super) fn tokens(api: &Api, person: Person, _: &Request) -> Answer {
     let connected: Vec<TokenKey> = api.hub.callers().iter().filter_map(|it| it.token).collect();
-    let tokens = api.store.tokens(person.caller.account).map_err(internal)?;
+    let tokens = api.store.tokens(person.caller.account)?;
     let tokens: Vec<Value> = tokens
         .iter()
         .map(|token| {
@@ -174,24 +171,23 @@ pub(super) fn tokens(api: &Api, person: Person, _: &Request) -> Answer {
             })
         })
         .collect();
-    Ok(Response::json(200, &json!({ "ok": true, "tokens": tokens })))
+    Ok(Response::ok(json!({ "tokens": tokens })))
 }
 
 pub(super) fn add_token(api: &Api, person: Person, _: &Request) -> Answer {
-    let added = api.store.add_token(person.caller.account).map_err(internal)?;
+    let added = api.store.add_token(person.caller.account)?;
     let (key, token) = added
         .ok_or_else(|| Response::error(409, "there are too many tokens; revoke some of them"))?;
-    let answer = json!({ "ok": true, "token": token.reveal(), "id": key.to_string() });
-    Ok(Response::json(200, &answer))
+    Ok(Response::ok(json!({ "token": token.reveal(), "id": key.to_string() })))
 }
 
 pub(super) fn revoke_token(api: &Api, person: Person, request: &Request) -> Answer {
     let id = Fields::parse(&request.body)?.name("id")?;
     let unknown = || Response::error(404, "there is no such token on this account");
     let token = TokenKey::parse(&id).ok_or_else(unknown)?;
-    if !api.store.revoke_token(person.caller.account, token).map_err(internal)? {
+    if !api.store.revoke_token(person.caller.account, token)? {
         return Err(unknown());
     }
     api.hub.hang_up(|it| it.token == Some(token));
-    Ok(Response::json(200, &json!({ "ok": true })))
+    Ok(Response::ok(json!({})))
 }

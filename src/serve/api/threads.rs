@@ -8,7 +8,6 @@ use crate::{
         api::{
             Answer, Api,
             input::{limit_param, no_thread, thread_id, time_param},
-            internal,
         },
         http::message::{Request, Response},
         store::Caller,
@@ -34,30 +33,27 @@ pub(super) fn list(api: &Api, caller: Caller, request: &Request) -> Answer {
         return Err(wire::bad_field(413, "q", &what));
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = api.store.threads(caller.account, before, limit, search.as_deref());
-    let found = found.map_err(internal)?;
+    let found = api.store.threads(caller.account, before, limit, search.as_deref())?;
     let presence = &api.hub.presence;
     let threads: Vec<_> = found
         .threads
         .iter()
         .map(|it| wire::thread(it, presence.since(caller.account, &it.id)))
         .collect();
-    let answer = json!({
-        "ok": true,
+    Ok(Response::ok(json!({
         "threads": threads,
         "more": found.next.is_some(),
         "next": found.next,
-    });
-    Ok(Response::json(200, &answer))
+    })))
 }
 
 pub(super) fn claim(api: &Api, caller: Caller, request: &Request) -> Answer {
     let fields = Fields::parse(&request.body)?;
     let thread = thread_id(&fields)?;
     let machine = MachineId::new(fields.name("agentId")?);
-    let claimed = api.store.claim(caller.account, &thread, &machine).map_err(internal)?;
+    let claimed = api.store.claim(caller.account, &thread, &machine)?;
     let (won, winner) = claimed.ok_or_else(no_thread)?;
-    Ok(Response::json(200, &json!({ "ok": true, "won": won, "winner": winner })))
+    Ok(Response::ok(json!({ "won": won, "winner": winner })))
 }
 
 pub(super) fn switch_agent(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -65,7 +61,7 @@ pub(super) fn switch_agent(api: &Api, caller: Caller, request: &Request) -> Answ
     let thread = thread_id(&fields)?;
     let agent = Engine::new(&fields.name("agent")?);
     found(api.store.set_agent(caller.account, &thread, &agent))?;
-    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread, "agent": agent })))
+    Ok(Response::ok(json!({ "threadId": thread, "agent": agent })))
 }
 
 /// Told to browsers that look right now, and stored nowhere.
@@ -73,7 +69,7 @@ pub(super) fn activity(api: &Api, caller: Caller, request: &Request) -> Answer {
     let fields = Fields::parse(&request.body)?;
     let thread = thread_id(&fields)?;
     let state = fields.one_of("state", &["working", "idle"])?;
-    let known = api.store.thread(caller.account, &thread).map_err(internal)?;
+    let known = api.store.thread(caller.account, &thread)?;
     let known = known.ok_or_else(no_thread)?;
     let presence = &api.hub.presence;
     let since = if state == "working" {
@@ -84,7 +80,7 @@ pub(super) fn activity(api: &Api, caller: Caller, request: &Request) -> Answer {
     };
     let data = wire::activity(&thread, since);
     api.hub.publish_transient(caller.account, "activity", &data);
-    Ok(Response::json(200, &json!({ "ok": true })))
+    Ok(Response::ok(json!({})))
 }
 
 pub(super) fn rename(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -94,7 +90,7 @@ pub(super) fn rename(api: &Api, caller: Caller, request: &Request) -> Answer {
     let title = title.ok_or_else(|| fields.bad(400, "title", "is missing"))?;
     let title = title.trim();
     found(api.store.rename(caller.account, &thread, title))?;
-    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread, "title": title })))
+    Ok(Response::ok(json!({ "threadId": thread, "title": title })))
 }
 
 pub(super) fn delete(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -102,7 +98,7 @@ pub(super) fn delete(api: &Api, caller: Caller, request: &Request) -> Answer {
     let thread = thread_id(&fields)?;
     found(api.store.delete_thread(caller.account, &thread))?;
     api.hub.presence.end(caller.account, &thread);
-    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread })))
+    Ok(Response::ok(json!({ "threadId": thread })))
 }
 
 pub(super) fn mark_read(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -111,10 +107,10 @@ pub(super) fn mark_read(api: &Api, caller: Caller, request: &Request) -> Answer 
     let up_to = fields.optional_time("upTo")?;
     let up_to = up_to.ok_or_else(|| fields.bad(400, "upTo", "is missing"))?;
     found(api.store.mark_read(caller.account, &thread, up_to))?;
-    Ok(Response::json(200, &json!({ "ok": true, "threadId": thread })))
+    Ok(Response::ok(json!({ "threadId": thread })))
 }
 
 /// What the store says of a change to a thread that may not be there.
 fn found(changed: anyhow::Result<bool>) -> Result<(), Response> {
-    if changed.map_err(internal)? { Ok(()) } else { Err(no_thread()) }
+    if changed? { Ok(()) } else { Err(no_thread()) }
 }

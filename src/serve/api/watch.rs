@@ -1,4 +1,4 @@
-//! The routes that monitoring asks: whether it lives, whether it can work, and its figures.
+//! The routes that monitoring asks: whether it can work, and its figures.
 
 use serde_json::json;
 
@@ -11,14 +11,9 @@ use crate::serve::{
 const FORWARDED: &[&str] =
     &["forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"];
 
-#[expect(clippy::unnecessary_wraps, reason = "a route like the others")]
-pub(super) fn health(_: &Api, _: &Request) -> Answer {
-    Ok(Response::json(200, &json!({ "ok": true })))
-}
-
 pub(super) fn ready(api: &Api, _: &Request) -> Answer {
     match api.metrics.ready() {
-        Ok(()) => Ok(Response::json(200, &json!({ "ok": true }))),
+        Ok(()) => Ok(Response::ok(json!({}))),
         Err(why) => Err(Response::error(503, why).with("Retry-After", "5")),
     }
 }

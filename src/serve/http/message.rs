@@ -5,6 +5,7 @@ use std::{fmt, io, net::IpAddr};
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use ureq::http::StatusCode;
 
 use crate::serve::http::StreamWriter;
 
@@ -267,6 +268,12 @@ impl Response {
         Response::new(status, "application/json", Body::Bytes(value.to_string().into_bytes()))
     }
 
+    /// `{"ok":true,…}`, the protocol's form of every other answer, with these fields.
+    pub fn ok(mut fields: Value) -> Response {
+        fields["ok"] = json!(true);
+        Response::json(200, &fields)
+    }
+
     /// `{"ok":false,"error":…}`, the protocol's form of every refusal.
     pub fn error(status: u16, text: impl Into<String>) -> Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
@@ -311,7 +318,8 @@ impl Response {
     /// The bytes up to the empty line.
     pub(super) fn head_bytes(&self, keep: bool, chunked: bool) -> Vec<u8> {
         use std::fmt::Write;
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let status = StatusCode::from_u16(self.status).expect("it is one of ours");
+        let mut head = format!("HTTP/1.1 {status}\r\n");
         let is_set = |name: &str| self.headers.iter().any(|(it, _)| *it == name);
         let usual = DEFAULT_HEADERS.iter().filter(|(name, _)| !is_set(name)).copied();
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
@@ -330,31 +338,6 @@ impl Response {
             "Connection: close\r\n\r\n"
         });
         head.into_bytes()
-    }
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        302 => "Found",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "",
     }
 }
 

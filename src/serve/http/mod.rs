@@ -370,7 +370,7 @@ impl Drop for Place {
 }
 
 /// What one peer has of addresses: in IPv6 every home and server has a network of 64 bits.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,
         IpAddr::V6(it) => IpAddr::from((it.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),

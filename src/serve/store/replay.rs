@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 
 use crate::{
     ids::{MachineId, ThreadId},
@@ -30,7 +31,8 @@ pub struct Resume {
 }
 
 /// What a stream that starts is told about the past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Replay {
     /// Everything since the last event it saw follows.
     Complete,
@@ -38,16 +40,6 @@ pub enum Replay {
     Gap,
     /// It did not ask.
     None,
-}
-
-impl Replay {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Replay::Complete => "complete",
-            Replay::Gap => "gap",
-            Replay::None => "none",
-        }
-    }
 }
 
 impl Store {
