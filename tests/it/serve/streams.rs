@@ -30,7 +30,14 @@ fn a_daemon_hears_replies_in_the_protocols_words() {
 
     // The same machine a second time is the same machine.
     bridge.events("?agentId=box&capabilities=claude,%20Codex,", None).expect("hello");
-    let machines = bridge.get("/api/bridge/machines").ok();
+    let mut patience = Patience::new();
+    let machines = loop {
+        // A machine is noted after the first words of its stream.
+        let machines = bridge.get("/api/bridge/machines").ok();
+        if machines["machines"] != json!([]) || !patience.pause() {
+            break machines;
+        }
+    };
     assert_eq!(machines["machines"].as_array().unwrap().len(), 1);
     assert_eq!(machines["machines"][0]["agentId"], "box");
     assert_eq!(machines["machines"][0]["capabilities"], json!(["claude", "codex"]));
