@@ -11,7 +11,7 @@ use std::{
 use env_logger::{Builder, Target, fmt::Formatter};
 use log::{
     Level, LevelFilter, Record,
-    kv::{self, Key, VisitSource, VisitValue},
+    kv::{self, Key, VisitSource},
 };
 use serde_json::{Map, Value};
 
@@ -114,41 +114,18 @@ struct Data(Map<String, Value>);
 
 impl<'kvs> VisitSource<'kvs> for Data {
     fn visit_pair(&mut self, key: Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        let mut json = Json(Value::Null);
-        value.visit(&mut json)?;
-        self.0.insert(key.to_string(), json.0);
+        self.0.insert(key.to_string(), json(&value));
         Ok(())
     }
 }
 
 /// Keeps numbers numbers.
-struct Json(Value);
-
-impl VisitValue<'_> for Json {
-    fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
-        self.0 = Value::String(value.to_string());
-        Ok(())
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
+fn json(value: &kv::Value<'_>) -> Value {
+    let number = value.to_u64().map(Value::from).or_else(|| value.to_i64().map(Value::from));
+    number
+        .or_else(|| value.to_f64().map(Value::from))
+        .or_else(|| value.to_bool().map(Value::from))
+        .unwrap_or_else(|| value.to_string().into())
 }
 
 /// Tokens that must never be written; they come from the config, from `rotate-token`, from `init`.

@@ -158,10 +158,7 @@ fn register(
     file: &mut ConfigFile,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let email = match &args.email {
-        Some(email) => email.clone(),
-        None => console.ask("E-mail address for a new account", "")?,
-    };
+    let email = answer(args.email.as_ref(), "E-mail address for a new account", "", console)?;
     if email.is_empty() {
         return Err(failed(
             "there is no token yet: give --token TOKEN, or --email ADDRESS to register",
@@ -205,24 +202,22 @@ fn settings(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let now = Config::from_file(file, env).map_err(failed)?;
-    let machine = match (&args.machine, file.object.contains_key("agentId")) {
-        (Some(machine), _) => machine.clone(),
-        (None, true) => console.ask("Name of this machine", now.machine.as_str())?,
-        (None, false) => console.ask("Name of this machine", &host_name())?,
-    };
-    let project = match &args.project {
-        Some(project) => project.clone(),
-        None => console.ask("Project directory", now.project_dir.as_str())?,
-    };
+    let is_named = file.object.contains_key("agentId");
+    let machine = if is_named { now.machine.to_string() } else { host_name() };
+    let machine = answer(args.machine.as_ref(), "Name of this machine", &machine, console)?;
+    let project =
+        answer(args.project.as_ref(), "Project directory", now.project_dir.as_str(), console)?;
     let project = camino::absolute_utf8(env.cwd.join(&project))
         .map_err(|error| failed(format!("the project directory {project:?}: {error}")))?;
     if !project.is_dir() {
         return Err(failed(format!("the project directory {project} does not exist")));
     }
-    let agent = match &args.agent {
-        Some(agent) => agent.clone(),
-        None => console.ask("Agent of threads that name none", now.engine.as_str())?,
-    };
+    let agent = answer(
+        args.agent.as_ref(),
+        "Agent of threads that name none",
+        now.engine.as_str(),
+        console,
+    )?;
     let relay = relay(args, file, now.relay_permissions, console)?;
     file.set("baseUrl", now.base_url);
     file.set("originHost", now.origin_host);
@@ -233,18 +228,26 @@ fn settings(
     Ok(())
 }
 
+/// What the flag says, or else the person who is there, or else the default.
+fn answer(
+    flag: Option<&String>,
+    question: &str,
+    default: &str,
+    console: &mut Console<'_>,
+) -> io::Result<String> {
+    flag.cloned().map_or_else(|| console.ask(question, default), Ok)
+}
+
 fn relay(
     args: &Args,
     file: &ConfigFile,
     now: bool,
     console: &mut Console<'_>,
 ) -> Result<bool, Failure> {
-    let relay = if let Some(relay) = &args.relay {
-        relay.clone()
-    } else {
-        let is_off = file.object.contains_key("relayPermissions") && !now;
-        console.ask("Ask you before a tool runs (yes or no)", if is_off { "no" } else { "yes" })?
-    };
+    let is_off = file.object.contains_key("relayPermissions") && !now;
+    let default = if is_off { "no" } else { "yes" };
+    let relay =
+        answer(args.relay.as_ref(), "Ask you before a tool runs (yes or no)", default, console)?;
     match relay.trim().to_lowercase().as_str() {
         "y" | "yes" | "1" | "true" => Ok(true),
         "n" | "no" | "0" | "false" => Ok(false),

@@ -186,27 +186,36 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
+    command(args, env, console).unwrap_or_else(|Failure { why, code }| {
+        console.complain(printable(&logging::redact(&why)));
+        code
+    })
+}
+
+fn command(args: &[&str], env: &Env, console: &mut Console<'_>) -> Outcome {
     if args == [ECHO_AGENT] {
-        return echo_agent(console);
+        let played = echo::run(&mut *console.input, &mut *console.out);
+        played.map_err(|error| failed(format!("the echo agent: {error}")))?;
+        return Ok(ExitCode::Ok);
     }
     let args = match Args::from_args(&["obto-bridge"], args) {
         Ok(args) => args,
         Err(early) if early.status.is_ok() => {
             console.say(early.output.trim_end());
-            return ExitCode::Ok;
+            return Ok(ExitCode::Ok);
         }
         Err(early) => {
             console.complain(early.output.trim_end());
             console.note("`obto-bridge --help` lists the commands.");
-            return ExitCode::Usage;
+            return Ok(ExitCode::Usage);
         }
     };
     if args.version {
         console.say(env!("CARGO_PKG_VERSION"));
-        return ExitCode::Ok;
+        return Ok(ExitCode::Ok);
     }
     let paths = Paths::in_home(&env.home);
-    let outcome = match args.command {
+    match args.command {
         Some(Command::Init(args)) => init::run(args, env, &paths, console),
         Some(Command::Start(args)) => start::run(args, env, paths),
         Some(Command::Status(args)) => status::run(args, env, &paths, console),
@@ -222,20 +231,6 @@ fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
             let help = Args::from_args(&["obto-bridge"], &["--help"]);
             console.note(help.map_or_else(|early| early.output, |_| String::new()).trim_end());
             Ok(ExitCode::Usage)
-        }
-    };
-    outcome.unwrap_or_else(|Failure { why, code }| {
-        console.complain(printable(&logging::redact(&why)));
-        code
-    })
-}
-
-fn echo_agent(console: &mut Console<'_>) -> ExitCode {
-    match echo::run(&mut *console.input, &mut *console.out) {
-        Ok(()) => ExitCode::Ok,
-        Err(error) => {
-            console.complain(format!("the echo agent: {error}"));
-            ExitCode::Failure(1)
         }
     }
 }

@@ -170,7 +170,6 @@ impl std::error::Error for ConfigError {}
 #[derive(Clone, Debug, Default)]
 pub struct ConfigFile {
     pub path: PathBuf,
-    pub exists: bool,
     pub object: Map<String, Value>,
 }
 
@@ -180,7 +179,7 @@ impl ConfigFile {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(ConfigFile { path: path.to_owned(), ..ConfigFile::default() });
+                return Ok(ConfigFile { path: path.to_owned(), object: Map::new() });
             }
             Err(error) => {
                 return Err(ConfigError(format!(
@@ -190,9 +189,7 @@ impl ConfigFile {
             }
         };
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(object)) => {
-                Ok(ConfigFile { path: path.to_owned(), exists: true, object })
-            }
+            Ok(Value::Object(object)) => Ok(ConfigFile { path: path.to_owned(), object }),
             Ok(_) => {
                 Err(ConfigError(format!("the config file {} holds no JSON object", path.display())))
             }

@@ -15,7 +15,7 @@ fn env(vars: &[(&str, &str)]) -> Env {
 
 fn load(file: &str, vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let object = serde_json::from_str(file).unwrap();
-    let file = ConfigFile { path: PathBuf::from("/c.json"), exists: true, object };
+    let file = ConfigFile { path: PathBuf::from("/c.json"), object };
     Config::from_file(&file, &env(vars))
 }
 

@@ -8,42 +8,33 @@ use crate::{
     ids::Engine,
 };
 
-/// Why no agent can answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
-    /// The agent that was asked for.
-    Wanted(String),
-    /// No agent at all.
-    NoneFound(String),
-}
-
 /// The agent of threads that name none: the wanted one, the configured one, or any that is
-/// installed.
+/// installed. The error says why no agent can answer.
 pub(super) fn choose(
     wanted: Option<&str>,
     config: &Config,
     env: &Env,
     own_program: &Path,
-) -> Result<Engine, Unusable> {
+) -> Result<Engine, String> {
     let engines = Engines::new(config.agents.clone(), own_program);
     let path = env.var("PATH").unwrap_or_default();
     let is_there = |row: &EngineDef| detect::look(row, path, &env.cwd).is_usable();
     if let Some(wanted) = wanted.map(Engine::new) {
         let Some(row) = engines.get(&wanted) else {
             let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
-            return Err(Unusable::Wanted(format!(
+            return Err(format!(
                 "there is no agent {wanted}; there are {}, and those that the config file adds",
                 names.join(", ")
-            )));
+            ));
         };
         if is_there(row) {
             return Ok(wanted);
         }
-        return Err(Unusable::Wanted(format!(
+        return Err(format!(
             "the agent {wanted} is not installed: there is no `{}` on the PATH. {}",
             row.program(),
             row.how_to_install()
-        )));
+        ));
     }
     let others: Vec<&EngineDef> = engines.rows().filter(|row| row.name != Engine::ECHO).collect();
     let mut rows = engines.get(&config.engine).into_iter().chain(others.iter().copied());
@@ -58,7 +49,7 @@ pub(super) fn choose(
             "\nTo see the way working without one, add --agent echo: the built-in echo agent has no \
              model and only repeats what it gets.",
         );
-        Unusable::NoneFound(text)
+        text
     })
 }
 
@@ -93,7 +84,7 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         match (choose(wanted, &config, &env, &own), expected) {
             (Ok(engine), Ok(expected)) => assert_eq!(engine.as_str(), expected),
-            (Err(Unusable::Wanted(text) | Unusable::NoneFound(text)), Err(words)) => {
+            (Err(text), Err(words)) => {
                 for word in words {
                     assert!(text.contains(word), "{text:?} lacks {word:?}");
                 }

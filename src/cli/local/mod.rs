@@ -17,10 +17,7 @@ use anyhow::{Context, bail};
 use argh::FromArgs;
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 
-use self::{
-    agents::Unusable,
-    ask::{Ask, Question, Said},
-};
+use self::ask::{Ask, Question, Said};
 use crate::{
     bridge::{Access, Client, Net},
     cli::{
@@ -107,18 +104,11 @@ fn local(
     if !config.project_dir.is_dir() {
         bail!("the project directory {} does not exist", config.project_dir);
     }
-    let agent = agents::choose(args.agent.as_deref(), &config, &env, &own_program);
-    let agent = match (agent, &args.send) {
-        (Ok(engine), _) => Some(engine),
+    match agents::choose(args.agent.as_deref(), &config, &env, &own_program) {
+        Ok(engine) => set(&mut env, "BRIDGE_AGENT", engine.as_str()),
         // One may be installed while this runs.
-        (Err(Unusable::NoneFound(why)), None) => {
-            console.note(why);
-            None
-        }
-        (Err(Unusable::NoneFound(why) | Unusable::Wanted(why)), _) => bail!(why),
-    };
-    if let Some(engine) = agent {
-        set(&mut env, "BRIDGE_AGENT", engine.as_str());
+        Err(why) if args.agent.is_none() && args.send.is_none() => console.note(why),
+        Err(why) => bail!(why),
     }
 
     let signals = signals::watch()?;
