@@ -72,13 +72,13 @@ fn run(
     writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
     let daemon = machine.is_some();
-    let since = seen_before(store, caller, machine.as_ref()).map_err(|it| store_failed(&it))?;
+    let since = seen_before(store, caller, machine.as_ref()).map_err(store_failed)?;
     // It outlives the subscription, so that it sees the machine gone when it ends.
     let mut visit = Visit::new(store, hub, caller.account, machine.clone());
     let hangup = writer.hangup();
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine.clone(), hangup))
-        .map_err(|error| store_failed(&error))?;
+        .map_err(store_failed)?;
     // Shut out, or out of room, between the request and now: the stream ends as soon as it begins.
     let Some((resume, Some(subscription))) = resumed else { return Ok(()) };
     let scope = machine.filter(|_| resume.kind == Replay::None).map(|machine| Scope {
@@ -89,7 +89,7 @@ fn run(
     });
     let mut feed = || {
         let waiting = scope.as_ref().map(|scope| store.waiting(scope)).transpose();
-        let waiting = waiting.map_err(|error| store_failed(&error))?;
+        let waiting = waiting.map_err(store_failed)?;
         writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
         visit.begin();
         match (&scope, waiting) {
@@ -168,8 +168,7 @@ fn hand_out(
     let mut count = 0_u64;
     for mut thread in waiting {
         loop {
-            let page =
-                store.next_waiting(scope, &mut thread).map_err(|error| store_failed(&error))?;
+            let page = store.next_waiting(scope, &mut thread).map_err(store_failed)?;
             if page.is_empty() {
                 break;
             }
@@ -193,9 +192,8 @@ fn replay(
 ) -> io::Result<()> {
     let mut after = resume.after;
     loop {
-        let page = store
-            .events(caller.account, after, resume.head, daemon)
-            .map_err(|error| store_failed(&error))?;
+        let page =
+            store.events(caller.account, after, resume.head, daemon).map_err(store_failed)?;
         let Some(last) = page.last() else { return Ok(()) };
         after = last.seq;
         for event in page {
@@ -205,7 +203,7 @@ fn replay(
 }
 
 /// The client sees its stream end, and comes back.
-fn store_failed(error: &anyhow::Error) -> io::Error {
+fn store_failed(error: anyhow::Error) -> io::Error {
     log::error!("a stream could not read the store: {error:#}");
     io::Error::other("the store failed")
 }

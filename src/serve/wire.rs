@@ -12,7 +12,7 @@ use crate::{
         presence::{Machine, Presence},
         store::{
             machines,
-            rows::{Change, Event, File, Message, Role, Thread, ThreadChange},
+            rows::{Change, Event, Message, Role, Thread, ThreadChange},
         },
     },
     time::Timestamp,
@@ -39,12 +39,12 @@ pub fn message(message: &Message) -> Value {
         "messageId": message.id,
         "threadId": message.thread,
         "author": message.author,
-        "role": message.role.as_str(),
+        "role": message.role,
         "kind": message.kind,
         "body": message.body,
         "createdAt": message.created,
         "attachments": ids,
-        "files": message.files.iter().map(file).collect::<Vec<_>>(),
+        "files": message.files,
     });
     if message.role == Role::Human {
         // For daemons that read what they missed: a reply event has them as well.
@@ -76,27 +76,8 @@ fn set(value: &mut Value, key: &str, field: Option<impl serde::Serialize>) {
     }
 }
 
-pub fn file(file: &File) -> Value {
-    json!({
-        "id": file.id,
-        "name": file.name,
-        "mediaType": file.media_type,
-        "bytes": file.bytes,
-        "width": file.width,
-        "height": file.height,
-    })
-}
-
 /// `working` is since when it is being worked on.
 pub fn thread(thread: &Thread, working: Option<Timestamp>) -> Value {
-    let last = thread.last.as_ref().map(|last| {
-        json!({
-            "author": last.author,
-            "role": last.role.as_str(),
-            "kind": last.kind,
-            "preview": last.preview,
-        })
-    });
     json!({
         "threadId": thread.id,
         "title": thread.title,
@@ -105,7 +86,7 @@ pub fn thread(thread: &Thread, working: Option<Timestamp>) -> Value {
         "projectDir": thread.project_dir,
         "createdAt": thread.created,
         "lastAt": thread.last_at,
-        "last": last,
+        "last": thread.last,
         "unread": thread.unread,
         "working": working.map(|since| json!({ "since": since })),
         "openQuestions": thread.open_questions,
@@ -114,11 +95,6 @@ pub fn thread(thread: &Thread, working: Option<Timestamp>) -> Value {
 
 /// `connected` is none for a machine that is not here.
 pub fn machine(machine: &machines::Machine, connected: Option<&Machine>) -> Value {
-    let engines: Vec<_> = machine
-        .engines
-        .iter()
-        .map(|it| json!({ "name": it.name, "version": it.version, "missing": it.missing }))
-        .collect();
     json!({
         "agentId": machine.id,
         "connected": connected.is_some(),
@@ -127,7 +103,7 @@ pub fn machine(machine: &machines::Machine, connected: Option<&Machine>) -> Valu
         "lastSeen": machine.last_seen,
         "version": machine.version,
         "capabilities": connected.map_or(&machine.capabilities, |it| &it.capabilities),
-        "engines": engines,
+        "engines": machine.engines,
         "projectDirs": machine.project_dirs,
     })
 }
@@ -162,7 +138,7 @@ pub fn reply(message: &Message) -> Value {
         "threadId": message.thread,
         "messageId": message.id,
         "author": message.author,
-        "role": message.role.as_str(),
+        "role": message.role,
         "body": message.body,
         "createdAt": message.created,
         "agent": message.agent,

@@ -9,7 +9,7 @@ use crate::serve::{
     http::message::{Request, Response},
     image,
     store::{Caller, attachments::Upload},
-    wire::{self, Fields, NAME_CHARS},
+    wire::{Fields, NAME_CHARS},
 };
 
 /// The route of one picture, up to its id.
@@ -45,7 +45,7 @@ pub(super) fn upload(api: &Api, caller: Caller, request: &Request) -> Answer {
         );
         return Err(Response::error(507, text));
     };
-    let mut answer = wire::file(&file);
+    let mut answer = json!(file);
     answer["attachmentId"] = json!(file.id);
     Ok(Response::ok(answer))
 }

@@ -42,11 +42,7 @@ pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
     let sessions: Vec<_> = sessions.iter().map(session_from).collect::<Result<_, _>>()?;
     let present = fields.lines("presentSessionIds", PRESENT_MAX, NAME_CHARS)?;
     let synced = api.store.sync_sessions(caller.account, &machine, &sessions, &present)?;
-    Ok(Response::ok(json!({
-        "count": synced.count,
-        "vanished": synced.vanished,
-        "restored": synced.restored,
-    })))
+    Ok(Response::ok(json!(synced)))
 }
 
 /// Texts that are longer than the protocol says are cut; ids and paths that are, are refused.
@@ -156,11 +152,7 @@ pub(super) fn backfill(api: &Api, caller: Caller, request: &Request) -> Answer {
             }
         },
     )?;
-    Ok(Response::ok(json!({
-        "inserted": done.inserted,
-        "deduped": done.deduped,
-        "removedPartial": done.removed_partial,
-    })))
+    Ok(Response::ok(json!(done)))
 }
 
 fn no_session() -> Response {

@@ -135,8 +135,7 @@ impl Head {
         if head.http11 && head.header("host").is_none() {
             return Err(Response::error(400, "the Host header is missing"));
         }
-        let is_twice = |name: &&str| 1 < head.headers.iter().filter(|(it, _)| it == name).count();
-        match ONLY_ONCE.iter().find(|name| is_twice(name)) {
+        match ONLY_ONCE.iter().find(|name| 1 < head.all(name).count()) {
             Some(name) => Err(Response::error(400, format!("more than one {name} header"))),
             None => Ok(Some((head, length))),
         }
@@ -144,13 +143,17 @@ impl Head {
 
     /// The first header of this name, which is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.all(name).next()
     }
 
     /// The last header of this name, which is given in lower case: what the nearest proxy wrote, if
     /// it added a line to those that a client sent.
     pub fn last_header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().rfind(|(it, _)| it == name).map(|(_, value)| value.as_str())
+        self.all(name).next_back()
+    }
+
+    fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        self.headers.iter().filter(move |(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
     /// The first query parameter of this name, decoded.
@@ -160,23 +163,17 @@ impl Head {
 
     pub(super) fn keeps_alive(&self) -> bool {
         let says = |option: &str| {
-            self.headers
-                .iter()
-                .filter(|(name, _)| name == "connection")
-                .flat_map(|(_, value)| value.split(','))
-                .any(|it| it.trim().eq_ignore_ascii_case(option))
+            let mut options = self.all("connection").flat_map(|value| value.split(','));
+            options.any(|it| it.trim().eq_ignore_ascii_case(option))
         };
         !says("close") && (self.http11 || says("keep-alive"))
     }
 
     /// RFC 9112 section 6.3, with everything ambiguous refused.
     fn read_framing(&self) -> Result<Framing, Response> {
-        let all = |wanted: &'static str| {
-            self.headers.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value)
-        };
         let bad = |text: &str| Err(Response::error(400, text));
-        let mut lengths = all("content-length");
-        let mut encodings = all("transfer-encoding");
+        let mut lengths = self.all("content-length");
+        let mut encodings = self.all("transfer-encoding");
         match (lengths.next(), encodings.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => bad("both Content-Length and Transfer-Encoding"),
@@ -277,10 +274,6 @@ impl Response {
     /// `{"ok":false,"error":…}`, the protocol's form of every refusal.
     pub fn error(status: u16, text: impl Into<String>) -> Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
-    }
-
-    pub fn html(status: u16, page: String) -> Response {
-        Response::new(status, "text/html; charset=utf-8", Body::Bytes(page.into_bytes()))
     }
 
     /// Text of our own, of any type.

@@ -66,7 +66,7 @@ impl Page {
 
 /// The page itself.
 pub fn view() -> Response {
-    Response::html(200, PAGE.html.clone())
+    Response::text(200, "text/html; charset=utf-8", &*PAGE.html)
         .with("Content-Security-Policy", PAGE.policy.clone())
         .with("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 }

@@ -16,7 +16,7 @@ use crate::{
         rows::{self, Role, ThreadChange, millis, one_line, timestamp},
         threads::{self, ThreadRow},
     },
-    time::{self, Timestamp},
+    time::Timestamp,
 };
 
 /// Sessions that are kept of one machine; those that were used last, and all that became threads.
@@ -66,7 +66,7 @@ pub struct Listed {
 }
 
 /// What a report has changed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Synced {
     pub count: usize,
     pub vanished: usize,
@@ -74,7 +74,8 @@ pub struct Synced {
 }
 
 /// What a history has changed.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Backfilled {
     pub inserted: usize,
     pub deduped: usize,
@@ -168,7 +169,6 @@ impl Store {
             let session = listed.session;
             let thread = ThreadId::new(format!("thread_{}", ids::random_hex()));
             let engine = Engine::new(source);
-            let created = millis(time::now());
             let adoption = json!({
                 "sessionId": session.id,
                 "projectDir": session.project_dir,
@@ -176,13 +176,10 @@ impl Store {
                 "source": session.source,
             });
             let row = ThreadRow {
-                key: 0,
                 agent: Some(engine.as_str().to_owned()),
                 machine: Some(machine.as_str().to_owned()),
-                project_dir: None,
                 adoption: Some(adoption.to_string()),
-                created,
-                last: created,
+                ..ThreadRow::default()
             };
             let title = one_line(&session.title, TITLE_CHARS);
             let row = threads::insert(write, account, &thread, &title, row)?;

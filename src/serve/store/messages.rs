@@ -8,8 +8,11 @@ use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     serve::store::{
         AccountKey, Sql, Store, Write, attachments, machines,
-        rows::{Change, Keys, Message, Role, message_columns, message_from, millis, one_line},
-        threads::{self, ThreadRow},
+        rows::{
+            Change, Keys, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis,
+            one_line,
+        },
+        threads::{self, SET_AGENT, ThreadRow},
     },
     time::{self, Timestamp},
 };
@@ -110,12 +113,12 @@ pub struct Page {
     pub more: bool,
 }
 
-const OF_THREAD: &str = concat!(
-    "SELECT ",
-    message_columns!(),
-    " FROM messages JOIN threads ON threads.id = messages.thread
-     WHERE threads.account = ? AND threads.thread_id = ? AND threads.deleted IS NULL "
-);
+/// Reads messages as [`message_from`] takes them; a condition follows.
+fn select(rest: &str) -> String {
+    format!(
+        "SELECT {MESSAGE_COLUMNS} FROM messages JOIN threads ON threads.id = messages.thread {rest}"
+    )
+}
 
 impl Store {
     /// Stores a message and publishes it; a repeated `client_msg_id` gives the stored one and
@@ -163,7 +166,9 @@ impl Store {
                 ("AND messages.created < ? ORDER BY messages.created DESC LIMIT ?", time)
             }
         };
-        let mut query = conn.prepare_cached(&format!("{OF_THREAD}{rest}"))?;
+        let mut query = conn.prepare_cached(&select(&format!(
+            "WHERE threads.account = ? AND threads.thread_id = ? AND threads.deleted IS NULL {rest}"
+        )))?;
         let mut rows = query.query(params![account.0, thread.as_str(), millis(time), limit + 1])?;
         let (mut messages, mut more) = (Vec::new(), false);
         let mut budget = bytes.min(ANSWER_BYTES);
@@ -185,30 +190,15 @@ impl Store {
 
 /// The message that was stored under this id before.
 fn posted(conn: &Connection, account: AccountKey, id: &ClientMsgId) -> Result<Option<Message>> {
-    conn.first(
-        concat!(
-            "SELECT ",
-            message_columns!(),
-            " FROM client_msg_ids
-             JOIN messages ON messages.id = client_msg_ids.message
-             JOIN threads ON threads.id = messages.thread
-             WHERE client_msg_ids.account = ? AND client_msg_id = ?"
-        ),
-        params![account.0, id.as_str()],
-        |row| message_from(row, 0),
-    )
+    let sql = select(
+        "JOIN client_msg_ids ON client_msg_ids.message = messages.id
+         WHERE client_msg_ids.account = ? AND client_msg_id = ?",
+    );
+    conn.first(&sql, params![account.0, id.as_str()], |row| message_from(row, 0))
 }
 
 fn by_key(conn: &Connection, key: i64) -> Result<Message> {
-    conn.one(
-        concat!(
-            "SELECT ",
-            message_columns!(),
-            " FROM messages JOIN threads ON threads.id = messages.thread WHERE messages.id = ?"
-        ),
-        [key],
-        |row| message_from(row, 0),
-    )
+    conn.one(&select("WHERE messages.id = ?"), [key], |row| message_from(row, 0))
 }
 
 fn refuse(
@@ -248,15 +238,11 @@ fn refuse(
 /// The thread of a first message. Its title is that message's first line.
 fn create_thread(write: &mut Write<'_>, account: AccountKey, draft: &Draft) -> Result<ThreadRow> {
     let line = draft.body.lines().find(|it| !it.trim().is_empty()).unwrap_or_default();
-    let created = millis(time::now());
     let row = ThreadRow {
-        key: 0,
         agent: draft.agent.as_ref().map(|it| it.as_str().to_owned()),
         machine: draft.machine.as_ref().map(|it| it.as_str().to_owned()),
         project_dir: draft.project_dir.clone(),
-        adoption: None,
-        created,
-        last: created,
+        ..ThreadRow::default()
     };
     threads::insert(write, account, &draft.thread, &one_line(line, TITLE_CHARS), row)
 }
@@ -268,7 +254,7 @@ fn append(
     draft: &Draft,
 ) -> Result<Box<Message>> {
     if let Some(agent) = &draft.agent {
-        threads::switch_agent(write, account, row, agent)?;
+        write.change_thread(account, row.key, ThreadChange::Agent, SET_AGENT, agent.as_str())?;
     }
     if let Some(closing) = &draft.closing {
         close_question(write, account, row.key, closing)?;

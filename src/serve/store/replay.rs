@@ -9,7 +9,7 @@ use crate::{
     serve::store::{
         AccountKey, Caller, Sql, Store,
         accounts::is_valid,
-        rows::{Change, Epoch, Event, ThreadChange, message_columns, message_from, thread_by_key},
+        rows::{Change, Epoch, Event, MESSAGE_COLUMNS, ThreadChange, message_from, thread_by_key},
     },
 };
 
@@ -88,11 +88,9 @@ impl Store {
         daemons: bool,
     ) -> Result<Vec<Event>> {
         let conn = self.reader();
-        let mut query = conn.prepare_cached(concat!(
-            "SELECT events.seq, events.kind, events.thread, threads.machine, ",
-            message_columns!(),
-            " FROM events
-             JOIN threads ON threads.id = events.thread
+        let mut query = conn.prepare_cached(&format!(
+            "SELECT events.seq, events.kind, events.thread, threads.machine, {MESSAGE_COLUMNS}
+             FROM events JOIN threads ON threads.id = events.thread
              LEFT JOIN messages ON messages.id = events.message
              WHERE events.account = ?1 AND events.seq > ?2 AND events.seq <= ?3
                    AND (NOT ?4 OR events.kind = 'reply')

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use rusqlite::{Connection, Row};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -103,15 +103,9 @@ impl ThreadChange {
     }
 
     pub(super) fn parse(text: &str) -> Option<ThreadChange> {
-        match text {
-            "created" => Some(ThreadChange::Created),
-            "renamed" => Some(ThreadChange::Renamed),
-            "deleted" => Some(ThreadChange::Deleted),
-            "agent" => Some(ThreadChange::Agent),
-            "read" => Some(ThreadChange::Read),
-            "history" => Some(ThreadChange::History),
-            _ => None,
-        }
+        use ThreadChange::{Agent, Created, Deleted, History, Read, Renamed};
+        let all = [Created, Renamed, Deleted, Agent, Read, History];
+        all.into_iter().find(|it| it.as_str() == text)
     }
 }
 
@@ -146,7 +140,8 @@ pub(super) struct Keys {
     pub message: Option<i64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     Human,
     Agent,
@@ -195,7 +190,8 @@ pub struct Message {
 }
 
 /// A picture that belongs to a message.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct File {
     pub id: String,
     pub name: String,
@@ -206,19 +202,15 @@ pub struct File {
 }
 
 /// The columns of a [`Message`], in the order in which [`message_from`] reads them.
-macro_rules! message_columns {
-    () => {
-        "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
-         messages.body, messages.created, messages.question, messages.closed,
-         messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
-         threads.agent, threads.machine, threads.project_dir,
-         (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
-                 'media_type', media_type, 'bytes', bytes, 'width', width, 'height', height)
-                 ORDER BY position)
-          FROM attachments WHERE attachments.message = messages.id)"
-    };
-}
-pub(super) use message_columns;
+pub(super) const MESSAGE_COLUMNS: &str =
+    "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
+     messages.body, messages.created, messages.question, messages.closed,
+     messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
+     threads.agent, threads.machine, threads.project_dir,
+     (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
+             'mediaType', media_type, 'bytes', bytes, 'width', width, 'height', height)
+             ORDER BY position)
+      FROM attachments WHERE attachments.message = messages.id)";
 
 /// Reads the columns of a message, the first of which is `at`.
 pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message> {
@@ -261,7 +253,7 @@ pub struct Thread {
 }
 
 /// The newest message of a thread, in short.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Last {
     pub author: String,
     pub role: Role,
@@ -270,28 +262,21 @@ pub struct Last {
     pub preview: String,
 }
 
-/// The columns of a [`Thread`].
-macro_rules! thread_columns {
-    () => {
-        "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
-                threads.project_dir, threads.created, threads.last,
-                newest.author, newest.role, newest.kind, newest.body,
-                (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
-                    AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
-                (SELECT count(*) FROM messages WHERE messages.thread = threads.id
-                    AND question IS NOT NULL AND closed IS NULL
-                    AND question_expires > unixepoch('now', 'subsec') * 1000)
-         FROM threads LEFT JOIN messages AS newest ON newest.id =
-            (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1) "
-    };
-}
-
-pub(super) use thread_columns;
+/// Reads threads as [`thread_from`] takes them.
+pub(super) const SELECT_THREADS: &str =
+    "SELECT threads.id, threads.thread_id, threads.title, threads.agent, threads.machine,
+            threads.project_dir, threads.created, threads.last,
+            newest.author, newest.role, newest.kind, newest.body,
+            (SELECT count(*) FROM (SELECT 1 FROM messages WHERE messages.thread = threads.id
+                AND messages.created > threads.read AND messages.role = 'agent' LIMIT 1000)),
+            (SELECT count(*) FROM messages WHERE messages.thread = threads.id
+                AND question IS NOT NULL AND closed IS NULL
+                AND question_expires > unixepoch('now', 'subsec') * 1000)
+     FROM threads LEFT JOIN messages AS newest ON newest.id =
+        (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1)";
 
 pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
-    let thread =
-        conn.one(concat!(thread_columns!(), "WHERE threads.id = ?"), [key], thread_from)?;
-    Ok(thread.1)
+    Ok(conn.one(&format!("{SELECT_THREADS} WHERE threads.id = ?"), [key], thread_from)?.1)
 }
 
 pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {

@@ -1,14 +1,14 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
 use anyhow::Result;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, ToSql, Transaction, params};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
     serve::store::{
         AccountKey, Sql, Store, Write,
         rows::{
-            Change, Keys, Thread, ThreadChange, millis, thread_by_key, thread_columns, thread_from,
+            Change, Keys, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from,
         },
     },
     time::{self, Timestamp},
@@ -16,6 +16,10 @@ use crate::{
 
 /// A list or a search reads at most about this much text and then says where to go on.
 const READ_BYTES: usize = 32 * 1024 * 1024;
+
+/// For [`Write::change_thread`].
+pub(super) const SET_AGENT: &str =
+    "UPDATE threads SET agent = ?2 WHERE id = ?1 AND agent IS NOT ?2";
 
 /// Some threads, the one with the newest message first.
 #[derive(Debug, Default)]
@@ -26,6 +30,7 @@ pub struct Threads {
 }
 
 /// A thread's row while it is written to.
+#[derive(Default)]
 pub(super) struct ThreadRow {
     pub(super) key: i64,
     pub(super) agent: Option<String>,
@@ -48,9 +53,9 @@ impl Store {
         search: Option<&str>,
     ) -> Result<Threads> {
         let conn = if search.is_some() { self.searcher() } else { self.reader() };
-        let mut query = conn.prepare_cached(concat!(
-            thread_columns!(),
-            "WHERE threads.account = ? AND threads.deleted IS NULL AND threads.last < ?
+        let mut query = conn.prepare_cached(&format!(
+            "{SELECT_THREADS}
+             WHERE threads.account = ? AND threads.deleted IS NULL AND threads.last < ?
              ORDER BY threads.last DESC, threads.id DESC"
         ))?;
         let mut rows = query.query(params![account.0, millis(before)])?;
@@ -126,25 +131,13 @@ impl Store {
         thread: &ThreadId,
         agent: &Engine,
     ) -> Result<bool> {
-        self.write(|write| match find(&write.tx, account, thread)? {
-            None => Ok(false),
-            Some(row) => switch_agent(write, account, &row, agent).map(|()| true),
-        })
+        self.set(account, thread, ThreadChange::Agent, SET_AGENT, agent.as_str())
     }
 
     /// False: there is no such thread.
     pub fn rename(&self, account: AccountKey, thread: &ThreadId, title: &str) -> Result<bool> {
-        self.write(|write| {
-            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
-            let changed = write.tx.execute(
-                "UPDATE threads SET title = ?1 WHERE id = ?2 AND title <> ?1",
-                params![title, row.key],
-            )?;
-            if 0 < changed {
-                write.thread_event(account, ThreadChange::Renamed, row.key)?;
-            }
-            Ok(true)
-        })
+        let update = "UPDATE threads SET title = ?2 WHERE id = ?1 AND title <> ?2";
+        self.set(account, thread, ThreadChange::Renamed, update, title)
     }
 
     /// Marks what came up to this time as read; a mark never goes back. False: there is no such
@@ -155,15 +148,23 @@ impl Store {
         thread: &ThreadId,
         up_to: Timestamp,
     ) -> Result<bool> {
+        let update =
+            "UPDATE threads SET read = min(?2, last) WHERE id = ?1 AND read < min(?2, last)";
+        self.set(account, thread, ThreadChange::Read, update, millis(up_to))
+    }
+
+    /// As [`Write::change_thread`]. False: there is no such thread.
+    fn set(
+        &self,
+        account: AccountKey,
+        thread: &ThreadId,
+        change: ThreadChange,
+        update: &str,
+        value: impl ToSql,
+    ) -> Result<bool> {
         self.write(|write| {
             let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
-            let changed = write.tx.execute(
-                "UPDATE threads SET read = ?1 WHERE id = ?2 AND read < ?1",
-                params![millis(up_to).min(row.last), row.key],
-            )?;
-            if 0 < changed {
-                write.thread_event(account, ThreadChange::Read, row.key)?;
-            }
+            write.change_thread(account, row.key, change, update, value)?;
             Ok(true)
         })
     }
@@ -195,6 +196,21 @@ impl Store {
 }
 
 impl Write<'_> {
+    /// Changes the thread of row `?1` to the value `?2`, and tells of it if that was news.
+    pub(super) fn change_thread(
+        &mut self,
+        account: AccountKey,
+        key: i64,
+        change: ThreadChange,
+        update: &str,
+        value: impl ToSql,
+    ) -> Result<()> {
+        if 0 < self.tx.change(update, params![key, value])? {
+            self.thread_event(account, change, key)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn thread_event(
         &mut self,
         account: AccountKey,
@@ -261,7 +277,7 @@ pub(super) fn is_deleted(
     )
 }
 
-/// Adds a row, whose key is not known yet, and tells of it.
+/// Adds a row, whose key and times are not known yet, and tells of it.
 pub(super) fn insert(
     write: &mut Write<'_>,
     account: AccountKey,
@@ -269,10 +285,12 @@ pub(super) fn insert(
     title: &str,
     mut row: ThreadRow,
 ) -> Result<ThreadRow> {
+    let created = millis(time::now());
+    (row.created, row.last) = (created, created);
     write.tx.execute(
         "INSERT INTO threads (account, thread_id, title, agent, machine, project_dir, adoption,
                               created, last, read)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?8)",
         params![
             account.0,
             thread.as_str(),
@@ -281,26 +299,10 @@ pub(super) fn insert(
             row.machine,
             row.project_dir,
             row.adoption,
-            row.created,
-            row.last
+            created
         ],
     )?;
     row.key = write.tx.last_insert_rowid();
     write.thread_event(account, ThreadChange::Created, row.key)?;
     Ok(row)
-}
-
-pub(super) fn switch_agent(
-    write: &mut Write<'_>,
-    account: AccountKey,
-    row: &ThreadRow,
-    agent: &Engine,
-) -> Result<()> {
-    if row.agent.as_deref() == Some(agent.as_str()) {
-        return Ok(());
-    }
-    write
-        .tx
-        .execute("UPDATE threads SET agent = ? WHERE id = ?", params![agent.as_str(), row.key])?;
-    write.thread_event(account, ThreadChange::Agent, row.key)
 }

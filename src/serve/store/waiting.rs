@@ -9,7 +9,7 @@ use crate::{
     ids::MachineId,
     serve::store::{
         AccountKey, Sql, Store,
-        rows::{Message, message_columns, message_from, millis},
+        rows::{MESSAGE_COLUMNS, Message, message_from, millis},
     },
     time::Timestamp,
 };
@@ -44,23 +44,20 @@ pub struct Waiting {
 
 /// The human's messages of a thread that no post names. A daemon of ours names its posts by the
 /// message that they answer (`{messageId}.{attempt}.{number}`).
-macro_rules! unnamed {
-    ($columns:expr) => {
-        concat!(
-            "SELECT messages.created, ",
-            $columns,
-            " FROM messages JOIN threads ON threads.id = messages.thread
-             WHERE messages.thread = ?1 AND messages.created > ?2 AND messages.id <= ?3
-               AND messages.role = 'human' AND messages.origin IS NULL
-               AND threads.deleted IS NULL
-               AND NOT EXISTS (SELECT 1 FROM client_msg_ids AS named
-                   WHERE named.account = threads.account
-                     AND named.client_msg_id > messages.message_id || '.'
-                     AND named.client_msg_id < messages.message_id || '/'
-                     AND named.client_msg_id GLOB '*.[0-9]*.[0-9]*')
-             ORDER BY messages.created"
-        )
-    };
+fn select_unnamed(columns: &str) -> String {
+    format!(
+        "SELECT messages.created, {columns}
+         FROM messages JOIN threads ON threads.id = messages.thread
+         WHERE messages.thread = ?1 AND messages.created > ?2 AND messages.id <= ?3
+           AND messages.role = 'human' AND messages.origin IS NULL
+           AND threads.deleted IS NULL
+           AND NOT EXISTS (SELECT 1 FROM client_msg_ids AS named
+               WHERE named.account = threads.account
+                 AND named.client_msg_id > messages.message_id || '.'
+                 AND named.client_msg_id < messages.message_id || '/'
+                 AND named.client_msg_id GLOB '*.[0-9]*.[0-9]*')
+         ORDER BY messages.created"
+    )
 }
 
 impl Store {
@@ -88,7 +85,7 @@ impl Store {
     /// The next messages that wait on a thread, oldest first; none when there are no more.
     pub fn next_waiting(&self, scope: &Scope, waiting: &mut Waiting) -> Result<Vec<Message>> {
         let conn = self.reader();
-        let mut query = conn.prepare_cached(unnamed!(message_columns!()))?;
+        let mut query = conn.prepare_cached(&select_unnamed(MESSAGE_COLUMNS))?;
         let mut rows = query.query(params![waiting.thread, waiting.after, scope.head])?;
         let (mut page, mut bytes) = (Vec::new(), 0);
         while page.len() < PAGE_MESSAGES
@@ -111,7 +108,7 @@ fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<Wa
     let after = answered.max(scope.since.map_or(0, |since| millis(since) - 1));
     let mut waiting = Waiting { thread, after, oldest: 0, count: 0 };
     // A word is at the beginning; the rest may be long.
-    let mut query = conn.prepare_cached(unnamed!("substr(messages.body, 1, 200)"))?;
+    let mut query = conn.prepare_cached(&select_unnamed("substr(messages.body, 1, 200)"))?;
     let mut rows = query.query(params![thread, after, scope.head])?;
     while let Some(row) = rows.next()? {
         let (created, body) = (row.get(0)?, row.get_ref(1)?.as_str()?);
