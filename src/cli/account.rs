@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::{
     config::Token,
     logging,
-    serve::{Server, store::sessions::Secret},
+    serve::{Server, store::accounts::Secret},
     store::{Disk, RealDisk},
 };
 

@@ -32,8 +32,8 @@ use jobs::Job;
 use metrics::Metrics;
 use store::{
     Retention, Store,
-    accounts::{AccountId, NewAccount, Token},
-    sessions::{Lifetime, Secret},
+    accounts::{AccountId, NewAccount, Secret},
+    sessions::Lifetime,
 };
 
 /// How to serve.
@@ -165,7 +165,7 @@ impl Server {
     ///
     /// # Errors
     /// The name is taken.
-    pub fn create_account(&self, name: &str) -> Result<(AccountId, Token)> {
+    pub fn create_account(&self, name: &str) -> Result<(AccountId, Secret)> {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
@@ -190,18 +190,14 @@ impl Server {
     }
 
     /// Ends all streams and connections, within about a second, and closes the store.
-    pub fn stop(mut self) {
-        self.shut_down();
-    }
-
-    fn shut_down(&mut self) {
-        self.hub.stop();
-        self.http.stop();
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shut_down();
+        self.hub.stop();
+        self.http.stop();
     }
 }

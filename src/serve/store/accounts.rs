@@ -33,13 +33,14 @@ impl AccountId {
     }
 }
 
-/// `obto_…`, what a machine proves itself with. Never printed.
+/// A machine's token, `obto_…`, a browser's cookie, or the code of a one-time link, which alone is
+/// printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Secret(String);
 
-impl Token {
-    fn random() -> Token {
-        Token(format!("obto_{}{}", ids::random_hex(), ids::random_hex()))
+impl Secret {
+    pub(super) fn random(prefix: &str) -> Secret {
+        Secret(format!("{prefix}{}{}", ids::random_hex(), ids::random_hex()))
     }
 
     pub fn reveal(&self) -> &str {
@@ -47,9 +48,9 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
+        f.write_str("Secret(…)")
     }
 }
 
@@ -103,7 +104,7 @@ pub struct TokenInfo {
 
 impl Store {
     /// Makes an account with a token. None: the user name is taken.
-    pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(AccountId, Token)>> {
+    pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(AccountId, Secret)>> {
         self.write(|write| {
             let Some((account, account_id)) = insert_account(&write.tx, &new)? else {
                 return Ok(None);
@@ -179,7 +180,7 @@ impl Store {
     }
 
     /// Makes a further token. None: the account has too many.
-    pub fn add_token(&self, account: AccountKey) -> Result<Option<(TokenKey, Token)>> {
+    pub fn add_token(&self, account: AccountKey) -> Result<Option<(TokenKey, Secret)>> {
         self.write(|write| {
             let count: i64 = write.tx.query_row(
                 "SELECT count(*) FROM tokens WHERE account = ? AND revoked IS NULL",
@@ -223,7 +224,7 @@ impl Store {
 
     /// Replaces a token. `closing` runs before any stream can start or event be published.
     /// None: another call has replaced it already.
-    pub fn rotate(&self, old: TokenKey, closing: impl FnOnce()) -> Result<Option<Token>> {
+    pub fn rotate(&self, old: TokenKey, closing: impl FnOnce()) -> Result<Option<Secret>> {
         let mut conn = self.writer();
         let tx = conn.transaction()?;
         let revoked: Option<(i64, Option<String>)> = tx.first(
@@ -299,8 +300,8 @@ pub(super) fn password(conn: &Connection, account: i64) -> Result<Option<Passwor
     Ok(stored.flatten().as_deref().map(PasswordKey::of))
 }
 
-fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Token> {
-    let token = Token::random();
+fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Secret> {
+    let token = Secret::random("obto_");
     tx.execute(
         "INSERT INTO tokens (account, hash, prefix, machine, created) VALUES (?, ?, ?, ?, ?)",
         params![account, hash(&token.0), &token.0[..PREFIX_CHARS], machine, millis(time::now())],

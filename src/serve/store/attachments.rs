@@ -30,8 +30,8 @@ pub struct Upload {
 impl Store {
     /// None: with it the account's pictures would be over `quota` bytes.
     pub fn upload(&self, account: AccountKey, upload: &Upload, quota: u64) -> Result<Option<File>> {
-        let now = millis(time::now());
-        let oldest = now - i64::try_from(UNUSED_TIME.as_millis()).unwrap_or(i64::MAX);
+        let now = time::now();
+        let oldest = millis(now.minus(UNUSED_TIME));
         let file = File {
             id: format!("att_{}", ids::random_hex()),
             name: upload.name.clone(),
@@ -65,7 +65,7 @@ impl Store {
                     i64::try_from(file.bytes)?,
                     file.width,
                     file.height,
-                    now
+                    millis(now)
                 ],
             )?;
             tx.execute(

@@ -35,7 +35,7 @@ pub(super) fn prune(tx: &Transaction<'_>, event: &Event, retention: Retention) -
         params![event.account.0, retention.events],
         |row| row.get(0),
     )?;
-    let oldest = millis(time::now()) - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
+    let oldest = millis(time::now().minus(retention.age));
     let too_old: Option<i64> = tx.first(
         "SELECT seq FROM events WHERE account = ? AND created < ? ORDER BY seq DESC LIMIT 1",
         params![event.account.0, oldest],

@@ -17,7 +17,7 @@ impl Store {
     /// many. The newest of a thread always stays: a thread is its messages.
     pub fn expire(&self, now: Timestamp) -> Result<usize> {
         let Some(age) = self.retention.messages else { return Ok(0) };
-        let oldest = millis(now) - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let oldest = millis(now.minus(age));
         let keys: Vec<i64> = self.reader().all(
             "SELECT messages.id FROM messages JOIN threads ON threads.id = messages.thread
              WHERE messages.created < ? AND messages.created < threads.last

@@ -16,7 +16,6 @@ pub mod messages;
 pub mod replay;
 pub mod rows;
 pub mod sessions;
-pub(super) mod snapshot;
 mod sql;
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,15 @@
 //! People: how they come in by a one-time link or a password, what their cookie is good for, and how
 //! an account goes. Of cookies and codes the file has only hashes.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use rusqlite::{Connection, Row, Transaction, params};
 
 use crate::{
-    ids,
     serve::store::{
         AccountKey, Caller, PasswordKey, SessionKey, Sql, Store,
-        accounts::{self, AccountId, NewAccount, USE_MILLIS, hash},
+        accounts::{self, AccountId, NewAccount, Secret, USE_MILLIS, hash},
         rows::{millis, timestamp},
     },
     time::Timestamp,
@@ -20,26 +19,6 @@ use crate::{
 const SESSIONS_MAX: u32 = 50;
 /// How long the code of a one-time link is good.
 const WELCOME_TIME: Duration = Duration::from_hours(24);
-
-/// What a browser's cookie holds, or the code of a one-time link. Never printed, but for the link.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    fn random() -> Secret {
-        Secret(format!("{}{}", ids::random_hex(), ids::random_hex()))
-    }
-
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// What belongs to an account, what refers to others before them, and at last the account. Were a
 /// table forgotten here, its references would keep the account from going.
@@ -105,11 +84,11 @@ impl Store {
     /// the place of an earlier one. None: there is no such account.
     pub fn welcome(&self, username: &str, now: Timestamp) -> Result<Option<Secret>> {
         self.write(|write| {
-            let code = Secret::random();
+            let code = Secret::random("");
             let made = write.tx.execute(
                 "INSERT OR REPLACE INTO welcomes (account, hash, expires)
                  SELECT id, ?, ? FROM accounts WHERE username = ?",
-                params![hash(&code.0), millis(now.plus(WELCOME_TIME)), username],
+                params![hash(code.reveal()), millis(now.plus(WELCOME_TIME)), username],
             )?;
             Ok((0 < made).then_some(code))
         })
@@ -168,7 +147,7 @@ impl Store {
             if accounts::password(&write.tx, account.0)? != Some(password) {
                 return Ok(None);
             }
-            let secret = Secret::random();
+            let secret = Secret::random("");
             write.tx.execute("DELETE FROM sessions WHERE expires <= ?", [millis(now)])?;
             write.tx.execute(
                 "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE account = ?
@@ -178,7 +157,7 @@ impl Store {
             write.tx.execute(
                 "INSERT INTO sessions (account, hash, created, seen, expires)
                  VALUES (?1, ?2, ?3, ?3, ?4)",
-                params![account.0, hash(&secret.0), millis(now), lifetime.end(now, now)],
+                params![account.0, hash(secret.reveal()), millis(now), lifetime.end(now, now)],
             )?;
             Ok(Some((SessionKey(write.tx.last_insert_rowid()), secret)))
         })

@@ -143,7 +143,7 @@ fn a_token_that_is_replaced_meanwhile_gets_no_stream() {
         .unwrap();
     assert_eq!(machines, ["box", "box"]);
     drop(conn);
-    assert_eq!(format!("{new:?}"), "Token(…)");
+    assert_eq!(format!("{new:?}"), "Secret(…)");
 }
 
 #[test]
