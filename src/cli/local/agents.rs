@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The agent of threads that name none: the wanted one, the configured one, or any that is
-/// installed. The error says why nobody can answer.
+/// installed. The error says why no agent can answer.
 pub(super) fn choose(
     wanted: Option<&str>,
     config: &Config,
