@@ -23,7 +23,7 @@ use crate::{
     ids::{self, Engine},
     proc::{self, Plan},
     store::{Disk, RealDisk},
-    task,
+    task::{self, Task},
 };
 
 /// `claude --version` takes 0.1 s, opencode's 1 s; a busy machine is slower.
@@ -145,7 +145,7 @@ pub(super) fn opencode(
     setup: &Setup,
     engines: &Engines,
     state_id: &str,
-) -> anyhow::Result<server::Handle> {
+) -> anyhow::Result<(server::Handle, Task)> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
     let token = setup.config.token.as_ref().map(Token::reveal);
     let env = launch::inherited(&setup.env.vars, token);

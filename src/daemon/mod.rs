@@ -110,6 +110,8 @@ struct Daemon {
     announcer: Announcer,
     stream: Option<stream::Handle>,
     sending: Task,
+    /// The task that keeps opencode's server.
+    keeper: Task,
     inbound: Receiver<StreamEvent<EntryId>>,
     /// Of turns, calls and the recorder.
     events: Receiver<Event>,

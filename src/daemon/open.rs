@@ -60,6 +60,7 @@ impl Daemon {
         let sending = start_sending(&setup, live, &outbox, &channels)?;
         let state_id = engines::state_id(&dir);
         end_stragglers(&state_id);
+        let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
         let shared = Arc::new(Shared {
             settings: config::settings(&setup)?,
             client,
@@ -68,7 +69,7 @@ impl Daemon {
             codes: Codes::default(),
             answers: Answers { disk, dir: dir.join("answers") },
             outgoing: Outgoing { outbox, wake: channels.wake },
-            opencode: engines::opencode(&setup, &table, &state_id)?,
+            opencode,
             engines: table,
             env: setup.env.vars.clone().into_iter().collect(),
             token: setup.config.token.clone(),
@@ -92,6 +93,7 @@ impl Daemon {
             board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
+            keeper,
             inbound,
             events,
             sent: channels.events,

@@ -82,19 +82,19 @@ pub trait Process: Send {
 
 type Wanted = Sender<Result<Lease>>;
 
-/// The way to the keeper. Dropping it stops the server and waits until it is gone.
+/// The way to the keeper. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Handle {
-    /// Taken on drop, so that the keeper sees the end before it is joined.
-    wanted: Option<Sender<Wanted>>,
-    task: Option<Task>,
+    wanted: Sender<Wanted>,
 }
 
-/// Starts the keeper's task; the server is started with the first lease.
+/// Starts the keeper's task; the server is started with the first lease. When the handle is dropped,
+/// the task ends, and the server with it. The daemon joins the task before it ends: the handle may
+/// be dropped by any task that shares it, and a server that outlives the daemon is stopped by nobody.
 ///
 /// # Errors
 /// When the system gives no more OS threads.
-pub fn keep(config: Config, spawner: impl Spawner) -> Result<Handle> {
+pub fn keep(config: Config, spawner: impl Spawner) -> Result<(Handle, Task)> {
     let (wanted, requests) = bounded(QUEUE);
     let mut keeper = Keeper {
         config,
@@ -108,7 +108,7 @@ pub fn keep(config: Config, spawner: impl Spawner) -> Result<Handle> {
     };
     let task = task::spawn("opencode-serve", move || keeper.run())
         .context("can't start the task that keeps opencode's server")?;
-    Ok(Handle { wanted: Some(wanted), task: Some(task) })
+    Ok((Handle { wanted }, task))
 }
 
 impl Handle {
@@ -118,22 +118,11 @@ impl Handle {
     /// # Errors
     /// When too many turns ask at once.
     pub fn request(&self) -> Result<Receiver<Result<Lease>>> {
-        let wanted = self.wanted.as_ref().expect("it is only taken on drop");
         let (reply, lease) = bounded(1);
-        wanted
+        self.wanted
             .try_send(reply)
             .map_err(|_| anyhow!("opencode's server is asked for by too many turns at once"))?;
         Ok(lease)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.wanted = None;
-        if let Some(task) = self.task.take() {
-            // A panic is logged by the task itself.
-            drop(task.join());
-        }
     }
 }
 

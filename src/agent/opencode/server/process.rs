@@ -20,7 +20,7 @@ use crate::{
         kill::To,
         sweep::{self, Before, Marked},
     },
-    task,
+    task::{self, Task},
 };
 
 /// Lines of the server between two looks of its keeper.
@@ -43,7 +43,7 @@ pub fn start(
     startup: Duration,
     env: Vec<(OsString, OsString)>,
     state_id: &str,
-) -> Result<Handle> {
+) -> Result<(Handle, Task)> {
     let config = Config { program: row.program().into(), cwd: cwd.to_owned(), idle: IDLE, startup };
     let leading = row.command[1..].iter().map(OsString::from).collect();
     keep(config, ServerSpawner { leading, env, state_id: state_id.to_owned() })

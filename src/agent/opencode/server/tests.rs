@@ -11,7 +11,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use serde_json::Value;
 
 use super::{Command, Config, Handle, Process, Spawner, keep};
-use crate::agent::{http::Lease, opencode::wire};
+use crate::{
+    agent::{http::Lease, opencode::wire},
+    task::Task,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -80,6 +83,7 @@ impl Process for Fake {
 
 struct Kept {
     handle: Handle,
+    keeper: Task,
     did: Receiver<Did>,
     started: Receiver<(Command, Sender<()>)>,
 }
@@ -91,7 +95,8 @@ impl Kept {
         let line = line.map(str::to_owned);
         let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
         let config = Config { program: "opencode".into(), cwd: "/".into(), idle, startup: SOON };
-        Kept { handle: keep(config, fakes).unwrap(), did, started }
+        let (handle, keeper) = keep(config, fakes).unwrap();
+        Kept { handle, keeper, did, started }
     }
 
     fn lease(&self) -> Result<Lease> {
@@ -163,9 +168,10 @@ fn a_used_server_is_kept_until_the_handle_is_dropped() {
     let kept = Kept::start(Some(&listening()), Duration::ZERO, false);
     let lease = kept.lease().unwrap();
     drop(kept.lease().unwrap());
-    let Kept { handle, did, .. } = kept;
+    let Kept { handle, keeper, did, .. } = kept;
     assert_eq!(did.try_recv(), Ok(Did::Spawn));
     drop(handle);
+    assert_eq!(keeper.join(), Ok(()));
     assert_eq!(did.try_recv(), Ok(Did::Terminate));
     assert_eq!(did.try_recv(), Ok(Did::Kill));
     assert!(did.try_recv().is_err());
@@ -248,6 +254,7 @@ fn a_stop_does_not_wait_for_a_server_that_starts() {
     kept.check_did(&[Did::Spawn]);
     let begun = Instant::now();
     drop(kept.handle);
+    assert_eq!(kept.keeper.join(), Ok(()));
     assert!(begun.elapsed() < SOON);
     assert_eq!(kept.did.try_recv(), Ok(Did::Kill));
     assert!(lease.recv_timeout(SOON).is_ok_and(|lease| lease.is_err()));
