@@ -52,8 +52,8 @@ install_tools
 require_namespaces
 
 cd "$root"
-cargo build --locked
-cargo build --locked --example model-server
+# Together: for the binary alone cargo would compile everything again, without what tests need of it.
+cargo build --locked --bin obto-bridge --example model-server
 
 engines=${OBTO_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obto-bridge-e2e}
 engine_pins=$(cat tests/e2e/engines/package.json tests/e2e/engines/package-lock.json | sha256sum | cut -c1-16)
