@@ -11,6 +11,7 @@ use crate::{
     http::{Conn, Events},
     model::Model,
     patience::Patience,
+    process,
 };
 use obto_bridge::serve::{Options, Server};
 use serde_json::{Value, json};
@@ -18,8 +19,8 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     ops::{Deref, DerefMut},
-    os::unix::fs::OpenOptionsExt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -30,6 +31,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often the bridge is asked whether the daemon is there. It has no event for that.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// What the first daemon of this run has learned of the engines. To ask them costs more than a turn.
+static VERSIONS: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Where a daemon keeps that.
+const VERSIONS_FILE: &str = ".agent-bridge-daemon/engines.json";
 
 /// What the machine is called on the wire.
 const MACHINE: &str = "e2e-machine";
@@ -125,6 +132,11 @@ impl Setup {
         let mut file = fs::File::options();
         let file = file.write(true).create(true).mode(0o600).open(dir.join("config.json")).unwrap();
         serde_json::to_writer(file, &self.config).unwrap();
+        if let Some(versions) = VERSIONS.get() {
+            let state = self.home.path(".agent-bridge-daemon");
+            fs::DirBuilder::new().mode(0o700).create(state).unwrap();
+            fs::write(self.home.path(VERSIONS_FILE), versions).unwrap();
+        }
         let mut rig = Rig { daemon: None, bridge, model: self.model, home: self.home };
         rig.start_daemon();
         rig
@@ -200,6 +212,23 @@ impl Rig {
         fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
     }
 
+    /// Waits until the daemon has heard that the bridge has all its posts: before that it takes no
+    /// word without a code as the answer to a question.
+    #[track_caller]
+    pub(crate) fn all_is_posted(&self) {
+        let is_post =
+            |entry: &fs::DirEntry| entry.path().extension().is_some_and(|it| it == "json");
+        let mut patience = Patience::of(PATIENCE);
+        loop {
+            let outbox = fs::read_dir(self.home.path(".agent-bridge-daemon/outbox")).unwrap();
+            if !outbox.flatten().any(|entry| is_post(&entry)) {
+                return;
+            }
+            assert!(patience.lasts(), "the outbox was not empty in {PATIENCE:?}");
+            self.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
+        }
+    }
+
     /// The id of a thread's session with an engine, once the daemon has written one.
     #[track_caller]
     pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {
@@ -211,6 +240,26 @@ impl Rig {
             }
             assert!(patience.lasts(), "{engine:?} got no session in {PATIENCE:?}");
             self.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Ok(versions) = fs::read(self.home.path(VERSIONS_FILE)) {
+            VERSIONS.get_or_init(|| versions);
+        }
+        if let Some(daemon) = self.daemon.take().filter(|_| !std::thread::panicking()) {
+            daemon.stop();
+            // What was killed a moment ago may be on its way out.
+            let mut patience = Patience::of(PATIENCE);
+            loop {
+                let left = process::marked(&self.home);
+                if left.is_empty() {
+                    break;
+                }
+                assert!(patience.pause(), "this outlived the daemon: {left:#?}");
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ fn running(rig: &Rig, command: &str) -> Vec<Process> {
 
 /// Waits until a process is gone.
 #[track_caller]
-fn gone(rig: &Rig, process: &Process) {
+pub(crate) fn gone(rig: &Rig, process: &Process) {
     let mut patience = Patience::of(PATIENCE);
     while process.is_alive() {
         assert!(patience.lasts(), "it still runs: {process:?}");

@@ -124,7 +124,7 @@ impl Scene {
         found.unwrap_or_else(|posts| panic!("no {what} {n} in {PATIENCE:?}, only {posts:#?}"))
     }
 
-    /// The `n`-th question, which is about this.
+    /// The `n`-th question, which is about this and can be answered with a bare word.
     #[track_caller]
     pub(crate) fn question(&self, n: usize, about: &str) -> Question {
         let post = self.post("question", n, |it| it.kind == "question");
@@ -137,6 +137,7 @@ impl Scene {
         {
             assert!(post.body.contains(&part), "{part:?} is not in {}", post.body);
         }
+        self.rig.all_is_posted();
         Question { code, body: post.body, card: post.card }
     }
 
