@@ -110,7 +110,7 @@ struct Daemon {
     announcer: Announcer,
     stream: Option<stream::Handle>,
     sending: Task,
-    /// Keeps opencode's server.
+    /// The task that keeps opencode's server.
     keeper: Task,
     inbound: Receiver<StreamEvent<EntryId>>,
     /// Of turns, calls and the recorder.

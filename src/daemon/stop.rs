@@ -50,14 +50,13 @@ impl Daemon {
         }
         self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
-        // has for three seconds and ends. Dropping them ends opencode's server as well: the recorder may
-        // have the last one, so the server's keeper is waited for below.
+        // has for three seconds and ends. Dropping them ends opencode's server as well: the
+        // recorder may be the last, so it is waited for below.
         let Daemon { records, running, recorder, calls, sending, keeper, board, events, .. } = self;
         // A recorder that waits for room in the loop's channel is woken by its end.
         drop((events, records, running, recorder, calls));
-        for task in [sending, keeper] {
-            drop(task.join()); // A panic was logged.
-        }
+        // A panic was logged.
+        drop((sending.join(), keeper.join()));
         board.take_down();
         log::info!("stopped");
         end
