@@ -214,8 +214,8 @@ impl CatchUp {
 
     /// A message of this thread is stored by the bridge and not here.
     pub(super) fn is_missing(&mut self, thread: &ThreadId, since: Timestamp) {
-        if self.cursor.seen_until.is_some_and(|seen_until| since < seen_until) {
-            // Known only to this process otherwise, since the cursor has passed it.
+        if self.cursor.seen_until.is_none_or(|seen_until| since < seen_until) {
+            // Known only to this process otherwise, since the cursor has passed it or is not set.
             let behind = self.cursor.behind.entry(thread.clone()).or_insert(since);
             *behind = since.min(*behind);
             self.save_due = Some(Duration::ZERO);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use obto_bridge::{
     bridge::{
         Access, AccessSource, Net,
@@ -176,11 +176,15 @@ fn what_both_streams_bring_is_handed_over_in_order() {
 
 #[test]
 fn the_old_stream_stays_until_a_new_one_can_be_opened() {
-    let rig = rig(|streams, seen, conn| match seen.number {
+    let (open, opened) = bounded(1);
+    let rig = rig(move |streams, seen, conn| match seen.number {
         1 => conn.answer(500, "", "restarting"),
         2 => conn.answer(401, "", ""),
         3 => conn.answer(409, "", ""),
-        _ => streams.serve(conn),
+        _ => {
+            opened.recv().expect("the old stream was looked at");
+            streams.serve(conn);
+        }
     });
     rig.set_capabilities(&["codex"]);
     for failure in ["one", "two", "three"] {
@@ -188,6 +192,7 @@ fn the_old_stream_stays_until_a_new_one_can_be_opened() {
         assert_eq!(rig.streams.post(failure), 1);
         rig.expect(&[failure]);
     }
+    open.send(()).unwrap();
     rig.bridge.next();
     rig.expect(&["connected"]);
     rig.stop();

@@ -153,8 +153,12 @@ impl Case {
                     }
                 }
                 Life::ToBeStopped => {
+                    // An earlier life may have come this far, and this one not have the lock yet.
+                    if !self.stop(daemon) {
+                        lives -= usize::from(!self.was_refused);
+                        continue;
+                    }
                     self.was_stopped = true;
-                    assert!(self.stop(daemon), "it had the lock");
                     self.crash();
                 }
                 Life::Crashed => {

@@ -8,7 +8,7 @@ use obto_bridge::{
     store::entry::{EntryId, Progress},
 };
 
-use super::{Task, World, machine::Memory, turn::Phase};
+use super::{Task, World, bridge::Message, machine::Memory, people::owners, turn::Phase};
 use crate::parts::{
     Count, Key, MAX_AGE, Outcome, TWIN, ensure, is_same_name, message_id, thread_id, thread_index,
 };
@@ -121,21 +121,20 @@ impl World {
         let it = &self.machines[machine];
         let memory = &it.process.as_ref().expect("it runs").memory;
         let mut entries = it.disk.inbox.values().filter(|entry| entry.message == number).peekable();
-        let is_there = entries.peek().is_some();
+        let is_kept = entries.peek().is_some();
         let is_known = message.is_known[machine]
             || it.disk.inbox.iter().any(|(id, it)| *id < entry && it.message == number);
         // Stopped before it began, and the post that says so waits for the disk, or for what else the
         // thread is told before.
         let thread = &self.bridge.threads[message.thread];
-        let is_stop = |it: usize| {
-            number < it
-                && self.messages[it].body.starts_with("/stop")
-                && self.messages[it].is_known[machine]
-        };
-        let is_stopped = thread.messages.iter().any(|it| is_stop(*it));
+        let knows = |stop: &Message| stop.is_known[machine] || stop.is_received[machine];
+        let is_stopped = thread.messages.iter().any(|later| {
+            let stop = &self.messages[*later];
+            number < *later && stop.body.starts_with("/stop") && knows(stop)
+        });
         // What it could not know of may come in late.
         let is_here =
-            is_there && is_known || message.is_known[machine] && !message.is_received[machine];
+            is_kept && is_known || message.is_known[machine] && !message.is_received[machine];
         let is_over = message.is_done
             || 0 < message.finals_put + message.prompts + message.resumed
             || memory.seen.contains(&message_id(number))
@@ -269,7 +268,9 @@ impl World {
             || was(known.sick_until, RECOVERY)
             || was(known.slow_until, RECOVERY)
             || process.refused_at.is_some_and(|at| was(at, RECOVERY))
-            || self.machines[TWIN].process.is_some();
+            || self.machines[TWIN].process.is_some()
+            // Its own history may wait for room, and then it waits for that in vain for a while.
+            || it.disk.is_full();
         let waits = waiting.progress.is_none()
             && !waiting.is_aside
             && !process.memory.seen.contains(&message_id(waiting.message));
@@ -334,10 +335,11 @@ impl World {
             format!("message {number} waits and nobody is told")
         })?;
         // Done without a word: `/stop all` has dropped it, or it had others run or end.
-        let is_dropped = thread
-            .messages
-            .iter()
-            .any(|stop| number < *stop && self.messages[*stop].body == "/stop all");
+        // One without a time stops what came in before it.
+        let is_dropped = thread.messages.iter().any(|stop| {
+            let known = &self.messages[*stop];
+            known.body == "/stop all" && (number < *stop || known.is_odd)
+        });
         let is_odd_and_dropped = message.is_odd
             && thread.messages.iter().any(|stop| self.messages[*stop].body == "/stop all");
         let is_silent = message.is_done && (is_dropped || !message.is_work());
@@ -362,7 +364,7 @@ impl World {
         }
         let is_known = |it: usize| message.is_known[it] || message.is_received[it];
         let known = match self.bridge.threads[message.thread].owner {
-            Some(owner) => self.owners(owner).any(is_known),
+            Some(owner) => owners(owner).any(is_known),
             None => message.is_received.contains(&true),
         };
         is_lost && !known && !message.is_in_renewal

@@ -188,7 +188,7 @@ impl World {
     pub(super) fn disconnect(&mut self, machine: usize) -> Outcome {
         let has_twin = self.machines[TWIN].process.is_some();
         let process = self.machines[machine].process.as_mut();
-        if has_twin || !process.is_some_and(|it| it.link.take().is_some()) {
+        if has_twin || process.is_none_or(|it| it.link.take().is_none()) {
             return Ok(());
         }
         self.note(|| format!("{machine} loses its connection"));
@@ -292,8 +292,8 @@ impl World {
         }
         let disk = &mut self.machines[machine].disk;
         let bound = self.mutation == Mutation::NoExtraRoom;
-        let used = disk.inbox.values().filter(|entry| bound || !entry.is_aside).count();
-        if INBOX_MAX <= used && (bound || Coordinator::extra_room(&reply) == 0) {
+        let is_full = disk.is_full() || bound && INBOX_MAX <= disk.inbox.len();
+        if is_full && (bound || Coordinator::extra_room(&reply) == 0) {
             return None;
         }
         let entry = EntryId { sequence: self.entries.len() as u64, hash: 0 };
@@ -327,7 +327,7 @@ impl World {
         match (self.mutation, &outcome) {
             (Mutation::WinAlways, ClaimOutcome::Lost { .. })
             | (Mutation::DriveOnFailure, ClaimOutcome::Failed { .. }) => {
-                outcome = ClaimOutcome::Won
+                outcome = ClaimOutcome::Won;
             }
             _ => {}
         }

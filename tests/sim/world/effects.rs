@@ -73,7 +73,7 @@ impl World {
             Effect::Begin(begin) => return self.begin(machine, begin),
             Effect::Interrupt { entry } => self.interrupt(machine, entry),
             Effect::Tell { entry, question, verdict } => {
-                self.tell(machine, entry, question, verdict)
+                self.tell(machine, entry, question, verdict);
             }
             Effect::Record { request: asked, verdict, by } => {
                 if by == DecidedBy::Timeout {

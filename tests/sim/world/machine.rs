@@ -61,6 +61,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// Room for work in the inbox is used up: what a person holds aside does not count.
+    pub(super) fn is_full(&self) -> bool {
+        INBOX_MAX <= self.inbox.values().filter(|entry| !entry.is_aside).count()
+    }
+
     pub(super) fn finishes(&self, entry: EntryId) -> bool {
         self.outbox.iter().any(|file| file.finishes == Some(entry))
     }

@@ -37,9 +37,10 @@ impl World {
             && self.rng.u32(0..3) != 0
         {
             let verb = ["yes", "approve", "no", "always"][self.rng.usize(0..4)];
-            return match self.rng.bool() {
-                true => (format!("{verb} {code}"), Some(code)),
-                false => (verb.to_owned(), None),
+            return if self.rng.bool() {
+                (format!("{verb} {code}"), Some(code))
+            } else {
+                (verb.to_owned(), None)
             };
         }
         if self.bridge.threads[thread].is_held && self.rng.bool() {
@@ -104,7 +105,7 @@ impl World {
                 || process.is_some_and(|it| it.memory.bindings.contains_key(&id));
             // A thread that it claims is looked at when it is won.
             let is_claimed = !is_bound && machine.disk.inbox.values().any(is_there);
-            message.is_known[at] = is_bound && self.has_cursor(at) || is_claimed;
+            message.is_known[at] = (is_bound || is_claimed) && self.has_cursor(at);
             message.is_in_renewal |= machine.process.as_ref().is_some_and(|it| it.is_renewing);
         }
         self.note(|| format!("message {number} on thread {thread} of {owner:?}: {}", message.body));
@@ -153,13 +154,13 @@ impl World {
         if post.is_closing {
             thread.question = None;
         }
-        if post.name.ends_with(".held") {
+        if post.name.rsplit_once('.').is_some_and(|(_, kind)| kind == "held") {
             thread.is_held = true;
         }
     }
+}
 
-    /// The machines of a thread's owner.
-    pub(super) fn owners(&self, owner: usize) -> impl Iterator<Item = usize> {
-        (0..NAMES.len()).filter(move |machine| is_same_name(*machine, owner))
-    }
+/// The machines of a thread's owner.
+pub(super) fn owners(owner: usize) -> impl Iterator<Item = usize> {
+    (0..NAMES.len()).filter(move |machine| is_same_name(*machine, owner))
 }

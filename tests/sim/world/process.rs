@@ -193,7 +193,7 @@ impl World {
         self.step(machine, Event::Written { change })
     }
 
-    pub(super) fn write_cursor(&mut self, machine: usize) -> Outcome {
+    pub(super) fn write_cursor(&mut self, machine: usize) {
         let fails = self.disk_fails(machine);
         let it = &mut self.machines[machine];
         let process = it.process.as_mut().expect("it writes");
@@ -202,7 +202,6 @@ impl World {
         } else if let Some(cursor) = process.cursor.take() {
             it.disk.cursor = cursor;
         }
-        Ok(())
     }
 
     /// A decision is written down, and that its message is an answer and no prompt.

@@ -222,9 +222,9 @@ impl World {
             (turn.entry, turn.thread, turn.message, turn.attempt);
         let message = &mut self.messages[number_of];
         if attempt == 1 {
-            message.prompts += 1
+            message.prompts += 1;
         } else {
-            message.resumed += 1
+            message.resumed += 1;
         }
         let (prompts, finals) = (message.prompts, message.finals_put);
         ensure(prompts <= 1, || format!("message {number_of} is done twice"))?;
