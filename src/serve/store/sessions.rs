@@ -268,8 +268,12 @@ mod tests {
     use crate::{
         ids::{ClientMsgId, MachineId, SessionId, ThreadId},
         serve::store::{
-            Retention, attachments::Upload, external::Session, messages::Draft, rows::Role,
-            tests::private_dir,
+            Retention,
+            attachments::Upload,
+            external::Session,
+            messages::Draft,
+            rows::Role,
+            tests::{private_dir, reopen},
         },
         time,
     };
@@ -398,13 +402,12 @@ mod tests {
     #[test]
     fn a_store_is_opened_beside_a_server() {
         let dir = private_dir();
-        let open = || Store::open(dir.path(), Retention::default(), Box::new(|_| ()));
-        let server = open().unwrap();
+        let server = reopen(&dir).unwrap();
         let beside = Store::open_beside(dir.path()).unwrap();
         beside.add_user("bob").unwrap().unwrap();
         assert_eq!(server.users().unwrap()[0].username, "bob");
         drop(server);
         // Nor does whoever works beside keep a server from starting.
-        open().unwrap();
+        reopen(&dir).unwrap();
     }
 }
