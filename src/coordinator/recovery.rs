@@ -69,9 +69,11 @@ impl Coordinator {
                 // It was ours, and the crash came before that was written.
                 self.bind(thread, cx);
             }
-            if self.ours.contains(thread) {
-                // So may have been what the earlier process knew to be missing.
-                self.catchup.is_missing(thread, message.written().unwrap_or_default());
+            // So may have been what the earlier process knew to be missing. Never from the beginning:
+            // another machine may have answered that.
+            let since = message.written().or(self.catchup.cursor().seen_until);
+            if let Some(since) = since.filter(|_| self.ours.contains(thread)) {
+                self.catchup.is_missing(thread, since);
             }
         }
         let Some(progress) = message.progress.clone() else {
