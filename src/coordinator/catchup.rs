@@ -39,6 +39,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// cursor keeps this far behind the newest one.
 const OVERLAP: Duration = Duration::from_secs(1);
 
+/// A message that is said to be this much older than what was read until has a time that is not to be
+/// believed: read from there, a history has much that another machine answered.
+const OLDER_MAX: Duration = Duration::from_hours(24);
+
 /// The cursor is written at most this often: when an older one is found after a crash, what follows
 /// it comes again and is recognised.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -149,7 +153,7 @@ impl CatchUp {
             // What came before a message that an earlier process left may have been found missing
             // by that one, and not been read.
             let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
-            let oldest = parked.filter_map(Message::written).min();
+            let oldest = parked.filter_map(|message| self.since(message.written())).min();
             if let Some(since) = seen_until.into_iter().chain(oldest).min() {
                 self.is_missing(&thread, since);
             }
@@ -230,6 +234,15 @@ impl CatchUp {
         self.unread.insert(thread.clone(), unread);
         self.healthy += 1;
         self.background.push_back(thread.clone());
+    }
+
+    /// From when on to read if a message of this time is missing, or what came after it.
+    pub(super) fn since(&self, written: Option<Timestamp>) -> Option<Timestamp> {
+        let seen_until = self.cursor.seen_until;
+        let earliest = seen_until.map(|seen_until| seen_until.minus(OLDER_MAX));
+        written
+            .filter(|written| earliest.is_none_or(|earliest| earliest <= *written))
+            .or(seen_until)
     }
 
     /// The bridge's time, if it was ever told.

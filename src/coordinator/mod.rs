@@ -307,7 +307,7 @@ impl Coordinator {
                 self.arrived(message, cx);
             }
             Event::Overflow { thread, written, last_event_id } => {
-                let since = written.or(self.catchup.cursor().seen_until).unwrap_or_default();
+                let since = self.catchup.since(written).unwrap_or_default();
                 self.catchup.is_missing(&thread, since);
                 self.catchup.moved_on(now, last_event_id);
             }

@@ -69,9 +69,8 @@ impl Coordinator {
                 // It was ours, and the crash came before that was written.
                 self.bind(thread, cx);
             }
-            // So may have been what the earlier process knew to be missing. Never from the beginning:
-            // another machine may have answered that.
-            let since = message.written().or(self.catchup.cursor().seen_until);
+            // So may have been what the earlier process knew to be missing.
+            let since = self.catchup.since(message.written());
             if let Some(since) = since.filter(|_| self.ours.contains(thread)) {
                 self.catchup.is_missing(thread, since);
             }
