@@ -161,6 +161,11 @@ impl Acks {
         retry.or(self.remove_due.filter(|_| !self.removals.is_empty()))
     }
 
+    /// Whether a post is not stored yet.
+    pub(super) fn has_posts(&self) -> bool {
+        !self.posts.is_empty() || !self.storing.is_empty()
+    }
+
     /// Messages that are done as soon as their last post is stored.
     pub(super) fn len(&self) -> usize {
         self.finishing.len()

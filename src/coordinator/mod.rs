@@ -242,6 +242,11 @@ impl Coordinator {
         self.turns.in_progress()
     }
 
+    /// Whether no post waits for the disk.
+    pub fn has_stored_all(&self) -> bool {
+        !self.acks.has_posts()
+    }
+
     /// Messages that are not done, wherever they wait.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, at, never, select_biased};
 
 use super::{Daemon, End};
-use crate::{coordinator::Event, signals::Signal};
+use crate::{
+    coordinator::{Coordinator, Event},
+    signals::Signal,
+};
 
 /// From the order to stop now until the last engine is gone: the turn loop gives a second to each of
 /// its steps.
 const HURRY: Duration = Duration::from_secs(15);
 
-/// For the last writes of state.json.
+/// For the last posts that the disk is to take, and for the last writes of state.json.
 const FLUSH: Duration = Duration::from_secs(3);
 
 impl Daemon {
@@ -40,6 +43,8 @@ impl Daemon {
         }
         drop(self.stop.take());
         self.await_turns(&never(), Instant::now() + HURRY);
+        // What a disk that failed did not take is tried once more.
+        self.wait_for(&never(), Instant::now() + FLUSH, Coordinator::has_stored_all);
         let left = self.coordinator.turns();
         if left > 0 {
             log::error!(turns = left; "some turns did not end in time");
@@ -65,7 +70,17 @@ impl Daemon {
     /// Waits until all turns have ended, or for `patience`, or for a second signal, whose number is
     /// returned.
     fn await_turns(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
-        while self.coordinator.turns() > 0 {
+        self.wait_for(signals, patience, |coordinator| coordinator.turns() == 0)
+    }
+
+    /// As [`Daemon::await_turns`], for something else.
+    fn wait_for(
+        &mut self,
+        signals: &Receiver<Signal>,
+        patience: Instant,
+        is_so: impl Fn(&Coordinator) -> bool,
+    ) -> Option<i32> {
+        while !is_so(&self.coordinator) {
             let due = self.deadline().map_or_else(never, at);
             select_biased! {
                 recv(signals) -> signal => match signal {
