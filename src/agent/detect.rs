@@ -70,7 +70,7 @@ struct Stamp {
     size: u64,
 }
 
-/// Looks for the engine's program (see [`find_program`]), and asks it for its version unless `cache`
+/// Looks for the engine's program (see `find_program`), and asks it for its version unless `cache`
 /// has it from before. An agent of the config is not asked; see [`Description::package`].
 pub fn detect(
     row: &EngineDef,

@@ -18,19 +18,19 @@ use crate::{
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Have the bridge bind the thread to us. Answered by [`Event::Claimed`], sooner or later.
+    /// Have the bridge bind the thread to us. Answered by `Event::Claimed`, sooner or later.
     Claim { thread: ThreadId },
-    /// Change the thread's binding in memory at once, and on disk soon: [`Event::Written`].
+    /// Change the thread's binding in memory at once, and on disk soon: `Event::Written`.
     Change { thread: ThreadId, change: Change, number: u64 },
-    /// Start the turn of this message, or say [`Event::NotBegun`].
+    /// Start the turn of this message, or say `Event::NotBegun`.
     Begin(Begin),
     /// Stop the turn of this message.
     Interrupt { entry: EntryId },
     /// Give the turn of this message a verdict.
     Tell { entry: EntryId, question: QuestionId, verdict: Verdict },
-    /// Write a decision down, then say [`Event::Recorded`].
+    /// Write a decision down, then say `Event::Recorded`.
     Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
-    /// Put a post into the outbox, then say [`Event::Put`] or [`Event::NotPut`]. A confirmation
+    /// Put a post into the outbox, then say `Event::Put` or `Event::NotPut`. A confirmation
     /// only after the journal of done messages.
     Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
     /// Note a message in the journal of done messages: in memory at once, on disk before anything is
@@ -41,9 +41,9 @@ pub enum Effect {
     /// An entry of the inbox waits for a person: it does not count among those that there is room
     /// for. False: it counts again.
     SetAside { entry: EntryId, is_aside: bool },
-    /// Read a history: an [`Event::Found`] for each message of a person, then [`Event::Read`].
+    /// Read a history: an `Event::Found` for each message of a person, then `Event::Read`.
     ReadHistory(Reading),
-    /// Ask the bridge for its time: [`Event::Time`].
+    /// Ask the bridge for its time: `Event::Time`.
     AskTime,
     /// Write the cursor, some time soon.
     SaveCursor(Cursor),

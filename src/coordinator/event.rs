@@ -49,14 +49,14 @@ pub enum Event {
         written: Option<Timestamp>,
         last_event_id: Option<String>,
     },
-    /// The answer to [`Effect::AskTime`].
+    /// The answer to `Effect::AskTime`.
     Time(Option<Timestamp>),
     /// A message was found in a history and is in the inbox.
     Found {
         entry: EntryId,
         reply: Arc<Reply>,
     },
-    /// The end of an [`Effect::ReadHistory`], after everything that it found.
+    /// The end of an `Effect::ReadHistory`, after everything that it found.
     Read {
         thread: ThreadId,
         number: u64,
@@ -122,7 +122,7 @@ pub enum Event {
         thread: ThreadId,
         entry: EntryId,
     },
-    /// The end of an [`Effect::Put`].
+    /// The end of an `Effect::Put`.
     Put {
         thread: ThreadId,
         finishes: Option<EntryId>,
@@ -132,12 +132,12 @@ pub enum Event {
         finishes: Option<EntryId>,
         is_confirmation: bool,
     },
-    /// The end of an [`Effect::Record`].
+    /// The end of an `Effect::Record`.
     Recorded {
         key: Key,
         is_written: bool,
     },
-    /// An [`Effect::Remove`] failed.
+    /// An `Effect::Remove` failed.
     NotRemoved {
         entries: Vec<EntryId>,
     },

@@ -5,19 +5,19 @@
 //!
 //! A message of a person goes through these, each a struct of its own:
 //!
-//! 1. Is it known already, or another machine's? ([`routing`])
-//! 2. Whose is its thread? [`claims`] asks the bridge.
+//! 1. Is it known already, or another machine's? (`routing`)
+//! 2. Whose is its thread? `claims` asks the bridge.
 //! 3. Is it a control word? [`control`]: obeyed at once.
-//! 4. Does it answer a question of an engine? [`approvals`]
+//! 4. Does it answer a question of an engine? `approvals`
 //! 5. Was something missed on its thread that comes before it? [`catchup`]: it waits.
-//! 6. Is it stale? [`quarantine`]: it waits for a person.
-//! 7. [`turns`]: it is the last in its thread's queue, and begins when it has one of the [`slots`].
-//! 8. [`acks`]: its answer is durable, so it is done, and its entry goes.
+//! 6. Is it stale? `quarantine`: it waits for a person.
+//! 7. `turns`: it is the last in its thread's queue, and begins when it has one of the `slots`.
+//! 8. `acks`: its answer is durable, so it is done, and its entry goes.
 //!
 //! * A message is *outstanding* from its arrival until it is done; the same one arriving meanwhile, or
 //!   later, is a duplicate. Every entry is done exactly once, and until then it is in the inbox:
 //!   nothing here needs to be saved but the cursor, and the next start takes in what waits when the
-//!   program ends ([`recovery`]).
+//!   program ends (`recovery`).
 //! * The messages of a thread stay in order. No thread waits for the trouble of another.
 //! * A panicking turn costs its own message: what it had begun must not be blindly repeated.
 //! * An event may say that a thread moved to another machine. What came in before is ours and is

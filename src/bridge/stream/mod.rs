@@ -2,8 +2,8 @@
 //! come and go. A reply is kept on disk before it is handed over, and only then does the position
 //! in the stream (`Last-Event-ID`) move past it.
 //!
-//! Each connection has a task of its own ([`link`]), so that a new one can be opened while the old
-//! one is still read: make before break ([`run`]).
+//! Each connection has a task of its own (`link`), so that a new one can be opened while the old
+//! one is still read: make before break (`run`).
 
 mod clock;
 mod connect;

@@ -170,11 +170,11 @@ pub struct Message {
     pub body: String,
     /// Strictly increasing within a thread.
     pub created: Timestamp,
-    /// The question that it puts, as [`Question::card`].
+    /// The question that it puts, as `Question::card`.
     pub question: Option<Value>,
     /// How that question ended.
     pub closed: Option<String>,
-    /// The end of a question that it tells of, as [`Closing::report`].
+    /// The end of a question that it tells of, as `Closing::report`.
     pub question_closed: Option<Value>,
     /// The session that its thread goes on with; on the first reply of an adopted thread.
     pub adoption: Option<Value>,
