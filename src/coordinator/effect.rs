@@ -9,11 +9,14 @@ use crate::{
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::approval_prompt::ApprovalRequest,
     store::{
-        binding::SessionRecord,
+        binding::{Binding, SessionRecord},
         entry::{EntryId, Progress},
         state::Cursor,
     },
 };
+
+/// Rules of one thread that came from `always`; the oldest goes.
+const GRANTS_MAX: usize = 200;
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,4 +99,35 @@ pub enum Change {
     Released {
         entry: EntryId,
     },
+}
+
+impl Change {
+    /// Makes it in the binding of a thread, on this machine.
+    pub fn apply(self, binding: &mut Binding, machine: &MachineId) {
+        match self {
+            Change::Own => binding.machine = Some(machine.clone()),
+            Change::Moved { to } => binding.machine = Some(to),
+            Change::Session { engine, record: Some(record) } => {
+                binding.sessions.insert(engine, record);
+            }
+            Change::Session { engine, record: None } => {
+                binding.sessions.remove(&engine);
+            }
+            Change::FreshAfter { engine, entry } => {
+                binding.fresh_after.insert(engine, entry);
+            }
+            Change::Renewed { engine } => {
+                binding.sessions.remove(&engine);
+                binding.fresh_after.remove(&engine);
+            }
+            Change::Grant { rule } => {
+                binding.grants.retain(|known| *known != rule);
+                binding.grants.push(rule);
+                let surplus = binding.grants.len().saturating_sub(GRANTS_MAX);
+                binding.grants.drain(..surplus);
+            }
+            Change::Orphaned { codes } => binding.orphaned_questions = codes,
+            Change::Released { entry } => binding.released = Some(entry),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! every result, also failure, into an event; a seeded simulation (`tests/sim`) carries them out
 //! on a model of bridge, disk, engines and people.
 //!
-//! A message of a person goes through these, each a struct of its own:
+//! A message of a person goes through these:
 //!
 //! 1. Is it known already, or another machine's? (`routing`)
 //! 2. Whose is its thread? `claims` asks the bridge.

@@ -20,9 +20,6 @@ use crate::{
     worker::{self, Shared},
 };
 
-/// Rules of one thread that came from `always`; the oldest goes.
-const GRANTS_MAX: usize = 200;
-
 #[derive(Debug)]
 pub(super) struct Records {
     machine: MachineId,
@@ -71,7 +68,7 @@ impl Records {
     pub(super) fn change(&mut self, thread: &ThreadId, change: Change, number: u64) {
         let new = || Binding::new(self.machine.clone(), time::now());
         let mut binding = self.store.get(thread).cloned().unwrap_or_else(new);
-        apply(&mut binding, change, &self.machine);
+        change.apply(&mut binding, &self.machine);
         let written = self.store.set(thread, binding);
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
     }
@@ -162,34 +159,6 @@ impl View for Records {
         let binding = self.store.get(&reply.thread_id);
         let session = binding.and_then(|binding| binding.sessions.get(&self.engine(reply)));
         worker::writes(&self.shared, reply, session)
-    }
-}
-
-fn apply(binding: &mut Binding, change: Change, machine: &MachineId) {
-    match change {
-        Change::Own => binding.machine = Some(machine.clone()),
-        Change::Moved { to } => binding.machine = Some(to),
-        Change::Session { engine, record: Some(record) } => {
-            binding.sessions.insert(engine, record);
-        }
-        Change::Session { engine, record: None } => {
-            binding.sessions.remove(&engine);
-        }
-        Change::FreshAfter { engine, entry } => {
-            binding.fresh_after.insert(engine, entry);
-        }
-        Change::Renewed { engine } => {
-            binding.sessions.remove(&engine);
-            binding.fresh_after.remove(&engine);
-        }
-        Change::Grant { rule } => {
-            binding.grants.retain(|known| *known != rule);
-            binding.grants.push(rule);
-            let surplus = binding.grants.len().saturating_sub(GRANTS_MAX);
-            binding.grants.drain(..surplus);
-        }
-        Change::Orphaned { codes } => binding.orphaned_questions = codes,
-        Change::Released { entry } => binding.released = Some(entry),
     }
 }
 

@@ -121,7 +121,7 @@ pub struct Shared {
     /// To the loop.
     pub events: Sender<Event>,
     pub activity: Sender<(ThreadId, Activity)>,
-    /// Closed: no new turn starts.
+    /// Closed: the daemon stops, and calls to the bridge are given up.
     pub drain: Receiver<Infallible>,
     /// Closed: stop now.
     pub stop: Receiver<Infallible>,

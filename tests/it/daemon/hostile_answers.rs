@@ -278,6 +278,7 @@ fn a_machine_that_slept_takes_no_answer_from_its_sleep() {
     let code = code(&ears.expect("t", "question", "make"));
     daemon.signal(Signal::STOP);
     asker.say(&format!("approve {code}"));
+    // A stopped process says nothing, and what is to pass is the time of its limit itself.
     crossbeam_channel::after(std::time::Duration::from_millis(1_700)).recv().unwrap();
     daemon.signal(Signal::CONT);
     let mut said = String::new();

@@ -138,31 +138,11 @@ impl View for Memory {
 }
 
 impl Memory {
-    /// As `daemon::records` does it.
     pub(super) fn change(&mut self, thread: &ThreadId, change: Change) -> Binding {
         let machine = &self.machine;
         let new = || Binding::new(machine.clone(), Timestamp::default());
         let binding = self.bindings.entry(thread.clone()).or_insert_with(new);
-        match change {
-            Change::Own => binding.machine = Some(machine.clone()),
-            Change::Moved { to } => binding.machine = Some(to),
-            Change::Session { engine, record: Some(record) } => {
-                binding.sessions.insert(engine, record);
-            }
-            Change::Session { engine, record: None } => {
-                binding.sessions.remove(&engine);
-            }
-            Change::FreshAfter { engine, entry } => {
-                binding.fresh_after.insert(engine, entry);
-            }
-            Change::Renewed { engine } => {
-                binding.sessions.remove(&engine);
-                binding.fresh_after.remove(&engine);
-            }
-            Change::Grant { rule } => binding.grants.push(rule),
-            Change::Orphaned { codes } => binding.orphaned_questions = codes,
-            Change::Released { entry } => binding.released = Some(entry),
-        }
+        change.apply(binding, machine);
         binding.clone()
     }
 }
