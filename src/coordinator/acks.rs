@@ -1,6 +1,6 @@
 //! The end of a message, and what is said by the daemon itself, in the order that survives a crash:
 //! a post is in the outbox before its message is done; a message is in the journal of done messages,
-//! and what it changed in state.json is on disk, before its entry goes. Pure.
+//! and what it changed in state.json or in the cursor is on disk, before its entry goes. Pure.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -21,7 +21,7 @@ const UNFINISHING_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    /// Changes of state.json so far, and how many of them are on disk.
+    /// Changes of state.json and of the cursor so far, and how many of them are on disk.
     changes: u64,
     written: u64,
     /// Posts that are not handed to the disk yet; those of a thread in order.
@@ -49,7 +49,7 @@ struct Waiting {
 }
 
 impl Acks {
-    /// Counts a change of state.json; its number.
+    /// Counts a change of state.json or of the cursor; its number.
     pub(super) fn changed(&mut self) -> u64 {
         self.changes += 1;
         self.changes

@@ -40,8 +40,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// A message that is said to be this much older than what was read until has a time that is not to be
-/// believed: read from there, a history has much that another machine answered.
-const OLDER_MAX: Duration = Duration::from_hours(24);
+/// believed: read from there, a history has much that another machine answered. A machine that lost
+/// its state may be handed out messages that have waited for it for weeks.
+const OLDER_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// The cursor is written at most this often: when an older one is found after a crash, what follows
 /// it comes again and is recognised.
@@ -73,7 +74,9 @@ pub(super) struct CatchUp {
     cursor: Cursor,
     /// The newest place in the stream; the cursor's follows when it may.
     last_event_id: Option<String>,
-    /// The newest message that came in, by the bridge's time.
+    /// What was written until then has come in on the stream or is in the histories of the unread
+    /// threads, by the bridge's time. A history does not move it: what was written on other threads
+    /// before its newest message may not have come in, because the stream is dead by now.
     newest: Option<Timestamp>,
     has_connected: bool,
     is_connected: bool,
@@ -129,33 +132,47 @@ impl CatchUp {
             ..CatchUp::default()
         };
         for (thread, since) in behind {
-            catchup.is_missing(&thread, since);
+            catchup.is_unread(&thread, since);
         }
         catchup
     }
 
-    /// A connection was made. `threads` are ours, most recently used first.
+    /// A connection was made. `threads` are ours, each with the time from when on, most recently used
+    /// first.
     pub(super) fn connected(
         &mut self,
         now: Duration,
         replay: Replay,
         server_time: Option<Timestamp>,
-        threads: impl IntoIterator<Item = ThreadId>,
+        threads: impl Iterator<Item = (Option<Timestamp>, ThreadId)>,
     ) {
         self.has_connected = true;
         self.is_connected = true;
         self.begins(now, server_time);
         // Also if it takes the place of another: that one may have been dead for a while.
         self.lost_readings();
-        for thread in threads.into_iter().filter(|_| replay != Replay::Complete) {
+        let is_complete = replay == Replay::Complete;
+        if !is_complete {
+            self.newest = self.newest.max(server_time);
+        }
+        let newest_read = self.cursor.seen_until;
+        for (ours_since, thread) in threads {
+            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
+            // What is replayed may be older than what an earlier process left.
+            if is_complete && !parked.clone().any(|it| newest_read < it.written()) {
+                continue;
+            }
             // A bridge whose clock was set back wrote what is missing under earlier times.
-            let seen_until = self.cursor.seen_until.min(server_time.or(self.cursor.seen_until));
+            let until = newest_read.max(ours_since);
+            let until = until.min(server_time.or(until));
             // What came before a message that an earlier process left may have been found missing
             // by that one, and not been read.
-            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
             let oldest = parked.filter_map(|message| self.since(message.written())).min();
-            if let Some(since) = seen_until.into_iter().chain(oldest).min() {
-                self.is_missing(&thread, since);
+            match until.into_iter().chain(oldest).min() {
+                // Known only to this process otherwise, since the cursor has passed it.
+                Some(since) if Some(since) < newest_read => self.is_missing(&thread, since),
+                Some(since) => self.is_unread(&thread, since),
+                None => {}
             }
         }
         for (thread, parked) in &mut self.parked {
@@ -216,14 +233,18 @@ impl CatchUp {
         }
     }
 
-    /// A message of this thread is stored by the bridge and not here.
+    /// A message of this thread is stored by the bridge and not here, and the cursor has passed it, or
+    /// will: so it names the thread.
     pub(super) fn is_missing(&mut self, thread: &ThreadId, since: Timestamp) {
-        if self.cursor.seen_until.is_none_or(|seen_until| since < seen_until) {
-            // Known only to this process otherwise, since the cursor has passed it or is not set.
-            let behind = self.cursor.behind.entry(thread.clone()).or_insert(since);
-            *behind = since.min(*behind);
+        let behind = self.cursor.behind.entry(thread.clone()).or_insert(Timestamp::MAX);
+        if since < *behind {
+            *behind = since;
             self.save_due = Some(Duration::ZERO);
         }
+        self.is_unread(thread, since);
+    }
+
+    fn is_unread(&mut self, thread: &ThreadId, since: Timestamp) {
         if let Some(unread) = self.unread.get_mut(thread) {
             unread.since = unread.since.min(since);
             unread.is_outdated |= unread.reading.is_some();
@@ -269,8 +290,7 @@ impl CatchUp {
         let empty = Parked { since, messages: Vec::new() };
         let messages = &mut self.parked.entry(thread.clone()).or_insert(empty).messages;
         // What an earlier process left may have come in later than what was written after it.
-        let at = messages.iter().rposition(|it| !it.is_newer(&message)).map_or(0, |at| at + 1);
-        messages.insert(at, message);
+        messages.insert(message.place(messages.iter()), message);
     }
 
     /// Messages that need not wait any longer: those of a thread together, in the order in which they
@@ -379,6 +399,11 @@ impl CatchUp {
         unread.reading = Some(number);
         unread.is_outdated = false;
         Reading { thread: thread.clone(), since: unread.since, number }
+    }
+
+    /// Whether what this reading finds still matters.
+    pub(super) fn is_reading(&self, thread: &ThreadId, number: u64) -> bool {
+        self.unread.get(thread).is_some_and(|unread| unread.reading == Some(number))
     }
 
     /// A reading has ended.

@@ -66,7 +66,11 @@ impl Claims {
         if let Some(unclaimed) = self.threads.get_mut(thread) {
             unclaimed.has_missed |= has_missed;
             unclaimed.since = unclaimed.since.min(since);
-            unclaimed.held.push(message);
+            // What a history holds may be older than what came in meanwhile.
+            let held = &mut unclaimed.held;
+            let is_found = message.origin == Origin::CaughtUp;
+            let at = if is_found { message.place(held.iter()) } else { held.len() };
+            held.insert(at, message);
             return;
         }
         let (state, held) = (State::Waiting, vec![message]);
@@ -75,9 +79,13 @@ impl Claims {
         self.waiting.push_back(thread.clone());
     }
 
-    /// No stream is open. What is written meanwhile is missing on these threads, too, if they turn
-    /// out to be ours.
-    pub(super) fn disconnected(&mut self) {
+    pub(super) fn holds(&self, thread: &ThreadId) -> bool {
+        self.threads.contains_key(thread)
+    }
+
+    /// What was written while no stream was open is missing on these threads, too, if they turn out to
+    /// be ours.
+    pub(super) fn have_missed(&mut self) {
         self.threads.values_mut().for_each(|unclaimed| unclaimed.has_missed = true);
     }
 

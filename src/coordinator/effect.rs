@@ -13,6 +13,7 @@ use crate::{
         entry::{EntryId, Progress},
         state::Cursor,
     },
+    time::Timestamp,
 };
 
 /// Rules of one thread that came from `always`; the oldest goes.
@@ -48,8 +49,8 @@ pub enum Effect {
     ReadHistory(Reading),
     /// Ask the bridge for its time: `Event::Time`.
     AskTime,
-    /// Write the cursor, some time soon.
-    SaveCursor(Cursor),
+    /// Write the cursor, before the bindings that change after it; `Event::Written` says so.
+    SaveCursor { cursor: Cursor, number: u64 },
 }
 
 /// A turn that may begin.
@@ -68,8 +69,10 @@ pub struct Begin {
 /// A change of a thread's binding.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// The thread is ours.
-    Own,
+    /// The thread is ours. What was written before this time, by the bridge's clock, was not.
+    Own {
+        since: Option<Timestamp>,
+    },
     /// Somebody has moved the thread to another machine.
     Moved {
         to: MachineId,
@@ -105,7 +108,10 @@ impl Change {
     /// Makes it in the binding of a thread, on this machine.
     pub fn apply(self, binding: &mut Binding, machine: &MachineId) {
         match self {
-            Change::Own => binding.machine = Some(machine.clone()),
+            Change::Own { since } => {
+                binding.machine = Some(machine.clone());
+                binding.ours_since = since;
+            }
             Change::Moved { to } => binding.machine = Some(to),
             Change::Session { engine, record: Some(record) } => {
                 binding.sessions.insert(engine, record);

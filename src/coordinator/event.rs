@@ -55,6 +55,8 @@ pub enum Event {
     Found {
         entry: EntryId,
         reply: Arc<Reply>,
+        /// The number of the reading.
+        number: u64,
     },
     /// The end of an `Effect::ReadHistory`, after everything that it found.
     Read {

@@ -51,6 +51,14 @@ impl Message {
             _ => than.entry < self.entry,
         }
     }
+
+    /// Where it belongs among others of its thread, which are in order.
+    pub(super) fn place<'a>(
+        &self,
+        mut others: impl DoubleEndedIterator<Item = &'a Message> + ExactSizeIterator,
+    ) -> usize {
+        others.rposition(|other| !other.is_newer(self)).map_or(0, |at| at + 1)
+    }
 }
 
 pub(super) fn written(reply: &Reply) -> Option<Timestamp> {

@@ -79,6 +79,7 @@ use crate::{
     ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     permission::{approvals::Now, code::Code},
     store::{binding::Binding, entry::EntryId, state::Cursor},
+    time::Timestamp,
 };
 
 /// Calls on the bridge at the same time.
@@ -287,8 +288,13 @@ impl Coordinator {
             Event::Recovered(entries) => self.recover(entries, cx),
             Event::Connected { replay, server_time, last_event_id } => {
                 self.conflict = self.conflict.filter(|it| *it == Conflict::Final);
-                let threads =
-                    if replay == Replay::Complete { Vec::new() } else { cx.view.threads() };
+                if replay != Replay::Complete {
+                    // The connection before this one may have been dead, and nobody had noticed.
+                    self.claims.have_missed();
+                }
+                let since =
+                    |thread: &ThreadId| cx.view.binding(thread).and_then(|it| it.ours_since);
+                let threads = cx.view.threads().into_iter().map(|it| (since(&it), it));
                 self.catchup.connected(now, replay, server_time, threads);
                 self.catchup.moved_on(now, last_event_id);
             }
@@ -297,7 +303,7 @@ impl Coordinator {
                 self.catchup.moved_on(now, last_event_id);
             }
             Event::Disconnected => {
-                self.claims.disconnected();
+                self.claims.have_missed();
                 self.catchup.disconnected();
             }
             Event::Conflict { is_final } => {
@@ -313,7 +319,7 @@ impl Coordinator {
             }
             Event::Overflow { thread, written, last_event_id } => {
                 let since = self.catchup.since(written).unwrap_or_default();
-                self.catchup.is_missing(&thread, since);
+                self.is_missing(&thread, since, cx);
                 self.catchup.moved_on(now, last_event_id);
             }
             Event::Time(time) => {
@@ -321,10 +327,14 @@ impl Coordinator {
                 let fresh = time.map_or_else(Vec::new, |time| self.quarantine.reconsider(time));
                 self.run_held(fresh, cx);
             }
-            Event::Found { entry, reply } => {
-                self.catchup.saw(now, message::written(&reply));
+            Event::Found { entry, reply, number } => {
                 let message = Message { entry, reply, progress: None, origin: Origin::CaughtUp };
-                self.arrived(message, cx);
+                if self.catchup.is_reading(message.thread(), number) {
+                    self.arrived(message, cx);
+                } else {
+                    // The thread was another machine's meanwhile, and that one has answered it.
+                    self.drop_entry(&message, Why::NotOurs);
+                }
             }
             Event::Read { thread, number, end } => self.catchup.ended(now, &thread, number, end),
             Event::Claimed { thread, outcome } => self.claimed(&thread, outcome, cx),
@@ -413,7 +423,7 @@ impl Coordinator {
             }
             self.tell_held(cx);
             self.tell_waiting(now);
-            cx.effects.extend(self.catchup.take_cursor(now).map(Effect::SaveCursor));
+            self.save_cursor(cx);
         }
         let is_busy = self.turns.len() + self.claims.len() > 0 && !self.is_stopping;
         self.acks.emit(now, is_busy, cx.effects);
@@ -511,6 +521,21 @@ impl Coordinator {
     fn change(&mut self, thread: &ThreadId, change: Change, cx: &mut Context<'_>) {
         let number = self.acks.changed();
         cx.effects.push(Effect::Change { thread: thread.clone(), change, number });
+    }
+
+    /// Has the cursor written if that is due.
+    fn save_cursor(&mut self, cx: &mut Context<'_>) {
+        if let Some(cursor) = self.catchup.take_cursor(cx.now.running) {
+            let number = self.acks.changed();
+            cx.effects.push(Effect::SaveCursor { cursor, number });
+        }
+    }
+
+    /// A message of this thread is stored by the bridge and not here. On disk before the thread is
+    /// ours, and before what tells of it leaves the inbox.
+    fn is_missing(&mut self, thread: &ThreadId, since: Timestamp, cx: &mut Context<'_>) {
+        self.catchup.is_missing(thread, since);
+        self.save_cursor(cx);
     }
 
     /// Ends a message with a post; it is done when that is stored.

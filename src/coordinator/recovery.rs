@@ -62,17 +62,20 @@ impl Coordinator {
     ) {
         let Recovered { entry, reply, progress, has_answer, session } = recovered;
         let message = Message { entry, reply, progress, origin: Origin::Recovered };
-        let is_answered = has_answer || message.progress.as_ref().is_some_and(|it| it.is_answered);
-        if is_answered {
+        let is_answered = has_answer
+            || message.progress.as_ref().is_some_and(|it| it.is_answered)
+            || cx.is_done(&message.key());
+        let is_bound = cx.view.binding(message.thread()).is_some();
+        if is_answered || message.progress.is_some() && !is_bound {
             let thread = message.thread();
-            if cx.view.binding(thread).is_none() {
+            if !is_bound {
                 // It was ours, and the crash came before that was written.
-                self.bind(thread, cx);
+                self.own(thread, None, cx);
             }
             // So may have been what the earlier process knew to be missing.
             let since = self.catchup.since(message.written());
             if let Some(since) = since.filter(|_| self.ours.contains(thread)) {
-                self.catchup.is_missing(thread, since);
+                self.is_missing(thread, since, cx);
             }
         }
         let Some(progress) = message.progress.clone() else {
@@ -84,9 +87,6 @@ impl Coordinator {
         self.restore_session(&message, &progress, session, cx);
         if is_answered {
             return self.done(&message, Why::Answered, cx);
-        }
-        if cx.is_done(&message.key()) {
-            return self.drop_entry(&message, Why::Duplicate);
         }
         let mut steps = Vec::new();
         if let Some(code) = &progress.answers {

@@ -4,7 +4,7 @@ use super::{
     Change, ClaimOutcome, Context, Coordinator, Effect, Why, approvals::Matched, control,
     message::Message, texts,
 };
-use crate::{bridge::wire::PostKind, ids::ThreadId};
+use crate::{bridge::wire::PostKind, ids::ThreadId, time::Timestamp};
 
 impl Coordinator {
     /// A message is in the inbox.
@@ -21,10 +21,12 @@ impl Coordinator {
             }
             Some(_) => {
                 self.was_ours(&thread);
-                self.own(&thread, cx);
+                // Somebody may have moved it here; what is held for it is of our own claim.
+                let since = message.written().filter(|_| !self.claims.holds(&thread));
+                self.own(&thread, since, cx);
             }
             // A turn is begun only on a thread that is ours; the binding may not have been written.
-            None if message.progress.is_some() => self.own(&thread, cx),
+            None if message.progress.is_some() => self.own(&thread, None, cx),
             None => {}
         }
         let key = message.key();
@@ -111,7 +113,7 @@ impl Coordinator {
     pub(super) fn run_held(&mut self, messages: Vec<Message>, cx: &mut Context<'_>) {
         for message in messages {
             cx.effects.push(Effect::SetAside { entry: message.entry, is_aside: false });
-            self.turns.push(message);
+            self.turns.insert(message);
         }
     }
 
@@ -131,13 +133,11 @@ impl Coordinator {
             return;
         }
         match outcome {
-            // What was held is in the inbox, and the next start takes it in.
-            _ if is_won && self.is_stopping => self.bind(thread, cx),
             ClaimOutcome::Lost { .. } if is_won => {
                 self.was_ours(thread);
-                self.own(thread, cx);
+                self.own(thread, None, cx);
             }
-            _ if is_won => self.own(thread, cx),
+            _ if is_won => self.own(thread, None, cx),
             ClaimOutcome::Failed { retry_after } => {
                 self.claims.failed(cx.now.running, thread, retry_after);
             }
@@ -152,18 +152,23 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn bind(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
-        if self.ours.insert(thread.clone()) {
-            self.change(thread, Change::Own, cx);
-        }
-    }
-
-    /// The thread is ours, and so is what was held for it.
-    pub(super) fn own(&mut self, thread: &ThreadId, cx: &mut Context<'_>) {
-        self.bind(thread, cx);
+    /// The thread is ours, and so is what was held for it. What was written before `since` is not.
+    pub(super) fn own(
+        &mut self,
+        thread: &ThreadId,
+        since: Option<Timestamp>,
+        cx: &mut Context<'_>,
+    ) {
         // It was not among the threads that were read after the connection.
         if let Some(since) = self.claims.missing_since(thread) {
-            self.catchup.is_missing(thread, since);
+            self.is_missing(thread, since, cx);
+        }
+        if self.ours.insert(thread.clone()) {
+            self.change(thread, Change::Own { since }, cx);
+        }
+        if self.is_stopping {
+            // What was held is in the inbox, and the next start takes it in.
+            return;
         }
         for message in self.claims.resolve(thread) {
             self.accept(message, cx);

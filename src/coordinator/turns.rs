@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     delay,
-    message::Message,
+    message::{Message, Origin},
     slots::{Grant, Slots, Wait, Waiting},
 };
 use crate::{
@@ -88,13 +88,32 @@ impl Turns {
         Turns { threads: HashMap::new(), slots, deadlines: BTreeSet::new(), ready: VecDeque::new() }
     }
 
-    /// Puts a message at the end of its thread's queue.
+    /// Puts a message at the end of its thread's queue, or, if a history holds it, where it belongs.
     pub(super) fn push(&mut self, message: Message) {
+        if message.origin == Origin::CaughtUp {
+            return self.insert(message);
+        }
         let id = message.thread().clone();
         let thread = self.threads.entry(id.clone()).or_default();
         thread.queue.push_back(message);
         if matches!(thread.state, State::Idle) {
             self.ready.push_back(id);
+        }
+    }
+
+    /// Puts a message before what was written later on its thread and has not begun.
+    pub(super) fn insert(&mut self, message: Message) {
+        let id = message.thread().clone();
+        let thread = self.threads.entry(id.clone()).or_default();
+        let queue = &mut thread.queue;
+        let is_running = matches!(thread.state, State::Running(_));
+        let at = message.place(queue.iter()).max(usize::from(is_running));
+        queue.insert(at, message);
+        match thread.state {
+            // It was another message that stood in line.
+            State::Waiting if at == 0 => self.rest(&id),
+            State::Idle => self.ready.push_back(id),
+            _ => {}
         }
     }
 

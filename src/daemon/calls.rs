@@ -168,7 +168,7 @@ impl Caller {
                     && known.insert(id.clone())
                 {
                     is_new = true;
-                    self.found(message)?;
+                    self.found(message, reading.number)?;
                 }
             }
             if !is_new {
@@ -212,7 +212,7 @@ impl Caller {
                     };
                     page.into_iter()
                         .filter(is_missed)
-                        .try_for_each(|message| self.found(message))?;
+                        .try_for_each(|message| self.found(message, reading.number))?;
                 }
                 Err(error) => return Ok(read_failed(&reading.thread, &error)),
             }
@@ -221,7 +221,7 @@ impl Caller {
     }
 
     /// Stores a message of a person and hands it over. It waits while the inbox has no room.
-    fn found(&self, message: Message) -> Result<(), Stopped> {
+    fn found(&self, message: Message, number: u64) -> Result<(), Stopped> {
         if !message.is_human() {
             return Ok(());
         }
@@ -230,7 +230,7 @@ impl Caller {
         let mut backoff = Backoff::new(Pace::default());
         loop {
             match self.shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {
-                Ok(entry) => return self.send(Event::Found { entry, reply }),
+                Ok(entry) => return self.send(Event::Found { entry, reply, number }),
                 Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
                     log::debug!(error:% = error; "catching up waits for room in the inbox");
                 }

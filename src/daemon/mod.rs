@@ -355,7 +355,10 @@ impl Daemon {
             }
             Effect::ReadHistory(reading) => return self.calls.read_history(reading),
             Effect::AskTime => return self.calls.ask_time(),
-            Effect::SaveCursor(cursor) => self.records.save_cursor(&cursor),
+            Effect::SaveCursor { cursor, number } => {
+                let written = self.records.save_cursor(&cursor);
+                debug_assert_eq!(written, number, "the coordinator counts the same changes");
+            }
         }
         None
     }

@@ -73,8 +73,9 @@ impl Records {
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
     }
 
-    pub(super) fn save_cursor(&self, cursor: &Cursor) {
-        self.store.set_cursor(cursor);
+    /// Returns the number of the change.
+    pub(super) fn save_cursor(&mut self, cursor: &Cursor) -> u64 {
+        self.store.set_cursor(cursor)
     }
 
     pub(super) fn remember(&mut self, message: &MessageId) {

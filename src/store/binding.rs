@@ -23,6 +23,8 @@ pub struct Binding {
     /// The machine that owns the thread, as far as we know.
     pub machine: Option<MachineId>,
     pub created_at: Option<Timestamp>,
+    /// What was written earlier, by the bridge's time, was another machine's. Ours.
+    pub ours_since: Option<Timestamp>,
     pub sessions: BTreeMap<Engine, SessionRecord>,
     /// Rules that a person allowed for good on this thread, as the config file writes them. Ours.
     pub grants: Vec<String>,
@@ -120,6 +122,7 @@ impl Binding {
         binding.fresh_after = take(&mut rest, FRESH_AFTER, marks).unwrap_or_default();
         binding.machine = take(&mut rest, "agentId", text).map(MachineId::new);
         binding.created_at = take(&mut rest, "createdAt", time).or(binding.created_at);
+        binding.ours_since = take(&mut rest, "oursSince", time);
         binding.grants = take(&mut rest, "grants", texts).unwrap_or_default();
         binding.orphaned_questions = take(&mut rest, "diedAsking", texts).unwrap_or_default();
         let released = take(&mut rest, "released", text);
@@ -161,6 +164,7 @@ impl Binding {
         let mut object = self.rest.clone();
         put(&mut object, "createdAt", self.created_at.map(|time| time.to_string()));
         put(&mut object, "agentId", self.machine.as_ref().map(MachineId::as_str));
+        put(&mut object, "oursSince", self.ours_since.map(|time| time.to_string()));
         put(&mut object, "released", self.released.map(|entry| entry.to_string()));
         if !self.fresh_after.is_empty() {
             let marks = self.fresh_after.iter();

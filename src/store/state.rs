@@ -2,7 +2,7 @@
 //! writes. At 50,000 bindings the file is 15 MB, so the loop does not wait for it: a change sends one
 //! serialized binding to the writer, which keeps the text of all of them and puts a file together
 //! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
-//! inbox is done only when [`Store::newest_written`] says so of the binding that its turn produced.
+//! inbox is done only when [`Store::newest_written`] says so of what its message changed.
 //!
 //! How far the stream was read ([`Cursor`]) is in a file of its own, because it is no part of what
 //! we share with the reference daemon.
@@ -93,6 +93,7 @@ impl Store {
             bindings: bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
             rest: fields(&rest),
             generation: 0,
+            has_changed: false,
             written: Arc::clone(&written),
             wake: wake_sender,
             cursor: None,
@@ -148,11 +149,13 @@ impl Store {
         &self.wake
     }
 
-    /// Has the cursor written, some time soon: when an older one is found after a crash, what
-    /// follows it is read again and recognised.
-    pub fn set_cursor(&self, cursor: &Cursor) {
+    /// Has the cursor written, before the bindings that change after it. Returns the generation for
+    /// [`Store::newest_written`].
+    pub fn set_cursor(&mut self, cursor: &Cursor) -> u64 {
+        self.generation += 1;
         let bytes = serde_json::to_vec(cursor).expect("a cursor is plain data");
-        self.send(Change::Cursor(bytes));
+        self.send(Change::Cursor { bytes, generation: self.generation });
+        self.generation
     }
 
     /// Has everything written now. False when that failed or took longer than `patience`.

@@ -33,8 +33,11 @@ pub(super) enum Change {
         text: String,
         generation: u64,
     },
-    /// The whole of cursor.json.
-    Cursor(Vec<u8>),
+    Cursor {
+        /// The whole of cursor.json.
+        bytes: Vec<u8>,
+        generation: u64,
+    },
     /// Write now; answered with whether everything is on disk.
     Flush(Sender<bool>),
 }
@@ -49,8 +52,10 @@ pub(super) struct Writer {
     pub(super) bindings: BTreeMap<ThreadId, String>,
     /// The fields beside `bindings`, as JSON with a comma behind each.
     pub(super) rest: String,
-    /// The newest change in `bindings`.
+    /// The newest change in `bindings` or `cursor`.
     pub(super) generation: u64,
+    /// Whether `bindings` have changed since they were written.
+    pub(super) has_changed: bool,
     /// The newest change that is on disk.
     pub(super) written: Arc<AtomicU64>,
     /// Says that `written` grew.
@@ -86,16 +91,20 @@ impl Writer {
     }
 
     fn is_dirty(&self) -> bool {
-        self.cursor.is_some() || self.written.load(Ordering::Relaxed) < self.generation
+        self.cursor.is_some() || self.has_changed
     }
 
     fn apply(&mut self, change: Change) {
         match change {
             Change::Binding { thread, text, generation } => {
                 self.bindings.insert(thread, text);
+                self.has_changed = true;
                 self.generation = generation;
             }
-            Change::Cursor(bytes) => self.cursor = Some(bytes),
+            Change::Cursor { bytes, generation } => {
+                self.cursor = Some(bytes);
+                self.generation = generation;
+            }
             Change::Flush(done) => {
                 if self.is_dirty() {
                     self.write();
@@ -134,15 +143,16 @@ impl Writer {
             self.disk.write_atomic(&self.cursor_path, bytes)?;
             self.cursor = None;
         }
-        if self.written.load(Ordering::Relaxed) < self.generation {
+        if self.has_changed {
             let bytes = self.file()?;
             self.disk.write_atomic(&self.state_path, &bytes)?;
-            self.written.store(self.generation, Ordering::Release);
-            // When it is full, the main task is about to look anyway.
-            self.wake.try_send(()).unwrap_or_default();
+            self.has_changed = false;
             let extra = u64::try_from(bytes.len() / BYTES_PER_MILLISECOND).unwrap_or(u64::MAX);
             pause = pause.saturating_add(Duration::from_millis(extra));
         }
+        self.written.store(self.generation, Ordering::Release);
+        // When it is full, the main task is about to look anyway.
+        self.wake.try_send(()).unwrap_or_default();
         Ok(pause)
     }
 

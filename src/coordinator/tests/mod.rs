@@ -5,7 +5,7 @@ mod waiting;
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{catchup::ReadEnd, *};
-use crate::{ids::TurnId, store::entry::Progress, time::Timestamp};
+use crate::{ids::TurnId, store::entry::Progress};
 
 /// A coordinator for the machine `me`, with a disk that always works, and what it wanted last as
 /// short words.
@@ -15,6 +15,8 @@ struct Bench {
     now: Duration,
     entries: u64,
     changes: u64,
+    /// From when on the last history was to be read.
+    reads_since: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -33,7 +35,9 @@ impl View for Disk {
     }
 
     fn threads(&self) -> Vec<ThreadId> {
-        self.bindings.keys().cloned().collect()
+        let me = Some(MachineId::new("me"));
+        let ours = self.bindings.iter().filter(|(_, binding)| binding.machine == me);
+        ours.map(|(thread, _)| thread.clone()).collect()
     }
 
     fn engine(&self, _: &Reply) -> Engine {
@@ -73,7 +77,7 @@ fn progress() -> Progress {
 fn words(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Claim { thread } => format!("claim {thread}"),
-        Effect::Change { thread, change: Change::Own, .. } => format!("own {thread}"),
+        Effect::Change { thread, change: Change::Own { .. }, .. } => format!("own {thread}"),
         Effect::Begin(Begin { thread, entry, .. }) => format!("begin {thread} {}", entry.sequence),
         Effect::Interrupt { entry } => format!("interrupt {}", entry.sequence),
         Effect::Put { post, .. } => {
@@ -116,7 +120,7 @@ impl Bench {
         }
         let bound = ours.iter().map(|name| (thread(name), Vec::new()));
         let coordinator = Coordinator::new(settings, cursor, bound);
-        Bench { coordinator, disk, now: Duration::ZERO, entries: 0, changes: 0 }
+        Bench { coordinator, disk, now: Duration::ZERO, entries: 0, changes: 0, reads_since: None }
     }
 
     #[track_caller]
@@ -134,7 +138,15 @@ impl Bench {
                         events.push(Event::Put { thread: post.thread_id, finishes });
                     }
                     Effect::Remember { message } => drop(self.disk.done.insert(message)),
-                    Effect::Change { number, .. } => self.changes = number,
+                    Effect::Change { thread, change, number } => {
+                        let me = MachineId::new("me");
+                        let new = || Binding::new(me.clone(), at(0));
+                        let binding = self.disk.bindings.entry(thread).or_insert_with(new);
+                        change.apply(binding, &me);
+                        self.changes = number;
+                    }
+                    Effect::SaveCursor { number, .. } => self.changes = number,
+                    Effect::ReadHistory(reading) => self.reads_since = Some(reading.since),
                     _ => {}
                 }
             }
@@ -173,9 +185,9 @@ impl Bench {
 
     /// The same, found in a history.
     #[track_caller]
-    fn is_found(&mut self, on: &str, id: &str, second: u64, expected: &str) {
+    fn is_found(&mut self, on: &str, number: u64, id: &str, second: u64, expected: &str) {
         let (entry, reply) = self.message(on, id, "work", second);
-        self.check(Event::Found { entry, reply }, expected);
+        self.check(Event::Found { entry, reply, number }, expected);
     }
 
     #[track_caller]

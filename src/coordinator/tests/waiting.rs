@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{Bench, at, progress, thread};
 use crate::{
     bridge::{stream::Replay, wire::Reply},
-    coordinator::{Event, Recovered, catchup::ReadEnd},
+    coordinator::{ClaimOutcome, Event, Recovered, catchup::ReadEnd},
+    ids::MessageId,
     store::entry::EntryId,
 };
 
@@ -16,7 +17,7 @@ fn what_was_missed_comes_before_what_is_live_on_its_thread_alone() {
     bench.says("u", "live", 5, "read u");
     bench.says("t", "live", 5, "");
     bench.arrives("new", "a", Some("me"), "own new, begin new 3");
-    bench.is_found("u", "missed", 3, "");
+    bench.is_found("u", 2, "missed", 3, "");
     bench.is_read("u", 2, ReadEnd::Complete, "begin u 4");
     bench.answered("u", 4, "done missed");
     bench.left("u", 4, "begin u 1");
@@ -33,11 +34,11 @@ fn what_an_earlier_process_left_waits_for_what_was_missed() {
     bench.passes(3_600_000, "");
     bench.connects(Replay::Unknown, "read t");
     assert_eq!(bench.seen_until(), Some(at(0)));
-    bench.is_found("t", "missed", 3, "");
+    bench.is_found("t", 1, "missed", 3, "");
     bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
     bench.answered("t", 2, "done missed");
     bench.left("t", 2, "begin t 1");
-    assert_eq!(bench.seen_until(), Some(at(2)), "a second behind the newest that was found");
+    assert_eq!(bench.seen_until(), Some(at(3599)), "a second behind the connection");
 }
 
 #[test]
@@ -45,7 +46,7 @@ fn a_connection_that_is_lost_while_histories_are_read_has_them_read_again() {
     let mut bench = Bench::unconnected(&["t", "u"]);
     bench.now = Duration::from_secs(100);
     bench.connects(Replay::Unknown, "read t");
-    bench.is_found("t", "missed", 50, "");
+    bench.is_found("t", 1, "missed", 50, "");
     bench.is_read("t", 1, ReadEnd::Complete, "begin t 1");
     bench.passes(50, "read u");
     bench.check(Event::Disconnected, "");
@@ -56,7 +57,7 @@ fn a_connection_that_is_lost_while_histories_are_read_has_them_read_again() {
     bench.is_read("u", 3, ReadEnd::Complete, "");
     bench.passes(50, "read t");
     bench.is_read("t", 4, ReadEnd::Complete, "");
-    assert_eq!(bench.seen_until(), Some(at(49)));
+    assert_eq!(bench.seen_until(), Some(at(99)));
 }
 
 #[test]
@@ -67,10 +68,10 @@ fn a_history_that_cannot_be_read_holds_up_its_own_thread_alone_and_not_for_ever(
     let failed = ReadEnd::Failed { retry_after: None };
     bench.is_read("t", 1, failed, "");
     bench.passes(50, "read u");
-    bench.is_found("u", "missed", 50, "");
+    bench.is_found("u", 2, "missed", 50, "");
     bench.is_read("u", 2, ReadEnd::Complete, "begin u 1");
     let cursor = bench.coordinator.cursor();
-    assert_eq!(cursor.seen_until, Some(at(49)));
+    assert_eq!(cursor.seen_until, Some(at(99)));
     assert_eq!(cursor.behind, BTreeMap::from([(thread("t"), at(0))]));
     bench.says("t", "live", 100, "");
     bench.passes(950, "read t");
@@ -88,7 +89,7 @@ fn a_message_that_found_no_room_is_read_from_its_history() {
     let written = Some(at(5));
     bench.check(Event::Overflow { thread: thread("t"), written, last_event_id: None }, "read t");
     bench.says("t", "later", 6, "");
-    bench.is_found("t", "refused", 5, "");
+    bench.is_found("t", 1, "refused", 5, "");
     bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
 }
 
@@ -108,9 +109,9 @@ fn stale_messages_wait_for_a_person_and_leave_room_in_the_inbox() {
     let said = "2 messages came in while this machine was away, and were not run because so much \
         time has passed:";
     bench.passes(2_000, &format!("say t {said:?}"));
-    bench.says("t", "Run", 200_000, "back 1, back 2, done m4, begin t 1");
-    bench.answered("t", 1, "done m1");
-    bench.left("t", 1, "begin t 2");
+    bench.says("t", "Run", 200_000, "back 1, back 2, done m4, begin t 2");
+    bench.answered("t", 2, "done m2");
+    bench.left("t", 2, "begin t 1");
 }
 
 /// A machine whose clock is days ahead, before the bridge has said what its time is.
@@ -152,4 +153,59 @@ fn a_message_that_is_left_twice_is_driven_once() {
     let second = left(bench.message("t", "a", "work", 1), false);
     // What the earlier process knew to be missing is looked for.
     bench.check(Event::Recovered(vec![first, second]), "done a, read t, remove 1+2");
+}
+
+/// The other machine answers what is written until then.
+#[test]
+fn what_a_history_still_finds_after_its_thread_has_moved_is_dropped() {
+    let mut bench = Bench::unconnected(&["t"]);
+    bench.connects(Replay::Unknown, "read t");
+    bench.arrives("t", "a", Some("other"), "remove 1");
+    bench.arrives("t", "b", Some("me"), "own t, begin t 2");
+    bench.is_found("t", 1, "missed", 3, "");
+    bench.answered("t", 2, "done b, remove 3+2");
+}
+
+#[test]
+fn a_thread_that_was_moved_here_is_read_from_then_on() {
+    let mut bench = Bench::unconnected(&[]);
+    bench.arrives("t", "a", Some("me"), "own t, begin t 1");
+    bench.now = Duration::from_secs(9);
+    bench.connects(Replay::Unknown, "read t");
+    assert_eq!(bench.reads_since, Some(at(1)));
+}
+
+/// Nobody has noticed that the connection was dead; `/status` is answered at once, and then nothing but
+/// the cursor tells what is missing.
+#[test]
+fn what_was_missed_on_a_thread_that_is_still_claimed_is_in_the_cursor_before_anything_is_done() {
+    let mut bench = Bench::unconnected(&[]);
+    bench.connects(Replay::Unknown, "");
+    bench.says("t", "/status", 2, "claim t");
+    bench.now += Duration::from_secs(9);
+    bench.connects(Replay::Unknown, "");
+    let status = "say t \"claude is not running.\", done m1, remove 1";
+    bench.claimed("t", ClaimOutcome::Won, &format!("own t, read t, {status}"));
+    assert_eq!(bench.reads_since, Some(at(0)));
+    assert_eq!(bench.coordinator.cursor().behind, BTreeMap::from([(thread("t"), at(0))]));
+}
+
+/// The crash came after the journal was written and before the binding was.
+#[test]
+fn a_message_that_was_done_says_whose_its_thread_is() {
+    let mut bench = Bench::unconnected(&[]);
+    bench.disk.done.insert(MessageId::new("m1"));
+    bench.recovers("t", 5, None, "own t, done m1, remove 1");
+    bench.connects(Replay::Unknown, "read t");
+    assert_eq!(bench.reads_since, Some(at(0)));
+}
+
+/// An earlier process had no room for what is sent again now.
+#[test]
+fn what_an_earlier_process_left_waits_for_what_is_replayed() {
+    let mut bench = Bench::unconnected(&["t"]);
+    bench.recovers("t", 9, None, "");
+    bench.connects(Replay::Complete, "read t");
+    bench.is_found("t", 1, "no room", 3, "");
+    bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
 }

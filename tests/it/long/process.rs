@@ -153,9 +153,9 @@ impl Process {
     }
 
     /// A message was in a history.
-    pub(super) fn find(&mut self, reply: Reply) {
+    pub(super) fn find(&mut self, number: u64, reply: Reply) {
         let entry = self.inbox.put(&reply).unwrap();
-        self.events.push_back(Event::Found { entry, reply: Arc::new(reply) });
+        self.events.push_back(Event::Found { entry, reply: Arc::new(reply), number });
     }
 
     /// The number of the last event that was read.
@@ -169,7 +169,7 @@ impl Process {
         let binding = self.store.get(thread).cloned();
         let mut binding = binding.unwrap_or_else(|| Binding::new(machine(), server_time(now)));
         match change {
-            Change::Own => {}
+            Change::Own { since } => binding.ours_since = since,
             Change::Session { engine, record: Some(record) } => {
                 binding.sessions.insert(engine, record);
             }

@@ -348,7 +348,7 @@ impl World {
                 let end = if is_readable {
                     let found = self.bridge.history(thread_of(&reading.thread), reading.since);
                     for reply in found {
-                        process.find(reply);
+                        process.find(reading.number, reply);
                     }
                     ReadEnd::Complete
                 } else {
@@ -362,7 +362,9 @@ impl World {
                 let time = is_there.then(|| server_time(self.now));
                 process.events.push_back(Event::Time(time));
             }
-            Effect::SaveCursor(cursor) => process.store.set_cursor(&cursor),
+            Effect::SaveCursor { cursor, number } => {
+                assert_eq!(process.store.set_cursor(&cursor), number);
+            }
             other => panic!("nobody said anything that leads to {other:?}"),
         }
     }

@@ -208,7 +208,7 @@ fn the_cursor_has_a_file_of_its_own() {
         seen_until: Timestamp::parse("2026-03-02T09:30:15.250Z"),
         behind: [(ThreadId::new("t"), Timestamp::from_millis(7))].into(),
     };
-    let store = open(&disk);
+    let mut store = open(&disk);
     store.set_cursor(&cursor);
     drop(store);
     assert_eq!(Cursor::load(&*disk, dir).unwrap(), cursor);

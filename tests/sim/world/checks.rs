@@ -93,7 +93,8 @@ impl World {
         self.check_cleared(machine, thread, message)
     }
 
-    /// What was written before comes before; to be called when all is done that was decided together.
+    /// What was written before comes before, but nobody can tell what came first within a millisecond;
+    /// to be called when all is done that was decided together.
     pub(super) fn check_order(&self, machine: usize, entry: EntryId) -> Outcome {
         let process = self.machines[machine].process.as_ref().expect("it runs");
         let message = self.message_of(entry);
@@ -109,7 +110,10 @@ impl World {
             return Ok(());
         }
         let earlier = self.bridge.threads[thread].messages.iter().take_while(|it| **it < message);
-        let mut earlier = earlier.filter(|it| self.is_to_come(machine, **it, entry));
+        let stored = self.messages[message].stored;
+        let is_earlier = |it: usize| self.messages[it].stored != stored;
+        let mut earlier =
+            earlier.filter(|it| is_earlier(**it) && self.is_to_come(machine, **it, entry));
         earlier
             .next()
             .map_or(Ok(()), |first| Err(format!("message {message} begins before {first}")))
@@ -119,7 +123,7 @@ impl World {
     fn is_to_come(&self, machine: usize, number: usize, entry: EntryId) -> bool {
         let message = &self.messages[number];
         let it = &self.machines[machine];
-        let memory = &it.process.as_ref().expect("it runs").memory;
+        let process = it.process.as_ref().expect("it runs");
         let mut entries = it.disk.inbox.values().filter(|entry| entry.message == number).peekable();
         let is_kept = entries.peek().is_some();
         let is_known = message.is_known[machine]
@@ -137,7 +141,8 @@ impl World {
             is_kept && is_known || message.is_known[machine] && !message.is_received[machine];
         let is_over = message.is_done
             || 0 < message.finals_put + message.prompts + message.resumed
-            || memory.seen.contains(&message_id(number))
+            || process.memory.seen.contains(&message_id(number))
+            || process.answers.contains(&number)
             || entries.any(|entry| entry.is_aside || entry.progress.is_some());
         // A process that crashes may forget that it had no room for it.
         let is_forgotten =
@@ -250,6 +255,21 @@ impl World {
         }
     }
 
+    /// So are those that waited for a claim of the thread.
+    pub(super) fn is_won(&mut self, machine: usize, thread: usize) {
+        let running = self.running(machine);
+        let it = &mut self.machines[machine];
+        let process = it.process.as_mut().expect("it runs");
+        process.won_at.insert(thread, running);
+        process.waiting_since.insert(thread, running);
+        let held =
+            it.disk.inbox.iter().filter(|(_, it)| self.messages[it.message].thread == thread);
+        let held: Vec<EntryId> = held.map(|(entry, _)| *entry).collect();
+        for entry in held {
+            self.expect_begin(machine, entry);
+        }
+    }
+
     /// No message waits for the trouble of another thread.
     pub(super) fn check_due(&self, machine: usize, entry: EntryId, since: Duration) -> Outcome {
         let it = &self.machines[machine];
@@ -262,6 +282,7 @@ impl World {
         let is_excused = process.link.is_none()
             || since < process.connected_since
             || self.running(machine) < since + DUE
+            || process.won_at.get(&thread).is_some_and(|at| self.running(machine) < *at + DUE)
             || process.is_stopping
             || was(process.sleeps_until, RECOVERY)
             || was(it.disk.sick_until, DUE + DUE)
@@ -269,8 +290,11 @@ impl World {
             || was(known.slow_until, RECOVERY)
             || process.refused_at.is_some_and(|at| was(at, RECOVERY))
             || self.machines[TWIN].process.is_some()
+            // It may be stopped, and what says so is behind a post that waits for the disk.
+            || process.is_writing
             // Its own history may wait for room, and then it waits for that in vain for a while.
-            || it.disk.is_full();
+            || it.disk.is_full()
+            || was(it.disk.full_at, RECOVERY);
         let waits = waiting.progress.is_none()
             && !waiting.is_aside
             && !process.memory.seen.contains(&message_id(waiting.message));
@@ -335,10 +359,11 @@ impl World {
             format!("message {number} waits and nobody is told")
         })?;
         // Done without a word: `/stop all` has dropped it, or it had others run or end.
-        // One without a time stops what came in before it.
+        // One without a time, or of the same millisecond, stops what came in before it.
         let is_dropped = thread.messages.iter().any(|stop| {
             let known = &self.messages[*stop];
-            known.body == "/stop all" && (number < *stop || known.is_odd)
+            let is_after = number < *stop || known.stored == message.stored;
+            known.body == "/stop all" && (is_after || known.is_odd)
         });
         let is_odd_and_dropped = message.is_odd
             && thread.messages.iter().any(|stop| self.messages[*stop].body == "/stop all");
@@ -362,11 +387,18 @@ impl World {
             // Where in the history to look for it, nobody says.
             return true;
         }
-        let is_known = |it: usize| message.is_known[it] || message.is_received[it];
-        let known = match self.bridge.threads[message.thread].owner {
-            Some(owner) => owners(owner).any(is_known),
+        // So was the message that its thread was claimed for, and it says no time.
+        let thread = &self.bridge.threads[message.thread];
+        let is_odd = |earlier: &usize| *earlier < number && self.messages[*earlier].is_odd;
+        let is_received = match thread.owner {
+            Some(owner) => owners(owner).any(|it| message.is_received[it]),
             None => message.is_received.contains(&true),
         };
+        if !is_received && thread.messages.iter().any(is_odd) {
+            return true;
+        }
+        let known = is_received
+            || thread.owner.is_some_and(|owner| owners(owner).any(|it| message.is_known[it]));
         is_lost && !known && !message.is_in_renewal
     }
 }

@@ -294,6 +294,7 @@ impl World {
         let bound = self.mutation == Mutation::NoExtraRoom;
         let is_full = disk.is_full() || bound && INBOX_MAX <= disk.inbox.len();
         if is_full && (bound || Coordinator::extra_room(&reply) == 0) {
+            disk.full_at = self.now;
             return None;
         }
         let entry = EntryId { sequence: self.entries.len() as u64, hash: 0 };
@@ -383,7 +384,7 @@ impl World {
         self.counts.count(Count::Found);
         let reply = Arc::clone(&self.machines[machine].disk.inbox[&entry].reply);
         self.comes_in(machine, entry);
-        self.step(machine, Event::Found { entry, reply })
+        self.step(machine, Event::Found { entry, reply, number })
     }
 
     fn read_ended(&mut self, machine: usize, at: usize, end: ReadEnd) -> Outcome {
@@ -393,15 +394,20 @@ impl World {
         let Reading { thread, number, .. } = process.readings.swap_remove(at).reading;
         let is_hidden = self.mutation == Mutation::FailedIsComplete;
         let end = if is_hidden { ReadEnd::Complete } else { end };
-        if end == ReadEnd::Complete {
-            let number = thread_index(&thread);
-            let since = process.waiting_since.remove(&number);
-            if since.is_some_and(|since| since + PATIENCE <= running) {
-                let entries = it.disk.inbox.values().map(|it| it.message);
-                process.overdue.extend(entries.filter(|it| self.messages[*it].thread == number));
+        let index = thread_index(&thread);
+        let since = process.waiting_since.get(&index);
+        if end == ReadEnd::Complete && since.is_some_and(|since| *since + PATIENCE <= running) {
+            let entries = it.disk.inbox.values().map(|it| it.message);
+            process.overdue.extend(entries.filter(|it| self.messages[*it].thread == index));
+        }
+        self.step(machine, Event::Read { thread: thread.clone(), number, end })?;
+        if let Some(process) = &mut self.machines[machine].process {
+            let is_read_again = process.readings.iter().any(|it| it.reading.thread == thread);
+            if end == ReadEnd::Complete && !is_read_again {
+                process.waiting_since.remove(&index);
             }
         }
-        self.step(machine, Event::Read { thread, number, end })
+        Ok(())
     }
 
     pub(super) fn tell_time(&mut self, machine: usize) -> Outcome {

@@ -1,9 +1,9 @@
 //! Hands events to the coordinator and carries out what it decides, until the crash.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use obto_bridge::{
-    coordinator::{Begin, CLAIMS_MAX, DecidedBy, Effect, Event, catchup::URGENT_MAX},
+    coordinator::{Begin, CLAIMS_MAX, Change, DecidedBy, Effect, Event, catchup::URGENT_MAX},
     store::entry::EntryId,
 };
 
@@ -63,12 +63,14 @@ impl World {
                 self.task_after(delay, machine, Task::Claim { thread: thread_index(&thread) });
             }
             Effect::Change { thread, change, number } => {
+                if matches!(change, Change::Own { .. }) {
+                    self.is_won(machine, thread_index(&thread));
+                }
                 let process = self.machines[machine].process.as_mut().expect("it runs");
                 let binding = process.memory.change(&thread, change);
-                process.unwritten.push_back((number, thread, binding));
-                if !std::mem::replace(&mut process.is_writing, true) {
-                    self.task_after(delay, machine, Task::WriteState);
-                }
+                process.unwritten.push((thread, binding));
+                process.changes = number;
+                self.write_soon(machine, delay);
             }
             Effect::Begin(begin) => return self.begin(machine, begin),
             Effect::Interrupt { entry } => self.interrupt(machine, entry),
@@ -79,7 +81,12 @@ impl World {
                 if by == DecidedBy::Timeout {
                     self.counts.count(Count::Expired);
                 }
+                let answer = match &by {
+                    DecidedBy::Message { entry, .. } => Some(self.message_of(*entry)),
+                    DecidedBy::Timeout => None,
+                };
                 let process = self.machines[machine].process.as_mut().expect("it runs");
+                process.answers.extend(answer);
                 process.next += 1;
                 let number = process.next;
                 process.records.push((number, asked, verdict, by));
@@ -125,12 +132,11 @@ impl World {
                 self.task_after(delay, machine, Task::History { number });
             }
             Effect::AskTime => self.task_after(delay, machine, Task::AskedTime),
-            Effect::SaveCursor(cursor) => {
-                let is_late = self.mutation == Mutation::LateCursor;
-                let delay = if is_late { delay + Duration::from_secs(5) } else { delay };
+            Effect::SaveCursor { cursor, number } => {
                 let process = self.machines[machine].process.as_mut().expect("it runs");
                 process.cursor = Some(cursor);
-                self.task_after(delay, machine, Task::WriteCursor);
+                process.changes = number;
+                self.write_soon(machine, delay);
             }
         }
         Ok(None)

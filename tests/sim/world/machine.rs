@@ -58,6 +58,8 @@ pub(super) struct Disk {
     pub(super) audit: HashSet<Key>,
     /// It fails now and then until this time.
     pub(super) sick_until: Duration,
+    /// When the inbox had no room for a message.
+    pub(super) full_at: Duration,
 }
 
 impl Disk {
@@ -174,7 +176,9 @@ pub(super) struct Process {
     /// Counts turns and records.
     pub(super) next: u32,
     /// Changes of state.json that are not on disk.
-    pub(super) unwritten: VecDeque<(u64, ThreadId, Binding)>,
+    pub(super) unwritten: Vec<(ThreadId, Binding)>,
+    /// The number of the newest change.
+    pub(super) changes: u64,
     pub(super) is_writing: bool,
     pub(super) cursor: Option<Cursor>,
     pub(super) is_sending: bool,
@@ -183,8 +187,12 @@ pub(super) struct Process {
     pub(super) refused_at: Option<Duration>,
     /// When the first message of a thread began to wait for its history.
     pub(super) waiting_since: HashMap<usize, Duration>,
+    /// When threads became its own.
+    pub(super) won_at: HashMap<usize, Duration>,
     /// Messages that it was done with itself.
     pub(super) obeyed: HashSet<usize>,
+    /// Messages that it took as answers to questions.
+    pub(super) answers: HashSet<usize>,
     pub(super) is_recovering: bool,
     /// Messages that no longer waited for their thread's history.
     pub(super) overdue: HashSet<usize>,

@@ -75,7 +75,6 @@ enum Task {
     },
     AskedTime,
     WriteState,
-    WriteCursor,
     Send,
     Turn {
         number: u32,
@@ -244,10 +243,6 @@ impl World {
             Task::Record { number } => self.record(machine, number),
             Task::AskedTime => self.tell_time(machine),
             Task::WriteState => self.write_state(machine),
-            Task::WriteCursor => {
-                self.write_cursor(machine);
-                Ok(())
-            }
             Task::Send => self.send(machine),
             Task::Turn { number } => self.turn(machine, number),
             Task::End => self.end(machine),

@@ -1,7 +1,7 @@
 //! A process begins and ends; what it writes behind.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -80,14 +80,17 @@ impl World {
             records: Vec::new(),
             turns: Vec::new(),
             next: 0,
-            unwritten: VecDeque::new(),
+            unwritten: Vec::new(),
+            changes: 0,
             is_writing: false,
             cursor: None,
             is_sending: true,
             is_stopping: false,
             refused_at: None,
             waiting_since: HashMap::new(),
+            won_at: HashMap::new(),
             obeyed: HashSet::new(),
+            answers: HashSet::new(),
             is_recovering: true,
             overdue: HashSet::new(),
         });
@@ -118,12 +121,10 @@ impl World {
         self.cut_turns(machine)?;
         let it = &mut self.machines[machine];
         let Some(process) = it.process.as_mut() else { return Ok(()) };
-        for (_, thread, binding) in process.unwritten.drain(..) {
+        for (thread, binding) in process.unwritten.drain(..) {
             it.disk.bindings.insert(thread, binding);
         }
-        if let Some(cursor) = process.cursor.take() {
-            it.disk.cursor = cursor;
-        }
+        it.disk.cursor = process.coordinator.cursor().clone();
         self.note(|| format!("{machine} has stopped"));
         self.gone(machine);
         if machine != TWIN {
@@ -174,34 +175,38 @@ impl World {
         }
     }
 
-    /// Bindings are written behind, several at a time.
+    pub(super) fn write_soon(&mut self, machine: usize, delay: Duration) {
+        let process = self.machines[machine].process.as_mut().expect("it runs");
+        if !std::mem::replace(&mut process.is_writing, true) {
+            self.task_after(delay, machine, Task::WriteState);
+        }
+    }
+
+    /// The cursor and bindings are written behind, several changes at a time.
     pub(super) fn write_state(&mut self, machine: usize) -> Outcome {
         let fails = self.disk_fails(machine);
+        let is_late = self.mutation == Mutation::LateCursor && self.rng.u32(0..4) > 0;
         let it = &mut self.machines[machine];
         let process = it.process.as_mut().expect("it writes");
         process.is_writing = false;
         if fails {
-            process.is_writing = true;
-            self.task_after(Duration::from_secs(1), machine, Task::WriteState);
+            self.write_soon(machine, Duration::from_secs(1));
             return Ok(());
         }
-        let Some((change, ..)) = process.unwritten.back() else { return Ok(()) };
-        let change = *change;
-        for (_, thread, binding) in process.unwritten.drain(..) {
+        let change = process.changes;
+        if let Some(cursor) = process.cursor.take_if(|_| !is_late) {
+            it.disk.cursor = cursor;
+            if self.fault(200) {
+                self.crash(machine);
+                return Ok(());
+            }
+        }
+        let it = &mut self.machines[machine];
+        let process = it.process.as_mut().expect("it writes");
+        for (thread, binding) in process.unwritten.drain(..) {
             it.disk.bindings.insert(thread, binding);
         }
         self.step(machine, Event::Written { change })
-    }
-
-    pub(super) fn write_cursor(&mut self, machine: usize) {
-        let fails = self.disk_fails(machine);
-        let it = &mut self.machines[machine];
-        let process = it.process.as_mut().expect("it writes");
-        if fails {
-            self.task_after(Duration::from_secs(1), machine, Task::WriteCursor);
-        } else if let Some(cursor) = process.cursor.take() {
-            it.disk.cursor = cursor;
-        }
     }
 
     /// A decision is written down, and that its message is an answer and no prompt.
