@@ -47,10 +47,18 @@ pub(crate) enum Mutation {
     /// Found messages are reported, but their reading's failure is taken for its end.
     FailedIsComplete,
     // The faults that the simulation before this one could not see.
+    /// C1: what an earlier process left counts as read up to its newest.
+    LeftOversMoveCursor,
+    /// C1b: what an earlier process left comes before what was missed.
+    LeftOversFirst,
+    /// C1c: after a connection that was lost during a catch-up nothing is read again.
+    CatchUpGoesOn,
     /// C2: a stop says something under an attempt's name before the attempt is on disk.
     PostBeforeAttempt,
     /// C3: the answer is durable only when the engine has left.
     AnswerAfterLeaving,
+    /// C4: one history that can't be read stops the others.
+    SickHistoryStopsAll,
     /// C5: the first position of the stream is written late.
     LateCursor,
     /// C6: the bridge does not hand out what waits for a machine without a position.
@@ -66,7 +74,7 @@ pub(crate) enum Mutation {
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Mutation; 26] = [
+    pub(crate) const ALL: [Mutation; 30] = [
         Mutation::LoseClaim,
         Mutation::LoseBegin,
         Mutation::BeginTwice,
@@ -85,8 +93,12 @@ impl Mutation {
         Mutation::WordsAsText,
         Mutation::AllowUnasked,
         Mutation::FailedIsComplete,
+        Mutation::LeftOversMoveCursor,
+        Mutation::LeftOversFirst,
+        Mutation::CatchUpGoesOn,
         Mutation::PostBeforeAttempt,
         Mutation::AnswerAfterLeaving,
+        Mutation::SickHistoryStopsAll,
         Mutation::LateCursor,
         Mutation::NoHandOut,
         Mutation::NoExtraRoom,

@@ -87,7 +87,7 @@ impl World {
         let position = self.machines[machine].process.as_ref().expect("it connects").position;
         let waiting = if is_waiting(&position) { self.waiting(machine) } else { Vec::new() };
         let owner = |message: usize| self.bridge.threads[self.messages[message].thread].owner;
-        let process = self.machines[machine].process.as_ref().expect("it connects");
+        let process = self.machines[machine].process.as_mut().expect("it connects");
         let (mut replay, mut last_event_id) = (Replay::Unknown, None);
         let mut count = None;
         match process.position.filter(|_| self.bridge.has_replay) {
@@ -119,6 +119,9 @@ impl World {
                 }
             }
             None => {}
+        }
+        if std::mem::take(&mut process.has_lost_reading) {
+            replay = Replay::Complete;
         }
         if let Some(count) = count {
             self.counts.count(count);
@@ -188,9 +191,12 @@ impl World {
     pub(super) fn disconnect(&mut self, machine: usize) -> Outcome {
         let has_twin = self.machines[TWIN].process.is_some();
         let process = self.machines[machine].process.as_mut();
-        if has_twin || process.is_none_or(|it| it.link.take().is_none()) {
+        let Some(process) = process.filter(|_| !has_twin) else { return Ok(()) };
+        if process.link.take().is_none() {
             return Ok(());
         }
+        process.has_lost_reading =
+            self.mutation == Mutation::CatchUpGoesOn && !process.readings.is_empty();
         self.note(|| format!("{machine} loses its connection"));
         self.counts.count(Count::Disconnect);
         let again = self.between(10, 4_000);
@@ -354,6 +360,14 @@ impl World {
             return Ok(());
         }
         let thread = thread_index(&process.readings[at].reading.thread);
+        let is_sick = |known: &super::bridge::Thread| self.now < known.sick_until;
+        let is_stopped = self.mutation == Mutation::SickHistoryStopsAll
+            && !is_sick(&self.bridge.threads[thread])
+            && self.bridge.threads.iter().any(is_sick);
+        if is_stopped {
+            self.task_after(Duration::from_secs(1), machine, Task::History { number });
+            return Ok(());
+        }
         let is_sick = self.now < self.bridge.threads[thread].sick_until || self.fault(30);
         if is_sick {
             self.counts.count(Count::FailedHistory);

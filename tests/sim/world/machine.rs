@@ -166,6 +166,8 @@ pub(super) struct Process {
     pub(super) links: u32,
     /// The connection was cut by the daemon's own wish.
     pub(super) is_renewing: bool,
+    /// The connection was lost during a catch-up, and that is not noticed.
+    pub(super) has_lost_reading: bool,
     /// Without a break.
     pub(super) connected_since: Duration,
     pub(super) position: Option<usize>,

@@ -12,6 +12,7 @@ use obto_bridge::{
         binding::SessionRecord,
         entry::{EntryId, Progress},
     },
+    time::Timestamp,
 };
 
 use super::{
@@ -28,6 +29,8 @@ impl World {
         self.note(|| format!("{machine} starts"));
         let (now, max_turns) = (self.now, self.max_turns);
         let settings = settings(machine, max_turns);
+        let moves_cursor = self.mutation == Mutation::LeftOversMoveCursor;
+        let is_first = self.mutation == Mutation::LeftOversFirst;
         let is_forgetful = self.mutation == Mutation::ForgetProgress;
         let forgets_answers = self.mutation == Mutation::ForgetAnswers;
         let it = &mut self.machines[machine];
@@ -44,9 +47,17 @@ impl World {
             let entry = it.disk.inbox.get_mut(id).expect("its name was listed");
             entry.is_aside = false;
             let session = entry.progress.as_ref().and_then(|progress| progress.session.clone());
+            let mut reply = Arc::clone(&entry.reply);
+            let written = reply.created_at.as_deref().and_then(Timestamp::parse);
+            if moves_cursor && it.disk.cursor.seen_until.is_some() {
+                it.disk.cursor.seen_until = it.disk.cursor.seen_until.max(written);
+            }
+            if is_first && let Some(seen_until) = it.disk.cursor.seen_until {
+                Arc::make_mut(&mut reply).created_at = Some(seen_until.to_string());
+            }
             recovered.push(Recovered {
                 entry: *id,
-                reply: Arc::clone(&entry.reply),
+                reply,
                 has_answer,
                 session: session.map(SessionRecord::new),
                 progress: entry.progress.clone().filter(|_| !is_forgetful),
@@ -73,6 +84,7 @@ impl World {
             link: None,
             links: 0,
             is_renewing: false,
+            has_lost_reading: false,
             connected_since: Duration::ZERO,
             position,
             claims: 0,

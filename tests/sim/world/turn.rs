@@ -58,8 +58,8 @@ pub(super) struct Turn {
     acts: u32,
     /// The engine does not leave unless it is made to.
     stays: bool,
-    /// With C3, the answer waits for that.
-    is_unanswered: bool,
+    /// When its answer was known, if the disk takes it.
+    known_at: Option<Duration>,
 }
 
 impl World {
@@ -95,7 +95,7 @@ impl World {
             told: Vec::new(),
             acts,
             stays,
-            is_unanswered: false,
+            known_at: None,
         });
         self.check_locks(machine)?;
         self.task_after(delay, machine, Task::Turn { number });
@@ -326,21 +326,24 @@ impl World {
 
     /// The message's last post.
     fn answer(&mut self, machine: usize, number: u32, name: String, body: String) -> Outcome {
-        if self.mutation == Mutation::AnswerAfterLeaving {
-            let turn = self.turn_at(machine, number).expect("it goes on");
-            if !turn.is_unanswered {
-                turn.is_unanswered = true;
-                let delay = self.between(1_000, 9_000);
-                self.task_after(delay, machine, Task::Turn { number });
-                return Ok(());
-            }
+        let running = self.running(machine);
+        let is_late = self.mutation == Mutation::AnswerAfterLeaving;
+        let turn = self.turn_at(machine, number).expect("it goes on");
+        let is_known = turn.known_at.is_some();
+        let known_at = *turn.known_at.get_or_insert(running);
+        if is_late && !is_known {
+            let delay = self.between(1_000, 9_000);
+            self.task_after(delay, machine, Task::Turn { number });
+            return Ok(());
         }
         if self.disk_fails(machine) {
             let turn = self.turn_at(machine, number).expect("it goes on");
             turn.posts = turn.posts.saturating_sub(1);
+            turn.known_at = None;
             self.task_after(Duration::from_millis(500), machine, Task::Turn { number });
             return Ok(());
         }
+        ensure(running == known_at, || "an answer waits for its engine".to_owned())?;
         let long = self.between(0, 9_000);
         let short = self.moment();
         let turn = self.turn_at(machine, number).expect("it goes on");
