@@ -137,7 +137,15 @@ impl CatchUp {
         catchup
     }
 
-    /// A connection was made. `threads` are ours, each with the time from when on, most recently used
+    /// The threads to read although a bridge replays: what it sends again may be older than what an
+    /// earlier process left, or what their histories have.
+    pub(super) fn ahead_of_replay(&self) -> Vec<ThreadId> {
+        let is_ahead = |message: &Message| self.cursor.seen_until < message.written();
+        let parked = self.parked.iter().filter(|(_, it)| it.messages.iter().any(is_ahead));
+        parked.map(|(thread, _)| thread).chain(self.unread.keys()).cloned().collect()
+    }
+
+    /// A connection was made. `threads` are to be read, each with the time from when on, most recently used
     /// first.
     pub(super) fn connected(
         &mut self,
@@ -151,22 +159,17 @@ impl CatchUp {
         self.begins(now, server_time);
         // Also if it takes the place of another: that one may have been dead for a while.
         self.lost_readings();
-        let is_complete = replay == Replay::Complete;
-        if !is_complete {
+        if replay != Replay::Complete {
             self.newest = self.newest.max(server_time);
         }
         let newest_read = self.cursor.seen_until;
         for (ours_since, thread) in threads {
-            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
-            // What is replayed may be older than what an earlier process left.
-            if is_complete && !parked.clone().any(|it| newest_read < it.written()) {
-                continue;
-            }
             // A bridge whose clock was set back wrote what is missing under earlier times.
             let until = newest_read.max(ours_since);
             let until = until.min(server_time.or(until));
             // What came before a message that an earlier process left may have been found missing
             // by that one, and not been read.
+            let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
             let oldest = parked.filter_map(|message| self.since(message.written())).min();
             match until.into_iter().chain(oldest).min() {
                 // Known only to this process otherwise, since the cursor has passed it.

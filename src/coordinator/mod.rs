@@ -294,7 +294,11 @@ impl Coordinator {
                 }
                 let since =
                     |thread: &ThreadId| cx.view.binding(thread).and_then(|it| it.ours_since);
-                let threads = cx.view.threads().into_iter().map(|it| (since(&it), it));
+                let threads = match replay {
+                    Replay::Complete => self.catchup.ahead_of_replay(),
+                    _ => cx.view.threads(),
+                };
+                let threads = threads.into_iter().map(|it| (since(&it), it));
                 self.catchup.connected(now, replay, server_time, threads);
                 self.catchup.moved_on(now, last_event_id);
             }
