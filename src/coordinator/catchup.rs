@@ -426,7 +426,11 @@ impl CatchUp {
         unread.reading = None;
         match end {
             ReadEnd::Complete | ReadEnd::Gone if !unread.is_outdated => self.is_read(thread),
-            ReadEnd::Complete | ReadEnd::Gone => self.line_up(thread),
+            ReadEnd::Complete | ReadEnd::Gone => {
+                // It can be read, so it is worth waiting for.
+                unread.is_overdue = false;
+                self.line_up(thread);
+            }
             ReadEnd::Failed { retry_after } => {
                 if unread.failures == 0 {
                     self.healthy -= 1;
