@@ -9,7 +9,7 @@ use crate::{
 };
 use rustix::process::Signal;
 use serde_json::json;
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 /// Between two looks at what has no event for a test.
 const LOOK: Duration = Duration::from_millis(20);
@@ -112,16 +112,6 @@ fn assert_nothing_left(rig: &Rig) {
     assert!(left.is_empty(), "{left:#?}");
 }
 
-/// Whether Claude Code has written down that it runs the command.
-fn is_on_disk(rig: &Rig) -> bool {
-    let Ok(projects) = fs::read_dir(rig.home.path(".claude/projects")) else { return false };
-    let sessions = projects.flatten().filter_map(|project| fs::read_dir(project.path()).ok());
-    let written = |file: &fs::DirEntry| {
-        fs::read_to_string(file.path()).is_ok_and(|it| it.contains("tool_use"))
-    };
-    sessions.flatten().flatten().any(|file| written(&file))
-}
-
 fn stop(engine: Engine) {
     let Busy { mut rig, .. } = begin(engine, "drainSeconds", 1);
     rig.take_daemon().stop();
@@ -144,11 +134,7 @@ fn second_signal(engine: Engine) {
 
 fn crash(engine: Engine) {
     let Busy { mut rig, thread, all } = begin(engine, "drainSeconds", 1);
-    if matches!(engine, Engine::Claude) {
-        // It writes its session down a moment after the command has begun, and what is swept before
-        // that can't be resumed.
-        wait_until(&rig, "the session is on disk", || is_on_disk(&rig));
-    }
+    rig.session_is_on_disk(engine);
     rig.take_daemon().kill9();
     let loose = all.iter().find(|it| it.command == COMMANDS[0]).expect("it was waited for");
     assert!(loose.is_alive(), "it ended by itself, so the sweep has nothing to do");

@@ -229,6 +229,29 @@ impl Rig {
         }
     }
 
+    /// Waits until an engine that runs its first command has a session that can be resumed: Claude
+    /// Code writes it down a moment after the command has begun, the others before.
+    #[track_caller]
+    pub(crate) fn session_is_on_disk(&self, engine: Engine) {
+        let is_written = |file: &fs::DirEntry| {
+            fs::read_to_string(file.path()).is_ok_and(|it| it.contains("tool_use"))
+        };
+        if engine != Engine::Claude {
+            return;
+        }
+        let mut patience = Patience::of(PATIENCE);
+        loop {
+            let projects = fs::read_dir(self.home.path(".claude/projects"));
+            let sessions = projects.into_iter().flatten().flatten();
+            let mut files = sessions.filter_map(|it| fs::read_dir(it.path()).ok()).flatten();
+            if files.any(|file| file.is_ok_and(|file| is_written(&file))) {
+                return;
+            }
+            assert!(patience.lasts(), "no session was on disk in {PATIENCE:?}");
+            self.daemon().ended().recv_timeout(LOOK).expect_err("nobody sends here");
+        }
+    }
+
     /// The id of a thread's session with an engine, once the daemon has written one.
     #[track_caller]
     pub(crate) fn session(&self, thread: &str, engine: Engine) -> String {

@@ -355,8 +355,8 @@ pub(crate) fn a_first_turn_goes_on_after_the_daemon_was_killed(engine: Engine) {
     let mut rig = Rig::start();
     fs::write(rig.home.project().join("note"), "noted").unwrap();
     let thread = rig.begin(engine, "begin [[shell:cat note]][[gate:later]][[text:begun]]");
-    // The session is sure to be on disk by the second request.
     results(&rig, "begin");
+    rig.session_is_on_disk(engine);
     rig.take_daemon().kill9();
     rig.model.open("later");
     rig.start_daemon();
