@@ -1,6 +1,6 @@
 //! Catch-up: what people wrote while no stream was open is read from the threads' histories, and
 //! what came later waits for it. Needed after every connection that did not declare its replay
-//! complete (protocol section 3). Pure.
+//! complete (protocol section 3), and for what an earlier process left also after the others. Pure.
 //!
 //! * A thread of ours is *unread* from such a connection on until its history was read. Messages that
 //!   come in on it meanwhile wait, and so do those that an earlier process left in the inbox, until
@@ -145,8 +145,8 @@ impl CatchUp {
         parked.map(|(thread, _)| thread).chain(self.unread.keys()).cloned().collect()
     }
 
-    /// A connection was made. `threads` are to be read, each with the time from when on, most recently used
-    /// first.
+    /// A connection was made. `threads` are to be read, the most recently used first, each with the
+    /// time since when it is ours.
     pub(super) fn connected(
         &mut self,
         now: Duration,
@@ -162,18 +162,18 @@ impl CatchUp {
         if replay != Replay::Complete {
             self.newest = self.newest.max(server_time);
         }
-        let newest_read = self.cursor.seen_until;
+        let seen_until = self.cursor.seen_until;
         for (ours_since, thread) in threads {
             // A bridge whose clock was set back wrote what is missing under earlier times.
-            let until = newest_read.max(ours_since);
-            let until = until.min(server_time.or(until));
+            let since = seen_until.max(ours_since);
+            let since = since.min(server_time.or(since));
             // What came before a message that an earlier process left may have been found missing
             // by that one, and not been read.
             let parked = self.parked.get(&thread).into_iter().flat_map(|it| &it.messages);
             let oldest = parked.filter_map(|message| self.since(message.written())).min();
-            match until.into_iter().chain(oldest).min() {
+            match since.into_iter().chain(oldest).min() {
                 // Known only to this process otherwise, since the cursor has passed it.
-                Some(since) if Some(since) < newest_read => self.is_missing(&thread, since),
+                Some(since) if Some(since) < seen_until => self.is_missing(&thread, since),
                 Some(since) => self.is_unread(&thread, since),
                 None => {}
             }

@@ -133,6 +133,8 @@ impl Coordinator {
             return;
         }
         match outcome {
+            // What was held is in the inbox, and the next start takes it in.
+            _ if is_won && self.is_stopping => self.bind(thread, None, cx),
             ClaimOutcome::Lost { .. } if is_won => {
                 self.was_ours(thread);
                 self.own(thread, None, cx);
@@ -152,13 +154,8 @@ impl Coordinator {
         }
     }
 
-    /// The thread is ours, and so is what was held for it. What was written before `since` is not.
-    pub(super) fn own(
-        &mut self,
-        thread: &ThreadId,
-        since: Option<Timestamp>,
-        cx: &mut Context<'_>,
-    ) {
+    /// The thread is ours. What was written before `since` is not.
+    fn bind(&mut self, thread: &ThreadId, since: Option<Timestamp>, cx: &mut Context<'_>) {
         // It was not among the threads that were read after the connection.
         if let Some(since) = self.claims.missing_since(thread) {
             self.is_missing(thread, since, cx);
@@ -166,10 +163,16 @@ impl Coordinator {
         if self.ours.insert(thread.clone()) {
             self.change(thread, Change::Own { since }, cx);
         }
-        if self.is_stopping {
-            // What was held is in the inbox, and the next start takes it in.
-            return;
-        }
+    }
+
+    /// The thread is ours, and so is what was held for it.
+    pub(super) fn own(
+        &mut self,
+        thread: &ThreadId,
+        since: Option<Timestamp>,
+        cx: &mut Context<'_>,
+    ) {
+        self.bind(thread, since, cx);
         for message in self.claims.resolve(thread) {
             self.accept(message, cx);
         }

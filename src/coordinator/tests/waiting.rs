@@ -6,7 +6,7 @@ use super::{Bench, at, progress, thread};
 use crate::{
     bridge::{stream::Replay, wire::Reply},
     coordinator::{ClaimOutcome, Event, Recovered, catchup::ReadEnd},
-    ids::MessageId,
+    ids::{MachineId, MessageId},
     store::entry::EntryId,
 };
 
@@ -208,4 +208,17 @@ fn what_an_earlier_process_left_waits_for_what_is_replayed() {
     bench.connects(Replay::Complete, "read t");
     bench.is_found("t", 1, "no room", 3, "");
     bench.is_read("t", 1, ReadEnd::Complete, "begin t 2");
+}
+
+/// A later start would run what it was to stop.
+#[test]
+fn a_stop_reaches_what_waits_for_a_claim_also_while_the_daemon_ends() {
+    let mut bench = Bench::new(&[]);
+    bench.says("t", "work", 1, "claim t");
+    bench.check(Event::Stop, "");
+    let (entry, reply) = bench.message("t", "stop", "/stop all", 2);
+    let reply = Arc::new(Reply { machine: Some(MachineId::new("me")), ..(*reply).clone() });
+    let event = Event::Reply { entry, reply, last_event_id: None };
+    let stopped = "say t \"Stopped before it began.\", done m1, say t \"Nothing else waits.\"";
+    bench.check(event, &format!("own t, {stopped}, remove 1, done stop, remove 2"));
 }

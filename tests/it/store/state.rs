@@ -104,6 +104,18 @@ fn a_session_that_becomes_known_joins_what_is_there() {
 }
 
 #[test]
+fn since_when_a_thread_is_ours_is_kept() {
+    let mut binding = bound();
+    binding.ours_since = Timestamp::parse("2026-03-02T09:30:15.250Z");
+    let value = binding.to_value();
+    assert_eq!(value["oursSince"], "2026-03-02T09:30:15.250Z");
+    assert_eq!(Binding::from_value(value), binding);
+    let other = json!({ "oursSince": 7, "sessions": {} });
+    let binding = Binding::from_value(other.clone());
+    assert_eq!((binding.ours_since, binding.to_value()), (None, other), "what is not ours is kept");
+}
+
+#[test]
 fn where_a_new_session_begins_is_kept() {
     let mark = EntryId { sequence: 7, hash: 1 };
     let mut binding = bound();

@@ -149,7 +149,8 @@ impl World {
             let process = process.filter(|it| it.sleeps_until <= self.now && has_room);
             process.and_then(|it| it.link.as_ref()).is_some_and(|link| link.queue.is_empty())
         };
-        // All is done, and the other machine will not look so far back.
+        // All is done, and the other machine will not look so far back, nor be sent it again: that would
+        // say that the thread has always been its own.
         let cursor = &self.machines[1 - owner].disk.cursor;
         let read_until = cursor.seen_until.filter(|_| cursor.behind.is_empty());
         let is_settled = self.bridge.threads[thread].messages.iter().all(|message| {
