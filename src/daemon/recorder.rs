@@ -5,7 +5,7 @@
 use std::{io, sync::Arc};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::calls::Helper;
 use crate::{
@@ -45,7 +45,7 @@ impl Recorder {
         tasks: &Registry<Helper>,
         events: Sender<Event>,
     ) -> anyhow::Result<Recorder> {
-        let (decisions, waiting) = bounded(DECISIONS);
+        let (decisions, waiting) = unbounded();
         tasks
             .spawn("recorder", Role::Essential, move || run(&shared, &waiting, &events))
             .context("starting the task that writes decisions down")?;
@@ -54,8 +54,13 @@ impl Recorder {
 
     /// Has a decision written: [`Event::Recorded`]. When too many wait, that is the event.
     pub(super) fn record(&self, decision: Decision) -> Option<Event> {
-        let full = self.decisions.try_send(decision).err()?.into_inner();
-        Some(Event::Recorded { key: Key::of(&full.request), is_written: false })
+        // A bounded channel takes the space for all of them at its start.
+        let unwritten = if DECISIONS <= self.decisions.len() {
+            decision
+        } else {
+            self.decisions.send(decision).err()?.into_inner()
+        };
+        Some(Event::Recorded { key: Key::of(&unwritten.request), is_written: false })
     }
 }
 

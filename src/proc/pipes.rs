@@ -3,9 +3,9 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read, Write},
+    io::{self, BufRead as _, BufReader, Read, Write},
     mem,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -14,6 +14,8 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+#[cfg(target_os = "linux")]
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -155,21 +157,46 @@ impl Tail {
 /// The waiting side of a child's exit and the end of its output.
 pub(super) struct Draining {
     ends: Receiver<()>,
-    exit: PipeWriter,
+    exit: Exit,
+}
+
+/// Dropping it says that the child has exited.
+struct Exit(Arc<OwnedFd>);
+
+impl Exit {
+    /// With the descriptor that becomes readable then.
+    #[cfg(target_os = "linux")]
+    fn new() -> io::Result<(Exit, Arc<OwnedFd>)> {
+        // One descriptor for each child, where a pipe takes two.
+        let fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        Ok((Exit(Arc::clone(&fd)), fd))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn new() -> io::Result<(Exit, Arc<OwnedFd>)> {
+        let (exited, exit) = io::pipe()?;
+        Ok((Exit(Arc::new(exit.into())), Arc::new(exited.into())))
+    }
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        // Eight bytes are one event of an eventfd. It has room for them, and so has an empty pipe.
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).unwrap_or_default();
+    }
 }
 
 /// For the task of a pipe: dropping it says that the pipe has been read to its end.
 pub(super) struct PipeEnd {
     /// Readable once the child has exited.
-    exit: Arc<PipeReader>,
+    exit: Arc<OwnedFd>,
     _end: Sender<()>,
 }
 
 impl Draining {
     pub(super) fn new() -> io::Result<(Draining, PipeEnd, PipeEnd)> {
         let (end, ends) = bounded(0);
-        let (exited, exit) = io::pipe()?;
-        let exited = Arc::new(exited);
+        let (exit, exited) = Exit::new()?;
         let pipe_end = |end| PipeEnd { exit: Arc::clone(&exited), _end: end };
         let (out, err) = (pipe_end(end.clone()), pipe_end(end));
         Ok((Draining { ends, exit }, out, err))
@@ -194,7 +221,7 @@ impl PipeEnd {
 /// is empty: another process may hold it open.
 pub(super) struct Output<'a, R> {
     pipe: R,
-    exit: &'a PipeReader,
+    exit: &'a OwnedFd,
     phase: Phase,
 }
 

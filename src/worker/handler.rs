@@ -96,8 +96,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             End::Unwritten { ending, .. } => self.run.end(*ending),
             End::Unknown | End::Written => {}
         }
-        // Claude Code may have written to its session until it left.
-        self.session.driven();
+        self.session.left();
         None
     }
 

@@ -52,6 +52,13 @@ impl Session<'_> {
         self.report();
     }
 
+    /// The engine is gone: it may have written to the session's file until then.
+    pub(super) fn left(&mut self) {
+        if self.record.as_ref().is_some_and(|record| record.jsonl_path.is_some()) {
+            self.driven();
+        }
+    }
+
     /// The engine does not have it any more.
     pub(super) fn forget(&mut self) {
         self.record = None;
