@@ -4,7 +4,7 @@
 //! sent again under the same `clientMsgId` does no harm.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{self, ErrorKind},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,15 +32,14 @@ pub struct Outbox {
     answers: Arc<Mutex<Answers>>,
 }
 
-/// The posts that end a message whose entry is still in the inbox.
+/// What is known of the files without reading them.
 #[derive(Debug, Default)]
 struct Answers {
+    /// The posts that end a message whose entry is still in the inbox. A message has one answer; an
+    /// earlier one is a post like any other.
     by_message: HashMap<EntryId, OutboxId>,
-    by_post: HashMap<OutboxId, EntryId>,
-    /// Those that the bridge has.
-    sent: HashSet<OutboxId>,
-    /// The threads of the posts that it does not have, answers or not.
-    unsent: HashMap<OutboxId, ThreadId>,
+    /// The threads of the posts that the bridge does not have, answers or not.
+    unsent: BTreeMap<OutboxId, ThreadId>,
 }
 
 /// What a file of the outbox holds.
@@ -72,7 +71,7 @@ impl Outbox {
         for (id, content) in outbox.waiting.recover::<Content>(&dir.join("broken"))? {
             outbox.answers().unsent.insert(id, content.post.thread_id);
             if let Some(entry) = content.finishes.as_deref().and_then(EntryId::parse) {
-                outbox.answers().add(id, entry);
+                outbox.answers().by_message.insert(entry, id);
             }
         }
         let refused = outbox.refused.ids()?;
@@ -95,7 +94,7 @@ impl Outbox {
         let mut answers = self.answers();
         answers.unsent.insert(id, post.thread_id.clone());
         if let Some(entry) = finishes {
-            answers.add(id, entry);
+            answers.by_message.insert(entry, id);
         }
         drop(answers);
         let written = self.waiting.write(id, &content);
@@ -103,7 +102,7 @@ impl Outbox {
             let mut answers = self.answers();
             answers.unsent.remove(&id);
             if let Some(entry) = finishes {
-                answers.forget(id, entry);
+                answers.by_message.remove(&entry);
             }
         }
         written
@@ -111,8 +110,8 @@ impl Outbox {
 
     /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
     pub fn list(&self) -> Vec<OutboxId> {
-        let answers = self.answers();
-        self.waiting.sizes().keys().filter(|id| !answers.sent.contains(id)).copied().collect()
+        let (answers, written) = (self.answers(), self.waiting.sizes());
+        answers.unsent.keys().filter(|id| written.contains_key(id)).copied().collect()
     }
 
     /// None if the entry is gone, for example removed by hand.
@@ -134,8 +133,7 @@ impl Outbox {
     pub fn remove(&self, id: OutboxId) -> io::Result<()> {
         let mut answers = self.answers();
         answers.unsent.remove(&id);
-        if answers.by_post.contains_key(&id) {
-            answers.sent.insert(id);
+        if answers.by_message.values().any(|answer| *answer == id) {
             return Ok(());
         }
         drop(answers);
@@ -160,20 +158,17 @@ impl Outbox {
     pub fn acknowledged(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
         let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
-        if answers.sent.contains(&id) {
+        if !answers.unsent.contains_key(&id) {
             self.waiting.remove(id)?;
-            answers.sent.remove(&id);
         }
-        answers.forget(id, entry);
+        answers.by_message.remove(&entry);
         Ok(())
     }
 
     /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
     /// other answers are posts like any other; their messages are acknowledged already.
     pub fn expect_acknowledged(&self, inbox: &HashSet<EntryId>) {
-        let mut answers = self.answers();
-        answers.by_message.retain(|entry, _| inbox.contains(entry));
-        answers.by_post.retain(|_, entry| inbox.contains(entry));
+        self.answers().by_message.retain(|entry, _| inbox.contains(entry));
     }
 
     /// Whether a post of this thread waits for the bridge.
@@ -198,21 +193,6 @@ impl Outbox {
     /// Only ever held for a look at the maps, or to remove a file.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Answers {
-    /// A message has one answer; an earlier one is a post like any other from now on.
-    fn add(&mut self, id: OutboxId, entry: EntryId) {
-        if let Some(earlier) = self.by_message.insert(entry, id) {
-            self.by_post.remove(&earlier);
-        }
-        self.by_post.insert(id, entry);
-    }
-
-    fn forget(&mut self, id: OutboxId, entry: EntryId) {
-        self.by_message.remove(&entry);
-        self.by_post.remove(&id);
     }
 }
 
