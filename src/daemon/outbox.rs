@@ -28,7 +28,7 @@ struct Store {
 impl OutboxStore for Store {
     type Entry = OutboxId;
 
-    fn list(&mut self) -> io::Result<Vec<OutboxId>> {
+    fn list(&mut self) -> io::Result<Vec<(OutboxId, ThreadId)>> {
         Ok(self.outbox.list())
     }
 

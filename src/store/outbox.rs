@@ -108,10 +108,12 @@ impl Outbox {
         written
     }
 
-    /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
-    pub fn list(&self) -> Vec<OutboxId> {
+    /// All posts that the bridge does not have yet, oldest first, with their threads. The disk is
+    /// not read for it.
+    pub fn list(&self) -> Vec<(OutboxId, ThreadId)> {
         let (answers, written) = (self.answers(), self.waiting.sizes());
-        answers.unsent.keys().filter(|id| written.contains_key(id)).copied().collect()
+        let unsent = answers.unsent.iter().filter(|(id, _)| written.contains_key(id));
+        unsent.map(|(id, thread)| (*id, thread.clone())).collect()
     }
 
     /// None if the entry is gone, for example removed by hand.
@@ -224,10 +226,13 @@ mod tests {
         for body in ["a", "b", "c"] {
             outbox.put(&post(body), None).unwrap();
         }
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         let outbox = open(dir.path());
-        let bodies: Vec<String> =
-            outbox.list().into_iter().map(|id| outbox.read(id).unwrap().unwrap().body).collect();
+        let bodies: Vec<String> = outbox
+            .list()
+            .into_iter()
+            .map(|(id, _)| outbox.read(id).unwrap().unwrap().body)
+            .collect();
         assert_eq!(bodies, ["b", "c"]);
     }
 
@@ -238,7 +243,7 @@ mod tests {
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
         assert!(outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(!outbox.has_unsent(&ThreadId::new("another")));
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         assert!(!outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(outbox.is_empty(), "it is not sent again by this process");
         assert!(outbox.finishes(ENTRY));
@@ -249,7 +254,7 @@ mod tests {
         assert_eq!(outbox.len(), 1, "sent again, since it is not known");
         outbox.acknowledged(ENTRY).unwrap();
         assert!(!outbox.finishes(ENTRY));
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         assert!(open(dir.path()).is_empty());
     }
 
@@ -258,7 +263,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         outbox.acknowledged(ENTRY).unwrap();
         assert!(open(dir.path()).is_empty());
     }
@@ -276,7 +281,7 @@ mod tests {
         let outbox = open(dir.path());
         outbox.expect_acknowledged(&HashSet::from([other]));
         assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
-        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        outbox.list().into_iter().for_each(|(id, _)| outbox.remove(id).unwrap());
         let outbox = open(dir.path());
         assert_eq!(outbox.len(), 1, "that of the message in the inbox");
         assert!(outbox.finishes(other));
@@ -287,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("too large"), None).unwrap();
-        outbox.refuse(outbox.list()[0], "413").unwrap();
+        outbox.refuse(outbox.list()[0].0, "413").unwrap();
         assert!(outbox.is_empty());
         let kept = RealDisk.list(&dir.path().join("refused")).unwrap();
         let text = String::from_utf8(RealDisk.read(&kept[0]).unwrap()).unwrap();
@@ -300,7 +305,7 @@ mod tests {
         let outbox = open(dir.path());
         outbox.put(&post("a"), None).unwrap();
         std::fs::remove_file(&RealDisk.list(dir.path()).unwrap()[0]).unwrap();
-        assert!(outbox.read(outbox.list()[0]).unwrap().is_none());
+        assert!(outbox.read(outbox.list()[0].0).unwrap().is_none());
         assert!(outbox.is_empty());
     }
 }

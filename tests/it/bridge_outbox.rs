@@ -90,8 +90,9 @@ impl Store {
 impl OutboxStore for Store {
     type Entry = u32;
 
-    fn list(&mut self) -> io::Result<Vec<u32>> {
-        Ok(self.working()?.posts.keys().copied().collect())
+    fn list(&mut self) -> io::Result<Vec<(u32, ThreadId)>> {
+        let of = |(entry, post): (&u32, &Post)| (*entry, post.thread_id.clone());
+        Ok(self.working()?.posts.iter().map(of).collect())
     }
 
     fn read(&mut self, entry: &u32) -> io::Result<Option<Post>> {

@@ -33,10 +33,10 @@ const STORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where posts wait. One entry is one post; entries sort in the order in which they were written.
 pub trait OutboxStore: Send + 'static {
-    type Entry: Clone + Ord + fmt::Debug + Send + 'static;
+    type Entry: Copy + Ord + fmt::Debug + Send + 'static;
 
-    /// Every entry that waits.
-    fn list(&mut self) -> io::Result<Vec<Self::Entry>>;
+    /// Every entry that waits, with its thread.
+    fn list(&mut self) -> io::Result<Vec<(Self::Entry, ThreadId)>>;
     /// The post of an entry; none if the entry is gone or can never be read, which the store then
     /// has dealt with.
     fn read(&mut self, entry: &Self::Entry) -> io::Result<Option<Post>>;
@@ -278,15 +278,13 @@ impl<S: OutboxStore> Outbox<S> {
                 self.remove_again(entry);
             }
         }
-        let listed = match self.store.list() {
-            Ok(listed) => listed,
-            Err(error) => return self.store_failed("listing it", &error),
-        };
-        for entry in self.lanes.new_ones(listed) {
-            match self.store.read(&entry) {
-                Ok(Some(post)) => self.lanes.add(entry, post),
-                Ok(None) => {}
-                Err(error) => self.store_failed("reading a post", &error),
+        match self.store.list() {
+            Ok(listed) => self.lanes.refresh(listed),
+            Err(error) => {
+                log::error!(
+                    "outbox: listing it failed: {error}; is the state directory all right?"
+                );
+                self.list_again = Some(Instant::now() + STORE_AGAIN);
             }
         }
     }
@@ -297,31 +295,21 @@ impl<S: OutboxStore> Outbox<S> {
         self.list_again.get_or_insert_with(|| Instant::now() + STORE_AGAIN);
     }
 
-    fn store_failed(&mut self, doing: &str, error: &io::Error) {
-        log::error!("outbox: {doing} failed: {error}; is the state directory all right?");
-        self.list_again = Some(Instant::now() + STORE_AGAIN);
-    }
-
     /// Gives the senders what is due.
     fn fill(&mut self) {
         while self.on_their_way < SENDERS && self.gate.until.is_none_or(|at| at <= Instant::now()) {
-            let Some(next) = self.lanes.take(Instant::now()) else { return };
-            let post = match next
-                .post
-                .map_or_else(|| self.store.read(&next.entry), |post| Ok(Some(post)))
-            {
-                Ok(Some(post)) => Box::new(post),
-                Ok(None) => {
-                    self.lanes.done(&next.thread);
-                    continue;
-                }
+            let Some((thread, entry)) = self.lanes.take(Instant::now()) else { return };
+            match self.store.read(&entry) {
+                Ok(Some(post)) => self.send(Job::Post { thread, entry, post: Box::new(post) }),
+                Ok(None) => self.lanes.done(&thread),
                 Err(error) => {
-                    log::error!(thread:% = next.thread; "outbox: reading a post failed: {error}");
-                    self.lanes.later(&next.thread, Instant::now(), fastrand::u64(..), None, false);
-                    continue;
+                    log::error!(
+                        thread:% = thread;
+                        "outbox: reading a post failed: {error}; is the state directory all right?"
+                    );
+                    self.lanes.later(&thread, Instant::now(), fastrand::u64(..), None, false);
                 }
-            };
-            self.send(Job::Post { thread: next.thread, entry: next.entry, post });
+            }
         }
     }
 

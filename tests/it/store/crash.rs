@@ -57,7 +57,7 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     inbox.done(&ids[0])?;
     outbox.acknowledged(ids[0])?;
     promised.sent_was_called = true;
-    outbox.remove(outbox.list()[0])
+    outbox.remove(outbox.list()[0].0)
 }
 
 fn check_next_start(disk: MemoryDisk, promised: &Promised) {
@@ -84,7 +84,7 @@ fn check_next_start(disk: MemoryDisk, promised: &Promised) {
         }
     }
     if promised.is_answered && !promised.sent_was_called {
-        assert_eq!(outbox.read(outbox.list()[0]).unwrap(), Some(post("answer")));
+        assert_eq!(outbox.read(outbox.list()[0].0).unwrap(), Some(post("answer")));
     }
     let unsettled = entries.iter().filter(|it| it.reply == reply("first")).map(|it| it.id);
     for entry in unsettled.filter(|_| promised.is_answered && !promised.done_was_called) {

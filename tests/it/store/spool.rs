@@ -36,7 +36,7 @@ fn the_real_disk_carries_both() {
     let outbox = Outbox::open(Arc::clone(&disk), &temp.path().join("outbox")).unwrap();
     outbox.put(&post("answer"), None).unwrap();
     let outbox = Outbox::open(disk, &temp.path().join("outbox")).unwrap();
-    assert_eq!(outbox.read(outbox.list()[0]).unwrap(), Some(post("answer")));
+    assert_eq!(outbox.read(outbox.list()[0].0).unwrap(), Some(post("answer")));
 }
 
 #[test]
