@@ -7,7 +7,6 @@ mod config;
 mod engines;
 mod machine;
 mod open;
-mod outbox;
 mod recorder;
 mod records;
 mod running;
@@ -37,6 +36,7 @@ use crate::{
     agent::detect::EngineStatus,
     bridge::{
         Net,
+        outbox::Notice,
         stream::{self, StreamEvent},
     },
     config::{Config, Env, Paths},
@@ -116,7 +116,7 @@ struct Daemon {
     /// Of turns, calls and the recorder.
     events: Receiver<Event>,
     /// Of the sending task, which does not wait.
-    sent: Receiver<Event>,
+    sent: Receiver<Notice>,
     capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Helper>>,
     drain: Option<Sender<Infallible>>,
@@ -168,7 +168,9 @@ impl Daemon {
             recv(signals) -> signal => signal.map_or(Woken::Lost("signals"), Woken::Signal),
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
-            recv(self.sent) -> event => event.map_or(Woken::Lost("outbox"), Woken::Event),
+            recv(self.sent) -> notice => {
+                notice.map_or(Woken::Lost("outbox"), |notice| Woken::Event(posted(notice)))
+            },
             recv(self.records.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
@@ -361,6 +363,20 @@ impl Daemon {
             }
         }
         None
+    }
+}
+
+fn posted(notice: Notice) -> Event {
+    match notice {
+        Notice::Asked { post, at } => Event::Posted { post, at },
+        Notice::Conflict { thread, post } => {
+            log::error!(
+                threadId = thread.as_str(), post:% = post;
+                "another daemon of this machine's name does the same work, so this one begins nothing \
+                 more: give one of them another agentId, and restart it"
+            );
+            Event::Conflict { is_final: true }
+        }
     }
 }
 

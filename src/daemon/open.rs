@@ -6,12 +6,12 @@ use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer, outbox,
+    Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer,
     recorder::Recorder, records::Records, running::Running, status::Board,
 };
 use crate::{
     bridge::{
-        AccessSource, Client,
+        AccessSource, Client, outbox,
         stream::{self, StreamEvent},
     },
     config::{Config, live::Live},
@@ -56,8 +56,11 @@ impl Daemon {
         let (drain_now, drain) = bounded(0);
         let (event, events) = bounded(EVENTS);
         let (tasks, ended) = task::registry();
-        let channels = outbox::channels();
-        let sending = start_sending(&setup, live, &outbox, &channels)?;
+        // The sending task shuts its client down when it leaves.
+        let sending = Client::new(live, &setup.net)?;
+        let outbox::Handle { task: sending, wake, activity, notices } =
+            outbox::start(sending, outbox.clone(), outbox::Settings::default())
+                .context("starting the tasks that send posts")?;
         let state_id = engines::state_id(&dir);
         end_stragglers(&state_id);
         let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
@@ -68,14 +71,14 @@ impl Daemon {
             audit,
             codes: Codes::default(),
             answers: Answers { disk, dir: dir.join("answers") },
-            outgoing: Outgoing { outbox, wake: channels.wake },
+            outgoing: Outgoing { outbox, wake },
             opencode,
             engines: table,
             env: setup.env.vars.clone().into_iter().collect(),
             token: setup.config.token.clone(),
             state_id,
             events: event.clone(),
-            activity: channels.activity,
+            activity,
             drain,
             stop,
         });
@@ -96,7 +99,7 @@ impl Daemon {
             keeper,
             inbound,
             events,
-            sent: channels.events,
+            sent: notices,
             capabilities,
             ended,
             drain: Some(drain_now),
@@ -172,17 +175,6 @@ fn end_stragglers(state_id: &str) {
     if stragglers > 0 {
         log::warn!(processes = stragglers; "ended what an earlier daemon's engines had left running");
     }
-}
-
-fn start_sending(
-    setup: &Setup,
-    live: Arc<dyn AccessSource>,
-    outbox: &Outbox,
-    channels: &outbox::Channels,
-) -> anyhow::Result<task::Task> {
-    // The sending task shuts its client down when it leaves.
-    let client = Client::new(live, &setup.net)?;
-    outbox::start(client, outbox, channels).context("starting the tasks that send posts")
 }
 
 fn start_stream(

@@ -9,34 +9,35 @@ use std::{
 use crate::{
     bridge::backoff::{Backoff, Pace},
     ids::ThreadId,
+    store::outbox::OutboxId,
 };
 
 #[derive(Debug)]
-pub(super) struct Lanes<E> {
-    by_thread: BTreeMap<ThreadId, Lane<E>>,
+pub(super) struct Lanes {
+    by_thread: BTreeMap<ThreadId, Lane>,
     /// Entries that were seen, sent ones too as long as the store has them.
-    known: BTreeSet<E>,
+    known: BTreeSet<OutboxId>,
     pace: Pace,
 }
 
 #[derive(Debug)]
-struct Lane<E> {
-    queue: VecDeque<E>,
+struct Lane {
+    queue: VecDeque<OutboxId>,
     busy: bool,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
-impl<E: Ord + Copy> Lanes<E> {
-    pub(super) fn new(pace: Pace) -> Lanes<E> {
+impl Lanes {
+    pub(super) fn new(pace: Pace) -> Lanes {
         Lanes { by_thread: BTreeMap::new(), known: BTreeSet::new(), pace }
     }
 
     /// Takes in what the store lists: a new entry goes to the end of its lane. One older than one
     /// that waits goes before it: two workers may finish writing in another order than they began.
     /// What the store no longer has is forgotten.
-    pub(super) fn refresh(&mut self, listed: Vec<(E, ThreadId)>) {
-        let listed: BTreeMap<E, ThreadId> = listed.into_iter().collect();
+    pub(super) fn refresh(&mut self, listed: Vec<(OutboxId, ThreadId)>) {
+        let listed: BTreeMap<OutboxId, ThreadId> = listed.into_iter().collect();
         self.known.retain(|entry| listed.contains_key(entry));
         for (entry, thread) in listed {
             if !self.known.insert(entry) {
@@ -56,8 +57,8 @@ impl<E: Ord + Copy> Lanes<E> {
 
     /// Takes the oldest post whose lane is free and due. The lane is busy until
     /// [`Lanes::done`] or [`Lanes::later`].
-    pub(super) fn take(&mut self, now: Instant) -> Option<(ThreadId, E)> {
-        let due = |lane: &&mut Lane<E>| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
+    pub(super) fn take(&mut self, now: Instant) -> Option<(ThreadId, OutboxId)> {
+        let due = |lane: &&mut Lane| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
         let (thread, lane) = self
             .by_thread
             .iter_mut()
@@ -123,19 +124,20 @@ impl<E: Ord + Copy> Lanes<E> {
 mod tests {
     use super::*;
 
-    fn listed(entries: &[(u32, &str)]) -> Vec<(u32, ThreadId)> {
-        entries.iter().map(|(entry, thread)| (*entry, ThreadId::new(*thread))).collect()
+    fn listed(entries: &[(u64, &str)]) -> Vec<(OutboxId, ThreadId)> {
+        let id = |sequence: &u64| OutboxId { sequence: *sequence, hash: 0 };
+        entries.iter().map(|(entry, thread)| (id(entry), ThreadId::new(*thread))).collect()
     }
 
-    fn lanes(entries: &[(u32, &str)]) -> Lanes<u32> {
+    fn lanes(entries: &[(u64, &str)]) -> Lanes {
         let mut lanes = Lanes::new(Pace::default());
         lanes.refresh(listed(entries));
         lanes
     }
 
     /// The entries that can be taken at `now`.
-    fn takes(lanes: &mut Lanes<u32>, now: Instant) -> Vec<u32> {
-        std::iter::from_fn(|| lanes.take(now)).map(|(_, entry)| entry).collect()
+    fn takes(lanes: &mut Lanes, now: Instant) -> Vec<u64> {
+        std::iter::from_fn(|| lanes.take(now)).map(|(_, entry)| entry.sequence).collect()
     }
 
     #[test]
