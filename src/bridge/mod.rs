@@ -25,7 +25,7 @@ pub use self::{
 use self::{
     error::excerpt,
     http::{Answer, JSON, Method, Request, Target, is_stale, percent, send_once},
-    wire::{Activity, Claim, MachineInfo, Message, Post, Posted, Whoami, text},
+    wire::{Activity, Claim, MachineInfo, Post, Posted, Reply, Whoami, text},
 };
 use crate::{
     config::Token,
@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// Messages after the server time `since`, oldest first.
-    pub fn messages_since(&self, thread: &ThreadId, since: &str) -> Result<Vec<Message>, Error> {
+    pub fn messages_since(&self, thread: &ThreadId, since: &str) -> Result<Vec<Reply>, Error> {
         self.messages(thread, &[("threadId", thread.as_str()), ("since", since)])
     }
 
@@ -118,7 +118,7 @@ impl Client {
         thread: &ThreadId,
         before: &str,
         limit: u32,
-    ) -> Result<Vec<Message>, Error> {
+    ) -> Result<Vec<Reply>, Error> {
         let limit = limit.to_string();
         self.messages(
             thread,
@@ -126,13 +126,13 @@ impl Client {
         )
     }
 
-    fn messages(&self, thread: &ThreadId, query: &[(&str, &str)]) -> Result<Vec<Message>, Error> {
+    fn messages(&self, thread: &ThreadId, query: &[(&str, &str)]) -> Result<Vec<Reply>, Error> {
         let request = Request { path: "/api/messages", query, repeatable: true, ..get() };
-        let (answer, request) = self.json(request)?;
-        let Some(Value::Array(list)) = answer.get("messages") else {
+        let (mut answer, request) = self.json(request)?;
+        let Some(list) = answer.get_mut("messages").and_then(Value::as_array_mut) else {
             return Err(unexpected(request, &answer));
         };
-        Ok(list.iter().filter_map(|value| Message::from_value(value, thread)).collect())
+        Ok(list.drain(..).filter_map(|value| Reply::stored(value, thread)).collect())
     }
 
     /// The bytes of an attachment, with its stored type.

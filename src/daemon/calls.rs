@@ -8,7 +8,7 @@ use crate::{
     bridge::{
         Error,
         backoff::{Backoff, Pace},
-        wire::{Message, Reply},
+        wire::Reply,
     },
     coordinator::{
         ClaimOutcome, Coordinator, Event,
@@ -206,7 +206,7 @@ impl Caller {
         for (before, limit) in pages.into_iter().rev() {
             match client.messages_before(&reading.thread, &before, limit) {
                 Ok(page) => {
-                    let is_missed = |message: &Message| {
+                    let is_missed = |message: &Reply| {
                         message.message_id.is_some()
                             && message.created_at.as_ref().is_none_or(|at| is_after(at, since))
                     };
@@ -221,12 +221,11 @@ impl Caller {
     }
 
     /// Stores a message of a person and hands it over. It waits while the inbox has no room.
-    fn found(&self, message: Message, number: u64) -> Result<(), Stopped> {
+    fn found(&self, message: Reply, number: u64) -> Result<(), Stopped> {
         if !message.is_human() {
             return Ok(());
         }
-        // Whose the thread is, a history does not tell.
-        let reply = Arc::new(Reply::from_message(message, None));
+        let reply = Arc::new(message);
         let mut backoff = Backoff::new(Pace::default());
         loop {
             match self.shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {

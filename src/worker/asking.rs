@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     agent::{ActionKind, Edit, Question, QuestionId, TurnCommand, Verdict},
-    bridge::wire::{Message, PostKind},
+    bridge::wire::{PostKind, Reply},
     coordinator::Event,
     ids::{self, Engine, ThreadId, TurnId},
     permission::{
@@ -76,7 +76,7 @@ fn author(engine: &Engine) -> String {
 }
 
 /// Whether a message is one of our questions.
-pub(super) fn is_ours(message: &Message) -> bool {
+pub(super) fn is_ours(message: &Reply) -> bool {
     message.author.as_deref().is_some_and(|author| author.ends_with("-bridge-perm"))
 }
 

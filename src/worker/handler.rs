@@ -15,7 +15,7 @@ use crate::{
     },
     bridge::{
         Client,
-        wire::{Message, PostKind},
+        wire::{PostKind, Reply},
     },
     coordinator::{Event, STOPPED, names, turn_orphaned},
     ids::ThreadId,
@@ -331,7 +331,7 @@ fn read(
     Ok(messages.iter().map(line).collect::<Vec<_>>().join("\n\n"))
 }
 
-fn line(message: &Message) -> String {
+fn line(message: &Reply) -> String {
     let author = message.author.as_deref().unwrap_or("unknown");
     let who = if message.is_human() { "human" } else { author };
     let at = message.created_at.as_deref().unwrap_or("?");

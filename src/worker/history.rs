@@ -7,10 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::{
     agent::Image,
-    bridge::{
-        Attachment, Client,
-        wire::{Message, Reply},
-    },
+    bridge::{Attachment, Client, wire::Reply},
     ids::ThreadId,
     prompt::{self, Past},
     task,
@@ -33,7 +30,7 @@ const TITLE_CHARS: usize = 60;
 
 /// The newest messages of a thread, read while it is being claimed: two round trips at the same
 /// time instead of one after the other. Closes without them when they can't be had.
-pub type PrefetchedHistory = Receiver<Vec<Message>>;
+pub type PrefetchedHistory = Receiver<Vec<Reply>>;
 
 /// Later than every message.
 const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
@@ -83,7 +80,7 @@ pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
         return Ok(None);
     };
     let is_current =
-        |message: &Message| message.message_id.is_some() && message.message_id == reply.message_id;
+        |message: &Reply| message.message_id.is_some() && message.message_id == reply.message_id;
     messages
         .retain(|message| is_earlier(message, reply) && !is_current(message) && !is_ours(message));
     let past: Vec<Past> = messages
@@ -99,7 +96,7 @@ pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
 }
 
 /// Whether a message was there before `reply` was written: what came later is not history.
-fn is_earlier(message: &Message, reply: &Reply) -> bool {
+fn is_earlier(message: &Reply, reply: &Reply) -> bool {
     let time = |text: &Option<String>| text.as_deref().and_then(Timestamp::parse);
     match (time(&message.created_at), time(&reply.created_at)) {
         (Some(message), Some(reply)) => message < reply,
@@ -177,7 +174,7 @@ mod tests {
             Reply::parse(r#"{"threadId":"t","createdAt":"2026-11-22T10:00:00.000Z"}"#).unwrap();
         let earlier = |created_at: &str| {
             let value = json!({"body": "b", "createdAt": created_at});
-            is_earlier(&Message::from_value(&value, &reply.thread_id).unwrap(), &reply)
+            is_earlier(&Reply::stored(value, &reply.thread_id).unwrap(), &reply)
         };
         assert!(earlier("2026-11-22T09:59:59.999Z"));
         assert!(!earlier("2026-11-22T10:00:00.000Z"), "the message itself, or one beside it");
