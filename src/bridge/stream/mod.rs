@@ -12,6 +12,7 @@ mod handle;
 mod hello;
 mod link;
 mod run;
+mod settings;
 
 use std::{io, sync::Arc};
 
@@ -20,7 +21,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 pub use self::{
     event::{Replay, StreamEvent},
     handle::Handle,
-    run::Settings,
+    settings::Settings,
 };
 
 use self::run::Stream;

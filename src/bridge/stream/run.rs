@@ -18,19 +18,19 @@ use ureq::config::Config;
 
 use super::{
     clock::Clocks,
-    connect::Ask,
     event::{Replay, StreamEvent},
     hello::Hello,
-    link::{End, Limits, Link, News},
+    link::{End, Link, News},
+    settings::Settings,
 };
 use crate::{
     bridge::{
         AccessSource, Error, Net,
         backoff::{Backoff, Pace},
-        sse::{self, Event, Item},
+        sse::{Event, Item},
         wire::{NoReply, Reply},
     },
-    ids::{MachineId, ThreadId},
+    ids::ThreadId,
     time::Timestamp,
 };
 
@@ -49,38 +49,6 @@ const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// A longer id would not fit into the head of a request.
 const MAX_ID: usize = 1024;
 
-/// What a stream is started with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub machine: MachineId,
-    /// Distinguishes this daemon from another one of the same name; the same at every start. If it
-    /// is empty it is not sent.
-    pub instance: String,
-    /// Engines that work on this machine.
-    pub capabilities: Vec<String>,
-    /// The position to go on from, as the last [`StreamEvent::Reply`] gave it.
-    pub last_event_id: Option<String>,
-    /// A connection that is silent for longer is dead. Comments are life, too.
-    pub idle: Duration,
-    /// The longest event that is read, in bytes.
-    pub max_event: usize,
-    pub pace: Pace,
-}
-
-impl Settings {
-    pub fn new(machine: MachineId) -> Settings {
-        Settings {
-            machine,
-            instance: String::new(),
-            capabilities: Vec::new(),
-            last_event_id: None,
-            idle: Duration::from_secs(75),
-            max_event: sse::MAX_BYTES,
-            pace: Pace::default(),
-        }
-    }
-}
-
 /// The task's ends of what connects it with its handle and its receiver.
 pub(super) struct Ends<T> {
     pub(super) stop: Receiver<()>,
@@ -94,17 +62,11 @@ struct Stopped;
 pub(super) struct Stream<T, K> {
     access: Arc<dyn AccessSource>,
     config: Config,
-    machine: MachineId,
-    instance: String,
-    /// What a connection has to announce.
-    capabilities: Vec<String>,
-    limits: Limits,
+    settings: Settings,
     glance: Duration,
     ends: Ends<T>,
     keep: K,
     backoff: Backoff,
-    /// What a reconnect sends as `Last-Event-ID`: everything up to here was handed over.
-    position: Option<String>,
     /// The address of the bridge, if it opens its streams with a `hello` event.
     says_hello: Option<String>,
     /// When a refused connection was last complained about.
@@ -124,23 +86,20 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     pub(super) fn new(
         access: Arc<dyn AccessSource>,
         net: &Net,
-        settings: Settings,
+        mut settings: Settings,
         ends: Ends<T>,
         keep: K,
     ) -> anyhow::Result<Stream<T, K>> {
         let glance = (settings.idle / GLANCES).max(Duration::from_millis(1));
+        settings.last_event_id = settings.last_event_id.filter(|id| usable(id));
         Ok(Stream {
             access,
             config: net.stream_config(glance)?,
-            machine: settings.machine,
-            instance: settings.instance,
-            capabilities: settings.capabilities,
-            limits: Limits { idle: settings.idle, max_event: settings.max_event },
             glance,
             ends,
             keep,
             backoff: Backoff::new(settings.pace),
-            position: settings.last_event_id.filter(|id| usable(id)),
+            settings,
             says_hello: None,
             complained: None,
             current: None,
@@ -177,7 +136,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         select! {
             recv(self.ends.stop) -> _ => Err(Stopped),
             recv(self.ends.wanted) -> wanted => {
-                self.capabilities = wanted.map_err(|_| Stopped)?;
+                self.settings.capabilities = wanted.map_err(|_| Stopped)?;
                 self.announce_anew();
                 Ok(())
             }
@@ -207,7 +166,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             self.try_at = Some(Instant::now());
         }
         let current = self.current.as_ref();
-        if current.is_some_and(|link| link.ask.capabilities != self.capabilities) {
+        if current.is_some_and(|link| link.capabilities != self.settings.capabilities) {
             self.renew("the engines of this machine changed");
         }
     }
@@ -220,7 +179,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
         self.looked = Instant::now();
         // A config that is broken now says nothing about the connection.
-        if self.access.access().is_ok_and(|access| access != current.ask.access) {
+        if self.access.access().is_ok_and(|access| access != current.access) {
             self.renew("the config names another token or address");
         }
     }
@@ -243,14 +202,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 return self.attempt_failed(End::Refused(error));
             }
         };
-        let ask = Ask {
-            access,
-            machine: self.machine.clone(),
-            instance: self.instance.clone(),
-            capabilities: self.capabilities.clone(),
-            last_event_id: self.position.clone(),
-        };
-        match Link::start(self.config.clone(), ask, self.limits) {
+        match Link::start(self.config.clone(), access, self.settings.clone()) {
             Ok(link) => {
                 self.next = Some(link);
                 Ok(())
@@ -272,14 +224,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     fn promote(&mut self) -> Result<(), Stopped> {
         let Some(mut link) = self.next.take() else { return Ok(()) };
         link.heard = Instant::now();
-        let says_hello = self.says_hello.as_ref() == Some(&link.ask.access.base_url);
+        let says_hello = self.says_hello.as_ref() == Some(&link.access.base_url);
         self.current = Some(link);
         // What changed while it was being opened.
         self.try_at = None;
         self.announce_anew();
         // With a position there is a replay to hear about, or at least one that happens; without
         // one nothing is known, and catching up need not wait for the first byte.
-        if self.position.is_none() && !says_hello {
+        if self.settings.last_event_id.is_none() && !says_hello {
             return self.announce(Replay::Unknown, None);
         }
         Ok(())
@@ -379,7 +331,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     fn hello(&mut self, event: Event) -> Result<(), Stopped> {
-        self.says_hello = self.current.as_ref().map(|link| link.ask.access.base_url.clone());
+        self.says_hello = self.current.as_ref().map(|link| link.access.base_url.clone());
         let Hello { replay, server_time, accepts, waiting } = Hello::read(&event.data);
         if let Some(messages @ 1..) = waiting {
             log::info!(messages; "the bridge hands out messages that waited for a machine");
@@ -389,7 +341,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             self.pass(event.id);
         } else if event.id.is_some() || server_time.is_some() {
             self.pass(event.id);
-            let last_event_id = self.position.clone();
+            let last_event_id = self.settings.last_event_id.clone();
             self.tell(StreamEvent::Begins { server_time, last_event_id })?;
         }
         if accepts.is_empty() { Ok(()) } else { self.tell(StreamEvent::Accepts(accepts)) }
@@ -411,14 +363,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 return Ok(());
             }
         };
-        if reply.machine.as_ref().is_some_and(|owner| *owner != self.machine) {
+        if reply.machine.as_ref().is_some_and(|owner| *owner != self.settings.machine) {
             log::debug!(thread:% = reply.thread_id; "stream: skipped another machine's reply");
             return Ok(());
         }
         let kept = self.keep(&reply)?;
         self.backoff.good();
         self.pass(event.id.clone());
-        let last_event_id = self.position.clone();
+        let last_event_id = self.settings.last_event_id.clone();
         self.tell(match kept {
             Some(kept) => StreamEvent::Reply { kept, reply, last_event_id },
             None => StreamEvent::Overflow {
@@ -461,7 +413,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     /// before anything else, however late; any other one may be silent for long.
     fn announce_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|link| !link.announced)?;
-        let says_hello = self.says_hello.as_ref() == Some(&current.ask.access.base_url);
+        let says_hello = self.says_hello.as_ref() == Some(&current.access.base_url);
         (!says_hello).then(|| current.heard + self.glance)
     }
 
@@ -483,14 +435,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let date = self.current.as_ref().and_then(|link| link.date).map(|date| date.to_string());
         let server_time = server_time.or(date);
         log::debug!("stream: connected, replay {replay:?}");
-        let last_event_id = self.position.clone();
+        let last_event_id = self.settings.last_event_id.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
     }
 
     /// Moves the position, if there is one and it can be sent back in a header.
     fn pass(&mut self, id: Option<String>) {
         if id.as_ref().is_some_and(|id| usable(id)) {
-            self.position = id;
+            self.settings.last_event_id = id;
         }
     }
 
