@@ -31,9 +31,7 @@ impl Daemon {
         self.step(Event::Stop);
         // The receiver goes first: the stream's task may be waiting for room in it.
         self.inbound = never();
-        if let Some(stream) = self.stream.take() {
-            stream.stop();
-        }
+        drop(self.stream.take());
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
             let patience = Instant::now() + self.setup.config.drain;

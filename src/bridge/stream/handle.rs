@@ -19,24 +19,14 @@ impl Handle {
     pub fn set_capabilities(&self, capabilities: Vec<String>) {
         self.wanted.send(capabilities).ok(); // The task may have ended.
     }
-
-    /// Ends the connections and the task. Takes milliseconds, at worst the time limit of a
-    /// connection attempt. Events that are not received any more do not hold it up.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.stop = None;
-        if let Some(task) = self.task.take() {
-            // A panic is logged by `join`; there is nothing to add.
-            drop(task.join());
-        }
-    }
 }
 
 impl Drop for Handle {
+    /// Ends the connections and the task. Takes milliseconds, at worst the time limit of a
+    /// connection attempt. Events that are not received any more do not hold it up.
     fn drop(&mut self) {
-        self.end();
+        self.stop = None;
+        // A panic is logged by `join`; there is nothing to add.
+        drop(self.task.take().map(Task::join));
     }
 }
