@@ -3,7 +3,6 @@
 //! lock that is held over a flush, or a child.
 
 mod calls;
-mod config;
 mod engines;
 mod machine;
 mod open;
@@ -99,7 +98,7 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
 
 /// The state, owned by the one loop.
 struct Daemon {
-    setup: Setup,
+    exit_on_auth_failure: bool,
     started: Instant,
     coordinator: Coordinator,
     records: Records,
@@ -147,9 +146,7 @@ impl Daemon {
             match self.wait(signals) {
                 Woken::Signal(Signal::Stop(_)) => return Ok(End::Stopped),
                 Woken::Signal(Signal::StopNow(signal)) => return Ok(End::Killed(signal)),
-                Woken::Inbound(StreamEvent::AuthRefused { .. })
-                    if self.setup.exit_on_auth_failure =>
-                {
+                Woken::Inbound(StreamEvent::AuthRefused { .. }) if self.exit_on_auth_failure => {
                     return Ok(End::Refused);
                 }
                 Woken::Lost(task) => bail!("the task `{task}` ended; restart the daemon"),

@@ -2,14 +2,15 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer,
-    recorder::Recorder, records::Records, running::Running, status::Board,
+    Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder::Recorder,
+    records::Records, running::Running, status::Board,
 };
 use crate::{
+    agent::Sandbox,
     bridge::{
         AccessSource, Client, outbox,
         stream::{self, StreamEvent},
@@ -17,6 +18,7 @@ use crate::{
     config::{Config, live::Live},
     coordinator::{Coordinator, Event, Recovered, Settings},
     ids::Engine,
+    permission::Policy,
     proc::sweep::{Before, Marked, sweep},
     store::{
         self, Disk,
@@ -65,7 +67,11 @@ impl Daemon {
         end_stragglers(&state_id);
         let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
         let shared = Arc::new(Shared {
-            settings: config::settings(&setup)?,
+            policy: Policy::new(&setup.config.permissions).map_err(|error| anyhow!("{error}"))?,
+            // `Config` has refused other words.
+            sandbox: Sandbox::parse(&setup.config.codex_sandbox).unwrap_or_default(),
+            opencode_model: engines::opencode_model(&setup.config),
+            progress: setup.config.progress.then_some(setup.progress_every),
             client,
             inbox,
             audit,
@@ -74,26 +80,25 @@ impl Daemon {
             outgoing: Outgoing { outbox, wake },
             opencode,
             engines: table,
-            env: setup.env.vars.clone().into_iter().collect(),
-            token: setup.config.token.clone(),
+            config: setup.config,
+            env: setup.env.vars.into_iter().collect(),
             state_id,
-            events: event.clone(),
+            events: event,
             activity,
             drain,
             stop,
         });
-        let machine = setup.config.machine.clone();
-        let records = Records::new(machine.clone(), store, seen, Arc::clone(&shared));
-        let settings = settings(&setup.config, records.has_lost_bindings());
+        let records = Records::new(store, seen, Arc::clone(&shared));
+        let settings = settings(&shared.config, records.has_lost_bindings());
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
-            recorder: Recorder::start(Arc::clone(&shared), &tasks, event.clone())?,
+            recorder: Recorder::start(Arc::clone(&shared), &tasks)?,
             running: Running::new(Arc::clone(&shared), tasks.clone()),
             announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
-            calls: Calls { shared, machine: machine.clone(), tasks, events: event },
+            board: Board::new(&dir, &shared.config.machine),
+            calls: Calls { shared, tasks },
             records,
-            board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
             keeper,
@@ -104,7 +109,7 @@ impl Daemon {
             ended,
             drain: Some(drain_now),
             stop: Some(stop_now),
-            setup,
+            exit_on_auth_failure: setup.exit_on_auth_failure,
         };
         daemon.recover(recovered);
         Ok(daemon)
@@ -119,7 +124,7 @@ impl Daemon {
     fn recovered(&self, entry: Entry) -> Recovered {
         let Entry { id, reply, progress } = entry;
         let session = progress.as_ref().and_then(|progress| progress.session.clone());
-        let record = |session| worker::record(session, self.setup.config.project_dir.as_std_path());
+        let record = |session| worker::record(session, &self.calls.shared.config.project_dir);
         Recovered {
             entry: id,
             reply: Arc::new(reply),

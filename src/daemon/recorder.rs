@@ -40,14 +40,10 @@ pub(super) struct Recorder {
 impl Recorder {
     /// # Errors
     /// When the system gives no more threads.
-    pub(super) fn start(
-        shared: Arc<Shared>,
-        tasks: &Registry<Helper>,
-        events: Sender<Event>,
-    ) -> anyhow::Result<Recorder> {
+    pub(super) fn start(shared: Arc<Shared>, tasks: &Registry<Helper>) -> anyhow::Result<Recorder> {
         let (decisions, waiting) = bounded(DECISIONS);
         tasks
-            .spawn("recorder", Role::Essential, move || run(&shared, &waiting, &events))
+            .spawn("recorder", Role::Essential, move || run(&shared, &waiting))
             .context("starting the task that writes decisions down")?;
         Ok(Recorder { decisions })
     }
@@ -59,10 +55,10 @@ impl Recorder {
     }
 }
 
-fn run(shared: &Shared, decisions: &Receiver<Decision>, events: &Sender<Event>) {
+fn run(shared: &Shared, decisions: &Receiver<Decision>) {
     for Decision { request, verdict, by } in decisions {
         let is_written = write(shared, &request, &verdict, &by);
-        if events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
+        if shared.events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
             return;
         }
     }

@@ -22,24 +22,22 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Records {
-    machine: MachineId,
     store: Store,
     seen: Seen,
     shared: Arc<Shared>,
 }
 
 impl Records {
-    pub(super) fn new(
-        machine: MachineId,
-        store: Store,
-        seen: Seen,
-        shared: Arc<Shared>,
-    ) -> Records {
-        Records { machine, store, seen, shared }
+    pub(super) fn new(store: Store, seen: Seen, shared: Arc<Shared>) -> Records {
+        Records { store, seen, shared }
+    }
+
+    fn machine(&self) -> &MachineId {
+        &self.shared.config.machine
     }
 
     fn is_ours(&self, binding: &Binding) -> bool {
-        binding.machine.as_ref().is_none_or(|owner| *owner == self.machine)
+        binding.machine.as_ref().is_none_or(|owner| owner == self.machine())
     }
 
     /// The threads of this machine, each with the questions that ended with an earlier process.
@@ -66,9 +64,9 @@ impl Records {
     }
 
     pub(super) fn change(&mut self, thread: &ThreadId, change: Change, number: u64) {
-        let new = || Binding::new(self.machine.clone(), time::now());
+        let new = || Binding::new(self.machine().clone(), time::now());
         let mut binding = self.store.get(thread).cloned().unwrap_or_else(new);
-        change.apply(&mut binding, &self.machine);
+        change.apply(&mut binding, self.machine());
         let written = self.store.set(thread, binding);
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
     }

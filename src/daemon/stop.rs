@@ -34,7 +34,7 @@ impl Daemon {
         drop(self.stream.take());
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
-            let patience = Instant::now() + self.setup.config.drain;
+            let patience = Instant::now() + self.calls.shared.config.drain;
             if let Some(signal) = self.await_turns(signals, patience) {
                 end = Ok(End::Killed(signal));
             }

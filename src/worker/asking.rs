@@ -5,7 +5,6 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -24,7 +23,7 @@ use crate::{
     },
     store::audit::{By, EditRecord, Record},
     time,
-    worker::{attempt::Attempt, is_closed, run::Run},
+    worker::{Shared, attempt::Attempt, is_closed, run::Run},
 };
 
 /// The questions of one turn.
@@ -99,15 +98,15 @@ impl<'a> Asking<'a> {
         attempt: &mut Attempt,
         commands: &mut Vec<TurnCommand>,
     ) {
-        let settings = &self.run.shared.settings;
-        let (engine, home) = (self.run.engine(), &settings.home);
+        let Shared { config, policy, .. } = self.run.shared;
+        let (engine, home) = (self.run.engine(), config.home.as_std_path());
         let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the user")
-        } else if settings.allow_all {
+        } else if config.allow_all {
             decided(Ruling::Allow, "`allowAll` is set")
         } else {
-            settings.policy.decide(&action, &self.grants)
+            policy.decide(&action, &self.grants)
         };
         let always = permission::always(&action);
         log::info!(
@@ -115,10 +114,10 @@ impl<'a> Asking<'a> {
             ruling = decision.ruling.as_str(), rule = decision.rule.as_deref().unwrap_or_default();
             "the engine asks for permission"
         );
-        match (decision.ruling, settings.relay) {
-            (Ruling::Allow, _) => self.allow(question, &decision, attempt, commands),
-            (Ruling::Ask, Some(limit)) => self.put(question, always, limit, attempt),
-            (Ruling::Ask, None) | (Ruling::Deny, _) => {
+        match decision.ruling {
+            Ruling::Allow => self.allow(question, &decision, attempt, commands),
+            Ruling::Ask if config.relay_permissions => self.put(question, always, attempt),
+            Ruling::Ask | Ruling::Deny => {
                 self.audit(&question, "deny", &decision, attempt);
                 let reason = permission::refusal(&question.tool, &decision);
                 commands.push(decide(question.id, Verdict::Deny { reason }));
@@ -160,13 +159,7 @@ impl<'a> Asking<'a> {
 
     /// The question is on record before anyone can see it, so that the next daemon knows what was
     /// orphaned, and an answer finds it.
-    fn put(
-        &mut self,
-        question: Question,
-        always: Option<Rule>,
-        limit: Duration,
-        attempt: &mut Attempt,
-    ) {
+    fn put(&mut self, question: Question, always: Option<Rule>, attempt: &mut Attempt) {
         let run = self.run;
         let code = run.shared.codes.next();
         attempt.note(run, |progress| progress.asking.push(code.to_string()));
@@ -181,7 +174,7 @@ impl<'a> Asking<'a> {
             always: always.as_ref().map(ToString::to_string),
             post: attempt.next_post(),
             asked_at: time::now(),
-            limit,
+            limit: run.shared.config.relay_timeout,
             takes_reasons: run.def.description.takes_reasons,
             question,
         };

@@ -1,15 +1,14 @@
 //! One message from the inbox to its answer in the outbox.
 
-use std::path::PathBuf;
-
 use camino::Utf8PathBuf;
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnSpec,
+        Failure, FailureKind, Gate, Limits, TurnSpec,
         turn::{Control, Grace, run_turn},
     },
     bridge::wire::{Activity, PostKind, Reply},
+    config::Config,
     coordinator::{STOPPED, names},
     ids::{self, ClientMsgId, SessionId, TurnId},
     prompt::{self, Header},
@@ -19,7 +18,7 @@ use crate::{
     },
     time,
     worker::{
-        Job, Settings,
+        Job, Shared,
         attempt::Attempt,
         handler::Handler,
         history::{self, Gathered},
@@ -126,7 +125,7 @@ impl Drive<'_> {
         self.run.say(ClientMsgId::new(name), &texts::resumed_after_interruption(engine));
         let known = self.run.job.session.as_ref().filter(|known| known.session_id == *session);
         Ok(known.cloned().unwrap_or_else(|| {
-            sessions::record(session.clone(), &self.run.shared.settings.project_dir)
+            sessions::record(session.clone(), &self.run.shared.config.project_dir)
         }))
     }
 
@@ -151,20 +150,22 @@ impl Drive<'_> {
             stop: &shared.stop,
             grace: Grace::default(),
         };
-        let limits = &shared.settings.limits;
-        run_turn(protocol.as_mut(), transport.as_mut(), &spec, limits, &control, &mut handler);
+        let limits = Limits {
+            startup: shared.config.startup_timeout,
+            silence: shared.config.silence_timeout,
+            turn: shared.config.turn_timeout,
+        };
+        run_turn(protocol.as_mut(), transport.as_mut(), &spec, &limits, &control, &mut handler);
         Ok(handler.left())
     }
 
     fn spec(&self, record: Option<&SessionRecord>) -> Result<TurnSpec, Unstarted> {
         let (run, job) = (self.run, self.run.job);
-        let settings = &run.shared.settings;
-        let Settings { allow_all, sandbox, opencode_model, .. } = settings;
-        let project_dir = directory(settings, &job.reply, record)
-            .and_then(|dir| Utf8PathBuf::from_path_buf(dir).map_err(|dir| texts::no_utf_8(&dir)))
+        let Shared { config, sandbox, opencode_model, .. } = run.shared;
+        let project_dir = directory(config, &job.reply, record)
             .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
         let Gathered { images, note } = history::images(run)?;
-        if *allow_all {
+        if config.allow_all {
             log::warn!(threadId = job.thread.as_str(); "allowAll: this turn runs without any permission gate");
         }
         Ok(TurnSpec {
@@ -176,8 +177,8 @@ impl Drive<'_> {
             fresh_session: SessionId::new(ids::random_uuid()),
             project_dir,
             title: history::title(&job.reply),
-            gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
-            asks_human: settings.relay.is_some(),
+            gate: if config.allow_all { Gate::AllowAll } else { Gate::Ask },
+            asks_human: config.relay_permissions,
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })
@@ -247,17 +248,17 @@ fn begin<'a>(
 /// Where the turn works: where its session does, or where the thread asked to begin, if that is
 /// one of the places that this machine offers. The error is for people.
 pub(super) fn directory(
-    settings: &Settings,
+    config: &Config,
     reply: &Reply,
     record: Option<&SessionRecord>,
-) -> Result<PathBuf, String> {
-    let Settings { project_dir, project_dirs, .. } = settings;
-    let known = record.and_then(|record| record.project_dir.as_ref()).map(PathBuf::from);
+) -> Result<Utf8PathBuf, String> {
+    let Config { project_dir, project_dirs, .. } = config;
+    let known = record.and_then(|record| record.project_dir.as_ref()).map(Utf8PathBuf::from);
     let dir = match (known, &reply.project_dir) {
         (Some(dir), _) => dir,
         (None, None) => project_dir.clone(),
         (None, Some(asked)) => {
-            let asked = PathBuf::from(asked);
+            let asked = Utf8PathBuf::from(asked);
             if asked != *project_dir && !project_dirs.contains(&asked) {
                 return Err(texts::directory_not_offered(&asked));
             }

@@ -83,7 +83,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             asking: Asking::new(run, spec.project_dir.as_std_path()),
             has_answered: false,
             retry_told: None,
-            does: Does::new(run.shared.settings.progress, Instant::now()),
+            does: Does::new(run.shared.progress, Instant::now()),
             usage: Usage::default(),
             end: End::Unknown,
         }
@@ -168,7 +168,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     /// What the end of the turn means for the message. None: the next start goes on with it.
     fn ending(&mut self, end: &TurnEnd) -> Option<Ending> {
         let (run, engine) = (self.run, self.run.engine());
-        let usage = texts::usage(&self.usage).filter(|_| run.shared.settings.usage);
+        let usage = texts::usage(&self.usage).filter(|_| run.shared.config.usage);
         let failure = match end {
             // What the model posted is the answer; its last words are for a terminal.
             TurnEnd::Answered { .. } if self.has_answered => {
@@ -242,7 +242,7 @@ impl TurnHandler for Handler<'_, '_> {
                     let known = Some(session.clone());
                     self.attempt.note(self.run, |progress| progress.session = known);
                 }
-                self.session.learned(session, self.spec.project_dir.as_std_path());
+                self.session.learned(session, &self.spec.project_dir);
             }
             TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
             TurnEvent::Progress(line) => {

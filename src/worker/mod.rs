@@ -30,7 +30,7 @@ pub use sessions::record;
 
 use crate::{
     agent::{
-        Limits, Model, Sandbox, TurnCommand,
+        Model, Sandbox, TurnCommand,
         engines::{self, Engines},
         launch::EngineDef,
         opencode,
@@ -39,7 +39,7 @@ use crate::{
         Client,
         wire::{Activity, Post, Reply},
     },
-    config::Token,
+    config::Config,
     coordinator::Event,
     ids::{Engine, ThreadId},
     permission::{Policy, Rule},
@@ -77,33 +77,15 @@ pub struct Job {
     pub commands: Receiver<TurnCommand>,
 }
 
-/// The settings that turns need.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub project_dir: PathBuf,
-    /// Where a thread may ask to work besides.
-    pub project_dirs: Vec<PathBuf>,
-    pub engine: Engine,
-    pub sandbox: Sandbox,
-    pub allow_all: bool,
-    pub policy: Policy,
-    /// How long a question waits for a person; none: it is refused at once.
-    pub relay: Option<Duration>,
-    pub home: PathBuf,
-    pub live_guard: bool,
-    pub live_threshold: Duration,
-    pub opencode_model: Option<Model>,
-    pub limits: Limits,
-    /// Between two lines on the thread about what the engine does; none: no lines.
-    pub progress: Option<Duration>,
-    /// Say under an answer what the turn used.
-    pub usage: bool,
-}
-
 /// Handles that all turns share. Nothing in it is state of the daemon.
 #[derive(Debug)]
 pub struct Shared {
-    pub settings: Settings,
+    pub config: Config,
+    pub policy: Policy,
+    pub sandbox: Sandbox,
+    pub opencode_model: Option<Model>,
+    /// Between two lines on the thread about what the engine does; none: no lines.
+    pub progress: Option<Duration>,
     pub client: Client,
     pub inbox: Inbox,
     pub outgoing: Outgoing,
@@ -114,8 +96,6 @@ pub struct Shared {
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.
     pub env: Vec<(OsString, OsString)>,
-    /// Taken out of what engines inherit, whatever its name there.
-    pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
     /// To the loop.
@@ -133,7 +113,7 @@ impl Shared {
     pub fn engine(&self, asked: Option<&Engine>) -> &EngineDef {
         asked
             .and_then(|asked| self.engines.get(asked))
-            .or_else(|| self.engines.get(&self.settings.engine))
+            .or_else(|| self.engines.get(&self.config.engine))
             .or_else(|| self.engines.get(&Engine::CLAUDE))
             .expect("claude is always in the table")
     }
@@ -158,11 +138,11 @@ impl Outgoing {
 /// The canonical directory that the message's engine may write in without asking first, which needs
 /// its lock from the beginning of the turn.
 pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -> Option<PathBuf> {
-    let Settings { allow_all, sandbox, .. } = &shared.settings;
     let engine = &shared.engine(reply.engine.as_ref()).name;
-    let is_free = *allow_all || (engines::describe(engine).writes_unasked)(*sandbox);
+    let writes_unasked = engines::describe(engine).writes_unasked;
+    let is_free = shared.config.allow_all || writes_unasked(shared.sandbox);
     // A turn does not begin in a directory that is not there, or not offered.
-    let dir = is_free.then(|| drive::directory(&shared.settings, reply, session).ok()).flatten()?;
+    let dir = is_free.then(|| drive::directory(&shared.config, reply, session).ok()).flatten()?;
     dir.canonicalize().ok()
 }
 

@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
 
     /// The engine is about to have the prompt, and may take as long as its limit says.
     pub(super) fn turn_begins(&self) {
-        self.deadline.set(Instant::now().checked_add(self.shared.settings.limits.turn));
+        self.deadline.set(Instant::now().checked_add(self.shared.config.turn_timeout));
     }
 
     /// The turn is being ended early.

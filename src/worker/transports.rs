@@ -29,7 +29,7 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         Launch::Process(process) => process,
         Launch::SharedServer => {
             // The keeper itself gives up first.
-            let deadline = server::Handle::deadline(shared.settings.limits.startup);
+            let deadline = server::Handle::deadline(shared.config.startup_timeout);
             let lease = match shared.opencode.request() {
                 Ok(lease) => run.wait(&lease, deadline)?,
                 Err(error) => Some(Err(error)),
@@ -38,7 +38,7 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         }
     };
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
-    let token = shared.token.as_ref().map(Token::reveal);
+    let token = shared.config.token.as_ref().map(Token::reveal);
     let plan = def.plan(process, spec, &shared.env, token, &marker);
     match patiently(run, || StdioTransport::start(&plan, &marker, process.ladder))? {
         Ok(transport) => Ok(Box::new(transport)),
