@@ -35,9 +35,7 @@ pub(super) enum Helper {
     Claim(ThreadId),
     History(Reading),
     Time,
-    /// A turn sends its last report itself, also after a panic.
-    Turn,
-    /// Nothing waits for it.
+    /// Nothing waits for it: a turn sends its last report itself, also after a panic.
     Other,
 }
 
@@ -54,7 +52,7 @@ impl Helper {
                 Some(Event::Read { thread, number, end })
             }
             Helper::Time => Some(Event::Time(None)),
-            Helper::Turn | Helper::Other => None,
+            Helper::Other => None,
         }
     }
 }

@@ -69,7 +69,7 @@ impl Running {
         // Linux keeps 15 bytes of a name.
         let name = format!("turn-{}", self.begun % 1_000_000_000);
         let run = worker::turn(Arc::clone(&self.shared), job);
-        match self.tasks.spawn(&name, Role::Helper(Helper::Turn), run) {
+        match self.tasks.spawn(&name, Role::Helper(Helper::Other), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None

@@ -74,15 +74,8 @@ impl Status {
 pub(super) struct Board {
     file: PathBuf,
     status: Status,
-    turns: BTreeMap<ThreadId, Turn>,
+    turns: BTreeMap<ThreadId, Running>,
     due: Option<Instant>,
-}
-
-/// What is known of a turn in progress.
-#[derive(Debug)]
-struct Turn {
-    engine: Engine,
-    since: Timestamp,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -141,8 +134,9 @@ impl Board {
         self.changed();
     }
 
-    pub(super) fn turn_started(&mut self, thread: ThreadId, engine: Engine) {
-        self.turns.insert(thread, Turn { engine, since: time::now() });
+    pub(super) fn turn_started(&mut self, thread: ThreadId, agent: Engine) {
+        let turn = Running { thread_id: thread.clone(), agent, since: time::now() };
+        self.turns.insert(thread, turn);
         self.changed();
     }
 
@@ -158,12 +152,7 @@ impl Board {
         }
         self.due = None;
         let outbox = &shared.outgoing.outbox;
-        let turns = self.turns.iter().map(|(thread, turn)| Running {
-            thread_id: thread.clone(),
-            agent: turn.engine.clone(),
-            since: turn.since,
-        });
-        self.status.turns = turns.collect();
+        self.status.turns = self.turns.values().cloned().collect();
         self.status.inbox = shared.inbox.len();
         self.status.outbox = outbox.len();
         self.status.refused = outbox.refused();
