@@ -6,7 +6,7 @@ use super::settings::Settings;
 use crate::{
     bridge::{
         Access, Error,
-        http::{Answer, Method, Target, percent, with_access},
+        http::{Answer, Target, percent, with_access},
     },
     time::Timestamp,
 };
@@ -24,7 +24,7 @@ pub(super) enum Opened {
 /// Asks for the stream. Only status 200 with the type of an event stream is one.
 pub(super) fn open(agent: &Agent, access: &Access, settings: &Settings) -> Result<Opened, Error> {
     let target = Target::new(access, "/api/bridge/stream")?;
-    let request = target.name(Method::Get);
+    let request = target.name("GET");
     let capabilities = settings.capabilities.iter().map(|name| percent(name).to_string());
     let mut url = format!(
         "{}?agentId={}&capabilities={}",
