@@ -80,22 +80,15 @@ impl Lanes {
         }
     }
 
-    /// The post stays where it is and is due again later, much later if `slow`; how much is
-    /// returned.
+    /// The post stays where it is and is due again later; how much is returned.
     pub(super) fn later(
         &mut self,
         thread: &ThreadId,
         now: Instant,
-        random: u64,
-        retry_after: Option<Duration>,
-        slow: bool,
+        wait: impl FnOnce(&mut Backoff) -> Duration,
     ) -> Duration {
         let Some(lane) = self.by_thread.get_mut(thread) else { return Duration::ZERO };
-        let wait = if slow {
-            lane.backoff.slow(random, retry_after)
-        } else {
-            lane.backoff.next(random, retry_after)
-        };
+        let wait = wait(&mut lane.backoff);
         lane.busy = false;
         lane.not_before = Some(now + wait);
         wait
@@ -147,7 +140,7 @@ mod tests {
         assert_eq!(takes(&mut lanes, now), [1, 3, 4]);
         lanes.done(&ThreadId::new("b"));
         assert_eq!(takes(&mut lanes, now), [5]);
-        lanes.later(&ThreadId::new("a"), now, 0, None, false);
+        lanes.later(&ThreadId::new("a"), now, |backoff| backoff.next(0, None));
         lanes.hurry();
         assert_eq!(takes(&mut lanes, now), [1], "not sent yet, so 2 has to wait");
         assert_eq!(lanes.len(), 4);
@@ -158,16 +151,12 @@ mod tests {
         let now = Instant::now();
         let mut lanes = lanes(&[(1, "a"), (2, "b"), (3, "a")]);
         lanes.take(now).unwrap();
-        let wait = lanes.later(&ThreadId::new("a"), now, u64::MAX, None, false);
+        let wait = lanes.later(&ThreadId::new("a"), now, |backoff| backoff.next(u64::MAX, None));
         assert_eq!(wait, Duration::from_secs(1));
         assert_eq!(takes(&mut lanes, now), [2]);
         assert_eq!(lanes.next_due(), Some(now + wait));
         assert_eq!(takes(&mut lanes, now + wait), [1]);
-        let longer = lanes.later(&ThreadId::new("a"), now, 0, Some(Duration::from_secs(30)), false);
-        assert_eq!(longer, Duration::from_secs(30), "what the bridge asked for");
-        lanes.take(now + longer).unwrap();
-        let slow = lanes.later(&ThreadId::new("a"), now, 0, None, true);
-        assert_eq!(slow, Duration::from_secs(30), "half a minute at least");
+        lanes.later(&ThreadId::new("a"), now, |backoff| backoff.slow(0, None));
         lanes.hurry();
         assert_eq!(takes(&mut lanes, now), [1]);
     }

@@ -284,7 +284,8 @@ impl Sending {
                         thread:% = thread;
                         "outbox: reading a post failed: {error}; is the state directory all right?"
                     );
-                    self.lanes.later(&thread, Instant::now(), fastrand::u64(..), None, false);
+                    let wait = |backoff: &mut Backoff| backoff.next(fastrand::u64(..), None);
+                    self.lanes.later(&thread, Instant::now(), wait);
                 }
             }
         }
@@ -343,8 +344,8 @@ impl Sending {
         if everywhere || error.is_retryable() || error.is_auth() {
             // The thread waits for itself in any case: when the others do get through, it was
             // about this post. That may even be so with 403, a firewall's opinion of its text.
-            let (now, random) = (Instant::now(), fastrand::u64(..));
-            let wait = self.lanes.later(thread, now, random, error.retry_after(), error.is_auth());
+            let wait = |backoff: &mut Backoff| backoff.after(error, fastrand::u64(..));
+            let wait = self.lanes.later(thread, Instant::now(), wait);
             if everywhere {
                 self.gate.close(error);
             } else {
@@ -389,12 +390,7 @@ impl Gate {
         if self.until.is_some_and(|at| at > now) {
             return;
         }
-        let random = fastrand::u64(..);
-        let wait = if error.is_auth() {
-            self.backoff.slow(random, error.retry_after())
-        } else {
-            self.backoff.next(random, error.retry_after())
-        };
+        let wait = self.backoff.after(error, fastrand::u64(..));
         self.until = Some(now + wait);
         if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
             self.complained = Some(now);

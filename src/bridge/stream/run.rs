@@ -474,12 +474,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let wait = match end {
             End::NoContent => self.backoff.slow(random, None),
             // Only a person can help, unless the bridge knows when to ask again.
-            End::Refused(error)
-                if error.is_auth() || error.is_conflict() && error.retry_after().is_none() =>
-            {
-                self.backoff.slow(random, error.retry_after())
+            End::Refused(error) if error.is_conflict() && error.retry_after().is_none() => {
+                self.backoff.slow(random, None)
             }
-            End::Refused(error) => self.backoff.next(random, error.retry_after()),
+            End::Refused(error) => self.backoff.after(error, random),
             End::Lost(_) => self.backoff.next(random, None),
         };
         self.try_at = Some(Instant::now() + wait);
