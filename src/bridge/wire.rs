@@ -215,18 +215,6 @@ pub enum PostKind {
     Error,
 }
 
-impl PostKind {
-    pub fn parse(text: &str) -> Option<PostKind> {
-        match text {
-            "status" => Some(PostKind::Status),
-            "question" => Some(PostKind::Question),
-            "result" => Some(PostKind::Result),
-            "error" => Some(PostKind::Error),
-            _ => None,
-        }
-    }
-}
-
 /// What this machine can do: the body of `POST /api/bridge/machine`. Ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

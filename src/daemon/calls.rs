@@ -26,9 +26,6 @@ const PAGES: usize = 100;
 /// Messages of a page when a history is too large to be read at once.
 const PAGE: u32 = 64;
 
-/// Later than every message.
-const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
-
 /// A task whose end the loop has to know of: what it was about.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Helper {
@@ -169,7 +166,7 @@ fn read_backwards(
     since: Timestamp,
 ) -> Result<ReadEnd, Stopped> {
     let client = &shared.client;
-    let (mut pages, mut before, mut limit) = (Vec::new(), END_OF_TIME.to_owned(), PAGE);
+    let (mut pages, mut before, mut limit) = (Vec::new(), Timestamp::MAX.to_string(), PAGE);
     while pages.len() < PAGES * PAGES {
         let page = match client.messages_before(&reading.thread, &before, limit) {
             Ok(page) => page,

@@ -104,7 +104,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     fn tool(&mut self, call: ToolCall, commands: &mut Vec<TurnCommand>) {
         match call.tool {
             BridgeTool::Post { kind, body } => {
-                let kind = PostKind::parse(&kind).unwrap_or(PostKind::Result);
+                let kind = serde_json::from_value(kind.into()).unwrap_or(PostKind::Result);
                 let result = if self.post(kind, &body) {
                     self.has_answered |= kind != PostKind::Status;
                     Ok("Posted.".to_owned())

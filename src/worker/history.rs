@@ -32,9 +32,6 @@ const TITLE_CHARS: usize = 60;
 /// time instead of one after the other. Closes without them when they can't be had.
 pub type PrefetchedHistory = Receiver<Vec<Reply>>;
 
-/// Later than every message.
-const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
-
 /// How long a turn waits for its history, over all tries.
 const HISTORY: Duration = Duration::from_secs(30);
 
@@ -43,7 +40,7 @@ const ATTACHMENTS: Duration = Duration::from_mins(5);
 
 /// Reads the newest messages of a thread that is not ours yet.
 pub fn prefetch(client: &Client, thread: &ThreadId) -> Option<PrefetchedHistory> {
-    ask(client, thread, END_OF_TIME.to_owned())
+    ask(client, thread, Timestamp::MAX.to_string())
 }
 
 /// Reads on a task of its own, so that what waits for it can be stopped.

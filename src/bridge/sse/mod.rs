@@ -222,10 +222,7 @@ fn retry(value: &[u8]) -> Option<Duration> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let millis = value
-        .iter()
-        .fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    Some(Duration::from_millis(millis))
+    Some(Duration::from_millis(text(value).parse().unwrap_or(u64::MAX)))
 }
 
 /// Where the first CR or LF is. Looks at blocks without a branch per byte, which the compiler turns
