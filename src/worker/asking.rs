@@ -181,7 +181,8 @@ impl<'a> Asking<'a> {
         let (body, fields) = approval_prompt::render(&request);
         let put = Put { code, kind: request.question.kind, always };
         self.put.insert(request.question.id.clone(), put);
-        let mut post = run.draft(PostKind::Question, author(run.engine()), request.post.clone());
+        let mut post = run.draft(PostKind::Question, request.post.clone());
+        post.author = author(run.engine());
         post.question = Some(fields);
         run.report(Event::Asked { entry: run.job.entry, request: Box::new(request) });
         run.post(post, &body);

@@ -214,7 +214,7 @@ impl Drive<'_> {
         let Job { entry, reply, .. } = self.run.job;
         let name = self.attempt.as_mut().map(Attempt::next_post);
         let name = name.unwrap_or_else(|| names::end(&message_key(*entry, reply)));
-        let post = self.run.draft(kind, self.run.engine().author(), name);
+        let post = self.run.draft(kind, name);
         self.run.end(Ending::Post { post, body });
     }
 }
@@ -232,17 +232,13 @@ fn begin<'a>(
         attempts: number,
         ..Progress::new(spec.turn.clone(), run.engine().clone())
     };
+    let posts = attempt.as_ref().map_or(0, |earlier| earlier.posts);
     let begun = run.persist(|shared| {
-        let (inbox, progress) = (&shared.inbox, progress.clone());
-        match attempt {
-            Some(attempt) => attempt.begin_again(inbox, progress),
-            None => Attempt::begin(inbox, job.entry, &job.reply, progress)
-                .map(|begun| *attempt = Some(begun)),
-        }
+        Attempt::begin(&shared.inbox, job.entry, &job.reply, progress.clone(), posts)
     });
     // A stop or an interrupt has ended the wait for the disk.
     let unstarted = || run.check().err().unwrap_or(Unstarted::Stopped);
-    begun.and(attempt.as_mut()).ok_or_else(unstarted)
+    Ok(attempt.insert(begun.ok_or_else(unstarted)?))
 }
 
 /// Where the turn works: where its session does, or where the thread asked to begin, if that is

@@ -15,7 +15,7 @@ use crate::{
     },
     bridge::{
         Client,
-        wire::{PostKind, Reply},
+        wire::{Post, PostKind, Reply},
     },
     coordinator::{Event, STOPPED, names, turn_orphaned},
     ids::ThreadId,
@@ -124,8 +124,8 @@ impl<'h, 'r> Handler<'h, 'r> {
     }
 
     fn post(&mut self, kind: PostKind, body: &str) -> bool {
-        let name = self.attempt.next_post();
-        self.run.post(self.run.draft(kind, self.run.engine().author(), name), body)
+        let post = self.draft(kind);
+        self.run.post(post, body)
     }
 
     /// Reads on a task of its own, so that an interrupt does not wait for the bridge.
@@ -142,10 +142,8 @@ impl<'h, 'r> Handler<'h, 'r> {
 
     /// Says on the thread what the engine does.
     fn tell(&mut self, line: &str) {
-        let engine = self.run.engine();
-        let name = self.attempt.next_post();
-        let mut post = self.run.draft(PostKind::Status, engine.author(), name);
-        post.body = texts::does(engine, line);
+        let mut post = self.draft(PostKind::Status);
+        post.body = texts::does(self.run.engine(), line);
         // Not tried again: the next line replaces it.
         if let Err(error) = self.run.shared.outgoing.put(&post, None) {
             log::debug!(error:% = error; "a line of progress could not be stored");
@@ -175,8 +173,7 @@ impl<'h, 'r> Handler<'h, 'r> {
                 let mut progress = self.attempt.progress().clone();
                 progress.is_answered = true;
                 let note = usage.map(|usage| {
-                    let name = self.attempt.next_post();
-                    let mut note = run.draft(PostKind::Status, engine.author(), name);
+                    let mut note = self.draft(PostKind::Status);
                     note.body = usage;
                     note
                 });
@@ -192,7 +189,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
                 let name = names::died(run.job.entry);
-                let post = run.draft(PostKind::Status, engine.author(), name);
+                let post = run.draft(PostKind::Status, name);
                 return Some(Ending::Post { post, body: turn_orphaned(engine) });
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
@@ -216,8 +213,11 @@ impl<'h, 'r> Handler<'h, 'r> {
 
     /// The last post of the message.
     fn last(&mut self, kind: PostKind, body: String) -> Ending {
-        let name = self.attempt.next_post();
-        Ending::Post { post: self.run.draft(kind, self.run.engine().author(), name), body }
+        Ending::Post { post: self.draft(kind), body }
+    }
+
+    fn draft(&mut self, kind: PostKind) -> Post {
+        self.run.draft(kind, self.attempt.next_post())
     }
 
     /// Tries to make the answer durable. While the disk is full the engine is not kept from leaving.

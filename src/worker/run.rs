@@ -128,8 +128,8 @@ impl<'a> Run<'a> {
         self.wait::<()>(&never(), Instant::now()).map(drop)
     }
 
-    pub(super) fn draft(&self, kind: PostKind, author: String, name: ClientMsgId) -> Post {
-        Post::new(self.thread(), kind, author, String::new(), name)
+    pub(super) fn draft(&self, kind: PostKind, name: ClientMsgId) -> Post {
+        Post::new(self.thread(), kind, self.engine().author(), String::new(), name)
     }
 
     /// Gives a post its text, as far as a bridge takes it, and makes it durable.
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
 
     /// A status post of the daemon's own on the way.
     pub(super) fn say(&self, name: ClientMsgId, body: &str) {
-        self.post(self.draft(PostKind::Status, self.engine().author(), name), body);
+        self.post(self.draft(PostKind::Status, name), body);
     }
 
     /// Tries until the disk has taken it; a full disk is logged once. After a stop, an interrupt or
