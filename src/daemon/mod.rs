@@ -26,13 +26,13 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Helper},
     machine::Announcer,
-    recorder::{Decision, Recorder},
+    recorder::Decision,
     records::Records,
     running::Running,
     status::Board,
 };
 use crate::{
-    agent::detect::EngineStatus,
+    agent::{TurnCommand, detect::EngineStatus},
     bridge::{
         Net,
         outbox::Notice,
@@ -41,7 +41,7 @@ use crate::{
     config::{Config, Env, Paths},
     coordinator::{ClaimOutcome, Coordinator, Effect, Event},
     logging,
-    permission::approvals::Now,
+    permission::approvals::{Key, Now},
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
     task::{Ended, Role, Task},
@@ -103,7 +103,8 @@ struct Daemon {
     coordinator: Coordinator,
     records: Records,
     running: Running,
-    recorder: Recorder,
+    /// To the recorder, which ends when this is dropped.
+    decisions: Sender<Decision>,
     calls: Calls,
     board: Board,
     announcer: Announcer,
@@ -168,7 +169,7 @@ impl Daemon {
             recv(self.sent) -> notice => {
                 notice.map_or(Woken::Lost("outbox"), |notice| Woken::Event(posted(notice)))
             },
-            recv(self.records.written()) -> written => {
+            recv(self.records.store.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
             recv(self.inbound) -> event => event.map_or(Woken::Lost("stream"), Woken::Inbound),
@@ -334,17 +335,20 @@ impl Daemon {
                 }
                 return refused;
             }
-            Effect::Interrupt { entry } => self.running.interrupt(entry),
+            Effect::Interrupt { entry } => self.running.command(entry, TurnCommand::Interrupt),
             Effect::Tell { entry, question, verdict } => {
-                self.running.tell(entry, question, verdict);
+                self.running.command(entry, TurnCommand::Decide { question, verdict });
             }
             Effect::Record { request, verdict, by } => {
-                return self.recorder.record(Decision { request, verdict, by });
+                let decision = Decision { request, verdict, by };
+                // When too many wait, it is not written.
+                let full = self.decisions.try_send(decision).err()?.into_inner();
+                return Some(Event::Recorded { key: Key::of(&full.request), is_written: false });
             }
             Effect::Put { post, finishes, is_confirmation } => {
                 return Some(self.records.put(post, finishes, is_confirmation));
             }
-            Effect::Remember { message } => self.records.remember(&message),
+            Effect::Remember { message } => self.records.seen.remember(&message),
             Effect::Remove { entries } => {
                 self.board.changed();
                 return self.records.remove(entries);
@@ -355,7 +359,7 @@ impl Daemon {
             Effect::ReadHistory(reading) => return self.calls.read_history(reading),
             Effect::AskTime => return self.calls.ask_time(),
             Effect::SaveCursor { cursor, number } => {
-                let written = self.records.save_cursor(&cursor);
+                let written = self.records.store.set_cursor(&cursor);
                 debug_assert_eq!(written, number, "the coordinator counts the same changes");
             }
         }

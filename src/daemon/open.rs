@@ -1,12 +1,12 @@
 //! The daemon's start: opens the store, takes in what an earlier daemon left, starts the tasks.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder::Recorder,
+    Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder,
     records::Records, running::Running, status::Board,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     permission::Policy,
     proc::sweep::{Before, Marked, sweep},
     store::{
-        self, Disk,
+        self,
         audit::Audit,
         entry::{Entry, EntryId},
         outbox::Outbox,
@@ -41,7 +41,10 @@ impl Daemon {
     pub(super) fn open(setup: Setup) -> anyhow::Result<Daemon> {
         let dir = setup.paths.state_dir.clone();
         let disk = Arc::clone(&setup.disk);
-        let (inbox, recovered) = open_inbox(&disk, &dir)?;
+        let shared_disk = || Arc::clone(&disk);
+        let what = |what: &str| format!("opening the {what} in {}", dir.display());
+        let (inbox, entries) =
+            Inbox::open(shared_disk(), &dir.join("inbox")).with_context(|| what("inbox"))?;
         let cursor = Cursor::load(&*disk, &dir)?;
 
         // The connection is made while the rest is read.
@@ -51,8 +54,14 @@ impl Daemon {
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
-        let Storage { store, seen, outbox, audit } = Storage::open(&disk, &dir)?;
-        outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
+        let store = Store::open(shared_disk(), &dir)?;
+        let seen = Seen::open(shared_disk(), &dir.join("seen"))
+            .with_context(|| what("journal of done messages"))?;
+        let outbox =
+            Outbox::open(shared_disk(), &dir.join("outbox")).with_context(|| what("outbox"))?;
+        let audit =
+            Audit::open(shared_disk(), &dir.join("audit.jsonl")).with_context(|| what("audit"))?;
+        outbox.expect_acknowledged(&entries.iter().map(|entry| entry.id).collect());
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
         let (drain_now, drain) = bounded(0);
@@ -89,11 +98,11 @@ impl Daemon {
             stop,
         });
         let records = Records::new(store, seen, Arc::clone(&shared));
-        let settings = settings(&shared.config, records.has_lost_bindings());
+        let settings = settings(&shared.config, records.store.is_broken());
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
-            recorder: Recorder::start(Arc::clone(&shared), &tasks)?,
+            decisions: recorder::start(Arc::clone(&shared), &tasks)?,
             running: Running::new(Arc::clone(&shared), tasks.clone()),
             announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
             board: Board::new(&dir, &shared.config.machine),
@@ -111,14 +120,9 @@ impl Daemon {
             stop: Some(stop_now),
             exit_on_auth_failure: setup.exit_on_auth_failure,
         };
-        daemon.recover(recovered);
+        let recovered = entries.into_iter().map(|entry| daemon.recovered(entry)).collect();
+        daemon.step(Event::Recovered(recovered));
         Ok(daemon)
-    }
-
-    /// Takes in what an earlier daemon left in the inbox.
-    fn recover(&mut self, entries: Vec<Entry>) {
-        let recovered = entries.into_iter().map(|entry| self.recovered(entry)).collect();
-        self.step(Event::Recovered(recovered));
     }
 
     fn recovered(&self, entry: Entry) -> Recovered {
@@ -132,33 +136,6 @@ impl Daemon {
             session: session.map(record),
             progress,
         }
-    }
-}
-
-fn open_inbox(disk: &Arc<dyn Disk>, dir: &Path) -> anyhow::Result<(Inbox, Vec<Entry>)> {
-    Inbox::open(Arc::clone(disk), &dir.join("inbox"))
-        .with_context(|| format!("opening the inbox in {}", dir.display()))
-}
-
-/// What the state directory holds beside the inbox and the cursor.
-struct Storage {
-    store: Store,
-    seen: Seen,
-    outbox: Outbox,
-    audit: Audit,
-}
-
-impl Storage {
-    fn open(disk: &Arc<dyn Disk>, dir: &Path) -> anyhow::Result<Storage> {
-        let disk = || Arc::clone(disk);
-        let what = |what: &str| format!("opening the {what} in {}", dir.display());
-        Ok(Storage {
-            store: Store::open(disk(), dir)?,
-            seen: Seen::open(disk(), &dir.join("seen"))
-                .with_context(|| what("journal of done messages"))?,
-            outbox: Outbox::open(disk(), &dir.join("outbox")).with_context(|| what("outbox"))?,
-            audit: Audit::open(disk(), &dir.join("audit.jsonl")).with_context(|| what("audit"))?,
-        })
     }
 }
 

@@ -31,28 +31,19 @@ pub(super) struct Decision {
     pub(super) by: DecidedBy,
 }
 
-/// The way to the task. It ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Recorder {
-    decisions: Sender<Decision>,
-}
-
-impl Recorder {
-    /// # Errors
-    /// When the system gives no more threads.
-    pub(super) fn start(shared: Arc<Shared>, tasks: &Registry<Helper>) -> anyhow::Result<Recorder> {
-        let (decisions, waiting) = bounded(DECISIONS);
-        tasks
-            .spawn("recorder", Role::Essential, move || run(&shared, &waiting))
-            .context("starting the task that writes decisions down")?;
-        Ok(Recorder { decisions })
-    }
-
-    /// Has a decision written: [`Event::Recorded`]. When too many wait, that is the event.
-    pub(super) fn record(&self, decision: Decision) -> Option<Event> {
-        let full = self.decisions.try_send(decision).err()?.into_inner();
-        Some(Event::Recorded { key: Key::of(&full.request), is_written: false })
-    }
+/// Starts the task, which ends when the channel is closed. Of each decision it says [`Event::Recorded`].
+///
+/// # Errors
+/// When the system gives no more threads.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    tasks: &Registry<Helper>,
+) -> anyhow::Result<Sender<Decision>> {
+    let (decisions, waiting) = bounded(DECISIONS);
+    tasks
+        .spawn("recorder", Role::Essential, move || run(&shared, &waiting))
+        .context("starting the task that writes decisions down")?;
+    Ok(decisions)
 }
 
 fn run(shared: &Shared, decisions: &Receiver<Decision>) {

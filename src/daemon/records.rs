@@ -3,27 +3,20 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use crossbeam_channel::Receiver;
-
 use crate::{
     bridge::wire::{Post, Reply},
     coordinator::{Change, Event, View},
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::code::Code,
-    store::{
-        binding::Binding,
-        entry::EntryId,
-        seen::Seen,
-        state::{Cursor, Store},
-    },
+    store::{binding::Binding, entry::EntryId, seen::Seen, state::Store},
     time::{self, Timestamp},
     worker::{self, Shared},
 };
 
 #[derive(Debug)]
 pub(super) struct Records {
-    store: Store,
-    seen: Seen,
+    pub(super) store: Store,
+    pub(super) seen: Seen,
     shared: Arc<Shared>,
 }
 
@@ -49,15 +42,6 @@ impl Records {
         })
     }
 
-    pub(super) fn has_lost_bindings(&self) -> bool {
-        self.store.is_broken()
-    }
-
-    /// Receives something when more than before is on disk; its end is that of the writer.
-    pub(super) fn written(&self) -> &Receiver<()> {
-        self.store.written()
-    }
-
     /// How many changes are on disk.
     pub(super) fn all_written(&self) -> Event {
         Event::Written { change: self.store.newest_written() }
@@ -69,15 +53,6 @@ impl Records {
         change.apply(&mut binding, self.machine());
         let written = self.store.set(thread, binding);
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
-    }
-
-    /// Returns the number of the change.
-    pub(super) fn save_cursor(&mut self, cursor: &Cursor) -> u64 {
-        self.store.set_cursor(cursor)
-    }
-
-    pub(super) fn remember(&mut self, message: &MessageId) {
-        self.seen.remember(message);
     }
 
     pub(super) fn put(
@@ -121,11 +96,6 @@ impl Records {
             complain(&error);
             Event::NotRemoved { entries }
         })
-    }
-
-    /// Has everything written now. False when that failed or took too long.
-    pub(super) fn flush(&self, patience: std::time::Duration) -> bool {
-        self.store.flush(patience)
     }
 }
 

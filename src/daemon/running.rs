@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
-    agent::{QuestionId, TurnCommand, Verdict},
+    agent::TurnCommand,
     coordinator::{Begin, Event, View},
     ids::ThreadId,
     permission::Rule,
@@ -81,15 +81,7 @@ impl Running {
         }
     }
 
-    pub(super) fn interrupt(&self, entry: EntryId) {
-        self.command(entry, TurnCommand::Interrupt);
-    }
-
-    pub(super) fn tell(&self, entry: EntryId, question: QuestionId, verdict: Verdict) {
-        self.command(entry, TurnCommand::Decide { question, verdict });
-    }
-
-    fn command(&self, entry: EntryId, command: TurnCommand) {
+    pub(super) fn command(&self, entry: EntryId, command: TurnCommand) {
         if let Some(commands) = self.commands.get(&entry) {
             commands.send(command).ok(); // Its turn may be over.
         }

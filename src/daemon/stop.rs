@@ -47,17 +47,18 @@ impl Daemon {
         if left > 0 {
             log::error!(turns = left; "some turns did not end in time");
         }
-        self.records.save_cursor(self.coordinator.cursor());
-        if !self.records.flush(FLUSH) {
+        self.records.store.set_cursor(self.coordinator.cursor());
+        if !self.records.store.flush(FLUSH) {
             log::error!("state.json could not be written; what it lacks is in the inbox");
         }
         self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and ends. Dropping them ends opencode's server as well: the
         // recorder may be the last, so it is waited for below.
-        let Daemon { records, running, recorder, calls, sending, keeper, board, events, .. } = self;
+        let Daemon { records, running, decisions, calls, sending, keeper, board, events, .. } =
+            self;
         // A recorder that waits for room in the loop's channel is woken by its end.
-        drop((events, records, running, recorder, calls));
+        drop((events, records, running, decisions, calls));
         // A panic was logged.
         drop((sending.join(), keeper.join()));
         board.take_down();
@@ -89,7 +90,7 @@ impl Daemon {
                 recv(self.events) -> event => if let Ok(event) = event {
                     self.step(event);
                 },
-                recv(self.records.written()) -> _ => self.step(self.records.all_written()),
+                recv(self.records.store.written()) -> _ => self.step(self.records.all_written()),
                 recv(at(patience)) -> _ => return None,
                 // No answer comes in any more, but questions expire.
                 recv(due) -> _ => self.step(Event::Tick),

@@ -144,7 +144,7 @@ impl Store {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Receives something when more than before is on disk.
+    /// Receives something when more than before is on disk; its end is that of the writer.
     pub fn written(&self) -> &Receiver<()> {
         &self.wake
     }
