@@ -208,7 +208,7 @@ fn found(shared: &Shared, message: Reply, number: u64) -> Result<(), Stopped> {
     let reply = Arc::new(message);
     let mut backoff = Backoff::new(Pace::default());
     loop {
-        match shared.inbox.put_beyond(&reply, Coordinator::extra_room(&reply)) {
+        match shared.inbox.put(&reply, Coordinator::extra_room(&reply)) {
             Ok(entry) => return send(shared, Event::Found { entry, reply, number }),
             Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
                 log::debug!(error:% = error; "catching up waits for room in the inbox");

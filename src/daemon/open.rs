@@ -178,6 +178,6 @@ fn start_stream(
     };
     let inbox = inbox.clone();
     stream::start(Arc::clone(live), &setup.net, settings, move |reply| {
-        inbox.put_beyond(reply, Coordinator::extra_room(reply))
+        inbox.put(reply, Coordinator::extra_room(reply))
     })
 }

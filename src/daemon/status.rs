@@ -153,8 +153,8 @@ impl Board {
         self.due = None;
         let outbox = &shared.outgoing.outbox;
         self.status.turns = self.turns.values().cloned().collect();
-        self.status.inbox = shared.inbox.len();
-        self.status.outbox = outbox.len();
+        self.status.inbox = shared.inbox.count();
+        self.status.outbox = outbox.count();
         self.status.refused = outbox.refused();
         let bytes = serde_json::to_vec(&self.status).expect("a status is plain data");
         let dir = self.file.parent().expect("the file is in a directory");

@@ -101,7 +101,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reply = Reply::parse(r#"{"threadId":"t","messageId":"M"}"#).unwrap();
         let (inbox, _) = open(dir.path());
-        let entry = inbox.put(&reply).unwrap();
+        let entry = inbox.put(&reply, 0).unwrap();
         let started = dir.path().join("started");
         fs::remove_dir(&started).unwrap();
         assert!(Attempt::begin(&inbox, entry, &reply, progress(1), 0).is_err());

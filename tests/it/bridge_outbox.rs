@@ -94,7 +94,7 @@ impl Store {
 
     #[track_caller]
     fn until_empty(&self) {
-        self.until(|store| store.outbox.is_empty());
+        self.until(|store| store.outbox.count() == 0);
     }
 }
 
