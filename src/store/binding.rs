@@ -96,20 +96,8 @@ impl SessionRecord {
 }
 
 impl From<Value> for Binding {
-    fn from(value: Value) -> Binding {
-        Binding::from_value(value)
-    }
-}
-
-impl Binding {
-    /// A thread that was just won.
-    pub fn new(machine: MachineId, created_at: Timestamp) -> Binding {
-        let (machine, created_at) = (Some(machine), Some(created_at));
-        Binding { machine, created_at, ..Binding::default() }
-    }
-
     /// Reads a binding of either version. What is no object becomes an empty binding.
-    pub fn from_value(value: Value) -> Binding {
+    fn from(value: Value) -> Binding {
         let Value::Object(mut rest) = value else { return Binding::default() };
         let mut binding = Binding::default();
         match rest.remove("sessions") {
@@ -129,6 +117,14 @@ impl Binding {
         binding.released = released.as_deref().and_then(EntryId::parse);
         binding.rest = rest;
         binding
+    }
+}
+
+impl Binding {
+    /// A thread that was just won.
+    pub fn new(machine: MachineId, created_at: Timestamp) -> Binding {
+        let (machine, created_at) = (Some(machine), Some(created_at));
+        Binding { machine, created_at, ..Binding::default() }
     }
 
     fn take_sessions(&mut self, sessions: Map<String, Value>) {
