@@ -11,18 +11,14 @@ use crate::{
     time::Timestamp,
 };
 
-/// What the bridge made of the request.
-pub(super) enum Opened {
-    Stream {
-        body: Body,
-        date: Option<Timestamp>,
-    },
-    /// 204: there is nothing to come, do not ask again soon (WHATWG HTML 9.2.3).
-    NoContent,
-}
-
-/// Asks for the stream. Only status 200 with the type of an event stream is one.
-pub(super) fn open(agent: &Agent, access: &Access, settings: &Settings) -> Result<Opened, Error> {
+/// Asks for the stream; with it comes the bridge's time. Only status 200 with the type of an event
+/// stream is one. None is status 204: there is nothing to come, do not ask again soon (WHATWG HTML
+/// 9.2.3).
+pub(super) fn open(
+    agent: &Agent,
+    access: &Access,
+    settings: &Settings,
+) -> Result<Option<(Body, Option<Timestamp>)>, Error> {
     let target = Target::new(access, "/api/bridge/stream")?;
     let request = target.name("GET");
     let capabilities = settings.capabilities.iter().map(|name| percent(name).to_string());
@@ -45,13 +41,13 @@ pub(super) fn open(agent: &Agent, access: &Access, settings: &Settings) -> Resul
     let token = access.token.clone();
     let mut answer = Answer { request, response, token }.checked()?;
     if answer.code() == 204 {
-        return Ok(Opened::NoContent);
+        return Ok(None);
     }
     let kind = answer.header(&header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if answer.code() == 200 && kind.eq_ignore_ascii_case("text/event-stream") {
         let date = answer.date();
-        return Ok(Opened::Stream { body: answer.response.into_body(), date });
+        return Ok(Some((answer.response.into_body(), date)));
     }
     let page = answer.page();
     Err(answer.not_the_bridge(&page))

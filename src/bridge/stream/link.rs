@@ -11,10 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::{Agent, Body, config::Config};
 
-use super::{
-    connect::{self, Opened},
-    settings::Settings,
-};
+use super::{connect, settings::Settings};
 use crate::{
     bridge::{
         Access, Error, resolver,
@@ -97,8 +94,8 @@ impl Link {
         let (asked, used) = (access.clone(), agent.clone());
         let task = task::spawn("stream-in", move || {
             let end = match connect::open(&used, &asked, &settings) {
-                Ok(Opened::Stream { body, date }) => read(body, date, &settings, &report),
-                Ok(Opened::NoContent) => Some(End::NoContent),
+                Ok(Some((body, date))) => read(body, date, &settings, &report),
+                Ok(None) => Some(End::NoContent),
                 Err(error) => Some(End::Refused(error)),
             };
             if let Some(end) = end {

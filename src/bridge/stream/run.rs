@@ -30,7 +30,6 @@ use crate::{
         sse::{Event, Item},
         wire::{NoReply, Reply},
     },
-    ids::ThreadId,
     time::Timestamp,
 };
 
@@ -397,7 +396,11 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => return Ok(None),
                 Err(error) => {
                     if !said {
-                        complain_about_disk(&reply.thread_id, &error);
+                        log::error!(
+                            thread:% = reply.thread_id;
+                            "stream: can't store a reply: {error}; nothing is received until it \
+                             can be, so make room or repair the state directory"
+                        );
                     }
                     said = true;
                 }
@@ -497,14 +500,6 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             recv(self.ends.stop) -> _ => Err(Stopped),
         }
     }
-}
-
-fn complain_about_disk(thread: &ThreadId, error: &io::Error) {
-    log::error!(
-        thread:% = thread;
-        "stream: can't store a reply: {error}; nothing is received until it can be, so make room \
-         or repair the state directory"
-    );
 }
 
 /// Whether the position can be sent back in a header.
