@@ -37,11 +37,6 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 const OPENCODE_PROVIDER: &str = "anthropic";
 const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
-/// The table of engines: the known ones, and the config's.
-pub(super) fn table(setup: &Setup) -> Engines {
-    Engines::new(setup.config.agents.clone(), &setup.own_program)
-}
-
 /// Tells this state directory's turns from those of other daemons on the machine.
 pub(super) fn state_id(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -56,7 +51,15 @@ pub(super) fn detect(
     engines: &Engines,
     dir: &Path,
 ) -> (Vec<Engine>, Receiver<Vec<EngineStatus>>) {
-    let detection = Detection::new(setup, engines, dir);
+    let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
+    let token = setup.config.token.as_ref().map(Token::reveal);
+    let detection = Detection {
+        engines: engines.rows().filter(is_offered).cloned().collect(),
+        path: setup.env.var("PATH").unwrap_or_default().to_owned(),
+        env: launch::inherited(&setup.env.vars, token),
+        cwd: setup.env.cwd.clone(),
+        cache_file: dir.join("engines.json"),
+    };
     let known = detection.present();
     let (answer, answers) = bounded(1);
     let asked = task::spawn("detect", move || {
@@ -78,18 +81,6 @@ struct Detection {
 }
 
 impl Detection {
-    fn new(setup: &Setup, engines: &Engines, dir: &Path) -> Detection {
-        let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
-        let token = setup.config.token.as_ref().map(Token::reveal);
-        Detection {
-            engines: engines.rows().filter(is_offered).cloned().collect(),
-            path: setup.env.var("PATH").unwrap_or_default().to_owned(),
-            env: launch::inherited(&setup.env.vars, token),
-            cwd: setup.env.cwd.clone(),
-            cache_file: dir.join("engines.json"),
-        }
-    }
-
     /// Without starting anything.
     fn present(&self) -> Vec<Engine> {
         let statuses = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));

@@ -185,7 +185,7 @@ impl Daemon {
     fn deadline(&self) -> Option<Instant> {
         let coordinator = self.coordinator.next_deadline(self.now());
         let coordinator = coordinator.map(|after| self.started + after);
-        [coordinator, self.board.due()].into_iter().flatten().min()
+        [coordinator, self.board.due].into_iter().flatten().min()
     }
 
     fn take(&mut self, woken: Woken) {

@@ -10,7 +10,7 @@ use super::{
     records::Records, running::Running, status::Board,
 };
 use crate::{
-    agent::Sandbox,
+    agent::{Sandbox, engines::Engines},
     bridge::{
         AccessSource, Client, outbox,
         stream::{self, StreamEvent},
@@ -30,7 +30,7 @@ use crate::{
         state::{Cursor, Store},
     },
     task,
-    worker::{self, Answers, Codes, Outgoing, Shared},
+    worker::{self, Answers, Codes, Shared},
 };
 
 /// Events that wait for the loop; a turn or a call with one more waits.
@@ -49,7 +49,7 @@ impl Daemon {
 
         // The connection is made while the rest is read.
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
-        let table = engines::table(&setup);
+        let table = Engines::new(setup.config.agents.clone(), &setup.own_program);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
@@ -86,7 +86,8 @@ impl Daemon {
             audit,
             codes: Codes::default(),
             answers: Answers { disk, dir: dir.join("answers") },
-            outgoing: Outgoing { outbox, wake },
+            outbox,
+            wake,
             opencode,
             engines: table,
             config: setup.config,
@@ -132,7 +133,7 @@ impl Daemon {
         Recovered {
             entry: id,
             reply: Arc::new(reply),
-            has_answer: self.calls.shared.outgoing.outbox.finishes(id),
+            has_answer: self.calls.shared.outbox.finishes(id),
             session: session.map(record),
             progress,
         }

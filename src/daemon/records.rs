@@ -79,7 +79,7 @@ impl Records {
         if is_confirmation {
             self.seen.flush()?;
         }
-        self.shared.outgoing.put(post, finishes)
+        self.shared.put(post, finishes)
     }
 
     /// Removes the entries of messages that are done. None if all are gone.
@@ -87,7 +87,7 @@ impl Records {
         let removed = self.seen.flush().and_then(|()| {
             while let Some(entry) = entries.last() {
                 self.shared.inbox.done(entry)?;
-                self.shared.outgoing.outbox.acknowledged(*entry)?;
+                self.shared.outbox.acknowledged(*entry)?;
                 entries.pop();
             }
             Ok(())

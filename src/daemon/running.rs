@@ -68,7 +68,8 @@ impl Running {
         self.begun += 1;
         // Linux keeps 15 bytes of a name.
         let name = format!("turn-{}", self.begun % 1_000_000_000);
-        let run = worker::turn(Arc::clone(&self.shared), job);
+        let shared = Arc::clone(&self.shared);
+        let run = move || worker::turn(&shared, job);
         match self.tasks.spawn(&name, Role::Helper(Helper::Other), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);

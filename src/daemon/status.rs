@@ -75,7 +75,8 @@ pub(super) struct Board {
     file: PathBuf,
     status: Status,
     turns: BTreeMap<ThreadId, Running>,
-    due: Option<Instant>,
+    /// When it is to be written.
+    pub(super) due: Option<Instant>,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -104,10 +105,6 @@ impl Board {
             // A script that starts a daemon may ask about it at once.
             due: Some(Instant::now()),
         }
-    }
-
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
     }
 
     /// Something that is counted has changed.
@@ -151,7 +148,7 @@ impl Board {
             return;
         }
         self.due = None;
-        let outbox = &shared.outgoing.outbox;
+        let outbox = &shared.outbox;
         self.status.turns = self.turns.values().cloned().collect();
         self.status.inbox = shared.inbox.count();
         self.status.outbox = outbox.count();

@@ -145,7 +145,7 @@ impl<'h, 'r> Handler<'h, 'r> {
         let mut post = self.draft(PostKind::Status);
         post.body = texts::does(self.run.engine(), line);
         // Not tried again: the next line replaces it.
-        if let Err(error) = self.run.shared.outgoing.put(&post, None) {
+        if let Err(error) = self.run.shared.put(&post, None) {
             log::debug!(error:% = error; "a line of progress could not be stored");
         }
     }
@@ -305,7 +305,7 @@ impl TurnHandler for Handler<'_, '_> {
         if let Some(line) = self.does.take_shown(now) {
             self.run.report(Event::Doing { thread: self.run.thread(), line });
         }
-        let outbox = &self.run.shared.outgoing.outbox;
+        let outbox = &self.run.shared.outbox;
         let is_free = || !outbox.has_unsent(&self.run.job.thread);
         if let Some(line) = self.does.take_posted(now, is_free) {
             self.tell(&line);

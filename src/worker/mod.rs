@@ -88,7 +88,9 @@ pub struct Shared {
     pub progress: Option<Duration>,
     pub client: Client,
     pub inbox: Inbox,
-    pub outgoing: Outgoing,
+    pub outbox: Outbox,
+    /// The outbox task leaves when this is dropped.
+    pub wake: Sender<()>,
     pub answers: Answers,
     pub audit: Audit,
     pub codes: Codes,
@@ -117,17 +119,9 @@ impl Shared {
             .or_else(|| self.engines.get(&Engine::CLAUDE))
             .expect("claude is always in the table")
     }
-}
 
-/// The way out: durable first, then the outbox task is woken.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    pub outbox: Outbox,
-    pub wake: Sender<()>,
-}
-
-impl Outgoing {
-    /// Stores a post; `finishes` is the message whose answer this is.
+    /// Stores a post, and wakes the outbox task once it is durable; `finishes` is the message whose
+    /// answer this is.
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         self.outbox.put(post, finishes)?;
         self.wake.try_send(()).ok(); // Full means that it is awake already.
@@ -146,20 +140,18 @@ pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -
     dir.canonicalize().ok()
 }
 
-/// The turn of a message, to be run in a task of its own.
-pub fn turn(shared: Arc<Shared>, job: Job) -> impl FnOnce() + Send + 'static {
-    move || {
-        let is_answered = Cell::new(false);
-        let outcome = task::catch(|| drive::drive(&Run::new(&shared, &job, &is_answered)));
-        let Job { thread, entry, .. } = job;
-        if let Err(panic) = &outcome {
-            log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
-        }
-        if !is_answered.get() {
-            shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
-        }
-        shared.events.send(Event::Left { thread, entry }).ok(); // The loop may have ended.
+/// Runs the turn of a message, in a task of its own.
+pub fn turn(shared: &Shared, job: Job) {
+    let is_answered = Cell::new(false);
+    let outcome = task::catch(|| drive::drive(&Run::new(shared, &job, &is_answered)));
+    let Job { thread, entry, .. } = job;
+    if let Err(panic) = &outcome {
+        log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
     }
+    if !is_answered.get() {
+        shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
+    }
+    shared.events.send(Event::Left { thread, entry }).ok(); // The loop may have ended.
 }
 
 /// Whether a channel that speaks by closing has spoken.

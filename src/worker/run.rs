@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
             Ending::Posted { progress, note } => {
                 self.shared.inbox.started(&entry, progress)?;
                 if let Some(note) = note
-                    && let Err(error) = self.shared.outgoing.put(note, None)
+                    && let Err(error) = self.shared.put(note, None)
                 {
                     log::warn!(error:% = error; "a note under an answer could not be stored");
                 }
@@ -224,5 +224,5 @@ impl<'a> Run<'a> {
 
 fn put(shared: &Shared, post: &mut Post, body: &str, finishes: Option<EntryId>) -> io::Result<()> {
     post.body = shared.answers.fit(body, &post.client_msg_id)?;
-    shared.outgoing.put(post, finishes)
+    shared.put(post, finishes)
 }
