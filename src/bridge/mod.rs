@@ -12,7 +12,7 @@ pub mod sse;
 pub mod stream;
 pub mod wire;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::header};
@@ -43,19 +43,6 @@ pub struct Account {
     pub account_id: Option<String>,
     pub token: Token,
     pub user: Option<String>,
-}
-
-/// The bytes of an attachment.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Attachment {
-    pub media_type: String,
-    pub bytes: Vec<u8>,
-}
-
-impl fmt::Debug for Attachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attachment({}, {} bytes)", self.media_type, self.bytes.len())
-    }
 }
 
 /// The bridge's endpoints. Clones share their connections.
@@ -136,13 +123,13 @@ impl Client {
         Ok(list.drain(..).filter_map(|value| Reply::stored(value, thread)).collect())
     }
 
-    /// The bytes of an attachment, with its stored type.
-    pub fn attachment(&self, id: &str) -> Result<Attachment, Error> {
+    /// An attachment: its stored type, and its bytes.
+    pub fn attachment(&self, id: &str) -> Result<(String, Vec<u8>), Error> {
         let path = format!("/api/bridge/attachment/{}", percent(id));
         let mut answer =
             self.send(Request { path: &path, repeatable: true, ..Request::default() })?;
         let media_type = answer.header(&header::CONTENT_TYPE).unwrap_or_default().to_owned();
-        Ok(Attachment { media_type, bytes: answer.read(MAX_ATTACHMENT)? })
+        Ok((media_type, answer.read(MAX_ATTACHMENT)?))
     }
 
     pub fn whoami(&self) -> Result<Whoami, Error> {

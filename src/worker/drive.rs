@@ -21,7 +21,7 @@ use crate::{
         Job, Shared,
         attempt::Attempt,
         handler::Handler,
-        history::{self, Gathered},
+        history,
         run::{Ending, Run, Unstarted},
         sessions::{self, Session},
         texts, transports,
@@ -164,7 +164,7 @@ impl Drive<'_> {
         let Shared { config, sandbox, opencode_model, .. } = run.shared;
         let project_dir = directory(config, &job.reply, record)
             .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
-        let Gathered { images, note } = history::images(run)?;
+        let (images, note) = history::images(run)?;
         if config.allow_all {
             log::warn!(threadId = job.thread.as_str(); "allowAll: this turn runs without any permission gate");
         }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::{
     agent::Image,
-    bridge::{Attachment, Client, wire::Reply},
+    bridge::{Client, wire::Reply},
     ids::ThreadId,
     prompt::{self, Past},
     task,
@@ -107,20 +107,13 @@ pub(super) fn title(reply: &Reply) -> String {
     line.chars().filter(|c| !c.is_control()).take(TITLE_CHARS).collect()
 }
 
-/// A message's attachments, as far as they could be had.
-#[derive(Debug, Default)]
-pub(super) struct Gathered {
-    pub(super) images: Vec<Image>,
-    /// Says in the prompt how many are missing.
-    pub(super) note: String,
-}
-
-/// Fetches them on a task of its own, so that what waits for it can be stopped.
-pub(super) fn images(run: &Run<'_>) -> Result<Gathered, Unstarted> {
-    let mut gathered = Gathered::default();
+/// A message's attachments, as far as they can be had, and a note for the prompt on how many are
+/// missing. They are fetched on a task of its own, so that what waits for it can be stopped.
+pub(super) fn images(run: &Run<'_>) -> Result<(Vec<Image>, String), Unstarted> {
+    let mut gathered = Vec::new();
     let ids = &run.job.reply.attachment_ids;
     if ids.is_empty() {
-        return Ok(gathered);
+        return Ok((gathered, String::new()));
     }
     let (images, fetched) = bounded(1);
     let (client, wanted) = (run.shared.client.clone(), ids[..IMAGES.min(ids.len())].to_vec());
@@ -133,22 +126,22 @@ pub(super) fn images(run: &Run<'_>) -> Result<Gathered, Unstarted> {
         log::warn!(error:% = error; "cannot start a task to fetch attachments");
     } else {
         while let Some(image) = run.wait(&fetched, until)? {
-            gathered.images.extend(image);
+            gathered.extend(image);
         }
     }
-    let missing = ids.len() - gathered.images.len();
-    if missing > 0 {
-        gathered.note = format!("\n\n{}", texts::attachments_left_out(missing));
-    }
-    Ok(gathered)
+    let note = match ids.len() - gathered.len() {
+        0 => String::new(),
+        missing => format!("\n\n{}", texts::attachments_left_out(missing)),
+    };
+    Ok((gathered, note))
 }
 
 fn image(client: &Client, id: &str) -> Option<Image> {
     match client.attachment(id) {
-        Ok(Attachment { media_type, bytes }) if media_type.starts_with("image/") => {
+        Ok((media_type, bytes)) if media_type.starts_with("image/") => {
             Some(Image { media_type, bytes })
         }
-        Ok(Attachment { media_type, .. }) => {
+        Ok((media_type, _)) => {
             log::warn!(attachment = id, media_type = media_type.as_str(); "attachment left out: no image");
             None
         }
