@@ -45,9 +45,9 @@ impl Running {
 
     /// Starts a turn. When there is no room for it, that is the event.
     pub(super) fn begin(&mut self, begin: Begin, records: &Records) -> Option<Event> {
-        let Begin { thread, entry, reply, progress, is_clean, has_directory } = begin;
+        let (thread, entry) = (begin.thread.clone(), begin.entry);
         let binding = records.binding(&thread);
-        let engine = records.engine(&reply);
+        let engine = records.engine(&begin.reply);
         // Unbounded: a verdict for each open question, and these have a bound, or a stop, which is
         // in the inbox.
         let (commands, orders) = unbounded();
@@ -57,13 +57,8 @@ impl Running {
                 binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect()
             }),
             prefetched: self.prefetched.remove(&thread),
-            has_lock: has_directory,
             commands: orders,
-            thread: thread.clone(),
-            entry,
-            reply,
-            progress,
-            is_clean,
+            begin,
         };
         self.begun += 1;
         // Linux keeps 15 bytes of a name.

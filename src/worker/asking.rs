@@ -87,7 +87,7 @@ impl<'a> Asking<'a> {
             grants: run.job.grants.clone(),
             put: HashMap::new(),
             waiting: HashSet::new(),
-            has_lock: run.job.has_lock,
+            has_lock: run.begin.has_directory,
             was_cut_short: false,
         }
     }
@@ -110,7 +110,7 @@ impl<'a> Asking<'a> {
         };
         let always = permission::always(&action);
         log::info!(
-            threadId = self.run.job.thread.as_str(), tool = question.tool.as_str(),
+            threadId = self.run.begin.thread.as_str(), tool = question.tool.as_str(),
             ruling = decision.ruling.as_str(), rule = decision.rule.as_deref().unwrap_or_default();
             "the engine asks for permission"
         );
@@ -151,7 +151,7 @@ impl<'a> Asking<'a> {
         let directory = self.project_dir.canonicalize();
         self.run.report(Event::Writes {
             thread: self.run.thread(),
-            entry: self.run.job.entry,
+            entry: self.run.begin.entry,
             question: question.id,
             directory: directory.unwrap_or_else(|_| self.project_dir.to_owned()),
         });
@@ -184,7 +184,7 @@ impl<'a> Asking<'a> {
         let mut post = run.draft(PostKind::Question, request.post.clone());
         post.author = author(run.engine());
         post.question = Some(fields);
-        run.report(Event::Asked { entry: run.job.entry, request: Box::new(request) });
+        run.report(Event::Asked { entry: run.begin.entry, request: Box::new(request) });
         run.post(post, &body);
     }
 
@@ -250,7 +250,7 @@ impl<'a> Asking<'a> {
     ) -> bool {
         let by = By::Policy(decision.rule.as_deref().unwrap_or(&decision.why));
         let subject = Subject {
-            thread: &self.run.job.thread,
+            thread: &self.run.begin.thread,
             turn: attempt.turn(),
             engine: self.run.engine(),
             directory: self.project_dir,

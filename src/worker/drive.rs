@@ -9,7 +9,7 @@ use crate::{
     },
     bridge::wire::{Activity, PostKind, Reply},
     config::Config,
-    coordinator::{STOPPED, names},
+    coordinator::{Begin, STOPPED, names},
     ids::{self, ClientMsgId, SessionId, TurnId},
     prompt::{self, Header},
     store::{
@@ -18,7 +18,7 @@ use crate::{
     },
     time,
     worker::{
-        Job, Shared,
+        Shared,
         attempt::Attempt,
         handler::Handler,
         history,
@@ -33,29 +33,29 @@ const ATTEMPTS: u32 = 2;
 
 /// Drives the message to its end, or until the daemon stops.
 pub(super) fn drive(run: &Run<'_>) {
-    let job = run.job;
-    let earlier = job.progress.as_ref().map_or(0, |progress| progress.attempts);
-    let session = Session { run, record: job.session.clone() };
+    let begin = run.begin;
+    let earlier = begin.progress.as_ref().map_or(0, |progress| progress.attempts);
+    let session = Session { run, record: run.job.session.clone() };
     let mut drive = Drive { run, number: earlier + 1, attempt: None, session };
     log::info!(
-        threadId = job.thread.as_str(), entry:% = job.entry, agent = run.engine().as_str(),
+        threadId = begin.thread.as_str(), entry:% = begin.entry, agent = run.engine().as_str(),
         attempt = drive.number;
         "turn starts"
     );
     run.activity(Activity::Working);
     match drive.answer() {
         Ok(()) => {}
-        Err(Unstarted::DaemonStops) => log::info!(entry:% = job.entry; "the turn did not begin"),
+        Err(Unstarted::DaemonStops) => log::info!(entry:% = begin.entry; "the turn did not begin"),
         Err(Unstarted::Stopped) => drive.end_with(PostKind::Status, STOPPED.to_owned()),
         Err(Unstarted::Failed(failure)) => {
             log::warn!(
-                threadId = job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+                threadId = begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
                 "no turn could begin"
             );
             drive.end_with(PostKind::Error, texts::failed(run.engine(), &failure));
         }
     }
-    log::info!(threadId = job.thread.as_str(), entry:% = job.entry; "turn ended");
+    log::info!(threadId = begin.thread.as_str(), entry:% = begin.entry; "turn ended");
 }
 
 struct Drive<'a> {
@@ -69,18 +69,19 @@ struct Drive<'a> {
 impl Drive<'_> {
     /// Runs the turn, or two when the session of the first one is gone.
     fn answer(&mut self) -> Result<(), Unstarted> {
-        let (run, job) = (self.run, self.run.job);
+        let Run { begin, job, .. } = self.run;
+        let run = self.run;
         run.check()?;
-        if let Some(asked) = &job.reply.engine
+        if let Some(asked) = &begin.reply.engine
             && asked != run.engine()
             && job.session.is_none()
-            && job.progress.is_none()
+            && begin.progress.is_none()
         {
             // A name of its own, since there is no attempt yet; said again, it is the same post.
-            let name = ClientMsgId::new(format!("{}.engine", job.entry));
+            let name = ClientMsgId::new(format!("{}.engine", begin.entry));
             run.say(name, &texts::unknown_engine(asked, run.engine()));
         }
-        let record = match &job.progress {
+        let record = match &begin.progress {
             None => job.session.clone(),
             Some(progress) => match self.interrupted(progress) {
                 Ok(record) => Some(record),
@@ -98,7 +99,7 @@ impl Drive<'_> {
         let Some(detail) = self.turn(Some(&record))? else { return Ok(()) };
         run.check()?;
         self.session.forget();
-        if job.progress.is_some() {
+        if begin.progress.is_some() {
             // It had begun, so a fresh session might do it twice.
             self.end_with(PostKind::Status, texts::interrupted_without_session(run.engine()));
             return Ok(());
@@ -121,7 +122,7 @@ impl Drive<'_> {
             return Err(texts::interrupted_without_session(engine));
         };
         // This attempt is not on disk yet. Made again, the post has the same name and text.
-        let name = format!("{}.resumed.{}", self.run.job.entry, self.number);
+        let name = format!("{}.resumed.{}", self.run.begin.entry, self.number);
         self.run.say(ClientMsgId::new(name), &texts::resumed_after_interruption(engine));
         let known = self.run.job.session.as_ref().filter(|known| known.session_id == *session);
         Ok(known.cloned().unwrap_or_else(|| {
@@ -160,13 +161,13 @@ impl Drive<'_> {
     }
 
     fn spec(&self, record: Option<&SessionRecord>) -> Result<TurnSpec, Unstarted> {
-        let (run, job) = (self.run, self.run.job);
+        let (run, begin) = (self.run, self.run.begin);
         let Shared { config, sandbox, opencode_model, .. } = run.shared;
-        let project_dir = directory(config, &job.reply, record)
+        let project_dir = directory(config, &begin.reply, record)
             .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
         let (images, note) = history::images(run)?;
         if config.allow_all {
-            log::warn!(threadId = job.thread.as_str(); "allowAll: this turn runs without any permission gate");
+            log::warn!(threadId = begin.thread.as_str(); "allowAll: this turn runs without any permission gate");
         }
         Ok(TurnSpec {
             turn: TurnId::new(ids::random_hex()),
@@ -176,7 +177,7 @@ impl Drive<'_> {
             session: record.map(|record| record.session_id.clone()),
             fresh_session: SessionId::new(ids::random_uuid()),
             project_dir,
-            title: history::title(&job.reply),
+            title: history::title(&begin.reply),
             gate: if config.allow_all { Gate::AllowAll } else { Gate::Ask },
             asks_human: config.relay_permissions,
             sandbox: *sandbox,
@@ -185,11 +186,11 @@ impl Drive<'_> {
     }
 
     fn prompt(&self, is_resume: bool, note: &str) -> Result<String, Unstarted> {
-        let job = self.run.job;
-        let reply = &job.reply;
+        let begin = self.run.begin;
+        let reply = &begin.reply;
         let now = time::now().to_string();
         let header = Header {
-            thread: job.thread.as_str(),
+            thread: begin.thread.as_str(),
             author: reply.author.as_deref().unwrap_or_default(),
             role: reply.role.as_deref().unwrap_or_default(),
             ts: reply.created_at.as_deref().unwrap_or(&now),
@@ -202,16 +203,16 @@ impl Drive<'_> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             });
         }
-        let history = if job.is_clean { None } else { history::block(self.run)? };
+        let history = if begin.is_clean { None } else { history::block(self.run)? };
         let has_tools = self.run.def.description.has_bridge_tools;
-        let bootstrap = prompt::bootstrap(job.thread.as_str(), has_tools);
+        let bootstrap = prompt::bootstrap(begin.thread.as_str(), has_tools);
         Ok(prompt::first_touch(history.as_deref(), &envelope, &bootstrap))
     }
 
     /// Ends the message with a post of the daemon's own. Before there is an attempt the post has a
     /// name of its own: it is the last one, so nothing can follow under that name.
     fn end_with(&mut self, kind: PostKind, body: String) {
-        let Job { entry, reply, .. } = self.run.job;
+        let Begin { entry, reply, .. } = self.run.begin;
         let name = self.attempt.as_mut().map(Attempt::next_post);
         let name = name.unwrap_or_else(|| names::end(&message_key(*entry, reply)));
         let post = self.run.draft(kind, name);
@@ -226,7 +227,6 @@ fn begin<'a>(
     number: u32,
     spec: &TurnSpec,
 ) -> Result<&'a mut Attempt, Unstarted> {
-    let job = run.job;
     let progress = Progress {
         session: spec.session.clone(),
         attempts: number,
@@ -234,7 +234,7 @@ fn begin<'a>(
     };
     let posts = attempt.as_ref().map_or(0, |earlier| earlier.posts);
     let begun = run.persist(|shared| {
-        Attempt::begin(&shared.inbox, job.entry, &job.reply, progress.clone(), posts)
+        Attempt::begin(&shared.inbox, run.begin.entry, &run.begin.reply, progress.clone(), posts)
     });
     // A stop or an interrupt has ended the wait for the disk.
     let unstarted = || run.check().err().unwrap_or(Unstarted::Stopped);

@@ -151,7 +151,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     }
 
     fn retry(&mut self, message: &str, next: Option<Timestamp>) {
-        log::info!(threadId = self.run.job.thread.as_str(), reason = message; "the engine tries its model again");
+        log::info!(threadId = self.run.begin.thread.as_str(), reason = message; "the engine tries its model again");
         if self.retry_told.is_some_and(|told| told.elapsed() < RETRY_NOTE) {
             return;
         }
@@ -188,7 +188,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             }
             // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
-                let name = names::died(run.job.entry);
+                let name = names::died(run.begin.entry);
                 let post = run.draft(PostKind::Status, name);
                 return Some(Ending::Post { post, body: turn_orphaned(engine) });
             }
@@ -205,7 +205,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             TurnEnd::Failed(failure) => failure,
         };
         log::warn!(
-            threadId = run.job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+            threadId = run.begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
             "turn failed"
         );
         Some(self.last(PostKind::Error, texts::failed(engine, failure)))
@@ -235,7 +235,7 @@ impl<'h, 'r> Handler<'h, 'r> {
 
 impl TurnHandler for Handler<'_, '_> {
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>) {
-        let thread = self.run.job.thread.as_str();
+        let thread = self.run.begin.thread.as_str();
         match event {
             TurnEvent::Session(session) => {
                 if self.attempt.progress().session.as_ref() != Some(&session) {
@@ -268,7 +268,7 @@ impl TurnHandler for Handler<'_, '_> {
     fn on_end(&mut self, end: &TurnEnd) {
         let usage = &self.usage;
         log::info!(
-            threadId = self.run.job.thread.as_str(), entry:% = self.run.job.entry,
+            threadId = self.run.begin.thread.as_str(), entry:% = self.run.begin.entry,
             agent = self.run.engine().as_str(), input = usage.input_tokens,
             output = usage.output_tokens, cost_usd = usage.cost_usd.unwrap_or_default();
             "usage of the turn"
@@ -306,7 +306,7 @@ impl TurnHandler for Handler<'_, '_> {
             self.run.report(Event::Doing { thread: self.run.thread(), line });
         }
         let outbox = &self.run.shared.outbox;
-        let is_free = || !outbox.has_unsent(&self.run.job.thread);
+        let is_free = || !outbox.has_unsent(&self.run.begin.thread);
         if let Some(line) = self.does.take_posted(now, is_free) {
             self.tell(&line);
         }

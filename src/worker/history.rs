@@ -62,18 +62,18 @@ fn ask(client: &Client, thread: &ThreadId, before: String) -> Option<PrefetchedH
 /// had in time: a turn without history is better than none.
 pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
     let until = Instant::now() + HISTORY;
-    let reply = &run.job.reply;
+    let reply = &run.begin.reply;
     // What could not be had while the thread was claimed is not waited for a second time.
     let asked = run.job.prefetched.clone().or_else(|| {
         let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
-        ask(&run.shared.client, &run.job.thread, before)
+        ask(&run.shared.client, &run.begin.thread, before)
     });
     let messages = match asked {
         Some(asked) => run.wait(&asked, until)?,
         None => None,
     };
     let Some(mut messages) = messages else {
-        log::warn!(threadId = run.job.thread.as_str(); "going on without history");
+        log::warn!(threadId = run.begin.thread.as_str(); "going on without history");
         return Ok(None);
     };
     let is_current =
@@ -111,7 +111,7 @@ pub(super) fn title(reply: &Reply) -> String {
 /// missing. They are fetched on a task of its own, so that what waits for it can be stopped.
 pub(super) fn images(run: &Run<'_>) -> Result<(Vec<Image>, String), Unstarted> {
     let mut gathered = Vec::new();
-    let ids = &run.job.reply.attachment_ids;
+    let ids = &run.begin.reply.attachment_ids;
     if ids.is_empty() {
         return Ok((gathered, String::new()));
     }

@@ -16,9 +16,7 @@ mod sessions;
 mod texts;
 mod transports;
 
-use std::{
-    cell::Cell, convert::Infallible, ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{cell::Cell, convert::Infallible, ffi::OsString, io, path::PathBuf, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
@@ -40,16 +38,10 @@ use crate::{
         wire::{Activity, Post, Reply},
     },
     config::Config,
-    coordinator::Event,
+    coordinator::{Begin, Event},
     ids::{Engine, ThreadId},
     permission::{Policy, Rule},
-    store::{
-        audit::Audit,
-        binding::SessionRecord,
-        entry::{EntryId, Progress},
-        outbox::Outbox,
-        spool::Inbox,
-    },
+    store::{audit::Audit, binding::SessionRecord, entry::EntryId, outbox::Outbox, spool::Inbox},
     task,
     worker::run::Run,
 };
@@ -57,19 +49,11 @@ use crate::{
 /// One message whose turn begins now, with all that it needs of its thread's binding.
 #[derive(Debug)]
 pub struct Job {
-    pub thread: ThreadId,
-    pub entry: EntryId,
-    pub reply: Arc<Reply>,
-    /// How far an earlier daemon came with it.
-    pub progress: Option<Progress>,
+    pub begin: Begin,
     /// The thread's session of the engine that answers ([`Shared::engine`]).
     pub session: Option<SessionRecord>,
     /// What was allowed on this thread with `always`.
     pub grants: Vec<Rule>,
-    /// `/new` came before it: the fresh session starts without the thread's history.
-    pub is_clean: bool,
-    /// The thread has the lock of the directory that [`writes`] named.
-    pub has_lock: bool,
     /// The thread's history, if it was read while the thread was claimed.
     pub prefetched: Option<PrefetchedHistory>,
     /// Interrupts and verdicts. Closed before the message is answered: stop it. An interrupt after
@@ -144,7 +128,7 @@ pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -
 pub fn turn(shared: &Shared, job: Job) {
     let is_answered = Cell::new(false);
     let outcome = task::catch(|| drive::drive(&Run::new(shared, &job, &is_answered)));
-    let Job { thread, entry, .. } = job;
+    let Begin { thread, entry, .. } = job.begin;
     if let Err(panic) = &outcome {
         log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
     }

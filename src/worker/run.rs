@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, after, at, never, select_biased, unbou
 use crate::{
     agent::{Failure, TurnCommand, launch::EngineDef},
     bridge::wire::{Activity, Post, PostKind},
-    coordinator::Event,
+    coordinator::{Begin, Event},
     ids::{ClientMsgId, Engine, ThreadId},
     store::entry::{EntryId, Progress},
     worker::{Job, Shared, is_closed},
@@ -24,6 +24,7 @@ pub(super) const DISK_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) job: &'a Job,
+    pub(super) begin: &'a Begin,
     pub(super) def: &'a EngineDef,
     /// Whether the answer is durable; read when the turn's task ends, also after a panic.
     is_answered: &'a Cell<bool>,
@@ -66,7 +67,8 @@ impl<'a> Run<'a> {
         Run {
             shared,
             job,
-            def: shared.engine(job.reply.engine.as_ref()),
+            begin: &job.begin,
+            def: shared.engine(job.begin.reply.engine.as_ref()),
             is_answered,
             is_halted: Cell::new(false),
             deadline: Cell::new(None),
@@ -75,7 +77,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn thread(&self) -> ThreadId {
-        self.job.thread.clone()
+        self.begin.thread.clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -177,7 +179,7 @@ impl<'a> Run<'a> {
 
     /// Makes the end of the message durable; not tried again.
     pub(super) fn try_end(&self, ending: &mut Ending) -> io::Result<()> {
-        let entry = self.job.entry;
+        let entry = self.begin.entry;
         match ending {
             Ending::Post { post, body } => put(self.shared, post, body, Some(entry))?,
             Ending::Posted { progress, note } => {
@@ -214,7 +216,7 @@ impl<'a> Run<'a> {
     pub(super) fn disk_failed(&self, error: &io::Error, is_logged: &mut bool) {
         if !*is_logged {
             log::error!(
-                threadId = self.job.thread.as_str(), error:% = error;
+                threadId = self.begin.thread.as_str(), error:% = error;
                 "cannot write to the state directory; trying again every second"
             );
             *is_logged = true;
