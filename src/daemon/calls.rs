@@ -26,77 +26,57 @@ const PAGES: usize = 100;
 /// Messages of a page when a history is too large to be read at once.
 const PAGE: u32 = 64;
 
-/// A task whose end the loop has to know of: what it was about.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Helper {
-    Claim(ThreadId),
-    History(Reading),
-    Time,
-    /// Nothing waits for it: a turn sends its last report itself, also after a panic.
-    Other,
-}
-
-impl Helper {
-    /// What its panic means: the event that it owed.
-    pub(super) fn failed(self) -> Option<Event> {
-        match self {
-            Helper::Claim(thread) => {
-                let outcome = ClaimOutcome::Failed { retry_after: None };
-                Some(Event::Claimed { thread, outcome })
-            }
-            Helper::History(Reading { thread, number, .. }) => {
-                let end = ReadEnd::Failed { retry_after: None };
-                Some(Event::Read { thread, number, end })
-            }
-            Helper::Time => Some(Event::Time(None)),
-            Helper::Other => None,
-        }
-    }
-}
+/// The event that a task owes the loop, which a panic stands for. None: nothing waits for it; a turn
+/// sends its last report itself, also after a panic.
+pub(super) type Owed = Option<Event>;
 
 /// Starts them.
 #[derive(Debug)]
 pub(super) struct Calls {
     pub(super) shared: Arc<Shared>,
-    pub(super) tasks: Registry<Helper>,
+    pub(super) tasks: Registry<Owed>,
 }
 
 impl Calls {
-    /// Runs it in a task; the event that it returns goes to the loop. Returns the event that stands
-    /// for the failure when there is no room for a task.
+    /// Runs it in a task; the event that it returns goes to the loop. Returns `owed`, which stands
+    /// for the failure, when there is no room for a task.
     fn spawn(
         &self,
         name: &str,
-        helper: Helper,
+        owed: Event,
         run: impl FnOnce(&Shared) -> Option<Event> + Send + 'static,
     ) -> Option<Event> {
         let shared = Arc::clone(&self.shared);
-        let started = self.tasks.spawn(name, Role::Helper(helper.clone()), move || {
+        let started = self.tasks.spawn(name, Role::Helper(Some(owed.clone())), move || {
             if let Some(event) = run(&shared) {
                 send(&shared, event).ok(); // The loop may have ended.
             }
         });
         let error = started.err()?;
         log::error!(task = name, error:% = error; "cannot start a task; trying again");
-        helper.failed()
+        Some(owed)
     }
 
     pub(super) fn claim(&self, thread: ThreadId) -> Option<Event> {
-        self.spawn("claim", Helper::Claim(thread.clone()), move |shared| {
+        let outcome = ClaimOutcome::Failed { retry_after: None };
+        let owed = Event::Claimed { thread: thread.clone(), outcome };
+        self.spawn("claim", owed, move |shared| {
             let outcome = claim(shared, &thread);
             Some(Event::Claimed { thread, outcome })
         })
     }
 
     pub(super) fn read_history(&self, reading: Reading) -> Option<Event> {
-        self.spawn("history", Helper::History(reading.clone()), move |shared| {
+        let (thread, number) = (reading.thread.clone(), reading.number);
+        let end = ReadEnd::Failed { retry_after: None };
+        self.spawn("history", Event::Read { thread, number, end }, move |shared| {
             let end = read(shared, &reading).ok()?;
-            Some(Event::Read { thread: reading.thread, number: reading.number, end })
+            Some(Event::Read { thread: reading.thread, number, end })
         })
     }
 
     pub(super) fn ask_time(&self) -> Option<Event> {
-        self.spawn("time", Helper::Time, |shared| {
+        self.spawn("time", Event::Time(None), |shared| {
             let whoami = shared.client.whoami();
             let time = whoami.ok().and_then(|it| Timestamp::parse(it.server_time.as_deref()?));
             Some(Event::Time(time))

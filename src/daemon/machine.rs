@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::calls::Helper;
+use super::calls::Owed;
 use crate::{
     agent::detect::EngineStatus,
     bridge::{
@@ -67,13 +67,13 @@ impl Telling {
 pub(super) struct Announcer {
     client: Client,
     machine: Arc<Telling>,
-    tasks: Registry<Helper>,
+    tasks: Registry<Owed>,
     /// The bridge of this connection wants to know.
     is_wanted: bool,
 }
 
 impl Announcer {
-    pub(super) fn new(client: Client, info: MachineInfo, tasks: Registry<Helper>) -> Announcer {
+    pub(super) fn new(client: Client, info: MachineInfo, tasks: Registry<Owed>) -> Announcer {
         Announcer { client, machine: Arc::new(Telling::new(info)), tasks, is_wanted: false }
     }
 
@@ -99,7 +99,7 @@ impl Announcer {
             return;
         }
         let (client, machine) = (self.client.clone(), Arc::clone(&self.machine));
-        let started = self.tasks.spawn("machine", Role::Helper(Helper::Other), move || {
+        let started = self.tasks.spawn("machine", Role::Helper(None), move || {
             machine.tell(|info| {
                 if let Err(error) = client.machine(info) {
                     log::info!(error:% = error; "the bridge does not know what this machine can do");

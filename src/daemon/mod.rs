@@ -24,7 +24,7 @@ use anyhow::bail;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 
 use self::{
-    calls::{Calls, Helper},
+    calls::{Calls, Owed},
     machine::Announcer,
     recorder::Decision,
     records::Records,
@@ -118,7 +118,7 @@ struct Daemon {
     /// Of the sending task, which does not wait.
     sent: Receiver<Notice>,
     capabilities: Receiver<Vec<EngineStatus>>,
-    ended: Receiver<Ended<Helper>>,
+    ended: Receiver<Ended<Owed>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
 }
@@ -135,7 +135,7 @@ enum Woken {
     Written,
     Time,
     /// A task has ended.
-    Ended(Ended<Helper>),
+    Ended(Ended<Owed>),
     /// A task is gone that the daemon can't go on without.
     Lost(&'static str),
 }
@@ -217,13 +217,11 @@ impl Daemon {
     }
 
     /// A task that panicked still owes the loop an event.
-    fn helper_ended(&mut self, ended: Ended<Helper>) {
+    fn helper_ended(&mut self, ended: Ended<Owed>) {
         if ended.outcome.is_err() {
             log::error!("{ended}");
-            if let Role::Helper(helper) = ended.role
-                && let Some(event) = helper.failed()
-            {
-                self.step(event);
+            if let Role::Helper(Some(owed)) = ended.role {
+                self.step(owed);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::calls::Helper;
+use super::calls::Owed;
 use crate::{
     agent::Verdict,
     coordinator::{DecidedBy, Event},
@@ -37,7 +37,7 @@ pub(super) struct Decision {
 /// When the system gives no more threads.
 pub(super) fn start(
     shared: Arc<Shared>,
-    tasks: &Registry<Helper>,
+    tasks: &Registry<Owed>,
 ) -> anyhow::Result<Sender<Decision>> {
     let (decisions, waiting) = bounded(DECISIONS);
     tasks

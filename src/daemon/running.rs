@@ -13,13 +13,13 @@ use crate::{
     worker::{self, Job, PrefetchedHistory, Shared},
 };
 
-use super::{calls::Helper, records::Records};
+use super::{calls::Owed, records::Records};
 use crate::task::{Registry, Role};
 
 #[derive(Debug)]
 pub(super) struct Running {
     shared: Arc<Shared>,
-    tasks: Registry<Helper>,
+    tasks: Registry<Owed>,
     commands: HashMap<EntryId, Sender<TurnCommand>>,
     /// Of threads that are being claimed.
     prefetched: HashMap<ThreadId, PrefetchedHistory>,
@@ -27,7 +27,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(shared: Arc<Shared>, tasks: Registry<Helper>) -> Running {
+    pub(super) fn new(shared: Arc<Shared>, tasks: Registry<Owed>) -> Running {
         let (commands, prefetched) = (HashMap::new(), HashMap::new());
         Running { shared, tasks, commands, prefetched, begun: 0 }
     }
@@ -65,7 +65,7 @@ impl Running {
         let name = format!("turn-{}", self.begun % 1_000_000_000);
         let shared = Arc::clone(&self.shared);
         let run = move || worker::turn(&shared, job);
-        match self.tasks.spawn(&name, Role::Helper(Helper::Other), run) {
+        match self.tasks.spawn(&name, Role::Helper(None), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None
