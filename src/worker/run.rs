@@ -147,31 +147,27 @@ impl<'a> Run<'a> {
     /// Tries until the disk has taken it; a full disk is logged once. After a stop, an interrupt or
     /// the turn's time limit it is tried one last time. None: that failed too.
     pub(super) fn persist<T>(&self, mut write: impl FnMut(&Shared) -> io::Result<T>) -> Option<T> {
-        let mut is_logged = false;
+        let (mut is_logged, mut is_stopped) = (false, false);
         loop {
             match write(self.shared) {
                 Ok(done) => return Some(done),
                 Err(error) => self.disk_failed(&error, &mut is_logged),
             }
-            if self.is_halted.get() {
+            if is_stopped || self.is_halted.get() {
                 return None;
             }
             let deadline = self.deadline.get().map_or_else(never, at);
             select_biased! {
-                recv(self.shared.stop) -> _ => return write(self.shared).ok(),
+                recv(self.shared.stop) -> _ => is_stopped = true,
                 recv(self.job.commands) -> command => {
                     // The turn obeys it, as soon as this write is over.
                     let is_interrupt = matches!(command, Ok(TurnCommand::Interrupt) | Err(_));
                     self.late.0.send(command.unwrap_or(TurnCommand::Interrupt)).ok(); // We hold the receiver.
                     if is_interrupt {
                         self.halted();
-                        return write(self.shared).ok();
                     }
                 }
-                recv(deadline) -> _ => {
-                    self.halted();
-                    return write(self.shared).ok();
-                }
+                recv(deadline) -> _ => self.halted(),
                 recv(after(DISK_RETRY)) -> _ => {}
             }
         }
