@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, unbounded};
 
 use self::lanes::Lanes;
 use super::{
@@ -210,9 +210,7 @@ impl Sending {
     fn wait(&mut self) {
         let room = self.on_their_way < SENDERS && !self.showing;
         let activity = if room { self.activity.clone() } else { never() };
-        let alarm = self
-            .alarm()
-            .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
+        let alarm = self.alarm().map_or_else(never, at);
         select! {
             recv(self.done) -> done => match done {
                 Ok(done) => self.settle(done),
