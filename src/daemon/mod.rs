@@ -268,7 +268,7 @@ impl Daemon {
                 self.board.disconnected(&why, next);
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(
-                    level, reason = why.as_str(), next_ms = millis(next);
+                    level, reason = why.as_str(), next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     "not connected to the bridge"
                 );
                 Event::Disconnected
@@ -318,7 +318,7 @@ impl Daemon {
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Claim { thread } => {
-                self.running.prefetch(&thread);
+                self.running.prefetch(&self.calls.shared.client, &thread);
                 return self.calls.claim(thread);
             }
             Effect::Change { thread, change, number } => {
@@ -327,7 +327,7 @@ impl Daemon {
             Effect::Begin(begin) => {
                 let (thread, engine) = (begin.thread.clone(), begin.reply.engine.clone());
                 let engine = self.calls.shared.engine(engine.as_ref()).name.clone();
-                let refused = self.running.begin(begin, &self.records);
+                let refused = self.running.begin(begin, &self.records, &self.calls);
                 if refused.is_none() {
                     self.board.turn_started(thread, engine);
                 }
@@ -377,8 +377,4 @@ fn posted(notice: Notice) -> Event {
             Event::Conflict { is_final: true }
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

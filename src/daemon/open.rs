@@ -104,7 +104,7 @@ impl Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
             decisions: recorder::start(Arc::clone(&shared), &tasks)?,
-            running: Running::new(Arc::clone(&shared), tasks.clone()),
+            running: Running::default(),
             announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
             board: Board::new(&dir, &shared.config.machine),
             calls: Calls { shared, tasks },

@@ -6,20 +6,19 @@ use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
     agent::TurnCommand,
+    bridge::Client,
     coordinator::{Begin, Event, View},
     ids::ThreadId,
     permission::Rule,
     store::entry::EntryId,
-    worker::{self, Job, PrefetchedHistory, Shared},
+    task::Role,
+    worker::{self, Job, PrefetchedHistory},
 };
 
-use super::{calls::Owed, records::Records};
-use crate::task::{Registry, Role};
+use super::{calls::Calls, records::Records};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Running {
-    shared: Arc<Shared>,
-    tasks: Registry<Owed>,
     commands: HashMap<EntryId, Sender<TurnCommand>>,
     /// Of threads that are being claimed.
     prefetched: HashMap<ThreadId, PrefetchedHistory>,
@@ -27,14 +26,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(shared: Arc<Shared>, tasks: Registry<Owed>) -> Running {
-        let (commands, prefetched) = (HashMap::new(), HashMap::new());
-        Running { shared, tasks, commands, prefetched, begun: 0 }
-    }
-
     /// Asks for the history of a thread while it is being claimed: two round trips at the same time.
-    pub(super) fn prefetch(&mut self, thread: &ThreadId) {
-        if let Some(history) = worker::prefetch_history(&self.shared.client, thread) {
+    pub(super) fn prefetch(&mut self, client: &Client, thread: &ThreadId) {
+        if let Some(history) = worker::prefetch_history(client, thread) {
             self.prefetched.insert(thread.clone(), history);
         }
     }
@@ -44,7 +38,12 @@ impl Running {
     }
 
     /// Starts a turn. When there is no room for it, that is the event.
-    pub(super) fn begin(&mut self, begin: Begin, records: &Records) -> Option<Event> {
+    pub(super) fn begin(
+        &mut self,
+        begin: Begin,
+        records: &Records,
+        calls: &Calls,
+    ) -> Option<Event> {
         let (thread, entry) = (begin.thread.clone(), begin.entry);
         let binding = records.binding(&thread);
         let engine = records.engine(&begin.reply);
@@ -63,9 +62,9 @@ impl Running {
         self.begun += 1;
         // Linux keeps 15 bytes of a name.
         let name = format!("turn-{}", self.begun % 1_000_000_000);
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&calls.shared);
         let run = move || worker::turn(&shared, job);
-        match self.tasks.spawn(&name, Role::Helper(None), run) {
+        match calls.tasks.spawn(&name, Role::Helper(None), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None

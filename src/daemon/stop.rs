@@ -27,6 +27,7 @@ impl Daemon {
         end: anyhow::Result<End>,
     ) -> anyhow::Result<End> {
         let mut end = end;
+        let has_no_turns = |coordinator: &Coordinator| coordinator.turns() == 0;
         log::info!(turns = self.coordinator.turns(); "stopping");
         self.step(Event::Stop);
         // The receiver goes first: the stream's task may be waiting for room in it.
@@ -35,12 +36,12 @@ impl Daemon {
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
             let patience = Instant::now() + self.calls.shared.config.drain;
-            if let Some(signal) = self.await_turns(signals, patience) {
+            if let Some(signal) = self.wait_for(signals, patience, has_no_turns) {
                 end = Ok(End::Killed(signal));
             }
         }
         drop(self.stop.take());
-        self.await_turns(&never(), Instant::now() + HURRY);
+        self.wait_for(&never(), Instant::now() + HURRY, has_no_turns);
         // What a disk that failed did not take is tried once more.
         self.wait_for(&never(), Instant::now() + FLUSH, Coordinator::has_stored_all);
         let left = self.coordinator.turns();
@@ -66,13 +67,7 @@ impl Daemon {
         end
     }
 
-    /// Waits until all turns have ended, or for `patience`, or for a second signal, whose number is
-    /// returned.
-    fn await_turns(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
-        self.wait_for(signals, patience, |coordinator| coordinator.turns() == 0)
-    }
-
-    /// As [`Daemon::await_turns`], for something else.
+    /// Waits until it is so, or for `patience`, or for a second signal, whose number is returned.
     fn wait_for(
         &mut self,
         signals: &Receiver<Signal>,
