@@ -232,7 +232,7 @@ impl Daemon {
         if let Some(stream) = &self.stream {
             stream.set_capabilities(names);
         }
-        self.announcer.detected(statuses);
+        self.announcer.detected(statuses, &self.calls);
     }
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
@@ -262,7 +262,7 @@ impl Daemon {
                 );
                 Event::Overflow { thread, written: created_at, last_event_id }
             }
-            StreamEvent::Accepts(words) => return self.announcer.accepts(&words),
+            StreamEvent::Accepts(words) => return self.announcer.accepts(&words, &self.calls),
             StreamEvent::Disconnected { why, next } => {
                 self.announcer.disconnected();
                 self.board.disconnected(&why, next);

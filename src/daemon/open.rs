@@ -105,7 +105,7 @@ impl Daemon {
             started: Instant::now(),
             decisions: recorder::start(Arc::clone(&shared), &tasks)?,
             running: Running::default(),
-            announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
+            announcer: Announcer::new(about),
             board: Board::new(&dir, &shared.config.machine),
             calls: Calls { shared, tasks },
             records,
