@@ -210,7 +210,7 @@ impl Client {
     }
 
     fn send(&self, request: Request<'_>) -> Result<Answer, Error> {
-        let access = self.access.access().map_err(|error| Error::Access(format!("{error:#}")))?;
+        let access = self.access.access()?;
         let target = Target::new(&access, request.path)?;
         let name = target.name(if request.body.is_some() { "POST" } else { "GET" });
         let mut response = send_once(&self.agent, &access, &target, request);

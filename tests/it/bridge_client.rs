@@ -275,8 +275,8 @@ fn a_token_is_not_rotated_twice() {
 struct Changing(Mutex<Result<Access, String>>);
 
 impl AccessSource for Changing {
-    fn access(&self) -> anyhow::Result<Access> {
-        self.0.lock().unwrap().clone().map_err(anyhow::Error::msg)
+    fn access(&self) -> Result<Access, Error> {
+        self.0.lock().unwrap().clone().map_err(Error::Access)
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bridge::{
-        AccessSource, Error, Net,
+        AccessSource, Net,
         backoff::{Backoff, Pace},
         sse::{Event, Item},
         wire::{NoReply, Reply},
@@ -196,10 +196,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.looked = Instant::now();
         let access = match self.access.access() {
             Ok(access) => access,
-            Err(error) => {
-                let error = Error::Access(format!("{error:#}"));
-                return self.attempt_failed(End::Refused(error));
-            }
+            Err(error) => return self.attempt_failed(End::Refused(error)),
         };
         match Link::start(self.config.clone(), access, self.settings.clone()) {
             Ok(link) => {
