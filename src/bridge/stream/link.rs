@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use ureq::{Agent, Body, config::Config};
 
 use super::{connect, settings::Settings};
@@ -47,10 +47,10 @@ pub(super) enum End {
     Lost(String),
 }
 
-impl End {
+impl From<RecvError> for News {
     /// A connection's task reports its end, unless it panics.
-    pub(super) fn panicked() -> End {
-        End::Lost("its task panicked".to_owned())
+    fn from(_: RecvError) -> News {
+        News::Ended(End::Lost("its task panicked".to_owned()))
     }
 }
 

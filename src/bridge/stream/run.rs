@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use ureq::config::Config;
 
 use super::{
@@ -139,12 +139,11 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 self.announce_anew();
                 Ok(())
             }
-            recv(current) -> news => self.news(news),
-            recv(attempt) -> news => match news {
-                Ok(News::Ended(end)) => self.attempt_failed(end),
-                Err(_) => self.attempt_failed(End::panicked()),
-                Ok(News::Opened { date }) => self.opened(date),
-                Ok(News::Read { .. }) => self.opened(None),
+            recv(current) -> news => self.news(news.unwrap_or_else(News::from)),
+            recv(attempt) -> news => match news.unwrap_or_else(News::from) {
+                News::Ended(end) => self.attempt_failed(end),
+                News::Opened { date } => self.opened(date),
+                News::Read { .. } => self.opened(None),
             },
             default(self.patience()) => Ok(()),
         }
@@ -250,10 +249,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Takes in what the current connection reports.
-    fn news(&mut self, news: Result<News, RecvError>) -> Result<(), Stopped> {
+    fn news(&mut self, news: News) -> Result<(), Stopped> {
         match news {
-            Ok(News::Opened { .. }) => Ok(()),
-            Ok(News::Read { items, last_event_id }) => {
+            News::Opened { .. } => Ok(()),
+            News::Read { items, last_event_id } => {
                 if let Some(link) = &mut self.current {
                     link.heard = Instant::now();
                 }
@@ -263,8 +262,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 self.pass(last_event_id);
                 Ok(())
             }
-            Ok(News::Ended(end)) => self.lost(end),
-            Err(_) => self.lost(End::panicked()),
+            News::Ended(end) => self.lost(end),
         }
     }
 
