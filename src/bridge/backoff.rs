@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Error;
+
 /// No wait is shorter, whatever the server asks for: `retry: 0` must not make a hot loop.
 pub const FLOOR: Duration = Duration::from_millis(250);
 /// No server makes us wait longer.
@@ -63,6 +65,15 @@ impl Backoff {
     pub fn slow(&mut self, random: u64, retry_after: Option<Duration>) -> Duration {
         let wait = between(self.pace.slow / 2, self.pace.slow, random);
         wait.max(retry_after.unwrap_or_default().min(LONGEST))
+    }
+
+    /// The wait after a request that failed: slow when the token was refused.
+    pub fn after(&mut self, error: &Error, random: u64) -> Duration {
+        if error.is_auth() {
+            self.slow(random, error.retry_after())
+        } else {
+            self.next(random, error.retry_after())
+        }
     }
 
     /// The server's `retry:`, from now on.
@@ -177,6 +188,16 @@ mod tests {
     fn the_slow_wait_stays_slow() {
         let mut backoff = Backoff::new(Pace::default());
         assert_eq!((backoff.slow(0, None), backoff.slow(u64::MAX, None)), (ms(30_000), ms(60_000)));
+    }
+
+    #[test]
+    fn a_refused_token_is_tried_again_slowly() {
+        let after = |code| {
+            let (request, excerpt) = ("POST http://b".to_owned(), String::new());
+            let error = Error::Status { request, code, excerpt, retry_after: None };
+            Backoff::new(Pace::default()).after(&error, 0)
+        };
+        assert_eq!((after(401), after(503)), (ms(30_000), FLOOR));
     }
 
     proptest! {

@@ -29,21 +29,13 @@ pub(super) const JSON: &str = "application/json";
 /// One request, not yet tied to a bridge.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Request<'a> {
-    pub(super) method: Method,
     pub(super) path: &'a str,
     pub(super) query: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a [u8],
-    pub(super) content_type: &'a str,
+    /// Of a POST: its type and its bytes. None: a GET.
+    pub(super) body: Option<(&'a str, &'a [u8])>,
     /// Asking twice does what asking once does, so a connection that turns out to be dead is no
     /// reason to fail.
     pub(super) repeatable: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-pub(super) enum Method {
-    #[default]
-    Get,
-    Post,
 }
 
 /// A full address, without what must not be shown.
@@ -72,11 +64,7 @@ impl Target {
         }
     }
 
-    pub(super) fn name(&self, method: Method) -> String {
-        let method = match method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
+    pub(super) fn name(&self, method: &str) -> String {
         format!("{method} {}", self.shown)
     }
 }
@@ -87,15 +75,15 @@ pub(super) fn send_once(
     target: &Target,
     request: Request<'_>,
 ) -> Result<Response<Body>, ureq::Error> {
-    match request.method {
-        Method::Get => {
+    match request.body {
+        None => {
             let query = request.query.iter().copied();
             with_access(agent.get(&target.url), access).query_pairs(query).call()
         }
-        Method::Post => with_access(agent.post(&target.url), access)
+        Some((content_type, body)) => with_access(agent.post(&target.url), access)
             .header(header::ACCEPT, JSON)
-            .content_type(request.content_type)
-            .send(request.body),
+            .content_type(content_type)
+            .send(body),
     }
 }
 
@@ -243,7 +231,7 @@ mod tests {
             (" https://h/sub/ ", "GET https://h/sub/api/x"),
             ("https://ann:pass@h", "GET https://h/api/x"),
         ] {
-            assert_eq!(Target::new(&access(base), "/api/x").unwrap().name(Method::Get), expected);
+            assert_eq!(Target::new(&access(base), "/api/x").unwrap().name("GET"), expected);
         }
         for bad in ["", "h", "ftp://h", "https://", "h:80", "http://a b"] {
             assert!(matches!(Target::new(&access(bad), "/x"), Err(Error::Access(_))), "{bad}");

@@ -12,7 +12,7 @@ pub mod sse;
 pub mod stream;
 pub mod wire;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::header};
@@ -24,8 +24,8 @@ pub use self::{
 };
 use self::{
     error::excerpt,
-    http::{Answer, JSON, Method, Request, Target, is_stale, percent, send_once},
-    wire::{Activity, Claim, MachineInfo, Message, Post, Posted, Whoami, text},
+    http::{Answer, JSON, Request, Target, is_stale, percent, send_once},
+    wire::{Activity, Claim, MachineInfo, Post, Posted, Reply, Whoami, text},
 };
 use crate::{
     config::Token,
@@ -43,19 +43,6 @@ pub struct Account {
     pub account_id: Option<String>,
     pub token: Token,
     pub user: Option<String>,
-}
-
-/// The bytes of an attachment.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Attachment {
-    pub media_type: String,
-    pub bytes: Vec<u8>,
-}
-
-impl fmt::Debug for Attachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attachment({}, {} bytes)", self.media_type, self.bytes.len())
-    }
 }
 
 /// The bridge's endpoints. Clones share their connections.
@@ -108,7 +95,7 @@ impl Client {
     }
 
     /// Messages after the server time `since`, oldest first.
-    pub fn messages_since(&self, thread: &ThreadId, since: &str) -> Result<Vec<Message>, Error> {
+    pub fn messages_since(&self, thread: &ThreadId, since: &str) -> Result<Vec<Reply>, Error> {
         self.messages(thread, &[("threadId", thread.as_str()), ("since", since)])
     }
 
@@ -118,7 +105,7 @@ impl Client {
         thread: &ThreadId,
         before: &str,
         limit: u32,
-    ) -> Result<Vec<Message>, Error> {
+    ) -> Result<Vec<Reply>, Error> {
         let limit = limit.to_string();
         self.messages(
             thread,
@@ -126,25 +113,28 @@ impl Client {
         )
     }
 
-    fn messages(&self, thread: &ThreadId, query: &[(&str, &str)]) -> Result<Vec<Message>, Error> {
-        let request = Request { path: "/api/messages", query, repeatable: true, ..get() };
-        let (answer, request) = self.json(request)?;
-        let Some(Value::Array(list)) = answer.get("messages") else {
+    fn messages(&self, thread: &ThreadId, query: &[(&str, &str)]) -> Result<Vec<Reply>, Error> {
+        let request =
+            Request { path: "/api/messages", query, repeatable: true, ..Request::default() };
+        let (mut answer, request) = self.json(request)?;
+        let Some(list) = answer.get_mut("messages").and_then(Value::as_array_mut) else {
             return Err(unexpected(request, &answer));
         };
-        Ok(list.iter().filter_map(|value| Message::from_value(value, thread)).collect())
+        Ok(list.drain(..).filter_map(|value| Reply::stored(value, thread)).collect())
     }
 
-    /// The bytes of an attachment, with its stored type.
-    pub fn attachment(&self, id: &str) -> Result<Attachment, Error> {
+    /// An attachment: its stored type, and its bytes.
+    pub fn attachment(&self, id: &str) -> Result<(String, Vec<u8>), Error> {
         let path = format!("/api/bridge/attachment/{}", percent(id));
-        let mut answer = self.send(Request { path: &path, repeatable: true, ..get() })?;
+        let mut answer =
+            self.send(Request { path: &path, repeatable: true, ..Request::default() })?;
         let media_type = answer.header(&header::CONTENT_TYPE).unwrap_or_default().to_owned();
-        Ok(Attachment { media_type, bytes: answer.read(MAX_ATTACHMENT)? })
+        Ok((media_type, answer.read(MAX_ATTACHMENT)?))
     }
 
     pub fn whoami(&self) -> Result<Whoami, Error> {
-        let request = Request { path: "/api/bridge/whoami", repeatable: true, ..get() };
+        let path = "/api/bridge/whoami";
+        let request = Request { path, repeatable: true, ..Request::default() };
         let (answer, request) = self.json(request)?;
         let Some(account) = answer.get("account").and_then(Value::as_object) else {
             return Err(unexpected(request, &answer));
@@ -166,8 +156,7 @@ impl Client {
     /// first try would be lost with it.
     pub fn rotate_token(&self) -> Result<Token, Error> {
         let path = "/api/bridge/rotate-token";
-        let request =
-            Request { method: Method::Post, path, body: b"{}", content_type: JSON, ..get() };
+        let request = Request { path, body: Some((JSON, b"{}")), ..Request::default() };
         let (answer, request) = self.json(request)?;
         // The answer may hold the token, so it is not quoted.
         text(&answer, "apiToken").map(Token::new).ok_or_else(|| no_token(request))
@@ -178,11 +167,9 @@ impl Client {
         let form = [("email", email), ("username", user), ("password", password)];
         let body = form.map(|(key, value)| format!("{key}={}", percent(value))).join("&");
         let (answer, request) = self.json(Request {
-            method: Method::Post,
             path: "/api/bridge/register",
-            body: body.as_bytes(),
-            content_type: "application/x-www-form-urlencoded",
-            ..get()
+            body: Some(("application/x-www-form-urlencoded", body.as_bytes())),
+            ..Request::default()
         })?;
         match (text(&answer, "apiToken"), text(&answer, "error")) {
             (Some(token), _) => Ok(Account {
@@ -205,12 +192,10 @@ impl Client {
     ) -> Result<(Map<String, Value>, String), Error> {
         let body = serde_json::to_vec(body).expect("our own types become JSON");
         self.json(Request {
-            method: Method::Post,
             path,
-            body: &body,
-            content_type: JSON,
+            body: Some((JSON, &body)),
             repeatable: true,
-            ..get()
+            ..Request::default()
         })
     }
 
@@ -225,9 +210,9 @@ impl Client {
     }
 
     fn send(&self, request: Request<'_>) -> Result<Answer, Error> {
-        let access = self.access.access().map_err(|error| Error::Access(format!("{error:#}")))?;
+        let access = self.access.access()?;
         let target = Target::new(&access, request.path)?;
-        let name = target.name(request.method);
+        let name = target.name(if request.body.is_some() { "POST" } else { "GET" });
         let mut response = send_once(&self.agent, &access, &target, request);
         if request.repeatable && response.as_ref().is_err_and(is_stale) {
             response = send_once(&self.agent, &access, &target, request);
@@ -235,10 +220,6 @@ impl Client {
         let response = response.map_err(|error| Error::from_ureq(name.clone(), error))?;
         Answer { request: name, response, token: access.token }.checked()
     }
-}
-
-fn get<'a>() -> Request<'a> {
-    Request::default()
 }
 
 /// The bridge answered with an object, but not with the one that was asked for.

@@ -13,7 +13,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// A human's message for some machine: the data of a `reply` event.
+/// A message on a thread: a human's for some machine, which is the data of a `reply` event, or any that
+/// the bridge has stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reply {
@@ -54,83 +55,43 @@ pub enum NoReply {
 impl Reply {
     /// Reads the data of a `reply` event.
     pub fn parse(data: &str) -> Result<Reply, NoReply> {
-        match serde_json::from_str(data) {
-            Ok(Value::Object(object)) => Reply::from_object(object),
-            Ok(_) | Err(_) => Err(NoReply::NotAnObject),
-        }
+        let object = serde_json::from_str(data).map_err(|_| NoReply::NotAnObject)?;
+        Reply::read(object, None, "attachmentIds").ok_or(NoReply::NoThread)
     }
 
-    fn from_object(mut object: Map<String, Value>) -> Result<Reply, NoReply> {
+    /// Reads a stored message, one of `{messages: […]}`. `thread` stands in for a missing `threadId`;
+    /// whose the thread is, a history does not tell.
+    pub fn stored(value: Value, thread: &ThreadId) -> Option<Reply> {
+        let Value::Object(object) = value else { return None };
+        let reply = Reply::read(object, Some(thread), "attachments")?;
+        Some(Reply { machine: None, ..reply })
+    }
+
+    fn read(
+        mut object: Map<String, Value>,
+        thread: Option<&ThreadId>,
+        attachments: &str,
+    ) -> Option<Reply> {
         // Taken out, not copied: it may be megabytes long.
         let body = body(object.remove("body"));
-        let object = &object;
-        let thread_id = text(object, "threadId").ok_or(NoReply::NoThread)?;
-        Ok(Reply {
-            thread_id: ThreadId::new(thread_id),
-            message_id: message_id(object),
-            author: text(object, "author"),
-            role: text(object, "role"),
+        let text = |key| text(&object, key);
+        let attachments = object.get(attachments).and_then(Value::as_array).into_iter().flatten();
+        Some(Reply {
+            thread_id: text("threadId").map(ThreadId::new).or_else(|| thread.cloned())?,
+            message_id: text("messageId").or_else(|| text("_id")).map(MessageId::new),
+            author: text("author"),
+            role: text("role"),
             body,
-            created_at: text(object, "createdAt"),
-            engine: text(object, "agent").map(|name| Engine::new(&name)),
-            machine: text(object, "agentId").map(MachineId::new),
-            attachment_ids: attachments(object, "attachmentIds"),
-            project_dir: text(object, "projectDir"),
+            created_at: text("createdAt"),
+            engine: text("agent").map(|name| Engine::new(&name)),
+            machine: text("agentId").map(MachineId::new),
+            attachment_ids: attachments.filter_map(Value::as_str).map(str::to_owned).collect(),
+            project_dir: text("projectDir"),
         })
     }
 
-    /// A stored message that catch-up read, as if it had come on the stream.
-    pub fn from_message(message: Message, machine: Option<MachineId>) -> Reply {
-        Reply {
-            thread_id: message.thread_id,
-            message_id: message.message_id,
-            author: message.author,
-            role: message.role,
-            body: message.body,
-            created_at: message.created_at,
-            engine: message.engine,
-            machine,
-            attachment_ids: message.attachments,
-            project_dir: message.project_dir,
-        }
-    }
-}
-
-/// A stored message of a thread.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    pub message_id: Option<MessageId>,
-    pub thread_id: ThreadId,
-    pub author: Option<String>,
-    pub role: Option<String>,
-    pub kind: Option<String>,
-    pub body: String,
-    pub created_at: Option<String>,
-    pub engine: Option<Engine>,
-    pub attachments: Vec<String>,
-    pub project_dir: Option<String>,
-}
-
-impl Message {
     pub fn is_human(&self) -> bool {
         self.role.as_deref() == Some("human")
-    }
-
-    /// Reads one of `{messages: […]}`; `thread` stands in for a missing `threadId`.
-    pub fn from_value(value: &Value, thread: &ThreadId) -> Option<Message> {
-        let object = value.as_object()?;
-        Some(Message {
-            message_id: message_id(object),
-            thread_id: text(object, "threadId").map_or_else(|| thread.clone(), ThreadId::new),
-            author: text(object, "author"),
-            role: text(object, "role"),
-            kind: text(object, "kind"),
-            body: body(object.get("body").cloned()),
-            created_at: text(object, "createdAt"),
-            engine: text(object, "agent").map(|name| Engine::new(&name)),
-            attachments: attachments(object, "attachments"),
-            project_dir: text(object, "projectDir"),
-        })
     }
 }
 
@@ -254,18 +215,6 @@ pub enum PostKind {
     Error,
 }
 
-impl PostKind {
-    pub fn parse(text: &str) -> Option<PostKind> {
-        match text {
-            "status" => Some(PostKind::Status),
-            "question" => Some(PostKind::Question),
-            "result" => Some(PostKind::Result),
-            "error" => Some(PostKind::Error),
-            _ => None,
-        }
-    }
-}
-
 /// What this machine can do: the body of `POST /api/bridge/machine`. Ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -360,10 +309,6 @@ pub fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
     }
 }
 
-fn message_id(object: &Map<String, Value>) -> Option<MessageId> {
-    text(object, "messageId").or_else(|| text(object, "_id")).map(MessageId::new)
-}
-
 /// A body that is no string is shown as the JSON that it is, so that nothing is swallowed.
 fn body(value: Option<Value>) -> String {
     match value {
@@ -371,11 +316,6 @@ fn body(value: Option<Value>) -> String {
         Some(Value::String(text)) => text,
         Some(other) => other.to_string(),
     }
-}
-
-fn attachments(object: &Map<String, Value>, key: &str) -> Vec<String> {
-    let Some(Value::Array(list)) = object.get(key) else { return Vec::new() };
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ fn rows(bytes: &[u8]) -> anyhow::Result<Vec<Row>> {
 }
 
 fn of_binding(thread: &str, value: Value) -> Vec<Row> {
-    let binding = Binding::from_value(value);
+    let binding = Binding::from(value);
     let machine = binding.machine.map(|machine| machine.to_string());
     let row = || Row { thread: thread.to_owned(), machine: machine.clone(), ..Row::default() };
     if binding.sessions.is_empty() {

@@ -13,13 +13,13 @@ use sha2::{Digest, Sha256};
 use super::Setup;
 use crate::{
     agent::{
-        Exit,
+        Exit, Model,
         detect::{self, Cache, EngineStatus},
         engines::Engines,
         launch::{self, EngineDef},
         opencode::server,
     },
-    config::Token,
+    config::{Config, Token},
     ids::{self, Engine},
     proc::{self, Plan},
     store::{Disk, RealDisk},
@@ -32,10 +32,10 @@ const VERSION: Duration = Duration::from_secs(20);
 /// More than any version is long.
 const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// The table of engines: the known ones, and the config's.
-pub(super) fn table(setup: &Setup) -> Engines {
-    Engines::new(setup.config.agents.clone(), &setup.own_program)
-}
+/// The model that opencode gets when the config names a provider or a model alone: the
+/// reference's defaults (protocol section 5).
+const OPENCODE_PROVIDER: &str = "anthropic";
+const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
 /// Tells this state directory's turns from those of other daemons on the machine.
 pub(super) fn state_id(dir: &Path) -> String {
@@ -51,7 +51,15 @@ pub(super) fn detect(
     engines: &Engines,
     dir: &Path,
 ) -> (Vec<Engine>, Receiver<Vec<EngineStatus>>) {
-    let detection = Detection::new(setup, engines, dir);
+    let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
+    let token = setup.config.token.as_ref().map(Token::reveal);
+    let detection = Detection {
+        engines: engines.rows().filter(is_offered).cloned().collect(),
+        path: setup.env.var("PATH").unwrap_or_default().to_owned(),
+        env: launch::inherited(&setup.env.vars, token),
+        cwd: setup.env.cwd.clone(),
+        cache_file: dir.join("engines.json"),
+    };
     let known = detection.present();
     let (answer, answers) = bounded(1);
     let asked = task::spawn("detect", move || {
@@ -73,18 +81,6 @@ struct Detection {
 }
 
 impl Detection {
-    fn new(setup: &Setup, engines: &Engines, dir: &Path) -> Detection {
-        let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
-        let token = setup.config.token.as_ref().map(Token::reveal);
-        Detection {
-            engines: engines.rows().filter(is_offered).cloned().collect(),
-            path: setup.env.var("PATH").unwrap_or_default().to_owned(),
-            env: launch::inherited(&setup.env.vars, token),
-            cwd: setup.env.cwd.clone(),
-            cache_file: dir.join("engines.json"),
-        }
-    }
-
     /// Without starting anything.
     fn present(&self) -> Vec<Engine> {
         let statuses = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));
@@ -150,4 +146,18 @@ pub(super) fn opencode(
     let token = setup.config.token.as_ref().map(Token::reveal);
     let env = launch::inherited(&setup.env.vars, token);
     server::start(row, &setup.env.home, setup.config.startup_timeout, env, state_id)
+}
+
+/// None, if neither is configured: then opencode's own default is used.
+pub(super) fn opencode_model(config: &Config) -> Option<Model> {
+    let Config { opencode_provider, opencode_model, .. } = config;
+    if opencode_provider.is_none() && opencode_model.is_none() {
+        return None;
+    }
+    let or =
+        |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+    Some(Model {
+        provider: or(opencode_provider, OPENCODE_PROVIDER),
+        model: or(opencode_model, OPENCODE_MODEL),
+    })
 }

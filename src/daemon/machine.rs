@@ -3,16 +3,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::calls::Helper;
+use super::calls::Calls;
 use crate::{
     agent::detect::EngineStatus,
-    bridge::{
-        Client,
-        wire::{EngineInfo, MachineInfo},
-    },
+    bridge::wire::{EngineInfo, MachineInfo},
     config::Config,
     ids::Engine,
-    task::{Registry, Role},
+    task::Role,
 };
 
 /// The bridge's word for it in `accepts`.
@@ -65,22 +62,20 @@ impl Telling {
 /// Tells bridges that want to know.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    client: Client,
     machine: Arc<Telling>,
-    tasks: Registry<Helper>,
     /// The bridge of this connection wants to know.
     is_wanted: bool,
 }
 
 impl Announcer {
-    pub(super) fn new(client: Client, info: MachineInfo, tasks: Registry<Helper>) -> Announcer {
-        Announcer { client, machine: Arc::new(Telling::new(info)), tasks, is_wanted: false }
+    pub(super) fn new(info: MachineInfo) -> Announcer {
+        Announcer { machine: Arc::new(Telling::new(info)), is_wanted: false }
     }
 
     /// The bridge has said what it takes.
-    pub(super) fn accepts(&mut self, words: &[String]) {
+    pub(super) fn accepts(&mut self, words: &[String], calls: &Calls) {
         self.is_wanted = words.iter().any(|word| word == WORD);
-        self.announce();
+        self.announce(calls);
     }
 
     pub(super) fn disconnected(&mut self) {
@@ -88,18 +83,18 @@ impl Announcer {
     }
 
     /// All engines were asked.
-    pub(super) fn detected(&self, statuses: &[EngineStatus]) {
+    pub(super) fn detected(&self, statuses: &[EngineStatus], calls: &Calls) {
         self.machine.newest().engines = statuses.iter().map(engine).collect();
-        self.announce();
+        self.announce(calls);
     }
 
     /// Only for people: after a failure the next connection sends it again.
-    fn announce(&self) {
+    fn announce(&self, calls: &Calls) {
         if !self.is_wanted {
             return;
         }
-        let (client, machine) = (self.client.clone(), Arc::clone(&self.machine));
-        let started = self.tasks.spawn("machine", Role::Helper(Helper::Other), move || {
+        let (client, machine) = (calls.shared.client.clone(), Arc::clone(&self.machine));
+        let started = calls.tasks.spawn("machine", Role::Helper(None), move || {
             machine.tell(|info| {
                 if let Err(error) = client.machine(info) {
                     log::info!(error:% = error; "the bridge does not know what this machine can do");

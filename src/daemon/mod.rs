@@ -3,11 +3,9 @@
 //! lock that is held over a flush, or a child.
 
 mod calls;
-mod config;
 mod engines;
 mod machine;
 mod open;
-mod outbox;
 mod recorder;
 mod records;
 mod running;
@@ -26,23 +24,24 @@ use anyhow::bail;
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 
 use self::{
-    calls::{Calls, Helper},
+    calls::{Calls, Owed},
     machine::Announcer,
-    recorder::{Decision, Recorder},
+    recorder::Decision,
     records::Records,
     running::Running,
     status::Board,
 };
 use crate::{
-    agent::detect::EngineStatus,
+    agent::{TurnCommand, detect::EngineStatus},
     bridge::{
         Net,
+        outbox::Notice,
         stream::{self, StreamEvent},
     },
     config::{Config, Env, Paths},
     coordinator::{ClaimOutcome, Coordinator, Effect, Event},
     logging,
-    permission::approvals::Now,
+    permission::approvals::{Key, Now},
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
     task::{Ended, Role, Task},
@@ -99,12 +98,13 @@ pub fn run(setup: Setup, signals: &Receiver<Signal>) -> anyhow::Result<End> {
 
 /// The state, owned by the one loop.
 struct Daemon {
-    setup: Setup,
+    exit_on_auth_failure: bool,
     started: Instant,
     coordinator: Coordinator,
     records: Records,
     running: Running,
-    recorder: Recorder,
+    /// To the recorder, which ends when this is dropped.
+    decisions: Sender<Box<Decision>>,
     calls: Calls,
     board: Board,
     announcer: Announcer,
@@ -116,9 +116,9 @@ struct Daemon {
     /// Of turns, calls and the recorder.
     events: Receiver<Event>,
     /// Of the sending task, which does not wait.
-    sent: Receiver<Event>,
+    sent: Receiver<Notice>,
     capabilities: Receiver<Vec<EngineStatus>>,
-    ended: Receiver<Ended<Helper>>,
+    ended: Receiver<Ended<Owed>>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
 }
@@ -135,7 +135,7 @@ enum Woken {
     Written,
     Time,
     /// A task has ended.
-    Ended(Ended<Helper>),
+    Ended(Ended<Owed>),
     /// A task is gone that the daemon can't go on without.
     Lost(&'static str),
 }
@@ -147,9 +147,7 @@ impl Daemon {
             match self.wait(signals) {
                 Woken::Signal(Signal::Stop(_)) => return Ok(End::Stopped),
                 Woken::Signal(Signal::StopNow(signal)) => return Ok(End::Killed(signal)),
-                Woken::Inbound(StreamEvent::AuthRefused { .. })
-                    if self.setup.exit_on_auth_failure =>
-                {
+                Woken::Inbound(StreamEvent::AuthRefused { .. }) if self.exit_on_auth_failure => {
                     return Ok(End::Refused);
                 }
                 Woken::Lost(task) => bail!("the task `{task}` ended; restart the daemon"),
@@ -168,8 +166,10 @@ impl Daemon {
             recv(signals) -> signal => signal.map_or(Woken::Lost("signals"), Woken::Signal),
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
-            recv(self.sent) -> event => event.map_or(Woken::Lost("outbox"), Woken::Event),
-            recv(self.records.written()) -> written => {
+            recv(self.sent) -> notice => {
+                notice.map_or(Woken::Lost("outbox"), |notice| Woken::Event(posted(notice)))
+            },
+            recv(self.records.store.written()) -> written => {
                 written.map_or(Woken::Lost("state"), |()| Woken::Written)
             },
             recv(self.inbound) -> event => event.map_or(Woken::Lost("stream"), Woken::Inbound),
@@ -185,7 +185,7 @@ impl Daemon {
     fn deadline(&self) -> Option<Instant> {
         let coordinator = self.coordinator.next_deadline(self.now());
         let coordinator = coordinator.map(|after| self.started + after);
-        [coordinator, self.board.due()].into_iter().flatten().min()
+        [coordinator, self.board.due].into_iter().flatten().min()
     }
 
     fn take(&mut self, woken: Woken) {
@@ -217,13 +217,11 @@ impl Daemon {
     }
 
     /// A task that panicked still owes the loop an event.
-    fn helper_ended(&mut self, ended: Ended<Helper>) {
+    fn helper_ended(&mut self, ended: Ended<Owed>) {
         if ended.outcome.is_err() {
             log::error!("{ended}");
-            if let Role::Helper(helper) = ended.role
-                && let Some(event) = helper.failed()
-            {
-                self.step(event);
+            if let Role::Helper(Some(owed)) = ended.role {
+                self.step(owed);
             }
         }
     }
@@ -234,7 +232,7 @@ impl Daemon {
         if let Some(stream) = &self.stream {
             stream.set_capabilities(names);
         }
-        self.announcer.detected(statuses);
+        self.announcer.detected(statuses, &self.calls);
     }
 
     fn stream_event(&mut self, event: StreamEvent<EntryId>) {
@@ -264,13 +262,13 @@ impl Daemon {
                 );
                 Event::Overflow { thread, written: created_at, last_event_id }
             }
-            StreamEvent::Accepts(words) => return self.announcer.accepts(&words),
+            StreamEvent::Accepts(words) => return self.announcer.accepts(&words, &self.calls),
             StreamEvent::Disconnected { why, next } => {
                 self.announcer.disconnected();
                 self.board.disconnected(&why, next);
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(
-                    level, reason = why.as_str(), next_ms = millis(next);
+                    level, reason = why.as_str(), next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
                     "not connected to the bridge"
                 );
                 Event::Disconnected
@@ -320,7 +318,7 @@ impl Daemon {
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Claim { thread } => {
-                self.running.prefetch(&thread);
+                self.running.prefetch(&self.calls.shared.client, &thread);
                 return self.calls.claim(thread);
             }
             Effect::Change { thread, change, number } => {
@@ -329,23 +327,26 @@ impl Daemon {
             Effect::Begin(begin) => {
                 let (thread, engine) = (begin.thread.clone(), begin.reply.engine.clone());
                 let engine = self.calls.shared.engine(engine.as_ref()).name.clone();
-                let refused = self.running.begin(begin, &self.records);
+                let refused = self.running.begin(begin, &self.records, &self.calls);
                 if refused.is_none() {
                     self.board.turn_started(thread, engine);
                 }
                 return refused;
             }
-            Effect::Interrupt { entry } => self.running.interrupt(entry),
+            Effect::Interrupt { entry } => self.running.command(entry, TurnCommand::Interrupt),
             Effect::Tell { entry, question, verdict } => {
-                self.running.tell(entry, question, verdict);
+                self.running.command(entry, TurnCommand::Decide { question, verdict });
             }
             Effect::Record { request, verdict, by } => {
-                return self.recorder.record(Decision { request, verdict, by });
+                let decision = Box::new(Decision { request, verdict, by });
+                // When too many wait, it is not written.
+                let full = self.decisions.try_send(decision).err()?.into_inner();
+                return Some(Event::Recorded { key: Key::of(&full.request), is_written: false });
             }
             Effect::Put { post, finishes, is_confirmation } => {
                 return Some(self.records.put(post, finishes, is_confirmation));
             }
-            Effect::Remember { message } => self.records.remember(&message),
+            Effect::Remember { message } => self.records.seen.remember(&message),
             Effect::Remove { entries } => {
                 self.board.changed();
                 return self.records.remove(entries);
@@ -356,7 +357,7 @@ impl Daemon {
             Effect::ReadHistory(reading) => return self.calls.read_history(reading),
             Effect::AskTime => return self.calls.ask_time(),
             Effect::SaveCursor { cursor, number } => {
-                let written = self.records.save_cursor(&cursor);
+                let written = self.records.store.set_cursor(&cursor);
                 debug_assert_eq!(written, number, "the coordinator counts the same changes");
             }
         }
@@ -364,6 +365,16 @@ impl Daemon {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn posted(notice: Notice) -> Event {
+    match notice {
+        Notice::Asked { post, at } => Event::Posted { post, at },
+        Notice::Conflict { thread, post } => {
+            log::error!(
+                threadId = thread.as_str(), post:% = post;
+                "another daemon of this machine's name does the same work, so this one begins nothing \
+                 more: give one of them another agentId, and restart it"
+            );
+            Event::Conflict { is_final: true }
+        }
+    }
 }

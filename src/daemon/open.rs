@@ -1,25 +1,27 @@
 //! The daemon's start: opens the store, takes in what an earlier daemon left, starts the tasks.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, calls::Calls, config, engines, machine, machine::Announcer, outbox,
-    recorder::Recorder, records::Records, running::Running, status::Board,
+    Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder,
+    records::Records, running::Running, status::Board,
 };
 use crate::{
+    agent::{Sandbox, engines::Engines},
     bridge::{
-        AccessSource, Client,
+        AccessSource, Client, outbox,
         stream::{self, StreamEvent},
     },
     config::{Config, live::Live},
     coordinator::{Coordinator, Event, Recovered, Settings},
     ids::Engine,
+    permission::Policy,
     proc::sweep::{Before, Marked, sweep},
     store::{
-        self, Disk,
+        self,
         audit::Audit,
         entry::{Entry, EntryId},
         outbox::Outbox,
@@ -28,7 +30,7 @@ use crate::{
         state::{Cursor, Store},
     },
     task,
-    worker::{self, Answers, Codes, Outgoing, Shared},
+    worker::{self, Answers, Codes, Shared},
 };
 
 /// Events that wait for the loop; a turn or a call with one more waits.
@@ -39,118 +41,102 @@ impl Daemon {
     pub(super) fn open(setup: Setup) -> anyhow::Result<Daemon> {
         let dir = setup.paths.state_dir.clone();
         let disk = Arc::clone(&setup.disk);
-        let (inbox, recovered) = open_inbox(&disk, &dir)?;
+        let shared_disk = || Arc::clone(&disk);
+        let what = |what: &str| format!("opening the {what} in {}", dir.display());
+        let (inbox, entries) =
+            Inbox::open(shared_disk(), &dir.join("inbox")).with_context(|| what("inbox"))?;
         let cursor = Cursor::load(&*disk, &dir)?;
 
         // The connection is made while the rest is read.
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
-        let table = engines::table(&setup);
+        let table = Engines::new(setup.config.agents.clone(), &setup.own_program);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
-        let Storage { store, seen, outbox, audit } = Storage::open(&disk, &dir)?;
-        outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
+        let store = Store::open(shared_disk(), &dir)?;
+        let seen = Seen::open(shared_disk(), &dir.join("seen"))
+            .with_context(|| what("journal of done messages"))?;
+        let outbox =
+            Outbox::open(shared_disk(), &dir.join("outbox")).with_context(|| what("outbox"))?;
+        let audit =
+            Audit::open(shared_disk(), &dir.join("audit.jsonl")).with_context(|| what("audit"))?;
+        outbox.expect_acknowledged(&entries.iter().map(|entry| entry.id).collect());
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
         let (drain_now, drain) = bounded(0);
         let (event, events) = bounded(EVENTS);
         let (tasks, ended) = task::registry();
-        let channels = outbox::channels();
-        let sending = start_sending(&setup, live, &outbox, &channels)?;
+        // The sending task shuts its client down when it leaves.
+        let sending = Client::new(live, &setup.net)?;
+        let outbox::Handle { task: sending, wake, activity, notices } =
+            outbox::start(sending, outbox.clone(), outbox::Settings::default())
+                .context("starting the tasks that send posts")?;
         let state_id = engines::state_id(&dir);
         end_stragglers(&state_id);
         let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
         let shared = Arc::new(Shared {
-            settings: config::settings(&setup)?,
+            policy: Policy::new(&setup.config.permissions).map_err(|error| anyhow!("{error}"))?,
+            // `Config` has refused other words.
+            sandbox: Sandbox::parse(&setup.config.codex_sandbox).unwrap_or_default(),
+            opencode_model: engines::opencode_model(&setup.config),
+            progress: setup.config.progress.then_some(setup.progress_every),
             client,
             inbox,
             audit,
             codes: Codes::default(),
             answers: Answers { disk, dir: dir.join("answers") },
-            outgoing: Outgoing { outbox, wake: channels.wake },
+            outbox,
+            wake,
             opencode,
             engines: table,
-            env: setup.env.vars.clone().into_iter().collect(),
-            token: setup.config.token.clone(),
+            config: setup.config,
+            env: setup.env.vars.into_iter().collect(),
             state_id,
-            events: event.clone(),
-            activity: channels.activity,
+            events: event,
+            activity,
             drain,
             stop,
         });
-        let machine = setup.config.machine.clone();
-        let records = Records::new(machine.clone(), store, seen, Arc::clone(&shared));
-        let settings = settings(&setup.config, records.has_lost_bindings());
+        let records = Records::new(store, seen, Arc::clone(&shared));
+        let settings = settings(&shared.config, records.store.is_broken());
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
-            recorder: Recorder::start(Arc::clone(&shared), &tasks, event.clone())?,
-            running: Running::new(Arc::clone(&shared), tasks.clone()),
-            announcer: Announcer::new(shared.client.clone(), about, tasks.clone()),
-            calls: Calls { shared, machine: machine.clone(), tasks, events: event },
+            decisions: recorder::start(Arc::clone(&shared), &tasks)?,
+            running: Running::default(),
+            announcer: Announcer::new(about),
+            board: Board::new(&dir, &shared.config.machine),
+            calls: Calls { shared, tasks },
             records,
-            board: Board::new(&dir, &machine),
             stream: Some(stream),
             sending,
             keeper,
             inbound,
             events,
-            sent: channels.events,
+            sent: notices,
             capabilities,
             ended,
             drain: Some(drain_now),
             stop: Some(stop_now),
-            setup,
+            exit_on_auth_failure: setup.exit_on_auth_failure,
         };
-        daemon.recover(recovered);
+        let recovered = entries.into_iter().map(|entry| daemon.recovered(entry)).collect();
+        daemon.step(Event::Recovered(recovered));
         Ok(daemon)
-    }
-
-    /// Takes in what an earlier daemon left in the inbox.
-    fn recover(&mut self, entries: Vec<Entry>) {
-        let recovered = entries.into_iter().map(|entry| self.recovered(entry)).collect();
-        self.step(Event::Recovered(recovered));
     }
 
     fn recovered(&self, entry: Entry) -> Recovered {
         let Entry { id, reply, progress } = entry;
         let session = progress.as_ref().and_then(|progress| progress.session.clone());
-        let record = |session| worker::record(session, self.setup.config.project_dir.as_std_path());
+        let record = |session| worker::record(session, &self.calls.shared.config.project_dir);
         Recovered {
             entry: id,
             reply: Arc::new(reply),
-            has_answer: self.calls.shared.outgoing.outbox.finishes(id),
+            has_answer: self.calls.shared.outbox.finishes(id),
             session: session.map(record),
             progress,
         }
-    }
-}
-
-fn open_inbox(disk: &Arc<dyn Disk>, dir: &Path) -> anyhow::Result<(Inbox, Vec<Entry>)> {
-    Inbox::open(Arc::clone(disk), &dir.join("inbox"))
-        .with_context(|| format!("opening the inbox in {}", dir.display()))
-}
-
-/// What the state directory holds beside the inbox and the cursor.
-struct Storage {
-    store: Store,
-    seen: Seen,
-    outbox: Outbox,
-    audit: Audit,
-}
-
-impl Storage {
-    fn open(disk: &Arc<dyn Disk>, dir: &Path) -> anyhow::Result<Storage> {
-        let disk = || Arc::clone(disk);
-        let what = |what: &str| format!("opening the {what} in {}", dir.display());
-        Ok(Storage {
-            store: Store::open(disk(), dir)?,
-            seen: Seen::open(disk(), &dir.join("seen"))
-                .with_context(|| what("journal of done messages"))?,
-            outbox: Outbox::open(disk(), &dir.join("outbox")).with_context(|| what("outbox"))?,
-            audit: Audit::open(disk(), &dir.join("audit.jsonl")).with_context(|| what("audit"))?,
-        })
     }
 }
 
@@ -174,17 +160,6 @@ fn end_stragglers(state_id: &str) {
     }
 }
 
-fn start_sending(
-    setup: &Setup,
-    live: Arc<dyn AccessSource>,
-    outbox: &Outbox,
-    channels: &outbox::Channels,
-) -> anyhow::Result<task::Task> {
-    // The sending task shuts its client down when it leaves.
-    let client = Client::new(live, &setup.net)?;
-    outbox::start(client, outbox, channels).context("starting the tasks that send posts")
-}
-
 fn start_stream(
     setup: &Setup,
     live: &Arc<dyn AccessSource>,
@@ -204,6 +179,6 @@ fn start_stream(
     };
     let inbox = inbox.clone();
     stream::start(Arc::clone(live), &setup.net, settings, move |reply| {
-        inbox.put_beyond(reply, Coordinator::extra_room(reply))
+        inbox.put(reply, Coordinator::extra_room(reply))
     })
 }

@@ -5,9 +5,9 @@
 use std::{io, sync::Arc};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::calls::Helper;
+use super::calls::Owed;
 use crate::{
     agent::Verdict,
     coordinator::{DecidedBy, Event},
@@ -31,43 +31,27 @@ pub(super) struct Decision {
     pub(super) by: DecidedBy,
 }
 
-/// The way to the task. It ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Recorder {
-    decisions: Sender<Decision>,
+/// Starts the task, which ends when the channel is closed. Of each decision it says [`Event::Recorded`].
+///
+/// # Errors
+/// When the system gives no more threads.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    tasks: &Registry<Owed>,
+) -> anyhow::Result<Sender<Box<Decision>>> {
+    // Boxed, since a bounded channel takes the space for all of them at its start.
+    let (decisions, waiting) = bounded(DECISIONS);
+    tasks
+        .spawn("recorder", Role::Essential, move || run(&shared, &waiting))
+        .context("starting the task that writes decisions down")?;
+    Ok(decisions)
 }
 
-impl Recorder {
-    /// # Errors
-    /// When the system gives no more threads.
-    pub(super) fn start(
-        shared: Arc<Shared>,
-        tasks: &Registry<Helper>,
-        events: Sender<Event>,
-    ) -> anyhow::Result<Recorder> {
-        let (decisions, waiting) = unbounded();
-        tasks
-            .spawn("recorder", Role::Essential, move || run(&shared, &waiting, &events))
-            .context("starting the task that writes decisions down")?;
-        Ok(Recorder { decisions })
-    }
-
-    /// Has a decision written: [`Event::Recorded`]. When too many wait, that is the event.
-    pub(super) fn record(&self, decision: Decision) -> Option<Event> {
-        // A bounded channel takes the space for all of them at its start.
-        let unwritten = if DECISIONS <= self.decisions.len() {
-            decision
-        } else {
-            self.decisions.send(decision).err()?.into_inner()
-        };
-        Some(Event::Recorded { key: Key::of(&unwritten.request), is_written: false })
-    }
-}
-
-fn run(shared: &Shared, decisions: &Receiver<Decision>, events: &Sender<Event>) {
-    for Decision { request, verdict, by } in decisions {
+fn run(shared: &Shared, decisions: &Receiver<Box<Decision>>) {
+    for decision in decisions {
+        let Decision { request, verdict, by } = *decision;
         let is_written = write(shared, &request, &verdict, &by);
-        if events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
+        if shared.events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
             return;
         }
     }

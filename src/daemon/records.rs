@@ -3,43 +3,34 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use crossbeam_channel::Receiver;
-
 use crate::{
     bridge::wire::{Post, Reply},
     coordinator::{Change, Event, View},
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::code::Code,
-    store::{
-        binding::Binding,
-        entry::EntryId,
-        seen::Seen,
-        state::{Cursor, Store},
-    },
+    store::{binding::Binding, entry::EntryId, seen::Seen, state::Store},
     time::{self, Timestamp},
     worker::{self, Shared},
 };
 
 #[derive(Debug)]
 pub(super) struct Records {
-    machine: MachineId,
-    store: Store,
-    seen: Seen,
+    pub(super) store: Store,
+    pub(super) seen: Seen,
     shared: Arc<Shared>,
 }
 
 impl Records {
-    pub(super) fn new(
-        machine: MachineId,
-        store: Store,
-        seen: Seen,
-        shared: Arc<Shared>,
-    ) -> Records {
-        Records { machine, store, seen, shared }
+    pub(super) fn new(store: Store, seen: Seen, shared: Arc<Shared>) -> Records {
+        Records { store, seen, shared }
+    }
+
+    fn machine(&self) -> &MachineId {
+        &self.shared.config.machine
     }
 
     fn is_ours(&self, binding: &Binding) -> bool {
-        binding.machine.as_ref().is_none_or(|owner| *owner == self.machine)
+        binding.machine.as_ref().is_none_or(|owner| owner == self.machine())
     }
 
     /// The threads of this machine, each with the questions that ended with an earlier process.
@@ -51,35 +42,17 @@ impl Records {
         })
     }
 
-    pub(super) fn has_lost_bindings(&self) -> bool {
-        self.store.is_broken()
-    }
-
-    /// Receives something when more than before is on disk; its end is that of the writer.
-    pub(super) fn written(&self) -> &Receiver<()> {
-        self.store.written()
-    }
-
     /// How many changes are on disk.
     pub(super) fn all_written(&self) -> Event {
         Event::Written { change: self.store.newest_written() }
     }
 
     pub(super) fn change(&mut self, thread: &ThreadId, change: Change, number: u64) {
-        let new = || Binding::new(self.machine.clone(), time::now());
+        let new = || Binding::new(self.machine().clone(), time::now());
         let mut binding = self.store.get(thread).cloned().unwrap_or_else(new);
-        change.apply(&mut binding, &self.machine);
+        change.apply(&mut binding, self.machine());
         let written = self.store.set(thread, binding);
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
-    }
-
-    /// Returns the number of the change.
-    pub(super) fn save_cursor(&mut self, cursor: &Cursor) -> u64 {
-        self.store.set_cursor(cursor)
-    }
-
-    pub(super) fn remember(&mut self, message: &MessageId) {
-        self.seen.remember(message);
     }
 
     pub(super) fn put(
@@ -106,7 +79,7 @@ impl Records {
         if is_confirmation {
             self.seen.flush()?;
         }
-        self.shared.outgoing.put(post, finishes)
+        self.shared.put(post, finishes)
     }
 
     /// Removes the entries of messages that are done. None if all are gone.
@@ -114,7 +87,7 @@ impl Records {
         let removed = self.seen.flush().and_then(|()| {
             while let Some(entry) = entries.last() {
                 self.shared.inbox.done(entry)?;
-                self.shared.outgoing.outbox.acknowledged(*entry)?;
+                self.shared.outbox.acknowledged(*entry)?;
                 entries.pop();
             }
             Ok(())
@@ -123,11 +96,6 @@ impl Records {
             complain(&error);
             Event::NotRemoved { entries }
         })
-    }
-
-    /// Has everything written now. False when that failed or took too long.
-    pub(super) fn flush(&self, patience: std::time::Duration) -> bool {
-        self.store.flush(patience)
     }
 }
 

@@ -5,21 +5,20 @@ use std::{collections::HashMap, sync::Arc};
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::{
-    agent::{QuestionId, TurnCommand, Verdict},
+    agent::TurnCommand,
+    bridge::Client,
     coordinator::{Begin, Event, View},
     ids::ThreadId,
     permission::Rule,
     store::entry::EntryId,
-    worker::{self, Job, PrefetchedHistory, Shared},
+    task::Role,
+    worker::{self, Job, PrefetchedHistory},
 };
 
-use super::{calls::Helper, records::Records};
-use crate::task::{Registry, Role};
+use super::{calls::Calls, records::Records};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Running {
-    shared: Arc<Shared>,
-    tasks: Registry<Helper>,
     commands: HashMap<EntryId, Sender<TurnCommand>>,
     /// Of threads that are being claimed.
     prefetched: HashMap<ThreadId, PrefetchedHistory>,
@@ -27,14 +26,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(shared: Arc<Shared>, tasks: Registry<Helper>) -> Running {
-        let (commands, prefetched) = (HashMap::new(), HashMap::new());
-        Running { shared, tasks, commands, prefetched, begun: 0 }
-    }
-
     /// Asks for the history of a thread while it is being claimed: two round trips at the same time.
-    pub(super) fn prefetch(&mut self, thread: &ThreadId) {
-        if let Some(history) = worker::prefetch_history(&self.shared.client, thread) {
+    pub(super) fn prefetch(&mut self, client: &Client, thread: &ThreadId) {
+        if let Some(history) = worker::prefetch_history(client, thread) {
             self.prefetched.insert(thread.clone(), history);
         }
     }
@@ -44,10 +38,15 @@ impl Running {
     }
 
     /// Starts a turn. When there is no room for it, that is the event.
-    pub(super) fn begin(&mut self, begin: Begin, records: &Records) -> Option<Event> {
-        let Begin { thread, entry, reply, progress, is_clean, has_directory } = begin;
+    pub(super) fn begin(
+        &mut self,
+        begin: Begin,
+        records: &Records,
+        calls: &Calls,
+    ) -> Option<Event> {
+        let (thread, entry) = (begin.thread.clone(), begin.entry);
         let binding = records.binding(&thread);
-        let engine = records.engine(&reply);
+        let engine = records.engine(&begin.reply);
         // Unbounded: a verdict for each open question, and these have a bound, or a stop, which is
         // in the inbox.
         let (commands, orders) = unbounded();
@@ -57,19 +56,15 @@ impl Running {
                 binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect()
             }),
             prefetched: self.prefetched.remove(&thread),
-            has_lock: has_directory,
             commands: orders,
-            thread: thread.clone(),
-            entry,
-            reply,
-            progress,
-            is_clean,
+            begin,
         };
         self.begun += 1;
         // Linux keeps 15 bytes of a name.
         let name = format!("turn-{}", self.begun % 1_000_000_000);
-        let run = worker::turn(Arc::clone(&self.shared), job);
-        match self.tasks.spawn(&name, Role::Helper(Helper::Turn), run) {
+        let shared = Arc::clone(&calls.shared);
+        let run = move || worker::turn(&shared, job);
+        match calls.tasks.spawn(&name, Role::Helper(None), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None
@@ -81,15 +76,7 @@ impl Running {
         }
     }
 
-    pub(super) fn interrupt(&self, entry: EntryId) {
-        self.command(entry, TurnCommand::Interrupt);
-    }
-
-    pub(super) fn tell(&self, entry: EntryId, question: QuestionId, verdict: Verdict) {
-        self.command(entry, TurnCommand::Decide { question, verdict });
-    }
-
-    fn command(&self, entry: EntryId, command: TurnCommand) {
+    pub(super) fn command(&self, entry: EntryId, command: TurnCommand) {
         if let Some(commands) = self.commands.get(&entry) {
             commands.send(command).ok(); // Its turn may be over.
         }

@@ -74,15 +74,9 @@ impl Status {
 pub(super) struct Board {
     file: PathBuf,
     status: Status,
-    turns: BTreeMap<ThreadId, Turn>,
-    due: Option<Instant>,
-}
-
-/// What is known of a turn in progress.
-#[derive(Debug)]
-struct Turn {
-    engine: Engine,
-    since: Timestamp,
+    turns: BTreeMap<ThreadId, Running>,
+    /// When it is to be written.
+    pub(super) due: Option<Instant>,
 }
 
 fn file(state_dir: &Path) -> PathBuf {
@@ -113,10 +107,6 @@ impl Board {
         }
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.due
-    }
-
     /// Something that is counted has changed.
     pub(super) fn changed(&mut self) {
         self.due.get_or_insert_with(|| Instant::now() + SOON);
@@ -141,8 +131,9 @@ impl Board {
         self.changed();
     }
 
-    pub(super) fn turn_started(&mut self, thread: ThreadId, engine: Engine) {
-        self.turns.insert(thread, Turn { engine, since: time::now() });
+    pub(super) fn turn_started(&mut self, thread: ThreadId, agent: Engine) {
+        let turn = Running { thread_id: thread.clone(), agent, since: time::now() };
+        self.turns.insert(thread, turn);
         self.changed();
     }
 
@@ -157,15 +148,10 @@ impl Board {
             return;
         }
         self.due = None;
-        let outbox = &shared.outgoing.outbox;
-        let turns = self.turns.iter().map(|(thread, turn)| Running {
-            thread_id: thread.clone(),
-            agent: turn.engine.clone(),
-            since: turn.since,
-        });
-        self.status.turns = turns.collect();
-        self.status.inbox = shared.inbox.len();
-        self.status.outbox = outbox.len();
+        let outbox = &shared.outbox;
+        self.status.turns = self.turns.values().cloned().collect();
+        self.status.inbox = shared.inbox.count();
+        self.status.outbox = outbox.count();
         self.status.refused = outbox.refused();
         let bytes = serde_json::to_vec(&self.status).expect("a status is plain data");
         let dir = self.file.parent().expect("the file is in a directory");

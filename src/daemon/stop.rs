@@ -27,39 +27,39 @@ impl Daemon {
         end: anyhow::Result<End>,
     ) -> anyhow::Result<End> {
         let mut end = end;
+        let has_no_turns = |coordinator: &Coordinator| coordinator.turns() == 0;
         log::info!(turns = self.coordinator.turns(); "stopping");
         self.step(Event::Stop);
         // The receiver goes first: the stream's task may be waiting for room in it.
         self.inbound = never();
-        if let Some(stream) = self.stream.take() {
-            stream.stop();
-        }
+        drop(self.stream.take());
         drop(self.drain.take());
         if matches!(end, Ok(End::Stopped | End::Refused)) {
-            let patience = Instant::now() + self.setup.config.drain;
-            if let Some(signal) = self.await_turns(signals, patience) {
+            let patience = Instant::now() + self.calls.shared.config.drain;
+            if let Some(signal) = self.wait_for(signals, patience, has_no_turns) {
                 end = Ok(End::Killed(signal));
             }
         }
         drop(self.stop.take());
-        self.await_turns(&never(), Instant::now() + HURRY);
+        self.wait_for(&never(), Instant::now() + HURRY, has_no_turns);
         // What a disk that failed did not take is tried once more.
         self.wait_for(&never(), Instant::now() + FLUSH, Coordinator::has_stored_all);
         let left = self.coordinator.turns();
         if left > 0 {
             log::error!(turns = left; "some turns did not end in time");
         }
-        self.records.save_cursor(self.coordinator.cursor());
-        if !self.records.flush(FLUSH) {
+        self.records.store.set_cursor(self.coordinator.cursor());
+        if !self.records.store.flush(FLUSH) {
             log::error!("state.json could not be written; what it lacks is in the inbox");
         }
         self.step(self.records.all_written());
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and ends. Dropping them ends opencode's server as well: the
         // recorder may be the last, so it is waited for below.
-        let Daemon { records, running, recorder, calls, sending, keeper, board, events, .. } = self;
+        let Daemon { records, running, decisions, calls, sending, keeper, board, events, .. } =
+            self;
         // A recorder that waits for room in the loop's channel is woken by its end.
-        drop((events, records, running, recorder, calls));
+        drop((events, records, running, decisions, calls));
         // A panic was logged.
         drop((sending.join(), keeper.join()));
         board.take_down();
@@ -67,13 +67,7 @@ impl Daemon {
         end
     }
 
-    /// Waits until all turns have ended, or for `patience`, or for a second signal, whose number is
-    /// returned.
-    fn await_turns(&mut self, signals: &Receiver<Signal>, patience: Instant) -> Option<i32> {
-        self.wait_for(signals, patience, |coordinator| coordinator.turns() == 0)
-    }
-
-    /// As [`Daemon::await_turns`], for something else.
+    /// Waits until it is so, or for `patience`, or for a second signal, whose number is returned.
     fn wait_for(
         &mut self,
         signals: &Receiver<Signal>,
@@ -91,7 +85,7 @@ impl Daemon {
                 recv(self.events) -> event => if let Ok(event) = event {
                     self.step(event);
                 },
-                recv(self.records.written()) -> _ => self.step(self.records.all_written()),
+                recv(self.records.store.written()) -> _ => self.step(self.records.all_written()),
                 recv(at(patience)) -> _ => return None,
                 // No answer comes in any more, but questions expire.
                 recv(due) -> _ => self.step(Event::Tick),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Number, Value};
 
 use crate::{
@@ -72,13 +72,13 @@ impl SessionRecord {
 
     /// None if there is no session id; then nothing is taken from `object`.
     fn take(object: &mut Map<String, Value>) -> Option<SessionRecord> {
-        let session_id = SessionId::new(take(object, "sessionId", text)?);
+        let session_id = take(object, "sessionId")?;
         Some(SessionRecord {
-            project_dir: take(object, "projectDir", text),
-            jsonl_path: take(object, "jsonlPath", text),
-            last_jsonl_mtime_ms: take(object, "lastJsonlMtimeMs", |it| it.as_number().cloned()),
-            created_at: take(object, "createdAt", time),
-            last_drive_at: take(object, "lastDriveAt", time),
+            project_dir: take(object, "projectDir"),
+            jsonl_path: take(object, "jsonlPath"),
+            last_jsonl_mtime_ms: take(object, "lastJsonlMtimeMs"),
+            created_at: take(object, "createdAt"),
+            last_drive_at: take(object, "lastDriveAt"),
             ..SessionRecord::new(session_id)
         })
     }
@@ -96,20 +96,8 @@ impl SessionRecord {
 }
 
 impl From<Value> for Binding {
-    fn from(value: Value) -> Binding {
-        Binding::from_value(value)
-    }
-}
-
-impl Binding {
-    /// A thread that was just won.
-    pub fn new(machine: MachineId, created_at: Timestamp) -> Binding {
-        let (machine, created_at) = (Some(machine), Some(created_at));
-        Binding { machine, created_at, ..Binding::default() }
-    }
-
     /// Reads a binding of either version. What is no object becomes an empty binding.
-    pub fn from_value(value: Value) -> Binding {
+    fn from(value: Value) -> Binding {
         let Value::Object(mut rest) = value else { return Binding::default() };
         let mut binding = Binding::default();
         match rest.remove("sessions") {
@@ -119,16 +107,27 @@ impl Binding {
             }
             None => binding.migrate_flat(&mut rest),
         }
-        binding.fresh_after = take(&mut rest, FRESH_AFTER, marks).unwrap_or_default();
-        binding.machine = take(&mut rest, "agentId", text).map(MachineId::new);
-        binding.created_at = take(&mut rest, "createdAt", time).or(binding.created_at);
-        binding.ours_since = take(&mut rest, "oursSince", time);
-        binding.grants = take(&mut rest, "grants", texts).unwrap_or_default();
-        binding.orphaned_questions = take(&mut rest, "diedAsking", texts).unwrap_or_default();
-        let released = take(&mut rest, "released", text);
+        if let Some(marks) = rest.get(FRESH_AFTER).and_then(marks) {
+            rest.remove(FRESH_AFTER);
+            binding.fresh_after = marks;
+        }
+        binding.machine = take(&mut rest, "agentId");
+        binding.created_at = take(&mut rest, "createdAt").or(binding.created_at);
+        binding.ours_since = take(&mut rest, "oursSince");
+        binding.grants = take(&mut rest, "grants").unwrap_or_default();
+        binding.orphaned_questions = take(&mut rest, "diedAsking").unwrap_or_default();
+        let released: Option<String> = take(&mut rest, "released");
         binding.released = released.as_deref().and_then(EntryId::parse);
         binding.rest = rest;
         binding
+    }
+}
+
+impl Binding {
+    /// A thread that was just won.
+    pub fn new(machine: MachineId, created_at: Timestamp) -> Binding {
+        let (machine, created_at) = (Some(machine), Some(created_at));
+        Binding { machine, created_at, ..Binding::default() }
     }
 
     fn take_sessions(&mut self, sessions: Map<String, Value>) {
@@ -186,22 +185,10 @@ impl Binding {
 }
 
 /// Takes a field out that has the right type; any other stays where it is.
-fn take<T>(
-    object: &mut Map<String, Value>,
-    key: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Option<T> {
-    let value = read(object.get(key)?)?;
+fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, key: &str) -> Option<T> {
+    let value = T::deserialize(object.get(key)?).ok()?;
     object.remove(key);
     Some(value)
-}
-
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
-}
-
-fn texts(value: &Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(text).collect()
 }
 
 fn marks(value: &Value) -> Option<BTreeMap<Engine, EntryId>> {
@@ -211,10 +198,6 @@ fn marks(value: &Value) -> Option<BTreeMap<Engine, EntryId>> {
     };
     let marks: BTreeMap<_, _> = value.as_object()?.iter().map(mark).collect::<Option<_>>()?;
     (!marks.is_empty()).then_some(marks)
-}
-
-fn time(value: &Value) -> Option<Timestamp> {
-    Timestamp::parse(value.as_str()?)
 }
 
 fn put(object: &mut Map<String, Value>, key: &str, value: Option<impl Into<Value>>) {

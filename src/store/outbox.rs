@@ -4,7 +4,7 @@
 //! sent again under the same `clientMsgId` does no harm.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{self, ErrorKind},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,15 +32,14 @@ pub struct Outbox {
     answers: Arc<Mutex<Answers>>,
 }
 
-/// The posts that end a message whose entry is still in the inbox.
+/// What is known of the files without reading them.
 #[derive(Debug, Default)]
 struct Answers {
+    /// The posts that end a message whose entry is still in the inbox. A message has one answer; an
+    /// earlier one is a post like any other.
     by_message: HashMap<EntryId, OutboxId>,
-    by_post: HashMap<OutboxId, EntryId>,
-    /// Those that the bridge has.
-    sent: HashSet<OutboxId>,
-    /// The threads of the posts that it does not have, answers or not.
-    unsent: HashMap<OutboxId, ThreadId>,
+    /// The threads of the posts that the bridge does not have, answers or not.
+    unsent: BTreeMap<OutboxId, ThreadId>,
 }
 
 /// What a file of the outbox holds.
@@ -72,7 +71,7 @@ impl Outbox {
         for (id, content) in outbox.waiting.recover::<Content>(&dir.join("broken"))? {
             outbox.answers().unsent.insert(id, content.post.thread_id);
             if let Some(entry) = content.finishes.as_deref().and_then(EntryId::parse) {
-                outbox.answers().add(id, entry);
+                outbox.answers().by_message.insert(entry, id);
             }
         }
         let refused = outbox.refused.ids()?;
@@ -95,7 +94,7 @@ impl Outbox {
         let mut answers = self.answers();
         answers.unsent.insert(id, post.thread_id.clone());
         if let Some(entry) = finishes {
-            answers.add(id, entry);
+            answers.by_message.insert(entry, id);
         }
         drop(answers);
         let written = self.waiting.write(id, &content);
@@ -103,16 +102,18 @@ impl Outbox {
             let mut answers = self.answers();
             answers.unsent.remove(&id);
             if let Some(entry) = finishes {
-                answers.forget(id, entry);
+                answers.by_message.remove(&entry);
             }
         }
         written
     }
 
-    /// All posts that the bridge does not have yet, oldest first. The disk is not read for it.
-    pub fn list(&self) -> Vec<OutboxId> {
-        let answers = self.answers();
-        self.waiting.sizes().keys().filter(|id| !answers.sent.contains(id)).copied().collect()
+    /// All posts that the bridge does not have yet, oldest first, with their threads. The disk is
+    /// not read for it.
+    pub fn list(&self) -> Vec<(OutboxId, ThreadId)> {
+        let (answers, written) = (self.answers(), self.waiting.sizes());
+        let unsent = answers.unsent.iter().filter(|(id, _)| written.contains_key(id));
+        unsent.map(|(id, thread)| (*id, thread.clone())).collect()
     }
 
     /// None if the entry is gone, for example removed by hand.
@@ -134,8 +135,7 @@ impl Outbox {
     pub fn remove(&self, id: OutboxId) -> io::Result<()> {
         let mut answers = self.answers();
         answers.unsent.remove(&id);
-        if answers.by_post.contains_key(&id) {
-            answers.sent.insert(id);
+        if answers.by_message.values().any(|answer| *answer == id) {
             return Ok(());
         }
         drop(answers);
@@ -160,20 +160,17 @@ impl Outbox {
     pub fn acknowledged(&self, entry: EntryId) -> io::Result<()> {
         let mut answers = self.answers();
         let Some(id) = answers.by_message.get(&entry).copied() else { return Ok(()) };
-        if answers.sent.contains(&id) {
+        if !answers.unsent.contains_key(&id) {
             self.waiting.remove(id)?;
-            answers.sent.remove(&id);
         }
-        answers.forget(id, entry);
+        answers.by_message.remove(&entry);
         Ok(())
     }
 
     /// Right after [`Outbox::open`]: the messages of these entries are still in the inbox. All
     /// other answers are posts like any other; their messages are acknowledged already.
     pub fn expect_acknowledged(&self, inbox: &HashSet<EntryId>) {
-        let mut answers = self.answers();
-        answers.by_message.retain(|entry, _| inbox.contains(entry));
-        answers.by_post.retain(|_, entry| inbox.contains(entry));
+        self.answers().by_message.retain(|entry, _| inbox.contains(entry));
     }
 
     /// Whether a post of this thread waits for the bridge.
@@ -182,37 +179,18 @@ impl Outbox {
     }
 
     /// How many posts wait for the bridge.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list().len()
     }
 
     /// How many posts the bridge will never take.
     pub fn refused(&self) -> usize {
-        self.refused.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.refused.sizes().len()
     }
 
     /// Only ever held for a look at the maps, or to remove a file.
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Answers {
-    /// A message has one answer; an earlier one is a post like any other from now on.
-    fn add(&mut self, id: OutboxId, entry: EntryId) {
-        if let Some(earlier) = self.by_message.insert(entry, id) {
-            self.by_post.remove(&earlier);
-        }
-        self.by_post.insert(id, entry);
-    }
-
-    fn forget(&mut self, id: OutboxId, entry: EntryId) {
-        self.by_message.remove(&entry);
-        self.by_post.remove(&id);
     }
 }
 
@@ -244,10 +222,13 @@ mod tests {
         for body in ["a", "b", "c"] {
             outbox.put(&post(body), None).unwrap();
         }
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         let outbox = open(dir.path());
-        let bodies: Vec<String> =
-            outbox.list().into_iter().map(|id| outbox.read(id).unwrap().unwrap().body).collect();
+        let bodies: Vec<String> = outbox
+            .list()
+            .into_iter()
+            .map(|(id, _)| outbox.read(id).unwrap().unwrap().body)
+            .collect();
         assert_eq!(bodies, ["b", "c"]);
     }
 
@@ -258,19 +239,19 @@ mod tests {
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
         assert!(outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(!outbox.has_unsent(&ThreadId::new("another")));
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         assert!(!outbox.has_unsent(&ThreadId::new("../../t")));
-        assert!(outbox.is_empty(), "it is not sent again by this process");
+        assert_eq!(outbox.count(), 0, "it is not sent again by this process");
         assert!(outbox.finishes(ENTRY));
 
         let outbox = open(dir.path());
         assert!(outbox.has_unsent(&ThreadId::new("../../t")));
         assert!(outbox.finishes(ENTRY), "a crash before the message was acknowledged");
-        assert_eq!(outbox.len(), 1, "sent again, since it is not known");
+        assert_eq!(outbox.count(), 1, "sent again, since it is not known");
         outbox.acknowledged(ENTRY).unwrap();
         assert!(!outbox.finishes(ENTRY));
-        outbox.remove(outbox.list()[0]).unwrap();
-        assert!(open(dir.path()).is_empty());
+        outbox.remove(outbox.list()[0].0).unwrap();
+        assert_eq!(open(dir.path()).count(), 0);
     }
 
     #[test]
@@ -278,9 +259,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("answer"), Some(ENTRY)).unwrap();
-        outbox.remove(outbox.list()[0]).unwrap();
+        outbox.remove(outbox.list()[0].0).unwrap();
         outbox.acknowledged(ENTRY).unwrap();
-        assert!(open(dir.path()).is_empty());
+        assert_eq!(open(dir.path()).count(), 0);
     }
 
     /// It was sent again at every start.
@@ -296,9 +277,9 @@ mod tests {
         let outbox = open(dir.path());
         outbox.expect_acknowledged(&HashSet::from([other]));
         assert!(!outbox.finishes(ENTRY) && outbox.finishes(other));
-        outbox.list().into_iter().for_each(|id| outbox.remove(id).unwrap());
+        outbox.list().into_iter().for_each(|(id, _)| outbox.remove(id).unwrap());
         let outbox = open(dir.path());
-        assert_eq!(outbox.len(), 1, "that of the message in the inbox");
+        assert_eq!(outbox.count(), 1, "that of the message in the inbox");
         assert!(outbox.finishes(other));
     }
 
@@ -307,8 +288,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         outbox.put(&post("too large"), None).unwrap();
-        outbox.refuse(outbox.list()[0], "413").unwrap();
-        assert!(outbox.is_empty());
+        outbox.refuse(outbox.list()[0].0, "413").unwrap();
+        assert_eq!(outbox.count(), 0);
         let kept = RealDisk.list(&dir.path().join("refused")).unwrap();
         let text = String::from_utf8(RealDisk.read(&kept[0]).unwrap()).unwrap();
         assert!(text.contains("413") && text.contains("too large"), "{text}");
@@ -320,7 +301,7 @@ mod tests {
         let outbox = open(dir.path());
         outbox.put(&post("a"), None).unwrap();
         std::fs::remove_file(&RealDisk.list(dir.path()).unwrap()[0]).unwrap();
-        assert!(outbox.read(outbox.list()[0]).unwrap().is_none());
-        assert!(outbox.is_empty());
+        assert!(outbox.read(outbox.list()[0].0).unwrap().is_none());
+        assert_eq!(outbox.count(), 0);
     }
 }

@@ -12,16 +12,13 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    ids::{self, MessageId},
-    store::Disk,
-};
+use crate::{ids::MessageId, store::Disk};
 
 /// The newest this many are remembered; a bridge repeats what is minutes old, not weeks.
 pub const CAPACITY: usize = 20_000;
 
 /// 16 of the 32 bytes: no two ids will ever share them.
-type Digest = [u8; 16];
+type Digest = u128;
 
 /// A bounded, durable set of message ids.
 #[derive(Debug)]
@@ -122,20 +119,14 @@ impl Seen {
 
 fn digest(message: &MessageId) -> Digest {
     let hash = Sha256::digest(message.as_str());
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&hash[..16]);
-    digest
+    Digest::from_be_bytes(*hash.first_chunk().expect("it has 32 bytes"))
 }
 
 fn line(digest: &Digest) -> String {
-    ids::hex(digest) + "\n"
+    format!("{digest:032x}\n")
 }
 
 fn parse_line(line: &[u8]) -> Option<Digest> {
     let hex = line.strip_suffix(b"\n").filter(|hex| hex.len() == 32)?;
-    let mut digest = Digest::default();
-    for (byte, digits) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(digest)
+    Digest::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()
 }

@@ -56,10 +56,17 @@ struct File<T> {
 pub(super) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Sizes in bytes of what is in it.
-    sizes: Arc<Mutex<BTreeMap<EntryId, u64>>>,
+    /// Of what is in it.
+    sizes: Arc<Mutex<BTreeMap<EntryId, Size>>>,
     /// The next sequence number.
     next: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Size {
+    bytes: u64,
+    /// It does not count among those that there is room for.
+    is_aside: bool,
 }
 
 impl Directory {
@@ -81,7 +88,7 @@ impl Directory {
     }
 
     /// Only ever held for a look at the map.
-    pub(super) fn sizes(&self) -> MutexGuard<'_, BTreeMap<EntryId, u64>> {
+    pub(super) fn sizes(&self) -> MutexGuard<'_, BTreeMap<EntryId, Size>> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -103,7 +110,6 @@ impl Directory {
                 Err(error) => return Err(error),
             }
         }
-        entries.sort_by_key(|(id, _)| *id);
         Ok(entries)
     }
 
@@ -125,9 +131,9 @@ impl Directory {
     }
 
     /// Takes an entry of an earlier process into the count.
-    pub(super) fn adopt(&self, id: EntryId, size: u64) {
+    pub(super) fn adopt(&self, id: EntryId, bytes: u64) {
         self.next.fetch_max(id.sequence.saturating_add(1), Ordering::Relaxed);
-        self.sizes().insert(id, size);
+        self.sizes().insert(id, Size { bytes, is_aside: false });
     }
 
     fn set_aside(&self, path: &Path, aside: &Path, error: &io::Error) -> io::Result<()> {
@@ -135,12 +141,6 @@ impl Directory {
         let to = aside.join(path.file_name().unwrap_or_default());
         log::error!("{} is broken ({error}); set aside as {}", path.display(), to.display());
         self.disk.rename(path, &to)
-    }
-
-    fn put<T: Serialize>(&self, content: &T, seed: &str) -> io::Result<EntryId> {
-        let id = self.next_id(seed);
-        self.write(id, content)?;
-        Ok(id)
     }
 
     /// The name of an entry that is about to be written.
@@ -151,7 +151,7 @@ impl Directory {
     pub(super) fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec(&File { version: VERSION, content })?;
         self.disk.write_atomic(&self.file(id), &bytes)?;
-        self.sizes().insert(id, bytes.len() as u64);
+        self.sizes().insert(id, Size { bytes: bytes.len() as u64, is_aside: false });
         Ok(())
     }
 
@@ -159,10 +159,6 @@ impl Directory {
         self.disk.remove(&self.file(id))?;
         self.sizes().remove(&id);
         Ok(())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.sizes().len()
     }
 }
 
@@ -192,8 +188,6 @@ pub fn short_hash(seed: &str) -> u32 {
 pub struct Inbox {
     new: Directory,
     started: Directory,
-    /// Messages that do not count among those that there is room for.
-    aside: Arc<Mutex<BTreeSet<EntryId>>>,
 }
 
 impl Inbox {
@@ -203,7 +197,6 @@ impl Inbox {
         let inbox = Inbox {
             new: Directory::open(Arc::clone(&disk), &dir.join("new"))?,
             started: Directory::open(disk, &dir.join("started"))?,
-            aside: Arc::default(),
         };
         let broken = dir.join("broken");
         let replies: Vec<(EntryId, Reply)> = inbox.new.recover(&broken)?;
@@ -232,19 +225,12 @@ impl Inbox {
         }
     }
 
-    /// Stores a message; durable when it returns.
+    /// Stores a message, which may come in although so many more than usual wait; durable when it
+    /// returns.
     ///
     /// # Errors
     /// Of the kind `QuotaExceeded` when too much waits already.
-    pub fn put(&self, reply: &Reply) -> io::Result<EntryId> {
-        self.put_beyond(reply, 0)
-    }
-
-    /// The same for a message that may come in although so many more than usual wait.
-    ///
-    /// # Errors
-    /// As [`Inbox::put`].
-    pub fn put_beyond(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
+    pub fn put(&self, reply: &Reply, extra_room: usize) -> io::Result<EntryId> {
         self.check_bounds(extra_room)?;
         let seed = reply.message_id.as_ref().map_or(reply.thread_id.as_str(), |id| id.as_str());
         // A quota of the file system is a disk that fails; only our own bounds are a lack of room.
@@ -252,15 +238,15 @@ impl Inbox {
             ErrorKind::QuotaExceeded => io::Error::other(error),
             _ => error,
         };
-        self.new.put(reply, seed).map_err(refine)
+        let id = self.new.next_id(seed);
+        self.new.write(id, reply).map_err(refine)?;
+        Ok(id)
     }
 
     fn check_bounds(&self, extra_room: usize) -> io::Result<()> {
-        let (entries, bytes) = {
-            let (sizes, aside) = (self.new.sizes(), self.aside());
-            let aside_bytes: u64 = aside.iter().filter_map(|id| sizes.get(id)).sum();
-            (sizes.len() - aside.len(), sizes.values().sum::<u64>() - aside_bytes)
-        };
+        let sizes = self.new.sizes();
+        let counted = || sizes.values().filter(|size| !size.is_aside);
+        let (entries, bytes) = (counted().count(), counted().map(|size| size.bytes).sum::<u64>());
         let is_small = extra_room > 0;
         if entries < INBOX_ENTRIES_MAX + extra_room && (is_small || bytes < INBOX_BYTES_MAX) {
             return Ok(());
@@ -271,17 +257,9 @@ impl Inbox {
 
     /// Has a message not count among those that there is room for, or count again.
     pub fn set_aside(&self, id: EntryId, is_aside: bool) {
-        let sizes = self.new.sizes();
-        if is_aside && sizes.contains_key(&id) {
-            self.aside().insert(id);
-        } else {
-            self.aside().remove(&id);
+        if let Some(size) = self.new.sizes().get_mut(&id) {
+            size.is_aside = is_aside;
         }
-    }
-
-    /// Taken after the sizes, and only ever for a look.
-    fn aside(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
-        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes how far the turn of an entry came; durable when it returns. Called before the engine
@@ -299,11 +277,7 @@ impl Inbox {
     }
 
     /// How many messages wait.
-    pub fn len(&self) -> usize {
-        self.new.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn count(&self) -> usize {
+        self.new.sizes().len()
     }
 }

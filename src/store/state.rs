@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Store {
     bindings: BTreeMap<ThreadId, Binding>,
-    /// Of the newest change.
+    /// Of the newest change: how many there were.
     generation: u64,
     /// Of the newest change that is on disk.
     written: Arc<AtomicU64>,
@@ -130,11 +130,7 @@ impl Store {
     /// [`Store::newest_written`].
     pub fn set(&mut self, thread: &ThreadId, binding: Binding) -> u64 {
         self.generation += 1;
-        self.send(Change::Binding {
-            thread: thread.clone(),
-            text: text(&binding),
-            generation: self.generation,
-        });
+        self.send(Change::Binding { thread: thread.clone(), text: text(&binding) });
         self.bindings.insert(thread.clone(), binding);
         self.generation
     }
@@ -144,7 +140,7 @@ impl Store {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Receives something when more than before is on disk.
+    /// Receives something when more than before is on disk; its end is that of the writer.
     pub fn written(&self) -> &Receiver<()> {
         &self.wake
     }
@@ -154,7 +150,7 @@ impl Store {
     pub fn set_cursor(&mut self, cursor: &Cursor) -> u64 {
         self.generation += 1;
         let bytes = serde_json::to_vec(cursor).expect("a cursor is plain data");
-        self.send(Change::Cursor { bytes, generation: self.generation });
+        self.send(Change::Cursor(bytes));
         self.generation
     }
 

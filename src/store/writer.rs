@@ -31,13 +31,9 @@ pub(super) enum Change {
         thread: ThreadId,
         /// As JSON on one line.
         text: String,
-        generation: u64,
     },
-    Cursor {
-        /// The whole of cursor.json.
-        bytes: Vec<u8>,
-        generation: u64,
-    },
+    /// The whole of cursor.json.
+    Cursor(Vec<u8>),
     /// Write now; answered with whether everything is on disk.
     Flush(Sender<bool>),
 }
@@ -52,7 +48,7 @@ pub(super) struct Writer {
     pub(super) bindings: BTreeMap<ThreadId, String>,
     /// The fields beside `bindings`, as JSON with a comma behind each.
     pub(super) rest: String,
-    /// The newest change in `bindings` or `cursor`.
+    /// How many changes were made in `bindings` or `cursor`.
     pub(super) generation: u64,
     /// Whether `bindings` have changed since they were written.
     pub(super) has_changed: bool,
@@ -96,14 +92,14 @@ impl Writer {
 
     fn apply(&mut self, change: Change) {
         match change {
-            Change::Binding { thread, text, generation } => {
+            Change::Binding { thread, text } => {
                 self.bindings.insert(thread, text);
                 self.has_changed = true;
-                self.generation = generation;
+                self.generation += 1;
             }
-            Change::Cursor { bytes, generation } => {
+            Change::Cursor(bytes) => {
                 self.cursor = Some(bytes);
-                self.generation = generation;
+                self.generation += 1;
             }
             Change::Flush(done) => {
                 if self.is_dirty() {

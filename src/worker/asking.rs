@@ -5,7 +5,6 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -13,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     agent::{ActionKind, Edit, Question, QuestionId, TurnCommand, Verdict},
-    bridge::wire::{Message, PostKind},
+    bridge::wire::{PostKind, Reply},
     coordinator::Event,
     ids::{self, Engine, ThreadId, TurnId},
     permission::{
@@ -24,7 +23,7 @@ use crate::{
     },
     store::audit::{By, EditRecord, Record},
     time,
-    worker::{attempt::Attempt, is_closed, run::Run},
+    worker::{Shared, attempt::Attempt, is_closed, run::Run},
 };
 
 /// The questions of one turn.
@@ -76,7 +75,7 @@ fn author(engine: &Engine) -> String {
 }
 
 /// Whether a message is one of our questions.
-pub(super) fn is_ours(message: &Message) -> bool {
+pub(super) fn is_ours(message: &Reply) -> bool {
     message.author.as_deref().is_some_and(|author| author.ends_with("-bridge-perm"))
 }
 
@@ -88,7 +87,7 @@ impl<'a> Asking<'a> {
             grants: run.job.grants.clone(),
             put: HashMap::new(),
             waiting: HashSet::new(),
-            has_lock: run.job.has_lock,
+            has_lock: run.begin.has_directory,
             was_cut_short: false,
         }
     }
@@ -99,26 +98,26 @@ impl<'a> Asking<'a> {
         attempt: &mut Attempt,
         commands: &mut Vec<TurnCommand>,
     ) {
-        let settings = &self.run.shared.settings;
-        let (engine, home) = (self.run.engine(), &settings.home);
+        let Shared { config, policy, .. } = self.run.shared;
+        let (engine, home) = (self.run.engine(), config.home.as_std_path());
         let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the user")
-        } else if settings.allow_all {
+        } else if config.allow_all {
             decided(Ruling::Allow, "`allowAll` is set")
         } else {
-            settings.policy.decide(&action, &self.grants)
+            policy.decide(&action, &self.grants)
         };
         let always = permission::always(&action);
         log::info!(
-            threadId = self.run.job.thread.as_str(), tool = question.tool.as_str(),
+            threadId = self.run.begin.thread.as_str(), tool = question.tool.as_str(),
             ruling = decision.ruling.as_str(), rule = decision.rule.as_deref().unwrap_or_default();
             "the engine asks for permission"
         );
-        match (decision.ruling, settings.relay) {
-            (Ruling::Allow, _) => self.allow(question, &decision, attempt, commands),
-            (Ruling::Ask, Some(limit)) => self.put(question, always, limit, attempt),
-            (Ruling::Ask, None) | (Ruling::Deny, _) => {
+        match decision.ruling {
+            Ruling::Allow => self.allow(question, &decision, attempt, commands),
+            Ruling::Ask if config.relay_permissions => self.put(question, always, attempt),
+            Ruling::Ask | Ruling::Deny => {
                 self.audit(&question, "deny", &decision, attempt);
                 let reason = permission::refusal(&question.tool, &decision);
                 commands.push(decide(question.id, Verdict::Deny { reason }));
@@ -152,7 +151,7 @@ impl<'a> Asking<'a> {
         let directory = self.project_dir.canonicalize();
         self.run.report(Event::Writes {
             thread: self.run.thread(),
-            entry: self.run.job.entry,
+            entry: self.run.begin.entry,
             question: question.id,
             directory: directory.unwrap_or_else(|_| self.project_dir.to_owned()),
         });
@@ -160,13 +159,7 @@ impl<'a> Asking<'a> {
 
     /// The question is on record before anyone can see it, so that the next daemon knows what was
     /// orphaned, and an answer finds it.
-    fn put(
-        &mut self,
-        question: Question,
-        always: Option<Rule>,
-        limit: Duration,
-        attempt: &mut Attempt,
-    ) {
+    fn put(&mut self, question: Question, always: Option<Rule>, attempt: &mut Attempt) {
         let run = self.run;
         let code = run.shared.codes.next();
         attempt.note(run, |progress| progress.asking.push(code.to_string()));
@@ -181,16 +174,17 @@ impl<'a> Asking<'a> {
             always: always.as_ref().map(ToString::to_string),
             post: attempt.next_post(),
             asked_at: time::now(),
-            limit,
+            limit: run.shared.config.relay_timeout,
             takes_reasons: run.def.description.takes_reasons,
             question,
         };
         let (body, fields) = approval_prompt::render(&request);
         let put = Put { code, kind: request.question.kind, always };
         self.put.insert(request.question.id.clone(), put);
-        let mut post = run.draft(PostKind::Question, author(run.engine()), request.post.clone());
+        let mut post = run.draft(PostKind::Question, request.post.clone());
+        post.author = author(run.engine());
         post.question = Some(fields);
-        run.report(Event::Asked { entry: run.job.entry, request: Box::new(request) });
+        run.report(Event::Asked { entry: run.begin.entry, request: Box::new(request) });
         run.post(post, &body);
     }
 
@@ -256,7 +250,7 @@ impl<'a> Asking<'a> {
     ) -> bool {
         let by = By::Policy(decision.rule.as_deref().unwrap_or(&decision.why));
         let subject = Subject {
-            thread: &self.run.job.thread,
+            thread: &self.run.begin.thread,
             turn: attempt.turn(),
             engine: self.run.engine(),
             directory: self.project_dir,

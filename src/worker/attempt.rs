@@ -20,31 +20,25 @@ pub(super) struct Attempt {
     message: String,
     /// As the inbox has it.
     progress: Progress,
-    posts: u32,
+    pub(super) posts: u32,
     /// The message is answered, so its entry may be gone and must not come back.
     is_over: bool,
 }
 
 impl Attempt {
     /// Writes down that the engine is about to have the prompt. `progress.attempts` counts this
-    /// attempt too.
+    /// attempt too; `posts` are those that an earlier turn of it has named.
     pub(super) fn begin(
         inbox: &Inbox,
         entry: EntryId,
         reply: &Reply,
         progress: Progress,
+        posts: u32,
     ) -> io::Result<Attempt> {
         inbox.started(&entry, &progress)?;
         let message =
             reply.message_id.as_ref().map_or_else(|| entry.to_string(), ToString::to_string);
-        Ok(Attempt { entry, message, progress, posts: 0, is_over: false })
-    }
-
-    /// Begins another turn of this attempt: the session of the first one is gone.
-    pub(super) fn begin_again(&mut self, inbox: &Inbox, progress: Progress) -> io::Result<()> {
-        inbox.started(&self.entry, &progress)?;
-        self.progress = progress;
-        Ok(())
+        Ok(Attempt { entry, message, progress, posts, is_over: false })
     }
 
     /// Names the next post: by message, attempt and the post's number in it.
@@ -107,20 +101,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reply = Reply::parse(r#"{"threadId":"t","messageId":"M"}"#).unwrap();
         let (inbox, _) = open(dir.path());
-        let entry = inbox.put(&reply).unwrap();
+        let entry = inbox.put(&reply, 0).unwrap();
         let started = dir.path().join("started");
         fs::remove_dir(&started).unwrap();
-        assert!(Attempt::begin(&inbox, entry, &reply, progress(1)).is_err());
+        assert!(Attempt::begin(&inbox, entry, &reply, progress(1), 0).is_err());
         fs::create_dir(&started).unwrap();
         let (inbox, left) = open(dir.path());
         assert_eq!(left, [(entry, 0)]);
 
-        let mut attempt = Attempt::begin(&inbox, entry, &reply, progress(1)).unwrap();
+        let mut attempt = Attempt::begin(&inbox, entry, &reply, progress(1), 0).unwrap();
         let names = [attempt.next_post(), attempt.next_post()].map(|it| it.to_string());
         assert_eq!(names, ["M.1.1", "M.1.2"]);
         let (inbox, left) = open(dir.path());
         assert_eq!(left, [(entry, 1)], "what has named posts is on disk");
-        attempt.begin_again(&inbox, progress(1)).unwrap();
+        let mut attempt =
+            Attempt::begin(&inbox, entry, &reply, progress(1), attempt.posts).unwrap();
         assert_eq!(attempt.next_post().to_string(), "M.1.3");
     }
 }

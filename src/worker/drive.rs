@@ -1,16 +1,15 @@
 //! One message from the inbox to its answer in the outbox.
 
-use std::path::PathBuf;
-
 use camino::Utf8PathBuf;
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, TurnSpec,
+        Failure, FailureKind, Gate, Limits, TurnSpec,
         turn::{Control, Grace, run_turn},
     },
     bridge::wire::{Activity, PostKind, Reply},
-    coordinator::{STOPPED, names},
+    config::Config,
+    coordinator::{Begin, STOPPED, names},
     ids::{self, ClientMsgId, SessionId, TurnId},
     prompt::{self, Header},
     store::{
@@ -19,10 +18,10 @@ use crate::{
     },
     time,
     worker::{
-        Job, Settings,
+        Shared,
         attempt::Attempt,
         handler::Handler,
-        history::{self, Gathered},
+        history,
         run::{Ending, Run, Unstarted},
         sessions::{self, Session},
         texts, transports,
@@ -34,29 +33,29 @@ const ATTEMPTS: u32 = 2;
 
 /// Drives the message to its end, or until the daemon stops.
 pub(super) fn drive(run: &Run<'_>) {
-    let job = run.job;
-    let earlier = job.progress.as_ref().map_or(0, |progress| progress.attempts);
-    let session = Session { run, record: job.session.clone() };
+    let begin = run.begin;
+    let earlier = begin.progress.as_ref().map_or(0, |progress| progress.attempts);
+    let session = Session { run, record: run.job.session.clone() };
     let mut drive = Drive { run, number: earlier + 1, attempt: None, session };
     log::info!(
-        threadId = job.thread.as_str(), entry:% = job.entry, agent = run.engine().as_str(),
+        threadId = begin.thread.as_str(), entry:% = begin.entry, agent = run.engine().as_str(),
         attempt = drive.number;
         "turn starts"
     );
     run.activity(Activity::Working);
     match drive.answer() {
         Ok(()) => {}
-        Err(Unstarted::DaemonStops) => log::info!(entry:% = job.entry; "the turn did not begin"),
+        Err(Unstarted::DaemonStops) => log::info!(entry:% = begin.entry; "the turn did not begin"),
         Err(Unstarted::Stopped) => drive.end_with(PostKind::Status, STOPPED.to_owned()),
         Err(Unstarted::Failed(failure)) => {
             log::warn!(
-                threadId = job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+                threadId = begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
                 "no turn could begin"
             );
             drive.end_with(PostKind::Error, texts::failed(run.engine(), &failure));
         }
     }
-    log::info!(threadId = job.thread.as_str(), entry:% = job.entry; "turn ended");
+    log::info!(threadId = begin.thread.as_str(), entry:% = begin.entry; "turn ended");
 }
 
 struct Drive<'a> {
@@ -70,18 +69,19 @@ struct Drive<'a> {
 impl Drive<'_> {
     /// Runs the turn, or two when the session of the first one is gone.
     fn answer(&mut self) -> Result<(), Unstarted> {
-        let (run, job) = (self.run, self.run.job);
+        let Run { begin, job, .. } = self.run;
+        let run = self.run;
         run.check()?;
-        if let Some(asked) = &job.reply.engine
+        if let Some(asked) = &begin.reply.engine
             && asked != run.engine()
             && job.session.is_none()
-            && job.progress.is_none()
+            && begin.progress.is_none()
         {
             // A name of its own, since there is no attempt yet; said again, it is the same post.
-            let name = ClientMsgId::new(format!("{}.engine", job.entry));
+            let name = ClientMsgId::new(format!("{}.engine", begin.entry));
             run.say(name, &texts::unknown_engine(asked, run.engine()));
         }
-        let record = match &job.progress {
+        let record = match &begin.progress {
             None => job.session.clone(),
             Some(progress) => match self.interrupted(progress) {
                 Ok(record) => Some(record),
@@ -99,7 +99,7 @@ impl Drive<'_> {
         let Some(detail) = self.turn(Some(&record))? else { return Ok(()) };
         run.check()?;
         self.session.forget();
-        if job.progress.is_some() {
+        if begin.progress.is_some() {
             // It had begun, so a fresh session might do it twice.
             self.end_with(PostKind::Status, texts::interrupted_without_session(run.engine()));
             return Ok(());
@@ -122,11 +122,11 @@ impl Drive<'_> {
             return Err(texts::interrupted_without_session(engine));
         };
         // This attempt is not on disk yet. Made again, the post has the same name and text.
-        let name = format!("{}.resumed.{}", self.run.job.entry, self.number);
+        let name = format!("{}.resumed.{}", self.run.begin.entry, self.number);
         self.run.say(ClientMsgId::new(name), &texts::resumed_after_interruption(engine));
         let known = self.run.job.session.as_ref().filter(|known| known.session_id == *session);
         Ok(known.cloned().unwrap_or_else(|| {
-            sessions::record(session.clone(), &self.run.shared.settings.project_dir)
+            sessions::record(session.clone(), &self.run.shared.config.project_dir)
         }))
     }
 
@@ -151,21 +151,23 @@ impl Drive<'_> {
             stop: &shared.stop,
             grace: Grace::default(),
         };
-        let limits = &shared.settings.limits;
-        run_turn(protocol.as_mut(), transport.as_mut(), &spec, limits, &control, &mut handler);
+        let limits = Limits {
+            startup: shared.config.startup_timeout,
+            silence: shared.config.silence_timeout,
+            turn: shared.config.turn_timeout,
+        };
+        run_turn(protocol.as_mut(), transport.as_mut(), &spec, &limits, &control, &mut handler);
         Ok(handler.left())
     }
 
     fn spec(&self, record: Option<&SessionRecord>) -> Result<TurnSpec, Unstarted> {
-        let (run, job) = (self.run, self.run.job);
-        let settings = &run.shared.settings;
-        let Settings { allow_all, sandbox, opencode_model, .. } = settings;
-        let project_dir = directory(settings, &job.reply, record)
-            .and_then(|dir| Utf8PathBuf::from_path_buf(dir).map_err(|dir| texts::no_utf_8(&dir)))
+        let (run, begin) = (self.run, self.run.begin);
+        let Shared { config, sandbox, opencode_model, .. } = run.shared;
+        let project_dir = directory(config, &begin.reply, record)
             .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
-        let Gathered { images, note } = history::images(run)?;
-        if *allow_all {
-            log::warn!(threadId = job.thread.as_str(); "allowAll: this turn runs without any permission gate");
+        let (images, note) = history::images(run)?;
+        if config.allow_all {
+            log::warn!(threadId = begin.thread.as_str(); "allowAll: this turn runs without any permission gate");
         }
         Ok(TurnSpec {
             turn: TurnId::new(ids::random_hex()),
@@ -175,20 +177,20 @@ impl Drive<'_> {
             session: record.map(|record| record.session_id.clone()),
             fresh_session: SessionId::new(ids::random_uuid()),
             project_dir,
-            title: history::title(&job.reply),
-            gate: if *allow_all { Gate::AllowAll } else { Gate::Ask },
-            asks_human: settings.relay.is_some(),
+            title: history::title(&begin.reply),
+            gate: if config.allow_all { Gate::AllowAll } else { Gate::Ask },
+            asks_human: config.relay_permissions,
             sandbox: *sandbox,
             model: opencode_model.clone(),
         })
     }
 
     fn prompt(&self, is_resume: bool, note: &str) -> Result<String, Unstarted> {
-        let job = self.run.job;
-        let reply = &job.reply;
+        let begin = self.run.begin;
+        let reply = &begin.reply;
         let now = time::now().to_string();
         let header = Header {
-            thread: job.thread.as_str(),
+            thread: begin.thread.as_str(),
             author: reply.author.as_deref().unwrap_or_default(),
             role: reply.role.as_deref().unwrap_or_default(),
             ts: reply.created_at.as_deref().unwrap_or(&now),
@@ -201,19 +203,19 @@ impl Drive<'_> {
                 _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
             });
         }
-        let history = if job.is_clean { None } else { history::block(self.run)? };
+        let history = if begin.is_clean { None } else { history::block(self.run)? };
         let has_tools = self.run.def.description.has_bridge_tools;
-        let bootstrap = prompt::bootstrap(job.thread.as_str(), has_tools);
+        let bootstrap = prompt::bootstrap(begin.thread.as_str(), has_tools);
         Ok(prompt::first_touch(history.as_deref(), &envelope, &bootstrap))
     }
 
     /// Ends the message with a post of the daemon's own. Before there is an attempt the post has a
     /// name of its own: it is the last one, so nothing can follow under that name.
     fn end_with(&mut self, kind: PostKind, body: String) {
-        let Job { entry, reply, .. } = self.run.job;
+        let Begin { entry, reply, .. } = self.run.begin;
         let name = self.attempt.as_mut().map(Attempt::next_post);
         let name = name.unwrap_or_else(|| names::end(&message_key(*entry, reply)));
-        let post = self.run.draft(kind, self.run.engine().author(), name);
+        let post = self.run.draft(kind, name);
         self.run.end(Ending::Post { post, body });
     }
 }
@@ -225,39 +227,34 @@ fn begin<'a>(
     number: u32,
     spec: &TurnSpec,
 ) -> Result<&'a mut Attempt, Unstarted> {
-    let job = run.job;
     let progress = Progress {
         session: spec.session.clone(),
         attempts: number,
         ..Progress::new(spec.turn.clone(), run.engine().clone())
     };
+    let posts = attempt.as_ref().map_or(0, |earlier| earlier.posts);
     let begun = run.persist(|shared| {
-        let (inbox, progress) = (&shared.inbox, progress.clone());
-        match attempt {
-            Some(attempt) => attempt.begin_again(inbox, progress),
-            None => Attempt::begin(inbox, job.entry, &job.reply, progress)
-                .map(|begun| *attempt = Some(begun)),
-        }
+        Attempt::begin(&shared.inbox, run.begin.entry, &run.begin.reply, progress.clone(), posts)
     });
     // A stop or an interrupt has ended the wait for the disk.
     let unstarted = || run.check().err().unwrap_or(Unstarted::Stopped);
-    begun.and(attempt.as_mut()).ok_or_else(unstarted)
+    Ok(attempt.insert(begun.ok_or_else(unstarted)?))
 }
 
 /// Where the turn works: where its session does, or where the thread asked to begin, if that is
 /// one of the places that this machine offers. The error is for people.
 pub(super) fn directory(
-    settings: &Settings,
+    config: &Config,
     reply: &Reply,
     record: Option<&SessionRecord>,
-) -> Result<PathBuf, String> {
-    let Settings { project_dir, project_dirs, .. } = settings;
-    let known = record.and_then(|record| record.project_dir.as_ref()).map(PathBuf::from);
+) -> Result<Utf8PathBuf, String> {
+    let Config { project_dir, project_dirs, .. } = config;
+    let known = record.and_then(|record| record.project_dir.as_ref()).map(Utf8PathBuf::from);
     let dir = match (known, &reply.project_dir) {
         (Some(dir), _) => dir,
         (None, None) => project_dir.clone(),
         (None, Some(asked)) => {
-            let asked = PathBuf::from(asked);
+            let asked = Utf8PathBuf::from(asked);
             if asked != *project_dir && !project_dirs.contains(&asked) {
                 return Err(texts::directory_not_offered(&asked));
             }

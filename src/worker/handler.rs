@@ -15,7 +15,7 @@ use crate::{
     },
     bridge::{
         Client,
-        wire::{Message, PostKind},
+        wire::{Post, PostKind, Reply},
     },
     coordinator::{Event, STOPPED, names, turn_orphaned},
     ids::ThreadId,
@@ -83,7 +83,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             asking: Asking::new(run, spec.project_dir.as_std_path()),
             has_answered: false,
             retry_told: None,
-            does: Does::new(run.shared.settings.progress, Instant::now()),
+            does: Does::new(run.shared.progress, Instant::now()),
             usage: Usage::default(),
             end: End::Unknown,
         }
@@ -103,7 +103,7 @@ impl<'h, 'r> Handler<'h, 'r> {
     fn tool(&mut self, call: ToolCall, commands: &mut Vec<TurnCommand>) {
         match call.tool {
             BridgeTool::Post { kind, body } => {
-                let kind = PostKind::parse(&kind).unwrap_or(PostKind::Result);
+                let kind = serde_json::from_value(kind.into()).unwrap_or(PostKind::Result);
                 let result = if self.post(kind, &body) {
                     self.has_answered |= kind != PostKind::Status;
                     Ok("Posted.".to_owned())
@@ -123,8 +123,8 @@ impl<'h, 'r> Handler<'h, 'r> {
     }
 
     fn post(&mut self, kind: PostKind, body: &str) -> bool {
-        let name = self.attempt.next_post();
-        self.run.post(self.run.draft(kind, self.run.engine().author(), name), body)
+        let post = self.draft(kind);
+        self.run.post(post, body)
     }
 
     /// Reads on a task of its own, so that an interrupt does not wait for the bridge.
@@ -141,18 +141,16 @@ impl<'h, 'r> Handler<'h, 'r> {
 
     /// Says on the thread what the engine does.
     fn tell(&mut self, line: &str) {
-        let engine = self.run.engine();
-        let name = self.attempt.next_post();
-        let mut post = self.run.draft(PostKind::Status, engine.author(), name);
-        post.body = texts::does(engine, line);
+        let mut post = self.draft(PostKind::Status);
+        post.body = texts::does(self.run.engine(), line);
         // Not tried again: the next line replaces it.
-        if let Err(error) = self.run.shared.outgoing.put(&post, None) {
+        if let Err(error) = self.run.shared.put(&post, None) {
             log::debug!(error:% = error; "a line of progress could not be stored");
         }
     }
 
     fn retry(&mut self, message: &str, next: Option<Timestamp>) {
-        log::info!(threadId = self.run.job.thread.as_str(), reason = message; "the engine tries its model again");
+        log::info!(threadId = self.run.begin.thread.as_str(), reason = message; "the engine tries its model again");
         if self.retry_told.is_some_and(|told| told.elapsed() < RETRY_NOTE) {
             return;
         }
@@ -167,15 +165,14 @@ impl<'h, 'r> Handler<'h, 'r> {
     /// What the end of the turn means for the message. None: the next start goes on with it.
     fn ending(&mut self, end: &TurnEnd) -> Option<Ending> {
         let (run, engine) = (self.run, self.run.engine());
-        let usage = texts::usage(&self.usage).filter(|_| run.shared.settings.usage);
+        let usage = texts::usage(&self.usage).filter(|_| run.shared.config.usage);
         let failure = match end {
             // What the model posted is the answer; its last words are for a terminal.
             TurnEnd::Answered { .. } if self.has_answered => {
                 let mut progress = self.attempt.progress().clone();
                 progress.is_answered = true;
                 let note = usage.map(|usage| {
-                    let name = self.attempt.next_post();
-                    let mut note = run.draft(PostKind::Status, engine.author(), name);
+                    let mut note = self.draft(PostKind::Status);
                     note.body = usage;
                     note
                 });
@@ -190,8 +187,8 @@ impl<'h, 'r> Handler<'h, 'r> {
             }
             // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
-                let name = names::died(run.job.entry);
-                let post = run.draft(PostKind::Status, engine.author(), name);
+                let name = names::died(run.begin.entry);
+                let post = run.draft(PostKind::Status, name);
                 return Some(Ending::Post { post, body: turn_orphaned(engine) });
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
@@ -207,7 +204,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             TurnEnd::Failed(failure) => failure,
         };
         log::warn!(
-            threadId = run.job.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
+            threadId = run.begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
             "turn failed"
         );
         Some(self.last(PostKind::Error, texts::failed(engine, failure)))
@@ -215,8 +212,11 @@ impl<'h, 'r> Handler<'h, 'r> {
 
     /// The last post of the message.
     fn last(&mut self, kind: PostKind, body: String) -> Ending {
-        let name = self.attempt.next_post();
-        Ending::Post { post: self.run.draft(kind, self.run.engine().author(), name), body }
+        Ending::Post { post: self.draft(kind), body }
+    }
+
+    fn draft(&mut self, kind: PostKind) -> Post {
+        self.run.draft(kind, self.attempt.next_post())
     }
 
     /// Tries to make the answer durable. While the disk is full the engine is not kept from leaving.
@@ -234,14 +234,14 @@ impl<'h, 'r> Handler<'h, 'r> {
 
 impl TurnHandler for Handler<'_, '_> {
     fn on_event(&mut self, event: TurnEvent, commands: &mut Vec<TurnCommand>) {
-        let thread = self.run.job.thread.as_str();
+        let thread = self.run.begin.thread.as_str();
         match event {
             TurnEvent::Session(session) => {
                 if self.attempt.progress().session.as_ref() != Some(&session) {
                     let known = Some(session.clone());
                     self.attempt.note(self.run, |progress| progress.session = known);
                 }
-                self.session.learned(session, self.spec.project_dir.as_std_path());
+                self.session.learned(session, &self.spec.project_dir);
             }
             TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
             TurnEvent::Progress(line) => {
@@ -267,7 +267,7 @@ impl TurnHandler for Handler<'_, '_> {
     fn on_end(&mut self, end: &TurnEnd) {
         let usage = &self.usage;
         log::info!(
-            threadId = self.run.job.thread.as_str(), entry:% = self.run.job.entry,
+            threadId = self.run.begin.thread.as_str(), entry:% = self.run.begin.entry,
             agent = self.run.engine().as_str(), input = usage.input_tokens,
             output = usage.output_tokens, cost_usd = usage.cost_usd.unwrap_or_default();
             "usage of the turn"
@@ -304,8 +304,8 @@ impl TurnHandler for Handler<'_, '_> {
         if let Some(line) = self.does.take_shown(now) {
             self.run.report(Event::Doing { thread: self.run.thread(), line });
         }
-        let outbox = &self.run.shared.outgoing.outbox;
-        let is_free = || !outbox.has_unsent(&self.run.job.thread);
+        let outbox = &self.run.shared.outbox;
+        let is_free = || !outbox.has_unsent(&self.run.begin.thread);
         if let Some(line) = self.does.take_posted(now, is_free) {
             self.tell(&line);
         }
@@ -330,7 +330,7 @@ fn read(
     Ok(messages.iter().map(line).collect::<Vec<_>>().join("\n\n"))
 }
 
-fn line(message: &Message) -> String {
+fn line(message: &Reply) -> String {
     let author = message.author.as_deref().unwrap_or("unknown");
     let who = if message.is_human() { "human" } else { author };
     let at = message.created_at.as_deref().unwrap_or("?");

@@ -7,10 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::{
     agent::Image,
-    bridge::{
-        Attachment, Client,
-        wire::{Message, Reply},
-    },
+    bridge::{Client, wire::Reply},
     ids::ThreadId,
     prompt::{self, Past},
     task,
@@ -33,10 +30,7 @@ const TITLE_CHARS: usize = 60;
 
 /// The newest messages of a thread, read while it is being claimed: two round trips at the same
 /// time instead of one after the other. Closes without them when they can't be had.
-pub type PrefetchedHistory = Receiver<Vec<Message>>;
-
-/// Later than every message.
-const END_OF_TIME: &str = "9999-12-31T23:59:59.999Z";
+pub type PrefetchedHistory = Receiver<Vec<Reply>>;
 
 /// How long a turn waits for its history, over all tries.
 const HISTORY: Duration = Duration::from_secs(30);
@@ -46,7 +40,7 @@ const ATTACHMENTS: Duration = Duration::from_mins(5);
 
 /// Reads the newest messages of a thread that is not ours yet.
 pub fn prefetch(client: &Client, thread: &ThreadId) -> Option<PrefetchedHistory> {
-    ask(client, thread, END_OF_TIME.to_owned())
+    ask(client, thread, Timestamp::MAX.to_string())
 }
 
 /// Reads on a task of its own, so that what waits for it can be stopped.
@@ -68,22 +62,22 @@ fn ask(client: &Client, thread: &ThreadId, before: String) -> Option<PrefetchedH
 /// had in time: a turn without history is better than none.
 pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
     let until = Instant::now() + HISTORY;
-    let reply = &run.job.reply;
+    let reply = &run.begin.reply;
     // What could not be had while the thread was claimed is not waited for a second time.
     let asked = run.job.prefetched.clone().or_else(|| {
         let before = reply.created_at.clone().unwrap_or_else(|| time::now().to_string());
-        ask(&run.shared.client, &run.job.thread, before)
+        ask(&run.shared.client, &run.begin.thread, before)
     });
     let messages = match asked {
         Some(asked) => run.wait(&asked, until)?,
         None => None,
     };
     let Some(mut messages) = messages else {
-        log::warn!(threadId = run.job.thread.as_str(); "going on without history");
+        log::warn!(threadId = run.begin.thread.as_str(); "going on without history");
         return Ok(None);
     };
     let is_current =
-        |message: &Message| message.message_id.is_some() && message.message_id == reply.message_id;
+        |message: &Reply| message.message_id.is_some() && message.message_id == reply.message_id;
     messages
         .retain(|message| is_earlier(message, reply) && !is_current(message) && !is_ours(message));
     let past: Vec<Past> = messages
@@ -99,7 +93,7 @@ pub(super) fn block(run: &Run<'_>) -> Result<Option<String>, Unstarted> {
 }
 
 /// Whether a message was there before `reply` was written: what came later is not history.
-fn is_earlier(message: &Message, reply: &Reply) -> bool {
+fn is_earlier(message: &Reply, reply: &Reply) -> bool {
     let time = |text: &Option<String>| text.as_deref().and_then(Timestamp::parse);
     match (time(&message.created_at), time(&reply.created_at)) {
         (Some(message), Some(reply)) => message < reply,
@@ -113,20 +107,13 @@ pub(super) fn title(reply: &Reply) -> String {
     line.chars().filter(|c| !c.is_control()).take(TITLE_CHARS).collect()
 }
 
-/// A message's attachments, as far as they could be had.
-#[derive(Debug, Default)]
-pub(super) struct Gathered {
-    pub(super) images: Vec<Image>,
-    /// Says in the prompt how many are missing.
-    pub(super) note: String,
-}
-
-/// Fetches them on a task of its own, so that what waits for it can be stopped.
-pub(super) fn images(run: &Run<'_>) -> Result<Gathered, Unstarted> {
-    let mut gathered = Gathered::default();
-    let ids = &run.job.reply.attachment_ids;
+/// A message's attachments, as far as they can be had, and a note for the prompt on how many are
+/// missing. They are fetched on a task of its own, so that what waits for it can be stopped.
+pub(super) fn images(run: &Run<'_>) -> Result<(Vec<Image>, String), Unstarted> {
+    let mut gathered = Vec::new();
+    let ids = &run.begin.reply.attachment_ids;
     if ids.is_empty() {
-        return Ok(gathered);
+        return Ok((gathered, String::new()));
     }
     let (images, fetched) = bounded(1);
     let (client, wanted) = (run.shared.client.clone(), ids[..IMAGES.min(ids.len())].to_vec());
@@ -139,22 +126,22 @@ pub(super) fn images(run: &Run<'_>) -> Result<Gathered, Unstarted> {
         log::warn!(error:% = error; "cannot start a task to fetch attachments");
     } else {
         while let Some(image) = run.wait(&fetched, until)? {
-            gathered.images.extend(image);
+            gathered.extend(image);
         }
     }
-    let missing = ids.len() - gathered.images.len();
-    if missing > 0 {
-        gathered.note = format!("\n\n{}", texts::attachments_left_out(missing));
-    }
-    Ok(gathered)
+    let note = match ids.len() - gathered.len() {
+        0 => String::new(),
+        missing => format!("\n\n{}", texts::attachments_left_out(missing)),
+    };
+    Ok((gathered, note))
 }
 
 fn image(client: &Client, id: &str) -> Option<Image> {
     match client.attachment(id) {
-        Ok(Attachment { media_type, bytes }) if media_type.starts_with("image/") => {
+        Ok((media_type, bytes)) if media_type.starts_with("image/") => {
             Some(Image { media_type, bytes })
         }
-        Ok(Attachment { media_type, .. }) => {
+        Ok((media_type, _)) => {
             log::warn!(attachment = id, media_type = media_type.as_str(); "attachment left out: no image");
             None
         }
@@ -177,7 +164,7 @@ mod tests {
             Reply::parse(r#"{"threadId":"t","createdAt":"2026-11-22T10:00:00.000Z"}"#).unwrap();
         let earlier = |created_at: &str| {
             let value = json!({"body": "b", "createdAt": created_at});
-            is_earlier(&Message::from_value(&value, &reply.thread_id).unwrap(), &reply)
+            is_earlier(&Reply::stored(value, &reply.thread_id).unwrap(), &reply)
         };
         assert!(earlier("2026-11-22T09:59:59.999Z"));
         assert!(!earlier("2026-11-22T10:00:00.000Z"), "the message itself, or one beside it");

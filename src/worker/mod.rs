@@ -16,9 +16,7 @@ mod sessions;
 mod texts;
 mod transports;
 
-use std::{
-    cell::Cell, convert::Infallible, ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{cell::Cell, convert::Infallible, ffi::OsString, io, path::PathBuf, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
@@ -30,7 +28,7 @@ pub use sessions::record;
 
 use crate::{
     agent::{
-        Limits, Model, Sandbox, TurnCommand,
+        Model, Sandbox, TurnCommand,
         engines::{self, Engines},
         launch::EngineDef,
         opencode,
@@ -39,17 +37,11 @@ use crate::{
         Client,
         wire::{Activity, Post, Reply},
     },
-    config::Token,
-    coordinator::Event,
+    config::Config,
+    coordinator::{Begin, Event},
     ids::{Engine, ThreadId},
     permission::{Policy, Rule},
-    store::{
-        audit::Audit,
-        binding::SessionRecord,
-        entry::{EntryId, Progress},
-        outbox::Outbox,
-        spool::Inbox,
-    },
+    store::{audit::Audit, binding::SessionRecord, entry::EntryId, outbox::Outbox, spool::Inbox},
     task,
     worker::run::Run,
 };
@@ -57,19 +49,11 @@ use crate::{
 /// One message whose turn begins now, with all that it needs of its thread's binding.
 #[derive(Debug)]
 pub struct Job {
-    pub thread: ThreadId,
-    pub entry: EntryId,
-    pub reply: Arc<Reply>,
-    /// How far an earlier daemon came with it.
-    pub progress: Option<Progress>,
+    pub begin: Begin,
     /// The thread's session of the engine that answers ([`Shared::engine`]).
     pub session: Option<SessionRecord>,
     /// What was allowed on this thread with `always`.
     pub grants: Vec<Rule>,
-    /// `/new` came before it: the fresh session starts without the thread's history.
-    pub is_clean: bool,
-    /// The thread has the lock of the directory that [`writes`] named.
-    pub has_lock: bool,
     /// The thread's history, if it was read while the thread was claimed.
     pub prefetched: Option<PrefetchedHistory>,
     /// Interrupts and verdicts. Closed before the message is answered: stop it. An interrupt after
@@ -77,36 +61,20 @@ pub struct Job {
     pub commands: Receiver<TurnCommand>,
 }
 
-/// The settings that turns need.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub project_dir: PathBuf,
-    /// Where a thread may ask to work besides.
-    pub project_dirs: Vec<PathBuf>,
-    pub engine: Engine,
-    pub sandbox: Sandbox,
-    pub allow_all: bool,
-    pub policy: Policy,
-    /// How long a question waits for a person; none: it is refused at once.
-    pub relay: Option<Duration>,
-    pub home: PathBuf,
-    pub live_guard: bool,
-    pub live_threshold: Duration,
-    pub opencode_model: Option<Model>,
-    pub limits: Limits,
-    /// Between two lines on the thread about what the engine does; none: no lines.
-    pub progress: Option<Duration>,
-    /// Say under an answer what the turn used.
-    pub usage: bool,
-}
-
 /// Handles that all turns share. Nothing in it is state of the daemon.
 #[derive(Debug)]
 pub struct Shared {
-    pub settings: Settings,
+    pub config: Config,
+    pub policy: Policy,
+    pub sandbox: Sandbox,
+    pub opencode_model: Option<Model>,
+    /// Between two lines on the thread about what the engine does; none: no lines.
+    pub progress: Option<Duration>,
     pub client: Client,
     pub inbox: Inbox,
-    pub outgoing: Outgoing,
+    pub outbox: Outbox,
+    /// The outbox task leaves when this is dropped.
+    pub wake: Sender<()>,
     pub answers: Answers,
     pub audit: Audit,
     pub codes: Codes,
@@ -114,8 +82,6 @@ pub struct Shared {
     pub opencode: opencode::server::Handle,
     /// The daemon's own environment, of which engines inherit what is not ours.
     pub env: Vec<(OsString, OsString)>,
-    /// Taken out of what engines inherit, whatever its name there.
-    pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
     /// To the loop.
@@ -133,21 +99,13 @@ impl Shared {
     pub fn engine(&self, asked: Option<&Engine>) -> &EngineDef {
         asked
             .and_then(|asked| self.engines.get(asked))
-            .or_else(|| self.engines.get(&self.settings.engine))
+            .or_else(|| self.engines.get(&self.config.engine))
             .or_else(|| self.engines.get(&Engine::CLAUDE))
             .expect("claude is always in the table")
     }
-}
 
-/// The way out: durable first, then the outbox task is woken.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    pub outbox: Outbox,
-    pub wake: Sender<()>,
-}
-
-impl Outgoing {
-    /// Stores a post; `finishes` is the message whose answer this is.
+    /// Stores a post, and wakes the outbox task once it is durable; `finishes` is the message whose
+    /// answer this is.
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         self.outbox.put(post, finishes)?;
         self.wake.try_send(()).ok(); // Full means that it is awake already.
@@ -158,28 +116,26 @@ impl Outgoing {
 /// The canonical directory that the message's engine may write in without asking first, which needs
 /// its lock from the beginning of the turn.
 pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -> Option<PathBuf> {
-    let Settings { allow_all, sandbox, .. } = &shared.settings;
     let engine = &shared.engine(reply.engine.as_ref()).name;
-    let is_free = *allow_all || (engines::describe(engine).writes_unasked)(*sandbox);
+    let writes_unasked = engines::describe(engine).writes_unasked;
+    let is_free = shared.config.allow_all || writes_unasked(shared.sandbox);
     // A turn does not begin in a directory that is not there, or not offered.
-    let dir = is_free.then(|| drive::directory(&shared.settings, reply, session).ok()).flatten()?;
+    let dir = is_free.then(|| drive::directory(&shared.config, reply, session).ok()).flatten()?;
     dir.canonicalize().ok()
 }
 
-/// The turn of a message, to be run in a task of its own.
-pub fn turn(shared: Arc<Shared>, job: Job) -> impl FnOnce() + Send + 'static {
-    move || {
-        let is_answered = Cell::new(false);
-        let outcome = task::catch(|| drive::drive(&Run::new(&shared, &job, &is_answered)));
-        let Job { thread, entry, .. } = job;
-        if let Err(panic) = &outcome {
-            log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
-        }
-        if !is_answered.get() {
-            shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
-        }
-        shared.events.send(Event::Left { thread, entry }).ok(); // The loop may have ended.
+/// Runs the turn of a message, in a task of its own.
+pub fn turn(shared: &Shared, job: Job) {
+    let is_answered = Cell::new(false);
+    let outcome = task::catch(|| drive::drive(&Run::new(shared, &job, &is_answered)));
+    let Begin { thread, entry, .. } = job.begin;
+    if let Err(panic) = &outcome {
+        log::error!(threadId = thread.as_str(), panic = panic.as_str(); "a turn panicked");
     }
+    if !is_answered.get() {
+        shared.activity.try_send((thread.clone(), Activity::Idle)).ok(); // Only an indicator.
+    }
+    shared.events.send(Event::Left { thread, entry }).ok(); // The loop may have ended.
 }
 
 /// Whether a channel that speaks by closing has spoken.

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::agent::text;
+
 /// Between two lines on the thread.
 pub const EVERY: Duration = Duration::from_secs(20);
 
@@ -54,7 +56,7 @@ impl Progress {
 
     /// The engine does something else.
     pub(super) fn does(&mut self, line: &str) {
-        let line = one_line(line);
+        let line = text::one_line(line, CHARS_MAX);
         if line.is_empty() {
             return;
         }
@@ -90,15 +92,6 @@ impl Progress {
         self.posts += 1;
         Some(line)
     }
-}
-
-/// Foreign text on one line of bounded length.
-fn one_line(text: &str) -> String {
-    // What is behind the end is of no interest, however much it is.
-    let words = text.split_whitespace().take(CHARS_MAX).collect::<Vec<_>>().join(" ");
-    let mut chars = words.chars().filter(|c| !c.is_control());
-    let line: String = chars.by_ref().take(CHARS_MAX).collect();
-    if chars.next().is_some() { line + "…" } else { line }
 }
 
 #[cfg(test)]
@@ -163,12 +156,5 @@ mod tests {
         assert_eq!(progress.take_posted(start + 9 * EVERY, || true), None);
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
         assert_eq!(progress.due(), None);
-    }
-
-    #[test]
-    fn foreign_text_becomes_one_short_line() {
-        assert_eq!(one_line(" Bash:\n\techo \u{1b}[2Jhi\r"), "Bash: echo [2Jhi");
-        assert_eq!(one_line(&"ä".repeat(1_000_000)).chars().count(), CHARS_MAX + 1);
-        assert_eq!(one_line(" \n"), "");
     }
 }

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, after, at, never, select_biased, unbou
 use crate::{
     agent::{Failure, TurnCommand, launch::EngineDef},
     bridge::wire::{Activity, Post, PostKind},
-    coordinator::Event,
+    coordinator::{Begin, Event},
     ids::{ClientMsgId, Engine, ThreadId},
     store::entry::{EntryId, Progress},
     worker::{Job, Shared, is_closed},
@@ -24,6 +24,7 @@ pub(super) const DISK_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) job: &'a Job,
+    pub(super) begin: &'a Begin,
     pub(super) def: &'a EngineDef,
     /// Whether the answer is durable; read when the turn's task ends, also after a panic.
     is_answered: &'a Cell<bool>,
@@ -66,7 +67,8 @@ impl<'a> Run<'a> {
         Run {
             shared,
             job,
-            def: shared.engine(job.reply.engine.as_ref()),
+            begin: &job.begin,
+            def: shared.engine(job.begin.reply.engine.as_ref()),
             is_answered,
             is_halted: Cell::new(false),
             deadline: Cell::new(None),
@@ -75,7 +77,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn thread(&self) -> ThreadId {
-        self.job.thread.clone()
+        self.begin.thread.clone()
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -93,7 +95,7 @@ impl<'a> Run<'a> {
 
     /// The engine is about to have the prompt, and may take as long as its limit says.
     pub(super) fn turn_begins(&self) {
-        self.deadline.set(Instant::now().checked_add(self.shared.settings.limits.turn));
+        self.deadline.set(Instant::now().checked_add(self.shared.config.turn_timeout));
     }
 
     /// The turn is being ended early.
@@ -128,8 +130,8 @@ impl<'a> Run<'a> {
         self.wait::<()>(&never(), Instant::now()).map(drop)
     }
 
-    pub(super) fn draft(&self, kind: PostKind, author: String, name: ClientMsgId) -> Post {
-        Post::new(self.thread(), kind, author, String::new(), name)
+    pub(super) fn draft(&self, kind: PostKind, name: ClientMsgId) -> Post {
+        Post::new(self.thread(), kind, self.engine().author(), String::new(), name)
     }
 
     /// Gives a post its text, as far as a bridge takes it, and makes it durable.
@@ -139,37 +141,33 @@ impl<'a> Run<'a> {
 
     /// A status post of the daemon's own on the way.
     pub(super) fn say(&self, name: ClientMsgId, body: &str) {
-        self.post(self.draft(PostKind::Status, self.engine().author(), name), body);
+        self.post(self.draft(PostKind::Status, name), body);
     }
 
     /// Tries until the disk has taken it; a full disk is logged once. After a stop, an interrupt or
     /// the turn's time limit it is tried one last time. None: that failed too.
     pub(super) fn persist<T>(&self, mut write: impl FnMut(&Shared) -> io::Result<T>) -> Option<T> {
-        let mut is_logged = false;
+        let (mut is_logged, mut is_stopped) = (false, false);
         loop {
             match write(self.shared) {
                 Ok(done) => return Some(done),
                 Err(error) => self.disk_failed(&error, &mut is_logged),
             }
-            if self.is_halted.get() {
+            if is_stopped || self.is_halted.get() {
                 return None;
             }
             let deadline = self.deadline.get().map_or_else(never, at);
             select_biased! {
-                recv(self.shared.stop) -> _ => return write(self.shared).ok(),
+                recv(self.shared.stop) -> _ => is_stopped = true,
                 recv(self.job.commands) -> command => {
                     // The turn obeys it, as soon as this write is over.
                     let is_interrupt = matches!(command, Ok(TurnCommand::Interrupt) | Err(_));
                     self.late.0.send(command.unwrap_or(TurnCommand::Interrupt)).ok(); // We hold the receiver.
                     if is_interrupt {
                         self.halted();
-                        return write(self.shared).ok();
                     }
                 }
-                recv(deadline) -> _ => {
-                    self.halted();
-                    return write(self.shared).ok();
-                }
+                recv(deadline) -> _ => self.halted(),
                 recv(after(DISK_RETRY)) -> _ => {}
             }
         }
@@ -177,13 +175,13 @@ impl<'a> Run<'a> {
 
     /// Makes the end of the message durable; not tried again.
     pub(super) fn try_end(&self, ending: &mut Ending) -> io::Result<()> {
-        let entry = self.job.entry;
+        let entry = self.begin.entry;
         match ending {
             Ending::Post { post, body } => put(self.shared, post, body, Some(entry))?,
             Ending::Posted { progress, note } => {
                 self.shared.inbox.started(&entry, progress)?;
                 if let Some(note) = note
-                    && let Err(error) = self.shared.outgoing.put(note, None)
+                    && let Err(error) = self.shared.put(note, None)
                 {
                     log::warn!(error:% = error; "a note under an answer could not be stored");
                 }
@@ -214,7 +212,7 @@ impl<'a> Run<'a> {
     pub(super) fn disk_failed(&self, error: &io::Error, is_logged: &mut bool) {
         if !*is_logged {
             log::error!(
-                threadId = self.job.thread.as_str(), error:% = error;
+                threadId = self.begin.thread.as_str(), error:% = error;
                 "cannot write to the state directory; trying again every second"
             );
             *is_logged = true;
@@ -224,5 +222,5 @@ impl<'a> Run<'a> {
 
 fn put(shared: &Shared, post: &mut Post, body: &str, finishes: Option<EntryId>) -> io::Result<()> {
     post.body = shared.answers.fit(body, &post.client_msg_id)?;
-    shared.outgoing.put(post, finishes)
+    shared.put(post, finishes)
 }

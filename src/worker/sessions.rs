@@ -1,7 +1,8 @@
 //! The thread's session of the engine that answers, during a turn.
 
-use std::{path::Path, time::SystemTime};
+use std::time::SystemTime;
 
+use camino::Utf8Path;
 use serde_json::Number;
 
 use crate::{
@@ -14,9 +15,9 @@ use crate::{
 };
 
 /// A session that is known from now on.
-pub fn record(session: SessionId, project_dir: &Path) -> SessionRecord {
+pub fn record(session: SessionId, project_dir: &Utf8Path) -> SessionRecord {
     let mut record = SessionRecord::new(session);
-    record.project_dir = Some(project_dir.display().to_string());
+    record.project_dir = Some(project_dir.to_string());
     record.created_at = Some(time::now());
     record
 }
@@ -29,13 +30,14 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     /// The engine has named its session.
-    pub(super) fn learned(&mut self, session: SessionId, project_dir: &Path) {
+    pub(super) fn learned(&mut self, session: SessionId, project_dir: &Utf8Path) {
         if self.record.as_ref().is_some_and(|known| known.session_id == session) {
             return;
         }
         let mut record = record(session, project_dir);
         if let Some(session_file) = engines::describe(self.run.engine()).session_file {
-            let file = session_file(&self.run.shared.env, project_dir, &record.session_id);
+            let file =
+                session_file(&self.run.shared.env, project_dir.as_std_path(), &record.session_id);
             record.jsonl_path = file.map(|file| file.display().to_string());
         }
         self.record = Some(record);
@@ -77,15 +79,15 @@ impl Session<'_> {
 /// Whether another program has written to the session since we drove it (`liveGuard`). Only
 /// Claude Code keeps its sessions in files that tell; it locks nothing itself (2.1.197).
 pub(super) fn is_live_elsewhere(run: &Run<'_>, record: &SessionRecord) -> bool {
-    let settings = &run.shared.settings;
-    if !settings.live_guard || engines::describe(run.engine()).session_file.is_none() {
+    let config = &run.shared.config;
+    if !config.live_guard || engines::describe(run.engine()).session_file.is_none() {
         return false;
     }
     let Some(modified) = record.jsonl_path.as_deref().and_then(modified) else { return false };
     match record.last_jsonl_mtime_ms.as_ref().and_then(whole) {
         // One millisecond is the fraction that was cut off, no other writer.
         Some(baseline) => baseline + 1 < modified.as_millis(),
-        None => time::now().since(modified) < settings.live_threshold,
+        None => time::now().since(modified) < config.live_threshold,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the daemon itself says on a thread. Each says what happened and what to do. Pure.
 
-use std::path::Path;
+use camino::Utf8Path;
 
 use crate::{
     agent::{Failure, Usage},
@@ -95,27 +95,17 @@ pub(super) fn unknown_engine(asked: &Engine, taken: &Engine) -> String {
     format!("This machine knows no agent called {asked}; {taken} answers instead.")
 }
 
-pub(super) fn no_directory(dir: &Path) -> String {
+pub(super) fn no_directory(dir: &Utf8Path) -> String {
     format!(
-        "The project directory `{}` does not exist on this machine. Create it, or set another one \
-         (`projectDir` in the config file) and restart the daemon.",
-        dir.display()
+        "The project directory `{dir}` does not exist on this machine. Create it, or set another one \
+         (`projectDir` in the config file) and restart the daemon."
     )
 }
 
-pub(super) fn no_utf_8(dir: &Path) -> String {
+pub(super) fn directory_not_offered(dir: &Utf8Path) -> String {
     format!(
-        "The path of the project directory `{}` is not UTF-8, and engines get it in JSON. \
-         Rename the directory, change `projectDir` in the config file and restart the daemon.",
-        dir.display()
-    )
-}
-
-pub(super) fn directory_not_offered(dir: &Path) -> String {
-    format!(
-        "This machine does not offer the directory `{}` to the bridge. Add it to `projectDirs` in \
-         the config file and restart the daemon, or begin a thread in another one.",
-        dir.display()
+        "This machine does not offer the directory `{dir}` to the bridge. Add it to `projectDirs` in \
+         the config file and restart the daemon, or begin a thread in another one."
     )
 }
 

@@ -29,7 +29,7 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         Launch::Process(process) => process,
         Launch::SharedServer => {
             // The keeper itself gives up first.
-            let deadline = server::Handle::deadline(shared.settings.limits.startup);
+            let deadline = server::Handle::deadline(shared.config.startup_timeout);
             let lease = match shared.opencode.request() {
                 Ok(lease) => run.wait(&lease, deadline)?,
                 Err(error) => Some(Err(error)),
@@ -38,37 +38,31 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         }
     };
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
-    let token = shared.token.as_ref().map(Token::reveal);
+    let token = shared.config.token.as_ref().map(Token::reveal);
     let plan = def.plan(process, spec, &shared.env, token, &marker);
-    match patiently(run, || StdioTransport::start(&plan, &marker, process.ladder))? {
-        Ok(transport) => Ok(Box::new(transport)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(def.not_installed().into()),
-        Err(error) => Err(Unstarted::Failed(Failure::new(
-            FailureKind::NotInstalled,
-            format!("`{}` could not be started: {error}.", def.program()),
-            "Look at the daemon's log and at the limits of the machine (processes, open files, \
-             memory), then send the message again.",
-        ))),
-    }
-}
-
-/// Starts an engine. While the machine has nothing left to start it with, it is tried again: that
-/// passes, and the engine has had no prompt. Gives up after [`SHORTAGE`].
-fn patiently<T>(
-    run: &Run<'_>,
-    start: impl Fn() -> io::Result<T>,
-) -> Result<io::Result<T>, Unstarted> {
     let until = Instant::now() + SHORTAGE;
     let mut is_logged = false;
     loop {
-        match start() {
+        match StdioTransport::start(&plan, &marker, process.ladder) {
+            Ok(transport) => return Ok(Box::new(transport)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(def.not_installed().into());
+            }
+            // That passes, and the engine has had no prompt.
             Err(error) if is_shortage(&error) && Instant::now() < until => {
                 if !is_logged {
                     log::error!(error:% = error; "cannot start an engine; trying again every second");
                     is_logged = true;
                 }
             }
-            result => return Ok(result),
+            Err(error) => {
+                return Err(Unstarted::Failed(Failure::new(
+                    FailureKind::NotInstalled,
+                    format!("`{}` could not be started: {error}.", def.program()),
+                    "Look at the daemon's log and at the limits of the machine (processes, open files, \
+                     memory), then send the message again.",
+                )));
+            }
         }
         run.wait::<()>(&never(), Instant::now() + AGAIN)?;
     }

@@ -2,120 +2,99 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    path::Path,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use obto_bridge::{
     bridge::{
         Access, Client, Net,
         backoff::Pace,
-        outbox::{self, OutboxStore, Settings, Stored},
+        outbox::{self, Handle, Notice, Settings},
         wire::{Activity, Card, Post, PostKind},
     },
     config::Token,
     ids::{ClientMsgId, Engine, ThreadId},
+    store::{Disk, outbox::Outbox},
     task::Task,
     time::Timestamp,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::util::{
-    patience::{self, Patience, check_quick},
-    sick_bridge::{Conn, Seen, SickBridge},
+use crate::{
+    store::disk::MemoryDisk,
+    util::{
+        patience::{self, check_quick},
+        sick_bridge::{Conn, Seen, SickBridge},
+    },
 };
 
-/// A disk in memory, which can fail.
-#[derive(Clone, Default)]
-struct Store(Arc<(Mutex<Files>, Condvar)>);
+/// The outbox on a disk in memory, which can fail.
+#[derive(Clone)]
+struct Store {
+    outbox: Outbox,
+    disk: Arc<MemoryDisk>,
+}
 
-#[derive(Default)]
-struct Files {
-    posts: BTreeMap<u32, Post>,
-    refused: Vec<(u32, String)>,
-    asked: Vec<Stored>,
-    conflicts: Vec<String>,
-    broken: bool,
-    failures: usize,
+fn post(entry: u32, thread: &str) -> Post {
+    Post::new(
+        ThreadId::new(thread),
+        PostKind::Result,
+        "claude-bridge".into(),
+        format!("{entry}"),
+        ClientMsgId::new(format!("c{entry}")),
+    )
 }
 
 impl Store {
-    fn put(&self, entry: u32, thread: &str) {
-        let post = Post::new(
-            ThreadId::new(thread),
-            PostKind::Result,
-            "claude-bridge".into(),
-            format!("{entry}"),
-            ClientMsgId::new(format!("c{entry}")),
-        );
-        self.files().posts.insert(entry, post);
+    fn new(posts: &[(u32, &str)]) -> Store {
+        let disk: Arc<MemoryDisk> = Arc::default();
+        let dir: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&disk);
+        let store = Store { outbox: Outbox::open(dir, Path::new("/outbox")).unwrap(), disk };
+        for (entry, thread) in posts {
+            store.put(*entry, thread);
+        }
+        store
     }
 
+    fn put(&self, entry: u32, thread: &str) {
+        self.outbox.put(&post(entry, thread), None).unwrap();
+    }
+
+    /// Those that the bridge does not have.
     fn entries(&self) -> Vec<u32> {
-        self.files().posts.keys().copied().collect()
+        let posts = self.outbox.list().into_iter();
+        let posts = posts.filter_map(|(id, _)| self.outbox.read(id).unwrap());
+        posts.map(|post| post.body.parse().unwrap()).collect()
+    }
+
+    /// Those that it will never take, with the reasons.
+    fn refused(&self) -> Vec<(u32, String)> {
+        let files = self.disk.list(Path::new("/outbox/refused")).unwrap();
+        let refused = files.iter().map(|path| {
+            let file: Value = serde_json::from_slice(&self.disk.read(path).unwrap()).unwrap();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let content = &file["content"];
+            (text(&content["post"]["body"]).parse().unwrap(), text(&content["reason"]))
+        });
+        refused.collect()
     }
 
     /// Waits until the store looks as expected.
     #[track_caller]
-    fn until(&self, what: impl Fn(&Files) -> bool) {
-        let (mut files, mut patience) = (self.files(), Patience::new());
-        while !what(&files) {
-            assert!(patience.lasts(), "{:?} {:?}", files.posts.keys(), files.refused);
-            files = self.0.1.wait_timeout(files, Patience::SLICE).unwrap().0;
-        }
+    fn until(&self, what: impl Fn(&Store) -> bool) {
+        let came = patience::comes_true(|| what(self));
+        assert!(came, "{:?} {:?}", self.entries(), self.refused());
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.0.0.lock().unwrap()
-    }
-
-    /// The files for an operation of the task, unless the disk is broken.
-    fn working(&self) -> io::Result<MutexGuard<'_, Files>> {
-        let mut files = self.files();
-        // Whoever waits in `until` looks once the operation is done and the lock free.
-        self.0.1.notify_all();
-        if files.broken {
-            files.failures += 1;
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(files)
-    }
-}
-
-impl OutboxStore for Store {
-    type Entry = u32;
-
-    fn list(&mut self) -> io::Result<Vec<u32>> {
-        Ok(self.working()?.posts.keys().copied().collect())
-    }
-
-    fn read(&mut self, entry: &u32) -> io::Result<Option<Post>> {
-        Ok(self.working()?.posts.get(entry).cloned())
-    }
-
-    fn remove(&mut self, entry: &u32) -> io::Result<()> {
-        self.working()?.posts.remove(entry);
-        Ok(())
-    }
-
-    fn asked(&mut self, question: Stored) {
-        self.files().asked.push(question);
-    }
-
-    fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId) {
-        self.files().conflicts.push(format!("{thread} {post}"));
-    }
-
-    fn refuse(&mut self, entry: &u32, reason: &str) -> io::Result<()> {
-        let mut files = self.working()?;
-        files.posts.remove(entry);
-        files.refused.push((*entry, reason.to_owned()));
-        Ok(())
+    #[track_caller]
+    fn until_empty(&self) {
+        self.until(|store| store.outbox.count() == 0);
     }
 }
 
@@ -124,16 +103,13 @@ struct Rig {
     store: Store,
     wake: Sender<()>,
     activity: Sender<(ThreadId, Activity)>,
+    notices: Receiver<Notice>,
     task: Task,
 }
 
 /// Starts the task on a store that holds `posts`.
 fn rig(posts: &[(u32, &str)], script: impl Fn(&Seen, &mut Conn) + Send + Sync + 'static) -> Rig {
-    let store = Store::default();
-    for (entry, thread) in posts {
-        store.put(*entry, thread);
-    }
-    rig_on(store, script)
+    rig_on(Store::new(posts), script)
 }
 
 fn rig_on(store: Store, script: impl Fn(&Seen, &mut Conn) + Send + Sync + 'static) -> Rig {
@@ -156,9 +132,9 @@ fn rig_leaving(
         token: Token::new("obto_s3cr3t"),
     };
     let client = Client::new(Arc::new(access), &Net::default()).unwrap();
-    let ((wake, woken), (activity, shown)) = (bounded(1), bounded(16));
-    let task = outbox::start(client, store.clone(), settings, woken, shown).unwrap();
-    Rig { bridge, store, wake, activity, task }
+    let Handle { task, wake, activity, notices } =
+        outbox::start(client, store.outbox.clone(), settings).unwrap();
+    Rig { bridge, store, wake, activity, notices, task }
 }
 
 impl Rig {
@@ -189,12 +165,12 @@ fn posts_of_a_thread_keep_their_order_and_go_once() {
     let posts: Vec<(u32, String)> = (0..300).map(|n| (n, format!("t{}", n % 7))).collect();
     let posts: Vec<(u32, &str)> = posts.iter().map(|(n, thread)| (*n, thread.as_str())).collect();
     let rig = rig(&posts, |_, conn| ok(conn));
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     for entry in 300..320 {
         rig.store.put(entry, "t0");
         rig.wake.try_send(()).ok();
     }
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     let (_, seen) = rig.stop();
     let mut by_thread: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for seen in &seen {
@@ -212,22 +188,21 @@ fn the_post_of_another_daemon_under_our_name_is_reported() {
         let stored = if body(seen) == 2 { "theirs".into() } else { seen.json()["body"].clone() };
         conn.json(200, json!({"ok": true, "message": {"_id": "m", "body": stored}}));
     });
-    rig.store.until(|files| files.posts.is_empty());
-    let files = rig.store.files();
-    assert_eq!(files.conflicts, ["t c2"]);
-    assert_eq!(files.refused.len(), 1, "what people do not see is kept aside");
-    assert!(files.refused[0].1.contains("another daemon"), "{:?}", files.refused);
-    drop(files);
+    rig.store.until_empty();
+    let expected = Notice::Conflict { thread: ThreadId::new("t"), post: ClientMsgId::new("c2") };
+    assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), [expected]);
+    let refused = rig.store.refused();
+    assert_eq!(refused.len(), 1, "what people do not see is kept aside");
+    assert!(refused[0].1.contains("another daemon"), "{refused:?}");
     rig.stop();
 }
 
 #[test]
 fn a_question_s_time_is_told_once_the_bridge_has_stored_it() {
-    let store = Store::default();
-    store.put(1, "t");
-    store.put(2, "t");
+    let store = Store::new(&[(1, "t")]);
     let at = "2026-11-22T12:00:00.123Z";
-    store.files().posts.get_mut(&2).unwrap().question = Some(Card {
+    let mut question = post(2, "t");
+    question.question = Some(Card {
         code: "K7Q2".into(),
         engine: Engine::CLAUDE,
         kind: "run".into(),
@@ -240,17 +215,14 @@ fn a_question_s_time_is_told_once_the_bridge_has_stored_it() {
         choices: Vec::new(),
         expires_at: at.into(),
     });
+    store.outbox.put(&question, None).unwrap();
     let rig = rig_on(store, move |seen, conn| match body(seen) {
         2 => conn.json(200, json!({"ok": true, "message": {"createdAt": at}})),
         _ => ok(conn),
     });
-    rig.store.until(|files| files.posts.is_empty());
-    let expected = Stored {
-        thread: ThreadId::new("t"),
-        post: ClientMsgId::new("c2"),
-        at: Timestamp::parse(at),
-    };
-    assert_eq!(rig.store.files().asked, [expected]);
+    rig.store.until_empty();
+    let expected = Notice::Asked { post: ClientMsgId::new("c2"), at: Timestamp::parse(at) };
+    assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), [expected]);
     rig.stop();
 }
 
@@ -276,8 +248,8 @@ fn a_refused_post_is_kept_aside_and_holds_up_nothing() {
         3 => conn.json(413, json!({"ok": false, "error": "too large"})),
         _ => ok(conn),
     });
-    rig.store.until(|files| files.posts.is_empty());
-    let mut refused = std::mem::take(&mut rig.store.files().refused);
+    rig.store.until_empty();
+    let mut refused = rig.store.refused();
     refused.sort();
     assert_eq!(refused.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [1, 3]);
     assert!(
@@ -300,9 +272,9 @@ fn check_patience(status: u16, headers: &'static str, text: &'static str) -> Dur
             ok(conn);
         }
     });
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     let took = started.elapsed();
-    assert!(rig.store.files().refused.is_empty(), "{status}");
+    assert!(rig.store.refused().is_empty(), "{status}");
     let (_, seen) = rig.stop();
     let of_a: Vec<u32> = seen.iter().filter(|seen| thread(seen) == "a").map(body).collect();
     assert_eq!(of_a, [1, 1, 1, 2], "{status}: in order, whatever the tries");
@@ -341,10 +313,7 @@ fn a_refused_token_and_an_asked_for_wait_are_slow() {
 
 #[test]
 fn a_thread_that_waits_holds_up_no_other() {
-    let store = Store::default();
-    for (entry, thread) in [(1, "a"), (2, "b"), (3, "b"), (4, "c")] {
-        store.put(entry, thread);
-    }
+    let store = Store::new(&[(1, "a"), (2, "b"), (3, "b"), (4, "c")]);
     let late = AtomicUsize::new(0);
     let drain = Duration::from_mins(10);
     let rig = rig_leaving(drain, store, move |seen, conn| match thread(seen).as_str() {
@@ -358,12 +327,12 @@ fn a_thread_that_waits_holds_up_no_other() {
             }
         }
     });
-    rig.store.until(|files| files.posts.len() == 1);
+    rig.store.until(|store| store.entries().len() == 1);
     for (entry, thread) in [(5, "b"), (6, "c"), (7, "d"), (8, "e")] {
         rig.store.put(entry, thread);
     }
     rig.wake.try_send(()).ok();
-    rig.store.until(|files| files.posts.keys().eq([&1]));
+    rig.store.until(|store| store.entries() == [1]);
     let (_, seen) = rig.stop();
     assert_eq!(seen.iter().filter(|seen| thread(seen) == "a").count(), 2, "the last when leaving");
 }
@@ -374,7 +343,7 @@ fn a_post_that_hangs_holds_up_no_other() {
         "a" => conn.hold(),
         _ => ok(conn),
     });
-    rig.store.until(|files| files.posts.keys().eq([&1]));
+    rig.store.until(|store| store.entries() == [1]);
     let (took, _) = rig.stop();
     // And not the stop either.
     check_quick(took, Duration::from_secs(2));
@@ -392,7 +361,7 @@ fn posts_go_side_by_side_on_a_far_bridge() {
             ok(conn);
         }
     });
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     let (_, seen) = rig.stop();
     assert_eq!(seen.len(), posts.len(), "each was sent once");
 }
@@ -410,7 +379,7 @@ fn a_bridge_that_is_away_is_waited_for() {
     rig.bridge.next();
     let second = patience::recv(&rig.bridge.seen).unwrap();
     up.store(1, Ordering::SeqCst);
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     let (_, seen) = rig.stop();
     assert!(seen.len() < 50 + 40, "not every thread asks for itself: {} {second:?}", seen.len());
 }
@@ -418,7 +387,7 @@ fn a_bridge_that_is_away_is_waited_for() {
 #[test]
 fn leaving_tries_what_there_is_and_keeps_the_rest() {
     let drain = Duration::from_mins(10);
-    let rig = rig_leaving(drain, Store::default(), |seen, conn| match thread(seen).as_str() {
+    let rig = rig_leaving(drain, Store::new(&[]), |seen, conn| match thread(seen).as_str() {
         "dead" => conn.answer(503, "Retry-After: 300\r\n", ""),
         _ => ok(conn),
     });
@@ -445,37 +414,40 @@ fn leaving_takes_no_longer_than_it_may() {
 
 #[test]
 fn a_disk_that_cant_remove_does_not_make_posts_repeat() {
-    let store = Store::default();
-    let disk = store.clone();
+    let store = Store::new(&[]);
+    let disk = Arc::clone(&store.disk);
     // The disk breaks while the first post is on its way, and works again before the second.
     let rig = rig_on(store, move |seen, conn| {
-        disk.files().broken = body(seen) == 1;
+        disk.fail(body(seen) == 1);
         ok(conn);
     });
     rig.store.put(1, "a");
+    let before = rig.store.disk.operations();
     rig.wake.try_send(()).ok();
     rig.bridge.next();
-    rig.store.until(|files| files.failures > 0);
-    rig.store.files().broken = false;
+    rig.store.until(|store| store.disk.operations() > before);
+    rig.store.disk.fail(false);
     rig.store.put(2, "a");
     rig.wake.try_send(()).ok();
     assert_eq!(body(&rig.bridge.next()), 2);
     // Both go when the disk can, and 1 is not sent again for it.
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until(|store| store.disk.paths().is_empty());
     let (_, seen) = rig.stop();
     assert!(seen.is_empty());
 }
 
 #[test]
-fn a_disk_that_cant_be_listed_is_asked_again() {
-    let rig = rig(&[], |_, conn| ok(conn));
-    rig.store.put(1, "a");
-    rig.store.files().broken = true;
-    rig.wake.try_send(()).ok();
-    rig.store.until(|files| files.failures > 0);
-    rig.store.files().broken = false;
-    rig.store.until(|files| files.posts.is_empty());
-    rig.stop();
+fn a_post_that_cant_be_read_is_read_again() {
+    let store = Store::new(&[(1, "a"), (2, "b")]);
+    let (disk, first) = (Arc::clone(&store.disk), store.disk.paths().remove(0));
+    let bytes = disk.read(Path::new(&first)).unwrap();
+    disk.put(&first, b"{");
+    let rig = rig_on(store, |_, conn| ok(conn));
+    assert_eq!(body(&rig.bridge.next()), 2, "the oldest one was tried before");
+    disk.put(&first, &bytes);
+    rig.store.until_empty();
+    let (_, seen) = rig.stop();
+    assert_eq!(seen.iter().map(body).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -503,6 +475,6 @@ fn activity_that_fails_holds_up_no_post() {
         rig.store.put(entry, "t");
     }
     rig.wake.try_send(()).ok();
-    rig.store.until(|files| files.posts.is_empty());
+    rig.store.until_empty();
     rig.stop();
 }

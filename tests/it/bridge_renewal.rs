@@ -9,7 +9,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use obto_bridge::{
     bridge::{
-        Access, AccessSource, Net,
+        Access, AccessSource, Error, Net,
         backoff::Pace,
         stream::{self, Handle, Settings, StreamEvent},
     },
@@ -59,7 +59,7 @@ impl Streams {
 struct Config(Mutex<Access>);
 
 impl AccessSource for Config {
-    fn access(&self) -> anyhow::Result<Access> {
+    fn access(&self) -> Result<Access, Error> {
         Ok(self.0.lock().unwrap().clone())
     }
 }
@@ -120,7 +120,7 @@ impl Rig {
     #[track_caller]
     fn stop(mut self) {
         let started = Instant::now();
-        self.handle.take().unwrap().stop();
+        drop(self.handle.take());
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
 }

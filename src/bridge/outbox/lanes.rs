@@ -7,100 +7,71 @@ use std::{
 };
 
 use crate::{
-    bridge::{
-        backoff::{Backoff, Pace},
-        wire::Post,
-    },
+    bridge::backoff::{Backoff, Pace},
     ids::ThreadId,
+    store::outbox::OutboxId,
 };
 
-/// Bodies held in memory; those of a longer backlog are read again when it is their turn.
-const POSTS_IN_MEMORY: usize = 64;
-
 #[derive(Debug)]
-pub(super) struct Lanes<E> {
-    by_thread: BTreeMap<ThreadId, Lane<E>>,
+pub(super) struct Lanes {
+    by_thread: BTreeMap<ThreadId, Lane>,
     /// Entries that were seen, sent ones too as long as the store has them.
-    known: BTreeSet<E>,
-    in_memory: usize,
+    known: BTreeSet<OutboxId>,
     pace: Pace,
 }
 
 #[derive(Debug)]
-struct Lane<E> {
-    queue: VecDeque<Waiting<E>>,
+struct Lane {
+    queue: VecDeque<OutboxId>,
     busy: bool,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Waiting<E> {
-    entry: E,
-    post: Option<Post>,
-}
-
-/// The next thing to send.
-#[derive(Debug, PartialEq)]
-pub(super) struct Next<E> {
-    pub thread: ThreadId,
-    pub entry: E,
-    /// None if it has to be read again.
-    pub post: Option<Post>,
-}
-
-impl<E: Ord + Clone> Lanes<E> {
-    pub(super) fn new(pace: Pace) -> Lanes<E> {
-        Lanes { by_thread: BTreeMap::new(), known: BTreeSet::new(), in_memory: 0, pace }
+impl Lanes {
+    pub(super) fn new(pace: Pace) -> Lanes {
+        Lanes { by_thread: BTreeMap::new(), known: BTreeSet::new(), pace }
     }
 
-    /// Of what the store lists, what is new. What the store no longer has is forgotten.
-    pub(super) fn new_ones(&mut self, listed: Vec<E>) -> Vec<E> {
-        let listed: BTreeSet<E> = listed.into_iter().collect();
-        self.known.retain(|entry| listed.contains(entry));
-        listed.into_iter().filter(|entry| !self.known.contains(entry)).collect()
-    }
-
-    /// Puts a new entry at the end of its lane. An entry older than one that waits goes before it:
-    /// two workers may finish writing in another order than they began.
-    pub(super) fn add(&mut self, entry: E, post: Post) {
-        if !self.known.insert(entry.clone()) {
-            return;
+    /// Takes in what the store lists: a new entry goes to the end of its lane. One older than one
+    /// that waits goes before it: two workers may finish writing in another order than they began.
+    /// What the store no longer has is forgotten.
+    pub(super) fn refresh(&mut self, listed: Vec<(OutboxId, ThreadId)>) {
+        let listed: BTreeMap<OutboxId, ThreadId> = listed.into_iter().collect();
+        self.known.retain(|entry| listed.contains_key(entry));
+        for (entry, thread) in listed {
+            if !self.known.insert(entry) {
+                continue;
+            }
+            let lane = self.by_thread.entry(thread).or_insert_with(|| Lane {
+                queue: VecDeque::new(),
+                busy: false,
+                backoff: Backoff::new(self.pace),
+                not_before: None,
+            });
+            let first_movable = usize::from(lane.busy);
+            let at = lane.queue.partition_point(|waiting| *waiting < entry).max(first_movable);
+            lane.queue.insert(at.min(lane.queue.len()), entry);
         }
-        let backoff = Backoff::new(self.pace);
-        let lane = self.by_thread.entry(post.thread_id.clone()).or_insert_with(|| Lane {
-            queue: VecDeque::new(),
-            busy: false,
-            backoff,
-            not_before: None,
-        });
-        let post = (self.in_memory < POSTS_IN_MEMORY).then_some(post);
-        self.in_memory += usize::from(post.is_some());
-        let first_movable = usize::from(lane.busy);
-        let at = lane.queue.partition_point(|waiting| waiting.entry < entry).max(first_movable);
-        lane.queue.insert(at.min(lane.queue.len()), Waiting { entry, post });
     }
 
     /// Takes the oldest post whose lane is free and due. The lane is busy until
     /// [`Lanes::done`] or [`Lanes::later`].
-    pub(super) fn take(&mut self, now: Instant) -> Option<Next<E>> {
-        let due = |lane: &&mut Lane<E>| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
+    pub(super) fn take(&mut self, now: Instant) -> Option<(ThreadId, OutboxId)> {
+        let due = |lane: &&mut Lane| !lane.busy && lane.not_before.is_none_or(|at| at <= now);
         let (thread, lane) = self
             .by_thread
             .iter_mut()
             .filter(|(_, lane)| due(lane) && !lane.queue.is_empty())
-            .min_by(|(_, a), (_, b)| a.queue[0].entry.cmp(&b.queue[0].entry))?;
+            .min_by_key(|(_, lane)| lane.queue[0])?;
         lane.busy = true;
-        let head = &lane.queue[0];
-        Some(Next { thread: thread.clone(), entry: head.entry.clone(), post: head.post.clone() })
+        Some((thread.clone(), lane.queue[0]))
     }
 
     /// The post that was taken from this lane is done with.
     pub(super) fn done(&mut self, thread: &ThreadId) {
         let Some(lane) = self.by_thread.get_mut(thread) else { return };
-        if let Some(Waiting { post: Some(_), .. }) = lane.queue.pop_front() {
-            self.in_memory -= 1;
-        }
+        lane.queue.pop_front();
         lane.busy = false;
         lane.not_before = None;
         lane.backoff.good();
@@ -109,22 +80,15 @@ impl<E: Ord + Clone> Lanes<E> {
         }
     }
 
-    /// The post stays where it is and is due again later, much later if `slow`; how much is
-    /// returned.
+    /// The post stays where it is and is due again later; how much is returned.
     pub(super) fn later(
         &mut self,
         thread: &ThreadId,
         now: Instant,
-        random: u64,
-        retry_after: Option<Duration>,
-        slow: bool,
+        wait: impl FnOnce(&mut Backoff) -> Duration,
     ) -> Duration {
         let Some(lane) = self.by_thread.get_mut(thread) else { return Duration::ZERO };
-        let wait = if slow {
-            lane.backoff.slow(random, retry_after)
-        } else {
-            lane.backoff.next(random, retry_after)
-        };
+        let wait = wait(&mut lane.backoff);
         lane.busy = false;
         lane.not_before = Some(now + wait);
         wait
@@ -152,29 +116,21 @@ impl<E: Ord + Clone> Lanes<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bridge::wire::PostKind, ids::ClientMsgId};
 
-    fn post(thread: &str) -> Post {
-        Post::new(
-            ThreadId::new(thread),
-            PostKind::Result,
-            "a".into(),
-            String::new(),
-            ClientMsgId::new("c"),
-        )
+    fn listed(entries: &[(u64, &str)]) -> Vec<(OutboxId, ThreadId)> {
+        let id = |sequence: &u64| OutboxId { sequence: *sequence, hash: 0 };
+        entries.iter().map(|(entry, thread)| (id(entry), ThreadId::new(*thread))).collect()
     }
 
-    fn lanes(entries: &[(u32, &str)]) -> Lanes<u32> {
+    fn lanes(entries: &[(u64, &str)]) -> Lanes {
         let mut lanes = Lanes::new(Pace::default());
-        for (entry, thread) in entries {
-            lanes.add(*entry, post(thread));
-        }
+        lanes.refresh(listed(entries));
         lanes
     }
 
     /// The entries that can be taken at `now`.
-    fn takes(lanes: &mut Lanes<u32>, now: Instant) -> Vec<u32> {
-        std::iter::from_fn(|| lanes.take(now)).map(|next| next.entry).collect()
+    fn takes(lanes: &mut Lanes, now: Instant) -> Vec<u64> {
+        std::iter::from_fn(|| lanes.take(now)).map(|(_, entry)| entry.sequence).collect()
     }
 
     #[test]
@@ -184,7 +140,7 @@ mod tests {
         assert_eq!(takes(&mut lanes, now), [1, 3, 4]);
         lanes.done(&ThreadId::new("b"));
         assert_eq!(takes(&mut lanes, now), [5]);
-        lanes.later(&ThreadId::new("a"), now, 0, None, false);
+        lanes.later(&ThreadId::new("a"), now, |backoff| backoff.next(0, None));
         lanes.hurry();
         assert_eq!(takes(&mut lanes, now), [1], "not sent yet, so 2 has to wait");
         assert_eq!(lanes.len(), 4);
@@ -195,16 +151,12 @@ mod tests {
         let now = Instant::now();
         let mut lanes = lanes(&[(1, "a"), (2, "b"), (3, "a")]);
         lanes.take(now).unwrap();
-        let wait = lanes.later(&ThreadId::new("a"), now, u64::MAX, None, false);
+        let wait = lanes.later(&ThreadId::new("a"), now, |backoff| backoff.next(u64::MAX, None));
         assert_eq!(wait, Duration::from_secs(1));
         assert_eq!(takes(&mut lanes, now), [2]);
         assert_eq!(lanes.next_due(), Some(now + wait));
         assert_eq!(takes(&mut lanes, now + wait), [1]);
-        let longer = lanes.later(&ThreadId::new("a"), now, 0, Some(Duration::from_secs(30)), false);
-        assert_eq!(longer, Duration::from_secs(30), "what the bridge asked for");
-        lanes.take(now + longer).unwrap();
-        let slow = lanes.later(&ThreadId::new("a"), now, 0, None, true);
-        assert_eq!(slow, Duration::from_secs(30), "half a minute at least");
+        lanes.later(&ThreadId::new("a"), now, |backoff| backoff.slow(0, None));
         lanes.hurry();
         assert_eq!(takes(&mut lanes, now), [1]);
     }
@@ -213,40 +165,31 @@ mod tests {
     fn entries_are_taken_once_and_forgotten_with_the_file() {
         let now = Instant::now();
         let mut lanes = lanes(&[(1, "a")]);
-        assert_eq!(lanes.new_ones(vec![1, 2]), [2]);
-        lanes.take(now);
+        lanes.refresh(listed(&[(1, "a"), (2, "b")]));
+        assert_eq!(takes(&mut lanes, now), [1, 2]);
         lanes.done(&ThreadId::new("a"));
-        assert!(lanes.new_ones(vec![1]).is_empty(), "sent, though it could not be removed");
-        assert!(lanes.new_ones(vec![]).is_empty());
-        assert_eq!(lanes.new_ones(vec![1]), [1], "gone, so this is another");
+        lanes.done(&ThreadId::new("b"));
+        lanes.refresh(listed(&[(1, "a")]));
+        assert!(takes(&mut lanes, now).is_empty(), "sent, though it could not be removed");
+        lanes.refresh(Vec::new());
         assert_eq!(lanes.len(), 0);
+        lanes.refresh(listed(&[(1, "a")]));
+        assert_eq!(takes(&mut lanes, now), [1], "gone, so this is another");
     }
 
     #[test]
     fn a_late_listing_does_not_change_the_order() {
         let now = Instant::now();
-        let mut waiting = lanes(&[(3, "a"), (1, "a"), (2, "a")]);
+        let mut waiting = lanes(&[(3, "a")]);
+        waiting.refresh(listed(&[(3, "a"), (2, "a"), (1, "a")]));
         for expected in [1, 2, 3] {
             assert_eq!(takes(&mut waiting, now), [expected]);
             waiting.done(&ThreadId::new("a"));
         }
         let mut on_its_way = lanes(&[(3, "a")]);
         on_its_way.take(now);
-        on_its_way.add(2, post("a"));
+        on_its_way.refresh(listed(&[(3, "a"), (2, "a")]));
         on_its_way.done(&ThreadId::new("a"));
         assert_eq!(takes(&mut on_its_way, now), [2], "3 was on its way already");
-    }
-
-    #[test]
-    fn a_long_backlog_is_not_held_in_memory() {
-        let now = Instant::now();
-        let entries: Vec<(u32, &str)> = (0..1_000).map(|entry| (entry, "a")).collect();
-        let mut lanes = lanes(&entries);
-        let mut bodies = 0;
-        while let Some(next) = lanes.take(now) {
-            bodies += usize::from(next.post.is_some());
-            lanes.done(&next.thread);
-        }
-        assert_eq!((bodies, lanes.in_memory, lanes.len()), (POSTS_IN_MEMORY, 0, 0));
     }
 }

@@ -5,11 +5,11 @@
 mod lanes;
 
 use std::{
-    fmt, io, mem,
+    io, mem,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, unbounded};
 
 use self::lanes::Lanes;
 use super::{
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     ids::{ClientMsgId, ThreadId},
+    store::outbox::{Outbox, OutboxId},
     task::{self, Task},
     time::Timestamp,
 };
@@ -31,33 +32,32 @@ const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// When a store that failed is asked again.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
 
-/// Where posts wait. One entry is one post; entries sort in the order in which they were written.
-pub trait OutboxStore: Send + 'static {
-    type Entry: Clone + Ord + fmt::Debug + Send + 'static;
+/// Indicators that wait; more are dropped.
+const ACTIVITIES: usize = 16;
 
-    /// Every entry that waits.
-    fn list(&mut self) -> io::Result<Vec<Self::Entry>>;
-    /// The post of an entry; none if the entry is gone or can never be read, which the store then
-    /// has dealt with.
-    fn read(&mut self, entry: &Self::Entry) -> io::Result<Option<Post>>;
-    /// The bridge has it.
-    fn remove(&mut self, entry: &Self::Entry) -> io::Result<()>;
-    /// The bridge has stored this question. Called before [`OutboxStore::remove`].
-    fn asked(&mut self, question: Stored);
+/// What the daemon has to know of a post that the bridge has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// People can see this question from now on. Told before the post leaves the store.
+    Asked {
+        post: ClientMsgId,
+        /// When it was stored, by the bridge's clock; none if it did not say.
+        at: Option<Timestamp>,
+    },
     /// The bridge has another message under this post's name, so another daemon of this machine's
-    /// name does the same work. Called before [`OutboxStore::refuse`], for people will not see ours.
-    fn conflict(&mut self, thread: &ThreadId, post: &ClientMsgId);
-    /// The bridge will never take it: it is kept aside, with the reason, for a person to look at.
-    fn refuse(&mut self, entry: &Self::Entry, reason: &str) -> io::Result<()>;
+    /// name does the same work. Told before the post is kept aside, for people will not see it.
+    Conflict { thread: ThreadId, post: ClientMsgId },
 }
 
-/// A question that people can see from now on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    pub thread: ThreadId,
-    pub post: ClientMsgId,
-    /// When, by the bridge's clock; none if it did not say.
-    pub at: Option<Timestamp>,
+/// The running task, and the ways to it. It leaves when `wake` is closed.
+#[derive(Debug)]
+pub struct Handle {
+    pub task: Task,
+    /// Says that there is a new post.
+    pub wake: Sender<()>,
+    /// What is shown and forgotten.
+    pub activity: Sender<(ThreadId, Activity)>,
+    pub notices: Receiver<Notice>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,19 +73,18 @@ impl Default for Settings {
     }
 }
 
-/// Starts the task. It looks into the store at once, and again whenever `wake` says so; when `wake`
-/// is closed it tries what it has for [`Settings::drain`] and leaves. `activity` is shown and
-/// forgotten. The client is shut down at the end, so it is not to be shared.
+/// Starts the task. It looks into the store at once, and again whenever it is woken; when `wake` is
+/// closed it tries what it has for [`Settings::drain`] and leaves. The client is shut down at the
+/// end, so it is not to be shared.
 ///
 /// # Errors
 /// When the system gives no threads.
-pub fn start<S: OutboxStore>(
-    client: Client,
-    store: S,
-    settings: Settings,
-    wake: Receiver<()>,
-    activity: Receiver<(ThreadId, Activity)>,
-) -> io::Result<Task> {
+pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Handle> {
+    let (wake, woken) = bounded(1);
+    let (activity, activities) = bounded(ACTIVITIES);
+    // Unbounded: one for each open question, and these have a bound; or one for each post, and the
+    // loop empties it.
+    let (notify, notices) = unbounded();
     let (jobs, queue) = bounded(SENDERS);
     // As many as can be on their way: reporting never blocks.
     let (report, done) = bounded(SENDERS);
@@ -95,13 +94,14 @@ pub fn start<S: OutboxStore>(
         let run = move || send_all(&client, &queue, &report);
         senders.push(task::spawn(&format!("outbox-{number}"), run)?);
     }
-    let outbox = Outbox {
+    let sending = Sending {
         client,
         lanes: Lanes::new(settings.pace),
         store,
         drain: settings.drain,
-        wake,
-        activity,
+        wake: woken,
+        activity: activities,
+        notify,
         jobs,
         done,
         on_their_way: 0,
@@ -111,28 +111,29 @@ pub fn start<S: OutboxStore>(
         list_again: None,
         leave_at: None,
     };
-    task::spawn("outbox", move || outbox.run(senders))
+    let task = task::spawn("outbox", move || sending.run(senders))?;
+    Ok(Handle { task, wake, activity, notices })
 }
 
-enum Job<E> {
-    Post { thread: ThreadId, entry: E, post: Box<Post> },
+enum Job {
+    Post(OutboxId, Box<Post>),
     Show(ThreadId, Activity),
 }
 
-enum Done<E> {
-    Post { thread: ThreadId, entry: E, result: Result<Fate, Error> },
+enum Done {
+    Post { entry: OutboxId, post: Box<Post>, result: Result<Posted, Error> },
     Shown,
 }
 
 /// One sender: blocking requests, one after the other.
-fn send_all<E>(client: &Client, jobs: &Receiver<Job<E>>, report: &Sender<Done<E>>) {
+fn send_all(client: &Client, jobs: &Receiver<Job>, report: &Sender<Done>) {
     for job in jobs {
         let done = match job {
-            Job::Post { thread, entry, post } => {
+            Job::Post(entry, post) => {
                 let mut result = Err(panicked());
                 // Without a report the thread's later posts would wait for this one forever.
                 drop(task::catch(|| result = client.post(&post)));
-                Done::Post { thread, entry, result: result.map(|posted| fate(*post, posted)) }
+                Done::Post { entry, post, result }
             }
             Job::Show(thread, state) => {
                 let mut result = Err(panicked());
@@ -154,23 +155,6 @@ fn panicked() -> Error {
     Error::Network { request: "a request".to_owned(), cause: "it panicked".to_owned() }
 }
 
-/// What became of a post that the bridge accepted.
-enum Fate {
-    Stored,
-    Asked(Stored),
-    /// It has another one of this name.
-    Conflict(ClientMsgId),
-}
-
-fn fate(post: Post, posted: Posted) -> Fate {
-    let Post { thread_id: thread, client_msg_id: post, question, .. } = post;
-    match question {
-        _ if !posted.is_ours => Fate::Conflict(post),
-        Some(_) => Fate::Asked(Stored { thread, post, at: posted.at }),
-        None => Fate::Stored,
-    }
-}
-
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
 struct Gate {
     backoff: Backoff,
@@ -178,28 +162,29 @@ struct Gate {
     complained: Option<Instant>,
 }
 
-struct Outbox<S: OutboxStore> {
+struct Sending {
     client: Client,
-    store: S,
-    lanes: Lanes<S::Entry>,
+    store: Outbox,
+    lanes: Lanes,
     drain: Duration,
     wake: Receiver<()>,
     activity: Receiver<(ThreadId, Activity)>,
-    jobs: Sender<Job<S::Entry>>,
-    done: Receiver<Done<S::Entry>>,
+    notify: Sender<Notice>,
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
     on_their_way: usize,
     /// An activity is on its way. One at a time, so that they keep their order.
     showing: bool,
     gate: Gate,
     /// Accepted, and still in the store, which could not remove them.
-    sent: Vec<S::Entry>,
-    /// The store failed and is asked again then.
+    sent: Vec<OutboxId>,
+    /// The store could not remove a post and is asked again then.
     list_again: Option<Instant>,
     /// Set when the task is to stop.
     leave_at: Option<Instant>,
 }
 
-impl<S: OutboxStore> Outbox<S> {
+impl Sending {
     fn run(mut self, senders: Vec<Task>) {
         self.refresh();
         loop {
@@ -225,9 +210,7 @@ impl<S: OutboxStore> Outbox<S> {
     fn wait(&mut self) {
         let room = self.on_their_way < SENDERS && !self.showing;
         let activity = if room { self.activity.clone() } else { never() };
-        let alarm = self
-            .alarm()
-            .map_or_else(never, |at| after(at.saturating_duration_since(Instant::now())));
+        let alarm = self.alarm().map_or_else(never, at);
         select! {
             recv(self.done) -> done => match done {
                 Ok(done) => self.settle(done),
@@ -274,54 +257,35 @@ impl<S: OutboxStore> Outbox<S> {
     fn refresh(&mut self) {
         self.list_again = None;
         for entry in mem::take(&mut self.sent) {
-            if self.store.remove(&entry).is_err() {
+            if self.store.remove(entry).is_err() {
                 self.remove_again(entry);
             }
         }
-        let listed = match self.store.list() {
-            Ok(listed) => listed,
-            Err(error) => return self.store_failed("listing it", &error),
-        };
-        for entry in self.lanes.new_ones(listed) {
-            match self.store.read(&entry) {
-                Ok(Some(post)) => self.lanes.add(entry, post),
-                Ok(None) => {}
-                Err(error) => self.store_failed("reading a post", &error),
-            }
-        }
+        self.lanes.refresh(self.store.list());
     }
 
     /// A post that was sent and is still there would be sent again at the next start.
-    fn remove_again(&mut self, entry: S::Entry) {
+    fn remove_again(&mut self, entry: OutboxId) {
         self.sent.push(entry);
         self.list_again.get_or_insert_with(|| Instant::now() + STORE_AGAIN);
-    }
-
-    fn store_failed(&mut self, doing: &str, error: &io::Error) {
-        log::error!("outbox: {doing} failed: {error}; is the state directory all right?");
-        self.list_again = Some(Instant::now() + STORE_AGAIN);
     }
 
     /// Gives the senders what is due.
     fn fill(&mut self) {
         while self.on_their_way < SENDERS && self.gate.until.is_none_or(|at| at <= Instant::now()) {
-            let Some(next) = self.lanes.take(Instant::now()) else { return };
-            let post = match next
-                .post
-                .map_or_else(|| self.store.read(&next.entry), |post| Ok(Some(post)))
-            {
-                Ok(Some(post)) => Box::new(post),
-                Ok(None) => {
-                    self.lanes.done(&next.thread);
-                    continue;
-                }
+            let Some((thread, entry)) = self.lanes.take(Instant::now()) else { return };
+            match self.store.read(entry) {
+                Ok(Some(post)) => self.send(Job::Post(entry, Box::new(post))),
+                Ok(None) => self.lanes.done(&thread),
                 Err(error) => {
-                    log::error!(thread:% = next.thread; "outbox: reading a post failed: {error}");
-                    self.lanes.later(&next.thread, Instant::now(), fastrand::u64(..), None, false);
-                    continue;
+                    log::error!(
+                        thread:% = thread;
+                        "outbox: reading a post failed: {error}; is the state directory all right?"
+                    );
+                    let wait = |backoff: &mut Backoff| backoff.next(fastrand::u64(..), None);
+                    self.lanes.later(&thread, Instant::now(), wait);
                 }
-            };
-            self.send(Job::Post { thread: next.thread, entry: next.entry, post });
+            }
         }
     }
 
@@ -333,47 +297,53 @@ impl<S: OutboxStore> Outbox<S> {
         }
     }
 
-    fn send(&mut self, job: Job<S::Entry>) {
+    fn send(&mut self, job: Job) {
         self.on_their_way += 1;
         // Fails only when all senders are gone, and then `done` is closed and the task leaves.
         self.jobs.send(job).ok();
     }
 
-    fn settle(&mut self, done: Done<S::Entry>) {
+    fn settle(&mut self, done: Done) {
         self.on_their_way -= 1;
         match done {
             Done::Shown => self.showing = false,
-            Done::Post { thread, entry, result: Ok(fate) } => {
+            Done::Post { entry, post, result: Ok(posted) } => {
                 self.gate.open();
-                match fate {
-                    Fate::Stored => self.remove(&thread, entry),
-                    Fate::Asked(question) => {
-                        self.store.asked(question);
-                        self.remove(&thread, entry);
-                    }
-                    Fate::Conflict(post) => {
-                        self.store.conflict(&thread, &post);
-                        let reason = "the bridge has the post of another daemon of this name";
-                        self.refuse(&thread, &entry, reason);
-                    }
-                }
-                self.lanes.done(&thread);
+                self.accepted(entry, *post, posted);
             }
-            Done::Post { thread, entry, result: Err(error) } => {
-                self.failed(&thread, &entry, &error);
+            Done::Post { entry, post, result: Err(error) } => {
+                self.failed(&post.thread_id, entry, &error);
             }
         }
     }
 
-    fn failed(&mut self, thread: &ThreadId, entry: &S::Entry, error: &Error) {
+    fn accepted(&mut self, entry: OutboxId, post: Post, posted: Posted) {
+        let Post { thread_id: thread, client_msg_id: post, question, .. } = post;
+        if posted.is_ours {
+            if question.is_some() {
+                self.notify(Notice::Asked { post, at: posted.at });
+            }
+            self.remove(&thread, entry);
+        } else {
+            self.notify(Notice::Conflict { thread: thread.clone(), post });
+            self.refuse(&thread, entry, "the bridge has the post of another daemon of this name");
+        }
+        self.lanes.done(&thread);
+    }
+
+    fn notify(&self, notice: Notice) {
+        self.notify.send(notice).ok(); // The daemon may have left.
+    }
+
+    fn failed(&mut self, thread: &ThreadId, entry: OutboxId, error: &Error) {
         // A redirect is a wrong baseUrl, not an answer to this post.
         let everywhere = matches!(error, Error::Network { .. } | Error::Access(_))
             || matches!(error.status(), Some(300..=399 | 401 | 429));
         if everywhere || error.is_retryable() || error.is_auth() {
             // The thread waits for itself in any case: when the others do get through, it was
             // about this post. That may even be so with 403, a firewall's opinion of its text.
-            let (now, random) = (Instant::now(), fastrand::u64(..));
-            let wait = self.lanes.later(thread, now, random, error.retry_after(), error.is_auth());
+            let wait = |backoff: &mut Backoff| backoff.after(error, fastrand::u64(..));
+            let wait = self.lanes.later(thread, Instant::now(), wait);
             if everywhere {
                 self.gate.close(error);
             } else {
@@ -389,15 +359,15 @@ impl<S: OutboxStore> Outbox<S> {
         }
     }
 
-    fn remove(&mut self, thread: &ThreadId, entry: S::Entry) {
-        if let Err(error) = self.store.remove(&entry) {
+    fn remove(&mut self, thread: &ThreadId, entry: OutboxId) {
+        if let Err(error) = self.store.remove(entry) {
             log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
                 trying again: {error}");
             self.remove_again(entry);
         }
     }
 
-    fn refuse(&mut self, thread: &ThreadId, entry: &S::Entry, reason: &str) {
+    fn refuse(&mut self, thread: &ThreadId, entry: OutboxId, reason: &str) {
         log::error!(thread:% = thread; "outbox: {reason}; the post is kept aside, the next one goes on");
         if let Err(problem) = self.store.refuse(entry, reason) {
             log::error!(thread:% = thread; "outbox: keeping a refused post aside failed: {problem}");
@@ -418,12 +388,7 @@ impl Gate {
         if self.until.is_some_and(|at| at > now) {
             return;
         }
-        let random = fastrand::u64(..);
-        let wait = if error.is_auth() {
-            self.backoff.slow(random, error.retry_after())
-        } else {
-            self.backoff.next(random, error.retry_after())
-        };
+        let wait = self.backoff.after(error, fastrand::u64(..));
         self.until = Some(now + wait);
         if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN_EVERY) {
             self.complained = Some(now);

@@ -49,8 +49,8 @@ pub struct Parser {
     after_cr: bool,
     /// No line has ended yet, so a byte order mark may still be in front.
     first_line: bool,
-    data: Vec<u8>,
-    has_data: bool,
+    /// None without a `data` line.
+    data: Option<Vec<u8>>,
     oversized: bool,
     event: String,
     /// The `id` seen last; it counts from the end of its event on.
@@ -73,8 +73,7 @@ impl Parser {
             skipping: false,
             after_cr: false,
             first_line: true,
-            data: Vec::new(),
-            has_data: false,
+            data: None,
             oversized: false,
             event: String::new(),
             id: None,
@@ -173,21 +172,20 @@ impl Parser {
         if self.oversized {
             return;
         }
-        if self.data.len() + usize::from(self.has_data) + value.len() > self.limit {
+        let before = self.data.as_ref().map_or(0, |data| data.len() + 1);
+        if before + value.len() > self.limit {
             self.drop_event(out);
-            return;
+        } else if let Some(data) = &mut self.data {
+            data.push(b'\n');
+            data.extend_from_slice(value);
+        } else {
+            self.data = Some(value.to_vec());
         }
-        if self.has_data {
-            self.data.push(b'\n');
-        }
-        self.has_data = true;
-        self.data.extend_from_slice(value);
     }
 
     /// Gives up the event that is being read and says so, once.
     fn drop_event(&mut self, out: &mut Vec<Item>) {
-        self.data = Vec::new();
-        self.has_data = false;
+        self.data = None;
         if !mem::replace(&mut self.oversized, true) {
             out.push(Item::Oversized { limit: self.limit });
         }
@@ -197,13 +195,10 @@ impl Parser {
     fn dispatch(&mut self, out: &mut Vec<Item>) {
         self.dispatched_id.clone_from(&self.id);
         let event = mem::take(&mut self.event);
-        let data = mem::take(&mut self.data);
-        let oversized = mem::take(&mut self.oversized);
+        self.oversized = false;
         // The standard asks whether the data buffer is empty before it takes the last line feed
         // off: one empty `data` line is an event, no `data` line is none.
-        if !mem::take(&mut self.has_data) || oversized {
-            return;
-        }
+        let Some(data) = self.data.take() else { return };
         let event = if event.is_empty() { "message".to_owned() } else { event };
         let data = String::from_utf8(data)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -222,10 +217,7 @@ fn retry(value: &[u8]) -> Option<Duration> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let millis = value
-        .iter()
-        .fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    Some(Duration::from_millis(millis))
+    Some(Duration::from_millis(text(value).parse().unwrap_or(u64::MAX)))
 }
 
 /// Where the first CR or LF is. Looks at blocks without a branch per byte, which the compiler turns

@@ -287,7 +287,7 @@ fn an_endless_line_does_not_grow() {
     let mut items = Vec::new();
     for _ in 0..1_000 {
         parser.feed(&vec![b'x'; 65_536], &mut items);
-        assert!(parser.line.capacity() <= 2_000_000 && parser.data.capacity() == 0);
+        assert!(parser.line.capacity() <= 2_000_000 && parser.data.is_none());
     }
     assert_eq!(items, [Item::Oversized { limit: 1_000_000 }], "said once");
     parser.feed(b"\n\ndata: a\n\n", &mut items);
@@ -300,7 +300,7 @@ fn endless_data_lines_do_not_grow() {
     let mut items = Vec::new();
     for _ in 0..10_000 {
         parser.feed(b"data: 12345678901234567890\n", &mut items);
-        assert!(parser.data.capacity() <= 200_000);
+        assert!(parser.data.as_ref().is_none_or(|data| data.capacity() <= 200_000));
     }
     assert_eq!(items, [Item::Oversized { limit: 100_000 }]);
 }

@@ -5,16 +5,16 @@ use std::{
     fmt,
     io::{self, Read},
     mem,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded};
 use ureq::{Agent, Body, config::Config};
 
-use super::connect::{self, Ask, Opened};
+use super::{connect, settings::Settings};
 use crate::{
     bridge::{
-        Error, resolver,
+        Access, Error, resolver,
         sse::{Item, Parser},
     },
     task::{self, Task},
@@ -47,10 +47,10 @@ pub(super) enum End {
     Lost(String),
 }
 
-impl End {
+impl From<RecvError> for News {
     /// A connection's task reports its end, unless it panics.
-    pub(super) fn panicked() -> End {
-        End::Lost("its task panicked".to_owned())
+    fn from(_: RecvError) -> News {
+        News::Ended(End::Lost("its task panicked".to_owned()))
     }
 }
 
@@ -64,18 +64,11 @@ impl fmt::Display for End {
     }
 }
 
-/// When a connection is given up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// After a silence of this length it is dead. Comments are life, too.
-    pub(super) idle: Duration,
-    /// The longest event that is read, in bytes.
-    pub(super) max_event: usize,
-}
-
 /// A connection, and what the stream knows of it.
 pub(super) struct Link {
-    pub(super) ask: Ask,
+    pub(super) access: Access,
+    /// What it announced.
+    pub(super) capabilities: Vec<String>,
     pub(super) news: Receiver<News>,
     /// The bridge's time when it answered, by the `Date` of its response.
     pub(super) date: Option<Timestamp>,
@@ -94,14 +87,15 @@ pub(super) struct Link {
 impl Link {
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(config: Config, ask: Ask, limits: Limits) -> io::Result<Link> {
+    pub(super) fn start(config: Config, access: Access, settings: Settings) -> io::Result<Link> {
         let agent = resolver::agent(config);
         let (report, news) = bounded(NEWS);
-        let (asked, used) = (ask.clone(), agent.clone());
+        let capabilities = settings.capabilities.clone();
+        let (asked, used) = (access.clone(), agent.clone());
         let task = task::spawn("stream-in", move || {
-            let end = match connect::open(&used, &asked) {
-                Ok(Opened::Stream { body, date }) => read(body, date, limits, &report),
-                Ok(Opened::NoContent) => Some(End::NoContent),
+            let end = match connect::open(&used, &asked, &settings) {
+                Ok(Some((body, date))) => read(body, date, &settings, &report),
+                Ok(None) => Some(End::NoContent),
                 Err(error) => Some(End::Refused(error)),
             };
             if let Some(end) = end {
@@ -109,7 +103,8 @@ impl Link {
             }
         })?;
         Ok(Link {
-            ask,
+            access,
+            capabilities,
             news,
             date: None,
             opened: None,
@@ -137,9 +132,14 @@ impl Link {
 }
 
 /// Reads an open stream until it ends. None when the reports are not received any more.
-fn read(body: Body, date: Option<Timestamp>, limits: Limits, report: &Sender<News>) -> Option<End> {
+fn read(
+    body: Body,
+    date: Option<Timestamp>,
+    settings: &Settings,
+    report: &Sender<News>,
+) -> Option<End> {
     report.send(News::Opened { date }).ok()?;
-    let mut parser = Parser::new(limits.max_event);
+    let mut parser = Parser::new(settings.max_event);
     let mut reader = body.into_reader();
     let mut buffer = vec![0; BUFFER];
     let mut items = Vec::new();
@@ -158,8 +158,8 @@ fn read(body: Body, date: Option<Timestamp>, limits: Limits, report: &Sender<New
                 heard = Instant::now();
             }
             Err(error) if is_glance(&error) => {
-                if heard.elapsed() >= limits.idle {
-                    return Some(End::Lost(format!("silent for {:?}", limits.idle)));
+                if heard.elapsed() >= settings.idle {
+                    return Some(End::Lost(format!("silent for {:?}", settings.idle)));
                 }
             }
             Err(error) => return Some(End::Lost(format!("reading failed: {error}"))),

@@ -8,27 +8,53 @@
 mod clock;
 mod connect;
 mod event;
-mod handle;
 mod hello;
 mod link;
 mod run;
+mod settings;
 
 use std::{io, sync::Arc};
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 pub use self::{
     event::{Replay, StreamEvent},
-    handle::Handle,
-    run::Settings,
+    settings::Settings,
 };
 
 use self::run::Stream;
 use super::{AccessSource, Net, wire::Reply};
-use crate::task;
+use crate::task::{self, Task};
 
 /// Events between this task and the daemon's loop. When it is full, TCP pushes back.
 const EVENTS: usize = 64;
+
+/// The running task. Dropping it stops the stream.
+#[derive(Debug)]
+pub struct Handle {
+    stop: Option<Sender<()>>,
+    /// The capabilities that a connection has to announce from now on.
+    wanted: Sender<Vec<String>>,
+    task: Option<Task>,
+}
+
+impl Handle {
+    /// Connects anew with other capabilities. The connection in use is closed only when the new one
+    /// is open, so nothing is missed in between.
+    pub fn set_capabilities(&self, capabilities: Vec<String>) {
+        self.wanted.send(capabilities).ok(); // The task may have ended.
+    }
+}
+
+impl Drop for Handle {
+    /// Ends the connections and the task. Takes milliseconds, at worst the time limit of a
+    /// connection attempt. Events that are not received any more do not hold it up.
+    fn drop(&mut self) {
+        self.stop = None;
+        // A panic is logged by `join`; there is nothing to add.
+        drop(self.task.take().map(Task::join));
+    }
+}
 
 /// Starts the stream. `keep` makes a reply durable; what it returns goes along with the reply.
 /// One that fails with [`io::ErrorKind::QuotaExceeded`] has no room for this reply, which becomes

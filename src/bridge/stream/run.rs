@@ -13,24 +13,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use ureq::config::Config;
 
 use super::{
     clock::Clocks,
-    connect::Ask,
     event::{Replay, StreamEvent},
     hello::Hello,
-    link::{End, Limits, Link, News},
+    link::{End, Link, News},
+    settings::Settings,
 };
 use crate::{
     bridge::{
-        AccessSource, Error, Net,
+        AccessSource, Net,
         backoff::{Backoff, Pace},
-        sse::{self, Event, Item},
+        sse::{Event, Item},
         wire::{NoReply, Reply},
     },
-    ids::{MachineId, ThreadId},
     time::Timestamp,
 };
 
@@ -49,38 +48,6 @@ const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 /// A longer id would not fit into the head of a request.
 const MAX_ID: usize = 1024;
 
-/// What a stream is started with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub machine: MachineId,
-    /// Distinguishes this daemon from another one of the same name; the same at every start. If it
-    /// is empty it is not sent.
-    pub instance: String,
-    /// Engines that work on this machine.
-    pub capabilities: Vec<String>,
-    /// The position to go on from, as the last [`StreamEvent::Reply`] gave it.
-    pub last_event_id: Option<String>,
-    /// A connection that is silent for longer is dead. Comments are life, too.
-    pub idle: Duration,
-    /// The longest event that is read, in bytes.
-    pub max_event: usize,
-    pub pace: Pace,
-}
-
-impl Settings {
-    pub fn new(machine: MachineId) -> Settings {
-        Settings {
-            machine,
-            instance: String::new(),
-            capabilities: Vec::new(),
-            last_event_id: None,
-            idle: Duration::from_secs(75),
-            max_event: sse::MAX_BYTES,
-            pace: Pace::default(),
-        }
-    }
-}
-
 /// The task's ends of what connects it with its handle and its receiver.
 pub(super) struct Ends<T> {
     pub(super) stop: Receiver<()>,
@@ -94,17 +61,11 @@ struct Stopped;
 pub(super) struct Stream<T, K> {
     access: Arc<dyn AccessSource>,
     config: Config,
-    machine: MachineId,
-    instance: String,
-    /// What a connection has to announce.
-    capabilities: Vec<String>,
-    limits: Limits,
+    settings: Settings,
     glance: Duration,
     ends: Ends<T>,
     keep: K,
     backoff: Backoff,
-    /// What a reconnect sends as `Last-Event-ID`: everything up to here was handed over.
-    position: Option<String>,
     /// The address of the bridge, if it opens its streams with a `hello` event.
     says_hello: Option<String>,
     /// When a refused connection was last complained about.
@@ -124,23 +85,20 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     pub(super) fn new(
         access: Arc<dyn AccessSource>,
         net: &Net,
-        settings: Settings,
+        mut settings: Settings,
         ends: Ends<T>,
         keep: K,
     ) -> anyhow::Result<Stream<T, K>> {
         let glance = (settings.idle / GLANCES).max(Duration::from_millis(1));
+        settings.last_event_id = settings.last_event_id.filter(|id| usable(id));
         Ok(Stream {
             access,
             config: net.stream_config(glance)?,
-            machine: settings.machine,
-            instance: settings.instance,
-            capabilities: settings.capabilities,
-            limits: Limits { idle: settings.idle, max_event: settings.max_event },
             glance,
             ends,
             keep,
             backoff: Backoff::new(settings.pace),
-            position: settings.last_event_id.filter(|id| usable(id)),
+            settings,
             says_hello: None,
             complained: None,
             current: None,
@@ -177,16 +135,15 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         select! {
             recv(self.ends.stop) -> _ => Err(Stopped),
             recv(self.ends.wanted) -> wanted => {
-                self.capabilities = wanted.map_err(|_| Stopped)?;
+                self.settings.capabilities = wanted.map_err(|_| Stopped)?;
                 self.announce_anew();
                 Ok(())
             }
-            recv(current) -> news => self.news(news),
-            recv(attempt) -> news => match news {
-                Ok(News::Ended(end)) => self.attempt_failed(end),
-                Err(_) => self.attempt_failed(End::panicked()),
-                Ok(News::Opened { date }) => self.opened(date),
-                Ok(News::Read { .. }) => self.opened(None),
+            recv(current) -> news => self.news(news.unwrap_or_else(News::from)),
+            recv(attempt) -> news => match news.unwrap_or_else(News::from) {
+                News::Ended(end) => self.attempt_failed(end),
+                News::Opened { date } => self.opened(date),
+                News::Read { .. } => self.opened(None),
             },
             default(self.patience()) => Ok(()),
         }
@@ -207,7 +164,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             self.try_at = Some(Instant::now());
         }
         let current = self.current.as_ref();
-        if current.is_some_and(|link| link.ask.capabilities != self.capabilities) {
+        if current.is_some_and(|link| link.capabilities != self.settings.capabilities) {
             self.renew("the engines of this machine changed");
         }
     }
@@ -220,7 +177,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
         self.looked = Instant::now();
         // A config that is broken now says nothing about the connection.
-        if self.access.access().is_ok_and(|access| access != current.ask.access) {
+        if self.access.access().is_ok_and(|access| access != current.access) {
             self.renew("the config names another token or address");
         }
     }
@@ -238,19 +195,9 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.looked = Instant::now();
         let access = match self.access.access() {
             Ok(access) => access,
-            Err(error) => {
-                let error = Error::Access(format!("{error:#}"));
-                return self.attempt_failed(End::Refused(error));
-            }
+            Err(error) => return self.attempt_failed(End::Refused(error)),
         };
-        let ask = Ask {
-            access,
-            machine: self.machine.clone(),
-            instance: self.instance.clone(),
-            capabilities: self.capabilities.clone(),
-            last_event_id: self.position.clone(),
-        };
-        match Link::start(self.config.clone(), ask, self.limits) {
+        match Link::start(self.config.clone(), access, self.settings.clone()) {
             Ok(link) => {
                 self.next = Some(link);
                 Ok(())
@@ -272,14 +219,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     fn promote(&mut self) -> Result<(), Stopped> {
         let Some(mut link) = self.next.take() else { return Ok(()) };
         link.heard = Instant::now();
-        let says_hello = self.says_hello.as_ref() == Some(&link.ask.access.base_url);
+        let says_hello = self.says_hello.as_ref() == Some(&link.access.base_url);
         self.current = Some(link);
         // What changed while it was being opened.
         self.try_at = None;
         self.announce_anew();
         // With a position there is a replay to hear about, or at least one that happens; without
         // one nothing is known, and catching up need not wait for the first byte.
-        if self.position.is_none() && !says_hello {
+        if self.settings.last_event_id.is_none() && !says_hello {
             return self.announce(Replay::Unknown, None);
         }
         Ok(())
@@ -302,10 +249,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Takes in what the current connection reports.
-    fn news(&mut self, news: Result<News, RecvError>) -> Result<(), Stopped> {
+    fn news(&mut self, news: News) -> Result<(), Stopped> {
         match news {
-            Ok(News::Opened { .. }) => Ok(()),
-            Ok(News::Read { items, last_event_id }) => {
+            News::Opened { .. } => Ok(()),
+            News::Read { items, last_event_id } => {
                 if let Some(link) = &mut self.current {
                     link.heard = Instant::now();
                 }
@@ -315,8 +262,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 self.pass(last_event_id);
                 Ok(())
             }
-            Ok(News::Ended(end)) => self.lost(end),
-            Err(_) => self.lost(End::panicked()),
+            News::Ended(end) => self.lost(end),
         }
     }
 
@@ -379,7 +325,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     fn hello(&mut self, event: Event) -> Result<(), Stopped> {
-        self.says_hello = self.current.as_ref().map(|link| link.ask.access.base_url.clone());
+        self.says_hello = self.current.as_ref().map(|link| link.access.base_url.clone());
         let Hello { replay, server_time, accepts, waiting } = Hello::read(&event.data);
         if let Some(messages @ 1..) = waiting {
             log::info!(messages; "the bridge hands out messages that waited for a machine");
@@ -389,7 +335,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             self.pass(event.id);
         } else if event.id.is_some() || server_time.is_some() {
             self.pass(event.id);
-            let last_event_id = self.position.clone();
+            let last_event_id = self.settings.last_event_id.clone();
             self.tell(StreamEvent::Begins { server_time, last_event_id })?;
         }
         if accepts.is_empty() { Ok(()) } else { self.tell(StreamEvent::Accepts(accepts)) }
@@ -411,14 +357,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 return Ok(());
             }
         };
-        if reply.machine.as_ref().is_some_and(|owner| *owner != self.machine) {
+        if reply.machine.as_ref().is_some_and(|owner| *owner != self.settings.machine) {
             log::debug!(thread:% = reply.thread_id; "stream: skipped another machine's reply");
             return Ok(());
         }
         let kept = self.keep(&reply)?;
         self.backoff.good();
         self.pass(event.id.clone());
-        let last_event_id = self.position.clone();
+        let last_event_id = self.settings.last_event_id.clone();
         self.tell(match kept {
             Some(kept) => StreamEvent::Reply { kept, reply, last_event_id },
             None => StreamEvent::Overflow {
@@ -445,7 +391,11 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                 Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => return Ok(None),
                 Err(error) => {
                     if !said {
-                        complain_about_disk(&reply.thread_id, &error);
+                        log::error!(
+                            thread:% = reply.thread_id;
+                            "stream: can't store a reply: {error}; nothing is received until it \
+                             can be, so make room or repair the state directory"
+                        );
                     }
                     said = true;
                 }
@@ -461,7 +411,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     /// before anything else, however late; any other one may be silent for long.
     fn announce_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|link| !link.announced)?;
-        let says_hello = self.says_hello.as_ref() == Some(&current.ask.access.base_url);
+        let says_hello = self.says_hello.as_ref() == Some(&current.access.base_url);
         (!says_hello).then(|| current.heard + self.glance)
     }
 
@@ -483,14 +433,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let date = self.current.as_ref().and_then(|link| link.date).map(|date| date.to_string());
         let server_time = server_time.or(date);
         log::debug!("stream: connected, replay {replay:?}");
-        let last_event_id = self.position.clone();
+        let last_event_id = self.settings.last_event_id.clone();
         self.tell(StreamEvent::Connected { replay, server_time, last_event_id })
     }
 
     /// Moves the position, if there is one and it can be sent back in a header.
     fn pass(&mut self, id: Option<String>) {
         if id.as_ref().is_some_and(|id| usable(id)) {
-            self.position = id;
+            self.settings.last_event_id = id;
         }
     }
 
@@ -522,12 +472,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         let wait = match end {
             End::NoContent => self.backoff.slow(random, None),
             // Only a person can help, unless the bridge knows when to ask again.
-            End::Refused(error)
-                if error.is_auth() || error.is_conflict() && error.retry_after().is_none() =>
-            {
-                self.backoff.slow(random, error.retry_after())
+            End::Refused(error) if error.is_conflict() && error.retry_after().is_none() => {
+                self.backoff.slow(random, None)
             }
-            End::Refused(error) => self.backoff.next(random, error.retry_after()),
+            End::Refused(error) => self.backoff.after(error, random),
             End::Lost(_) => self.backoff.next(random, None),
         };
         self.try_at = Some(Instant::now() + wait);
@@ -547,14 +495,6 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             recv(self.ends.stop) -> _ => Err(Stopped),
         }
     }
-}
-
-fn complain_about_disk(thread: &ThreadId, error: &io::Error) {
-    log::error!(
-        thread:% = thread;
-        "stream: can't store a reply: {error}; nothing is received until it can be, so make room \
-         or repair the state directory"
-    );
 }
 
 /// Whether the position can be sent back in a header.

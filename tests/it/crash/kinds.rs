@@ -225,7 +225,7 @@ fn change_cursor(machine: &Machine, change: fn(Value) -> Value) {
 fn receive(machine: &Machine, message: &Value, progress: Option<Progress>) {
     let reply = Reply::parse(&message.to_string()).unwrap();
     let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state("inbox")).unwrap();
-    let entry = inbox.put(&reply).unwrap();
+    let entry = inbox.put(&reply, 0).unwrap();
     if let Some(progress) = progress {
         inbox.started(&entry, &progress).unwrap();
     }

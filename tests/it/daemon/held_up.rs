@@ -36,7 +36,7 @@ fn fill_the_inbox(machine: &Machine) {
             "threadId": "t", "messageId": format!("old-{number}"), "agentId": MACHINE,
             "role": "human", "author": "ada", "body": "old", "createdAt": written.to_string(),
         });
-        inbox.put(&Reply::parse(&reply.to_string()).unwrap()).unwrap();
+        inbox.put(&Reply::parse(&reply.to_string()).unwrap(), 0).unwrap();
     }
 }
 

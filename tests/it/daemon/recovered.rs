@@ -22,7 +22,7 @@ fn receive(machine: &Machine, messages: &[&str]) {
             "threadId": "t", "messageId": format!("left-{number}"), "agentId": MACHINE,
             "role": "human", "author": "ada", "body": body, "createdAt": time::now().to_string(),
         });
-        inbox.put(&Reply::parse(&reply.to_string()).unwrap()).unwrap();
+        inbox.put(&Reply::parse(&reply.to_string()).unwrap(), 0).unwrap();
     }
 }
 

@@ -146,7 +146,7 @@ impl Process {
 
     /// A message came on the stream.
     pub(super) fn receive(&mut self, reply: Reply, event_id: Option<String>) {
-        let entry = self.inbox.put(&reply).unwrap();
+        let entry = self.inbox.put(&reply, 0).unwrap();
         self.backoff.good();
         let reply = Arc::new(reply);
         self.events.push_back(Event::Reply { entry, reply, last_event_id: event_id });
@@ -154,7 +154,7 @@ impl Process {
 
     /// A message was in a history.
     pub(super) fn find(&mut self, number: u64, reply: Reply) {
-        let entry = self.inbox.put(&reply).unwrap();
+        let entry = self.inbox.put(&reply, 0).unwrap();
         self.events.push_back(Event::Found { entry, reply: Arc::new(reply), number });
     }
 

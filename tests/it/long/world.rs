@@ -292,7 +292,7 @@ impl World {
         if self.process.connection.is_none() {
             return;
         }
-        for id in self.process.outbox.list() {
+        for (id, _) in self.process.outbox.list() {
             let post = self.process.outbox.read(id).unwrap().unwrap();
             self.bridge.accept(&post);
             if !is_quiet(self.now) && self.rng.u32(0..100) == 0 {

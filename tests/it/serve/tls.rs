@@ -127,7 +127,7 @@ fn a_daemon_connects_with_the_roots_of_its_ca_file() {
             other => panic!("{other:?}"),
         }
     }
-    handle.stop();
+    drop(handle);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     let (inbox, _, outbox, mut seen) = open(disk)?;
     let mut ids: Vec<EntryId> = Vec::new();
     for message in ["first", "second"] {
-        ids.push(inbox.put(&reply(message))?);
+        ids.push(inbox.put(&reply(message), 0)?);
         promised.arrived.push(reply(message));
     }
     inbox.started(&ids[0], &progress(None))?;
@@ -57,7 +57,7 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     inbox.done(&ids[0])?;
     outbox.acknowledged(ids[0])?;
     promised.sent_was_called = true;
-    outbox.remove(outbox.list()[0])
+    outbox.remove(outbox.list()[0].0)
 }
 
 fn check_next_start(disk: MemoryDisk, promised: &Promised) {
@@ -84,7 +84,7 @@ fn check_next_start(disk: MemoryDisk, promised: &Promised) {
         }
     }
     if promised.is_answered && !promised.sent_was_called {
-        assert_eq!(outbox.read(outbox.list()[0]).unwrap(), Some(post("answer")));
+        assert_eq!(outbox.read(outbox.list()[0].0).unwrap(), Some(post("answer")));
     }
     let unsettled = entries.iter().filter(|it| it.reply == reply("first")).map(|it| it.id);
     for entry in unsettled.filter(|_| promised.is_answered && !promised.done_was_called) {
@@ -92,7 +92,7 @@ fn check_next_start(disk: MemoryDisk, promised: &Promised) {
     }
     // Life goes on: new entries come after the old ones.
     let newest = entries.iter().map(|entry| entry.id).max();
-    assert!(newest < Some(inbox.put(&reply("third")).unwrap()));
+    assert!(newest < Some(inbox.put(&reply("third"), 0).unwrap()));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_message_that_is_half_removed_is_never_taken_for_a_new_one() {
     let memory: Arc<MemoryDisk> = Arc::default();
     let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&memory);
     let (inbox, _) = Inbox::open(Arc::clone(&disk), Path::new("/inbox")).unwrap();
-    let id = inbox.put(&reply("first")).unwrap();
+    let id = inbox.put(&reply("first"), 0).unwrap();
     inbox.started(&id, &progress(None)).unwrap();
     disk.remove(Path::new(&format!("/inbox/new/{id}.json"))).unwrap();
     let (_, entries) = Inbox::open(disk, Path::new("/inbox")).unwrap();

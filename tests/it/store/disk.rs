@@ -51,19 +51,19 @@ impl MemoryDisk {
         self.inside.lock().unwrap()
     }
 
-    pub(super) fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.inside().operations
     }
 
-    pub(super) fn fail(&self, is_failing: bool) {
+    pub(crate) fn fail(&self, is_failing: bool) {
         self.inside().fails_from = is_failing.then_some(0);
     }
 
-    pub(super) fn put(&self, path: &str, bytes: &[u8]) {
+    pub(crate) fn put(&self, path: &str, bytes: &[u8]) {
         self.inside().files.insert(PathBuf::from(path), bytes.to_vec());
     }
 
-    pub(super) fn paths(&self) -> Vec<String> {
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.inside().files.keys().map(|path| path.display().to_string()).collect()
     }
 

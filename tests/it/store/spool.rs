@@ -25,18 +25,18 @@ fn the_real_disk_carries_both() {
     let temp = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let (inbox, _) = Inbox::open(Arc::clone(&disk), &temp.path().join("inbox")).unwrap();
-    let id = inbox.put(&reply("message")).unwrap();
+    let id = inbox.put(&reply("message"), 0).unwrap();
     inbox.started(&id, &progress(Some("session"))).unwrap();
     let (inbox, entries) = Inbox::open(Arc::clone(&disk), &temp.path().join("inbox")).unwrap();
     let expected = Entry { id, reply: reply("message"), progress: Some(progress(Some("session"))) };
     assert_eq!(entries, [expected]);
     inbox.done(&id).unwrap();
-    assert!(inbox.is_empty());
+    assert_eq!(inbox.count(), 0);
 
     let outbox = Outbox::open(Arc::clone(&disk), &temp.path().join("outbox")).unwrap();
     outbox.put(&post("answer"), None).unwrap();
     let outbox = Outbox::open(disk, &temp.path().join("outbox")).unwrap();
-    assert_eq!(outbox.read(outbox.list()[0]).unwrap(), Some(post("answer")));
+    assert_eq!(outbox.read(outbox.list()[0].0).unwrap(), Some(post("answer")));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn entries_are_recovered_in_the_order_of_arrival() {
         assert_eq!(names(&entries), expected);
         for number in 0..20 {
             let message = reply(&format!("{round}-{number}"));
-            inbox.put(&message).unwrap();
+            inbox.put(&message, 0).unwrap();
             expected.push(message.body);
         }
     }
@@ -61,28 +61,28 @@ fn entries_are_recovered_in_the_order_of_arrival() {
 fn done_is_done_twice_without_harm() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let (inbox, _) = inbox(&disk);
-    let id = inbox.put(&reply("message")).unwrap();
+    let id = inbox.put(&reply("message"), 0).unwrap();
     inbox.clone().done(&id).unwrap();
     inbox.done(&id).unwrap();
-    assert_eq!((inbox.len(), disk.paths().len()), (0, 0));
+    assert_eq!((inbox.count(), disk.paths().len()), (0, 0));
 }
 
 #[test]
 fn ids_are_not_used_again_after_everything_was_done() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let (before, _) = inbox(&disk);
-    let first = before.put(&reply("message")).unwrap();
+    let first = before.put(&reply("message"), 0).unwrap();
     before.done(&first).unwrap();
     // Two processes in the same microsecond would need the same message as well.
     let (after, _) = inbox(&disk);
-    assert_ne!(after.put(&reply("other")).unwrap(), first);
+    assert_ne!(after.put(&reply("other"), 0).unwrap(), first);
 }
 
 #[test]
 fn broken_entries_are_set_aside_and_never_removed() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let (before, _) = inbox(&disk);
-    let id = before.put(&reply("message")).unwrap();
+    let id = before.put(&reply("message"), 0).unwrap();
     let broken = [
         ("/in/new/00000000000000ff-00000001.json", "{\"version\":1,\"content\":{\"thr"),
         ("/in/new/00000000000000ff-00000002.json", "{\"version\":9,\"content\":{}}"),
@@ -106,7 +106,7 @@ fn a_begun_turn_whose_progress_is_broken_is_not_repeated() {
     let (before, _) = inbox(&disk);
     let mut message = reply("message");
     message.engine = Some(Engine::CODEX);
-    let id = before.put(&message).unwrap();
+    let id = before.put(&message, 0).unwrap();
     disk.put(&format!("/in/started/{id}.json"), b"");
     for _ in 0..2 {
         let (_, entries) = inbox(&disk);
@@ -120,14 +120,14 @@ fn a_begun_turn_whose_progress_is_broken_is_not_repeated() {
 fn a_full_inbox_says_so() {
     let disk: Arc<MemoryDisk> = Arc::default();
     let (inbox, _) = inbox(&disk);
-    let first = inbox.put(&reply("message")).unwrap();
+    let first = inbox.put(&reply("message"), 0).unwrap();
     for _ in 1..INBOX_ENTRIES_MAX {
-        inbox.put(&reply("message")).unwrap();
+        inbox.put(&reply("message"), 0).unwrap();
     }
-    let error = inbox.put(&reply("message")).unwrap_err();
+    let error = inbox.put(&reply("message"), 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
     inbox.done(&first).unwrap();
-    inbox.put(&reply("message")).unwrap();
+    inbox.put(&reply("message"), 0).unwrap();
 }
 
 proptest! {
@@ -137,7 +137,7 @@ proptest! {
         let mut reply = reply("");
         reply.thread_id = ThreadId::new(thread);
         reply.message_id = message.map(MessageId::new);
-        let id = inbox(&disk).0.put(&reply).unwrap();
+        let id = inbox(&disk).0.put(&reply, 0).unwrap();
         prop_assert_eq!(disk.paths(), [format!("/in/new/{id}.json")]);
         prop_assert!(id.to_string().bytes().all(|it| it.is_ascii_hexdigit() || it == b'-'));
         prop_assert_eq!(&inbox(&disk).1[0].reply, &reply);

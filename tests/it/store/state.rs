@@ -109,9 +109,9 @@ fn since_when_a_thread_is_ours_is_kept() {
     binding.ours_since = Timestamp::parse("2026-03-02T09:30:15.250Z");
     let value = binding.to_value();
     assert_eq!(value["oursSince"], "2026-03-02T09:30:15.250Z");
-    assert_eq!(Binding::from_value(value), binding);
+    assert_eq!(Binding::from(value), binding);
     let other = json!({ "oursSince": 7, "sessions": {} });
-    let binding = Binding::from_value(other.clone());
+    let binding = Binding::from(other.clone());
     assert_eq!((binding.ours_since, binding.to_value()), (None, other), "what is not ours is kept");
 }
 
@@ -122,10 +122,10 @@ fn where_a_new_session_begins_is_kept() {
     binding.fresh_after.insert(Engine::CLAUDE, mark);
     let value = binding.to_value();
     assert_eq!(value["freshAfter"]["claude"], mark.to_string());
-    assert_eq!(Binding::from_value(value), binding);
+    assert_eq!(Binding::from(value), binding);
     for other in [json!({}), json!(7), json!({ "claude": 7 }), json!({ "Claude": "7" })] {
         let value = json!({ "sessions": {}, "freshAfter": other });
-        let binding = Binding::from_value(value.clone());
+        let binding = Binding::from(value.clone());
         assert!(binding.fresh_after.is_empty());
         assert_eq!(binding.to_value(), value, "what is not ours is kept");
     }
@@ -271,8 +271,8 @@ proptest! {
     /// Whatever is in the file: nothing is lost, and reading it a second time changes nothing.
     #[test]
     fn bindings_of_any_shape_are_kept(value in any_json()) {
-        let written = Binding::from_value(value.clone()).to_value();
-        prop_assert_eq!(&Binding::from_value(written.clone()).to_value(), &written);
+        let written = Binding::from(value.clone()).to_value();
+        prop_assert_eq!(&Binding::from(written.clone()).to_value(), &written);
         let is_flat = value.get("sessions").is_none();
         if let (Value::Object(mut object), false) = (value, is_flat) {
             object.entry("sessions").or_insert_with(|| json!({}));
