@@ -1,28 +1,19 @@
 //! Names of things. Each is a type of its own, so that a thread can't be passed for a session;
-//! all are opaque strings from outside and never trusted as file names. Their text is shared, so
-//! that a clone costs nothing.
+//! all are opaque strings from outside and never trusted as file names. The text of what there are
+//! many of is shared, so that a clone costs nothing.
 
-use std::{
-    cmp::Ordering,
-    fmt,
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident($text:ty)) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
-            pub fn new(value: impl Into<Arc<str>>) -> $name {
-                $name(value.into())
-            }
-
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -37,6 +28,15 @@ macro_rules! id {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:?}", self.0)
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident) => {
+        id! { $(#[$doc])* $name(Arc<str>) }
+
+        impl $name {
+            pub fn new(value: impl Into<Arc<str>>) -> $name {
+                $name(value.into())
             }
         }
     };
@@ -67,89 +67,27 @@ id! {
     TurnId
 }
 
-/// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
-#[derive(Clone)]
-pub struct Engine(Name);
-
-/// The built-in names are constants, which can't be shared strings.
-#[derive(Clone)]
-enum Name {
-    BuiltIn(&'static str),
-    Other(Arc<str>),
+id! {
+    /// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
+    /// The built-in names are constants, which can't be shared strings.
+    Engine(Cow<'static, str>)
 }
 
 impl Engine {
-    pub const CLAUDE: Engine = Engine(Name::BuiltIn("claude"));
-    pub const CODEX: Engine = Engine(Name::BuiltIn("codex"));
-    pub const OPENCODE: Engine = Engine(Name::BuiltIn("opencode"));
+    pub const CLAUDE: Engine = Engine(Cow::Borrowed("claude"));
+    pub const CODEX: Engine = Engine(Cow::Borrowed("codex"));
+    pub const OPENCODE: Engine = Engine(Cow::Borrowed("opencode"));
     /// The built-in engine that answers with the prompt it was given.
-    pub const ECHO: Engine = Engine(Name::BuiltIn("echo"));
+    pub const ECHO: Engine = Engine(Cow::Borrowed("echo"));
 
     /// Engine names are compared in lower case (protocol section 3).
     pub fn new(name: &str) -> Engine {
-        Engine(Name::Other(name.trim().to_lowercase().into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Name::BuiltIn(name) => name,
-            Name::Other(name) => name,
-        }
+        Engine(name.trim().to_lowercase().into())
     }
 
     /// The author of this engine's posts, for example `claude-bridge`.
     pub fn author(&self) -> String {
         format!("{self}-bridge")
-    }
-}
-
-impl PartialEq for Engine {
-    fn eq(&self, other: &Engine) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Engine {}
-
-impl PartialOrd for Engine {
-    fn partial_cmp(&self, other: &Engine) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Engine {
-    fn cmp(&self, other: &Engine) -> Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-
-impl Hash for Engine {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl Serialize for Engine {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Engine {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Engine, D::Error> {
-        Ok(Engine(Name::Other(Arc::deserialize(deserializer)?)))
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
     }
 }
 
@@ -201,7 +139,10 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::{
+        cmp::Ordering,
+        collections::{BTreeMap, HashMap},
+    };
 
     use super::*;
 
