@@ -96,26 +96,27 @@ impl Engine {
 /// # Panics
 /// When the system has no randomness to give, which on the supported systems means that it is broken.
 pub fn random_hex() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
-    hex(&bytes)
+    hex(&random::<16>())
 }
 
 /// A random number, not for secrets.
 pub fn random_number() -> u32 {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
-    u32::from_le_bytes(bytes)
+    u32::from_le_bytes(random())
 }
 
 /// A random UUID (version 4) in lower case, as Claude Code wants session ids.
 pub fn random_uuid() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
+    let mut bytes: [u8; 16] = random();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex = hex(&bytes);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system's random source works");
+    bytes
 }
 
 /// Whether `text` has the shape of a UUID in lower case. Engines take other strings for names or
