@@ -1,7 +1,5 @@
 //! From the configuration to what turns need.
 
-use anyhow::anyhow;
-
 use super::Setup;
 use crate::{
     agent::{Limits, Model, Sandbox},
@@ -19,7 +17,7 @@ const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 /// A rule of `permissions` can't be read.
 pub(super) fn settings(setup: &Setup) -> anyhow::Result<Settings> {
     let config = &setup.config;
-    let policy = Policy::new(&config.permissions).map_err(|error| anyhow!("{error}"))?;
+    let policy = Policy::new(&config.permissions).map_err(anyhow::Error::msg)?;
     Ok(Settings {
         project_dir: config.project_dir.clone().into(),
         project_dirs: config.project_dirs.iter().map(Into::into).collect(),

@@ -1,8 +1,6 @@
 //! What may be done: `deny` wins, then `ask`, then `allow`; anything no rule matches needs approval.
 //! Pure.
 
-use std::fmt;
-
 use super::{
     action::{Action, Facts},
     command::Reach,
@@ -30,23 +28,6 @@ pub struct Policy {
     allow: Vec<Rule>,
 }
 
-/// An invalid rule in the config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRule {
-    /// The list that it is in, for example `permissions.allow`.
-    pub key: &'static str,
-    pub rule: String,
-    pub why: String,
-}
-
-impl fmt::Display for BadRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} has the rule {:?}: {}", self.key, self.rule, self.why)
-    }
-}
-
-impl std::error::Error for BadRule {}
-
 impl Default for Policy {
     fn default() -> Policy {
         Policy::new(&Permissions::default()).expect("our own rules are good")
@@ -57,15 +38,13 @@ impl Policy {
     /// Reads the rules of the config; a list that is not there is the default one.
     ///
     /// # Errors
-    /// The first invalid rule.
-    pub fn new(permissions: &Permissions) -> Result<Policy, BadRule> {
-        let read = |key, rules: &[String]| {
-            rules
-                .iter()
-                .map(|rule| {
-                    Rule::parse(rule).map_err(|why| BadRule { key, rule: rule.clone(), why })
-                })
-                .collect::<Result<Vec<_>, _>>()
+    /// The first invalid rule, with the list that it is in.
+    pub fn new(permissions: &Permissions) -> Result<Policy, String> {
+        let read = |key: &str, rules: &[String]| -> Result<Vec<Rule>, String> {
+            let read = |rule: &String| {
+                Rule::parse(rule).map_err(|why| format!("{key:?} has the rule {rule:?}: {why}"))
+            };
+            rules.iter().map(read).collect()
         };
         let none = Vec::new();
         let default: Vec<String> = DEFAULT_ALLOW.map(str::to_owned).into();
