@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     agent::{
-        ActionKind,
+        ActionKind, Question, QuestionId,
         engines::{self, Engines},
     },
     cli::{
@@ -104,13 +104,19 @@ impl Test {
     ) -> Decision {
         let project = self.project.as_deref().unwrap_or(config.project_dir.as_std_path());
         let tool = self.tool.clone().unwrap_or_else(|| tool(engine, kind, &self.value));
-        let action = Action {
-            engine,
+        let question = Question {
+            id: QuestionId(String::new()),
+            tool,
             kind,
-            tool: &tool,
-            subject: &self.value,
-            edits: &[],
-            input: &Value::Null,
+            subject: self.value.clone(),
+            reason: None,
+            input: Value::Null,
+            edits: Vec::new(),
+            choices: Vec::new(),
+        };
+        let action = Action {
+            question: &question,
+            engine,
             directory: &env.cwd.join(project),
             home: &env.home,
             places: &RealPlaces,

@@ -64,7 +64,7 @@ impl Policy {
             rule: Some(rule.to_string()),
             why: why.to_owned(),
         };
-        let denied = first(&self.deny, action.kind, &facts);
+        let denied = first(&self.deny, action.question.kind, &facts);
         if let Some((rule, Reach::Yes)) = denied {
             return by(Ruling::Deny, rule, "this is denied");
         }
@@ -72,10 +72,10 @@ impl Policy {
             let why = format!("cannot tell whether this is denied: {why}");
             return by(Ruling::Ask, rule, &why);
         }
-        if let Ok(rule) = covers(&|| grants.iter(), action.kind, &facts) {
+        if let Ok(rule) = covers(&|| grants.iter(), action.question.kind, &facts) {
             return by(Ruling::Allow, rule, "you allowed this for the whole thread");
         }
-        match first(&self.ask, action.kind, &facts) {
+        match first(&self.ask, action.question.kind, &facts) {
             Some((rule, Reach::Unclear(why))) => {
                 let why = format!("cannot tell whether this needs approval: {why}");
                 return by(Ruling::Ask, rule, &why);
@@ -83,7 +83,7 @@ impl Policy {
             Some((rule, _)) => return by(Ruling::Ask, rule, "this always needs approval"),
             None => {}
         }
-        match covers(&|| self.allow.iter().chain(grants), action.kind, &facts) {
+        match covers(&|| self.allow.iter().chain(grants), action.question.kind, &facts) {
             Ok(rule) => by(Ruling::Allow, rule, "this is allowed"),
             Err(None) => Decision {
                 ruling: Ruling::Ask,
@@ -109,15 +109,15 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
             _ => return None,
         },
         Facts::Url(Ok(url)) if url.oddity.is_none() => format!("{}/*", escape(&url.origin())),
-        Facts::Names { names, .. } if action.kind == ActionKind::Mcp => match &names[..] {
+        Facts::Names { names, .. } if action.question.kind == ActionKind::Mcp => match &names[..] {
             [name] => escape(name),
             _ => return None,
         },
         _ => return None,
     };
-    let rule = Rule::parse(&format!("{}({pattern})", kind_name(action.kind))).ok()?;
+    let rule = Rule::parse(&format!("{}({pattern})", kind_name(action.question.kind))).ok()?;
     // What it is for is to allow this very action.
-    covers(&|| [&rule].into_iter(), action.kind, &Facts::of(action)).ok()?;
+    covers(&|| [&rule].into_iter(), action.question.kind, &Facts::of(action)).ok()?;
     Some(rule)
 }
 

@@ -100,8 +100,13 @@ impl<'a> Asking<'a> {
         commands: &mut Vec<TurnCommand>,
     ) {
         let settings = &self.run.shared.settings;
-        let (engine, home) = (self.run.engine(), &settings.home);
-        let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
+        let action = Action {
+            question: &question,
+            engine: self.run.engine(),
+            directory: self.project_dir,
+            home: &settings.home,
+            places: &RealPlaces,
+        };
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the user")
         } else if settings.allow_all {

@@ -66,7 +66,8 @@ fn question(kind: ActionKind, tool: &str, subject: &str, input: Value) -> Questi
 }
 
 fn action<'a>(question: &'a Question, places: &'a dyn Places) -> Action<'a> {
-    Action::of(question, &Engine::CLAUDE, Path::new(PROJECT), Path::new(HOME), places)
+    let (directory, home) = (Path::new(PROJECT), Path::new(HOME));
+    Action { question, engine: &Engine::CLAUDE, directory, home, places }
 }
 
 #[track_caller]
