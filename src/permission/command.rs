@@ -62,14 +62,6 @@ struct Reached {
     known: Option<usize>,
 }
 
-/// Whether something that a rule describes is among what might run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    No,
-    Yes,
-    Unclear(&'static str),
-}
-
 impl Scan {
     pub(super) fn of(line: &str) -> Scan {
         let mut out = Out::default();
@@ -87,24 +79,19 @@ impl Scan {
         Scan { sure: sure(&lexed), reached: out.texts, hidden: out.hidden }
     }
 
-    /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run.
-    /// `may_begin` says whether it describes anything that begins with a text.
+    /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run, and
+    /// why it might describe more. `may_begin` says whether it describes anything that begins with a
+    /// text.
     pub(super) fn reaches(
         &self,
         matches: impl Fn(&str) -> bool,
         may_begin: impl Fn(&str) -> bool,
-    ) -> Reach {
-        if self.reached.iter().any(|it| matches(&it.text)) {
-            return Reach::Yes;
-        }
-        if let Some(why) = self.hidden {
-            return Reach::Unclear(why);
-        }
+    ) -> (bool, Option<&'static str>) {
         let expands = |it: &Reached| it.known.is_some_and(|known| may_begin(&it.text[..known]));
-        if self.reached.iter().any(expands) {
-            return Reach::Unclear("what the shell would make of the line is not known before");
-        }
-        Reach::No
+        let expands = self.reached.iter().any(expands);
+        let expands =
+            expands.then_some("what the shell would make of the line is not known before");
+        (self.reached.iter().any(|it| matches(&it.text)), self.hidden.or(expands))
     }
 }
 

@@ -1,9 +1,10 @@
 //! What may be done: `deny` wins, then `ask`, then `allow`; anything no rule matches needs approval.
 //! Pure.
 
+use std::iter;
+
 use super::{
     action::{Action, Facts},
-    command::Reach,
     glob::escape,
     guard::unguard,
     rule::{Pattern, Rule, kind_name},
@@ -19,6 +20,14 @@ const DEFAULT_ALLOW: [&str; 5] = [
     "mcp(bridge:bridge_post)",
     "mcp(bridge:bridge_thread_read)",
 ];
+
+/// Whether something that a rule describes is part of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    No,
+    Yes,
+    Unclear(&'static str),
+}
 
 /// The rules of a machine.
 #[derive(Clone, Debug)]
@@ -58,66 +67,54 @@ impl Policy {
     /// Decides about an action. `grants` are the rules of `always` on this thread: they win over `ask`
     /// rules, and over nothing else.
     pub fn decide(&self, action: &Action<'_>, grants: &[Rule]) -> Decision {
-        let facts = Facts::of(action);
-        let by = |ruling, rule: &Rule, why: &str| Decision {
-            ruling,
-            rule: Some(rule.to_string()),
-            why: why.to_owned(),
-        };
-        let denied = first(&self.deny, action.question.kind, &facts);
-        if let Some((rule, Reach::Yes)) = denied {
-            return by(Ruling::Deny, rule, "this is denied");
-        }
-        if let Some((rule, Reach::Unclear(why))) = denied {
-            let why = format!("cannot tell whether this is denied: {why}");
-            return by(Ruling::Ask, rule, &why);
-        }
-        if let Ok(rule) = covers(&|| grants.iter(), action.question.kind, &facts) {
-            return by(Ruling::Allow, rule, "you allowed this for the whole thread");
-        }
-        match first(&self.ask, action.question.kind, &facts) {
-            Some((rule, Reach::Unclear(why))) => {
-                let why = format!("cannot tell whether this needs approval: {why}");
-                return by(Ruling::Ask, rule, &why);
+        let (kind, facts) = (action.question.kind, Facts::of(action));
+        let (ruling, rule, why) = if let Some((rule, reach)) = first(&self.deny, kind, &facts) {
+            match reach {
+                Reach::Unclear(why) => {
+                    let why = format!("cannot tell whether this is denied: {why}");
+                    (Ruling::Ask, Some(rule), why)
+                }
+                _ => (Ruling::Deny, Some(rule), "this is denied".to_owned()),
             }
-            Some((rule, _)) => return by(Ruling::Ask, rule, "this always needs approval"),
-            None => {}
-        }
-        match covers(&|| self.allow.iter().chain(grants), action.question.kind, &facts) {
-            Ok(rule) => by(Ruling::Allow, rule, "this is allowed"),
-            Err(None) => Decision {
-                ruling: Ruling::Ask,
-                rule: None,
-                why: "no rule matches all of this".to_owned(),
-            },
-            Err(Some(why)) => Decision {
-                ruling: Ruling::Ask,
-                rule: None,
-                why: format!("no pattern may allow this: {why}"),
-            },
-        }
+        } else if let Ok(rule) = covers(grants.iter(), kind, &facts) {
+            (Ruling::Allow, Some(rule), "you allowed this for the whole thread".to_owned())
+        } else if let Some((rule, reach)) = first(&self.ask, kind, &facts) {
+            let why = match reach {
+                Reach::Unclear(why) => format!("cannot tell whether this needs approval: {why}"),
+                _ => "this always needs approval".to_owned(),
+            };
+            (Ruling::Ask, Some(rule), why)
+        } else {
+            match covers(self.allow.iter().chain(grants), kind, &facts) {
+                Ok(rule) => (Ruling::Allow, Some(rule), "this is allowed".to_owned()),
+                Err(None) => (Ruling::Ask, None, "no rule matches all of this".to_owned()),
+                Err(Some(why)) => (Ruling::Ask, None, format!("no pattern may allow this: {why}")),
+            }
+        };
+        Decision { ruling, rule: rule.map(ToString::to_string), why }
     }
 }
 
 /// The rule that is granted by "always on this thread": this command line, this file, this host,
 /// this tool, and nothing else. None if that can't be said safely.
 pub fn always(action: &Action<'_>) -> Option<Rule> {
-    let pattern = match &Facts::of(action) {
+    let (kind, facts) = (action.question.kind, Facts::of(action));
+    let pattern = match &facts {
         Facts::Command { scan, elsewhere: None } => escape_command(&scan.sure.as_ref().ok()?.whole),
         Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
             [spot] => bases.name(spot)?,
             _ => return None,
         },
         Facts::Url(Ok(url)) if url.oddity.is_none() => format!("{}/*", escape(&url.origin())),
-        Facts::Names { names, .. } if action.question.kind == ActionKind::Mcp => match &names[..] {
+        Facts::Names { names, .. } if kind == ActionKind::Mcp => match &names[..] {
             [name] => escape(name),
             _ => return None,
         },
         _ => return None,
     };
-    let rule = Rule::parse(&format!("{}({pattern})", kind_name(action.question.kind))).ok()?;
+    let rule = Rule::parse(&format!("{}({pattern})", kind_name(kind))).ok()?;
     // What it is for is to allow this very action.
-    covers(&|| [&rule].into_iter(), action.question.kind, &Facts::of(action)).ok()?;
+    covers(iter::once(&rule), kind, &facts).ok()?;
     Some(rule)
 }
 
@@ -148,54 +145,50 @@ fn first<'r>(rules: &'r [Rule], kind: ActionKind, facts: &Facts<'_>) -> Option<(
 
 /// Whether a rule describes any part of an action.
 fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
-    let any = |is: bool| if is { Reach::Yes } else { Reach::No };
     let Some(pattern) = &rule.pattern else { return Reach::Yes };
-    match (pattern, facts) {
+    let (is_described, unclear) = match (pattern, facts) {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => {
             scan.reaches(|text| glob.reaches(text), |start| glob.may_begin(start))
         }
         (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases, places }) => {
             let at = |place| glob.reaches(place, bases, *places);
-            if spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)) {
-                return Reach::Yes;
-            }
-            if spots.iter().all(|spot| spot.real.is_some()) {
-                Reach::No
-            } else {
-                Reach::Unclear("where its links lead is not known")
-            }
+            let is_unclear = spots.iter().any(|spot| spot.real.is_none());
+            (
+                spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)),
+                is_unclear.then_some("where its links lead is not known"),
+            )
         }
-        (Pattern::Url(glob), Facts::Url(Ok(url))) => match url.oddity {
-            _ if glob.matches(url) => Reach::Yes,
-            Some(why) => Reach::Unclear(why),
-            None => Reach::No,
-        },
+        (Pattern::Url(glob), Facts::Url(Ok(url))) => (glob.matches(url), url.oddity),
         (Pattern::Place(_), Facts::Places { spots: Err(why), .. })
-        | (Pattern::Url(_), Facts::Url(Err(why))) => Reach::Unclear(why),
-        (Pattern::Name(_), Facts::Names { names, .. }) if names.is_empty() => {
-            Reach::Unclear("which tool it is can't be told")
-        }
-        (Pattern::Name(glob), Facts::Names { names, .. }) => {
-            any(names.iter().any(|name| glob.matches(name)))
-        }
+        | (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
+        (Pattern::Name(glob), Facts::Names { names, .. }) => (
+            names.iter().any(|name| glob.matches(name)),
+            names.is_empty().then_some("which tool it is can't be told"),
+        ),
         // A search query is no address.
-        _ => Reach::No,
+        _ => (false, None),
+    };
+    match unclear {
+        _ if is_described => Reach::Yes,
+        Some(why) => Reach::Unclear(why),
+        None => Reach::No,
     }
 }
 
 /// The rule by which every part of an action is allowed; if they are several, that of the last part.
 /// The error is why no pattern could do that, if there is a reason.
-fn covers<'r, I: Iterator<Item = &'r Rule>>(
-    rules: &dyn Fn() -> I,
+fn covers<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
     kind: ActionKind,
     facts: &Facts<'_>,
 ) -> Result<&'r Rule, Option<&'static str>> {
-    let rules_of = || rules().filter(|rule| rule.kind == kind);
-    if let Some(rule) = rules_of().find(|rule| rule.pattern.is_none()) {
+    let rules: Vec<&Rule> = rules.filter(|rule| rule.kind == kind).collect();
+    if let Some(rule) = rules.iter().find(|rule| rule.pattern.is_none()) {
         return Ok(rule);
     }
     let with = |fits: &dyn Fn(&Pattern) -> bool| {
-        rules_of().find(|rule| rule.pattern.as_ref().is_some_and(fits)).ok_or(None)
+        let rule = rules.iter().find(|rule| rule.pattern.as_ref().is_some_and(fits));
+        rule.copied().ok_or(None)
     };
     match facts {
         Facts::Command { elsewhere: Some(why), .. } => Err(Some(why)),
@@ -240,9 +233,5 @@ fn covers<'r, I: Iterator<Item = &'r Rule>>(
 fn last<'r>(
     results: impl Iterator<Item = Result<&'r Rule, Option<&'static str>>>,
 ) -> Result<&'r Rule, Option<&'static str>> {
-    let mut end = Err(None);
-    for result in results {
-        end = Ok(result?);
-    }
-    end
+    results.collect::<Result<Vec<_>, _>>()?.pop().ok_or(None)
 }
