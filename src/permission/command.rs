@@ -42,6 +42,8 @@ pub(super) struct Scan {
     pub(super) sure: Result<Sure, &'static str>,
     /// Everything that might run, and the line itself.
     reached: Vec<Reached>,
+    /// Of what might run.
+    bytes: usize,
     /// Why there may be more.
     hidden: Option<&'static str>,
 }
@@ -64,19 +66,19 @@ struct Reached {
 
 impl Scan {
     pub(super) fn of(line: &str) -> Scan {
-        let mut out = Out::default();
+        const LONG: &str = "the command line is too long to be taken apart";
         let raw = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        out.texts.push(Reached { text: raw, known: None });
-        if line.len() > LINE_MAX {
-            const LONG: &str = "the command line is too long to be taken apart";
-            return Scan { sure: Err(LONG), reached: out.texts, hidden: Some(LONG) };
+        let reached = vec![Reached { text: raw, known: None }];
+        let mut scan = Scan { sure: Err(LONG), reached, bytes: 0, hidden: Some(LONG) };
+        if line.len() <= LINE_MAX {
+            let lexed = lex::lex(line);
+            scan.sure = sure(&lexed);
+            scan.hidden = lexed.hidden;
+            for words in &lexed.commands {
+                scan.command(words, 0);
+            }
         }
-        let lexed = lex::lex(line);
-        out.hidden = lexed.hidden;
-        for words in &lexed.commands {
-            out.command(words, 0);
-        }
-        Scan { sure: sure(&lexed), reached: out.texts, hidden: out.hidden }
+        scan
     }
 
     /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run, and
@@ -93,32 +95,7 @@ impl Scan {
             expands.then_some("what the shell would make of the line is not known before");
         (self.reached.iter().any(|it| matches(&it.text)), self.hidden.or(expands))
     }
-}
 
-fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {
-    if let Some(problem) = lexed.problem {
-        return Err(problem);
-    }
-    let join = |words: &Vec<Word>| {
-        words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
-    };
-    let commands: Vec<String> = lexed.commands.iter().map(join).collect();
-    let Some((first, rest)) = commands.split_first() else { return Err("there is no command") };
-    let mut whole = first.clone();
-    for (operator, command) in lexed.operators.iter().zip(rest) {
-        whole.extend([if *operator == ";" { "" } else { " " }, operator, " ", command]);
-    }
-    Ok(Sure { commands, whole })
-}
-
-#[derive(Default)]
-struct Out {
-    texts: Vec<Reached>,
-    bytes: usize,
-    hidden: Option<&'static str>,
-}
-
-impl Out {
     /// Notes what a simple command runs, itself and in its words.
     fn command(&mut self, words: &[Word], depth: usize) {
         let assignments = words.iter().take_while(|word| is_assignment(&word.text)).count();
@@ -196,7 +173,7 @@ impl Out {
         if word.known.is_some() {
             self.hidden = Some("a command line within the line is not known before");
         }
-        if depth >= DEPTH_MAX || self.texts.len() >= REACHED_MAX {
+        if depth >= DEPTH_MAX || self.reached.len() >= REACHED_MAX {
             self.hidden = Some("commands are hidden in each other too deeply");
             return;
         }
@@ -225,12 +202,28 @@ impl Out {
             text.extend(word.text.chars().map(unguard));
         }
         self.bytes += text.len();
-        if self.texts.len() >= REACHED_MAX || self.bytes > REACHED_BYTES_MAX {
+        if self.reached.len() >= REACHED_MAX || self.bytes > REACHED_BYTES_MAX {
             self.hidden = Some("the line leads to too many commands");
             return;
         }
-        self.texts.push(Reached { text, known });
+        self.reached.push(Reached { text, known });
     }
+}
+
+fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {
+    if let Some(problem) = lexed.problem {
+        return Err(problem);
+    }
+    let join = |words: &Vec<Word>| {
+        words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let commands: Vec<String> = lexed.commands.iter().map(join).collect();
+    let Some((first, rest)) = commands.split_first() else { return Err("there is no command") };
+    let mut whole = first.clone();
+    for (operator, command) in lexed.operators.iter().zip(rest) {
+        whole.extend([if *operator == ";" { "" } else { " " }, operator, " ", command]);
+    }
+    Ok(Sure { commands, whole })
 }
 
 /// A program's name without its directory.
