@@ -108,7 +108,7 @@ impl Scan {
         let name = base(&first.text);
         let mut words = words.to_vec();
         if FEEDERS.contains(&name) {
-            words.push(Word { text: "…".to_owned(), known: Some(0), is_plain: true });
+            words.push(Word { text: "…".to_owned(), known: Some(0), is_quoted: false });
         }
         if WRAPPERS.split(' ').any(|it| it == name) || FEEDERS.contains(&name) {
             for at in 1..words.len() {
@@ -158,7 +158,7 @@ impl Scan {
             let script: Vec<&str> = rest.iter().map(|word| word.text.as_str()).collect();
             let known = rest.iter().all(|word| word.known.is_none());
             self.script(
-                &Word { text: script.join(" "), known: (!known).then_some(0), is_plain: false },
+                &Word { text: script.join(" "), known: (!known).then_some(0), is_quoted: true },
                 depth,
             );
         } else if SHELLS.contains(&name) {
@@ -191,15 +191,13 @@ impl Scan {
             if at > 0 || !program.is_empty() {
                 text.push(' ');
             }
-            if let Some(upto) = word.known
-                && known.is_none()
-            {
+            let (sure, rest) = word.text.split_at(word.known.unwrap_or(word.text.len()));
+            text.extend(sure.chars().map(unguard));
+            if word.known.is_some() {
                 let is_program = at == 0 && program.is_empty();
-                let sure =
-                    word.text[..upto].chars().map(unguard).map(char::len_utf8).sum::<usize>();
-                known = Some(if is_program { 0 } else { text.len() + sure });
+                known.get_or_insert(if is_program { 0 } else { text.len() });
             }
-            text.extend(word.text.chars().map(unguard));
+            text.extend(rest.chars().map(unguard));
         }
         self.bytes += text.len();
         if self.reached.len() >= REACHED_MAX || self.bytes > REACHED_BYTES_MAX {
