@@ -32,16 +32,12 @@ fn shown(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.replace("\r\n", "\n").chars() {
         if is_hidden(c) && c != '\n' && c != '\t' {
-            push_number(&mut clean, c);
+            write!(clean, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string works");
         } else {
             clean.push(c);
         }
     }
     clean
-}
-
-fn push_number(text: &mut String, c: char) {
-    write!(text, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string works");
 }
 
 /// Text of several lines: hidden characters shown, long runs of blanks and of empty lines named.
@@ -117,14 +113,7 @@ pub(in crate::permission) fn prose(text: &str, chars: usize) -> String {
 
 /// A name or path in one line: a line break in it is shown by its number.
 pub(in crate::permission) fn name(text: &str, chars: usize) -> String {
-    let text = without_gaps(&shown(text));
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => push_number(&mut line, c),
-            c => line.push(c),
-        }
-    }
+    let line = without_gaps(&shown(text)).replace('\n', "\\u{a}").replace('\t', "\\u{9}");
     cut(&line, chars)
 }
 
