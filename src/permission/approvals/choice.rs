@@ -68,34 +68,24 @@ fn one(choice: &Choice, text: &str) -> Chosen {
     if choice.options.is_empty() {
         return Chosen::All(vec![vec![own_words(text)]]);
     }
-    let whole = find(choice, text);
-    if let Ok(label) = whole {
-        return Chosen::All(vec![vec![label]]);
-    }
-    let mut labels: Vec<String> = Vec::new();
-    let parts: Vec<_> = text.split(',').map(|part| find(choice, part)).collect();
-    let is_list = parts.iter().all(Result::is_ok) && parts.len() > 1;
-    if is_list && !choice.is_multiple {
-        return Chosen::Wrong(texts::ONE_ONLY.to_owned());
-    }
-    if is_list {
-        for label in parts.into_iter().flatten() {
-            if !labels.contains(&label) {
-                labels.push(label);
+    let list: Result<Vec<String>, Miss> = text.split(',').map(|part| find(choice, part)).collect();
+    match (find(choice, text), list) {
+        (Ok(label), _) => Chosen::All(vec![vec![label]]),
+        (_, Ok(_)) if !choice.is_multiple => Chosen::Wrong(texts::ONE_ONLY.to_owned()),
+        (_, Ok(labels)) => {
+            let mut once = Vec::new();
+            for label in labels {
+                if !once.contains(&label) {
+                    once.push(label);
+                }
             }
+            Chosen::All(vec![once])
         }
-        return Chosen::All(vec![labels]);
+        (Err(Miss::Ambiguous), _) => Chosen::Wrong(texts::AMBIGUOUS.to_owned()),
+        _ if answer::is_numbers(text) => Chosen::Wrong(texts::wrong_number(choice.options.len())),
+        _ if choice.is_open => Chosen::All(vec![vec![own_words(text)]]),
+        _ => Chosen::NoChoice,
     }
-    if let Err(Miss::Ambiguous) = whole {
-        return Chosen::Wrong(texts::AMBIGUOUS.to_owned());
-    }
-    if answer::is_numbers(text) {
-        return Chosen::Wrong(texts::wrong_number(choice.options.len()));
-    }
-    if choice.is_open {
-        return Chosen::All(vec![vec![own_words(text)]]);
-    }
-    Chosen::NoChoice
 }
 
 /// Whether a text is one of the options of the only question.
