@@ -72,7 +72,7 @@ impl From<io::Error> for Failure {
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     console.interactive &= !args.yes;
     init(&args, &flags_win(&args, env), paths, console)?;
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 /// The environment without what a flag replaces: it wins over the file, but not over the person who
@@ -268,7 +268,7 @@ fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Failure> {
 }
 
 fn refused(error: Error) -> Failure {
-    Failure { code: ExitCode::Failure(2), ..failed(error) }
+    Failure { code: ExitCode(2), ..failed(error) }
 }
 
 fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {

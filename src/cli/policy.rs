@@ -65,7 +65,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let Command::Test(test) = args.command;
     let config = Config::load(paths, env)?;
     let policy = of(&config, paths)?;
-    let usage = |why| Failure { why, code: ExitCode::Usage };
+    let usage = |why| Failure { why, code: ExitCode::USAGE };
     let engine = Engine::new(&test.engine);
     let engines = Engines::new(config.agents.clone(), Path::new(""));
     if engines.get(&engine).is_none() {
@@ -84,7 +84,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     if config.allow_all {
         console.note("But allowAll is set: agents are not held to any rule.");
     }
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 /// The rules of a configuration.

@@ -61,13 +61,13 @@ fn store(
                     console.complain(format!("no copy of the old file was kept: {error}"));
                 }
             }
-            ExitCode::Ok
+            ExitCode::OK
         }
         Err(error) => {
             console.complain(format!("cannot write {}: {error}", paths.config_file.display()));
             console.complain("the old token is dead; put this one into the file as \"apiToken\":");
             console.say(token.reveal());
-            ExitCode::Failure(4)
+            ExitCode(4)
         }
     }
 }

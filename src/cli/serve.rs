@@ -89,7 +89,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
     serve(args, data, env, console)?;
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 /// Every connection is an open file, and the usual limit leaves room for few.

@@ -45,9 +45,9 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
     config.usage |= args.usage;
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
     Ok(match start(args, env, paths, config)? {
-        End::Stopped => ExitCode::Ok,
+        End::Stopped => ExitCode::OK,
         End::Killed(signal) => ExitCode::of_signal(signal),
-        End::Refused => ExitCode::Refused,
+        End::Refused => ExitCode::REFUSED,
     })
 }
 

@@ -67,7 +67,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         }
     }
     let is_connected = daemon.is_some_and(|it| it.connected_since.is_some());
-    Ok(if is_connected { ExitCode::Ok } else { ExitCode::Failure(69) })
+    Ok(if is_connected { ExitCode::OK } else { ExitCode::UNAVAILABLE })
 }
 
 /// The daemon in a few lines.

@@ -107,7 +107,7 @@ pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_
         What::Remove(args) => remove(&args, &dir(&args.data), console),
         What::List(args) => list(&dir(&args.data), console),
     }?;
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 fn add(args: &Add, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {

@@ -27,7 +27,7 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
     let config = Config::load(paths, env).map_err(failed)?;
     let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
     print(&config, &whoami, env, paths, console);
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 fn print(config: &Config, whoami: &Whoami, env: &Env, paths: &Paths, console: &mut Console<'_>) {

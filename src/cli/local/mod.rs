@@ -263,7 +263,7 @@ impl Running {
             ));
         }
         Ok(match self.finish()? {
-            End::Stopped => ExitCode::Ok,
+            End::Stopped => ExitCode::OK,
             End::Killed(signal) => ExitCode::of_signal(signal),
             End::Refused => bail!("the bridge refused its own token; start again"),
         })
@@ -301,11 +301,11 @@ impl Running {
         let code = match outcome {
             Ok(answer) => {
                 console.say(printable(&answer));
-                ExitCode::Ok
+                ExitCode::OK
             }
             Err(why) => {
                 console.complain(printable(&why));
-                ExitCode::Failure(1)
+                ExitCode::FAILURE
             }
         };
         // The daemon may have ended by itself; then there is nothing to stop.
