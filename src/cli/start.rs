@@ -52,8 +52,7 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
 }
 
 fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
-    let config = Config::load(paths, env)?;
-    policy::of(&config, paths)?;
+    let (config, _) = policy::load(paths, env)?;
     match &config.token {
         Some(token) => logging::hide(token),
         None => return Err(missing_token(&paths.config_file)),

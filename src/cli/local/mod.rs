@@ -25,7 +25,7 @@ use crate::{
         console::{Console, printable},
         logs, policy, start,
     },
-    config::{Config, ConfigFile, Env, Paths, Token},
+    config::{Env, Paths, Token},
     daemon::{self, End, Setup},
     ids,
     logging::Format,
@@ -100,7 +100,7 @@ fn local(
     let paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
     let own_program = std::env::current_exe().context("looking for this program's own file")?;
     let mut env = environment(args, env);
-    let config = load(&paths, &env)?;
+    let (config, _) = policy::load(&paths, &env)?;
     if !config.project_dir.is_dir() {
         bail!("the project directory {} does not exist", config.project_dir);
     }
@@ -116,7 +116,7 @@ fn local(
     let (token, account) = token(&server, &data)?;
     set(&mut env, "BRIDGE_BASE_URL", url(&server));
     set(&mut env, "BRIDGE_API_TOKEN_FILE", account::token_file(&data));
-    let config = load(&paths, &env)?;
+    let (config, _) = policy::load(&paths, &env)?;
     start::warn(&config, &paths.config_file);
     let setup = Setup {
         paths,
@@ -162,12 +162,6 @@ fn environment(args: &Args, env: &Env) -> Env {
 
 fn set(env: &mut Env, name: &str, value: impl Into<OsString>) {
     env.vars.insert(name.into(), value.into());
-}
-
-fn load(paths: &Paths, env: &Env) -> anyhow::Result<Config> {
-    let config = Config::from_file(&ConfigFile::read(&paths.config_file)?, env)?;
-    policy::of(&config, paths)?;
-    Ok(config)
 }
 
 fn url(server: &Server) -> String {
