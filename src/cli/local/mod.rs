@@ -130,7 +130,7 @@ fn local(
         offers_echo: true,
         exit_on_auth_failure: true,
     };
-    let running = Running { daemon: Daemon::start(setup)?, signals: signals.rx.clone(), server };
+    let running = Running::start(setup, signals.rx.clone(), server)?;
     match &args.send {
         None => running.wait(&account, &data, console),
         Some(text) => {
@@ -208,34 +208,28 @@ fn token(server: &Server, data: &Path) -> anyhow::Result<(Token, String)> {
         .or_else(|_: anyhow::Error| create(format!("{ACCOUNT}-{}", &ids::random_hex()[..8])))
 }
 
-/// The daemon's task.
-struct Daemon {
-    signals: Sender<Signal>,
-    end: Receiver<anyhow::Result<End>>,
-    task: Task,
-}
-
-impl Daemon {
-    fn start(setup: Setup) -> anyhow::Result<Daemon> {
-        let (signals, received) = bounded(16);
-        let (tell, end) = bounded(1);
-        let task = task::spawn("daemon", move || {
-            // The receiver may be gone by now.
-            tell.send(daemon::run(setup, &received)).ok();
-        })?;
-        Ok(Daemon { signals, end, task })
-    }
-}
-
 /// Bridge and daemon.
 struct Running {
-    daemon: Daemon,
+    daemon: Task,
+    /// For the daemon.
+    orders: Sender<Signal>,
+    end: Receiver<anyhow::Result<End>>,
     /// The process's own; the daemon gets what is meant for it.
     signals: Receiver<Signal>,
     server: Server,
 }
 
 impl Running {
+    fn start(setup: Setup, signals: Receiver<Signal>, server: Server) -> anyhow::Result<Running> {
+        let (orders, received) = bounded(16);
+        let (tell, end) = bounded(1);
+        let daemon = task::spawn("daemon", move || {
+            // The receiver may be gone by now.
+            tell.send(daemon::run(setup, &received)).ok();
+        })?;
+        Ok(Running { daemon, orders, end, signals, server })
+    }
+
     /// Runs until a signal.
     fn wait(
         self,
@@ -283,7 +277,7 @@ impl Running {
                 recv(self.signals) -> signal => if signal != Ok(Signal::HangUp) {
                     break Err("interrupted before there was an answer".to_owned());
                 },
-                recv(self.daemon.end) -> end => break Err(match end {
+                recv(self.end) -> end => break Err(match end {
                     Ok(Err(error)) => return Err(error),
                     _ => "the daemon ended before there was an answer".to_owned(),
                 }),
@@ -303,7 +297,7 @@ impl Running {
             }
         };
         // The daemon may have ended by itself; then there is nothing to stop.
-        self.daemon.signals.try_send(Signal::Stop(0)).ok();
+        self.orders.try_send(Signal::Stop(0)).ok();
         let end = self.finish();
         ask.stop();
         match end {
@@ -321,13 +315,13 @@ impl Running {
             select! {
                 recv(signals) -> signal => match signal {
                     // More signals than the daemon can take say nothing new.
-                    Ok(signal) => drop(self.daemon.signals.try_send(signal)),
+                    Ok(signal) => drop(self.orders.try_send(signal)),
                     Err(_) => signals = never(),
                 },
-                recv(self.daemon.end) -> end => break end,
+                recv(self.end) -> end => break end,
             }
         };
-        self.daemon.task.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;
+        self.daemon.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;
         self.server.stop();
         end.context("the daemon ended without a word")?
     }
