@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[argh(option, default = "0")]
     keep_days: u32,
     /// json or text; text if standard error is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces
     #[argh(option)]

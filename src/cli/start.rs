@@ -26,7 +26,7 @@ use crate::{
 )]
 pub(super) struct Args {
     /// json or text; text if the output is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged, in the form of `RUST_LOG`, which it replaces: `debug`, or
     /// `warn,obto_bridge::bridge=debug`

@@ -74,7 +74,7 @@ pub(super) struct Args {
     #[argh(option)]
     data: Option<PathBuf>,
     /// json or text; text if standard error is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces; with --send
     /// warnings alone if neither is given
