@@ -51,7 +51,7 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    fn bases(&self) -> Bases {
+    fn bases(&self) -> Bases<'a> {
         Bases::new(self.directory, self.home, self.places)
     }
 
@@ -66,20 +66,15 @@ impl<'a> Action<'a> {
             return Some("the command wants to leave its sandbox");
         }
         let bases = self.bases();
-        let is_outside = |dir: &str| {
-            let spots = bases.spots(dir, self.places);
-            !spots.is_ok_and(|spots| {
-                let inside = |spot: &Spot| {
-                    let real = spot.real.as_ref();
-                    bases.is_inside(&spot.written) && real.is_some_and(|it| bases.is_inside(it))
-                };
-                spots.iter().all(inside)
-            })
+        let is_inside = |spot: &Spot| {
+            let real = spot.real.as_ref();
+            bases.is_inside(&spot.written) && real.is_some_and(|it| bases.is_inside(it))
         };
+        let is_outside =
+            |dir: &str| !bases.spots(dir).is_ok_and(|spots| spots.iter().all(is_inside));
         let dirs = PLACE_KEYS.iter().filter_map(|key| input[key].as_str());
-        dirs.filter(|dir| !dir.is_empty())
-            .any(is_outside)
-            .then_some("the command would run outside the project")
+        let is_elsewhere = dirs.filter(|dir| !dir.is_empty()).any(is_outside);
+        is_elsewhere.then_some("the command would run outside the project")
     }
 
     /// The paths that are read or changed.
@@ -159,8 +154,7 @@ pub(super) enum Facts<'a> {
     Places {
         /// None is empty; or why they can't be told.
         spots: Result<Vec<Spot>, &'static str>,
-        bases: Bases,
-        places: &'a dyn Places,
+        bases: Bases<'a>,
     },
     Url(Result<Url, &'static str>),
     /// A search of the web.
@@ -182,10 +176,10 @@ impl<'a> Facts<'a> {
             ActionKind::Read | ActionKind::Edit => {
                 let bases = action.bases();
                 let spots = action.paths().and_then(|paths| {
-                    let each = paths.iter().map(|path| bases.spots(path, action.places));
+                    let each = paths.iter().map(|path| bases.spots(path));
                     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
                 });
-                Facts::Places { spots, bases, places: action.places }
+                Facts::Places { spots, bases }
             }
             ActionKind::Fetch if tool.to_lowercase().contains("search") => Facts::Query,
             ActionKind::Fetch => Facts::Url(Url::read(subject)),

@@ -101,7 +101,7 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
     let (kind, facts) = (action.question.kind, Facts::of(action));
     let pattern = match &facts {
         Facts::Command { scan, elsewhere: None } => escape_command(&scan.sure.as_ref().ok()?.whole),
-        Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
+        Facts::Places { spots: Ok(spots), bases } => match &spots[..] {
             [spot] => bases.name(spot)?,
             _ => return None,
         },
@@ -150,8 +150,8 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => {
             scan.reaches(|text| glob.reaches(text), |start| glob.may_begin(start))
         }
-        (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases, places }) => {
-            let at = |place| glob.reaches(place, bases, *places);
+        (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases }) => {
+            let at = |place| glob.reaches(place, bases);
             let is_unclear = spots.iter().any(|spot| spot.real.is_none());
             (
                 spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)),
@@ -203,7 +203,7 @@ fn covers<'r>(
                 with(&|it| matches!(it, Pattern::Command(glob) if glob.covers(command)))
             }))
         }
-        Facts::Places { spots, bases, .. } => {
+        Facts::Places { spots, bases } => {
             let spots = spots.as_ref().map_err(|why| Some(*why))?;
             last(spots.iter().flat_map(|spot| [Some(&spot.written), spot.real.as_ref()]).map(
                 |place| {
