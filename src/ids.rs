@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-macro_rules! id {
+macro_rules! text {
     ($(#[$doc:meta])* $name:ident($text:ty)) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,43 +31,36 @@ macro_rules! id {
             }
         }
     };
-    ($(#[$doc:meta])* $name:ident) => {
-        id! { $(#[$doc])* $name(Arc<str>) }
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
+        text! { $(#[$doc])* $name(Arc<str>) }
 
         impl $name {
             pub fn new(value: impl Into<Arc<str>>) -> $name {
                 $name(value.into())
             }
         }
-    };
+    )*};
 }
 
-id! {
+ids! {
     /// A conversation on the bridge; wire name `threadId`.
-    ThreadId
-}
-id! {
+    ThreadId,
     /// One message on a thread; wire name `messageId`.
-    MessageId
-}
-id! {
+    MessageId,
     /// An engine's own context, resumable by this id; wire name `sessionId`.
-    SessionId
-}
-id! {
+    SessionId,
     /// A machine on the account, which is to say a daemon; wire name `agentId`.
-    MachineId
-}
-id! {
+    MachineId,
     /// The sender's name for a post: a repeated one is stored once; wire name `clientMsgId`.
-    ClientMsgId
-}
-id! {
+    ClientMsgId,
     /// One run of an engine. It is in the marker that every process of the turn carries.
-    TurnId
+    TurnId,
 }
 
-id! {
+text! {
     /// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
     /// The built-in names are constants, which can't be shared strings.
     Engine(Cow<'static, str>)
