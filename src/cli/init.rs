@@ -131,7 +131,7 @@ impl Init<'_, '_> {
 
     fn credentials(&mut self) -> Result<(), Failure> {
         let token = match self.args.token.as_deref() {
-            Some("-") => Some(self.console.read_line()?),
+            Some("-") => Some(self.console.read_line()?.trim().to_owned()),
             token => token.map(str::to_owned),
         };
         if let Some(token) = &token {
