@@ -6,7 +6,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{ExitCode, Outcome, client, logs, policy},
-    config::{Config, ConfigError, Env, Paths, live::missing_token},
+    config::{Config, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
     signals,
@@ -41,7 +41,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
-    let mut config = config(&paths, env)?;
+    let (mut config, _) = policy::load(&paths, env)?;
+    let token = config.token.as_ref().ok_or_else(|| missing_token(&paths.config_file))?;
+    logging::hide(token);
     config.usage |= args.usage;
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
     Ok(match start(args, env, paths, config)? {
@@ -49,15 +51,6 @@ pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
         End::Killed(signal) => ExitCode::of_signal(signal),
         End::Refused => ExitCode::REFUSED,
     })
-}
-
-fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
-    let (config, _) = policy::load(paths, env)?;
-    match &config.token {
-        Some(token) => logging::hide(token),
-        None => return Err(missing_token(&paths.config_file)),
-    }
-    Ok(config)
 }
 
 fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<End> {
