@@ -24,13 +24,7 @@ use crate::{
 #[argh(subcommand, name = "policy")]
 pub(super) struct Args {
     #[argh(subcommand)]
-    command: Command,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-enum Command {
-    Test(Test),
+    test: Test,
 }
 
 /// say whether an action is allowed, asked or denied, by which rule, and why
@@ -62,7 +56,7 @@ struct Test {
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
-    let Command::Test(test) = args.command;
+    let Args { test } = args;
     let (config, policy) = load(paths, env)?;
     let usage = |why| Failure { why, code: ExitCode::USAGE };
     let engine = Engine::new(&test.engine);
