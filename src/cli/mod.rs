@@ -158,36 +158,26 @@ pub fn main() -> ExitCode {
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut console =
         Console { out: &mut io::stdout(), err: &mut io::stderr(), input: &mut input, interactive };
-    let env = match env() {
-        Ok(env) => env,
-        Err(error) => {
-            console.complain(error);
-            return ExitCode::CONFIG;
-        }
-    };
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    let Some(args) = args else {
-        console.complain("an argument is not UTF-8");
-        return ExitCode::USAGE;
-    };
-    run(&args, &env, &mut console)
-}
-
-fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
-    command(args, env, console).unwrap_or_else(|Failure { why, code }| {
+    command(&mut console).unwrap_or_else(|Failure { why, code }| {
         console.complain(printable(&logging::redact(&why)));
         code
     })
 }
 
-fn command(args: &[&str], env: &Env, console: &mut Console<'_>) -> Outcome {
+fn command(console: &mut Console<'_>) -> Outcome {
+    let env = &env()?;
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let args = args.ok_or_else(|| Failure {
+        why: "an argument is not UTF-8".to_owned(),
+        code: ExitCode::USAGE,
+    })?;
     if args == [ECHO_AGENT] {
         let played = echo::run(&mut *console.input, &mut *console.out);
         played.map_err(|error| failed(format!("the echo agent: {error}")))?;
         return Ok(ExitCode::OK);
     }
-    let args = match Args::from_args(&["obto-bridge"], args) {
+    let args = match Args::from_args(&["obto-bridge"], &args) {
         Ok(args) => args,
         Err(early) if early.status.is_ok() => {
             console.say(early.output.trim_end());
@@ -225,12 +215,12 @@ fn command(args: &[&str], env: &Env, console: &mut Console<'_>) -> Outcome {
 }
 
 /// Reads the process's surroundings, once.
-fn env() -> Result<Env, String> {
+fn env() -> Result<Env, ConfigError> {
     let home = home::home_dir()
         .filter(|home| home.is_absolute())
-        .ok_or("no home directory: set HOME to an absolute path")?;
+        .ok_or_else(|| ConfigError("no home directory: set HOME to an absolute path".to_owned()))?;
     let cwd = std::env::current_dir()
-        .map_err(|error| format!("cannot tell the current directory: {error}"))?;
+        .map_err(|error| ConfigError(format!("cannot tell the current directory: {error}")))?;
     Ok(Env { home, cwd, vars: std::env::vars_os().collect() })
 }
 
