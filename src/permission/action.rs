@@ -159,11 +159,7 @@ pub(super) enum Facts<'a> {
     Url(Result<Url, &'static str>),
     /// A search of the web.
     Query,
-    Names {
-        names: Vec<String>,
-        /// They are readings of one name, and a rule must cover each.
-        all: bool,
-    },
+    Names(McpReadings),
 }
 
 impl<'a> Facts<'a> {
@@ -184,11 +180,11 @@ impl<'a> Facts<'a> {
             ActionKind::Fetch if tool.to_lowercase().contains("search") => Facts::Query,
             ActionKind::Fetch => Facts::Url(Url::read(subject)),
             ActionKind::Mcp => {
-                let read = engines::describe(action.engine).mcp_names.read;
-                let McpReadings { names, is_any } = read(tool);
-                Facts::Names { names, all: !is_any }
+                Facts::Names((engines::describe(action.engine).mcp_names.read)(tool))
             }
-            ActionKind::Other => Facts::Names { names: vec![tool.clone()], all: true },
+            ActionKind::Other => {
+                Facts::Names(McpReadings { names: vec![tool.clone()], is_any: false })
+            }
         }
     }
 }

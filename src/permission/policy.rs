@@ -106,7 +106,7 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
             _ => return None,
         },
         Facts::Url(Ok(url)) if url.oddity.is_none() => format!("{}/*", escape(&url.origin())),
-        Facts::Names { names, .. } if kind == ActionKind::Mcp => match &names[..] {
+        Facts::Names(read) if kind == ActionKind::Mcp => match &read.names[..] {
             [name] => escape(name),
             _ => return None,
         },
@@ -161,9 +161,9 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
         (Pattern::Url(glob), Facts::Url(Ok(url))) => (glob.matches(url), url.oddity),
         (Pattern::Place(_), Facts::Places { spots: Err(why), .. })
         | (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
-        (Pattern::Name(glob), Facts::Names { names, .. }) => (
-            names.iter().any(|name| glob.matches(name)),
-            names.is_empty().then_some("which tool it is can't be told"),
+        (Pattern::Name(glob), Facts::Names(read)) => (
+            read.names.iter().any(|name| glob.matches(name)),
+            read.names.is_empty().then_some("which tool it is can't be told"),
         ),
         // A search query is no address.
         _ => (false, None),
@@ -220,11 +220,10 @@ fn covers<'r>(
             with(&|it| matches!(it, Pattern::Url(glob) if glob.matches(url)))
         }
         Facts::Query => Err(None),
-        Facts::Names { names, all } => {
-            let mut found = names
-                .iter()
-                .map(|name| with(&|it| matches!(it, Pattern::Name(glob) if glob.matches(name))));
-            if *all { last(found) } else { found.find_map(Result::ok).ok_or(None) }
+        Facts::Names(read) => {
+            let fits = |name| with(&|it| matches!(it, Pattern::Name(glob) if glob.matches(name)));
+            let mut found = read.names.iter().map(|name| fits(name));
+            if read.is_any { found.find_map(Result::ok).ok_or(None) } else { last(found) }
         }
     }
 }
