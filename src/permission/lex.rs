@@ -38,12 +38,6 @@ pub(super) struct Word {
     pub(super) is_quoted: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Closes {
-    Bracket,
-    Backtick,
-}
-
 /// A command as far as it was read.
 #[derive(Default)]
 struct Frame {
@@ -61,7 +55,7 @@ struct Lexer<'a> {
     lexed: Lexed,
     at: Frame,
     /// What is interrupted by a command within a command, and what ends that one.
-    outer: Vec<(Frame, Closes)>,
+    outer: Vec<(Frame, char)>,
 }
 
 pub(super) fn lex(line: &str) -> Lexed {
@@ -172,11 +166,11 @@ impl Lexer<'_> {
             '`' => self.backtick(),
             '(' => {
                 self.problem(GROUPS);
-                self.open(Closes::Bracket);
+                self.open(')');
             }
             ')' => {
                 self.problem(GROUPS);
-                self.close(Closes::Bracket);
+                self.close(')');
             }
             '{' | '}' => self.brace(c),
             '*' | '?' | '[' => self.file_glob(c),
@@ -239,7 +233,7 @@ impl Lexer<'_> {
     fn dollar(&mut self) {
         self.expands(EXPANDS);
         if self.eat("(") {
-            self.open(Closes::Bracket);
+            self.open(')');
         } else if !self.at.is_quoted && self.eat("'") {
             loop {
                 match self.next() {
@@ -255,11 +249,11 @@ impl Lexer<'_> {
     }
 
     fn backtick(&mut self) {
-        if self.outer.last().is_some_and(|(_, it)| *it == Closes::Backtick) {
-            return self.close(Closes::Backtick);
+        if self.outer.last().is_some_and(|(_, end)| *end == '`') {
+            return self.close('`');
         }
         self.expands(EXPANDS);
-        self.open(Closes::Backtick);
+        self.open('`');
     }
 
     fn brace(&mut self, c: char) {
@@ -298,7 +292,7 @@ impl Lexer<'_> {
         }
         self.problem(REDIRECTS);
         if self.eat("(") {
-            return self.open(Closes::Bracket);
+            return self.open(')');
         }
         match c {
             '<' if self.eat("<<") => {}
@@ -320,16 +314,16 @@ impl Lexer<'_> {
         rest.is_some()
     }
 
-    fn open(&mut self, closes: Closes) {
+    fn open(&mut self, end: char) {
         if self.outer.len() >= NESTED_MAX {
             return self.hide("it is nested too deeply");
         }
-        self.outer.push((take(&mut self.at), closes));
+        self.outer.push((take(&mut self.at), end));
     }
 
-    fn close(&mut self, closes: Closes) {
+    fn close(&mut self, end: char) {
         self.end_command(";");
-        if let Some((frame, _)) = self.outer.pop_if(|(_, it)| *it == closes) {
+        if let Some((frame, _)) = self.outer.pop_if(|(_, it)| *it == end) {
             self.at = frame;
         }
     }
