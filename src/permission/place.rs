@@ -27,9 +27,8 @@ pub trait Places: fmt::Debug {
 pub enum Found {
     /// A symbolic link to this.
     Link(PathBuf),
-    /// Something else.
+    /// Something else, or nothing.
     Plain,
-    Missing,
     /// It can't be told, for example for lack of a right.
     Unknown,
 }
@@ -260,7 +259,7 @@ fn follow(raw: &[String], places: &dyn Places) -> Option<Place> {
             _ => place.push(component),
         }
         match places.look(Path::new(&format!("/{}", place.join("/")))) {
-            Found::Plain | Found::Missing => {}
+            Found::Plain => {}
             Found::Unknown => return None,
             Found::Link(target) => {
                 links += 1;
