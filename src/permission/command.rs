@@ -9,6 +9,7 @@
 use super::{
     guard::{is_guard, unguard},
     lex::{self, Lexed, Word},
+    rule::CommandGlob,
 };
 
 /// A longer line is not taken apart.
@@ -81,19 +82,14 @@ impl Scan {
         scan
     }
 
-    /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run, and
-    /// why it might describe more. `may_begin` says whether it describes anything that begins with a
-    /// text.
-    pub(super) fn reaches(
-        &self,
-        matches: impl Fn(&str) -> bool,
-        may_begin: impl Fn(&str) -> bool,
-    ) -> (bool, Option<&'static str>) {
-        let expands = |it: &Reached| it.known.is_some_and(|known| may_begin(&it.text[..known]));
+    /// Whether a pattern describes anything that might run, and why it might describe more.
+    pub(super) fn reaches(&self, glob: &CommandGlob) -> (bool, Option<&'static str>) {
+        let expands =
+            |it: &Reached| it.known.is_some_and(|known| glob.may_begin(&it.text[..known]));
         let expands = self.reached.iter().any(expands);
         let expands =
             expands.then_some("what the shell would make of the line is not known before");
-        (self.reached.iter().any(|it| matches(&it.text)), self.hidden.or(expands))
+        (self.reached.iter().any(|it| glob.reaches(&it.text)), self.hidden.or(expands))
     }
 
     /// Notes what a simple command runs, itself and in its words.

@@ -147,9 +147,7 @@ fn first<'r>(rules: &'r [Rule], kind: ActionKind, facts: &Facts<'_>) -> Option<(
 fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
     let Some(pattern) = &rule.pattern else { return Reach::Yes };
     let (is_described, unclear) = match (pattern, facts) {
-        (Pattern::Command(glob), Facts::Command { scan, .. }) => {
-            scan.reaches(|text| glob.reaches(text), |start| glob.may_begin(start))
-        }
+        (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
         (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases }) => {
             let at = |place| glob.reaches(place, bases);
             let is_unclear = spots.iter().any(|spot| spot.real.is_none());
