@@ -117,12 +117,10 @@ fn tool(engine: &Engine, kind: ActionKind, value: &str) -> String {
 }
 
 fn sentence(decision: &Decision) -> String {
-    let ruling = decision.ruling.as_str();
-    match (&decision.rule, decision.ruling) {
-        (Some(rule), Ruling::Ask) => {
-            format!("{ruling} because of the rule {rule}: {}", decision.why)
-        }
-        (Some(rule), _) => format!("{ruling} by the rule {rule}: {}", decision.why),
-        (None, _) => format!("{ruling} because {}", decision.why),
+    let Decision { ruling, rule, why } = decision;
+    let by = if *ruling == Ruling::Ask { "because of" } else { "by" };
+    match rule {
+        Some(rule) => format!("{} {by} the rule {rule}: {why}", ruling.as_str()),
+        None => format!("{} because {why}", ruling.as_str()),
     }
 }

@@ -300,11 +300,10 @@ impl Running {
         self.orders.try_send(Signal::Stop(0)).ok();
         let end = self.finish();
         ask.stop();
-        match end {
-            Ok(End::Killed(signal)) => Ok(ExitCode::of_signal(signal)),
-            Ok(_) => Ok(code),
-            Err(error) => Err(error),
-        }
+        Ok(match end? {
+            End::Killed(signal) => ExitCode::of_signal(signal),
+            _ => code,
+        })
     }
 
     /// Waits for the daemon's end, handing signals on, and stops the bridge after it: what the
