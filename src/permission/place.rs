@@ -127,7 +127,7 @@ impl<'a> Bases<'a> {
             Some(place[base.len()..].to_vec()).filter(|rest| !rest.is_empty())
         };
         let real = spot.real.as_ref()?;
-        let escaped = |place: &[String]| escape(&place.join("/"));
+        let escaped = |place: &[String]| escape(&place.join("/"), |c| c);
         match (inside(&spot.written), inside(real)) {
             (Some(written), Some(real)) if written == real => {
                 let name = escaped(&written);

@@ -100,14 +100,18 @@ impl Policy {
 pub fn always(action: &Action<'_>) -> Option<Rule> {
     let (kind, facts) = (action.question.kind, Facts::of(action));
     let pattern = match &facts {
-        Facts::Command { scan, elsewhere: None } => escape_command(&scan.sure.as_ref().ok()?.whole),
+        Facts::Command { scan, elsewhere: None } => {
+            escape(&scan.sure.as_ref().ok()?.whole, unguard)
+        }
         Facts::Places { spots: Ok(spots), bases } => match &spots[..] {
             [spot] => bases.name(spot)?,
             _ => return None,
         },
-        Facts::Url(Ok(url)) if url.oddity.is_none() => format!("{}/*", escape(&url.origin())),
+        Facts::Url(Ok(url)) if url.oddity.is_none() => {
+            format!("{}/*", escape(&url.origin(), |c| c))
+        }
         Facts::Names(read) if kind == ActionKind::Mcp => match &read.names[..] {
-            [name] => escape(name),
+            [name] => escape(name, |c| c),
             _ => return None,
         },
         _ => return None,
@@ -116,19 +120,6 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
     // What it is for is to allow this very action.
     covers(iter::once(&rule), kind, &facts).ok()?;
     Some(rule)
-}
-
-/// A line whose words are guarded, as a pattern.
-fn escape_command(whole: &str) -> String {
-    let mut out = String::with_capacity(whole.len());
-    for c in escape(whole).chars() {
-        let plain = unguard(c);
-        if plain != c {
-            out.push('\\');
-        }
-        out.push(plain);
-    }
-    out
 }
 
 /// The first rule that describes any part of an action for sure, or else one of which that can't
