@@ -21,14 +21,6 @@ const DEFAULT_ALLOW: [&str; 5] = [
     "mcp(bridge:bridge_thread_read)",
 ];
 
-/// Whether something that a rule describes is part of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    No,
-    Yes,
-    Unclear(&'static str),
-}
-
 /// The rules of a machine.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -68,20 +60,20 @@ impl Policy {
     /// rules, and over nothing else.
     pub fn decide(&self, action: &Action<'_>, grants: &[Rule]) -> Decision {
         let (kind, facts) = (action.question.kind, Facts::of(action));
-        let (ruling, rule, why) = if let Some((rule, reach)) = first(&self.deny, kind, &facts) {
-            match reach {
-                Reach::Unclear(why) => {
+        let (ruling, rule, why) = if let Some((rule, unclear)) = first(&self.deny, kind, &facts) {
+            match unclear {
+                None => (Ruling::Deny, Some(rule), "this is denied".to_owned()),
+                Some(why) => {
                     let why = format!("cannot tell whether this is denied: {why}");
                     (Ruling::Ask, Some(rule), why)
                 }
-                _ => (Ruling::Deny, Some(rule), "this is denied".to_owned()),
             }
         } else if let Ok(rule) = covers(grants.iter(), kind, &facts) {
             (Ruling::Allow, Some(rule), "you allowed this for the whole thread".to_owned())
-        } else if let Some((rule, reach)) = first(&self.ask, kind, &facts) {
-            let why = match reach {
-                Reach::Unclear(why) => format!("cannot tell whether this needs approval: {why}"),
-                _ => "this always needs approval".to_owned(),
+        } else if let Some((rule, unclear)) = first(&self.ask, kind, &facts) {
+            let why = match unclear {
+                None => "this always needs approval".to_owned(),
+                Some(why) => format!("cannot tell whether this needs approval: {why}"),
             };
             (Ruling::Ask, Some(rule), why)
         } else {
@@ -123,21 +115,24 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
 }
 
 /// The first rule that describes any part of an action for sure, or else one of which that can't
-/// be told.
-fn first<'r>(rules: &'r [Rule], kind: ActionKind, facts: &Facts<'_>) -> Option<(&'r Rule, Reach)> {
-    let found = || {
-        let rules = rules.iter().filter(|rule| rule.kind == kind);
-        rules.map(|rule| (rule, reach(rule, facts)))
-    };
-    found()
-        .find(|(_, reach)| *reach == Reach::Yes)
-        .or_else(|| found().find(|(_, reach)| *reach != Reach::No))
+/// be told, and why.
+fn first<'r>(
+    rules: &'r [Rule],
+    kind: ActionKind,
+    facts: &Facts<'_>,
+) -> Option<(&'r Rule, Option<&'static str>)> {
+    let rules = rules.iter().filter(|rule| rule.kind == kind);
+    let reached = rules.filter_map(|rule| match reach(rule, facts) {
+        (true, _) => Some((rule, None)),
+        (false, unclear) => unclear.map(|why| (rule, Some(why))),
+    });
+    reached.min_by_key(|(_, unclear)| unclear.is_some())
 }
 
-/// Whether a rule describes any part of an action.
-fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
-    let Some(pattern) = &rule.pattern else { return Reach::Yes };
-    let (is_described, unclear) = match (pattern, facts) {
+/// Whether a rule describes any part of an action, and why that can't be told of all of it.
+fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
+    let Some(pattern) = &rule.pattern else { return (true, None) };
+    match (pattern, facts) {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
         (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases }) => {
             let at = |place| glob.reaches(place, bases);
@@ -156,11 +151,6 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
         ),
         // A search query is no address.
         _ => (false, None),
-    };
-    match unclear {
-        _ if is_described => Reach::Yes,
-        Some(why) => Reach::Unclear(why),
-        None => Reach::No,
     }
 }
 
