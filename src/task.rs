@@ -84,7 +84,7 @@ impl<K> fmt::Display for Ended<K> {
 }
 
 /// Starts tasks whose ends one loop receives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Registry<K> {
     ends: Sender<Ended<K>>,
 }
@@ -115,12 +115,6 @@ impl<K: Send + 'static> Registry<K> {
             ends.send(Ended { name: label, role, outcome: outcome.clone() }).ok(); // The loop may have ended.
             outcome
         })
-    }
-}
-
-impl<K> Clone for Registry<K> {
-    fn clone(&self) -> Registry<K> {
-        Registry { ends: self.ends.clone() }
     }
 }
 
