@@ -1,28 +1,19 @@
 //! Names of things. Each is a type of its own, so that a thread can't be passed for a session;
-//! all are opaque strings from outside and never trusted as file names. Their text is shared, so
-//! that a clone costs nothing.
+//! all are opaque strings from outside and never trusted as file names. The text of what there are
+//! many of is shared, so that a clone costs nothing.
 
-use std::{
-    cmp::Ordering,
-    fmt,
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident($text:ty)) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
-            pub fn new(value: impl Into<Arc<str>>) -> $name {
-                $name(value.into())
-            }
-
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -42,59 +33,49 @@ macro_rules! id {
     };
 }
 
-id! {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
+        text! { $(#[$doc])* $name(Arc<str>) }
+
+        impl $name {
+            pub fn new(value: impl Into<Arc<str>>) -> $name {
+                $name(value.into())
+            }
+        }
+    )*};
+}
+
+ids! {
     /// A conversation on the bridge; wire name `threadId`.
-    ThreadId
-}
-id! {
+    ThreadId,
     /// One message on a thread; wire name `messageId`.
-    MessageId
-}
-id! {
+    MessageId,
     /// An engine's own context, resumable by this id; wire name `sessionId`.
-    SessionId
-}
-id! {
+    SessionId,
     /// A machine on the account, which is to say a daemon; wire name `agentId`.
-    MachineId
-}
-id! {
+    MachineId,
     /// The sender's name for a post: a repeated one is stored once; wire name `clientMsgId`.
-    ClientMsgId
-}
-id! {
+    ClientMsgId,
     /// One run of an engine. It is in the marker that every process of the turn carries.
-    TurnId
+    TurnId,
 }
 
-/// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
-#[derive(Clone)]
-pub struct Engine(Name);
-
-/// The built-in names are constants, which can't be shared strings.
-#[derive(Clone)]
-enum Name {
-    BuiltIn(&'static str),
-    Other(Arc<str>),
+text! {
+    /// A coding agent: `claude`, `codex`, `opencode`, or one named in the config; wire name `agent`.
+    /// The built-in names are constants, which can't be shared strings.
+    Engine(Cow<'static, str>)
 }
 
 impl Engine {
-    pub const CLAUDE: Engine = Engine(Name::BuiltIn("claude"));
-    pub const CODEX: Engine = Engine(Name::BuiltIn("codex"));
-    pub const OPENCODE: Engine = Engine(Name::BuiltIn("opencode"));
+    pub const CLAUDE: Engine = Engine(Cow::Borrowed("claude"));
+    pub const CODEX: Engine = Engine(Cow::Borrowed("codex"));
+    pub const OPENCODE: Engine = Engine(Cow::Borrowed("opencode"));
     /// The built-in engine that answers with the prompt it was given.
-    pub const ECHO: Engine = Engine(Name::BuiltIn("echo"));
+    pub const ECHO: Engine = Engine(Cow::Borrowed("echo"));
 
     /// Engine names are compared in lower case (protocol section 3).
     pub fn new(name: &str) -> Engine {
-        Engine(Name::Other(name.trim().to_lowercase().into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Name::BuiltIn(name) => name,
-            Name::Other(name) => name,
-        }
+        Engine(name.trim().to_lowercase().into())
     }
 
     /// The author of this engine's posts, for example `claude-bridge`.
@@ -103,81 +84,32 @@ impl Engine {
     }
 }
 
-impl PartialEq for Engine {
-    fn eq(&self, other: &Engine) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Engine {}
-
-impl PartialOrd for Engine {
-    fn partial_cmp(&self, other: &Engine) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Engine {
-    fn cmp(&self, other: &Engine) -> Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-
-impl Hash for Engine {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl Serialize for Engine {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Engine {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Engine, D::Error> {
-        Ok(Engine(Name::Other(Arc::deserialize(deserializer)?)))
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
-    }
-}
-
 /// 16 random bytes from the system as 32 hex digits.
 ///
 /// # Panics
 /// When the system has no randomness to give, which on the supported systems means that it is broken.
 pub fn random_hex() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
-    hex(&bytes)
+    hex(&random::<16>())
 }
 
 /// A random number, not for secrets.
 pub fn random_number() -> u32 {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
-    u32::from_le_bytes(bytes)
+    u32::from_le_bytes(random())
 }
 
 /// A random UUID (version 4) in lower case, as Claude Code wants session ids.
 pub fn random_uuid() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system's random source works");
+    let mut bytes: [u8; 16] = random();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex = hex(&bytes);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system's random source works");
+    bytes
 }
 
 /// Whether `text` has the shape of a UUID in lower case. Engines take other strings for names or
@@ -192,16 +124,16 @@ pub fn is_uuid(text: &str) -> bool {
 
 /// Lower-case hex digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string works");
-        text
-    })
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.map(|digit| char::from_digit(digit.into(), 16).expect("a hex digit")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::{
+        cmp::Ordering,
+        collections::{BTreeMap, HashMap},
+    };
 
     use super::*;
 

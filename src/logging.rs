@@ -13,7 +13,7 @@ use log::{
     Level, LevelFilter, Record,
     kv::{self, Key, VisitSource},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{config::Token, time};
 
@@ -30,15 +30,15 @@ pub enum Format {
 
 impl Format {
     /// Text for a person at a terminal, JSON for everything else.
-    pub fn of_stdout() -> Format {
-        if io::stdout().is_terminal() { Format::Text } else { Format::Json }
+    pub fn of(output: &impl IsTerminal) -> Format {
+        if output.is_terminal() { Format::Text } else { Format::Json }
     }
 
-    pub fn parse(text: &str) -> Option<Format> {
+    pub fn parse(text: &str) -> Result<Format, String> {
         match text {
-            "json" => Some(Format::Json),
-            "text" => Some(Format::Text),
-            _ => None,
+            "json" => Ok(Format::Json),
+            "text" => Ok(Format::Text),
+            _ => Err(format!("{text:?} is no format; it must be json or text")),
         }
     }
 }
@@ -76,15 +76,14 @@ fn level(record: &Record<'_>) -> &'static str {
 }
 
 fn json_line(record: &Record<'_>) -> String {
-    let mut line = Map::new();
-    line.insert("ts".to_owned(), time::now().to_string().into());
-    line.insert("level".to_owned(), level(record).into());
-    line.insert("msg".to_owned(), record.args().to_string().into());
+    let mut line = json!({
+        "ts": time::now(), "level": level(record), "msg": record.args().to_string(),
+    });
     let data = data(record);
     if !data.is_empty() {
-        line.insert("data".to_owned(), Value::Object(data));
+        line["data"] = data.into();
     }
-    Value::Object(line).to_string()
+    line.to_string()
 }
 
 fn text_line(record: &Record<'_>) -> String {
@@ -114,13 +113,13 @@ struct Data(Map<String, Value>);
 
 impl<'kvs> VisitSource<'kvs> for Data {
     fn visit_pair(&mut self, key: Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        self.0.insert(key.to_string(), json(&value));
+        self.0.insert(key.to_string(), as_json(&value));
         Ok(())
     }
 }
 
 /// Keeps numbers numbers.
-fn json(value: &kv::Value<'_>) -> Value {
+fn as_json(value: &kv::Value<'_>) -> Value {
     let number = value.to_u64().map(Value::from).or_else(|| value.to_i64().map(Value::from));
     number
         .or_else(|| value.to_f64().map(Value::from))

@@ -20,26 +20,19 @@ const STACK_BYTES: usize = 512 * 1024;
 
 /// A running task. Dropping it detaches; an owner that must not outlive it calls [`Task::join`].
 #[derive(Debug)]
-pub struct Task {
-    name: String,
-    handle: JoinHandle<Result<(), String>>,
-}
+pub struct Task(JoinHandle<Result<(), String>>);
 
 impl Task {
     /// Waits for the end. The error is the text of a panic.
     pub fn join(self) -> Result<(), String> {
-        let name = self.name;
-        self.handle.join().unwrap_or_else(|panic| Err(panic_text(&*panic))).inspect_err(|panic| {
+        let name = self.0.thread().name().unwrap_or_default().to_owned();
+        self.0.join().unwrap_or_else(|panic| Err(panic_text(&*panic))).inspect_err(|panic| {
             log::error!("task {name} panicked: {panic}");
         })
     }
 
     pub fn is_finished(&self) -> bool {
-        self.handle.is_finished()
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
+        self.0.is_finished()
     }
 }
 
@@ -58,8 +51,7 @@ fn start(
     run: impl FnOnce() -> Result<(), String> + Send + 'static,
 ) -> io::Result<Task> {
     debug_assert!(name.len() <= 15, "the system cuts {name:?}");
-    let handle = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)?;
-    Ok(Task { name: name.to_owned(), handle })
+    Ok(Task(Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)?))
 }
 
 /// What the end of a task means to the loop that started it. `K` says which helper it was, so that
@@ -92,7 +84,7 @@ impl<K> fmt::Display for Ended<K> {
 }
 
 /// Starts tasks whose ends one loop receives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Registry<K> {
     ends: Sender<Ended<K>>,
 }
@@ -123,12 +115,6 @@ impl<K: Send + 'static> Registry<K> {
             ends.send(Ended { name: label, role, outcome: outcome.clone() }).ok(); // The loop may have ended.
             outcome
         })
-    }
-}
-
-impl<K> Clone for Registry<K> {
-    fn clone(&self) -> Registry<K> {
-        Registry { ends: self.ends.clone() }
     }
 }
 

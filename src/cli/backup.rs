@@ -28,5 +28,5 @@ pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_
     let file = env.cwd.join(args.file);
     backup::backup(&data, &file)?;
     console.say(format!("The bridge in {} is copied to {}", short(&data, env), file.display()));
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }

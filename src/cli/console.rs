@@ -43,14 +43,15 @@ impl Console<'_> {
         }
         self.out.flush()?;
         let line = self.read_line()?;
-        Ok(if line.is_empty() { default.to_owned() } else { line })
+        let answer = line.trim();
+        Ok(if answer.is_empty() { default } else { answer }.to_owned())
     }
 
-    /// The next line of the input, without the space around it.
+    /// The next line of the input.
     pub(super) fn read_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         io::Read::take(&mut self.input, MAX_ANSWER).read_line(&mut line)?;
-        Ok(line.trim().to_owned())
+        Ok(line)
     }
 }
 

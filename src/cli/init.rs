@@ -71,8 +71,13 @@ impl From<io::Error> for Failure {
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     console.interactive &= !args.yes;
-    init(&args, &flags_win(&args, env), paths, console)?;
-    Ok(ExitCode::Ok)
+    let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
+    let mut init = Init { env: &flags_win(&args, env), args: &args, file, console };
+    init.address();
+    init.credentials()?;
+    init.settings()?;
+    init.write(paths)?;
+    Ok(ExitCode::OK)
 }
 
 /// The environment without what a flag replaces: it wins over the file, but not over the person who
@@ -97,161 +102,151 @@ fn flags_win(args: &Args, env: &Env) -> Env {
     env
 }
 
-fn init(args: &Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {
-    let mut file = ConfigFile::read(&paths.config_file).map_err(failed)?;
-    if let Some(url) = &args.base_url {
-        file.set("baseUrl", url.trim_end_matches('/'));
-        // The hosted bridge is routed by name; another one by its address alone.
-        let uri = url.parse::<ureq::http::Uri>().ok();
-        let host = uri.as_ref().and_then(|uri| uri.host()).unwrap_or_default();
-        file.set("originHost", args.origin_host.as_deref().unwrap_or(host));
-    } else if let Some(host) = &args.origin_host {
-        file.set("originHost", host.clone());
-    }
-    credentials(args, env, &mut file, console)?;
-    settings(args, env, &mut file, console)?;
-
-    let config = Config::from_file(&file, env).map_err(failed)?;
-    let disk = RealDisk;
-    let dir = paths.config_file.parent().expect("the config file is in a directory");
-    disk.create_dir(dir)
-        .and_then(|()| disk.write_atomic(&paths.config_file, &file.to_bytes()))
-        .map_err(|error| {
-            failed(format!("cannot write {}: {error}", paths.config_file.display()))
-        })?;
-    console.say(format!("Wrote {}.", short(&paths.config_file, env)));
-    verify(&config, paths, console)
+/// The file as it will be, and where its contents come from.
+struct Init<'a, 'c> {
+    args: &'a Args,
+    env: &'a Env,
+    file: ConfigFile,
+    console: &'a mut Console<'c>,
 }
 
-fn credentials(
-    args: &Args,
-    env: &Env,
-    file: &mut ConfigFile,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    if let Some(token) = &args.token {
-        let token = if token == "-" { console.read_line()? } else { token.clone() };
-        check_shape(&token, "obto_", "token")?;
-        if let Some(account) = &args.account {
-            check_shape(account, "acc_", "account")?;
-            file.set("accountId", account.clone());
+impl Init<'_, '_> {
+    /// What the file says by now, with the environment and the defaults.
+    fn config(&self) -> Result<Config, Failure> {
+        Config::from_file(&self.file, self.env).map_err(failed)
+    }
+
+    fn address(&mut self) {
+        let host = self.args.origin_host.as_deref();
+        if let Some(url) = &self.args.base_url {
+            self.file.set("baseUrl", url.trim_end_matches('/'));
+            // The hosted bridge is routed by name; another one by its address alone.
+            let uri = url.parse::<ureq::http::Uri>().ok();
+            let own = uri.as_ref().and_then(|uri| uri.host()).unwrap_or_default();
+            self.file.set("originHost", host.unwrap_or(own));
+        } else if let Some(host) = host {
+            self.file.set("originHost", host);
         }
-        file.set("apiToken", token);
-        return Ok(());
     }
-    if let Some(account) = &args.account {
-        check_shape(account, "acc_", "account")?;
-        file.set("accountId", account.clone());
-    }
-    let configured = Config::from_file(file, env).map_err(failed)?;
-    let has_token = configured.token.is_some();
-    if has_token && args.email.is_none() {
-        console.say("Keeping the token that is configured.");
-        return Ok(());
-    }
-    register(args, env, file, console)
-}
 
-fn register(
-    args: &Args,
-    env: &Env,
-    file: &mut ConfigFile,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let email = answer(args.email.as_ref(), "E-mail address for a new account", "", console)?;
-    if email.is_empty() {
-        return Err(failed(
-            "there is no token yet: give --token TOKEN, or --email ADDRESS to register",
-        ));
+    fn credentials(&mut self) -> Result<(), Failure> {
+        let token = match self.args.token.as_deref() {
+            Some("-") => Some(self.console.read_line()?.trim().to_owned()),
+            token => token.map(str::to_owned),
+        };
+        if let Some(token) = &token {
+            check_shape(token, "obto_", "token")?;
+        }
+        if let Some(account) = &self.args.account {
+            check_shape(account, "acc_", "account")?;
+            self.file.set("accountId", account.clone());
+        }
+        if let Some(token) = token {
+            self.file.set("apiToken", token);
+            return Ok(());
+        }
+        let has_token = self.config()?.token.is_some();
+        if has_token && self.args.email.is_none() {
+            self.console.say("Keeping the token that is configured.");
+            return Ok(());
+        }
+        self.register()
     }
-    let Some((local, domain)) = email.split_once('@') else {
-        return Err(failed(format!("{email:?} is no e-mail address")));
-    };
-    if local.is_empty() || domain.is_empty() || email.contains(char::is_whitespace) {
-        return Err(failed(format!("{email:?} is no e-mail address")));
-    }
-    let username = args.username.clone().unwrap_or_else(|| local.to_owned());
-    let password = args.password.clone().unwrap_or_else(|| ids::random_hex()[..12].to_owned());
-    let config = Config::from_file(file, env).map_err(failed)?;
-    let access = Access {
-        base_url: config.base_url.clone(),
-        origin_host: config.origin_host.clone(),
-        token: Token::new(""),
-    };
-    let account = Client::new(Arc::new(access), &client::net(&config))
-        .map_err(failed)?
-        .register(&email, &username, &password)
-        .map_err(refused)?;
-    crate::logging::hide(&account.token);
-    let user = account.user.unwrap_or(username);
-    console.say(format!("Registered {email} as {user}."));
-    if args.password.is_none() {
-        console.say(format!("Password for the web page, shown only now: {password}"));
-    }
-    if let Some(account_id) = account.account_id {
-        file.set("accountId", account_id);
-    }
-    file.set("apiToken", account.token.reveal());
-    Ok(())
-}
 
-fn settings(
-    args: &Args,
-    env: &Env,
-    file: &mut ConfigFile,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let now = Config::from_file(file, env).map_err(failed)?;
-    let is_named = file.object.contains_key("agentId");
-    let machine = if is_named { now.machine.to_string() } else { host_name() };
-    let machine = answer(args.machine.as_ref(), "Name of this machine", &machine, console)?;
-    let project =
-        answer(args.project.as_ref(), "Project directory", now.project_dir.as_str(), console)?;
-    let project = camino::absolute_utf8(env.cwd.join(&project))
-        .map_err(|error| failed(format!("the project directory {project:?}: {error}")))?;
-    if !project.is_dir() {
-        return Err(failed(format!("the project directory {project} does not exist")));
+    fn register(&mut self) -> Result<(), Failure> {
+        let args = self.args;
+        let email = self.answer(args.email.as_ref(), "E-mail address for a new account", "")?;
+        if email.is_empty() {
+            return Err(failed(
+                "there is no token yet: give --token TOKEN, or --email ADDRESS to register",
+            ));
+        }
+        let parts = email.split_once('@').filter(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !email.contains(char::is_whitespace)
+        });
+        let (local, _) = parts.ok_or_else(|| failed(format!("{email:?} is no e-mail address")))?;
+        let username = args.username.clone().unwrap_or_else(|| local.to_owned());
+        let password = args.password.clone().unwrap_or_else(|| ids::random_hex()[..12].to_owned());
+        let config = self.config()?;
+        let access = Access {
+            base_url: config.base_url.clone(),
+            origin_host: config.origin_host.clone(),
+            token: Token::new(""),
+        };
+        let account = Client::new(Arc::new(access), &client::net(&config))
+            .map_err(failed)?
+            .register(&email, &username, &password)
+            .map_err(refused)?;
+        crate::logging::hide(&account.token);
+        let user = account.user.unwrap_or(username);
+        self.console.say(format!("Registered {email} as {user}."));
+        if args.password.is_none() {
+            self.console.say(format!("Password for the web page, shown only now: {password}"));
+        }
+        if let Some(account_id) = account.account_id {
+            self.file.set("accountId", account_id);
+        }
+        self.file.set("apiToken", account.token.reveal());
+        Ok(())
     }
-    let agent = answer(
-        args.agent.as_ref(),
-        "Agent of threads that name none",
-        now.engine.as_str(),
-        console,
-    )?;
-    let relay = relay(args, file, now.relay_permissions, console)?;
-    file.set("baseUrl", now.base_url);
-    file.set("originHost", now.origin_host);
-    file.set("agentId", machine.trim());
-    file.set("projectDir", project.as_str());
-    file.set("agent", agent.trim().to_lowercase());
-    file.set("relayPermissions", relay);
-    Ok(())
-}
 
-/// What the flag says, or else the person who is there, or else the default.
-fn answer(
-    flag: Option<&String>,
-    question: &str,
-    default: &str,
-    console: &mut Console<'_>,
-) -> io::Result<String> {
-    flag.cloned().map_or_else(|| console.ask(question, default), Ok)
-}
+    fn settings(&mut self) -> Result<(), Failure> {
+        let (args, now) = (self.args, self.config()?);
+        let is_named = self.file.object.contains_key("agentId");
+        let machine = if is_named { now.machine.to_string() } else { host_name() };
+        let machine = self.answer(args.machine.as_ref(), "Name of this machine", &machine)?;
+        let project = now.project_dir.as_str();
+        let project = self.answer(args.project.as_ref(), "Project directory", project)?;
+        let project = camino::absolute_utf8(self.env.cwd.join(&project))
+            .map_err(|error| failed(format!("the project directory {project:?}: {error}")))?;
+        if !project.is_dir() {
+            return Err(failed(format!("the project directory {project} does not exist")));
+        }
+        let agent = now.engine.as_str();
+        let agent = self.answer(args.agent.as_ref(), "Agent of threads that name none", agent)?;
+        let relay = self.relay(now.relay_permissions)?;
+        self.file.set("baseUrl", now.base_url);
+        self.file.set("originHost", now.origin_host);
+        self.file.set("agentId", machine.trim());
+        self.file.set("projectDir", project.as_str());
+        self.file.set("agent", agent.trim().to_lowercase());
+        self.file.set("relayPermissions", relay);
+        Ok(())
+    }
 
-fn relay(
-    args: &Args,
-    file: &ConfigFile,
-    now: bool,
-    console: &mut Console<'_>,
-) -> Result<bool, Failure> {
-    let is_off = file.object.contains_key("relayPermissions") && !now;
-    let default = if is_off { "no" } else { "yes" };
-    let relay =
-        answer(args.relay.as_ref(), "Ask you before a tool runs (yes or no)", default, console)?;
-    match relay.trim().to_lowercase().as_str() {
-        "y" | "yes" | "1" | "true" => Ok(true),
-        "n" | "no" | "0" | "false" => Ok(false),
-        _ => Err(failed(format!("--relay is {relay:?}; it must be yes or no"))),
+    fn relay(&mut self, now: bool) -> Result<bool, Failure> {
+        let is_off = self.file.object.contains_key("relayPermissions") && !now;
+        let default = if is_off { "no" } else { "yes" };
+        let question = "Ask you before a tool runs (yes or no)";
+        let relay = self.answer(self.args.relay.as_ref(), question, default)?;
+        match relay.trim().to_lowercase().as_str() {
+            "y" | "yes" | "1" | "true" => Ok(true),
+            "n" | "no" | "0" | "false" => Ok(false),
+            _ => Err(failed(format!("--relay is {relay:?}; it must be yes or no"))),
+        }
+    }
+
+    /// What the flag says, or else the person who is there, or else the default.
+    fn answer(
+        &mut self,
+        flag: Option<&String>,
+        question: &str,
+        default: &str,
+    ) -> io::Result<String> {
+        flag.cloned().map_or_else(|| self.console.ask(question, default), Ok)
+    }
+
+    fn write(self, paths: &Paths) -> Result<(), Failure> {
+        let config = self.config()?;
+        let dir = paths.config_file.parent().expect("the config file is in a directory");
+        RealDisk
+            .create_dir(dir)
+            .and_then(|()| RealDisk.write_atomic(&paths.config_file, &self.file.to_bytes()))
+            .map_err(|error| {
+                failed(format!("cannot write {}: {error}", paths.config_file.display()))
+            })?;
+        self.console.say(format!("Wrote {}.", short(&paths.config_file, self.env)));
+        verify(&config, paths, self.console)
     }
 }
 
@@ -260,15 +255,12 @@ fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Failure> {
     let fits = value.to_lowercase().strip_prefix(prefix).is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
     });
-    if fits {
-        Ok(())
-    } else {
-        Err(failed(format!("that is no {what}: it must look like {prefix}…")))
-    }
+    fits.then_some(())
+        .ok_or_else(|| failed(format!("that is no {what}: it must look like {prefix}…")))
 }
 
 fn refused(error: Error) -> Failure {
-    Failure { code: ExitCode::Failure(2), ..failed(error) }
+    Failure { code: ExitCode(2), ..failed(error) }
 }
 
 fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -277,13 +269,12 @@ fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(
         Ok(whoami) => {
             let account = whoami.account_id.unwrap_or_else(|| "the account".to_owned());
             console.say(format!("The bridge knows {account}. Start with: obto-bridge start"));
-            Ok(())
         }
         Err(error @ Error::Network { .. }) => {
             console.complain(format!("warning: not verified: {error}"));
             console.say("Start with: obto-bridge start");
-            Ok(())
         }
-        Err(error) => Err(refused(error)),
+        Err(error) => return Err(refused(error)),
     }
+    Ok(())
 }

@@ -23,5 +23,5 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
         }
         Err(error) => return Err(failed(format!("cannot remove {file}: {error}"))),
     }
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }

@@ -77,45 +77,34 @@ enum Command {
 
 /// How the program ends. The numbers are the reference's where it has any (protocol section 11),
 /// else those of sysexits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitCode {
-    /// Done, or stopped by a signal.
-    Ok,
-    /// Failed; the commands' own tables say more.
-    Failure(u8),
-    /// The command line was not understood.
-    Usage,
-    /// Another daemon holds the state directory.
-    InUse,
-    /// The bridge refuses the token.
-    Refused,
-    /// The configuration is unreadable, malformed or incomplete.
-    Config,
-    /// Ended by a second signal.
-    Signal(u8),
-}
+#[derive(Clone, Copy, Debug)]
+pub struct ExitCode(u8);
 
 impl ExitCode {
-    fn of_signal(number: i32) -> ExitCode {
-        ExitCode::Signal(u8::try_from(number).unwrap_or(u8::MAX))
-    }
+    /// Done, or stopped by a signal.
+    const OK: ExitCode = ExitCode(0);
+    /// Failed; the commands' own tables say more, and have more numbers.
+    const FAILURE: ExitCode = ExitCode(1);
+    /// The command line was not understood.
+    const USAGE: ExitCode = ExitCode(2);
+    /// No daemon runs, or it has no connection.
+    const UNAVAILABLE: ExitCode = ExitCode(69);
+    /// Another daemon holds the state directory.
+    const IN_USE: ExitCode = ExitCode(75);
+    /// The bridge refuses the token.
+    const REFUSED: ExitCode = ExitCode(77);
+    /// The configuration is unreadable, malformed or incomplete.
+    const CONFIG: ExitCode = ExitCode(78);
 
-    pub fn code(self) -> u8 {
-        match self {
-            ExitCode::Ok => 0,
-            ExitCode::Failure(code) => code,
-            ExitCode::Usage => 2,
-            ExitCode::InUse => 75,
-            ExitCode::Refused => 77,
-            ExitCode::Config => 78,
-            ExitCode::Signal(signal) => 128_u8.saturating_add(signal),
-        }
+    /// Ended by a second signal.
+    fn of_signal(number: i32) -> ExitCode {
+        ExitCode(u8::try_from(number).unwrap_or(u8::MAX).saturating_add(128))
     }
 }
 
 impl process::Termination for ExitCode {
     fn report(self) -> process::ExitCode {
-        process::ExitCode::from(self.code())
+        self.0.into()
     }
 }
 
@@ -130,17 +119,17 @@ struct Failure {
 
 /// A failure that has no exit code of its own.
 fn failed(why: impl fmt::Display) -> Failure {
-    Failure { why: format!("{why:#}"), code: ExitCode::Failure(1) }
+    Failure { why: format!("{why:#}"), code: ExitCode::FAILURE }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
         let code = if error.chain().any(<dyn Error>::is::<Held>) {
-            ExitCode::InUse
+            ExitCode::IN_USE
         } else if error.chain().any(<dyn Error>::is::<ConfigError>) {
-            ExitCode::Config
+            ExitCode::CONFIG
         } else {
-            ExitCode::Failure(1)
+            ExitCode::FAILURE
         };
         Failure { code, ..failed(error) }
     }
@@ -148,18 +137,18 @@ impl From<anyhow::Error> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure { code: ExitCode::Config, ..failed(error) }
+        Failure { code: ExitCode::CONFIG, ..failed(error) }
     }
 }
 
 impl From<bridge::Error> for Failure {
     fn from(error: bridge::Error) -> Failure {
         let code = match error {
-            bridge::Error::Access(_) => 1,
-            bridge::Error::Network { .. } => 2,
-            _ => 3,
+            bridge::Error::Access(_) => ExitCode::FAILURE,
+            bridge::Error::Network { .. } => ExitCode(2),
+            _ => ExitCode(3),
         };
-        Failure { code: ExitCode::Failure(code), ..failed(error) }
+        Failure { code, ..failed(error) }
     }
 }
 
@@ -169,50 +158,40 @@ pub fn main() -> ExitCode {
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut console =
         Console { out: &mut io::stdout(), err: &mut io::stderr(), input: &mut input, interactive };
-    let env = match env() {
-        Ok(env) => env,
-        Err(error) => {
-            console.complain(error);
-            return ExitCode::Config;
-        }
-    };
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    let Some(args) = args else {
-        console.complain("an argument is not UTF-8");
-        return ExitCode::Usage;
-    };
-    run(&args, &env, &mut console)
-}
-
-fn run(args: &[&str], env: &Env, console: &mut Console<'_>) -> ExitCode {
-    command(args, env, console).unwrap_or_else(|Failure { why, code }| {
+    command(&mut console).unwrap_or_else(|Failure { why, code }| {
         console.complain(printable(&logging::redact(&why)));
         code
     })
 }
 
-fn command(args: &[&str], env: &Env, console: &mut Console<'_>) -> Outcome {
+fn command(console: &mut Console<'_>) -> Outcome {
+    let env = &env()?;
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let args = args.ok_or_else(|| Failure {
+        why: "an argument is not UTF-8".to_owned(),
+        code: ExitCode::USAGE,
+    })?;
     if args == [ECHO_AGENT] {
         let played = echo::run(&mut *console.input, &mut *console.out);
         played.map_err(|error| failed(format!("the echo agent: {error}")))?;
-        return Ok(ExitCode::Ok);
+        return Ok(ExitCode::OK);
     }
-    let args = match Args::from_args(&["obto-bridge"], args) {
+    let args = match Args::from_args(&["obto-bridge"], &args) {
         Ok(args) => args,
         Err(early) if early.status.is_ok() => {
             console.say(early.output.trim_end());
-            return Ok(ExitCode::Ok);
+            return Ok(ExitCode::OK);
         }
         Err(early) => {
             console.complain(early.output.trim_end());
             console.note("`obto-bridge --help` lists the commands.");
-            return Ok(ExitCode::Usage);
+            return Ok(ExitCode::USAGE);
         }
     };
     if args.version {
         console.say(env!("CARGO_PKG_VERSION"));
-        return Ok(ExitCode::Ok);
+        return Ok(ExitCode::OK);
     }
     let paths = Paths::in_home(&env.home);
     match args.command {
@@ -230,18 +209,18 @@ fn command(args: &[&str], env: &Env, console: &mut Console<'_>) -> Outcome {
         None => {
             let help = Args::from_args(&["obto-bridge"], &["--help"]);
             console.note(help.map_or_else(|early| early.output, |_| String::new()).trim_end());
-            Ok(ExitCode::Usage)
+            Ok(ExitCode::USAGE)
         }
     }
 }
 
 /// Reads the process's surroundings, once.
-fn env() -> Result<Env, String> {
+fn env() -> Result<Env, ConfigError> {
     let home = home::home_dir()
         .filter(|home| home.is_absolute())
-        .ok_or("no home directory: set HOME to an absolute path")?;
+        .ok_or_else(|| ConfigError("no home directory: set HOME to an absolute path".to_owned()))?;
     let cwd = std::env::current_dir()
-        .map_err(|error| format!("cannot tell the current directory: {error}"))?;
+        .map_err(|error| ConfigError(format!("cannot tell the current directory: {error}")))?;
     Ok(Env { home, cwd, vars: std::env::vars_os().collect() })
 }
 

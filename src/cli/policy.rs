@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     agent::{
-        ActionKind,
+        ActionKind, Question, QuestionId,
         engines::{self, Engines},
     },
     cli::{
@@ -24,13 +24,7 @@ use crate::{
 #[argh(subcommand, name = "policy")]
 pub(super) struct Args {
     #[argh(subcommand)]
-    command: Command,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-enum Command {
-    Test(Test),
+    test: Test,
 }
 
 /// say whether an action is allowed, asked or denied, by which rule, and why
@@ -62,10 +56,9 @@ struct Test {
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
-    let Command::Test(test) = args.command;
-    let config = Config::load(paths, env)?;
-    let policy = of(&config, paths)?;
-    let usage = |why| Failure { why, code: ExitCode::Usage };
+    let Args { test } = args;
+    let (config, policy) = load(paths, env)?;
+    let usage = |why| Failure { why, code: ExitCode::USAGE };
     let engine = Engine::new(&test.engine);
     let engines = Engines::new(config.agents.clone(), Path::new(""));
     if engines.get(&engine).is_none() {
@@ -80,43 +73,36 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let kind = kind_of(&test.kind).ok_or_else(|| {
         usage(format!("{:?} is no kind of action: read, edit, run, fetch, mcp or other", test.kind))
     })?;
-    console.say(printable(&sentence(&test.decide(&policy, &config, &engine, kind, env))));
+    let question = Question {
+        id: QuestionId(String::new()),
+        tool: test.tool.unwrap_or_else(|| tool(&engine, kind, &test.value)),
+        kind,
+        subject: test.value,
+        reason: None,
+        input: Value::Null,
+        edits: Vec::new(),
+        choices: Vec::new(),
+    };
+    let action = Action {
+        question: &question,
+        engine: &engine,
+        directory: &env.cwd.join(test.project.unwrap_or(config.project_dir.into())),
+        home: &env.home,
+        places: &RealPlaces,
+    };
+    console.say(printable(&sentence(&policy.decide(&action, &[]))));
     if config.allow_all {
         console.note("But allowAll is set: agents are not held to any rule.");
     }
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
-/// The rules of a configuration.
-pub(super) fn of(config: &Config, paths: &Paths) -> Result<Policy, ConfigError> {
-    Policy::new(&config.permissions)
-        .map_err(|bad| ConfigError(format!("in {} {bad}", paths.config_file.display())))
-}
-
-impl Test {
-    fn decide(
-        &self,
-        policy: &Policy,
-        config: &Config,
-        engine: &Engine,
-        kind: ActionKind,
-        env: &Env,
-    ) -> Decision {
-        let project = self.project.as_deref().unwrap_or(config.project_dir.as_std_path());
-        let tool = self.tool.clone().unwrap_or_else(|| tool(engine, kind, &self.value));
-        let action = Action {
-            engine,
-            kind,
-            tool: &tool,
-            subject: &self.value,
-            edits: &[],
-            input: &Value::Null,
-            directory: &env.cwd.join(project),
-            home: &env.home,
-            places: &RealPlaces,
-        };
-        policy.decide(&action, &[])
-    }
+/// The configuration and its rules.
+pub(super) fn load(paths: &Paths, env: &Env) -> Result<(Config, Policy), ConfigError> {
+    let config = Config::load(paths, env)?;
+    let policy = Policy::new(&config.permissions)
+        .map_err(|bad| ConfigError(format!("in {} {bad}", paths.config_file.display())))?;
+    Ok((config, policy))
 }
 
 /// The name that the engine would have for the tool.
@@ -131,12 +117,10 @@ fn tool(engine: &Engine, kind: ActionKind, value: &str) -> String {
 }
 
 fn sentence(decision: &Decision) -> String {
-    let ruling = decision.ruling.as_str();
-    match (&decision.rule, decision.ruling) {
-        (Some(rule), Ruling::Ask) => {
-            format!("{ruling} because of the rule {rule}: {}", decision.why)
-        }
-        (Some(rule), _) => format!("{ruling} by the rule {rule}: {}", decision.why),
-        (None, _) => format!("{ruling} because {}", decision.why),
+    let Decision { ruling, rule, why } = decision;
+    let by = if *ruling == Ruling::Ask { "because of" } else { "by" };
+    match rule {
+        Some(rule) => format!("{} {by} the rule {rule}: {why}", ruling.as_str()),
+        None => format!("{} because {why}", ruling.as_str()),
     }
 }

@@ -5,7 +5,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{ExitCode, Outcome, client, console::Console, failed, short},
-    config::{Config, ConfigFile, Env, Paths, Token},
+    config::{Config, ConfigFile, Env, Paths},
     store::{Disk, RealDisk},
     time,
 };
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Args {}
 
 pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
-    let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
+    let mut file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     let config = Config::from_file(&file, env).map_err(failed)?;
     if env.var("BRIDGE_API_TOKEN").is_some() || env.var("BRIDGE_API_TOKEN_FILE").is_some() {
         return Err(failed(
@@ -33,41 +33,24 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
         ));
     }
     let token = client::of(&config, paths).map_err(failed)?.rotate_token()?;
-    Ok(store(file, &token, env, paths, console))
-}
-
-fn store(
-    mut file: ConfigFile,
-    token: &Token,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> ExitCode {
-    let disk = RealDisk;
     let backup = paths
         .config_file
         .with_file_name(format!("config.json.bak.{}", time::now().as_millis() / 1000));
-    let kept = disk.write_atomic(&backup, &file.to_bytes());
+    let kept = RealDisk.write_atomic(&backup, &file.to_bytes());
     file.set("apiToken", token.reveal());
-    match disk.write_atomic(&paths.config_file, &file.to_bytes()) {
-        Ok(()) => {
-            console.say(format!(
-                "The token is replaced; the old one no longer works. {} is rewritten.",
-                short(&paths.config_file, env)
-            ));
-            match kept {
-                Ok(()) => console.say(format!("The old file is {}.", short(&backup, env))),
-                Err(error) => {
-                    console.complain(format!("no copy of the old file was kept: {error}"));
-                }
-            }
-            ExitCode::Ok
-        }
-        Err(error) => {
-            console.complain(format!("cannot write {}: {error}", paths.config_file.display()));
-            console.complain("the old token is dead; put this one into the file as \"apiToken\":");
-            console.say(token.reveal());
-            ExitCode::Failure(4)
-        }
+    if let Err(error) = RealDisk.write_atomic(&paths.config_file, &file.to_bytes()) {
+        console.complain(format!("cannot write {}: {error}", paths.config_file.display()));
+        console.complain("the old token is dead; put this one into the file as \"apiToken\":");
+        console.say(token.reveal());
+        return Ok(ExitCode(4));
     }
+    console.say(format!(
+        "The token is replaced; the old one no longer works. {} is rewritten.",
+        short(&paths.config_file, env)
+    ));
+    match kept {
+        Ok(()) => console.say(format!("The old file is {}.", short(&backup, env))),
+        Err(error) => console.complain(format!("no copy of the old file was kept: {error}")),
+    }
+    Ok(ExitCode::OK)
 }

@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[argh(option, default = "0")]
     keep_days: u32,
     /// json or text; text if standard error is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces
     #[argh(option)]
@@ -89,7 +89,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);
     serve(args, data, env, console)?;
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 /// Every connection is an open file, and the usual limit leaves room for few.

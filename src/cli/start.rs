@@ -6,7 +6,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{ExitCode, Outcome, client, logs, policy},
-    config::{Config, ConfigError, Env, Paths, live::missing_token},
+    config::{Config, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
     signals,
@@ -26,7 +26,7 @@ use crate::{
 )]
 pub(super) struct Args {
     /// json or text; text if the output is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged, in the form of `RUST_LOG`, which it replaces: `debug`, or
     /// `warn,obto_bridge::bridge=debug`
@@ -41,24 +41,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: Paths) -> Outcome {
-    let mut config = config(&paths, env)?;
+    let (mut config, _) = policy::load(&paths, env)?;
+    let token = config.token.as_ref().ok_or_else(|| missing_token(&paths.config_file))?;
+    logging::hide(token);
     config.usage |= args.usage;
     logs::to_stdout(args.log_format, args.log.as_deref(), env);
     Ok(match start(args, env, paths, config)? {
-        End::Stopped => ExitCode::Ok,
+        End::Stopped => ExitCode::OK,
         End::Killed(signal) => ExitCode::of_signal(signal),
-        End::Refused => ExitCode::Refused,
+        End::Refused => ExitCode::REFUSED,
     })
-}
-
-fn config(paths: &Paths, env: &Env) -> Result<Config, ConfigError> {
-    let config = Config::load(paths, env)?;
-    policy::of(&config, paths)?;
-    match &config.token {
-        Some(token) => logging::hide(token),
-        None => return Err(missing_token(&paths.config_file)),
-    }
-    Ok(config)
 }
 
 fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<End> {

@@ -4,6 +4,7 @@ use std::{fs, io};
 
 use anyhow::{Context, bail};
 use argh::FromArgs;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     },
     config::{Env, Paths},
     daemon::status::Status,
+    ids::{Engine, MachineId, SessionId},
     store::binding::Binding,
     time::{self, Timestamp},
 };
@@ -34,14 +36,15 @@ pub(super) struct Args {
 }
 
 /// A session, or a thread that has none.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Row {
-    thread: String,
-    machine: Option<String>,
-    engine: Option<String>,
-    session: Option<String>,
-    project: Option<String>,
-    last_drive: Option<Timestamp>,
+    thread_id: String,
+    agent_id: Option<MachineId>,
+    agent: Option<Engine>,
+    session_id: Option<SessionId>,
+    project_dir: Option<String>,
+    last_drive_at: Option<Timestamp>,
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
@@ -58,8 +61,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let rows = rows.with_context(|| format!("reading {}", file.display()))?;
     let daemon = Status::of_running(&paths.state_dir);
     if args.json {
-        let threads: Vec<Value> = rows.iter().map(json).collect();
-        console.say(format!("{:#}", json!({ "daemon": daemon, "threads": threads })));
+        console.say(format!("{:#}", json!({ "daemon": daemon, "threads": rows })));
     } else {
         console.say(summary(daemon.as_ref(), time::now()));
         if !rows.is_empty() {
@@ -67,7 +69,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         }
     }
     let is_connected = daemon.is_some_and(|it| it.connected_since.is_some());
-    Ok(if is_connected { ExitCode::Ok } else { ExitCode::Failure(69) })
+    Ok(if is_connected { ExitCode::OK } else { ExitCode::UNAVAILABLE })
 }
 
 /// The daemon in a few lines.
@@ -115,39 +117,28 @@ fn rows(bytes: &[u8]) -> anyhow::Result<Vec<Row>> {
 }
 
 fn of_binding(thread: &str, value: Value) -> Vec<Row> {
-    let binding = Binding::from(value);
-    let machine = binding.machine.map(|machine| machine.to_string());
-    let row = || Row { thread: thread.to_owned(), machine: machine.clone(), ..Row::default() };
-    if binding.sessions.is_empty() {
+    let Binding { machine: agent_id, sessions, .. } = Binding::from(value);
+    let row = || Row { thread_id: thread.to_owned(), agent_id: agent_id.clone(), ..Row::default() };
+    if sessions.is_empty() {
         return vec![row()];
     }
-    let sessions = binding.sessions.into_iter().map(|(engine, session)| Row {
-        engine: Some(engine.to_string()),
-        session: Some(session.session_id.to_string()),
-        project: session.project_dir,
-        last_drive: session.last_drive_at,
+    let sessions = sessions.into_iter().map(|(engine, session)| Row {
+        agent: Some(engine),
+        session_id: Some(session.session_id),
+        project_dir: session.project_dir,
+        last_drive_at: session.last_drive_at,
         ..row()
     });
     sessions.collect()
 }
 
-fn json(row: &Row) -> Value {
-    json!({
-        "threadId": row.thread,
-        "agentId": row.machine,
-        "agent": row.engine,
-        "sessionId": row.session,
-        "projectDir": row.project,
-        "lastDriveAt": row.last_drive,
-    })
-}
-
 fn table(rows: &[Row], now: Timestamp) -> String {
     let head = ["THREAD", "AGENT", "SESSION", "LAST DRIVE"].map(str::to_owned);
     let cells = rows.iter().map(|row| {
-        let text = |text: &Option<String>| text.as_ref().map_or("-".to_owned(), |it| one_line(it));
-        let age = row.last_drive.map_or("-".to_owned(), |at| time::age(now.since(at)) + " ago");
-        [one_line(&row.thread), text(&row.engine), text(&row.session), age]
+        let engine = row.agent.as_ref().map_or("-", Engine::as_str);
+        let session = row.session_id.as_ref().map_or("-", SessionId::as_str);
+        let age = row.last_drive_at.map_or("-".to_owned(), |at| time::age(now.since(at)) + " ago");
+        [one_line(&row.thread_id), one_line(engine), one_line(session), age]
     });
     let lines: Vec<[String; 4]> = std::iter::once(head).chain(cells).collect();
     let width = |column: usize| {

@@ -2,10 +2,7 @@
 //! command line: its owner chooses it in a browser, by a link that is good once, or it comes in on
 //! standard input.
 
-use std::{
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use argh::FromArgs;
@@ -107,7 +104,7 @@ pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_
         What::Remove(args) => remove(&args, &dir(&args.data), console),
         What::List(args) => list(&dir(&args.data), console),
     }?;
-    Ok(ExitCode::Ok)
+    Ok(ExitCode::OK)
 }
 
 fn add(args: &Add, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {
@@ -197,9 +194,7 @@ fn unknown(name: &str) -> anyhow::Error {
 
 /// The hash of the password that is the next line of the input.
 fn read_password(console: &mut Console<'_>) -> anyhow::Result<String> {
-    let mut line = String::new();
-    io::BufRead::read_line(&mut Read::take(&mut console.input, 16 * 1024), &mut line)
-        .context("reading the password from standard input")?;
+    let line = console.read_line().context("reading the password from standard input")?;
     let password = line.trim_end_matches(['\r', '\n']);
     if let Some(problem) = password::problem(password) {
         bail!("the password on standard input {problem}");

@@ -3,7 +3,6 @@
 use argh::FromArgs;
 
 use crate::{
-    bridge::wire::Whoami,
     cli::{
         ExitCode, Outcome, client,
         console::{Console, printable},
@@ -26,26 +25,22 @@ pub(super) struct Args {}
 pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
     let config = Config::load(paths, env).map_err(failed)?;
     let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
-    print(&config, &whoami, env, paths, console);
-    Ok(ExitCode::Ok)
-}
-
-fn print(config: &Config, whoami: &Whoami, env: &Env, paths: &Paths, console: &mut Console<'_>) {
     let unknown = || "(not told)".to_owned();
-    let account = whoami.account_id.clone().or_else(|| config.account_id.clone());
+    let account = whoami.account_id.or(config.account_id);
     let rows = [
-        ("Bridge", config.base_url.clone()),
+        ("Bridge", config.base_url),
         ("Account", account.unwrap_or_else(unknown)),
-        ("User", whoami.user.clone().unwrap_or_else(unknown)),
-        ("E-mail", whoami.email.clone().unwrap_or_else(unknown)),
-        ("Status", whoami.status.clone().unwrap_or_else(unknown)),
-        ("Token", whoami.token_prefix.as_ref().map_or_else(unknown, |prefix| format!("{prefix}…"))),
+        ("User", whoami.user.unwrap_or_else(unknown)),
+        ("E-mail", whoami.email.unwrap_or_else(unknown)),
+        ("Status", whoami.status.unwrap_or_else(unknown)),
+        ("Token", whoami.token_prefix.map_or_else(unknown, |prefix| format!("{prefix}…"))),
         ("Machine", config.machine.to_string()),
         ("Project", config.project_dir.to_string()),
         ("Config", short(&paths.config_file, env)),
-        ("Server time", whoami.server_time.clone().unwrap_or_else(unknown)),
+        ("Server time", whoami.server_time.unwrap_or_else(unknown)),
     ];
     for (name, value) in rows {
         console.say(format!("{name:<12} {}", printable(&value)));
     }
+    Ok(ExitCode::OK)
 }

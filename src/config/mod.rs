@@ -282,17 +282,25 @@ struct Source<'a> {
     env: &'a Env,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// A key of the file, as `read` takes it; null is none.
+    fn value<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let value = self.file.object.get(key).filter(|value| !value.is_null());
+        let read = |value| read(value).ok_or_else(|| self.wrong(key, value, expected));
+        value.map(read).transpose()
+    }
+
     fn text(&self, key: &str, var: &'static str) -> Result<Option<String>, ConfigError> {
         if let Some(text) = self.env.text(var)? {
             return Ok(Some(text.to_owned()));
         }
-        match self.file.object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(self.wrong(key, other, "a string")),
-        }
+        let text = self.value(key, "a string", Value::as_str)?;
+        Ok(text.filter(|text| !text.trim().is_empty()).map(str::to_owned))
     }
 
     fn path(&self, key: &str, var: &'static str) -> Result<Option<Utf8PathBuf>, ConfigError> {
@@ -329,9 +337,8 @@ impl Source<'_> {
 
     /// A list of strings; only the file can hold one.
     fn list(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
-        let wrong = |value| self.wrong(key, value, "a list of strings");
-        let Some(value) = self.file.object.get(key) else { return Ok(None) };
-        strings(value).map_err(wrong)
+        let list = strings(self.file.object.get(key));
+        list.map_err(|value| self.wrong(key, value, "a list of strings"))
     }
 
     fn flag(&self, key: &str, var: &'static str) -> Result<bool, ConfigError> {
@@ -348,11 +355,7 @@ impl Source<'_> {
                 ))),
             };
         }
-        match self.file.object.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.wrong(key, other, "true or false")),
-        }
+        Ok(self.value(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
     fn number(&self, key: &str, var: &'static str) -> Result<Option<u64>, ConfigError> {
@@ -363,12 +366,7 @@ impl Source<'_> {
                 ))
             });
         }
-        match self.file.object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                value.as_u64().map(Some).ok_or_else(|| self.wrong(key, value, "a whole number"))
-            }
-        }
+        self.value(key, "a whole number", Value::as_u64)
     }
 
     fn millis(&self, key: &str, var: &'static str, default: u64) -> Result<Duration, ConfigError> {
@@ -460,15 +458,12 @@ fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
     Ok(token.map(|token| Token::new(token.trim())))
 }
 
-/// None for null; the value itself if it is no list, or the first of its items that is no string.
-fn strings(value: &Value) -> Result<Option<Vec<String>>, &Value> {
-    let items = match value {
-        Value::Null => return Ok(None),
-        Value::Array(items) => items,
-        other => return Err(other),
-    };
+/// None for null; the error is the value if it is no list, or the first of its items that is no
+/// string.
+fn strings(value: Option<&Value>) -> Result<Option<Vec<String>>, &Value> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    let items = value.as_array().ok_or(value)?.iter();
     items
-        .iter()
         .map(|item| item.as_str().map(str::to_owned).ok_or(item))
         .collect::<Result<_, _>>()
         .map(Some)
@@ -477,12 +472,8 @@ fn strings(value: &Value) -> Result<Option<Vec<String>>, &Value> {
 /// `"permissions": {"allow": [RULE, …], "ask": […], "deny": […]}`
 fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
     let mut permissions = Permissions::default();
-    let object = match source.file.object.get("permissions") {
-        None | Some(Value::Null) => return Ok(permissions),
-        Some(Value::Object(object)) => object,
-        Some(other) => return Err(source.wrong("permissions", other, "an object of rules")),
-    };
-    for (name, value) in object {
+    let object = source.value("permissions", "an object of rules", Value::as_object)?;
+    for (name, value) in object.into_iter().flatten() {
         let list = match name.as_str() {
             "allow" => &mut permissions.allow,
             "ask" => &mut permissions.ask,
@@ -495,41 +486,35 @@ fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
             }
         };
         let key = format!("permissions.{name}");
-        *list = strings(value).map_err(|value| source.wrong(&key, value, "a list of rules"))?;
+        *list =
+            strings(Some(value)).map_err(|value| source.wrong(&key, value, "a list of rules"))?;
     }
     Ok(permissions)
 }
 
 /// `"agents": {"NAME": {"command": ["program", "argument"]}}`
 fn agents(source: &Source<'_>) -> Result<BTreeMap<Engine, Vec<String>>, ConfigError> {
-    let agents = match source.file.object.get("agents") {
-        None | Some(Value::Null) => return Ok(BTreeMap::new()),
-        Some(Value::Object(agents)) => agents,
-        Some(other) => return Err(source.wrong("agents", other, "an object of agents by name")),
-    };
+    let agents = source.value("agents", "an object of agents by name", Value::as_object)?;
     let path = source.file.path.display();
-    agents
-        .iter()
-        .map(|(name, agent)| {
-            let engine = Engine::new(name);
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if engine.as_str().is_empty() || engine.as_str().len() > 40 || !engine.as_str().chars().all(plain) {
-                return Err(ConfigError(format!(
-                    "the agent {name:?} in {path} must be named by at most 40 letters, digits, '-', '_' or '.'"
-                )));
+    let agent = |(name, agent): (&String, &Value)| {
+        let engine = Engine::new(name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=40).contains(&engine.as_str().len()) || !engine.as_str().chars().all(plain) {
+            return Err(ConfigError(format!(
+                "the agent {name:?} in {path} must be named by at most 40 letters, digits, '-', '_' or '.'"
+            )));
+        }
+        match strings(agent.get("command")) {
+            Ok(Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
+                Ok((engine, command))
             }
-            let command: Option<Vec<String>> = agent.get("command").and_then(Value::as_array).and_then(|words| {
-                words.iter().map(|word| word.as_str().map(str::to_owned)).collect()
-            });
-            match command {
-                Some(command) if command.first().is_some_and(|program| !program.is_empty()) => Ok((engine, command)),
-                _ => Err(ConfigError(format!(
-                    "the agent {name:?} in {path} needs a command, a list of strings: \
-                     {{\"command\": [\"program\", \"argument\"]}}"
-                ))),
-            }
-        })
-        .collect()
+            _ => Err(ConfigError(format!(
+                "the agent {name:?} in {path} needs a command, a list of strings: \
+                 {{\"command\": [\"program\", \"argument\"]}}"
+            ))),
+        }
+    };
+    agents.into_iter().flatten().map(agent).collect()
 }
 
 /// Engines are given paths in JSON and on command lines of their own making, so every path is text.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
@@ -76,7 +76,7 @@ impl Daemon {
         end_stragglers(&state_id);
         let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
         let shared = Arc::new(Shared {
-            policy: Policy::new(&setup.config.permissions).map_err(|error| anyhow!("{error}"))?,
+            policy: Policy::new(&setup.config.permissions).map_err(anyhow::Error::msg)?,
             // `Config` has refused other words.
             sandbox: Sandbox::parse(&setup.config.codex_sandbox).unwrap_or_default(),
             opencode_model: engines::opencode_model(&setup.config),

@@ -14,7 +14,7 @@ use super::{
     url::Url,
 };
 use crate::{
-    agent::{ActionKind, Edit, Question, description::McpReadings, engines},
+    agent::{ActionKind, Question, description::McpReadings, engines},
     ids::Engine,
 };
 
@@ -38,19 +38,11 @@ const PLACE_KEYS: [&str; 4] = ["cwd", "dir_path", "directory", "workdir"];
 /// Paths of one action.
 const PATHS_MAX: usize = 256;
 
-/// What an engine wants to do.
+/// What an engine wants to do, and where.
 #[derive(Clone, Copy, Debug)]
 pub struct Action<'a> {
+    pub question: &'a Question,
     pub engine: &'a Engine,
-    pub kind: ActionKind,
-    /// The engine's own name of the tool.
-    pub tool: &'a str,
-    /// The command line, path or URL; empty if there is none.
-    pub subject: &'a str,
-    /// What an edit would change, if the engine tells.
-    pub edits: &'a [Edit],
-    /// The tool's whole input.
-    pub input: &'a Value,
     /// The project's directory; absolute. Relative paths begin there.
     pub directory: &'a Path,
     /// The user's home directory; absolute.
@@ -59,62 +51,38 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    pub fn of(
-        question: &'a Question,
-        engine: &'a Engine,
-        directory: &'a Path,
-        home: &'a Path,
-        places: &'a dyn Places,
-    ) -> Action<'a> {
-        Action {
-            engine,
-            kind: question.kind,
-            tool: &question.tool,
-            subject: &question.subject,
-            edits: &question.edits,
-            input: &question.input,
-            directory,
-            home,
-            places,
-        }
-    }
-
-    fn bases(&self) -> Bases {
+    fn bases(&self) -> Bases<'a> {
         Bases::new(self.directory, self.home, self.places)
     }
 
     /// Why a command is another one than a rule has in mind, or runs elsewhere.
     fn elsewhere(&self) -> Option<&'static str> {
-        let is_told = self.input.as_object().is_some_and(|input| !input.is_empty());
-        if is_told && self.input["command"].is_null() {
+        let input = &self.question.input;
+        if self.is_told() && input["command"].is_null() {
             return Some("the agent shows a title for the command, not the command itself");
         }
-        let is_set = |key: &str| !matches!(self.input[key], Value::Null | Value::Bool(false));
+        let is_set = |key: &str| !matches!(input[key], Value::Null | Value::Bool(false));
         if is_set("additionalPermissions") || is_set("dangerouslyDisableSandbox") {
             return Some("the command wants to leave its sandbox");
         }
         let bases = self.bases();
-        let is_outside = |dir: &str| {
-            let spots = bases.spots(dir, self.places);
-            !spots.is_ok_and(|spots| {
-                let inside = |spot: &Spot| {
-                    let real = spot.real.as_ref();
-                    bases.is_inside(&spot.written) && real.is_some_and(|it| bases.is_inside(it))
-                };
-                spots.iter().all(inside)
-            })
+        let is_inside = |spot: &Spot| {
+            let real = spot.real.as_ref();
+            bases.is_inside(&spot.written) && real.is_some_and(|it| bases.is_inside(it))
         };
-        let dirs = PLACE_KEYS.iter().filter_map(|key| self.input[key].as_str());
-        dirs.filter(|dir| !dir.is_empty())
-            .any(is_outside)
-            .then_some("the command would run outside the project")
+        let is_outside =
+            |dir: &str| !bases.spots(dir).is_ok_and(|spots| spots.iter().all(is_inside));
+        let dirs = PLACE_KEYS.iter().filter_map(|key| input[key].as_str());
+        let is_elsewhere = dirs.filter(|dir| !dir.is_empty()).any(is_outside);
+        is_elsewhere.then_some("the command would run outside the project")
     }
 
     /// The paths that are read or changed.
     fn paths(&self) -> Result<Vec<&'a str>, &'static str> {
         const MANY: &str = "it has too many paths";
-        let mut paths: Vec<&str> = self.edits.iter().map(|edit| edit.path.as_str()).collect();
-        collect(self.input, self.is_search(), 0, &mut paths).ok_or(MANY)?;
+        let Question { edits, input, subject, .. } = self.question;
+        let mut paths: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
+        collect(input, self.is_search(), 0, &mut paths).ok_or(MANY)?;
         paths.sort_unstable();
         paths.dedup();
         if paths.len() > PATHS_MAX {
@@ -123,11 +91,10 @@ impl<'a> Action<'a> {
         if self.is_search() {
             return self.searched(paths);
         }
-        if !self.input["grantRoot"].is_null() {
+        if !input["grantRoot"].is_null() {
             return Err("it wants a whole directory");
         }
-        let told = self.input.as_object().is_some_and(|input| !input.is_empty());
-        match self.subject {
+        match subject.as_str() {
             "" if paths.is_empty() => Err("its path is not known"),
             "" => Ok(paths),
             subject if paths.contains(&subject) => Ok(paths),
@@ -135,7 +102,7 @@ impl<'a> Action<'a> {
             subject if !paths.is_empty() && subject.split(", ").all(|it| paths.contains(&it)) => {
                 Ok(paths)
             }
-            _ if told && paths.is_empty() => Err("its path is not known for sure"),
+            _ if self.is_told() && paths.is_empty() => Err("its path is not known for sure"),
             subject => {
                 paths.push(subject);
                 Ok(paths)
@@ -150,8 +117,9 @@ impl<'a> Action<'a> {
         if paths.is_empty() {
             paths.push(".");
         }
-        if self.tool.eq_ignore_ascii_case("glob") {
-            let pattern = self.input["pattern"].as_str().unwrap_or(self.subject);
+        let Question { tool, subject, input, .. } = self.question;
+        if tool.eq_ignore_ascii_case("glob") {
+            let pattern = input["pattern"].as_str().unwrap_or(subject);
             if pattern.split('/').any(|part| part == "..") {
                 return Err("it searches by a pattern with `..`");
             }
@@ -164,9 +132,15 @@ impl<'a> Action<'a> {
         Ok(paths)
     }
 
+    /// The engine says what its tool gets.
+    fn is_told(&self) -> bool {
+        self.question.input.as_object().is_some_and(|input| !input.is_empty())
+    }
+
     fn is_search(&self) -> bool {
-        self.kind == ActionKind::Read
-            && (self.tool.eq_ignore_ascii_case("glob") || self.tool.eq_ignore_ascii_case("grep"))
+        let Question { kind, tool, .. } = self.question;
+        *kind == ActionKind::Read
+            && (tool.eq_ignore_ascii_case("glob") || tool.eq_ignore_ascii_case("grep"))
     }
 }
 
@@ -180,41 +154,37 @@ pub(super) enum Facts<'a> {
     Places {
         /// None is empty; or why they can't be told.
         spots: Result<Vec<Spot>, &'static str>,
-        bases: Bases,
-        places: &'a dyn Places,
+        bases: Bases<'a>,
     },
     Url(Result<Url, &'static str>),
     /// A search of the web.
     Query,
-    Names {
-        names: Vec<String>,
-        /// They are readings of one name, and a rule must cover each.
-        all: bool,
-    },
+    Names(McpReadings),
 }
 
 impl<'a> Facts<'a> {
     pub(super) fn of(action: &Action<'a>) -> Facts<'a> {
-        match action.kind {
+        let Question { kind, tool, subject, .. } = action.question;
+        match kind {
             ActionKind::Run => {
-                Facts::Command { scan: Scan::of(action.subject), elsewhere: action.elsewhere() }
+                Facts::Command { scan: Scan::of(subject), elsewhere: action.elsewhere() }
             }
             ActionKind::Read | ActionKind::Edit => {
                 let bases = action.bases();
                 let spots = action.paths().and_then(|paths| {
-                    let each = paths.iter().map(|path| bases.spots(path, action.places));
+                    let each = paths.iter().map(|path| bases.spots(path));
                     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
                 });
-                Facts::Places { spots, bases, places: action.places }
+                Facts::Places { spots, bases }
             }
-            ActionKind::Fetch if action.tool.to_lowercase().contains("search") => Facts::Query,
-            ActionKind::Fetch => Facts::Url(Url::read(action.subject)),
+            ActionKind::Fetch if tool.to_lowercase().contains("search") => Facts::Query,
+            ActionKind::Fetch => Facts::Url(Url::read(subject)),
             ActionKind::Mcp => {
-                let read = engines::describe(action.engine).mcp_names.read;
-                let McpReadings { names, is_any } = read(action.tool);
-                Facts::Names { names, all: !is_any }
+                Facts::Names((engines::describe(action.engine).mcp_names.read)(tool))
             }
-            ActionKind::Other => Facts::Names { names: vec![action.tool.to_owned()], all: true },
+            ActionKind::Other => {
+                Facts::Names(McpReadings { names: vec![tool.clone()], is_any: false })
+            }
         }
     }
 }

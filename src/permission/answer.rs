@@ -57,7 +57,7 @@ pub fn read(text: &str) -> Parsed<'_> {
         .or_else(|| denial(text))
         .or_else(|| {
             let (first, words) = word(text);
-            let code = first.trim_end_matches(PUNCTUATION).parse().ok()?;
+            let code = plain(first).parse().ok()?;
             Some(Parsed::Choose { code, words })
         })
         .unwrap_or(Parsed::Other(text))
@@ -75,47 +75,41 @@ fn is_any(word: &str, words: &[&str]) -> bool {
 fn approval(text: &str) -> Option<Parsed<'_>> {
     let mut words =
         text.strip_suffix(['.', '!']).unwrap_or(text).split([' ', '\t']).filter(|w| !w.is_empty());
-    let verb = words.next()?;
-    let says: fn(Option<Code>) -> Parsed<'static> = if is_any(verb, &APPROVE) {
-        Parsed::Approve
-    } else if is_any(verb, &[ALWAYS]) {
-        Parsed::Always
-    } else {
-        return None;
+    let says: fn(Option<Code>) -> Parsed<'static> = match words.next()? {
+        verb if is_any(verb, &APPROVE) => Parsed::Approve,
+        verb if is_any(verb, &[ALWAYS]) => Parsed::Always,
+        _ => return None,
     };
-    let Some(name) = words.next() else { return Some(says(None)) };
-    if words.next().is_some() {
-        return None;
-    }
-    match name.parse() {
-        Ok(code) => Some(says(Some(code))),
-        Err(_) => is_near_code(name).then_some(Parsed::Mistyped(name)),
+    match (words.next(), words.next()) {
+        (None, _) => Some(says(None)),
+        (Some(name), None) => match name.parse() {
+            Ok(code) => Some(says(Some(code))),
+            Err(_) => is_near_code(name).then_some(Parsed::Mistyped(name)),
+        },
+        _ => None,
     }
 }
 
 fn denial(text: &str) -> Option<Parsed<'_>> {
     let (verb, rest) = word(text);
-    if !is_any(verb.trim_end_matches(PUNCTUATION), &DENY) {
+    if !is_any(plain(verb), &DENY) {
         return None;
     }
     let (name, after) = word(rest);
-    if name.is_empty() {
-        return Some(Parsed::Deny { code: None, reason: None });
-    }
-    if let Ok(code) = name.trim_end_matches(PUNCTUATION).parse() {
-        let (first, words) = word(after);
-        let why =
-            if is_any(first.trim_end_matches(PUNCTUATION), &["because"]) { words } else { after };
-        return Some(Parsed::Deny { code: Some(code), reason: some(why) });
-    }
-    if is_any(name.trim_end_matches(PUNCTUATION), &["because"]) {
-        return Some(Parsed::Deny { code: None, reason: some(after) });
+    let code = plain(name).parse().ok();
+    let words = if code.is_some() { after } else { rest };
+    let (first, why) = word(words);
+    let is_because = is_any(plain(first), &["because"]);
+    if code.is_some() || is_because || rest.is_empty() {
+        let reason = Some(if is_because { why } else { words }).filter(|text| !text.is_empty());
+        return Some(Parsed::Deny { code, reason });
     }
     (after.is_empty() && is_near_code(name)).then_some(Parsed::Mistyped(name))
 }
 
-fn some(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
+/// A word without what may follow it in a sentence.
+fn plain(word: &str) -> &str {
+    word.trim_end_matches(PUNCTUATION)
 }
 
 /// One short word with a digit in it.

@@ -9,6 +9,7 @@
 use super::{
     guard::{is_guard, unguard},
     lex::{self, Lexed, Word},
+    rule::CommandGlob,
 };
 
 /// A longer line is not taken apart.
@@ -42,6 +43,8 @@ pub(super) struct Scan {
     pub(super) sure: Result<Sure, &'static str>,
     /// Everything that might run, and the line itself.
     reached: Vec<Reached>,
+    /// Of what might run.
+    bytes: usize,
     /// Why there may be more.
     hidden: Option<&'static str>,
 }
@@ -62,76 +65,33 @@ struct Reached {
     known: Option<usize>,
 }
 
-/// Whether something that a rule describes is among what might run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    No,
-    Yes,
-    Unclear(&'static str),
-}
-
 impl Scan {
     pub(super) fn of(line: &str) -> Scan {
-        let mut out = Out::default();
+        const LONG: &str = "the command line is too long to be taken apart";
         let raw = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        out.texts.push(Reached { text: raw, known: None });
-        if line.len() > LINE_MAX {
-            const LONG: &str = "the command line is too long to be taken apart";
-            return Scan { sure: Err(LONG), reached: out.texts, hidden: Some(LONG) };
+        let reached = vec![Reached { text: raw, known: None }];
+        let mut scan = Scan { sure: Err(LONG), reached, bytes: 0, hidden: Some(LONG) };
+        if line.len() <= LINE_MAX {
+            let lexed = lex::lex(line);
+            scan.sure = sure(&lexed);
+            scan.hidden = lexed.hidden;
+            for words in &lexed.commands {
+                scan.command(words, 0);
+            }
         }
-        let lexed = lex::lex(line);
-        out.hidden = lexed.hidden;
-        for words in &lexed.commands {
-            out.command(words, 0);
-        }
-        Scan { sure: sure(&lexed), reached: out.texts, hidden: out.hidden }
+        scan
     }
 
-    /// Whether a pattern over [unguarded](super::guard) texts describes anything that might run.
-    /// `may_begin` says whether it describes anything that begins with a text.
-    pub(super) fn reaches(
-        &self,
-        matches: impl Fn(&str) -> bool,
-        may_begin: impl Fn(&str) -> bool,
-    ) -> Reach {
-        if self.reached.iter().any(|it| matches(&it.text)) {
-            return Reach::Yes;
-        }
-        if let Some(why) = self.hidden {
-            return Reach::Unclear(why);
-        }
-        let expands = |it: &Reached| it.known.is_some_and(|known| may_begin(&it.text[..known]));
-        if self.reached.iter().any(expands) {
-            return Reach::Unclear("what the shell would make of the line is not known before");
-        }
-        Reach::No
+    /// Whether a pattern describes anything that might run, and why it might describe more.
+    pub(super) fn reaches(&self, glob: &CommandGlob) -> (bool, Option<&'static str>) {
+        let expands =
+            |it: &Reached| it.known.is_some_and(|known| glob.may_begin(&it.text[..known]));
+        let expands = self.reached.iter().any(expands);
+        let expands =
+            expands.then_some("what the shell would make of the line is not known before");
+        (self.reached.iter().any(|it| glob.reaches(&it.text)), self.hidden.or(expands))
     }
-}
 
-fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {
-    if let Some(problem) = lexed.problem {
-        return Err(problem);
-    }
-    let join = |words: &Vec<Word>| {
-        words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
-    };
-    let commands: Vec<String> = lexed.commands.iter().map(join).collect();
-    let Some((first, rest)) = commands.split_first() else { return Err("there is no command") };
-    let mut whole = first.clone();
-    for (operator, command) in lexed.operators.iter().zip(rest) {
-        whole.extend([if *operator == ";" { "" } else { " " }, operator, " ", command]);
-    }
-    Ok(Sure { commands, whole })
-}
-
-#[derive(Default)]
-struct Out {
-    texts: Vec<Reached>,
-    bytes: usize,
-    hidden: Option<&'static str>,
-}
-
-impl Out {
     /// Notes what a simple command runs, itself and in its words.
     fn command(&mut self, words: &[Word], depth: usize) {
         let assignments = words.iter().take_while(|word| is_assignment(&word.text)).count();
@@ -144,7 +104,7 @@ impl Out {
         let name = base(&first.text);
         let mut words = words.to_vec();
         if FEEDERS.contains(&name) {
-            words.push(Word { text: "…".to_owned(), known: Some(0), is_plain: true });
+            words.push(Word { text: "…".to_owned(), known: Some(0), is_quoted: false });
         }
         if WRAPPERS.split(' ').any(|it| it == name) || FEEDERS.contains(&name) {
             for at in 1..words.len() {
@@ -194,7 +154,7 @@ impl Out {
             let script: Vec<&str> = rest.iter().map(|word| word.text.as_str()).collect();
             let known = rest.iter().all(|word| word.known.is_none());
             self.script(
-                &Word { text: script.join(" "), known: (!known).then_some(0), is_plain: false },
+                &Word { text: script.join(" "), known: (!known).then_some(0), is_quoted: true },
                 depth,
             );
         } else if SHELLS.contains(&name) {
@@ -209,7 +169,7 @@ impl Out {
         if word.known.is_some() {
             self.hidden = Some("a command line within the line is not known before");
         }
-        if depth >= DEPTH_MAX || self.texts.len() >= REACHED_MAX {
+        if depth >= DEPTH_MAX || self.reached.len() >= REACHED_MAX {
             self.hidden = Some("commands are hidden in each other too deeply");
             return;
         }
@@ -227,23 +187,37 @@ impl Out {
             if at > 0 || !program.is_empty() {
                 text.push(' ');
             }
-            if let Some(upto) = word.known
-                && known.is_none()
-            {
+            let (sure, rest) = word.text.split_at(word.known.unwrap_or(word.text.len()));
+            text.extend(sure.chars().map(unguard));
+            if word.known.is_some() {
                 let is_program = at == 0 && program.is_empty();
-                let sure =
-                    word.text[..upto].chars().map(unguard).map(char::len_utf8).sum::<usize>();
-                known = Some(if is_program { 0 } else { text.len() + sure });
+                known.get_or_insert(if is_program { 0 } else { text.len() });
             }
-            text.extend(word.text.chars().map(unguard));
+            text.extend(rest.chars().map(unguard));
         }
         self.bytes += text.len();
-        if self.texts.len() >= REACHED_MAX || self.bytes > REACHED_BYTES_MAX {
+        if self.reached.len() >= REACHED_MAX || self.bytes > REACHED_BYTES_MAX {
             self.hidden = Some("the line leads to too many commands");
             return;
         }
-        self.texts.push(Reached { text, known });
+        self.reached.push(Reached { text, known });
     }
+}
+
+fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {
+    if let Some(problem) = lexed.problem {
+        return Err(problem);
+    }
+    let join = |words: &Vec<Word>| {
+        words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let commands: Vec<String> = lexed.commands.iter().map(join).collect();
+    let Some((first, rest)) = commands.split_first() else { return Err("there is no command") };
+    let mut whole = first.clone();
+    for (operator, command) in lexed.operators.iter().zip(rest) {
+        whole.extend([if *operator == ";" { "" } else { " " }, operator, " ", command]);
+    }
+    Ok(Sure { commands, whole })
 }
 
 /// A program's name without its directory.

@@ -2,6 +2,8 @@
 //! it is no longer sure, and says why it is not: what is allowed needs to be sure, what is denied
 //! must be found all the same. Pure.
 
+use std::mem::take;
+
 use super::guard::{guard, is_guard};
 
 /// Nested `$(…)`, backticks and brackets.
@@ -26,55 +28,40 @@ pub(super) struct Lexed {
 }
 
 /// A word without its quotes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Word {
     /// With separators [guarded](super::guard).
     pub(super) text: String,
     /// Bytes of the text that are sure; none if all are.
     pub(super) known: Option<usize>,
-    /// Nothing of it was quoted.
-    pub(super) is_plain: bool,
+    /// Something of it was quoted.
+    pub(super) is_quoted: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Closes {
-    Bracket,
-    Backtick,
-}
-
-/// What is interrupted by a command within a command.
+/// A command as far as it was read.
+#[derive(Default)]
 struct Frame {
-    words: Vec<Word>,
-    word: Option<Word>,
-    is_quoted: bool,
-    skips: bool,
-    closes: Closes,
-}
-
-struct Lexer<'a> {
-    rest: &'a str,
-    lexed: Lexed,
     words: Vec<Word>,
     word: Option<Word>,
     /// Within double quotes.
     is_quoted: bool,
     /// The next word is the target of a redirection.
     skips: bool,
-    frames: Vec<Frame>,
+}
+
+#[derive(Default)]
+struct Lexer<'a> {
+    rest: &'a str,
+    lexed: Lexed,
+    at: Frame,
+    /// What is interrupted by a command within a command, and what ends that one.
+    outer: Vec<(Frame, char)>,
 }
 
 pub(super) fn lex(line: &str) -> Lexed {
-    let mut lexer = Lexer {
-        rest: line,
-        lexed: Lexed::default(),
-        words: Vec::new(),
-        word: None,
-        is_quoted: false,
-        skips: false,
-        frames: Vec::new(),
-    };
+    let mut lexer = Lexer { rest: line, ..Lexer::default() };
     while let Some(c) = lexer.next() {
-        if lexer.is_quoted {
+        if lexer.at.is_quoted {
             lexer.double_quoted(c);
         } else {
             lexer.unquoted(c);
@@ -106,7 +93,7 @@ impl Lexer<'_> {
     }
 
     fn word(&mut self) -> &mut Word {
-        self.word.get_or_insert_with(|| Word { text: String::new(), known: None, is_plain: true })
+        self.at.word.get_or_insert_default()
     }
 
     fn push(&mut self, c: char) {
@@ -118,7 +105,7 @@ impl Lexer<'_> {
         self.look(c, "\n\t");
         let word = self.word();
         word.text.push(guard(c));
-        word.is_plain = false;
+        word.is_quoted = true;
     }
 
     /// What people can't see, and shells may read in other ways than we do.
@@ -171,23 +158,23 @@ impl Lexer<'_> {
             '<' | '>' => self.redirect(c),
             '\'' => self.single_quoted(),
             '"' => {
-                self.word().is_plain = false;
-                self.is_quoted = true;
+                self.word().is_quoted = true;
+                self.at.is_quoted = true;
             }
             '\\' => self.backslash(),
             '$' => self.dollar(),
             '`' => self.backtick(),
             '(' => {
                 self.problem(GROUPS);
-                self.open(Closes::Bracket);
+                self.open(')');
             }
             ')' => {
                 self.problem(GROUPS);
-                self.close(Closes::Bracket);
+                self.close(')');
             }
             '{' | '}' => self.brace(c),
             '*' | '?' | '[' => self.file_glob(c),
-            '#' if self.word.is_none() => {
+            '#' if self.at.word.is_none() => {
                 self.problem("it has a comment");
                 let end = self.rest.find('\n').unwrap_or(self.rest.len());
                 self.rest = &self.rest[end..];
@@ -198,7 +185,7 @@ impl Lexer<'_> {
 
     fn double_quoted(&mut self, c: char) {
         match c {
-            '"' => self.is_quoted = false,
+            '"' => self.at.is_quoted = false,
             '$' => self.dollar(),
             '`' => self.backtick(),
             '\\' => match self.next() {
@@ -215,7 +202,7 @@ impl Lexer<'_> {
     }
 
     fn single_quoted(&mut self) {
-        self.word().is_plain = false;
+        self.word().is_quoted = true;
         while let Some(c) = self.next() {
             if c == '\'' {
                 return;
@@ -246,8 +233,8 @@ impl Lexer<'_> {
     fn dollar(&mut self) {
         self.expands(EXPANDS);
         if self.eat("(") {
-            self.open(Closes::Bracket);
-        } else if !self.is_quoted && self.eat("'") {
+            self.open(')');
+        } else if !self.at.is_quoted && self.eat("'") {
             loop {
                 match self.next() {
                     Some('\'') => return,
@@ -262,15 +249,15 @@ impl Lexer<'_> {
     }
 
     fn backtick(&mut self) {
-        if self.frames.last().is_some_and(|frame| frame.closes == Closes::Backtick) {
-            return self.close(Closes::Backtick);
+        if self.outer.last().is_some_and(|(_, end)| *end == '`') {
+            return self.close('`');
         }
         self.expands(EXPANDS);
-        self.open(Closes::Backtick);
+        self.open('`');
     }
 
     fn brace(&mut self, c: char) {
-        if self.word.is_none() && self.rest.chars().next().is_none_or(ends_word) {
+        if self.at.word.is_none() && self.rest.chars().next().is_none_or(ends_word) {
             self.problem(GROUPS);
             self.end_command(";");
         } else {
@@ -281,7 +268,7 @@ impl Lexer<'_> {
 
     /// As an argument its expansion is covered by whatever star of a rule covers it.
     fn file_glob(&mut self, c: char) {
-        if self.words.is_empty() {
+        if self.at.words.is_empty() {
             self.problem("the program is named by a pattern");
         }
         let word = self.word();
@@ -291,8 +278,13 @@ impl Lexer<'_> {
 
     /// `2>&1` and `>/dev/null` change no file; everything else may.
     fn redirect(&mut self, c: char) {
-        if self.word.as_ref().is_some_and(|it| it.is_plain && matches!(&it.text[..], "1" | "2")) {
-            self.word = None;
+        if self
+            .at
+            .word
+            .as_ref()
+            .is_some_and(|it| !it.is_quoted && matches!(&it.text[..], "1" | "2"))
+        {
+            self.at.word = None;
         }
         self.end_word();
         if self.redirects_nowhere() {
@@ -300,14 +292,14 @@ impl Lexer<'_> {
         }
         self.problem(REDIRECTS);
         if self.eat("(") {
-            return self.open(Closes::Bracket);
+            return self.open(')');
         }
         match c {
             '<' if self.eat("<<") => {}
             '<' if self.eat("<") => self.hide("a part of it is a text for a program to read"),
             _ => {
                 self.rest = self.rest.trim_start_matches(['>', '|', '&']);
-                self.skips = true;
+                self.at.skips = true;
             }
         }
     }
@@ -322,41 +314,32 @@ impl Lexer<'_> {
         rest.is_some()
     }
 
-    fn open(&mut self, closes: Closes) {
-        if self.frames.len() >= NESTED_MAX {
+    fn open(&mut self, end: char) {
+        if self.outer.len() >= NESTED_MAX {
             return self.hide("it is nested too deeply");
         }
-        self.frames.push(Frame {
-            words: std::mem::take(&mut self.words),
-            word: self.word.take(),
-            is_quoted: std::mem::take(&mut self.is_quoted),
-            skips: std::mem::take(&mut self.skips),
-            closes,
-        });
+        self.outer.push((take(&mut self.at), end));
     }
 
-    fn close(&mut self, closes: Closes) {
+    fn close(&mut self, end: char) {
         self.end_command(";");
-        if let Some(frame) = self.frames.pop_if(|frame| frame.closes == closes) {
-            self.words = frame.words;
-            self.word = frame.word;
-            self.is_quoted = frame.is_quoted;
-            self.skips = frame.skips;
+        if let Some((frame, _)) = self.outer.pop_if(|(_, it)| *it == end) {
+            self.at = frame;
         }
     }
 
     fn end_word(&mut self) {
-        if let Some(word) = self.word.take()
-            && !std::mem::take(&mut self.skips)
+        if let Some(word) = self.at.word.take()
+            && !take(&mut self.at.skips)
         {
-            self.words.push(word);
+            self.at.words.push(word);
         }
     }
 
     fn end_command(&mut self, operator: &'static str) {
         self.end_word();
-        self.skips = false;
-        let words = std::mem::take(&mut self.words);
+        self.at.skips = false;
+        let words = take(&mut self.at.words);
         if let Some(program) = words.first() {
             if program.text.contains('=') {
                 self.problem("it sets a variable");
@@ -371,14 +354,13 @@ impl Lexer<'_> {
     }
 
     fn finish(mut self) -> Lexed {
-        if self.is_quoted || !self.frames.is_empty() {
+        if self.at.is_quoted || !self.outer.is_empty() {
             self.hide(UNCLOSED);
         }
         self.end_command("\n");
         // What was interrupted by something that never ended may run as well.
-        while let Some(frame) = self.frames.pop() {
-            self.words = frame.words;
-            self.word = frame.word;
+        while let Some((frame, _)) = self.outer.pop() {
+            self.at = Frame { skips: false, ..frame };
             self.end_command(";");
         }
         if self.lexed.operators.last().is_some_and(|it| matches!(*it, "&&" | "||" | "|")) {

@@ -23,7 +23,7 @@ mod url;
 pub use self::{
     action::Action,
     place::{Found, Places},
-    policy::{BadRule, Policy, always},
+    policy::{Policy, always},
     real_fs::RealPlaces,
     rule::{Rule, kind_name, kind_of},
     ruling::{Decision, Ruling, refusal},

@@ -27,9 +27,8 @@ pub trait Places: fmt::Debug {
 pub enum Found {
     /// A symbolic link to this.
     Link(PathBuf),
-    /// Something else.
+    /// Something else, or nothing.
     Plain,
-    Missing,
     /// It can't be told, for example for lack of a right.
     Unknown,
 }
@@ -39,9 +38,10 @@ type Place = Vec<String>;
 
 /// Where relative paths and patterns begin: as they are named, and where they really are.
 #[derive(Debug)]
-pub(super) struct Bases {
+pub(super) struct Bases<'a> {
     project: Vec<Place>,
     home: Vec<Place>,
+    places: &'a dyn Places,
 }
 
 /// A path of an action.
@@ -73,15 +73,16 @@ enum Part {
     One(Glob),
 }
 
-impl Bases {
-    pub(super) fn new(project: &Path, home: &Path, places: &dyn Places) -> Bases {
+impl<'a> Bases<'a> {
+    pub(super) fn new(project: &Path, home: &Path, places: &'a dyn Places) -> Bases<'a> {
         let both = |dir: &Path| {
-            let Some(written) = dir.to_str().map(components) else { return Vec::new() };
+            let Some(dir) = dir.to_str() else { return Vec::new() };
+            let written = lexical(&raw(&[], dir));
             let mut both = vec![written];
             both.extend(follow(&both[0], places).filter(|real| *real != both[0]));
             both
         };
-        Bases { project: both(project), home: both(home) }
+        Bases { project: both(project), home: both(home), places }
     }
 
     fn of(&self, base: Base) -> &[Place] {
@@ -93,7 +94,7 @@ impl Bases {
     }
 
     /// The places that `path` may mean. The error says why it can't be told.
-    pub(super) fn spots(&self, path: &str, places: &dyn Places) -> Result<Vec<Spot>, &'static str> {
+    pub(super) fn spots(&self, path: &str) -> Result<Vec<Spot>, &'static str> {
         let is_odd = |c: char| c.is_control() || matches!(c, '\\' | '\u{2028}' | '\u{2029}');
         if path.is_empty() || path.len() > PATH_MAX || path.contains(is_odd) {
             return Err("the path is empty, too long or has odd characters");
@@ -114,7 +115,7 @@ impl Bases {
         }
         Ok(raws
             .into_iter()
-            .map(|raw| Spot { written: lexical(&raw), real: follow(&raw, places) })
+            .map(|raw| Spot { written: lexical(&raw), real: follow(&raw, self.places) })
             .collect())
     }
 
@@ -126,7 +127,7 @@ impl Bases {
             Some(place[base.len()..].to_vec()).filter(|rest| !rest.is_empty())
         };
         let real = spot.real.as_ref()?;
-        let escaped = |place: &[String]| escape(&place.join("/"));
+        let escaped = |place: &[String]| escape(&place.join("/"), |c| c);
         match (inside(&spot.written), inside(real)) {
             (Some(written), Some(real)) if written == real => {
                 let name = escaped(&written);
@@ -173,13 +174,13 @@ impl PlaceGlob {
     }
 
     /// Whether it covers a place.
-    pub(super) fn covers(&self, place: &Place, bases: &Bases) -> bool {
+    pub(super) fn covers(&self, place: &Place, bases: &Bases<'_>) -> bool {
         let below = |base: &Place| place.strip_prefix(base.as_slice());
         bases.of(self.base).iter().filter_map(below).any(|rest| fits(&self.parts, rest))
     }
 
     /// The same, also where the pattern itself leads over links.
-    pub(super) fn reaches(&self, place: &Place, bases: &Bases, places: &dyn Places) -> bool {
+    pub(super) fn reaches(&self, place: &Place, bases: &Bases<'_>) -> bool {
         if self.covers(place, bases) {
             return true;
         }
@@ -190,7 +191,7 @@ impl PlaceGlob {
         let head: Vec<String> = self.parts.iter().map_while(literal).collect();
         bases.of(self.base).iter().any(|base| {
             let named = [base.as_slice(), &head].concat();
-            follow(&named, places).is_some_and(|real| {
+            follow(&named, bases.places).is_some_and(|real| {
                 place
                     .strip_prefix(real.as_slice())
                     .is_some_and(|it| fits(&self.parts[head.len()..], it))
@@ -226,10 +227,6 @@ fn raw(base: &[String], path: &str) -> Vec<String> {
     base.iter().map(String::as_str).chain(path.split('/')).map(str::to_owned).collect()
 }
 
-fn components(path: &str) -> Place {
-    lexical(&raw(&[], path))
-}
-
 /// The place that is written: `..` takes the component before it away.
 fn lexical(raw: &[String]) -> Place {
     let mut place = Place::new();
@@ -262,7 +259,7 @@ fn follow(raw: &[String], places: &dyn Places) -> Option<Place> {
             _ => place.push(component),
         }
         match places.look(Path::new(&format!("/{}", place.join("/")))) {
-            Found::Plain | Found::Missing => {}
+            Found::Plain => {}
             Found::Unknown => return None,
             Found::Link(target) => {
                 links += 1;

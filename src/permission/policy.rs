@@ -1,11 +1,10 @@
 //! What may be done: `deny` wins, then `ask`, then `allow`; anything no rule matches needs approval.
 //! Pure.
 
-use std::fmt;
+use std::iter;
 
 use super::{
     action::{Action, Facts},
-    command::Reach,
     glob::escape,
     guard::unguard,
     rule::{Pattern, Rule, kind_name},
@@ -30,23 +29,6 @@ pub struct Policy {
     allow: Vec<Rule>,
 }
 
-/// An invalid rule in the config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRule {
-    /// The list that it is in, for example `permissions.allow`.
-    pub key: &'static str,
-    pub rule: String,
-    pub why: String,
-}
-
-impl fmt::Display for BadRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} has the rule {:?}: {}", self.key, self.rule, self.why)
-    }
-}
-
-impl std::error::Error for BadRule {}
-
 impl Default for Policy {
     fn default() -> Policy {
         Policy::new(&Permissions::default()).expect("our own rules are good")
@@ -57,15 +39,13 @@ impl Policy {
     /// Reads the rules of the config; a list that is not there is the default one.
     ///
     /// # Errors
-    /// The first invalid rule.
-    pub fn new(permissions: &Permissions) -> Result<Policy, BadRule> {
-        let read = |key, rules: &[String]| {
-            rules
-                .iter()
-                .map(|rule| {
-                    Rule::parse(rule).map_err(|why| BadRule { key, rule: rule.clone(), why })
-                })
-                .collect::<Result<Vec<_>, _>>()
+    /// The first invalid rule, with the list that it is in.
+    pub fn new(permissions: &Permissions) -> Result<Policy, String> {
+        let read = |key: &str, rules: &[String]| -> Result<Vec<Rule>, String> {
+            let read = |rule: &String| {
+                Rule::parse(rule).map_err(|why| format!("{key:?} has the rule {rule:?}: {why}"))
+            };
+            rules.iter().map(read).collect()
         };
         let none = Vec::new();
         let default: Vec<String> = DEFAULT_ALLOW.map(str::to_owned).into();
@@ -79,144 +59,115 @@ impl Policy {
     /// Decides about an action. `grants` are the rules of `always` on this thread: they win over `ask`
     /// rules, and over nothing else.
     pub fn decide(&self, action: &Action<'_>, grants: &[Rule]) -> Decision {
-        let facts = Facts::of(action);
-        let by = |ruling, rule: &Rule, why: &str| Decision {
-            ruling,
-            rule: Some(rule.to_string()),
-            why: why.to_owned(),
-        };
-        let denied = first(&self.deny, action.kind, &facts);
-        if let Some((rule, Reach::Yes)) = denied {
-            return by(Ruling::Deny, rule, "this is denied");
-        }
-        if let Some((rule, Reach::Unclear(why))) = denied {
-            let why = format!("cannot tell whether this is denied: {why}");
-            return by(Ruling::Ask, rule, &why);
-        }
-        if let Ok(rule) = covers(&|| grants.iter(), action.kind, &facts) {
-            return by(Ruling::Allow, rule, "you allowed this for the whole thread");
-        }
-        match first(&self.ask, action.kind, &facts) {
-            Some((rule, Reach::Unclear(why))) => {
-                let why = format!("cannot tell whether this needs approval: {why}");
-                return by(Ruling::Ask, rule, &why);
+        let (kind, facts) = (action.question.kind, Facts::of(action));
+        let (ruling, rule, why) = if let Some((rule, unclear)) = first(&self.deny, kind, &facts) {
+            match unclear {
+                None => (Ruling::Deny, Some(rule), "this is denied".to_owned()),
+                Some(why) => {
+                    let why = format!("cannot tell whether this is denied: {why}");
+                    (Ruling::Ask, Some(rule), why)
+                }
             }
-            Some((rule, _)) => return by(Ruling::Ask, rule, "this always needs approval"),
-            None => {}
-        }
-        match covers(&|| self.allow.iter().chain(grants), action.kind, &facts) {
-            Ok(rule) => by(Ruling::Allow, rule, "this is allowed"),
-            Err(None) => Decision {
-                ruling: Ruling::Ask,
-                rule: None,
-                why: "no rule matches all of this".to_owned(),
-            },
-            Err(Some(why)) => Decision {
-                ruling: Ruling::Ask,
-                rule: None,
-                why: format!("no pattern may allow this: {why}"),
-            },
-        }
+        } else if let Ok(rule) = covers(grants.iter(), kind, &facts) {
+            (Ruling::Allow, Some(rule), "you allowed this for the whole thread".to_owned())
+        } else if let Some((rule, unclear)) = first(&self.ask, kind, &facts) {
+            let why = match unclear {
+                None => "this always needs approval".to_owned(),
+                Some(why) => format!("cannot tell whether this needs approval: {why}"),
+            };
+            (Ruling::Ask, Some(rule), why)
+        } else {
+            match covers(self.allow.iter().chain(grants), kind, &facts) {
+                Ok(rule) => (Ruling::Allow, Some(rule), "this is allowed".to_owned()),
+                Err(None) => (Ruling::Ask, None, "no rule matches all of this".to_owned()),
+                Err(Some(why)) => (Ruling::Ask, None, format!("no pattern may allow this: {why}")),
+            }
+        };
+        Decision { ruling, rule: rule.map(ToString::to_string), why }
     }
 }
 
 /// The rule that is granted by "always on this thread": this command line, this file, this host,
 /// this tool, and nothing else. None if that can't be said safely.
 pub fn always(action: &Action<'_>) -> Option<Rule> {
-    let pattern = match &Facts::of(action) {
-        Facts::Command { scan, elsewhere: None } => escape_command(&scan.sure.as_ref().ok()?.whole),
-        Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
+    let (kind, facts) = (action.question.kind, Facts::of(action));
+    let pattern = match &facts {
+        Facts::Command { scan, elsewhere: None } => {
+            escape(&scan.sure.as_ref().ok()?.whole, unguard)
+        }
+        Facts::Places { spots: Ok(spots), bases } => match &spots[..] {
             [spot] => bases.name(spot)?,
             _ => return None,
         },
-        Facts::Url(Ok(url)) if url.oddity.is_none() => format!("{}/*", escape(&url.origin())),
-        Facts::Names { names, .. } if action.kind == ActionKind::Mcp => match &names[..] {
-            [name] => escape(name),
+        Facts::Url(Ok(url)) if url.oddity.is_none() => {
+            format!("{}/*", escape(&url.origin(), |c| c))
+        }
+        Facts::Names(read) if kind == ActionKind::Mcp => match &read.names[..] {
+            [name] => escape(name, |c| c),
             _ => return None,
         },
         _ => return None,
     };
-    let rule = Rule::parse(&format!("{}({pattern})", kind_name(action.kind))).ok()?;
+    let rule = Rule::parse(&format!("{}({pattern})", kind_name(kind))).ok()?;
     // What it is for is to allow this very action.
-    covers(&|| [&rule].into_iter(), action.kind, &Facts::of(action)).ok()?;
+    covers(iter::once(&rule), kind, &facts).ok()?;
     Some(rule)
 }
 
-/// A line whose words are guarded, as a pattern.
-fn escape_command(whole: &str) -> String {
-    let mut out = String::with_capacity(whole.len());
-    for c in escape(whole).chars() {
-        let plain = unguard(c);
-        if plain != c {
-            out.push('\\');
-        }
-        out.push(plain);
-    }
-    out
-}
-
 /// The first rule that describes any part of an action for sure, or else one of which that can't
-/// be told.
-fn first<'r>(rules: &'r [Rule], kind: ActionKind, facts: &Facts<'_>) -> Option<(&'r Rule, Reach)> {
-    let found = || {
-        let rules = rules.iter().filter(|rule| rule.kind == kind);
-        rules.map(|rule| (rule, reach(rule, facts)))
-    };
-    found()
-        .find(|(_, reach)| *reach == Reach::Yes)
-        .or_else(|| found().find(|(_, reach)| *reach != Reach::No))
+/// be told, and why.
+fn first<'r>(
+    rules: &'r [Rule],
+    kind: ActionKind,
+    facts: &Facts<'_>,
+) -> Option<(&'r Rule, Option<&'static str>)> {
+    let rules = rules.iter().filter(|rule| rule.kind == kind);
+    let reached = rules.filter_map(|rule| match reach(rule, facts) {
+        (true, _) => Some((rule, None)),
+        (false, unclear) => unclear.map(|why| (rule, Some(why))),
+    });
+    reached.min_by_key(|(_, unclear)| unclear.is_some())
 }
 
-/// Whether a rule describes any part of an action.
-fn reach(rule: &Rule, facts: &Facts<'_>) -> Reach {
-    let any = |is: bool| if is { Reach::Yes } else { Reach::No };
-    let Some(pattern) = &rule.pattern else { return Reach::Yes };
+/// Whether a rule describes any part of an action, and why that can't be told of all of it.
+fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
+    let Some(pattern) = &rule.pattern else { return (true, None) };
     match (pattern, facts) {
-        (Pattern::Command(glob), Facts::Command { scan, .. }) => {
-            scan.reaches(|text| glob.reaches(text), |start| glob.may_begin(start))
+        (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
+        (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases }) => {
+            let at = |place| glob.reaches(place, bases);
+            let is_unclear = spots.iter().any(|spot| spot.real.is_none());
+            (
+                spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)),
+                is_unclear.then_some("where its links lead is not known"),
+            )
         }
-        (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases, places }) => {
-            let at = |place| glob.reaches(place, bases, *places);
-            if spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)) {
-                return Reach::Yes;
-            }
-            if spots.iter().all(|spot| spot.real.is_some()) {
-                Reach::No
-            } else {
-                Reach::Unclear("where its links lead is not known")
-            }
-        }
-        (Pattern::Url(glob), Facts::Url(Ok(url))) => match url.oddity {
-            _ if glob.matches(url) => Reach::Yes,
-            Some(why) => Reach::Unclear(why),
-            None => Reach::No,
-        },
+        (Pattern::Url(glob), Facts::Url(Ok(url))) => (glob.matches(url), url.oddity),
         (Pattern::Place(_), Facts::Places { spots: Err(why), .. })
-        | (Pattern::Url(_), Facts::Url(Err(why))) => Reach::Unclear(why),
-        (Pattern::Name(_), Facts::Names { names, .. }) if names.is_empty() => {
-            Reach::Unclear("which tool it is can't be told")
-        }
-        (Pattern::Name(glob), Facts::Names { names, .. }) => {
-            any(names.iter().any(|name| glob.matches(name)))
-        }
+        | (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
+        (Pattern::Name(glob), Facts::Names(read)) => (
+            read.names.iter().any(|name| glob.matches(name)),
+            read.names.is_empty().then_some("which tool it is can't be told"),
+        ),
         // A search query is no address.
-        _ => Reach::No,
+        _ => (false, None),
     }
 }
 
 /// The rule by which every part of an action is allowed; if they are several, that of the last part.
 /// The error is why no pattern could do that, if there is a reason.
-fn covers<'r, I: Iterator<Item = &'r Rule>>(
-    rules: &dyn Fn() -> I,
+fn covers<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
     kind: ActionKind,
     facts: &Facts<'_>,
 ) -> Result<&'r Rule, Option<&'static str>> {
-    let rules_of = || rules().filter(|rule| rule.kind == kind);
-    if let Some(rule) = rules_of().find(|rule| rule.pattern.is_none()) {
+    let rules: Vec<&Rule> = rules.filter(|rule| rule.kind == kind).collect();
+    if let Some(rule) = rules.iter().find(|rule| rule.pattern.is_none()) {
         return Ok(rule);
     }
     let with = |fits: &dyn Fn(&Pattern) -> bool| {
-        rules_of().find(|rule| rule.pattern.as_ref().is_some_and(fits)).ok_or(None)
+        let rule = rules.iter().find(|rule| rule.pattern.as_ref().is_some_and(fits));
+        rule.copied().ok_or(None)
     };
     match facts {
         Facts::Command { elsewhere: Some(why), .. } => Err(Some(why)),
@@ -231,7 +182,7 @@ fn covers<'r, I: Iterator<Item = &'r Rule>>(
                 with(&|it| matches!(it, Pattern::Command(glob) if glob.covers(command)))
             }))
         }
-        Facts::Places { spots, bases, .. } => {
+        Facts::Places { spots, bases } => {
             let spots = spots.as_ref().map_err(|why| Some(*why))?;
             last(spots.iter().flat_map(|spot| [Some(&spot.written), spot.real.as_ref()]).map(
                 |place| {
@@ -248,11 +199,10 @@ fn covers<'r, I: Iterator<Item = &'r Rule>>(
             with(&|it| matches!(it, Pattern::Url(glob) if glob.matches(url)))
         }
         Facts::Query => Err(None),
-        Facts::Names { names, all } => {
-            let mut found = names
-                .iter()
-                .map(|name| with(&|it| matches!(it, Pattern::Name(glob) if glob.matches(name))));
-            if *all { last(found) } else { found.find_map(Result::ok).ok_or(None) }
+        Facts::Names(read) => {
+            let fits = |name| with(&|it| matches!(it, Pattern::Name(glob) if glob.matches(name)));
+            let mut found = read.names.iter().map(|name| fits(name));
+            if read.is_any { found.find_map(Result::ok).ok_or(None) } else { last(found) }
         }
     }
 }
@@ -261,9 +211,5 @@ fn covers<'r, I: Iterator<Item = &'r Rule>>(
 fn last<'r>(
     results: impl Iterator<Item = Result<&'r Rule, Option<&'static str>>>,
 ) -> Result<&'r Rule, Option<&'static str>> {
-    let mut end = Err(None);
-    for result in results {
-        end = Ok(result?);
-    }
-    end
+    results.collect::<Result<Vec<_>, _>>()?.pop().ok_or(None)
 }

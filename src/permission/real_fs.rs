@@ -17,7 +17,7 @@ impl Places for RealPlaces {
             Ok(_) => Found::Plain,
             // Below a file there is nothing, either.
             Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Found::Missing,
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Found::Plain,
                 _ => Found::Unknown,
             },
         }

@@ -79,10 +79,12 @@ impl CommandGlob {
         self.exact.iter().any(|glob| glob.exact() == Some(line))
     }
 
+    /// Whether it describes an unguarded text that may run.
     pub(super) fn reaches(&self, command: &str) -> bool {
         self.loose.iter().any(|glob| glob.matches(command))
     }
 
+    /// Whether it describes anything that begins so.
     pub(super) fn may_begin(&self, start: &str) -> bool {
         self.loose.iter().any(|glob| glob.may_begin(start))
     }

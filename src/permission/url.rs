@@ -115,9 +115,9 @@ impl Url {
         let rest = rest.split('#').next().unwrap_or_default();
         let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
         let decoded = decode(path);
+        let has_dots = decoded.split('/').any(|segment| matches!(segment, "." | ".."));
         odd(
-            has_dots(&decoded)
-                || (decoded.to_lowercase().contains("%2f") && decoded.contains("..")),
+            has_dots || (decoded.to_lowercase().contains("%2f") && decoded.contains("..")),
             "the path has `..` or `.` in it",
         );
         let rest = without_dots(&decoded) + query;
@@ -167,27 +167,22 @@ fn is_plain_host(host: &str) -> bool {
 
 /// Percent-encoded letters, digits, `-`, `.`, `_` and `~` as themselves: they are the same address.
 fn decode(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+    let mut parts = path.split('%');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code.map(char::from) {
             Some(c) if c.is_ascii_alphanumeric() || "-._~".contains(c) => {
                 out.push(c);
-                rest = &rest[at + 3..];
+                out.push_str(&part[2..]);
             }
             _ => {
                 out.push('%');
-                rest = &rest[at + 1..];
+                out.push_str(part);
             }
         }
     }
-    out + rest
-}
-
-fn has_dots(path: &str) -> bool {
-    path.split('/').any(|segment| matches!(segment, "." | ".."))
+    out
 }
 
 fn without_dots(path: &str) -> String {

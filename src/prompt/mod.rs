@@ -44,19 +44,15 @@ pub fn envelope(header: &Header<'_>, body: &str) -> String {
         let text = clean_field(text);
         if text.is_empty() { missing.to_owned() } else { text }
     };
-    let mut line = format!(
-        "[Agent Bridge | thread:{} | from:{} | role:{} | ts:{}",
+    let id = header.message_id.map(clean_field).filter(|id| !id.is_empty());
+    format!(
+        "[Agent Bridge | thread:{} | from:{} | role:{} | ts:{}{}]\n\n{body}",
         field(header.thread, "?"),
         field(header.author, "unknown"),
         field(header.role, "human"),
         field(header.ts, "?"),
-    );
-    let id = header.message_id.map(clean_field).filter(|id| !id.is_empty());
-    if let Some(id) = id {
-        line.push_str(" | messageId:");
-        line.push_str(&id);
-    }
-    format!("{line}]\n\n{body}")
+        id.map(|id| format!(" | messageId:{id}")).unwrap_or_default(),
+    )
 }
 
 /// What the bridge is and how to answer; goes with the first message of a session.
@@ -113,12 +109,10 @@ pub fn history(messages: &[Past]) -> Option<String> {
         .filter(|past| !past.body.trim().is_empty())
         .take(HISTORY_MESSAGES)
         .map(quote)
-        .take_while(|quote| match room.checked_sub(quote.chars().count()) {
-            Some(rest) => {
-                room = rest;
-                true
-            }
-            None => false,
+        .take_while(|quote| {
+            let rest = room.checked_sub(quote.chars().count());
+            room = rest.unwrap_or_default();
+            rest.is_some()
         })
         .collect();
     if quotes.is_empty() {
@@ -163,18 +157,12 @@ fn quote(past: &Past) -> String {
         false if author.is_empty() || skeleton(&author) == "human" => "agent",
         false => &author,
     };
-    let mut text = format!("[{} | {who}]\n", clean_field(&past.created_at));
     let body = defang(&past.body);
     let mut shown: String = body.chars().take(BODY_CHARS).collect();
     if shown.len() < body.len() {
         shown.push_str("… (cut)");
     }
-    for line in shown.split('\n') {
-        text.push_str("> ");
-        text.push_str(line);
-        text.push('\n');
-    }
-    text
+    format!("[{} | {who}]\n> {}\n", clean_field(&past.created_at), shown.replace('\n', "\n> "))
 }
 
 /// A field for a line of ours: no line breaks, nothing invisible, none of the characters that the

@@ -99,8 +99,13 @@ impl<'a> Asking<'a> {
         commands: &mut Vec<TurnCommand>,
     ) {
         let Shared { config, policy, .. } = self.run.shared;
-        let (engine, home) = (self.run.engine(), config.home.as_std_path());
-        let action = Action::of(&question, engine, self.project_dir, home, &RealPlaces);
+        let action = Action {
+            question: &question,
+            engine: self.run.engine(),
+            directory: self.project_dir,
+            home: config.home.as_std_path(),
+            places: &RealPlaces,
+        };
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the user")
         } else if config.allow_all {

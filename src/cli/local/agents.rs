@@ -1,6 +1,6 @@
 //! Which agent answers, and what to say when none can.
 
-use std::{fmt::Write, path::Path};
+use std::path::Path;
 
 use crate::{
     agent::{detect, engines::Engines, launch::EngineDef},
@@ -39,17 +39,15 @@ pub(super) fn choose(
     let others: Vec<&EngineDef> = engines.rows().filter(|row| row.name != Engine::ECHO).collect();
     let mut rows = engines.get(&config.engine).into_iter().chain(others.iter().copied());
     rows.find(|row| is_there(row)).map(|row| row.name.clone()).ok_or_else(|| {
-        let mut text = "no coding agent is installed. These were looked for on the PATH:".to_owned();
-        for row in others {
-            let (program, how) = (row.program(), row.how_to_install());
-            write!(text, "\n  {} (`{program}`): {how}", row.name)
-                .expect("writing to a string works");
-        }
-        text.push_str(
-            "\nTo see the way working without one, add --agent echo: the built-in echo agent has no \
+        let line = |row: &&EngineDef| {
+            format!("\n  {} (`{}`): {}", row.name, row.program(), row.how_to_install())
+        };
+        format!(
+            "no coding agent is installed. These were looked for on the PATH:{}\n\
+             To see the way working without one, add --agent echo: the built-in echo agent has no \
              model and only repeats what it gets.",
-        );
-        text
+            others.iter().map(line).collect::<Vec<_>>().concat()
+        )
     })
 }
 

@@ -61,7 +61,11 @@ impl Ask {
         let (say, said) = bounded(QUEUE);
         let (stop, stopped) = bounded(0);
         let talker = Talk { url: url.to_owned(), token, question, say, stopped };
-        let task = task::spawn("ask", move || talker.run())?;
+        let task = task::spawn("ask", move || {
+            if let Err(error) = talker.talk() {
+                talker.say(Said::Failure(format!("{error:#}")));
+            }
+        })?;
         Ok(Ask { said, stop, task })
     }
 
@@ -83,12 +87,6 @@ struct Talk {
 }
 
 impl Talk {
-    fn run(self) {
-        if let Err(error) = self.talk() {
-            self.say(Said::Failure(format!("{error:#}")));
-        }
-    }
-
     /// Whether there still is a receiver.
     fn say(&self, said: Said) -> bool {
         self.say.send(said).is_ok()

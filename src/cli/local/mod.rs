@@ -25,7 +25,7 @@ use crate::{
         console::{Console, printable},
         logs, policy, start,
     },
-    config::{Config, ConfigFile, Env, Paths, Token},
+    config::{Env, Paths, Token},
     daemon::{self, End, Setup},
     ids,
     logging::Format,
@@ -74,7 +74,7 @@ pub(super) struct Args {
     #[argh(option)]
     data: Option<PathBuf>,
     /// json or text; text if standard error is a terminal
-    #[argh(option, from_str_fn(logs::format))]
+    #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
     /// what is logged to standard error, in the form of `RUST_LOG`, which it replaces; with --send
     /// warnings alone if neither is given
@@ -100,7 +100,7 @@ fn local(
     let paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
     let own_program = std::env::current_exe().context("looking for this program's own file")?;
     let mut env = environment(args, env);
-    let config = load(&paths, &env)?;
+    let (config, _) = policy::load(&paths, &env)?;
     if !config.project_dir.is_dir() {
         bail!("the project directory {} does not exist", config.project_dir);
     }
@@ -116,7 +116,7 @@ fn local(
     let (token, account) = token(&server, &data)?;
     set(&mut env, "BRIDGE_BASE_URL", url(&server));
     set(&mut env, "BRIDGE_API_TOKEN_FILE", account::token_file(&data));
-    let config = load(&paths, &env)?;
+    let (config, _) = policy::load(&paths, &env)?;
     start::warn(&config, &paths.config_file);
     let setup = Setup {
         paths,
@@ -130,7 +130,7 @@ fn local(
         offers_echo: true,
         exit_on_auth_failure: true,
     };
-    let running = Running { daemon: Daemon::start(setup)?, signals: signals.rx.clone(), server };
+    let running = Running::start(setup, signals.rx.clone(), server)?;
     match &args.send {
         None => running.wait(&account, &data, console),
         Some(text) => {
@@ -162,12 +162,6 @@ fn environment(args: &Args, env: &Env) -> Env {
 
 fn set(env: &mut Env, name: &str, value: impl Into<OsString>) {
     env.vars.insert(name.into(), value.into());
-}
-
-fn load(paths: &Paths, env: &Env) -> anyhow::Result<Config> {
-    let config = Config::from_file(&ConfigFile::read(&paths.config_file)?, env)?;
-    policy::of(&config, paths)?;
-    Ok(config)
 }
 
 fn url(server: &Server) -> String {
@@ -214,34 +208,28 @@ fn token(server: &Server, data: &Path) -> anyhow::Result<(Token, String)> {
         .or_else(|_: anyhow::Error| create(format!("{ACCOUNT}-{}", &ids::random_hex()[..8])))
 }
 
-/// The daemon's task.
-struct Daemon {
-    signals: Sender<Signal>,
-    end: Receiver<anyhow::Result<End>>,
-    task: Task,
-}
-
-impl Daemon {
-    fn start(setup: Setup) -> anyhow::Result<Daemon> {
-        let (signals, received) = bounded(16);
-        let (tell, end) = bounded(1);
-        let task = task::spawn("daemon", move || {
-            // The receiver may be gone by now.
-            tell.send(daemon::run(setup, &received)).ok();
-        })?;
-        Ok(Daemon { signals, end, task })
-    }
-}
-
 /// Bridge and daemon.
 struct Running {
-    daemon: Daemon,
+    daemon: Task,
+    /// For the daemon.
+    orders: Sender<Signal>,
+    end: Receiver<anyhow::Result<End>>,
     /// The process's own; the daemon gets what is meant for it.
     signals: Receiver<Signal>,
     server: Server,
 }
 
 impl Running {
+    fn start(setup: Setup, signals: Receiver<Signal>, server: Server) -> anyhow::Result<Running> {
+        let (orders, received) = bounded(16);
+        let (tell, end) = bounded(1);
+        let daemon = task::spawn("daemon", move || {
+            // The receiver may be gone by now.
+            tell.send(daemon::run(setup, &received)).ok();
+        })?;
+        Ok(Running { daemon, orders, end, signals, server })
+    }
+
     /// Runs until a signal.
     fn wait(
         self,
@@ -263,7 +251,7 @@ impl Running {
             ));
         }
         Ok(match self.finish()? {
-            End::Stopped => ExitCode::Ok,
+            End::Stopped => ExitCode::OK,
             End::Killed(signal) => ExitCode::of_signal(signal),
             End::Refused => bail!("the bridge refused its own token; start again"),
         })
@@ -289,7 +277,7 @@ impl Running {
                 recv(self.signals) -> signal => if signal != Ok(Signal::HangUp) {
                     break Err("interrupted before there was an answer".to_owned());
                 },
-                recv(self.daemon.end) -> end => break Err(match end {
+                recv(self.end) -> end => break Err(match end {
                     Ok(Err(error)) => return Err(error),
                     _ => "the daemon ended before there was an answer".to_owned(),
                 }),
@@ -301,22 +289,21 @@ impl Running {
         let code = match outcome {
             Ok(answer) => {
                 console.say(printable(&answer));
-                ExitCode::Ok
+                ExitCode::OK
             }
             Err(why) => {
                 console.complain(printable(&why));
-                ExitCode::Failure(1)
+                ExitCode::FAILURE
             }
         };
         // The daemon may have ended by itself; then there is nothing to stop.
-        self.daemon.signals.try_send(Signal::Stop(0)).ok();
+        self.orders.try_send(Signal::Stop(0)).ok();
         let end = self.finish();
         ask.stop();
-        match end {
-            Ok(End::Killed(signal)) => Ok(ExitCode::of_signal(signal)),
-            Ok(_) => Ok(code),
-            Err(error) => Err(error),
-        }
+        Ok(match end? {
+            End::Killed(signal) => ExitCode::of_signal(signal),
+            _ => code,
+        })
     }
 
     /// Waits for the daemon's end, handing signals on, and stops the bridge after it: what the
@@ -327,13 +314,13 @@ impl Running {
             select! {
                 recv(signals) -> signal => match signal {
                     // More signals than the daemon can take say nothing new.
-                    Ok(signal) => drop(self.daemon.signals.try_send(signal)),
+                    Ok(signal) => drop(self.orders.try_send(signal)),
                     Err(_) => signals = never(),
                 },
-                recv(self.daemon.end) -> end => break end,
+                recv(self.end) -> end => break end,
             }
         };
-        self.daemon.task.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;
+        self.daemon.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;
         self.server.stop();
         end.context("the daemon ended without a word")?
     }

@@ -32,7 +32,7 @@ fn shown(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.replace("\r\n", "\n").chars() {
         if is_hidden(c) && c != '\n' && c != '\t' {
-            push_number(&mut clean, c);
+            write!(clean, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string works");
         } else {
             clean.push(c);
         }
@@ -40,69 +40,43 @@ fn shown(text: &str) -> String {
     clean
 }
 
-fn push_number(text: &mut String, c: char) {
-    write!(text, "\\u{{{:x}}}", u32::from(c)).expect("writing to a string works");
-}
-
 /// Text of several lines: hidden characters shown, long runs of blanks and of empty lines named.
 pub(in crate::permission) fn lines(text: &str) -> String {
     let text = shown(text);
-    let mut lines: Vec<String> = Vec::new();
-    let mut empty = 0;
-    for line in text.split('\n') {
-        let is_empty = line.trim().is_empty();
-        if is_empty {
-            empty += 1;
-            if empty <= EMPTY_LINES_MAX {
-                lines.push(String::new());
-            }
+    let lines: Vec<&str> = text.split('\n').collect();
+    let is_empty = |line: &str| line.trim().is_empty();
+    let mut clean: Vec<String> = Vec::new();
+    for run in lines.chunk_by(|one, next| is_empty(one) == is_empty(next)) {
+        if !is_empty(run[0]) {
+            clean.extend(run.iter().map(|line| without_gaps(line)));
             continue;
         }
-        end_gap(&mut lines, &mut empty);
-        lines.push(without_gaps(line));
+        clean.extend(run.iter().take(EMPTY_LINES_MAX).map(|_| String::new()));
+        if run.len() > EMPTY_LINES_MAX {
+            clean.push(format!("[{} more empty lines]", run.len() - EMPTY_LINES_MAX));
+        }
     }
-    end_gap(&mut lines, &mut empty);
-    lines.join("\n")
-}
-
-/// Names the empty lines that were left out before the next one.
-fn end_gap(lines: &mut Vec<String>, empty: &mut usize) {
-    if *empty > EMPTY_LINES_MAX {
-        lines.push(format!("[{} more empty lines]", *empty - EMPTY_LINES_MAX));
-    }
-    *empty = 0;
+    clean.join("\n")
 }
 
 fn without_gaps(line: &str) -> String {
-    let mut clean = String::with_capacity(line.len());
-    let mut blanks = String::new();
-    for c in line.chars() {
-        if c == ' ' || c == '\t' {
-            blanks.push(c);
-            continue;
+    let chars: Vec<char> = line.chars().collect();
+    let is_blank = |c: char| c == ' ' || c == '\t';
+    let runs = chars.chunk_by(|one, next| is_blank(*one) == is_blank(*next));
+    let clean = runs.map(|run| match run {
+        [first, ..] if is_blank(*first) && run.len() > BLANKS_MAX => {
+            format!("[{} blanks]", run.len())
         }
-        push_blanks(&mut clean, &mut blanks);
-        clean.push(c);
-    }
-    push_blanks(&mut clean, &mut blanks);
-    clean
-}
-
-fn push_blanks(text: &mut String, blanks: &mut String) {
-    if blanks.len() > BLANKS_MAX {
-        write!(text, "[{} blanks]", blanks.len()).expect("writing to a string works");
-    } else {
-        text.push_str(blanks);
-    }
-    blanks.clear();
+        run => run.iter().collect(),
+    });
+    clean.collect()
 }
 
 /// Prose in one line: white space of any kind is one space, and a backtick, which marks nothing
 /// here, an apostrophe.
 pub(in crate::permission) fn prose(text: &str, chars: usize) -> String {
-    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty());
     let mut line = String::new();
-    for word in words {
+    for word in text.split_whitespace() {
         // What is cut off below need not be read.
         if line.len() > chars.saturating_mul(4) {
             break;
@@ -117,14 +91,7 @@ pub(in crate::permission) fn prose(text: &str, chars: usize) -> String {
 
 /// A name or path in one line: a line break in it is shown by its number.
 pub(in crate::permission) fn name(text: &str, chars: usize) -> String {
-    let text = without_gaps(&shown(text));
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => push_number(&mut line, c),
-            c => line.push(c),
-        }
-    }
+    let line = without_gaps(&shown(text)).replace('\n', "\\u{a}").replace('\t', "\\u{9}");
     cut(&line, chars)
 }
 

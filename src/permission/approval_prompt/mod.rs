@@ -6,7 +6,7 @@ pub(in crate::permission) mod clean;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
@@ -61,16 +61,17 @@ pub struct ApprovalRequest {
 
 /// The post's body in Markdown, and the card that says the same.
 pub fn render(request: &ApprovalRequest) -> (String, wire::Card) {
-    let diff = diffs(request);
-    let body = body(request, &diff);
     let question = &request.question;
+    let files = diffs(question);
+    let body = body(request, &files);
+    let diffs = files.iter().map(|(path, diff)| format!("--- {path}\n{}", diff.text));
     let card = wire::Card {
         code: request.code.to_string(),
         engine: request.engine.clone(),
         kind: kind(question).to_owned(),
         tool: clean::name(&question.tool, NAME_CHARS),
         subject: Cut::new(&clean::lines(&question.subject), LINES, CHARS).text,
-        diff: diff.whole(),
+        diff: diffs.collect::<Vec<_>>().join("\n"),
         directory: clean::name(&request.directory.to_string_lossy(), NAME_CHARS),
         reason: question.reason.as_deref().map(|reason| clean::prose(reason, PROSE_CHARS)),
         always: request.always.as_deref().map(|rule| clean::name(rule, NAME_CHARS)),
@@ -114,35 +115,21 @@ fn choice(choice: &Choice) -> CardChoice {
     }
 }
 
-/// The edits as far as they are shown.
-struct Diffs {
-    /// Path and diff.
-    files: Vec<(String, Cut)>,
-    more_files: usize,
-}
-
-impl Diffs {
-    fn whole(&self) -> String {
-        let files = self.files.iter().map(|(path, diff)| format!("--- {path}\n{}", diff.text));
-        files.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// The first files take the room that there is; of the others at least the path is shown.
-fn diffs(request: &ApprovalRequest) -> Diffs {
-    let edits = &request.question.edits;
+/// Paths and diffs of the edits as far as they are shown. The first files take the room that there
+/// is; of the others at least the path is shown.
+fn diffs(question: &Question) -> Vec<(String, Cut)> {
     let (mut lines, mut chars) = (LINES, CHARS);
     let mut files = Vec::new();
-    for edit in edits.iter().take(FILES) {
+    for edit in question.edits.iter().take(FILES) {
         let diff = Cut::new(clean::lines(&edit.diff).trim_end_matches('\n'), lines, chars);
         lines -= diff.text.split('\n').count().min(lines);
         chars -= diff.text.chars().count().min(chars);
         files.push((clean::name(&edit.path, NAME_CHARS), diff));
     }
-    Diffs { files, more_files: edits.len().saturating_sub(FILES) }
+    files
 }
 
-fn body(request: &ApprovalRequest, diffs: &Diffs) -> String {
+fn body(request: &ApprovalRequest, files: &[(String, Cut)]) -> String {
     let question = &request.question;
     let directory = clean::name(&request.directory.to_string_lossy(), NAME_CHARS);
     let mut parts = vec![format!(
@@ -153,17 +140,15 @@ fn body(request: &ApprovalRequest, diffs: &Diffs) -> String {
         request.code
     )];
     if question.choices.is_empty() {
-        subject(question, diffs, &mut parts);
+        subject(question, files, &mut parts);
     } else {
         choices(&question.choices, &mut parts);
     }
     let tool = clean::code(&clean::name(&question.tool, NAME_CHARS));
-    let mut about = format!("Tool: {tool}.");
-    if let Some(reason) = question.reason.as_deref().filter(|reason| !reason.trim().is_empty()) {
-        let reason = clean::code(&clean::prose(reason, PROSE_CHARS));
-        write!(about, " The agent's reason: {reason}.").expect("writing to a string works");
-    }
-    parts.push(about);
+    let reason = question.reason.as_deref().filter(|reason| !reason.trim().is_empty());
+    let reason = reason.map(|reason| clean::code(&clean::prose(reason, PROSE_CHARS)));
+    let reason = reason.map(|reason| format!(" The agent's reason: {reason}."));
+    parts.push(format!("Tool: {tool}.{}", reason.unwrap_or_default()));
     parts.push(how_to_answer(request));
     parts.join("\n\n")
 }
@@ -191,25 +176,25 @@ fn wish(question: &Question) -> String {
     }
 }
 
-fn subject(question: &Question, diffs: &Diffs, parts: &mut Vec<String>) {
+fn subject(question: &Question, files: &[(String, Cut)], parts: &mut Vec<String>) {
     let subject = clean::lines(&question.subject);
-    let is_file = question.kind == ActionKind::Edit && !diffs.files.is_empty();
+    let is_file = question.kind == ActionKind::Edit && !files.is_empty();
     if !subject.trim().is_empty() && !is_file {
         let subject = Cut::new(&subject, LINES, CHARS);
         parts.push(clean::fence(&subject.text, ""));
         parts.extend(subject.note());
     }
-    for (path, diff) in &diffs.files {
+    for (path, diff) in files {
         parts.push(format!("File {}:", clean::code(path)));
         if !diff.text.is_empty() {
             parts.push(clean::fence(&diff.text, "diff"));
         }
         parts.extend(diff.note());
     }
-    if diffs.more_files > 0 {
-        parts.push(format!("**{} more files are not shown.**", diffs.more_files));
+    if question.edits.len() > FILES {
+        parts.push(format!("**{} more files are not shown.**", question.edits.len() - FILES));
     }
-    if subject.trim().is_empty() && diffs.files.is_empty() {
+    if subject.trim().is_empty() && files.is_empty() {
         parts.extend(input(&question.input));
     }
 }

@@ -10,15 +10,13 @@ use crate::{
 /// Characters of an answer in one's own words, and of a reason.
 const OWN_WORDS: usize = 4_000;
 
-/// What a text is to the questions.
+/// Why a text chooses nothing.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chosen {
-    /// Of each question, in their order.
-    All(Vec<Vec<String>>),
+pub(super) enum NoChoice {
     /// Meant as a choice, but not a possible one; why.
     Wrong(String),
     /// Something else.
-    NoChoice,
+    Other,
 }
 
 /// The beginning of a text, as much as an agent is given of it.
@@ -26,11 +24,12 @@ pub(super) fn own_words(text: &str) -> String {
     clean::cut(text.trim(), OWN_WORDS)
 }
 
-/// Reads one answer for each question, separated by line breaks or `;`.
-pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
+/// Reads one answer for each question, separated by line breaks or `;`. What is chosen is that of
+/// each question, in their order.
+pub(super) fn read(choices: &[Choice], text: &str) -> Result<Vec<Vec<String>>, NoChoice> {
     let text = text.trim();
     if text.is_empty() {
-        return Chosen::Wrong(texts::SAY_WHICH.to_owned());
+        return Err(wrong(texts::SAY_WHICH));
     }
     let separator = if text.contains('\n') { '\n' } else { ';' };
     let parts: Vec<&str> = if choices.len() == 1 {
@@ -39,63 +38,49 @@ pub(super) fn read(choices: &[Choice], text: &str) -> Chosen {
         text.split(separator).map(str::trim).filter(|part| !part.is_empty()).collect()
     };
     if parts.len() != choices.len() {
-        let fits = |part: &str| choices.iter().any(|choice| find(choice, part).is_ok());
-        return if answer::is_numbers(text) || parts.iter().any(|part| fits(part)) {
-            Chosen::Wrong(texts::wrong_count(choices.len(), parts.len()))
-        } else {
-            Chosen::NoChoice
-        };
+        let fits = |part: &&str| choices.iter().any(|choice| find(choice, part).is_ok());
+        let is_meant = answer::is_numbers(text) || parts.iter().any(fits);
+        let why = texts::wrong_count(choices.len(), parts.len());
+        return Err(if is_meant { NoChoice::Wrong(why) } else { NoChoice::Other });
     }
-    let mut all = Vec::new();
-    let mut trouble = None;
-    for (choice, part) in choices.iter().zip(&parts) {
-        match one(choice, part) {
-            Chosen::All(mut one) => all.append(&mut one),
-            other => trouble = trouble.or(Some(other)),
-        }
-    }
-    match trouble {
-        None => Chosen::All(all),
+    let chosen = choices.iter().zip(&parts).map(|(choice, part)| one(choice, part));
+    let chosen: Vec<_> = chosen.collect();
+    let is_partly_good = chosen.iter().any(Result::is_ok);
+    chosen.into_iter().collect::<Result<_, _>>().map_err(|no: NoChoice| match no {
         // Some of it was understood, so the rest is a slip.
-        Some(Chosen::NoChoice) if !all.is_empty() => {
-            Chosen::Wrong(texts::NO_SUCH_OPTION.to_owned())
+        NoChoice::Other if is_partly_good => wrong(texts::NO_SUCH_OPTION),
+        no => no,
+    })
+}
+
+fn one(choice: &Choice, text: &str) -> Result<Vec<String>, NoChoice> {
+    if choice.options.is_empty() {
+        return Ok(vec![own_words(text)]);
+    }
+    let list: Result<Vec<String>, Miss> = text.split(',').map(|part| find(choice, part)).collect();
+    match (find(choice, text), list) {
+        (Ok(label), _) => Ok(vec![label]),
+        (_, Ok(_)) if !choice.is_multiple => Err(wrong(texts::ONE_ONLY)),
+        (_, Ok(labels)) => {
+            let mut once = Vec::new();
+            for label in labels {
+                if !once.contains(&label) {
+                    once.push(label);
+                }
+            }
+            Ok(once)
         }
-        Some(trouble) => trouble,
+        (Err(Miss::Ambiguous), _) => Err(wrong(texts::AMBIGUOUS)),
+        _ if answer::is_numbers(text) => {
+            Err(NoChoice::Wrong(texts::wrong_number(choice.options.len())))
+        }
+        _ if choice.is_open => Ok(vec![own_words(text)]),
+        _ => Err(NoChoice::Other),
     }
 }
 
-fn one(choice: &Choice, text: &str) -> Chosen {
-    if choice.options.is_empty() {
-        return Chosen::All(vec![vec![own_words(text)]]);
-    }
-    let whole = find(choice, text);
-    if let Ok(label) = whole {
-        return Chosen::All(vec![vec![label]]);
-    }
-    let mut labels: Vec<String> = Vec::new();
-    let parts: Vec<_> = text.split(',').map(|part| find(choice, part)).collect();
-    let is_list = parts.iter().all(Result::is_ok) && parts.len() > 1;
-    if is_list && !choice.is_multiple {
-        return Chosen::Wrong(texts::ONE_ONLY.to_owned());
-    }
-    if is_list {
-        for label in parts.into_iter().flatten() {
-            if !labels.contains(&label) {
-                labels.push(label);
-            }
-        }
-        return Chosen::All(vec![labels]);
-    }
-    if let Err(Miss::Ambiguous) = whole {
-        return Chosen::Wrong(texts::AMBIGUOUS.to_owned());
-    }
-    if answer::is_numbers(text) {
-        return Chosen::Wrong(texts::wrong_number(choice.options.len()));
-    }
-    if choice.is_open {
-        return Chosen::All(vec![vec![own_words(text)]]);
-    }
-    Chosen::NoChoice
+fn wrong(why: &str) -> NoChoice {
+    NoChoice::Wrong(why.to_owned())
 }
 
 /// Whether a text is one of the options of the only question.
@@ -146,12 +131,12 @@ mod tests {
     #[track_caller]
     fn check(choices: &[Choice], text: &str, expected: &[&[&str]]) {
         let expected = expected.iter().map(|it| it.iter().map(ToString::to_string).collect());
-        assert_eq!(read(choices, text), Chosen::All(expected.collect()), "{text:?}");
+        assert_eq!(read(choices, text), Ok(expected.collect()), "{text:?}");
     }
 
     #[track_caller]
     fn check_wrong(choices: &[Choice], text: &str) {
-        assert!(matches!(read(choices, text), Chosen::Wrong(_)), "{text:?}");
+        assert!(matches!(read(choices, text), Err(NoChoice::Wrong(_))), "{text:?}");
     }
 
     #[test]
@@ -168,7 +153,7 @@ mod tests {
             check_wrong(&one, wrong);
         }
         for text in ["whatever you like", "one", "Postgres please", "-1", "Pоstgres", "1 or 2"] {
-            assert_eq!(read(&one, text), Chosen::NoChoice, "{text}");
+            assert_eq!(read(&one, text), Err(NoChoice::Other), "{text}");
         }
     }
 
@@ -179,7 +164,7 @@ mod tests {
         check(&many, "c,A,1", &[&["c", "a"]]);
         check(&many, "2", &[&["b"]]);
         check_wrong(&many, "1, 4");
-        assert_eq!(read(&many, "a and b"), Chosen::NoChoice);
+        assert_eq!(read(&many, "a and b"), Err(NoChoice::Other));
     }
 
     #[test]
@@ -191,7 +176,7 @@ mod tests {
         let free = [choice(&[], false, false)];
         check(&free, "7", &[&["7"]]);
         let long = "x".repeat(1 << 20);
-        let Chosen::All(all) = read(&free, &long) else { panic!() };
+        let all = read(&free, &long).unwrap();
         assert_eq!(all[0][0].chars().count(), OWN_WORDS);
     }
 
@@ -213,6 +198,6 @@ mod tests {
         for wrong in ["1", "1; 2; 2", "a", "9; 1", "1; 9", "nonsense; 1"] {
             check_wrong(&two, wrong);
         }
-        assert_eq!(read(&two, "what do you mean?"), Chosen::NoChoice);
+        assert_eq!(read(&two, "what do you mean?"), Err(NoChoice::Other));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Answer, Approvals, Given, Incoming, Key, Match, Now, Open, Past, Stored,
-    choice::{self, Chosen, own_words},
+    choice::{self, NoChoice, own_words},
     texts,
 };
 use crate::{
@@ -220,10 +220,10 @@ fn act(request: &ApprovalRequest, parsed: Parsed<'_>, text: &str) -> Match {
             Ok(deny(reason))
         }
         (_, said) if !choices.is_empty() => match choice::read(choices, words) {
-            Chosen::All(all) => Ok(Verdict::Chosen(all)),
-            Chosen::Wrong(why) => Err(texts::stays_open(request, &why)),
-            Chosen::NoChoice if said.is_answer() => Err(texts::stays_open(request, "")),
-            Chosen::NoChoice => Ok(deny(Some(words))),
+            Ok(all) => Ok(Verdict::Chosen(all)),
+            Err(NoChoice::Wrong(why)) => Err(texts::stays_open(request, &why)),
+            Err(NoChoice::Other) if said.is_answer() => Err(texts::stays_open(request, "")),
+            Err(NoChoice::Other) => Ok(deny(Some(words))),
         },
         (Parsed::Approve(_), _) => Ok(Verdict::Allow),
         (Parsed::Always(_), _) if request.always.is_some() => Ok(Verdict::AllowAlways),
