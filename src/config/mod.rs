@@ -54,10 +54,7 @@ pub struct Env {
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Values of variables are secrets more often than not.
-        f.debug_struct("Env")
-            .field("home", &self.home)
-            .field("cwd", &self.cwd)
-            .finish_non_exhaustive()
+        f.debug_struct("Env").field("home", &self.home).finish_non_exhaustive()
     }
 }
 
@@ -176,26 +173,18 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// A missing file is an empty one.
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        let name = path.display();
         let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(ConfigFile { path: path.to_owned(), object: Map::new() });
-            }
-            Err(error) => {
-                return Err(ConfigError(format!(
-                    "cannot read the config file {}: {error}",
-                    path.display()
-                )));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => b"{}".to_vec(),
+            read => read.map_err(|error| {
+                ConfigError(format!("cannot read the config file {name}: {error}"))
+            })?,
         };
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(object)) => Ok(ConfigFile { path: path.to_owned(), object }),
-            Ok(_) => {
-                Err(ConfigError(format!("the config file {} holds no JSON object", path.display())))
-            }
+            Ok(_) => Err(ConfigError(format!("the config file {name} holds no JSON object"))),
             Err(error) => Err(ConfigError(format!(
-                "the config file {} is not valid JSON at line {}, column {}; fix it, or run `obto-bridge init`",
-                path.display(),
+                "the config file {name} is not valid JSON at line {}, column {}; fix it, or run `obto-bridge init`",
                 error.line(),
                 error.column(),
             ))),
@@ -380,10 +369,8 @@ impl<'a> Source<'a> {
     fn count(&self, key: &str, var: &'static str, default: u64) -> Result<usize, ConfigError> {
         let count = self.number(key, var)?.unwrap_or(default);
         if count == 0 {
-            return Err(ConfigError(format!(
-                "{} is 0; it must be at least 1",
-                self.place(key, var)
-            )));
+            let place = self.place(key, var);
+            return Err(ConfigError(format!("{place} is 0; it must be at least 1")));
         }
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
@@ -411,10 +398,8 @@ impl<'a> Source<'a> {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        ConfigError(format!(
-            "{key:?} in {} is {kind}; it must be {expected}",
-            self.file.path.display()
-        ))
+        let path = self.file.path.display();
+        ConfigError(format!("{key:?} in {path} is {kind}; it must be {expected}"))
     }
 }
 
@@ -472,6 +457,7 @@ fn strings(value: Option<&Value>) -> Result<Option<Vec<String>>, &Value> {
 /// `"permissions": {"allow": [RULE, …], "ask": […], "deny": […]}`
 fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
     let mut permissions = Permissions::default();
+    let path = source.file.path.display();
     let object = source.value("permissions", "an object of rules", Value::as_object)?;
     for (name, value) in object.into_iter().flatten() {
         let list = match name.as_str() {
@@ -480,8 +466,7 @@ fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
             "deny" => &mut permissions.deny,
             _ => {
                 return Err(ConfigError(format!(
-                    "\"permissions\" in {} has {name:?}; it may have allow, ask and deny",
-                    source.file.path.display()
+                    "\"permissions\" in {path} has {name:?}; it may have allow, ask and deny"
                 )));
             }
         };
