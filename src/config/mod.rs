@@ -225,11 +225,7 @@ impl Config {
             engine: source
                 .text("agent", "BRIDGE_AGENT")?
                 .map_or(Engine::CLAUDE, |name| Engine::new(&name)),
-            codex_sandbox: source.one_of(
-                "codexSandbox",
-                "BRIDGE_CODEX_SANDBOX",
-                &["workspace-write", "read-only", "danger-full-access"],
-            )?,
+            codex_sandbox: codex_sandbox(&source)?,
             relay_permissions: source.flag("relayPermissions", "BRIDGE_RELAY_PERMISSIONS")?,
             relay_timeout: source.millis("relayTimeoutMs", "BRIDGE_RELAY_TIMEOUT_MS", 600_000)?,
             allow_all: source.flag("allowAll", "BRIDGE_ALLOW_ALL")?,
@@ -308,26 +304,6 @@ impl<'a> Source<'a> {
                 path.display()
             ))
         })
-    }
-
-    fn one_of(
-        &self,
-        key: &str,
-        var: &'static str,
-        allowed: &[&str],
-    ) -> Result<String, ConfigError> {
-        let value = self.text(key, var)?.unwrap_or_else(|| allowed[0].to_owned());
-        if allowed.contains(&value.as_str()) {
-            return Ok(value);
-        }
-        let place = self.place(key, var);
-        Err(ConfigError(format!("{place} is {value:?}; it must be one of {}", allowed.join(", "))))
-    }
-
-    /// A list of strings; only the file can hold one.
-    fn list(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
-        let list = strings(self.file.object.get(key));
-        list.map_err(|value| self.wrong(key, value, "a list of strings"))
     }
 
     fn flag(&self, key: &str, var: &'static str) -> Result<bool, ConfigError> {
@@ -417,6 +393,17 @@ fn base_url(source: &Source<'_>) -> Result<String, ConfigError> {
     }
     let place = source.place("baseUrl", "BRIDGE_BASE_URL");
     Err(ConfigError(format!("{place} is {url:?}; it must begin with https:// or http://")))
+}
+
+fn codex_sandbox(source: &Source<'_>) -> Result<String, ConfigError> {
+    const ALLOWED: [&str; 3] = ["workspace-write", "read-only", "danger-full-access"];
+    let (key, var) = ("codexSandbox", "BRIDGE_CODEX_SANDBOX");
+    let value = source.text(key, var)?.unwrap_or_else(|| ALLOWED[0].to_owned());
+    if ALLOWED.contains(&value.as_str()) {
+        return Ok(value);
+    }
+    let place = source.place(key, var);
+    Err(ConfigError(format!("{place} is {value:?}; it must be one of {}", ALLOWED.join(", "))))
 }
 
 fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
@@ -529,8 +516,9 @@ fn project_dir(source: &Source<'_>) -> Result<Utf8PathBuf, ConfigError> {
 
 fn project_dirs(source: &Source<'_>) -> Result<Vec<Utf8PathBuf>, ConfigError> {
     let key = "projectDirs";
-    let dirs = source.list(key)?.unwrap_or_default();
-    dirs.iter().map(|dir| source.absolute(key, key, dir)).collect()
+    let dirs = strings(source.file.object.get(key))
+        .map_err(|value| source.wrong(key, value, "a list of strings"))?;
+    dirs.unwrap_or_default().iter().map(|dir| source.absolute(key, key, dir)).collect()
 }
 
 /// The name of this computer, the machine's name where none is configured.
