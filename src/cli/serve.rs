@@ -155,6 +155,7 @@ fn offer_token(
     console: &mut Console<'_>,
 ) -> anyhow::Result<()> {
     let file = account::token_file(data);
+    let file = file.display();
     let stored = account::stored(data)?;
     let is_good = match &stored {
         Some(token) => server.takes_token(token.reveal())?,
@@ -163,9 +164,8 @@ fn offer_token(
     if !is_good && server.has_account(OWNER)? {
         if stored.is_some() {
             console.say(format!(
-                "The token in {} was replaced or revoked and is no longer valid. Sign in and make \
-                 another under Machines.",
-                file.display()
+                "The token in {file} was replaced or revoked and is no longer valid. Sign in and \
+                 make another under Machines."
             ));
         }
         // The owner may have moved the token elsewhere; the bridge works without the file.
@@ -179,17 +179,15 @@ fn offer_token(
         if stored.is_some() {
             console.say(format!(
                 "The database in {} has no account {OWNER:?}: it is new, or was emptied. So the token \
-                 in {} was no longer valid and was replaced. Machines that still have the old token are \
-                 refused: give them the new one. If the database was lost, restore a copy instead.",
-                data.display(),
-                file.display()
+                 in {file} was no longer valid and was replaced. Machines that still have the old token \
+                 are refused: give them the new one. If the database was lost, restore a copy instead.",
+                data.display()
             ));
         }
     }
-    console.say(format!("The token of its account {OWNER:?} is in {}", file.display()));
+    console.say(format!("The token of its account {OWNER:?} is in {file}"));
     console.say(format!(
-        "Connect a machine with: obto-bridge init --base-url {address} --token - < {}",
-        file.display()
+        "Connect a machine with: obto-bridge init --base-url {address} --token - < {file}"
     ));
     Ok(())
 }
