@@ -190,12 +190,9 @@ impl PlaceGlob {
         };
         let head: Vec<String> = self.parts.iter().map_while(literal).collect();
         bases.of(self.base).iter().any(|base| {
-            let named = [base.as_slice(), &head].concat();
-            follow(&named, bases.places).is_some_and(|real| {
-                place
-                    .strip_prefix(real.as_slice())
-                    .is_some_and(|it| fits(&self.parts[head.len()..], it))
-            })
+            let real = follow(&[base.as_slice(), &head].concat(), bases.places);
+            let rest = real.as_ref().and_then(|real| place.strip_prefix(real.as_slice()));
+            rest.is_some_and(|rest| fits(&self.parts[head.len()..], rest))
         })
     }
 }

@@ -47,12 +47,11 @@ impl Policy {
             };
             rules.iter().map(read).collect()
         };
-        let none = Vec::new();
-        let default: Vec<String> = DEFAULT_ALLOW.map(str::to_owned).into();
+        let default = DEFAULT_ALLOW.map(str::to_owned);
         Ok(Policy {
-            deny: read("permissions.deny", permissions.deny.as_ref().unwrap_or(&none))?,
-            ask: read("permissions.ask", permissions.ask.as_ref().unwrap_or(&none))?,
-            allow: read("permissions.allow", permissions.allow.as_ref().unwrap_or(&default))?,
+            deny: read("permissions.deny", permissions.deny.as_deref().unwrap_or_default())?,
+            ask: read("permissions.ask", permissions.ask.as_deref().unwrap_or_default())?,
+            allow: read("permissions.allow", permissions.allow.as_deref().unwrap_or(&default))?,
         })
     }
 

@@ -138,10 +138,8 @@ pub(in crate::permission) struct Cut {
 impl Cut {
     /// The first lines and characters of a text.
     pub(in crate::permission) fn new(text: &str, lines: usize, chars: usize) -> Cut {
-        let by_lines = match text.match_indices('\n').nth(lines.saturating_sub(1)) {
-            Some((at, _)) => at,
-            None => text.len(),
-        };
+        let by_lines = text.match_indices('\n').nth(lines.saturating_sub(1));
+        let by_lines = by_lines.map_or(text.len(), |(at, _)| at);
         let by_chars = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
         let end = if lines == 0 { 0 } else { by_lines.min(by_chars) };
         let (kept, left) = text.split_at(end);
