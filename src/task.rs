@@ -119,7 +119,7 @@ impl<K: Send + 'static> Registry<K> {
 }
 
 /// Runs `run`; a panic becomes its text.
-pub fn catch(run: impl FnOnce()) -> Result<(), String> {
+pub fn catch<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_text(&*panic))
 }
 

@@ -115,7 +115,7 @@ fn add(args: &Add, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()>
     // Before anything is made, so that a bad one leaves nothing behind.
     let password = args.password_stdin.then(|| read_password(console)).transpose()?;
     let store = Store::open_beside(data)?;
-    if store.add_user(name)?.is_none() {
+    if !store.add_user(name)? {
         bail!("the account name {name:?} is taken; another password is set with: passwd");
     }
     console.say(format!("The account {name:?} is made."));

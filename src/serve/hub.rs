@@ -2,9 +2,9 @@
 //! waited for: it comes back with `Last-Event-ID` and reads on from the store.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use crate::{
     ids::MachineId,
     serve::{
         http::Hangup,
+        lock,
         presence::{Machine, Presence},
         store::{
             AccountKey, Caller,
@@ -67,11 +68,17 @@ impl Words {
     }
 }
 
-/// An event as it goes over the wire; nothing if it is not for daemons.
+/// An event as it goes over the wire. Daemons are sent nothing but what is for them.
 pub(super) fn words_of(event: &Event, daemon: bool, presence: &Presence) -> String {
-    let data =
-        if daemon { wire::for_daemons(event) } else { Some(wire::for_browsers(event, presence)) };
-    data.map(|data| frame(Some(event.id()), wire::event_name(event), &data)).unwrap_or_default()
+    let data = match &event.change {
+        Change::Message(message) if daemon => wire::reply(message),
+        _ => wire::for_browsers(event, presence),
+    };
+    let name = match &event.change {
+        Change::Thread { .. } => "thread",
+        change => change.kind(),
+    };
+    frame(Some(event.id()), name, &data)
 }
 
 /// All open streams.
@@ -81,40 +88,35 @@ pub struct Hub {
     pub(super) heartbeat: Duration,
     /// The most streams of one account.
     pub(super) per_account: usize,
-    dropped: AtomicU64,
-    published: AtomicU64,
+    /// Streams that did not keep up, since the start.
+    pub(super) dropped: AtomicU64,
+    /// Numbered events, since the start.
+    pub(super) published: AtomicU64,
     pub presence: Presence,
 }
 
-/// Figures of the hub.
-#[derive(Clone, Copy, Debug, Default)]
+/// Streams that are open.
+#[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// Streams that are open.
-    pub daemons: u64,
-    pub browsers: u64,
+    pub daemons: usize,
+    pub browsers: usize,
     /// Machines that have a stream open.
-    pub machines: u64,
-    /// Streams that did not keep up, since the start.
-    pub dropped: u64,
-    /// Numbered events, since the start.
-    pub published: u64,
+    pub machines: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     stopped: bool,
-    next: u64,
     subscribers: Vec<Subscriber>,
 }
 
 #[derive(Debug)]
 struct Subscriber {
-    number: u64,
     caller: Caller,
     /// None for browsers.
     machine: Option<Machine>,
     queue: Sender<Frame>,
-    /// Bytes in the queue.
+    /// Bytes in the queue. Shared with the subscription, which it is recognised by.
     waiting: Arc<AtomicUsize>,
     hangup: Hangup,
 }
@@ -122,7 +124,6 @@ struct Subscriber {
 /// A place in the hub, given up on drop.
 pub(super) struct Subscription {
     hub: Arc<Hub>,
-    number: u64,
     pub(super) frames: Receiver<Frame>,
     pub(super) waiting: Arc<AtomicUsize>,
 }
@@ -134,15 +135,11 @@ impl Hub {
         Hub { state, heartbeat, per_account, dropped, published, presence }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Queues an event of the store for the streams it concerns.
-    pub fn publish(&self, event: &Event) {
+    pub fn publish(&self, event: Event) {
         self.published.fetch_add(1, Ordering::Relaxed);
-        let frame = Arc::new(Words::of(event.clone()));
-        self.send(event.account, event.change.is_for_daemons(), &frame);
+        let (account, to_daemons) = (event.account, event.change.is_for_daemons());
+        self.send(account, to_daemons, &Arc::new(Words::of(event)));
     }
 
     /// Sends browsers a transient event, about something that is true only now: not stored, not
@@ -152,14 +149,15 @@ impl Hub {
     }
 
     fn send(&self, account: AccountKey, to_daemons: bool, frame: &Frame) {
-        self.lock().subscribers.retain(|subscriber| {
+        lock(&self.state).subscribers.retain(|subscriber| {
             let wants = to_daemons || subscriber.machine.is_none();
             if subscriber.caller.account != account || !wants {
                 return true;
             }
             let sent = subscriber.send(frame);
             if !sent {
-                log::warn!(machine = subscriber.name(); "a stream did not keep up and was dropped");
+                let machine = subscriber.id().map_or("browser", MachineId::as_str);
+                log::warn!(machine; "a stream did not keep up and was dropped");
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 subscriber.hangup.hang_up();
             }
@@ -169,60 +167,46 @@ impl Hub {
 
     /// The daemons of an account. One that came back while its old stream is not yet seen to be
     /// dead is one machine.
-    pub fn machines(&self, account: AccountKey) -> Vec<Machine> {
-        let mut machines: Vec<Machine> = Vec::new();
-        for subscriber in &self.lock().subscribers {
-            let Some(machine) = &subscriber.machine else { continue };
-            if subscriber.caller.account == account {
-                machines.retain(|it| it.id != machine.id);
-                machines.push(machine.clone());
-            }
-        }
-        machines
+    pub fn machines(&self, account: AccountKey) -> HashMap<MachineId, Machine> {
+        let state = lock(&self.state);
+        let subscribers = state.subscribers.iter().filter(|it| it.caller.account == account);
+        let machines = subscribers.filter_map(|it| it.machine.clone());
+        machines.map(|it| (it.id.clone(), it)).collect()
     }
 
     /// Whether a machine is here with the caller's own token.
     pub fn is_connected(&self, caller: Caller, machine: &MachineId) -> bool {
-        self.lock().subscribers.iter().any(|it| {
-            it.caller == caller && it.machine.as_ref().is_some_and(|it| it.id == *machine)
-        })
+        lock(&self.state)
+            .subscribers
+            .iter()
+            .any(|it| it.caller == caller && it.id() == Some(machine))
     }
 
     /// Ends every stream of the matching callers, at once.
     pub fn hang_up(&self, is_meant: impl Fn(Caller) -> bool) {
-        self.lock().hang_up(|it| is_meant(it.caller));
+        lock(&self.state).hang_up(|it| is_meant(it.caller));
     }
 
     /// The callers that have a stream open, each once.
     pub fn callers(&self) -> HashSet<Caller> {
-        self.lock().subscribers.iter().map(|it| it.caller).collect()
+        lock(&self.state).subscribers.iter().map(|it| it.caller).collect()
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.lock().stopped
+        lock(&self.state).stopped
     }
 
     pub fn counts(&self) -> Counts {
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        let published = self.published.load(Ordering::Relaxed);
-        let mut counts = Counts { dropped, published, ..Counts::default() };
-        let state = self.lock();
-        let mut machines = HashSet::new();
-        for Subscriber { caller, machine, .. } in &state.subscribers {
-            match machine {
-                None => counts.browsers += 1,
-                Some(machine) => {
-                    counts.daemons += 1;
-                    counts.machines += u64::from(machines.insert((caller.account, &machine.id)));
-                }
-            }
-        }
-        counts
+        let subscribers = &lock(&self.state).subscribers;
+        let names = subscribers.iter().filter_map(|it| Some((it.caller.account, it.id()?)));
+        let daemons = names.clone().count();
+        let machines = names.collect::<HashSet<_>>().len();
+        Counts { daemons, browsers: subscribers.len() - daemons, machines }
     }
 
     /// Whether another daemon of this name is connected. Notes that on it.
     pub(super) fn refuses(&self, account: AccountKey, machine: &Machine) -> bool {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let Some(known) = state.rival(account, machine) else { return false };
         let is_first = known.conflict.replace(time::now()).is_none();
         let level = if is_first { log::Level::Warn } else { log::Level::Debug };
@@ -235,12 +219,12 @@ impl Hub {
 
     /// Whether the account may open one stream more.
     pub(super) fn has_room(&self, account: AccountKey) -> bool {
-        self.lock().has_room(account, self.per_account)
+        lock(&self.state).has_room(account, self.per_account)
     }
 
     /// Ends all streams and takes no more.
     pub fn stop(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.stopped = true;
         state.subscribers.clear();
     }
@@ -252,7 +236,7 @@ impl Hub {
         machine: Option<Machine>,
         hangup: Hangup,
     ) -> Option<Subscription> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if let Some(machine) = &machine {
             // A daemon that comes back replaces the stream that it had.
             state.hang_up(|it| {
@@ -268,11 +252,9 @@ impl Hub {
         }
         let (queue, frames) = bounded(QUEUE_MAX);
         let waiting = Arc::<AtomicUsize>::default();
-        let number = state.next;
-        state.next += 1;
         let subscription =
-            Subscription { hub: Arc::clone(self), number, frames, waiting: Arc::clone(&waiting) };
-        state.subscribers.push(Subscriber { number, caller, machine, queue, waiting, hangup });
+            Subscription { hub: Arc::clone(self), frames, waiting: Arc::clone(&waiting) };
+        state.subscribers.push(Subscriber { caller, machine, queue, waiting, hangup });
         Some(subscription)
     }
 }
@@ -308,14 +290,15 @@ impl Subscriber {
         has_room && self.queue.try_send(Arc::clone(frame)).is_ok()
     }
 
-    fn name(&self) -> &str {
-        self.machine.as_ref().map_or("browser", |it| it.id.as_str())
+    fn id(&self) -> Option<&MachineId> {
+        self.machine.as_ref().map(|it| &it.id)
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.hub.lock().subscribers.retain(|it| it.number != self.number);
+        let mut state = lock(&self.hub.state);
+        state.subscribers.retain(|it| !Arc::ptr_eq(&it.waiting, &self.waiting));
     }
 }
 

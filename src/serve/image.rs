@@ -16,12 +16,12 @@ pub fn sniff(bytes: &[u8]) -> Option<Image> {
         Some(Image { media_type, size })
     };
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        let size = be32(bytes, 16).zip(be32(bytes, 20));
+        let size = be(bytes, 16, 4).zip(be(bytes, 20, 4));
         image("image/png", size.filter(|_| bytes.get(12..16) == Some(b"IHDR")))
     } else if bytes.starts_with(b"\xff\xd8\xff") {
         image("image/jpeg", jpeg_size(bytes))
     } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-        image("image/gif", le16(bytes, 6).zip(le16(bytes, 8)))
+        image("image/gif", le(bytes, 6, 2).zip(le(bytes, 8, 2)))
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         image("image/webp", webp_size(bytes))
     } else {
@@ -41,12 +41,12 @@ fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
             0xff => at += 1,
             // SOF0 to SOF15, but for tables and extensions that lie between.
             0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
-                return be16(bytes, at + 7).zip(be16(bytes, at + 5));
+                return be(bytes, at + 7, 2).zip(be(bytes, at + 5, 2));
             }
             // The picture begins, or ends, without a header.
             0xd9 | 0xda => return None,
             0x01 | 0xd0..=0xd8 => at += 2,
-            _ => at += 2 + usize::try_from(be16(bytes, at + 2)?).ok()?.max(2),
+            _ => at += 2 + usize::try_from(be(bytes, at + 2, 2)?).ok()?.max(2),
         }
     }
 }
@@ -54,32 +54,24 @@ fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
 /// The three forms of the container's first chunk.
 fn webp_size(bytes: &[u8]) -> Option<(u32, u32)> {
     match bytes.get(12..16)? {
-        b"VP8X" => Some((le24(bytes, 24)? + 1, le24(bytes, 27)? + 1)),
+        b"VP8X" => Some((le(bytes, 24, 3)? + 1, le(bytes, 27, 3)? + 1)),
         b"VP8L" if bytes.get(20) == Some(&0x2f) => {
-            let bits = le16(bytes, 21)? | le16(bytes, 23)? << 16;
+            let bits = le(bytes, 21, 4)?;
             Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
         }
         b"VP8 " if bytes.get(23..26) == Some(b"\x9d\x01\x2a") => {
-            Some((le16(bytes, 26)? & 0x3fff, le16(bytes, 28)? & 0x3fff))
+            Some((le(bytes, 26, 2)? & 0x3fff, le(bytes, 28, 2)? & 0x3fff))
         }
         _ => None,
     }
 }
 
-fn be32(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+fn be(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
+    Some(bytes.get(at..at + length)?.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
 }
 
-fn be16(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?).into())
-}
-
-fn le16(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?).into())
-}
-
-fn le24(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(le16(bytes, at)? | u32::from(*bytes.get(at + 2)?) << 16)
+fn le(bytes: &[u8], at: usize, length: usize) -> Option<u32> {
+    Some(bytes.get(at..at + length)?.iter().rfold(0, |sum, byte| sum << 8 | u32::from(*byte)))
 }
 
 #[cfg(test)]

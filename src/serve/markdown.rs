@@ -22,9 +22,10 @@ const DEPTH_MAX: usize = 100;
 const LANGUAGE_CHARS: usize = 32;
 
 /// What a line break in a paragraph is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Breaks {
     /// A blank, as in a file.
+    #[default]
     Soft,
     /// A line break, as in a chat.
     Kept,
@@ -37,7 +38,7 @@ pub fn render(text: &str, breaks: Breaks) -> String {
     }
     let options =
         Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
-    let mut writer = Writer::new(breaks);
+    let mut writer = Writer { breaks, ..Writer::default() };
     let limit = OUTPUT_BYTES_MIN + GROWTH * text.len();
     for event in TextMergeStream::new(Parser::new_ext(text, options)) {
         writer.event(event);
@@ -50,8 +51,7 @@ pub fn render(text: &str, breaks: Breaks) -> String {
 
 /// The text as it is, in a fixed-width font.
 fn plain(text: &str) -> String {
-    let mut html = String::with_capacity(text.len() + 32);
-    html.push_str("<pre>");
+    let mut html = "<pre>".to_owned();
     escape(&mut html, text);
     html.push_str("</pre>");
     html
@@ -73,6 +73,7 @@ fn is_deep(line: &str) -> bool {
     NESTED_MAX < opened && !(is_rule && opened < 4 * NESTED_MAX)
 }
 
+#[derive(Default)]
 struct Writer {
     html: String,
     breaks: Breaks,
@@ -90,21 +91,6 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(breaks: Breaks) -> Writer {
-        Writer {
-            html: String::new(),
-            breaks,
-            open: Vec::new(),
-            links: 0,
-            is_code: false,
-            is_too_deep: false,
-            columns: Vec::new(),
-            column: 0,
-            is_head: false,
-            has_body: false,
-        }
-    }
-
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Start(tag) => self.start(tag),
@@ -238,9 +224,8 @@ impl Writer {
         if 1 < self.links || !is_good(&target) {
             return self.open("", "");
         }
-        let mut tag = String::new();
-        open_link(&mut tag, &target);
-        self.open(&tag, "</a>");
+        open_link(&mut self.html, &target);
+        self.open("", "</a>");
     }
 
     /// Text in which addresses of the web become links.

@@ -1,13 +1,16 @@
 //! What monitoring asks for: whether the bridge can work, and its figures in the text format of
 //! Prometheus. No names of accounts, machines or threads are in them.
 
-use std::{fmt::Write, sync::Arc, time::Instant};
+use std::{
+    fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use crate::serve::{http::Counters, hub::Hub, store::Store};
-
-/// The kind of a figure.
-const GAUGE: &str = "gauge";
-const COUNTER: &str = "counter";
 
 /// Where the figures come from.
 #[derive(Debug)]
@@ -37,49 +40,51 @@ impl Metrics {
     }
 
     pub fn text(&self) -> String {
-        let streams = self.hub.counts();
+        let Metrics { started, http, hub, store } = self;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, values: &[(&str, u64)]| {
-            write!(text, "# HELP obto_bridge_{name} {help}\n# TYPE obto_bridge_{name} {kind}\n")
-                .and_then(|()| {
-                    values.iter().try_for_each(|(labels, value)| {
-                        writeln!(text, "obto_bridge_{name}{labels} {value}")
-                    })
-                })
-                .expect("writing to a string works");
-        };
-        let uptime = self.started.elapsed().as_secs();
-        metric("build_info", GAUGE, "The program's version.", &[(version, 1)]);
-        metric("uptime_seconds", GAUGE, "Time since the start.", &[("", uptime)]);
-        metric("connections", GAUGE, "Open connections.", &[("", self.http.open())]);
-        let refused = self.http.refused();
-        metric("connections_refused_total", COUNTER, "Connections over a limit.", &[("", refused)]);
-        let failed = self.http.handshakes_failed();
-        metric("tls_handshakes_failed_total", COUNTER, "Failed handshakes.", &[("", failed)]);
-        let [c1, c2, c3, c4, c5] = self.http.answers();
-        let classes = [
-            ("{class=\"1xx\"}", c1),
-            ("{class=\"2xx\"}", c2),
-            ("{class=\"3xx\"}", c3),
-            ("{class=\"4xx\"}", c4),
-            ("{class=\"5xx\"}", c5),
-        ];
-        metric("responses_total", COUNTER, "Answers by class of their status.", &classes);
+        let classes = (1..).zip(&http.answers);
+        let classes =
+            classes.map(|(it, answers)| (format!("{{class=\"{it}xx\"}}"), count(answers)));
+        let streams = hub.counts();
         let kinds =
             [("{kind=\"daemon\"}", streams.daemons), ("{kind=\"browser\"}", streams.browsers)];
-        metric("streams", GAUGE, "Open event streams.", &kinds);
-        let dropped = streams.dropped;
-        metric("streams_dropped_total", COUNTER, "Streams that lagged.", &[("", dropped)]);
-        metric("machines", GAUGE, "Machines that are connected.", &[("", streams.machines)]);
-        let published = streams.published;
-        metric("events_published_total", COUNTER, "Numbered events.", &[("", published)]);
-        let stored = self.store.stored();
-        metric("messages_stored_total", COUNTER, "Messages since the start.", &[("", stored)]);
-        let bytes = self.store.bytes();
-        metric("database_bytes", GAUGE, "The database with its log.", &[("", bytes)]);
-        text
+        [
+            figures("build_info", "gauge", "The program's version.", [(version, 1)]),
+            gauge("uptime_seconds", "Time since the start.", started.elapsed().as_secs()),
+            gauge("connections", "Open connections.", count(&http.open)),
+            counter("connections_refused_total", "Connections over a limit.", count(&http.refused)),
+            counter("tls_handshakes_failed_total", "Failed handshakes.", count(&http.failed)),
+            figures("responses_total", "counter", "Answers by class of their status.", classes),
+            figures("streams", "gauge", "Open event streams.", kinds),
+            counter("streams_dropped_total", "Streams that lagged.", count(&hub.dropped)),
+            gauge("machines", "Machines that are connected.", streams.machines),
+            counter("events_published_total", "Numbered events.", count(&hub.published)),
+            counter("messages_stored_total", "Messages since the start.", count(&store.stored)),
+            gauge("database_bytes", "The database with its log.", store.bytes()),
+        ]
+        .concat()
     }
+}
+
+fn gauge(name: &str, help: &str, value: impl Display) -> String {
+    figures(name, "gauge", help, [("", value)])
+}
+
+fn counter(name: &str, help: &str, value: u64) -> String {
+    figures(name, "counter", help, [("", value)])
+}
+
+/// The figures of one name, each with its labels.
+fn figures<L: Display, V: Display>(
+    name: &str,
+    kind: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, V)>,
+) -> String {
+    let head = format!("# HELP obto_bridge_{name} {help}\n# TYPE obto_bridge_{name} {kind}\n");
+    let line = |(labels, value)| format!("obto_bridge_{name}{labels} {value}\n");
+    head + &values.into_iter().map(line).collect::<String>()
 }
 
 #[cfg(test)]

@@ -20,7 +20,12 @@ pub mod stream;
 pub mod visit;
 pub mod wire;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -32,9 +37,14 @@ use jobs::Job;
 use metrics::Metrics;
 use store::{
     Retention, Store,
-    accounts::{AccountId, NewAccount, Secret},
+    accounts::{NewAccount, Secret},
     sessions::Lifetime,
 };
+
+/// No lock here is held while what it guards is half changed, so a panic spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -140,7 +150,7 @@ impl Server {
         }
         let hub = Arc::new(Hub::new(options.heartbeat, options.account_streams));
         let publisher = Arc::clone(&hub);
-        let publish = Box::new(move |event: &_| publisher.publish(event));
+        let publish = Box::new(move |event| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
         let counters = Arc::default();
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
@@ -161,11 +171,11 @@ impl Server {
         self.http.addr()
     }
 
-    /// Makes an account that has a token and no password.
+    /// Makes an account that has a token and no password. The public name of it, and the token.
     ///
     /// # Errors
     /// The name is taken.
-    pub fn create_account(&self, name: &str) -> Result<(AccountId, Secret)> {
+    pub fn create_account(&self, name: &str) -> Result<(String, Secret)> {
         self.store
             .create_account(NewAccount { username: name, email: None, password: None })?
             .with_context(|| format!("the account name {name:?} is taken"))
@@ -198,6 +208,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.hub.stop();
-        self.http.stop();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sha2::{Digest, Sha256};
 
-use crate::ids;
+use crate::{ids, serve::lock};
 
 /// Remembered successes; over that, all are forgotten.
 const REMEMBERED_MAX: usize = 64;
@@ -119,23 +119,17 @@ impl Checker {
     /// Whether this very password was right a while ago. Quick.
     pub fn remembers(&self, password: &str, stored: &str) -> bool {
         let mark = self.mark(password, stored);
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).contains(&mark)
+        lock(&self.remembered).contains(&mark)
     }
 
     /// Whether `password` is the one of `stored`. None, an unknown user, takes as long and is wrong.
     pub fn check(&self, password: &str, stored: Option<&str>) -> Result<Verdict, Busy> {
-        let Some(stored) = stored else {
-            self.in_turn(|| {
-                let nobody = self.nobody.get_or_init(|| hash("", self.cost).unwrap_or_default());
-                is_password(password, nobody)
-            })?;
-            return Ok(Verdict::Wrong);
-        };
-        if !self.in_turn(|| is_password(password, stored))? {
-            return Ok(Verdict::Wrong);
-        }
+        let nobody = || self.nobody.get_or_init(|| hash("", self.cost).unwrap_or_default());
+        let is_right =
+            self.in_turn(|| is_password(password, stored.unwrap_or_else(|| nobody())))?;
+        let Some(stored) = stored.filter(|_| is_right) else { return Ok(Verdict::Wrong) };
         let mark = self.mark(password, stored);
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = lock(&self.remembered);
         if remembered.len() == REMEMBERED_MAX {
             remembered.clear();
         }

@@ -1,15 +1,11 @@
 //! What is true only now: which machines are here, and which threads are being worked on. Kept in
 //! memory; a daemon tells it again when it or we start anew.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use crate::{
     ids::{MachineId, ThreadId},
-    serve::store::AccountKey,
+    serve::{lock, store::AccountKey},
     time::{self, Timestamp},
 };
 
@@ -60,10 +56,6 @@ struct Work {
 }
 
 impl Presence {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(AccountKey, ThreadId), Work>> {
-        self.working.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Work has begun, or goes on. Since when.
     pub fn begin(
         &self,
@@ -71,7 +63,7 @@ impl Presence {
         thread: &ThreadId,
         machine: Option<MachineId>,
     ) -> Timestamp {
-        let mut working = self.lock();
+        let mut working = lock(&self.working);
         let now = time::now();
         let since = match working.get(&(account, thread.clone())) {
             Some(work) if work.away.is_none() && work.machine == machine => work.since,
@@ -84,12 +76,12 @@ impl Presence {
     }
 
     pub fn end(&self, account: AccountKey, thread: &ThreadId) {
-        self.lock().remove(&(account, thread.clone()));
+        lock(&self.working).remove(&(account, thread.clone()));
     }
 
     /// Since when a thread is being worked on; None if it is not, or its machine is away.
     pub fn since(&self, account: AccountKey, thread: &ThreadId) -> Option<Timestamp> {
-        let working = self.lock();
+        let working = lock(&self.working);
         let work = working.get(&(account, thread.clone()))?;
         work.away.is_none().then_some(work.since)
     }
@@ -104,7 +96,7 @@ impl Presence {
     ) -> Vec<(ThreadId, Option<Timestamp>)> {
         let now = time::now();
         let mut changed = Vec::new();
-        self.lock().retain(|(owner, thread), work| {
+        lock(&self.working).retain(|(owner, thread), work| {
             if *owner != account || work.machine.as_ref() != Some(machine) {
                 return true;
             }
@@ -146,7 +138,7 @@ mod tests {
         assert_eq!(presence.turn(account, &machine, true), [(thread.clone(), Some(since))]);
         assert_eq!(presence.turn(account, &machine, true), []);
         presence.turn(account, &machine, false);
-        for work in presence.lock().values_mut() {
+        for work in lock(&presence.working).values_mut() {
             work.away = Some(Timestamp::default());
         }
         assert_eq!(presence.turn(account, &machine, true), []);
@@ -160,7 +152,7 @@ mod tests {
         for n in 0..=WORKING_MAX {
             presence.begin(account, &ThreadId::new(n.to_string()), None);
         }
-        assert_eq!(presence.lock().len(), WORKING_MAX);
+        assert_eq!(lock(&presence.working).len(), WORKING_MAX);
         let thread = ThreadId::new("t");
         presence.begin(other, &thread, None);
         assert!(presence.since(other, &thread).is_some());

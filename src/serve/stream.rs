@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use anyhow::Result;
 use crossbeam_channel::RecvTimeoutError;
 use serde_json::json;
 
@@ -13,7 +12,7 @@ use crate::{
     serve::{
         http::{StreamWriter, message::Response},
         hub::{Hub, Subscription, frame, words_of},
-        presence::{Machine, Presence},
+        presence::Machine,
         store::{
             Caller, Store,
             replay::{Replay, Resume},
@@ -22,7 +21,7 @@ use crate::{
         visit::{self, Visit},
         wire,
     },
-    time::{self, Timestamp},
+    time,
 };
 
 /// What clients are told to wait before they come back.
@@ -71,71 +70,46 @@ fn run(
     last: Option<&str>,
     writer: &mut StreamWriter<'_>,
 ) -> io::Result<()> {
-    let daemon = machine.is_some();
-    let since = seen_before(store, caller, machine.as_ref()).map_err(store_failed)?;
+    // Until when a daemon that names no instance has had everything: it does not recognise a message
+    // that it gets twice, so it must not get one again that it may be working on.
+    let since = match &machine {
+        Some(Machine { id, instance: None, .. }) => {
+            store.machine(caller.account, id).map_err(store_failed)?.map(|it| it.last_seen)
+        }
+        _ => None,
+    };
     // It outlives the subscription, so that it sees the machine gone when it ends.
-    let mut visit = Visit::new(store, hub, caller.account, machine.clone());
+    let mut visit = None;
     let hangup = writer.hangup();
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine.clone(), hangup))
         .map_err(store_failed)?;
     // Shut out, or out of room, between the request and now: the stream ends as soon as it begins.
     let Some((resume, Some(subscription))) = resumed else { return Ok(()) };
-    let scope = machine.filter(|_| resume.kind == Replay::None).map(|machine| Scope {
+    let scope = machine.clone().filter(|_| resume.kind == Replay::None).map(|machine| Scope {
         account: caller.account,
         machine: machine.id,
         since,
         head: resume.newest_message,
     });
-    let mut feed = || {
+    let mut feed = Feed { store, hub, caller, daemon: machine.is_some(), resume, writer };
+    let run = || {
         let waiting = scope.as_ref().map(|scope| store.waiting(scope)).transpose();
         let waiting = waiting.map_err(store_failed)?;
-        writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
-        visit.begin();
+        feed.writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
+        // Those of browsers are not noted.
+        visit = machine.map(|machine| Visit::begin(store, hub, caller.account, machine));
         match (&scope, waiting) {
-            (Some(scope), Some(waiting)) => hand_out(store, scope, waiting, &resume, writer)?,
-            _ => replay(store, &hub.presence, caller, resume, daemon, writer)?,
+            (Some(scope), Some(waiting)) => feed.hand_out(scope, waiting)?,
+            _ => feed.replay()?,
         }
-        live(&subscription, hub, daemon, writer)
+        feed.live(&subscription)
     };
-    let ended = feed();
-    visit.end();
+    let ended = run();
+    if let Some(visit) = &visit {
+        visit.saw();
+    }
     ended
-}
-
-/// Sends what happens from now on.
-fn live(
-    subscription: &Subscription,
-    hub: &Hub,
-    daemon: bool,
-    writer: &mut StreamWriter<'_>,
-) -> io::Result<()> {
-    loop {
-        match subscription.frames.recv_timeout(hub.heartbeat) {
-            Ok(frame) => {
-                subscription.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
-                writer.send(frame.get(daemon, &hub.presence).as_bytes())?;
-            }
-            Err(RecvTimeoutError::Timeout) if writer.peer_is_gone() => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => writer.send(b":\n\n")?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-    }
-}
-
-/// Until when a daemon that names no instance has had everything: it does not recognise a message
-/// that it gets twice, so it must not get one again that it may be working on.
-fn seen_before(
-    store: &Store,
-    caller: Caller,
-    machine: Option<&Machine>,
-) -> Result<Option<Timestamp>> {
-    match machine {
-        Some(Machine { id, instance: None, .. }) => {
-            Ok(store.machine(caller.account, id)?.map(|it| it.last_seen))
-        }
-        _ => Ok(None),
-    }
 }
 
 /// The first event. `waiting` is what is handed out next, to a daemon without a position.
@@ -154,50 +128,67 @@ fn hello(resume: &Resume, waiting: Option<&[Waiting]>) -> String {
     format!("{RETRY}{}", frame(id, "hello", &hello))
 }
 
-/// Sends what waits, and then the position, from where everything that comes is live.
-fn hand_out(
-    store: &Store,
-    scope: &Scope,
-    waiting: Vec<Waiting>,
-    resume: &Resume,
-    writer: &mut StreamWriter<'_>,
-) -> io::Result<()> {
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let mut count = 0_u64;
-    for mut thread in waiting {
-        loop {
-            let page = store.next_waiting(scope, &mut thread).map_err(store_failed)?;
-            if page.is_empty() {
-                break;
+/// A stream in progress.
+struct Feed<'a, 'b> {
+    store: &'a Store,
+    hub: &'a Hub,
+    caller: Caller,
+    daemon: bool,
+    resume: Resume,
+    writer: &'a mut StreamWriter<'b>,
+}
+
+impl Feed<'_, '_> {
+    /// Sends what waits, and then the position, from where everything that comes is live.
+    fn hand_out(&mut self, scope: &Scope, waiting: Vec<Waiting>) -> io::Result<()> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let mut count = 0_u64;
+        for mut thread in waiting {
+            loop {
+                let page = self.store.next_waiting(scope, &mut thread).map_err(store_failed)?;
+                if page.is_empty() {
+                    break;
+                }
+                for message in page {
+                    self.writer.send(frame(None, "reply", &wire::reply(&message)).as_bytes())?;
+                    count += 1;
+                }
             }
-            for message in page {
-                writer.send(frame(None, "reply", &wire::reply(&message)).as_bytes())?;
-                count += 1;
+        }
+        log::info!(machine = scope.machine.as_str(), count; "handed out messages that waited");
+        let position = self.resume.epoch.id(self.resume.after);
+        self.writer.send(format!("id: {position}\n\n").as_bytes())
+    }
+
+    /// Sends what was missed.
+    fn replay(&mut self) -> io::Result<()> {
+        let Resume { mut after, head, .. } = self.resume;
+        loop {
+            let page = self.store.events(self.caller.account, after, head, self.daemon);
+            let page = page.map_err(store_failed)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.seq;
+            for event in page {
+                let words = words_of(&event, self.daemon, &self.hub.presence);
+                self.writer.send(words.as_bytes())?;
             }
         }
     }
-    log::info!(machine = scope.machine.as_str(), count; "handed out messages that waited");
-    writer.send(format!("id: {}\n\n", resume.epoch.id(resume.after)).as_bytes())
-}
 
-fn replay(
-    store: &Store,
-    presence: &Presence,
-    caller: Caller,
-    resume: Resume,
-    daemon: bool,
-    writer: &mut StreamWriter<'_>,
-) -> io::Result<()> {
-    let mut after = resume.after;
-    loop {
-        let page =
-            store.events(caller.account, after, resume.head, daemon).map_err(store_failed)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.seq;
-        for event in page {
-            writer.send(words_of(&event, daemon, presence).as_bytes())?;
+    /// Sends what happens from now on.
+    fn live(&mut self, subscription: &Subscription) -> io::Result<()> {
+        loop {
+            match subscription.frames.recv_timeout(self.hub.heartbeat) {
+                Ok(frame) => {
+                    subscription.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
+                    self.writer.send(frame.get(self.daemon, &self.hub.presence).as_bytes())?;
+                }
+                Err(RecvTimeoutError::Timeout) if self.writer.peer_is_gone() => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => self.writer.send(b":\n\n")?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
         }
     }
 }

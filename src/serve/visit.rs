@@ -1,11 +1,10 @@
 //! A machine comes, stays and goes: what is stored of that, and what browsers are told.
 
-use std::sync::PoisonError;
-
 use crate::{
     ids::MachineId,
     serve::{
         hub::Hub,
+        lock,
         presence::Machine,
         store::{AccountKey, Store},
         wire,
@@ -15,8 +14,8 @@ use crate::{
 /// Tells browsers what is known of a machine now.
 pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) {
     let presence = &hub.presence;
-    let _telling = presence.telling.lock().unwrap_or_else(PoisonError::into_inner);
-    let connected = hub.machines(account).into_iter().find(|it| it.id == *machine);
+    let _telling = lock(&presence.telling);
+    let connected = hub.machines(account).remove(machine);
     for (thread, since) in presence.turn(account, machine, connected.is_some()) {
         hub.publish_transient(account, "activity", &wire::activity(&thread, since));
     }
@@ -36,55 +35,39 @@ pub struct Visit<'a> {
     store: &'a Store,
     hub: &'a Hub,
     account: AccountKey,
-    machine: Option<Machine>,
-    has_begun: bool,
+    machine: Machine,
 }
 
 impl Visit<'_> {
-    /// `machine` is none for browsers, whose visits are not noted.
-    pub fn new<'a>(
+    /// The stream is open.
+    pub fn begin<'a>(
         store: &'a Store,
         hub: &'a Hub,
         account: AccountKey,
-        machine: Option<Machine>,
+        machine: Machine,
     ) -> Visit<'a> {
-        Visit { store, hub, account, machine, has_begun: false }
+        let visit = Visit { store, hub, account, machine };
+        visit.saw();
+        visit.tell();
+        visit
     }
 
-    /// The stream is open.
-    pub fn begin(&mut self) {
-        self.has_begun = true;
-        self.saw();
-        self.tell();
-    }
-
-    /// The stream is over, and its subscription not yet given up: what comes in from now on counts
-    /// as missed.
-    pub fn end(&self) {
-        if self.has_begun {
-            self.saw();
-        }
-    }
-
-    fn saw(&self) {
-        let Some(machine) = &self.machine else { return };
-        let seen = self.store.saw_machine(self.account, &machine.id, &machine.capabilities);
-        if let Err(error) = seen {
+    /// The machine is here. Noted once more when the stream is over and its subscription not yet
+    /// given up: what comes in from then on counts as missed.
+    pub fn saw(&self) {
+        let Machine { id, capabilities, .. } = &self.machine;
+        if let Err(error) = self.store.saw_machine(self.account, id, capabilities) {
             log::error!("a machine could not be noted: {error:#}");
         }
     }
 
     fn tell(&self) {
-        if let Some(machine) = &self.machine {
-            tell(self.store, self.hub, self.account, &machine.id);
-        }
+        tell(self.store, self.hub, self.account, &self.machine.id);
     }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        if self.has_begun {
-            self.tell();
-        }
+        self.tell();
     }
 }

@@ -78,19 +78,9 @@ fn set(value: &mut Value, key: &str, field: Option<impl serde::Serialize>) {
 
 /// `working` is since when it is being worked on.
 pub fn thread(thread: &Thread, working: Option<Timestamp>) -> Value {
-    json!({
-        "threadId": thread.id,
-        "title": thread.title,
-        "agent": thread.agent,
-        "agentId": thread.machine,
-        "projectDir": thread.project_dir,
-        "createdAt": thread.created,
-        "lastAt": thread.last_at,
-        "last": thread.last,
-        "unread": thread.unread,
-        "working": working.map(|since| json!({ "since": since })),
-        "openQuestions": thread.open_questions,
-    })
+    let mut value = json!(thread);
+    value["working"] = working.map(|since| json!({ "since": since })).into();
+    value
 }
 
 /// `connected` is none for a machine that is not here.
@@ -112,23 +102,6 @@ pub fn machine(machine: &machines::Machine, connected: Option<&Machine>) -> Valu
 pub fn activity(thread: &ThreadId, since: Option<Timestamp>) -> Value {
     let state = if since.is_some() { "working" } else { "idle" };
     json!({ "threadId": thread, "state": state, "since": since })
-}
-
-pub fn event_name(event: &Event) -> &'static str {
-    match &event.change {
-        Change::Message(_) if event.change.is_for_daemons() => "reply",
-        Change::Message(_) => "message",
-        Change::Claimed { .. } => "claimed",
-        Change::Thread { .. } => "thread",
-    }
-}
-
-/// What daemons are told. None: they are not.
-pub fn for_daemons(event: &Event) -> Option<Value> {
-    match &event.change {
-        Change::Message(message) if event.change.is_for_daemons() => Some(reply(message)),
-        _ => None,
-    }
 }
 
 /// The data of a `reply` event, as section 3 of the protocol has it.

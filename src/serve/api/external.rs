@@ -1,9 +1,7 @@
 //! Sessions that were started on a machine (protocol section 10): reported by its daemon, listed
 //! for people, taken over into threads, and their history.
 
-use std::sync::PoisonError;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     ids::{MachineId, SessionId},
@@ -13,13 +11,13 @@ use crate::{
             input::{daemon_only, name_param, no_thread, thread_id},
         },
         http::message::{Request, Response},
+        lock,
         store::{
             Caller,
-            external::{Listed, NoBackfill, Session, Turn},
+            external::{NoBackfill, Session, Turn},
         },
         wire::{BODY_CHARS, Fields, NAME_CHARS, PATH_CHARS},
     },
-    time::Timestamp,
 };
 
 const SESSIONS_MAX: usize = 1000;
@@ -35,7 +33,7 @@ const RECENT_CHARS: usize = 3000;
 pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
     daemon_only(caller)?;
     // A large report takes much memory for a moment, so they take turns.
-    let _turn = api.reports.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = lock(&api.reports);
     let fields = Fields::parse_up_to(&request.body, WEIGHT_MAX)?;
     let machine = MachineId::new(fields.name("agentId")?);
     let sessions = fields.objects("sessions", SESSIONS_MAX)?;
@@ -55,7 +53,7 @@ fn session_from(fields: &Fields) -> Result<Session, Response> {
         project_dir: fields.optional_line("projectDir", PATH_CHARS)?,
         project_name: fields.optional_name("projectName")?,
         title: cut(fields, "title", TITLE_CHARS)?.unwrap_or_default(),
-        last_activity: fields.optional_time("lastActivityAt")?.unwrap_or_default(),
+        last_activity: fields.optional_time("lastActivityAt")?,
         preview: cut(fields, "lastMessagePreview", PREVIEW_CHARS)?,
         preview_author: cut(fields, "lastMessageAuthor", NAME_CHARS)?,
         recent,
@@ -78,7 +76,6 @@ fn cut(fields: &Fields, name: &str, chars: usize) -> Result<Option<String>, Resp
 
 pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
     let sessions = api.store.sessions(caller.account)?;
-    let sessions: Vec<_> = sessions.iter().map(listed).collect();
     Ok(Response::ok(json!({ "sessions": sessions })))
 }
 
@@ -93,27 +90,9 @@ pub(super) fn session(api: &Api, caller: Caller, request: &Request) -> Answer {
         let role = if turn.is_human { "user" } else { "assistant" };
         json!({ "role": role, "body": turn.body, "ts": turn.time })
     });
-    let mut answer = listed(&found);
+    let mut answer = json!(found);
     answer["recentMessages"] = recent.collect();
     Ok(Response::ok(answer))
-}
-
-fn listed(listed: &Listed) -> Value {
-    let session = &listed.session;
-    let is_known = session.last_activity != Timestamp::default();
-    json!({
-        "agentId": listed.machine,
-        "source": session.source,
-        "sessionId": session.id,
-        "projectDir": session.project_dir,
-        "projectName": session.project_name,
-        "title": session.title,
-        "lastActivityAt": is_known.then_some(session.last_activity),
-        "lastMessagePreview": session.preview,
-        "lastMessageAuthor": session.preview_author,
-        "vanished": listed.vanished,
-        "threadId": listed.thread,
-    })
 }
 
 pub(super) fn adopt(api: &Api, caller: Caller, request: &Request) -> Answer {
@@ -122,12 +101,12 @@ pub(super) fn adopt(api: &Api, caller: Caller, request: &Request) -> Answer {
     let source = fields.name("source")?;
     let id = SessionId::new(fields.name("sessionId")?);
     let found = api.store.external_session(caller.account, &machine, &source, &id)?;
-    if found.is_some_and(|it| it.vanished && it.thread.is_none()) {
+    let found = found.ok_or_else(no_session)?;
+    if found.vanished && found.thread.is_none() {
         return Err(Response::error(409, "the machine has this session no longer"));
     }
     let author = api.store.account(caller)?.username;
-    let thread =
-        api.store.adopt(caller.account, &machine, &source, &id, &author)?.ok_or_else(no_session)?;
+    let thread = api.store.adopt(caller.account, &found, &author)?.ok_or_else(no_session)?;
     Ok(Response::ok(json!({ "threadId": thread })))
 }
 

@@ -10,7 +10,8 @@ use crate::{
     time::Timestamp,
 };
 
-const LIMIT_MAX: u32 = 1000;
+/// Of what one answer lists.
+pub(super) const LIMIT_MAX: u32 = 1000;
 /// A picture in base64 with its fields.
 const UPLOAD_BYTES: usize = 36 * 1024 * 1024;
 /// A thousand turns of a session.
@@ -42,7 +43,7 @@ pub(super) fn no_thread() -> Response {
 
 /// Refuses a browser where only a daemon has something to say.
 pub(super) fn daemon_only(caller: Caller) -> Result<(), Response> {
-    if caller.token.is_none() {
+    if caller.token().is_none() {
         return Err(Response::error(403, "only a daemon may do this, with its token"));
     }
     Ok(())

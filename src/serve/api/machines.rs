@@ -23,13 +23,10 @@ const REASON_CHARS: usize = 2000;
 /// Those that are connected come first, then those that were seen last.
 pub(super) fn list(api: &Api, caller: Caller, _: &Request) -> Answer {
     let connected = api.hub.machines(caller.account);
-    let known = api.store.machines(caller.account)?;
-    let (here, away): (Vec<_>, Vec<_>) = known
-        .iter()
-        .map(|machine| (machine, connected.iter().find(|it| it.id == machine.id)))
-        .partition(|(_, connected)| connected.is_some());
+    let mut known = api.store.machines(caller.account)?;
+    known.sort_by_key(|it| !connected.contains_key(&it.id));
     let machines: Vec<_> =
-        here.into_iter().chain(away).map(|(known, here)| wire::machine(known, here)).collect();
+        known.iter().map(|it| wire::machine(it, connected.get(&it.id))).collect();
     Ok(Response::ok(json!({ "machines": machines })))
 }
 

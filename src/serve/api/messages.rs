@@ -7,7 +7,7 @@ use crate::{
     serve::{
         api::{
             Answer, Api,
-            input::{limit_param, name_param, no_thread, thread_id, time_param},
+            input::{LIMIT_MAX, limit_param, name_param, no_thread, thread_id, time_param},
         },
         card,
         http::message::{Request, Response},
@@ -22,7 +22,6 @@ use crate::{
 };
 
 const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 1000;
 const KINDS: &[&str] = &["status", "question", "result", "error"];
 const ATTACHMENTS_MAX: usize = 20;
 /// An answer with HTML holds about this much text: HTML may be several times as long.

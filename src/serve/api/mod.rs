@@ -32,7 +32,7 @@ use crate::serve::{
     metrics::Metrics,
     page,
     password::{self, Busy, Verdict},
-    store::{Caller, PasswordKey, SessionKey, Store},
+    store::{Access, AccountKey, Caller, PasswordKey, SessionKey, Store},
     wire::NAME_CHARS,
 };
 use throttle::Throttle;
@@ -85,7 +85,7 @@ type Admitted = Box<dyn FnOnce(&Api, &Request) -> Answer>;
 
 /// Method and path; GET takes HEAD as well, and `:id` stands for one segment of any text.
 const ROUTES: &[(&str, &str, Action)] = &[
-    ("GET", "/", Action::Open(|_, _| Ok(Response::redirect("/api/view")))),
+    ("GET", "/", Action::Open(|_, _| Ok(routes::to_page()))),
     ("GET", "/healthz", Action::Open(|_, _| Ok(Response::ok(json!({}))))),
     ("GET", "/readyz", Action::Open(watch::ready)),
     ("GET", "/metrics", Action::Open(watch::metrics)),
@@ -147,21 +147,16 @@ impl Api {
 
     /// Who calls: by bearer token, by user name and password, or by cookie.
     fn caller(&self, head: &Head) -> Result<Caller, Response> {
-        let caller = if let Some(given) = head.header("authorization") {
-            let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
-            let secret = secret.trim();
-            if scheme.eq_ignore_ascii_case("bearer") {
-                self.store.authenticate(secret)?
-            } else if scheme.eq_ignore_ascii_case("basic") {
-                if changes_something(head) {
-                    origin::require_json(head)?;
+        let caller = match head.header("authorization") {
+            None => session::caller(self, head)?,
+            Some(given) => {
+                let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
+                match scheme.to_ascii_lowercase().as_str() {
+                    "bearer" => self.store.authenticate(secret.trim())?,
+                    "basic" => self.basic(head, secret.trim())?,
+                    _ => None,
                 }
-                self.basic(head, secret)?
-            } else {
-                None
             }
-        } else {
-            session::caller(self, head)?
         };
         // No Basic challenge: a browser would put its own window in front of the page.
         caller.ok_or_else(|| {
@@ -171,30 +166,34 @@ impl Api {
     }
 
     fn basic(&self, head: &Head, secret: &str) -> Result<Option<Caller>, Response> {
+        if changes_something(head) {
+            origin::require_json(head)?;
+        }
         let decoded = BASE64_STANDARD.decode(secret).ok().and_then(|it| String::from_utf8(it).ok());
         let Some((username, password)) = decoded.as_deref().and_then(|it| it.split_once(':'))
         else {
             return Ok(None);
         };
-        self.login(head, username, password, true)
+        let found = self.login(head, username, password, true)?;
+        Ok(found.map(|(account, key)| Caller { account, access: Access::Password(key) }))
     }
 
-    /// The account of a user name and its password. Guessing is slowed down, and the answer does not
-    /// tell an unknown name from a wrong password. `often`: the caller sends its password
-    /// with every request, and need not wait for others who guess at it.
+    /// The account of a user name and its password, and which password that is. Guessing is slowed
+    /// down, and the answer does not tell an unknown name from a wrong password. `often`: the caller
+    /// sends its password with every request, and need not wait for others who guess at it.
     fn login(
         &self,
         head: &Head,
         username: &str,
         password: &str,
         often: bool,
-    ) -> Result<Option<Caller>, Response> {
+    ) -> Result<Option<(AccountKey, PasswordKey)>, Response> {
         let found = self.store.login(username)?;
-        if let Some((caller, stored)) = &found
+        if let Some((account, stored)) = &found
             && often
             && self.passwords.remembers(password, stored)
         {
-            return Ok(Some(*caller));
+            return Ok(Some((*account, PasswordKey::of(stored))));
         }
         // No name is longer, and what is kept of those that are must not be much.
         let name: String = username.chars().take(NAME_CHARS).collect();
@@ -207,17 +206,17 @@ impl Api {
         })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
         let verdict = self.passwords.check(password, stored)?;
-        let Some((mut caller, stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
+        let Some((account, mut stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
             return Ok(None);
         };
         self.guessers.take_back(&address);
         self.guesses.forget(&name);
         if verdict == Verdict::RightButWeak {
             let better = self.hash(password)?;
-            self.store.strengthen(caller.account, &stored, &better)?;
-            caller.password = Some(PasswordKey::of(&better));
+            self.store.strengthen(account, &stored, &better)?;
+            stored = better;
         }
-        Ok(Some(caller))
+        Ok(Some((account, PasswordKey::of(&stored))))
     }
 
     /// Hashes a new password.
@@ -238,7 +237,7 @@ impl Api {
             }
             Action::Person(run) => {
                 let caller = self.caller(head)?;
-                let Some(session) = caller.session else {
+                let Access::Session(session) = caller.access else {
                     return Err(Response::error(403, "this needs somebody who has signed in"));
                 };
                 let person = Person { caller, session };

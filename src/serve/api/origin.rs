@@ -31,7 +31,7 @@ pub(super) fn refuse_foreign_page(options: &Options, head: &Head) -> Result<(), 
         (Some(origin), _) => !is_ours(origin, head, is_secure(options, head)),
         // Somebody followed a link to the page; what needs credentials is not for links.
         (None, Some("cross-site" | "same-site")) => {
-            head.path.starts_with("/api/") && !is_page(head)
+            head.path.starts_with("/api/") && head.path != "/api/view"
         }
         (None, _) => false,
     };
@@ -63,10 +63,8 @@ pub(super) fn require_json(head: &Head) -> Result<(), Response> {
 
 /// Whether the browser's own connection is secured: by us, or by the proxy that speaks for it.
 pub(super) fn is_secure(options: &Options, head: &Head) -> bool {
-    let forwarded = || head.last_header("x-forwarded-proto").and_then(last);
-    head.from.tls
-        || is_from_proxy(options, head)
-            && forwarded().is_some_and(|it| it.eq_ignore_ascii_case("https"))
+    let scheme = || forwarded(options, head, "x-forwarded-proto");
+    head.from.tls || scheme().is_some_and(|it| it.eq_ignore_ascii_case("https"))
 }
 
 /// Whether a browser is to come back over a secured connection alone. A name that every program of
@@ -79,25 +77,17 @@ pub(super) fn is_pinned(options: &Options, head: &Head) -> bool {
 /// Who is slowed down for guessing: an IPv4 address, or an IPv6 network, of which everybody has a
 /// whole one.
 pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
-    let forwarded = || {
-        // A client may write the first ones itself; the last one is the proxy's.
-        head.last_header("x-forwarded-for").and_then(last).and_then(|it| host_name(it).parse().ok())
-    };
-    let forwarded = if is_from_proxy(options, head) { forwarded() } else { None };
-    let address: IpAddr = forwarded.unwrap_or(head.from.peer);
-    network(address.to_canonical())
+    let address = forwarded(options, head, "x-forwarded-for");
+    let address: Option<IpAddr> = address.and_then(|it| host_name(it).parse().ok());
+    network(address.unwrap_or(head.from.peer).to_canonical())
 }
 
-fn is_from_proxy(options: &Options, head: &Head) -> bool {
-    options.behind_proxy && head.from.peer.is_loopback()
-}
-
-fn last(list: &str) -> Option<&str> {
-    list.rsplit(',').next().map(str::trim).filter(|it| !it.is_empty())
-}
-
-fn is_page(head: &Head) -> bool {
-    head.path == "/api/view"
+/// What the proxy says in this header, if one hands requests on. A client may write the first parts
+/// of it itself; the last one is the proxy's.
+fn forwarded<'a>(options: &Options, head: &'a Head, name: &str) -> Option<&'a str> {
+    let is_from_proxy = options.behind_proxy && head.from.peer.is_loopback();
+    let list = head.last_header(name).filter(|_| is_from_proxy)?;
+    list.rsplit(',').next().map(str::trim)
 }
 
 fn is_ours(origin: &str, head: &Head, secure: bool) -> bool {

@@ -13,7 +13,7 @@ use crate::{
         password,
         presence::Machine,
         store::{
-            Caller,
+            Access, Caller,
             accounts::{NewAccount, name_problem},
         },
         stream, wire,
@@ -22,6 +22,11 @@ use crate::{
 };
 
 const CAPABILITIES_MAX: usize = 64;
+
+/// Sends a browser to the page.
+pub(super) fn to_page() -> Response {
+    Response::json(302, &json!({ "ok": true })).with("Location", "/api/view")
+}
 
 pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if !api.options.allow_register {
@@ -48,7 +53,7 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
         return Err(wire::bad_field(409, "username", "is taken"));
     };
     Ok(Response::ok(json!({
-        "accountId": account_id.as_str(),
+        "accountId": account_id,
         "apiToken": token.reveal(),
         "basicAuthUser": username,
         "plan": "self-hosted",
@@ -59,7 +64,7 @@ pub(super) fn whoami(api: &Api, caller: Caller, _: &Request) -> Answer {
     let account = api.store.account(caller)?;
     Ok(Response::ok(json!({
         "account": {
-            "accountId": account.account_id.as_str(),
+            "accountId": account.account_id,
             "basicAuthUser": account.username,
             "email": account.email,
             "status": "active",
@@ -70,10 +75,11 @@ pub(super) fn whoami(api: &Api, caller: Caller, _: &Request) -> Answer {
 }
 
 pub(super) fn rotate_token(api: &Api, caller: Caller, _: &Request) -> Answer {
-    let Some(old) = caller.token else {
+    let Some(old) = caller.token() else {
         return Err(Response::error(400, "call this with the token that is to be replaced"));
     };
-    let rotated = api.store.rotate(old, || api.hub.hang_up(|it| it.token == Some(old)))?;
+    let rotated =
+        api.store.rotate(old, || api.hub.hang_up(|it| it.access == Access::Token(old)))?;
     let token = rotated.ok_or_else(|| Response::error(401, "the token has just been replaced"))?;
     Ok(Response::ok(json!({ "apiToken": token.reveal() })))
 }
@@ -81,7 +87,7 @@ pub(super) fn rotate_token(api: &Api, caller: Caller, _: &Request) -> Answer {
 pub(super) fn stream(api: &Api, caller: Caller, request: &Request) -> Answer {
     let head = &request.head;
     let machine = machine_of(head)?;
-    if let (Some(machine), Some(token)) = (&machine, caller.token) {
+    if let (Some(machine), Some(token)) = (&machine, caller.token()) {
         api.store.note_machine(token, &machine.id)?;
     }
     let last = head.header("last-event-id").map(str::to_owned);

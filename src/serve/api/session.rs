@@ -11,10 +11,10 @@ use crate::{
         api::{Answer, Api, Person, changes_something, come_later, origin},
         http::message::{Head, Request, Response},
         password,
-        store::{AccountKey, Caller, PasswordKey, TokenKey},
+        store::{Access, AccountKey, Caller, PasswordKey, TokenKey},
         wire::{self, Fields},
     },
-    time::{self, Timestamp},
+    time,
 };
 
 /// Over TLS a browser takes a cookie of this name only from the host itself, and only secured.
@@ -58,10 +58,10 @@ pub(super) fn sign_in(api: &Api, request: &Request) -> Answer {
     let fields = Fields::parse(&request.body)?;
     let username = fields.name("username")?;
     let password = fields.text("password", password::CHARS_MAX)?;
-    let caller = api.login(&request.head, &username, &password, false)?;
-    let wrong = || Response::error(401, "the user name or the password is wrong");
-    let Caller { account, password, .. } = caller.ok_or_else(wrong)?;
-    begin(api, &request.head, account, password.ok_or_else(wrong)?)
+    let (account, key) = api
+        .login(&request.head, &username, &password, false)?
+        .ok_or_else(|| Response::error(401, "the user name or the password is wrong"))?;
+    begin(api, &request.head, account, key)
 }
 
 /// Sets the password of whoever has the code of a one-time link.
@@ -83,7 +83,7 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
     let hash = api.hash(&password)?;
     let account = api.store.redeem(&code, &hash, now)?.ok_or_else(spent)?;
     api.guessers.take_back(&address);
-    api.hub.hang_up(|it| it.account == account && it.token.is_none());
+    api.hub.hang_up(|it| it.account == account && it.token().is_none());
     begin(api, &request.head, account, PasswordKey::of(&hash))
 }
 
@@ -93,7 +93,7 @@ fn begin(api: &Api, head: &Head, account: AccountKey, password: PasswordKey) -> 
         .store
         .begin_session(account, password, lifetime, now)?
         .ok_or_else(|| Response::error(401, "the password has just been changed"))?;
-    let caller = Caller { account, token: None, session: Some(session), password: None };
+    let caller = Caller { account, access: Access::Session(session) };
     let answer = Response::ok(described(api, caller, secret.reveal())?);
     let seconds = lifetime.absolute.as_secs();
     Ok(answer.with("Set-Cookie", set_cookie(api, head, secret.reveal(), seconds)))
@@ -109,7 +109,7 @@ fn described(api: &Api, caller: Caller, cookie: &str) -> Result<Value, Response>
     let account = api.store.account(caller)?;
     Ok(json!({
         "user": account.username,
-        "accountId": account.account_id.as_str(),
+        "accountId": account.account_id,
         "csrf": csrf(cookie),
     }))
 }
@@ -121,7 +121,7 @@ pub(super) fn show(api: &Api, person: Person, request: &Request) -> Answer {
 
 pub(super) fn sign_out(api: &Api, person: Person, request: &Request) -> Answer {
     api.store.end_session(person.session)?;
-    api.hub.hang_up(|it| it.session == Some(person.session));
+    api.hub.hang_up(|it| it.access == Access::Session(person.session));
     let gone = set_cookie(api, &request.head, "", 0);
     Ok(Response::ok(json!({})).with("Set-Cookie", gone))
 }
@@ -138,9 +138,7 @@ pub(super) fn change_password(api: &Api, person: Person, request: &Request) -> A
     let hash = api.hash(&new)?;
     let account = person.caller.account;
     api.store.set_password(account, &hash, Some(person.session))?;
-    api.hub.hang_up(|it| {
-        it.account == account && it.token.is_none() && it.session != Some(person.session)
-    });
+    api.hub.hang_up(|it| it.account == account && it.token().is_none() && it != person.caller);
     Ok(Response::ok(json!({})))
 }
 
@@ -154,23 +152,12 @@ fn new_password(fields: &Fields, name: &str) -> Result<String, Response> {
 }
 
 pub(super) fn tokens(api: &Api, person: Person, _: &Request) -> Answer {
-    let connected: Vec<TokenKey> = api.hub.callers().iter().filter_map(|it| it.token).collect();
-    let tokens = api.store.tokens(person.caller.account)?;
-    let tokens: Vec<Value> = tokens
-        .iter()
-        .map(|token| {
-            // A stream is used as long as it lasts.
-            let used: Option<Timestamp> =
-                if connected.contains(&token.key) { Some(time::now()) } else { token.used };
-            json!({
-                "id": token.key.to_string(),
-                "prefix": token.prefix,
-                "machine": token.machine,
-                "createdAt": token.created,
-                "lastUsedAt": used,
-            })
-        })
-        .collect();
+    let connected: Vec<TokenKey> = api.hub.callers().iter().filter_map(|it| it.token()).collect();
+    let mut tokens = api.store.tokens(person.caller.account)?;
+    // A stream is used as long as it lasts.
+    for token in tokens.iter_mut().filter(|it| connected.contains(&it.id)) {
+        token.last_used_at = Some(time::now());
+    }
     Ok(Response::ok(json!({ "tokens": tokens })))
 }
 
@@ -178,7 +165,7 @@ pub(super) fn add_token(api: &Api, person: Person, _: &Request) -> Answer {
     let added = api.store.add_token(person.caller.account)?;
     let (key, token) = added
         .ok_or_else(|| Response::error(409, "there are too many tokens; revoke some of them"))?;
-    Ok(Response::ok(json!({ "token": token.reveal(), "id": key.to_string() })))
+    Ok(Response::ok(json!({ "token": token.reveal(), "id": key })))
 }
 
 pub(super) fn revoke_token(api: &Api, person: Person, request: &Request) -> Answer {
@@ -188,6 +175,6 @@ pub(super) fn revoke_token(api: &Api, person: Person, request: &Request) -> Answ
     if !api.store.revoke_token(person.caller.account, token)? {
         return Err(unknown());
     }
-    api.hub.hang_up(|it| it.token == Some(token));
+    api.hub.hang_up(|it| it.access == Access::Token(token));
     Ok(Response::ok(json!({})))
 }

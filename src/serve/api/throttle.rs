@@ -1,14 +1,9 @@
 //! Slows guessing down. Nobody is made to wait inside: who comes too early is told when to come
 //! again, and costs nothing until then.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, sync::Mutex, time::Duration};
 
-use crate::time::Timestamp;
+use crate::{serve::lock, time::Timestamp};
 
 /// Who tried is remembered so long.
 const MEMORY: Duration = Duration::from_hours(1);
@@ -41,7 +36,7 @@ impl<K: Clone + Eq + Hash> Throttle<K> {
     /// # Errors
     /// How long to wait; then it was not counted.
     pub(super) fn enter(&self, key: &K, now: Timestamp) -> Result<(), Duration> {
-        let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.tries);
         let tries = all.get(key).filter(|it| now.since(it.last) < MEMORY);
         let count = tries.map_or(0, |it| it.count);
         if let Some(tries) = tries {
@@ -61,7 +56,7 @@ impl<K: Clone + Eq + Hash> Throttle<K> {
 
     /// The try was a good one and does not count.
     pub(super) fn take_back(&self, key: &K) {
-        let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.tries);
         if let Some(tries) = all.get_mut(key) {
             tries.count -= 1;
             if tries.count == 0 {
@@ -72,7 +67,7 @@ impl<K: Clone + Eq + Hash> Throttle<K> {
 
     /// The key is beyond suspicion.
     pub(super) fn forget(&self, key: &K) {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        lock(&self.tries).remove(key);
     }
 
     fn wait(&self, count: u32) -> Duration {

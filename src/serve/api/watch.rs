@@ -23,7 +23,7 @@ pub(super) fn metrics(api: &Api, request: &Request) -> Answer {
     if !is_local(&request.head) {
         return Err(Response::error(403, "metrics are for this machine alone: ask over loopback"));
     }
-    Ok(Response::text(200, "text/plain; version=0.0.4; charset=utf-8", api.metrics.text()))
+    Ok(Response::bytes("text/plain; version=0.0.4; charset=utf-8", api.metrics.text()))
 }
 
 /// A proxy on this machine asks over loopback, too, for somebody else.

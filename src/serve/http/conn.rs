@@ -4,17 +4,16 @@
 use std::{
     io,
     net::{IpAddr, TcpStream},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
     serve::http::{
-        Counters, Handler, Limits,
-        budget::{Budget, SMALL_BYTES, Share},
+        Handler, Limits, Setup, Shared,
+        budget::{SMALL_BYTES, Share},
         message::{Body, Framing, Head, Origin, Request, Response, StreamBody},
         socket::{Hangup, Socket, first_byte},
-        tls::Tls,
     },
     task,
 };
@@ -41,31 +40,18 @@ impl From<io::Error> for End {
     }
 }
 
-/// What all connections of a server share.
-pub(super) struct Common<'a, H> {
-    pub(super) handler: &'a H,
-    pub(super) limits: &'a Limits,
-    pub(super) counters: &'a Counters,
-    pub(super) budget: &'a Budget,
-}
-
 /// Makes a socket of a connection that came; under TLS that is a handshake. None: it did not get
 /// so far.
-pub(super) fn begin(
-    tcp: Arc<TcpStream>,
-    tls: Option<&Tls>,
-    limits: &Limits,
-    counters: &Counters,
-) -> Option<Socket> {
-    let Some(tls) = tls else { return Some(Socket::plain(tcp)) };
-    let deadline = Instant::now() + limits.handshake;
+pub(super) fn begin(tcp: Arc<TcpStream>, setup: &Setup) -> Option<Socket> {
+    let Some(tls) = &setup.tls else { return Some(Socket::plain(tcp)) };
+    let deadline = Instant::now() + setup.limits.handshake;
     let shaken = match first_byte(&tcp, deadline) {
         // It looked, or went away, or waits for us to speak.
         Ok(None) => return None,
         // A method, where TLS begins with a number.
         Ok(Some(b'A'..=b'Z')) => {
             let text = "this port speaks TLS; the address begins with https://";
-            refuse(&mut Socket::plain(tcp), &Response::error(400, text), limits, counters);
+            refuse(&mut Socket::plain(tcp), &Response::error(400, text), setup);
             return None;
         }
         Ok(Some(_)) => tls
@@ -76,17 +62,16 @@ pub(super) fn begin(
     };
     if let Err(error) = &shaken {
         log::debug!("a TLS handshake failed: {error}");
-        counters.handshake_failed();
+        setup.counters.failed.fetch_add(1, Ordering::Relaxed);
     }
     shaken.ok()
 }
 
 /// Serves requests until the peer closes, idles too long or breaks the rules.
-pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, common: &Common<'_, H>) {
+pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, server: &Shared<H>) {
     let from = Origin { peer, tls: socket.is_tls() };
-    let mut conn = Conn { socket, from, common, buffer: Vec::new(), used: 0 };
+    let mut conn = Conn { socket, from, server, buffer: Vec::new(), used: 0 };
     let mut first = true;
-    let Common { limits, counters, .. } = common;
     loop {
         match conn.exchange(first) {
             Ok(true) => first = false,
@@ -96,25 +81,20 @@ pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, common: &Common<'_
                 return;
             }
             Err(End::Refused(response)) => {
-                return refuse(&mut conn.socket, &response, limits, counters);
+                return refuse(&mut conn.socket, &response, &server.setup);
             }
         }
     }
 }
 
 /// Writes a response to whatever was asked and closes without cutting it off.
-pub(super) fn refuse(
-    socket: &mut Socket,
-    response: &Response,
-    limits: &Limits,
-    counters: &Counters,
-) {
-    counters.answered(response.status);
+pub(super) fn refuse(socket: &mut Socket, response: &Response, setup: &Setup) {
+    setup.counters.answered(response.status);
     let mut bytes = response.head_bytes(false, false);
     if let Body::Bytes(body) = &response.body {
         bytes.extend_from_slice(body);
     }
-    let deadline = Instant::now() + limits.write;
+    let deadline = Instant::now() + setup.limits.write;
     let told = socket.write_all(&bytes, deadline);
     if told.is_err() || socket.end_writing(deadline).is_err() {
         return;
@@ -122,18 +102,25 @@ pub(super) fn refuse(
     let deadline = Instant::now() + LINGER_TIME;
     let mut rest = vec![0; READ_BYTES];
     let mut left = LINGER_BYTES;
-    while let Ok(count @ 1..) = socket.read_some(&mut rest, deadline) {
-        left = match left.checked_sub(count) {
-            Some(left) => left,
-            None => return,
-        };
+    while 0 < left
+        && let Ok(count @ 1..) = socket.read_some(&mut rest, deadline)
+    {
+        left = left.saturating_sub(count);
     }
+}
+
+/// What a body may have.
+struct Bounds<'a> {
+    /// The most bytes.
+    limit: usize,
+    deadline: Instant,
+    share: Share<'a>,
 }
 
 struct Conn<'a, H> {
     socket: Socket,
     from: Origin,
-    common: &'a Common<'a, H>,
+    server: &'a Shared<H>,
     /// What has come; with pipelining that is more than one request.
     buffer: Vec<u8>,
     /// How much of it was used. It is cut off before more is read, not piece by piece: that would
@@ -141,10 +128,14 @@ struct Conn<'a, H> {
     used: usize,
 }
 
-impl<H: Handler> Conn<'_, H> {
+impl<'a, H: Handler> Conn<'a, H> {
+    fn limits(&self) -> &'a Limits {
+        &self.server.setup.limits
+    }
+
     /// One request and its response. Whether the connection stays.
     fn exchange(&mut self, first: bool) -> Result<bool, End> {
-        let handler = self.common.handler;
+        let handler = &self.server.handler;
         let (head, body_deadline) = self.read_head(first)?;
         let has_body = head.framing != Framing::Length(0);
         let keep = head.keeps_alive();
@@ -155,16 +146,15 @@ impl<H: Handler> Conn<'_, H> {
             Err(response) if has_body => return Err(End::Refused(response)),
             Err(response) => return Ok(self.answer(response, is_head, http11, keep)?),
         };
-        let mut share = self.common.budget.share();
-        let body = self.read_body(&head, limit, body_deadline, &mut share)?;
-        let mut response = None;
-        let outcome =
-            task::catch(|| response = Some(handler.handle(admitted, Request { head, body })));
-        drop(share);
-        match (outcome, response) {
-            (Ok(()), Some(response)) => Ok(self.answer(response, is_head, http11, keep)?),
-            (outcome, _) => {
-                log::error!("a request handler panicked: {}", outcome.err().unwrap_or_default());
+        let share = self.server.budget.share();
+        let mut bounds = Bounds { limit, deadline: body_deadline, share };
+        let body = self.read_body(&head, &mut bounds)?;
+        let outcome = task::catch(|| handler.handle(admitted, Request { head, body }));
+        drop(bounds);
+        match outcome {
+            Ok(response) => Ok(self.answer(response, is_head, http11, keep)?),
+            Err(panic) => {
+                log::error!("a request handler panicked: {panic}");
                 Err(End::Refused(Response::error(500, "internal error; see the server's log")))
             }
         }
@@ -173,8 +163,7 @@ impl<H: Handler> Conn<'_, H> {
     /// The next head and the deadline for its body.
     fn read_head(&mut self, first: bool) -> Result<(Head, Instant), End> {
         if self.unused().is_empty() {
-            let patience =
-                if first { self.common.limits.head_time } else { self.common.limits.idle };
+            let patience = if first { self.limits().head_time } else { self.limits().idle };
             self.fill(Instant::now() + patience)?;
         }
         let begun = Instant::now();
@@ -182,55 +171,44 @@ impl<H: Handler> Conn<'_, H> {
             if let Some((head, length)) =
                 Head::parse(self.unused(), self.from).map_err(End::Refused)?
             {
-                if self.common.limits.head_bytes < length {
+                if self.limits().head_bytes < length {
                     return Err(self.head_too_long());
                 }
                 self.used += length;
-                return Ok((head, begun + self.common.limits.body_time));
+                return Ok((head, begun + self.limits().body_time));
             }
-            if self.common.limits.head_bytes <= self.unused().len() {
+            if self.limits().head_bytes <= self.unused().len() {
                 return Err(self.head_too_long());
             }
-            self.fill_or_time_out(begun + self.common.limits.head_time, "head")?;
+            self.fill_or_time_out(begun + self.limits().head_time, "head")?;
         }
     }
 
     fn head_too_long(&self) -> End {
-        let limit = self.common.limits.head_bytes;
+        let limit = self.limits().head_bytes;
         End::Refused(Response::error(431, format!("the request head is over {limit} bytes")))
     }
 
-    fn read_body(
-        &mut self,
-        head: &Head,
-        limit: usize,
-        deadline: Instant,
-        share: &mut Share<'_>,
-    ) -> Result<Vec<u8>, End> {
+    fn read_body(&mut self, head: &Head, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
         if let Framing::Length(length) = head.framing
-            && limit < length
+            && bounds.limit < length
         {
-            return Err(body_too_long(limit));
+            return Err(body_too_long(bounds.limit));
         }
         if head.expects_continue && head.framing != Framing::Length(0) && self.unused().is_empty() {
             self.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         match head.framing {
-            Framing::Length(length) => self.take(length, deadline, share),
-            Framing::Chunked => self.read_chunks(limit, deadline, share),
+            Framing::Length(length) => self.take(length, bounds),
+            Framing::Chunked => self.read_chunks(bounds),
         }
     }
 
-    fn read_chunks(
-        &mut self,
-        limit: usize,
-        deadline: Instant,
-        share: &mut Share<'_>,
-    ) -> Result<Vec<u8>, End> {
+    fn read_chunks(&mut self, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
         let bad = |text: &str| End::Refused(Response::error(400, text));
         let mut body = Vec::new();
         loop {
-            let line = self.line(deadline)?;
+            let line = self.line(bounds.deadline)?;
             // Who takes one of these for a line's end has read another body.
             if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
                 return Err(bad("a chunk's line does not end in CR LF"));
@@ -244,18 +222,18 @@ impl<H: Handler> Conn<'_, H> {
             if size == 0 {
                 break;
             }
-            if limit - body.len() < size {
-                return Err(body_too_long(limit));
+            if bounds.limit - body.len() < size {
+                return Err(body_too_long(bounds.limit));
             }
-            body.append(&mut self.take(size, deadline, share)?);
-            share.keep(size);
-            if self.take(2, deadline, share)? != b"\r\n" {
+            body.append(&mut self.take(size, bounds)?);
+            bounds.share.keep(size);
+            if self.take(2, bounds)? != b"\r\n" {
                 return Err(bad("a chunk is longer than it says"));
             }
         }
         // Trailers are read past; nothing here uses any.
         for _ in 0..16 {
-            if self.line(deadline)?.is_empty() {
+            if self.line(bounds.deadline)?.is_empty() {
                 return Ok(body);
             }
         }
@@ -283,17 +261,12 @@ impl<H: Handler> Conn<'_, H> {
     }
 
     /// The next bytes. What of them is large takes its share as it comes, not as it is announced.
-    fn take(
-        &mut self,
-        length: usize,
-        deadline: Instant,
-        share: &mut Share<'_>,
-    ) -> Result<Vec<u8>, End> {
+    fn take(&mut self, length: usize, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
         while self.unused().len() < length {
-            if !share.hold(self.unused().len() + READ_BYTES) {
+            if !bounds.share.hold(self.unused().len() + READ_BYTES) {
                 return Err(End::Refused(no_room()));
             }
-            self.fill_or_time_out(deadline, "body")?;
+            self.fill_or_time_out(bounds.deadline, "body")?;
         }
         if self.used == 0 {
             let rest = self.buffer.split_off(length);
@@ -335,13 +308,13 @@ impl<H: Handler> Conn<'_, H> {
         http11: bool,
         keep: bool,
     ) -> io::Result<bool> {
-        let mut share = self.common.budget.share();
+        let mut share = self.server.budget.share();
         let response = match &response.body {
             // A client that reads slowly holds it for long.
             Body::Bytes(body) if !share.hold(body.len()) => no_room(),
             _ => response,
         };
-        self.common.counters.answered(response.status);
+        self.server.setup.counters.answered(response.status);
         let keep = keep && matches!(response.body, Body::Bytes(_));
         let mut bytes = response.head_bytes(keep, http11);
         match response.body {
@@ -363,19 +336,17 @@ impl<H: Handler> Conn<'_, H> {
     }
 
     fn run_stream(&mut self, run: StreamBody, chunked: bool) -> io::Result<()> {
-        let write = self.common.limits.write;
+        let write = self.limits().write;
         let mut writer = StreamWriter { socket: &mut self.socket, chunked, write };
-        let mut ended = Ok(());
-        if let Err(panic) = task::catch(|| ended = run(&mut writer)) {
+        task::catch(|| run(&mut writer)).unwrap_or_else(|panic| {
             log::error!("an event stream panicked: {panic}");
-            return Err(io::ErrorKind::Other.into());
-        }
-        ended?;
+            Err(io::ErrorKind::Other.into())
+        })?;
         if chunked { self.write_all(b"0\r\n\r\n") } else { Ok(()) }
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes, Instant::now() + self.common.limits.write)
+        self.socket.write_all(bytes, Instant::now() + self.limits().write)
     }
 }
 

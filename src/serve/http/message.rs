@@ -107,11 +107,6 @@ impl Head {
         if bytes[..length].iter().any(is_bare) {
             return Err(Response::error(400, "a line of the head does not end in CR LF"));
         }
-        let (Some(method), Some(target), Some(version)) =
-            (request.method, request.path, request.version)
-        else {
-            return Err(Response::error(400, "no HTTP request: the request line is incomplete"));
-        };
         let mut headers = Vec::with_capacity(request.headers.len());
         for header in request.headers.iter() {
             let Ok(value) = str::from_utf8(header.value) else {
@@ -119,14 +114,15 @@ impl Head {
             };
             headers.push((header.name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let (path, query) = split_target(target)?;
+        // All of the request line is there: the head is complete.
+        let (path, query) = split_target(request.path.unwrap_or_default())?;
         let mut head = Head {
             from,
-            method: method.to_owned(),
+            method: request.method.unwrap_or_default().to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
             headers,
-            http11: version == 1,
+            http11: request.version == Some(1),
             framing: Framing::Length(0),
             expects_continue: false,
         };
@@ -276,19 +272,9 @@ impl Response {
         Response::json(status, &json!({ "ok": false, "error": text.into() }))
     }
 
-    /// Text of our own, of any type.
-    pub fn text(status: u16, content_type: &str, text: impl Into<String>) -> Response {
-        Response::new(status, content_type, Body::Bytes(text.into().into_bytes()))
-    }
-
-    /// Sends a browser elsewhere.
-    pub fn redirect(path: &'static str) -> Response {
-        Response::json(302, &json!({ "ok": true })).with("Location", path)
-    }
-
-    /// Any bytes, kept by caches as `caching` says.
-    pub fn bytes(content_type: &str, caching: &str, bytes: Vec<u8>) -> Response {
-        Response::new(200, content_type, Body::Bytes(bytes)).with("Cache-Control", caching)
+    /// Text or bytes of any type.
+    pub fn bytes(content_type: &str, bytes: impl Into<Vec<u8>>) -> Response {
+        Response::new(200, content_type, Body::Bytes(bytes.into()))
     }
 
     /// A body without an end of its own. `run` returns when the stream is over; its errors are
@@ -325,11 +311,8 @@ impl Response {
             Body::Stream(_) if chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
             Body::Stream(_) => (),
         }
-        head.push_str(if keep {
-            "Connection: keep-alive\r\n\r\n"
-        } else {
-            "Connection: close\r\n\r\n"
-        });
+        let connection = if keep { "keep-alive" } else { "close" };
+        write!(head, "Connection: {connection}\r\n\r\n").expect("writing to a string works");
         head.into_bytes()
     }
 }

@@ -11,12 +11,12 @@ mod socket;
 pub mod tls;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,10 +24,12 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-use crate::task::{self, Task};
+use crate::{
+    serve::lock,
+    task::{self, Task},
+};
 
 use budget::Budget;
-use conn::Common;
 pub use conn::StreamWriter;
 use message::{Head, Request, Response};
 pub use socket::Hangup;
@@ -104,51 +106,30 @@ pub struct Setup {
 /// What happened on the server's connections, for whoever watches it.
 #[derive(Debug, Default)]
 pub struct Counters {
-    open: AtomicU64,
-    refused: AtomicU64,
-    handshakes_failed: AtomicU64,
-    /// By the first digit of the status.
-    answers: [AtomicU64; 5],
+    /// Connections that are open now.
+    pub(super) open: AtomicU64,
+    /// Connections that got no place.
+    pub(super) refused: AtomicU64,
+    /// Handshakes that failed.
+    pub(super) failed: AtomicU64,
+    /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub(super) answers: [AtomicU64; 5],
 }
 
 impl Counters {
-    /// Connections that are open now.
-    pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Connections that got no place.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    pub fn handshakes_failed(&self) -> u64 {
-        self.handshakes_failed.load(Ordering::Relaxed)
-    }
-
-    /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx.
-    pub fn answers(&self) -> [u64; 5] {
-        self.answers.each_ref().map(|it| it.load(Ordering::Relaxed))
-    }
-
     fn answered(&self, status: u16) {
-        if let Some(class) = usize::from(status / 100).checked_sub(1)
-            && let Some(answers) = self.answers.get(class)
-        {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        if let Some(answers) = self.answers.get(class) {
             answers.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    fn handshake_failed(&self) {
-        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
-/// A running server. [`Server::stop`] or dropping it ends it.
+/// A running server. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
     addr: SocketAddr,
-    connections: Arc<Connections>,
+    open: Arc<Mutex<Open>>,
     /// Closed to stop.
     stop: Option<Sender<Infallible>>,
     /// Closed when the last connection has left.
@@ -164,24 +145,25 @@ impl Server {
     pub fn start<H: Handler>(setup: Setup, handler: Arc<H>) -> io::Result<Server> {
         let listener = TcpListener::bind(setup.addr)?;
         let addr = listener.local_addr()?;
-        let connections = Arc::new(Connections::default());
+        let open = Arc::<Mutex<Open>>::default();
         let (stop, stopped) = bounded(0);
         let (alive, left) = bounded(0);
         let budget = Budget::new(setup.limits.large_bytes);
-        let shared =
-            Arc::new(Shared { handler, budget, setup, connections: Arc::clone(&connections) });
+        let shared = Arc::new(Shared { handler, budget, setup, open: Arc::clone(&open) });
         let accept =
             task::spawn("http-accept", move || accept(&listener, &stopped, &alive, &shared))?;
-        Ok(Server { addr, connections, stop: Some(stop), left, accept: Some(accept) })
+        Ok(Server { addr, open, stop: Some(stop), left, accept: Some(accept) })
     }
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
+}
 
+impl Drop for Server {
     /// Stops listening, lets requests in progress answer, and waits at most a second for the
     /// connections to end. A handler's own long waits must have been ended before.
-    pub fn stop(&mut self) {
+    fn drop(&mut self) {
         drop(self.stop.take());
         let Some(accept) = self.accept.take() else { return };
         // The connection only wakes the accepting task; if it fails, that task is awake already.
@@ -192,19 +174,15 @@ impl Server {
             log::error!("the accepting task had failed");
         }
         for how in [Shutdown::Read, Shutdown::Both] {
-            self.connections.shut(how);
+            for (_, socket) in lock(&self.open).sockets.values() {
+                socket::shut(socket, how);
+            }
             if self.left.recv_timeout(DRAIN_TIME) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
-        let count = self.connections.lock().sockets.len();
+        let count = lock(&self.open).sockets.len();
         log::warn!(count; "connections did not end in time");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
@@ -218,11 +196,12 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
+/// What all connections of a server share.
 struct Shared<H> {
     handler: Arc<H>,
     budget: Budget,
     setup: Setup,
-    connections: Arc<Connections>,
+    open: Arc<Mutex<Open>>,
 }
 
 /// A clone of `alive` goes with every connection.
@@ -260,11 +239,11 @@ fn start_connection<H: Handler>(
     let tcp = Arc::new(tcp);
     let peer = peer.to_canonical();
     let Setup { limits, counters, .. } = &shared.setup;
-    let place = Place::take(&shared.connections, &tcp, peer, Arc::clone(counters));
-    let refusal = if limits.connections < place.count {
+    let (place, count, of_address) = Place::take(shared, &tcp, peer);
+    let refusal = if limits.connections < count {
         let text = format!("all {} connections are in use; try again", limits.connections);
         Some(Response::error(503, text))
-    } else if limits.per_address < place.of_address {
+    } else if limits.per_address < of_address {
         let text = format!("{} connections from one address are enough", limits.per_address);
         Some(Response::error(429, text))
     } else {
@@ -273,24 +252,24 @@ fn start_connection<H: Handler>(
     if refusal.is_some() {
         counters.refused.fetch_add(1, Ordering::Relaxed);
         let beyond = |limit: usize, count: usize| limit.saturating_add(REFUSALS_MAX) < count;
-        if beyond(limits.connections, place.count) || beyond(limits.per_address, place.of_address) {
+        if beyond(limits.connections, count) || beyond(limits.per_address, of_address) {
             return Ok(());
         }
     }
-    let shared = Arc::clone(shared);
     let name = format!("http-conn-{}", place.number % 100_000);
     let task = task::spawn(&name, move || {
         // Drop order matters: whoever waits for `alive` may rely on the handler being let go.
         let _alive = alive;
-        let (shared, place) = (shared, place);
-        let Shared { handler, budget, setup: Setup { limits, tls, counters, .. }, .. } = &*shared;
-        let Some(mut socket) = conn::begin(tcp, tls.as_ref(), limits, counters) else { return };
-        if let Some(refusal) = refusal {
-            let refusal = refusal.with("Retry-After", "1");
-            return conn::refuse(&mut socket, &refusal, limits, counters);
+        let place = place;
+        let shared = &*place.shared;
+        let Some(mut socket) = conn::begin(tcp, &shared.setup) else { return };
+        match refusal {
+            Some(refusal) => {
+                let refusal = refusal.with("Retry-After", "1");
+                conn::refuse(&mut socket, &refusal, &shared.setup);
+            }
+            None => conn::serve(socket, peer, shared),
         }
-        conn::serve(socket, peer, &Common { handler: &**handler, limits, counters, budget });
-        drop(place);
     })?;
     // Detached: it is waited for through `alive`, and its handler's panics are caught inside.
     drop(task);
@@ -299,73 +278,40 @@ fn start_connection<H: Handler>(
 
 /// The open sockets, so that they can be shut from outside.
 #[derive(Debug, Default)]
-struct Connections(Mutex<Open>);
-
-#[derive(Debug, Default)]
 struct Open {
     next: u64,
-    sockets: HashMap<u64, Arc<TcpStream>>,
-    by_address: HashMap<IpAddr, usize>,
+    /// With the address that each is from, as [`network`] has it.
+    sockets: HashMap<u64, (IpAddr, Arc<TcpStream>)>,
 }
 
 /// A connection's place among the open ones, given up on drop.
-struct Place {
-    connections: Arc<Connections>,
-    counters: Arc<Counters>,
+struct Place<H> {
+    shared: Arc<Shared<H>>,
     number: u64,
-    address: IpAddr,
-    /// How many were open when it came, itself included.
-    count: usize,
-    /// And of these, how many from its address.
-    of_address: usize,
 }
 
-impl Connections {
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shut(&self, how: Shutdown) {
-        for socket in self.lock().sockets.values() {
-            socket::shut(socket, how);
-        }
-    }
-}
-
-impl Place {
+impl<H> Place<H> {
+    /// How many are open now, this one included, and how many of these are from its address.
     fn take(
-        connections: &Arc<Connections>,
+        shared: &Arc<Shared<H>>,
         socket: &Arc<TcpStream>,
         peer: IpAddr,
-        counters: Arc<Counters>,
-    ) -> Place {
+    ) -> (Place<H>, usize, usize) {
         let address = network(peer);
-        let mut open = connections.lock();
+        let mut open = lock(&shared.open);
         let number = open.next;
         open.next += 1;
-        open.sockets.insert(number, Arc::clone(socket));
-        let of_address = open.by_address.entry(address).or_default();
-        *of_address += 1;
-        let of_address = *of_address;
-        let count = open.sockets.len();
-        drop(open);
-        counters.open.fetch_add(1, Ordering::Relaxed);
-        let connections = Arc::clone(connections);
-        Place { connections, counters, number, address, count, of_address }
+        open.sockets.insert(number, (address, Arc::clone(socket)));
+        let of_address = open.sockets.values().filter(|(it, _)| *it == address).count();
+        shared.setup.counters.open.fetch_add(1, Ordering::Relaxed);
+        (Place { shared: Arc::clone(shared), number }, open.sockets.len(), of_address)
     }
 }
 
-impl Drop for Place {
+impl<H> Drop for Place<H> {
     fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        open.sockets.remove(&self.number);
-        if let Entry::Occupied(mut of_address) = open.by_address.entry(self.address) {
-            *of_address.get_mut() -= 1;
-            if *of_address.get() == 0 {
-                of_address.remove();
-            }
-        }
-        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.shared.open).sockets.remove(&self.number);
+        self.shared.setup.counters.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -399,6 +345,6 @@ mod tests {
         for status in [200, 204, 404, 503, 100, 0, 999] {
             counters.answered(status);
         }
-        assert_eq!(counters.answers(), [1, 2, 0, 1, 1]);
+        assert_eq!(counters.answers.map(AtomicU64::into_inner), [1, 2, 0, 1, 1]);
     }
 }

@@ -2,7 +2,6 @@
 //! belongs to the connection's own task; others may only shut the TCP socket below, which wakes it.
 
 use std::{
-    fmt,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
@@ -10,22 +9,16 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustls::ServerConnection;
+use rustls::{ServerConnection, Stream};
 
 /// How many pieces of what a stream's client says are looked at for its farewell in one go.
 const LOOKS_MAX: usize = 16;
 
 /// One end of a connection.
+#[derive(Debug)]
 pub(super) struct Socket {
     tcp: Arc<TcpStream>,
     tls: Option<Box<ServerConnection>>,
-}
-
-impl fmt::Debug for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tls = self.tls.is_some();
-        f.debug_struct("Socket").field("tcp", &self.tcp).field("tls", &tls).finish()
-    }
 }
 
 impl Socket {
@@ -39,14 +32,7 @@ impl Socket {
         mut tls: Box<ServerConnection>,
         deadline: Instant,
     ) -> io::Result<Socket> {
-        let mut timed = Timed { tcp: &tcp, deadline };
-        while tls.is_handshaking() {
-            flush(&mut tls, &mut timed)?;
-            if tls.is_handshaking() {
-                receive(&mut tls, &mut timed)?;
-            }
-        }
-        flush(&mut tls, &mut timed)?;
+        Stream::new(&mut *tls, &mut Timed { tcp: &tcp, deadline }).flush()?;
         Ok(Socket { tcp, tls: Some(tls) })
     }
 
@@ -58,29 +44,17 @@ impl Socket {
     pub(super) fn read_some(&mut self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
         let mut timed = Timed { tcp: &self.tcp, deadline };
         let Some(tls) = &mut self.tls else { return timed.read(into) };
-        loop {
-            match tls.reader().read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-            // An answer to a key update, for example.
-            flush(tls, &mut timed)?;
-            receive(tls, &mut timed)?;
-        }
+        Stream::new(&mut **tls, &mut timed).read(into)
     }
 
-    pub(super) fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    pub(super) fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         let mut timed = Timed { tcp: &self.tcp, deadline };
         let Some(tls) = &mut self.tls else { return timed.write_all(bytes) };
-        while !bytes.is_empty() {
-            // It takes a bounded piece, and all of that goes out before the next.
-            match tls.writer().write(bytes)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => bytes = &bytes[count..],
-            }
-            flush(tls, &mut timed)?;
-        }
-        Ok(())
+        // It takes bounded pieces, and each goes out before the next. What keeps the last one from
+        // going is said by the flush.
+        let mut stream = Stream::new(&mut **tls, &mut timed);
+        stream.write_all(bytes)?;
+        stream.flush()
     }
 
     /// Says that nothing more comes. Without this word, a peer under TLS can't tell our end from
@@ -88,7 +62,7 @@ impl Socket {
     pub(super) fn end_writing(&mut self, deadline: Instant) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            flush(tls, &mut Timed { tcp: &self.tcp, deadline })?;
+            Stream::new(&mut **tls, &mut Timed { tcp: &self.tcp, deadline }).flush()?;
         }
         self.tcp.shutdown(Shutdown::Write)
     }
@@ -145,40 +119,12 @@ fn said_farewell(tls: &mut ServerConnection, mut tcp: &TcpStream) -> bool {
     false
 }
 
-/// Sends what TLS has ready.
-fn flush(tls: &mut ServerConnection, timed: &mut Timed<'_>) -> io::Result<()> {
-    while tls.wants_write() {
-        if tls.write_tls(timed)? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    Ok(())
-}
-
-/// Feeds TLS with what comes. The end is found out by reading from it.
-fn receive(tls: &mut ServerConnection, timed: &mut Timed<'_>) -> io::Result<()> {
-    let count = tls.read_tls(timed)?;
-    if let Err(error) = tls.process_new_packets() {
-        // The peer may want to know what it did wrong; the error is what counts.
-        flush(tls, timed).ok();
-        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-    }
-    if count == 0 && tls.is_handshaking() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
-}
-
 /// The first byte that a peer sends, left where it is. None: it left.
 pub(super) fn first_byte(tcp: &TcpStream, deadline: Instant) -> io::Result<Option<u8>> {
     let mut byte = [0];
-    loop {
-        tcp.set_read_timeout(Some(remaining(deadline)?))?;
-        match tcp.peek(&mut byte) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            peeked => return Ok((0 < peeked.map_err(timed_out)?).then_some(byte[0])),
-        }
-    }
+    let timed = Timed { tcp, deadline };
+    let count = timed.wait(TcpStream::set_read_timeout, |tcp| tcp.peek(&mut byte))?;
+    Ok((0 < count).then_some(byte[0]))
 }
 
 /// A blocking TCP socket whose reads and writes end at one absolute time.
@@ -187,27 +133,39 @@ struct Timed<'a> {
     deadline: Instant,
 }
 
-impl Read for Timed<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+impl Timed<'_> {
+    fn wait(
+        &self,
+        set_timeout: fn(&TcpStream, Option<Duration>) -> io::Result<()>,
+        mut work: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         loop {
-            self.tcp.set_read_timeout(Some(remaining(self.deadline)?))?;
-            match self.tcp.read(into) {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            set_timeout(self.tcp, Some(left))?;
+            match work(self.tcp) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read.map_err(timed_out),
+                // What a time-out of a blocking socket looks like depends on the system.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                done => return done,
             }
         }
     }
 }
 
+impl Read for Timed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.wait(TcpStream::set_read_timeout, |mut tcp| tcp.read(into))
+    }
+}
+
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            self.tcp.set_write_timeout(Some(remaining(self.deadline)?))?;
-            match self.tcp.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => return written.map_err(timed_out),
-            }
-        }
+        self.wait(TcpStream::set_write_timeout, |mut tcp| tcp.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -240,20 +198,5 @@ impl Hangup {
 pub(super) fn shut(socket: &TcpStream, how: Shutdown) {
     if let Err(error) = socket.shutdown(how) {
         log::debug!("a connection was gone before it was shut: {error}");
-    }
-}
-
-fn remaining(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
-
-/// What a time-out of a blocking socket looks like depends on the system.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,8 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+
+use crate::serve::lock;
 
 /// The files are looked at this often at most, by a connection that comes.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
@@ -70,7 +72,7 @@ impl Tls {
     /// The newest configuration that is good. Renewed files that do not fit together yet are tried
     /// again a minute later.
     fn config(&self, now: Instant) -> Arc<ServerConfig> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = lock(&self.current);
         if LOOK_EVERY <= now.saturating_duration_since(current.looked) {
             current.looked = now;
             match self.files.renewed(current.stamp) {

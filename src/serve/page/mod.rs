@@ -50,35 +50,32 @@ const SCRIPT: [&str; 19] = [
 ];
 
 /// The page and its policy, put together once.
-static PAGE: LazyLock<Page> = LazyLock::new(|| Page::of(&STYLE.concat(), &SCRIPT.concat()));
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    let (style, script) = (STYLE.concat(), SCRIPT.concat());
+    let html = MARKUP.replacen(STYLE_SLOT, &style, 1).replacen(SCRIPT_SLOT, &script, 1);
+    Page { html, policy: policy(&style, &script) }
+});
 
 struct Page {
     html: String,
     policy: String,
 }
 
-impl Page {
-    fn of(style: &str, script: &str) -> Page {
-        let html = MARKUP.replacen(STYLE_SLOT, style, 1).replacen(SCRIPT_SLOT, script, 1);
-        Page { html, policy: policy(style, script) }
-    }
-}
-
 /// The page itself.
 pub fn view() -> Response {
-    Response::text(200, "text/html; charset=utf-8", &*PAGE.html)
+    Response::bytes("text/html; charset=utf-8", &*PAGE.html)
         .with("Content-Security-Policy", PAGE.policy.clone())
         .with("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 }
 
 /// What a browser needs to install the page like an app.
 pub fn manifest() -> Response {
-    Response::text(200, "application/manifest+json", MANIFEST)
+    Response::bytes("application/manifest+json", MANIFEST)
 }
 
 /// The picture of the page.
 pub fn icon() -> Response {
-    Response::text(200, "image/svg+xml", ICON)
+    Response::bytes("image/svg+xml", ICON)
 }
 
 /// Only these very texts run and style. Requests go to us alone; `blob:` and `data:` are previews

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Params, Transaction, params};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
     ids::{self, MachineId},
     serve::store::{
-        AccountKey, Caller, PasswordKey, Sql, Store, TokenKey,
+        Access, AccountKey, Caller, PasswordKey, Sql, Store, TokenKey,
         rows::{millis, timestamp},
     },
     time::{self, Timestamp},
@@ -22,16 +23,6 @@ const TOKENS_MAX: i64 = 200;
 
 /// How much of a token may be shown: enough to tell two apart, too little to guess one.
 const PREFIX_CHARS: usize = 10;
-
-/// `acc_…`, the public name of an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountId(String);
-
-impl AccountId {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// A machine's token, `obto_…`, a browser's cookie, or the code of a one-time link, which alone is
 /// printed.
@@ -83,7 +74,8 @@ pub struct NewAccount<'a> {
 /// What `whoami` tells.
 #[derive(Debug)]
 pub struct Account {
-    pub account_id: AccountId,
+    /// `acc_…`, its public name.
+    pub account_id: String,
     pub username: String,
     pub email: Option<String>,
     /// Of the token that asks.
@@ -91,20 +83,22 @@ pub struct Account {
 }
 
 /// A token that is good, as its owner is shown it.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TokenInfo {
-    pub key: TokenKey,
+    pub id: TokenKey,
     pub prefix: String,
     /// The last one that streamed with it.
     pub machine: Option<MachineId>,
-    pub created: Timestamp,
+    pub created_at: Timestamp,
     /// To the minute.
-    pub used: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// Makes an account with a token. None: the user name is taken.
-    pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(AccountId, Secret)>> {
+    /// Makes an account with a token, and gives its public name and the token. None: the user name
+    /// is taken.
+    pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(String, Secret)>> {
         self.write(|write| {
             let Some((account, account_id)) = insert_account(&write.tx, &new)? else {
                 return Ok(None);
@@ -117,48 +111,37 @@ impl Store {
         let found: Option<(i64, i64, Option<i64>)> = self.reader().first(
             "SELECT id, account, used FROM tokens WHERE hash = ? AND revoked IS NULL",
             [hash(token)],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| row.try_into(),
         )?;
         let Some((token, account, used)) = found else { return Ok(None) };
         let now = millis(time::now());
         if used.is_none_or(|used| USE_MILLIS <= now.saturating_sub(used)) {
-            self.note_use("UPDATE tokens SET used = ?1 WHERE id = ?2", now, token);
+            self.note_use("UPDATE tokens SET used = ? WHERE id = ?", [now, token]);
         }
-        let (account, token) = (AccountKey(account), Some(TokenKey(token)));
-        Ok(Some(Caller { account, token, session: None, password: None }))
+        let access = Access::Token(TokenKey(token));
+        Ok(Some(Caller { account: AccountKey(account), access }))
     }
 
     /// Writes down when something was used. That this fails is no reason to let nobody in.
-    pub(super) fn note_use(&self, update: &str, now: i64, id: i64) {
-        let noted = self.write(|write| Ok(write.tx.execute(update, [now, id])?));
-        if let Err(error) = noted {
+    pub(super) fn note_use(&self, update: &str, params: impl Params) {
+        if let Err(error) = self.change(update, params) {
             log::warn!("the last use of a token or session was not noted: {error:#}");
         }
     }
 
     /// The account of a user name, with the password's hash.
-    pub fn login(&self, username: &str) -> Result<Option<(Caller, String)>> {
-        let found = self
-            .reader()
-            .prepare_cached(
-                "SELECT id, password FROM accounts WHERE username = ? AND password IS NOT NULL",
-            )?
-            .query_row([username], |row| {
-                let (account, stored): (_, String) = (AccountKey(row.get(0)?), row.get(1)?);
-                let password = Some(PasswordKey::of(&stored));
-                Ok((Caller { account, token: None, session: None, password }, stored))
-            })
-            .optional()?;
-        Ok(found)
+    pub fn login(&self, username: &str) -> Result<Option<(AccountKey, String)>> {
+        self.reader().first(
+            "SELECT id, password FROM accounts WHERE username = ? AND password IS NOT NULL",
+            [username],
+            |row| Ok((AccountKey(row.get(0)?), row.get(1)?)),
+        )
     }
 
     /// Puts a better hash of the same password in the place of `old`, if that is still there.
     pub fn strengthen(&self, account: AccountKey, old: &str, new: &str) -> Result<()> {
-        self.write(|write| {
-            let update = "UPDATE accounts SET password = ? WHERE id = ? AND password = ?";
-            write.tx.execute(update, params![new, account.0, old])?;
-            Ok(())
-        })
+        let update = "UPDATE accounts SET password = ? WHERE id = ? AND password = ?";
+        self.change(update, params![new, account.0, old]).map(drop)
     }
 
     /// The good tokens of an account, oldest first.
@@ -169,11 +152,11 @@ impl Store {
             [account.0],
             |row| {
                 Ok(TokenInfo {
-                    key: TokenKey(row.get(0)?),
+                    id: TokenKey(row.get(0)?),
                     prefix: row.get(1)?,
                     machine: row.get::<_, Option<String>>(2)?.map(MachineId::new),
-                    created: timestamp(row.get(3)?),
-                    used: row.get::<_, Option<i64>>(4)?.map(timestamp),
+                    created_at: timestamp(row.get(3)?),
+                    last_used_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
                 })
             },
         )
@@ -182,12 +165,8 @@ impl Store {
     /// Makes a further token. None: the account has too many.
     pub fn add_token(&self, account: AccountKey) -> Result<Option<(TokenKey, Secret)>> {
         self.write(|write| {
-            let count: i64 = write.tx.query_row(
-                "SELECT count(*) FROM tokens WHERE account = ? AND revoked IS NULL",
-                [account.0],
-                |row| row.get(0),
-            )?;
-            if TOKENS_MAX <= count {
+            let good = "SELECT 1 FROM tokens WHERE account = ? AND revoked IS NULL";
+            if write.tx.has(&format!("{good} LIMIT 1 OFFSET ?"), [account.0, TOKENS_MAX - 1])? {
                 return Ok(None);
             }
             let token = insert_token(&write.tx, account.0, None)?;
@@ -197,27 +176,20 @@ impl Store {
 
     /// Whether there was such a token on the account, and a good one.
     pub fn revoke_token(&self, account: AccountKey, token: TokenKey) -> Result<bool> {
-        self.write(|write| {
-            let revoked = write.tx.execute(
-                "UPDATE tokens SET revoked = ? WHERE id = ? AND account = ? AND revoked IS NULL",
-                params![millis(time::now()), token.0, account.0],
-            )?;
-            Ok(0 < revoked)
-        })
+        self.change(
+            "UPDATE tokens SET revoked = ? WHERE id = ? AND account = ? AND revoked IS NULL",
+            params![millis(time::now()), token.0, account.0],
+        )
     }
 
     pub fn account(&self, caller: Caller) -> Result<Account> {
         self.reader().one(
             "SELECT account_id, username, email, (SELECT prefix FROM tokens WHERE id = ?)
                  FROM accounts WHERE id = ?",
-            params![caller.token.map(|it| it.0), caller.account.0],
+            params![caller.token().map(|it| it.0), caller.account.0],
             |row| {
-                Ok(Account {
-                    account_id: AccountId(row.get(0)?),
-                    username: row.get(1)?,
-                    email: row.get(2)?,
-                    token_prefix: row.get(3)?,
-                })
+                let (account_id, username, email, token_prefix) = row.try_into()?;
+                Ok(Account { account_id, username, email, token_prefix })
             },
         )
     }
@@ -231,7 +203,7 @@ impl Store {
             "UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL
                  RETURNING account, machine",
             params![millis(time::now()), old.0],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| row.try_into(),
         )?;
         let Some((account, machine)) = revoked else { return Ok(None) };
         let token = insert_token(&tx, account, machine.as_deref())?;
@@ -242,19 +214,12 @@ impl Store {
 
     /// Remembers which machine uses a token.
     pub fn note_machine(&self, token: TokenKey, machine: &MachineId) -> Result<()> {
-        let known: Option<String> =
-            self.reader()
-                .one("SELECT machine FROM tokens WHERE id = ?", [token.0], |row| row.get(0))?;
-        if known.as_deref() == Some(machine.as_str()) {
+        let known = "SELECT 1 FROM tokens WHERE id = ? AND machine = ?";
+        if self.reader().has(known, params![token.0, machine.as_str()])? {
             return Ok(());
         }
-        self.write(|write| {
-            write.tx.execute(
-                "UPDATE tokens SET machine = ? WHERE id = ?",
-                params![machine.as_str(), token.0],
-            )?;
-            Ok(())
-        })
+        let update = "UPDATE tokens SET machine = ? WHERE id = ?";
+        self.change(update, params![machine.as_str(), token.0]).map(drop)
     }
 }
 
@@ -262,16 +227,15 @@ impl Store {
 pub(super) fn insert_account(
     tx: &Transaction<'_>,
     new: &NewAccount<'_>,
-) -> Result<Option<(i64, AccountId)>> {
-    let account_id = AccountId(format!("acc_{}", ids::random_hex()));
+) -> Result<Option<(i64, String)>> {
+    let account_id = format!("acc_{}", ids::random_hex());
     // Random, so that the id of an account that was removed is never another's: whoever still holds
     // it must find nothing.
-    let id = tx.first(
+    let id = tx.value(
         "INSERT INTO accounts (id, account_id, username, email, password, created)
              VALUES (random() & 0x7fffffffffffffff, ?, ?, ?, ?, ?)
              ON CONFLICT (username) DO NOTHING RETURNING id",
-        params![account_id.0, new.username, new.email, new.password, millis(time::now())],
-        |row| row.get(0),
+        params![account_id, new.username, new.email, new.password, millis(time::now())],
     )?;
     Ok(id.map(|id| (id, account_id)))
 }
@@ -279,25 +243,24 @@ pub(super) fn insert_account(
 /// Whether somebody who was let in still would be at that time.
 pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bool> {
     let account = caller.account.0;
-    let found = match (caller.token, caller.session) {
-        (Some(token), _) => conn.has(
+    match caller.access {
+        Access::Token(token) => conn.has(
             "SELECT 1 FROM tokens WHERE id = ? AND account = ? AND revoked IS NULL",
             [token.0, account],
-        )?,
-        (None, Some(session)) => conn.has(
+        ),
+        Access::Session(session) => conn.has(
             "SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?",
             [session.0, account, now],
-        )?,
-        (None, None) => caller.password.is_some() && caller.password == password(conn, account)?,
-    };
-    Ok(found)
+        ),
+        Access::Password(key) => Ok(password(conn, account)? == Some(key)),
+    }
 }
 
 /// Of the password that the account has now, if any.
 pub(super) fn password(conn: &Connection, account: i64) -> Result<Option<PasswordKey>> {
-    let stored: Option<Option<String>> =
-        conn.first("SELECT password FROM accounts WHERE id = ?", [account], |row| row.get(0))?;
-    Ok(stored.flatten().as_deref().map(PasswordKey::of))
+    let select = "SELECT password FROM accounts WHERE id = ? AND password IS NOT NULL";
+    let stored: Option<String> = conn.value(select, [account])?;
+    Ok(stored.as_deref().map(PasswordKey::of))
 }
 
 fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Secret> {
@@ -310,6 +273,6 @@ fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Re
 }
 
 /// A token has 256 random bits, so a plain hash is enough and a look-up by it leaks nothing.
-pub(super) fn hash(token: &str) -> Vec<u8> {
-    Sha256::digest(token.as_bytes()).to_vec()
+pub(super) fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }

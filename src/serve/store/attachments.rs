@@ -1,6 +1,6 @@
 //! Pictures, kept in the file of everything else, so that a backup has them too.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use rusqlite::{Connection, params};
@@ -83,24 +83,19 @@ impl Store {
                  JOIN attachment_data ON attachment = attachments.id
                  WHERE account = ? AND attachment_id = ?",
             params![account.0, id],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| row.try_into(),
         )
     }
 }
 
 /// Whether these are pictures of the account that no message has, each named once.
 pub(super) fn are_free(conn: &Connection, account: AccountKey, ids: &[String]) -> Result<bool> {
-    if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
-        return Ok(false);
-    }
-    let free =
-        "SELECT 1 FROM attachments WHERE account = ? AND attachment_id = ? AND message IS NULL";
-    for id in ids {
-        if !conn.has(free, params![account.0, id])? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let free: Option<i64> = conn.value(
+        "SELECT count(*) FROM attachments WHERE account = ? AND message IS NULL
+             AND attachment_id IN (SELECT value FROM json_each(?))",
+        params![account.0, serde_json::to_string(ids)?],
+    )?;
+    Ok(free == i64::try_from(ids.len()).ok())
 }
 
 pub(super) fn attach(

@@ -5,23 +5,30 @@ use rusqlite::{Transaction, params};
 
 use crate::{
     serve::store::{
-        AccountKey, Retention, Sql,
-        rows::{Change, Event, Keys, millis},
+        Retention, Sql, Write,
+        rows::{Change, Event, millis},
+        threads::ThreadRow,
     },
     time,
 };
 
-pub(super) fn insert(
-    tx: &Transaction<'_>,
-    account: AccountKey,
-    change: &Change,
-    keys: Keys,
-) -> Result<i64> {
-    tx.change(
-        "INSERT INTO events (account, kind, thread, message, created) VALUES (?, ?, ?, ?, ?)",
-        params![account.0, change.kind(), keys.thread, keys.message, millis(time::now())],
-    )?;
-    Ok(tx.last_insert_rowid())
+impl Write<'_> {
+    /// Something happened to a thread, or to the message of this row on it.
+    pub(super) fn event(
+        &mut self,
+        thread: &ThreadRow,
+        change: Change,
+        message: Option<i64>,
+    ) -> Result<()> {
+        let account = thread.account;
+        self.tx.change(
+            "INSERT INTO events (account, kind, thread, message, created) VALUES (?, ?, ?, ?, ?)",
+            params![account.0, change.kind(), thread.key, message, millis(time::now())],
+        )?;
+        let seq = self.tx.last_insert_rowid();
+        self.events.push(Event { epoch: self.epoch, seq, account, change });
+        Ok(())
+    }
 }
 
 /// Forgets events that are too many or too old, now and then.
@@ -30,23 +37,16 @@ pub(super) fn prune(tx: &Transaction<'_>, event: &Event, retention: Retention) -
     if event.seq % i64::from(every) != 0 {
         return Ok(());
     }
-    let too_many: Option<i64> = tx.first(
-        "SELECT seq FROM events WHERE account = ? ORDER BY seq DESC LIMIT 1 OFFSET ?",
-        params![event.account.0, retention.events],
-        |row| row.get(0),
-    )?;
     let oldest = millis(time::now().minus(retention.age));
-    let too_old: Option<i64> = tx.first(
-        "SELECT seq FROM events WHERE account = ? AND created < ? ORDER BY seq DESC LIMIT 1",
-        params![event.account.0, oldest],
-        |row| row.get(0),
+    tx.change(
+        "UPDATE accounts SET pruned = max(pruned,
+             ifnull((SELECT seq FROM events WHERE account = ?1
+                     ORDER BY seq DESC LIMIT 1 OFFSET ?2), 0),
+             ifnull((SELECT seq FROM events WHERE account = ?1 AND created < ?3
+                     ORDER BY seq DESC LIMIT 1), 0)) WHERE id = ?1",
+        params![event.account.0, retention.events, oldest],
     )?;
-    if let Some(last) = too_many.max(too_old) {
-        tx.execute(
-            "DELETE FROM events WHERE account = ? AND seq <= ?",
-            params![event.account.0, last],
-        )?;
-        tx.execute("UPDATE accounts SET pruned = ? WHERE id = ?", params![last, event.account.0])?;
-    }
-    Ok(())
+    let delete = "DELETE FROM events
+         WHERE account = ?1 AND seq <= (SELECT pruned FROM accounts WHERE id = ?1)";
+    tx.change(delete, [event.account.0]).map(drop)
 }

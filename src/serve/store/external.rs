@@ -14,7 +14,7 @@ use crate::{
     serve::store::{
         AccountKey, Caller, Sql, Store, Write, messages,
         rows::{self, Role, ThreadChange, millis, one_line, timestamp},
-        threads::{self, ThreadRow},
+        threads::{self, NewThread, ThreadRow},
     },
     time::Timestamp,
 };
@@ -30,18 +30,25 @@ const PARTIAL: &str = "partial";
 const FIRST: i64 = 1_000_000;
 
 /// A session as its machine reports it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Session {
     /// The agent that it is of.
     pub source: String,
+    #[serde(rename = "sessionId")]
     pub id: SessionId,
     pub project_dir: Option<String>,
     pub project_name: Option<String>,
     pub title: String,
-    pub last_activity: Timestamp,
+    /// None: not known.
+    #[serde(rename = "lastActivityAt")]
+    pub last_activity: Option<Timestamp>,
+    #[serde(rename = "lastMessagePreview")]
     pub preview: Option<String>,
+    #[serde(rename = "lastMessageAuthor")]
     pub preview_author: Option<String>,
     /// The newest turns, oldest first.
+    #[serde(skip)]
     pub recent: Vec<Turn>,
 }
 
@@ -55,13 +62,18 @@ pub struct Turn {
 }
 
 /// A session as it is listed.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Listed {
+    #[serde(skip)]
+    key: i64,
+    #[serde(rename = "agentId")]
     pub machine: MachineId,
+    #[serde(flatten)]
     pub session: Session,
     /// The machine has it no longer.
     pub vanished: bool,
     /// The thread that goes on with it.
+    #[serde(rename = "threadId")]
     pub thread: Option<ThreadId>,
 }
 
@@ -113,7 +125,16 @@ impl Store {
                 upsert(&write.tx, account, machine, session)?;
             }
             if !present.is_empty() {
-                mark(&write.tx, account, machine, sessions, present)?;
+                // What was just reported is there.
+                let reported = sessions.iter().map(|it| it.id.as_str());
+                let there: Vec<_> = present.iter().map(String::as_str).chain(reported).collect();
+                write.tx.change(
+                    "WITH present AS MATERIALIZED (SELECT value FROM json_each(?3))
+                     UPDATE external_sessions SET vanished = session_id NOT IN present
+                     WHERE account = ?1 AND machine = ?2
+                         AND vanished <> (session_id NOT IN present)",
+                    params![account.0, machine.as_str(), serde_json::to_string(&there)?],
+                )?;
             }
             let after = vanished(&write.tx, account, machine)?;
             write.tx.execute(
@@ -135,7 +156,7 @@ impl Store {
         self.reader().all(
             &format!("{COLUMNS} ORDER BY vanished, last_activity DESC LIMIT ?2"),
             params![account.0, LISTED_MAX],
-            |row| listed_from(row).map(|it| it.1),
+            listed_from,
         )
     }
 
@@ -146,21 +167,20 @@ impl Store {
         source: &str,
         id: &SessionId,
     ) -> Result<Option<Listed>> {
-        Ok(find(&self.reader(), account, machine, source, id)?.map(|it| it.1))
+        find(&self.reader(), account, machine, source, id)
     }
 
     /// Makes a thread of a session, or gives the one that was made of it. It has the newest turns
-    /// until its machine sends all. `author` is the human's name. None: there is no such session.
+    /// until its machine sends all. `author` is the human's name. None: the session is gone.
     pub fn adopt(
         &self,
         account: AccountKey,
-        machine: &MachineId,
-        source: &str,
-        id: &SessionId,
+        known: &Listed,
         author: &str,
     ) -> Result<Option<ThreadId>> {
+        let Listed { machine, session: Session { source, id, .. }, .. } = known;
         self.write(|write| {
-            let Some((key, listed)) = find(&write.tx, account, machine, source, id)? else {
+            let Some(listed) = find(&write.tx, account, machine, source, id)? else {
                 return Ok(None);
             };
             if let Some(thread) = listed.thread {
@@ -175,23 +195,23 @@ impl Store {
                 "projectName": session.project_name,
                 "source": session.source,
             });
-            let row = ThreadRow {
-                agent: Some(engine.as_str().to_owned()),
-                machine: Some(machine.as_str().to_owned()),
+            let new = NewThread {
+                title: one_line(&session.title, TITLE_CHARS),
+                agent: Some(engine.as_str()),
+                machine: Some(machine.as_str()),
+                project_dir: None,
                 adoption: Some(adoption.to_string()),
-                ..ThreadRow::default()
             };
-            let title = one_line(&session.title, TITLE_CHARS);
-            let row = threads::insert(write, account, &thread, &title, row)?;
+            let row = threads::insert(write, account, &thread, new)?;
             write.tx.execute(
                 "UPDATE external_sessions SET thread = ? WHERE id = ?",
-                params![row.key, key],
+                params![row.key, listed.key],
             )?;
             let origins = (0..).map(|n| format!("{PARTIAL} {n}"));
             let turns = session.recent.iter().zip(origins).collect();
             let names = Names { human: author, agent: &engine.author() };
-            add_turns(write, &row, turns, &names, &HashMap::new())?;
-            write.thread_event(account, ThreadChange::History, row.key)?;
+            add_turns(write, &row, turns, &names)?;
+            write.thread_event(&row, ThreadChange::History)?;
             Ok(Some(thread))
         })
     }
@@ -214,26 +234,27 @@ impl Store {
             };
             let owns = match &row.machine {
                 None => false,
-                Some(machine) => {
-                    connected(&MachineId::new(machine.as_str()))
-                        || has_token_of(&write.tx, caller, machine)?
-                }
+                Some(machine) => connected(machine) || has_token_of(&write.tx, caller, machine)?,
             };
             if !owns {
                 return Ok(Err(NoBackfill::OtherMachine));
             }
-            let source: Option<String> = write.tx.first(
+            let source: Option<String> = write.tx.value(
                 "SELECT source FROM external_sessions WHERE thread = ? AND session_id = ?",
                 params![row.key, session.as_str()],
-                |row| row.get(0),
             )?;
             let Some(source) = source else { return Ok(Err(NoBackfill::OtherSession)) };
-            let agent = Engine::new(&source).author();
-            let done = backfill(write, &row, turns, &Names { human: &author, agent: &agent })?;
-            if 0 < done.inserted + done.removed_partial {
-                write.thread_event(account, ThreadChange::History, row.key)?;
+            let removed_partial = write.tx.execute(
+                "DELETE FROM messages WHERE thread = ? AND origin GLOB ?",
+                params![row.key, format!("{PARTIAL} *")],
+            )?;
+            let names = Names { human: &author, agent: &Engine::new(&source).author() };
+            let with_origins = turns.iter().zip(origins(turns)).collect();
+            let inserted = add_turns(write, &row, with_origins, &names)?;
+            if 0 < inserted + removed_partial {
+                write.thread_event(&row, ThreadChange::History)?;
             }
-            Ok(Ok(done))
+            Ok(Ok(Backfilled { inserted, deduped: turns.len() - inserted, removed_partial }))
         })
     }
 }
@@ -242,28 +263,6 @@ impl Store {
 struct Names<'a> {
     human: &'a str,
     agent: &'a str,
-}
-
-fn backfill(
-    write: &Write<'_>,
-    row: &ThreadRow,
-    turns: &[Turn],
-    names: &Names<'_>,
-) -> Result<Backfilled> {
-    let removed_partial = write.tx.execute(
-        "DELETE FROM messages WHERE thread = ? AND origin GLOB ?",
-        params![row.key, format!("{PARTIAL} *")],
-    )?;
-    let stored: HashMap<String, i64> = write.tx.all(
-        "SELECT origin, created FROM messages WHERE thread = ? AND origin IS NOT NULL",
-        [row.key],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let turns: Vec<_> = turns.iter().zip(origins(turns)).collect();
-    let deduped = turns.iter().filter(|(_, origin)| stored.contains_key(origin)).count();
-    let inserted = turns.len() - deduped;
-    add_turns(write, row, turns, names, &stored)?;
-    Ok(Backfilled { inserted, deduped, removed_partial })
 }
 
 /// A name for each turn, the same whenever it is sent: of who said what when, and, if that was said
@@ -287,16 +286,20 @@ fn origins(turns: &[Turn]) -> Vec<String> {
 
 /// Stores those turns that are not stored under their origin yet, with times that keep their order
 /// and come before all that was said on the thread itself. No event is made of them: daemons must
-/// not act on them.
+/// not act on them. How many it stored.
 fn add_turns(
     write: &Write<'_>,
     row: &ThreadRow,
     turns: Vec<(&Turn, String)>,
     names: &Names<'_>,
-    stored: &HashMap<String, i64>,
-) -> Result<()> {
+) -> Result<usize> {
+    let stored: HashMap<String, i64> = write.tx.all(
+        "SELECT origin, created FROM messages WHERE thread = ? AND origin IS NOT NULL",
+        [row.key],
+        |row| row.try_into(),
+    )?;
     let taken: HashSet<i64> = stored.values().copied().collect();
-    let mut next = row.created;
+    let (mut next, mut added) = (row.created, 0);
     let mut query = write.tx.prepare_cached(
         "INSERT INTO messages (thread, message_id, author, role, kind, body, created, origin)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -326,13 +329,17 @@ fn add_turns(
             next,
             origin
         ])?;
+        added += 1;
     }
-    Ok(())
+    Ok(added)
 }
 
-fn has_token_of(conn: &Connection, caller: Caller, machine: &str) -> Result<bool> {
-    let Some(token) = caller.token else { return Ok(false) };
-    conn.has("SELECT 1 FROM tokens WHERE id = ? AND machine = ?", params![token.0, machine])
+fn has_token_of(conn: &Connection, caller: Caller, machine: &MachineId) -> Result<bool> {
+    let Some(token) = caller.token() else { return Ok(false) };
+    conn.has(
+        "SELECT 1 FROM tokens WHERE id = ? AND machine = ?",
+        params![token.0, machine.as_str()],
+    )
 }
 
 fn upsert(
@@ -358,7 +365,7 @@ fn upsert(
             session.project_dir,
             session.project_name,
             session.title,
-            millis(session.last_activity),
+            session.last_activity.map_or(0, millis),
             session.preview,
             session.preview_author,
             serde_json::to_string(&session.recent)?,
@@ -376,57 +383,35 @@ fn vanished(conn: &Connection, account: AccountKey, machine: &MachineId) -> Resu
     )
 }
 
-/// Marks each session of a machine as there or not. What was just reported is there.
-fn mark(
-    conn: &Connection,
-    account: AccountKey,
-    machine: &MachineId,
-    sessions: &[Session],
-    present: &[String],
-) -> Result<()> {
-    let ids: Vec<&str> = present
-        .iter()
-        .map(String::as_str)
-        .chain(sessions.iter().map(|it| it.id.as_str()))
-        .collect();
-    conn.change(
-        "WITH present AS MATERIALIZED (SELECT value FROM json_each(?3))
-         UPDATE external_sessions SET vanished = session_id NOT IN present
-         WHERE account = ?1 AND machine = ?2 AND vanished <> (session_id NOT IN present)",
-        params![account.0, machine.as_str(), serde_json::to_string(&ids)?],
-    )?;
-    Ok(())
-}
-
 fn find(
     conn: &Connection,
     account: AccountKey,
     machine: &MachineId,
     source: &str,
     id: &SessionId,
-) -> Result<Option<(i64, Listed)>> {
+) -> Result<Option<Listed>> {
     let sql =
         format!("{COLUMNS} AND external_sessions.machine = ?2 AND source = ?3 AND session_id = ?4");
     conn.first(&sql, params![account.0, machine.as_str(), source, id.as_str()], listed_from)
 }
 
-fn listed_from(row: &Row<'_>) -> rusqlite::Result<(i64, Listed)> {
+fn listed_from(row: &Row<'_>) -> rusqlite::Result<Listed> {
     let session = Session {
         source: row.get(2)?,
         id: SessionId::new(row.get::<_, String>(3)?),
         project_dir: row.get(4)?,
         project_name: row.get(5)?,
         title: row.get(6)?,
-        last_activity: timestamp(row.get(7)?),
+        last_activity: Some(row.get(7)?).filter(|it| *it != 0).map(timestamp),
         preview: row.get(8)?,
         preview_author: row.get(9)?,
         recent: rows::json(row, 10)?.unwrap_or_default(),
     };
-    let listed = Listed {
+    Ok(Listed {
+        key: row.get(0)?,
         machine: MachineId::new(row.get::<_, String>(1)?),
         session,
         vanished: row.get(11)?,
         thread: row.get::<_, Option<String>>(12)?.map(ThreadId::new),
-    };
-    Ok((row.get(0)?, listed))
+    })
 }

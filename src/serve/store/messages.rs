@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 use rusqlite::{Connection, params};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
     ids::{self, ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     serve::store::{
         AccountKey, Sql, Store, Write, attachments, machines,
         rows::{
-            Change, Keys, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis,
-            one_line,
+            Change, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis, one_line,
         },
-        threads::{self, SET_AGENT, ThreadRow},
+        threads::{self, NewThread, SET_AGENT, ThreadRow},
     },
     time::{self, Timestamp},
 };
@@ -72,12 +72,10 @@ pub struct Question {
 }
 
 /// The end of a question.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Closing {
     pub code: String,
     pub outcome: String,
-    /// All of it.
-    pub report: Value,
 }
 
 /// Why a message was not stored.
@@ -139,7 +137,7 @@ impl Store {
                 Some(row) => row,
                 None => create_thread(write, account, &draft)?,
             };
-            append(write, account, &row, &draft).map(Ok)
+            append(write, &row, &draft).map(Ok)
         })
     }
 
@@ -152,10 +150,10 @@ impl Store {
         limit: u32,
         bytes: usize,
     ) -> Result<Option<Page>> {
-        if !self.has_thread(account, thread)? {
-            return Ok(None);
-        }
         let conn = self.reader();
+        let Some(ThreadRow { key, .. }) = threads::find(&conn, account, thread)? else {
+            return Ok(None);
+        };
         let (rest, time) = match range {
             Range::Since(time) => (
                 "AND messages.created > ? AND messages.origin IS NULL
@@ -166,10 +164,9 @@ impl Store {
                 ("AND messages.created < ? ORDER BY messages.created DESC LIMIT ?", time)
             }
         };
-        let mut query = conn.prepare_cached(&select(&format!(
-            "WHERE threads.account = ? AND threads.thread_id = ? AND threads.deleted IS NULL {rest}"
-        )))?;
-        let mut rows = query.query(params![account.0, thread.as_str(), millis(time), limit + 1])?;
+        let mut query =
+            conn.prepare_cached(&select(&format!("WHERE messages.thread = ? {rest}")))?;
+        let mut rows = query.query(params![key, millis(time), limit + 1])?;
         let (mut messages, mut more) = (Vec::new(), false);
         let mut budget = bytes.min(ANSWER_BYTES);
         while let Some(row) = rows.next()? {
@@ -220,7 +217,7 @@ fn refuse(
             }
             _ => None,
         },
-        Some(row) if machine.is_some() && machine != row.machine.as_deref() => {
+        Some(row) if draft.machine.is_some() && draft.machine != row.machine => {
             Some(Refusal::OtherMachine)
         }
         Some(row) if draft.project_dir.is_some() && draft.project_dir != row.project_dir => {
@@ -238,36 +235,32 @@ fn refuse(
 /// The thread of a first message. Its title is that message's first line.
 fn create_thread(write: &mut Write<'_>, account: AccountKey, draft: &Draft) -> Result<ThreadRow> {
     let line = draft.body.lines().find(|it| !it.trim().is_empty()).unwrap_or_default();
-    let row = ThreadRow {
-        agent: draft.agent.as_ref().map(|it| it.as_str().to_owned()),
-        machine: draft.machine.as_ref().map(|it| it.as_str().to_owned()),
-        project_dir: draft.project_dir.clone(),
-        ..ThreadRow::default()
+    let new = NewThread {
+        title: one_line(line, TITLE_CHARS),
+        agent: draft.agent.as_ref().map(Engine::as_str),
+        machine: draft.machine.as_ref().map(MachineId::as_str),
+        project_dir: draft.project_dir.as_deref(),
+        adoption: None,
     };
-    threads::insert(write, account, &draft.thread, &one_line(line, TITLE_CHARS), row)
+    threads::insert(write, account, &draft.thread, new)
 }
 
-fn append(
-    write: &mut Write<'_>,
-    account: AccountKey,
-    row: &ThreadRow,
-    draft: &Draft,
-) -> Result<Box<Message>> {
+fn append(write: &mut Write<'_>, row: &ThreadRow, draft: &Draft) -> Result<Box<Message>> {
     if let Some(agent) = &draft.agent {
-        write.change_thread(account, row.key, ThreadChange::Agent, SET_AGENT, agent.as_str())?;
+        write.change_thread(row, ThreadChange::Agent, SET_AGENT, agent.as_str())?;
     }
     if let Some(closing) = &draft.closing {
-        close_question(write, account, row.key, closing)?;
+        close_question(write, row, closing)?;
     }
     // Two messages of one millisecond, or a clock set back, must not share or swap their times.
     let created = millis(time::now()).max(row.last + 1);
     let key = insert(write, row, draft, created)?;
     write.stored += 1;
-    attachments::attach(&write.tx, account, key, &draft.attachments)?;
+    attachments::attach(&write.tx, row.account, key, &draft.attachments)?;
     if let Some(id) = &draft.client_msg_id {
         write.tx.change(
             "INSERT INTO client_msg_ids VALUES (?, ?, ?)",
-            params![account.0, id.as_str(), key],
+            params![row.account.0, id.as_str(), key],
         )?;
     }
     // Who writes has seen what came before.
@@ -278,7 +271,7 @@ fn append(
     )?;
     let message = Box::new(by_key(&write.tx, key)?);
     let change = Change::Message(message.clone());
-    write.event(account, change, Keys { thread: row.key, message: Some(key) })?;
+    write.event(row, change, Some(key))?;
     Ok(message)
 }
 
@@ -302,7 +295,7 @@ fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Re
             question.map(|it| it.card.to_string()),
             question.map(|it| &it.code),
             question.map(|it| millis(it.expires)),
-            draft.closing.as_ref().map(|it| it.report.to_string()),
+            draft.closing.as_ref().map(|it| json!(it).to_string()),
             adoption,
         ],
     )?;
@@ -315,21 +308,15 @@ pub(super) fn new_id(created: i64) -> MessageId {
 }
 
 /// Marks the newest question of this code that is still open, and tells of it again.
-fn close_question(
-    write: &mut Write<'_>,
-    account: AccountKey,
-    thread: i64,
-    closing: &Closing,
-) -> Result<()> {
-    let closed: Option<i64> = write.tx.first(
+fn close_question(write: &mut Write<'_>, thread: &ThreadRow, closing: &Closing) -> Result<()> {
+    let closed: Option<i64> = write.tx.value(
         "UPDATE messages SET closed = ?1 WHERE id =
                 (SELECT id FROM messages WHERE thread = ?2 AND question_code = ?3
                  AND question IS NOT NULL AND closed IS NULL ORDER BY created DESC LIMIT 1)
              RETURNING id",
-        params![closing.outcome, thread, closing.code],
-        |row| row.get(0),
+        params![closing.outcome, thread.key, closing.code],
     )?;
     let Some(key) = closed else { return Ok(()) };
     let change = Change::Message(Box::new(by_key(&write.tx, key)?));
-    write.event(account, change, Keys { thread, message: Some(key) })
+    write.event(thread, change, Some(key))
 }

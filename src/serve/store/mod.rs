@@ -29,16 +29,18 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError, TryLockError,
+        Mutex, MutexGuard, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, Params, Transaction, TransactionBehavior, ffi};
+use serde::{Serialize, Serializer};
 
-use rows::{Change, Epoch, Event, Keys};
+use crate::serve::lock;
+use rows::{Epoch, Event};
 use sql::Sql;
 
 /// The database, in the data directory.
@@ -66,23 +68,38 @@ impl AccountKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
-    /// A daemon's. None for somebody who came with a cookie, or with user name and password.
-    pub token: Option<TokenKey>,
-    /// Of somebody who came with a cookie.
-    pub session: Option<SessionKey>,
-    /// Of somebody who came with user name and password.
-    pub password: Option<PasswordKey>,
+    pub access: Access,
 }
 
-/// Tells a stored password from the one that takes its place: the start of a hash of its hash.
+impl Caller {
+    /// None: it is no daemon.
+    pub fn token(self) -> Option<TokenKey> {
+        match self.access {
+            Access::Token(token) => Some(token),
+            Access::Session(_) | Access::Password(_) => None,
+        }
+    }
+}
+
+/// What somebody came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PasswordKey(u64);
+pub enum Access {
+    /// A daemon's.
+    Token(TokenKey),
+    /// A cookie's.
+    Session(SessionKey),
+    /// User name and password.
+    Password(PasswordKey),
+}
+
+/// Tells a stored password from the one that takes its place: a hash of its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PasswordKey([u8; 32]);
 
 impl PasswordKey {
     /// Of what is stored.
     pub fn of(stored: &str) -> PasswordKey {
-        let hash = accounts::hash(stored);
-        PasswordKey(hash.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte)))
+        PasswordKey(accounts::hash(stored))
     }
 }
 
@@ -95,14 +112,14 @@ pub struct SessionKey(i64);
 pub struct TokenKey(i64);
 
 /// As text on the wire.
-impl fmt::Display for TokenKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+impl Serialize for TokenKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 
 impl TokenKey {
-    /// From what was printed; whose it is, if anybody's, is for the store to say.
+    /// From what the wire has; whose it is, if anybody's, is for the store to say.
     pub fn parse(text: &str) -> Option<TokenKey> {
         text.parse().ok().map(TokenKey)
     }
@@ -130,7 +147,7 @@ impl Default for Retention {
 }
 
 /// Told of every event in the order of their numbers. Must not block.
-pub type Publish = Box<dyn Fn(&Event) + Send + Sync>;
+pub type Publish = Box<dyn Fn(Event) + Send + Sync>;
 
 pub struct Store {
     write: Mutex<Connection>,
@@ -142,7 +159,7 @@ pub struct Store {
     /// When a write went well.
     written: Mutex<Instant>,
     /// Messages since the start.
-    stored: AtomicU64,
+    pub(super) stored: AtomicU64,
     retention: Retention,
     publish: Publish,
     /// Held as long as a server has the store open.
@@ -192,33 +209,29 @@ impl Store {
         let path = dir.join(FILE);
         private_file(&path)?;
         let opened = open_file(&path, lock.is_some());
-        let (write, read, search, epoch) = opened.map_err(|error| name_remedy(error, &path))?;
-        let (write, read, search) = (Mutex::new(write), Mutex::new(read), Mutex::new(search));
+        let (connections, epoch) = opened.map_err(|error| name_remedy(error, &path))?;
+        let [write, read, search] = connections.map(Mutex::new);
         let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
         Ok(Store { write, read, search, path, epoch, written, stored, retention, publish, lock })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.read)
     }
 
     fn searcher(&self) -> MutexGuard<'_, Connection> {
-        self.search.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.search)
     }
 
     /// A panic in a write rolled its transaction back; the connection is as good as before.
     fn writer(&self) -> MutexGuard<'_, Connection> {
-        self.write.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn went_well(&self) {
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        lock(&self.write)
     }
 
     /// Whether a message could be stored now. Most often a write of late tells; if not, one is
     /// made that changes nothing.
     pub fn check_writable(&self) -> Result<()> {
-        let last = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *lock(&self.written);
         if last.elapsed() < FRESH {
             return Ok(());
         }
@@ -229,13 +242,8 @@ impl Store {
             Err(TryLockError::WouldBlock) => bail!("a write has not ended for {STUCK:?}"),
         };
         conn.pragma_update(None, "user_version", VERSION)?;
-        self.went_well();
+        *lock(&self.written) = Instant::now();
         Ok(())
-    }
-
-    /// Messages that were stored since the start.
-    pub fn stored(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
     }
 
     /// How large the database is on disk, with its log.
@@ -257,12 +265,15 @@ impl Store {
         }
         let Write { tx, events, stored, .. } = write;
         tx.commit().context("committing")?;
-        self.went_well();
+        *lock(&self.written) = Instant::now();
         self.stored.fetch_add(stored, Ordering::Relaxed);
-        for event in &events {
-            (self.publish)(event);
-        }
+        events.into_iter().for_each(&self.publish);
         Ok(done)
+    }
+
+    /// Writes with one statement. Whether that changed anything.
+    fn change(&self, sql: &str, params: impl Params) -> Result<bool> {
+        self.write(|write| Ok(0 < write.tx.change(sql, params)?))
     }
 }
 
@@ -273,14 +284,6 @@ struct Write<'a> {
     events: Vec<Event>,
     /// New messages. Events tell of some a second time.
     stored: u64,
-}
-
-impl Write<'_> {
-    fn event(&mut self, account: AccountKey, change: Change, keys: Keys) -> Result<()> {
-        let seq = events::insert(&self.tx, account, &change, keys)?;
-        self.events.push(Event { epoch: self.epoch, seq, account, change });
-        Ok(())
-    }
 }
 
 /// Makes the directory private and ours; the lock lasts as long as the file is open. None: somebody
@@ -325,7 +328,7 @@ fn refuse_if_shared(path: &Path, wanted: &str) -> Result<()> {
 }
 
 /// The connections to write, to read and to search with. A file that is ours `alone` is checked.
-fn open_file(path: &Path, alone: bool) -> Result<(Connection, Connection, Connection, Epoch)> {
+fn open_file(path: &Path, alone: bool) -> Result<([Connection; 3], Epoch)> {
     let open = || connect(path).with_context(|| format!("opening {}", path.display()));
     let mut write = open()?;
     if alone {
@@ -337,9 +340,8 @@ fn open_file(path: &Path, alone: bool) -> Result<(Connection, Connection, Connec
         conn.pragma_update(None, "query_only", true)?;
         anyhow::Ok(conn)
     };
-    let (read, search) = (reader()?, reader()?);
-    let epoch = read.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
-    Ok((write, read, search, epoch))
+    let epoch = write.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
+    Ok(([write, reader()?, reader()?], epoch))
 }
 
 /// Reads the whole file. About three seconds per gigabyte of messages; better before the first

@@ -63,7 +63,7 @@ impl Store {
                         (SELECT max(id) FROM messages)
                  FROM accounts WHERE id = ?",
             [caller.account.0],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| row.try_into(),
         )?;
         let head = newest.unwrap_or(pruned);
         // A number past our head is of a future that a restored copy has not seen, one before

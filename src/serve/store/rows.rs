@@ -123,7 +123,7 @@ impl Change {
     }
 
     /// The name of the event in the table.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(in crate::serve) fn kind(&self) -> &'static str {
         match self {
             Change::Message(_) if self.is_for_daemons() => "reply",
             Change::Message(_) => "message",
@@ -131,13 +131,6 @@ impl Change {
             Change::Thread { change, .. } => change.as_str(),
         }
     }
-}
-
-/// The rows an event is about.
-#[derive(Clone, Copy)]
-pub(super) struct Keys {
-    pub thread: i64,
-    pub message: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -174,7 +167,7 @@ pub struct Message {
     pub question: Option<Value>,
     /// How that question ended.
     pub closed: Option<String>,
-    /// The end of a question that it tells of, as `Closing::report`.
+    /// The end of a question that it tells of, a `Closing`.
     pub question_closed: Option<Value>,
     /// The session that its thread goes on with; on the first reply of an adopted thread.
     pub adoption: Option<Value>,
@@ -235,13 +228,17 @@ pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message
 }
 
 /// A thread as it is listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Thread {
+    #[serde(rename = "threadId")]
     pub id: ThreadId,
     pub title: String,
     pub agent: Option<Engine>,
+    #[serde(rename = "agentId")]
     pub machine: Option<MachineId>,
     pub project_dir: Option<String>,
+    #[serde(rename = "createdAt")]
     pub created: Timestamp,
     /// Of its newest message; of itself if it has none.
     pub last_at: Timestamp,
@@ -276,10 +273,10 @@ pub(super) const SELECT_THREADS: &str =
         (SELECT id FROM messages WHERE thread = threads.id ORDER BY created DESC LIMIT 1)";
 
 pub(super) fn thread_by_key(conn: &Connection, key: i64) -> Result<Thread> {
-    Ok(conn.one(&format!("{SELECT_THREADS} WHERE threads.id = ?"), [key], thread_from)?.1)
+    conn.one(&format!("{SELECT_THREADS} WHERE threads.id = ?"), [key], thread_from)
 }
 
-pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
+pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<Thread> {
     let last = match row.get::<_, Option<String>>(8)? {
         None => None,
         Some(author) => Some(Last {
@@ -289,7 +286,7 @@ pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
             preview: one_line(row.get_ref(11)?.as_str()?, PREVIEW_CHARS),
         }),
     };
-    let thread = Thread {
+    Ok(Thread {
         id: ThreadId::new(row.get::<_, String>(1)?),
         title: row.get(2)?,
         agent: row.get::<_, Option<String>>(3)?.map(|it| Engine::new(&it)),
@@ -300,8 +297,7 @@ pub(super) fn thread_from(row: &Row<'_>) -> rusqlite::Result<(i64, Thread)> {
         last,
         unread: row.get(12)?,
         open_questions: row.get(13)?,
-    };
-    Ok((row.get(0)?, thread))
+    })
 }
 
 /// The text with every run of blanks, line breaks and control characters as one blank.

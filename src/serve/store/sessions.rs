@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use crate::{
     serve::store::{
-        AccountKey, Caller, PasswordKey, SessionKey, Sql, Store,
-        accounts::{self, AccountId, NewAccount, Secret, USE_MILLIS, hash},
+        Access, AccountKey, Caller, PasswordKey, SessionKey, Sql, Store,
+        accounts::{self, NewAccount, Secret, USE_MILLIS, hash},
         rows::{millis, timestamp},
     },
     time::Timestamp,
@@ -64,34 +64,30 @@ pub struct UserInfo {
     pub username: String,
     pub created: Timestamp,
     pub has_password: bool,
-    pub threads: u64,
+    pub threads: u32,
     /// That are good.
-    pub tokens: u64,
+    pub tokens: u32,
     /// When a browser was last seen.
     pub seen: Option<Timestamp>,
 }
 
 impl Store {
-    /// Makes an account that has no token, and no password yet. None: the name is taken.
-    pub fn add_user(&self, username: &str) -> Result<Option<AccountId>> {
-        self.write(|write| {
-            let new = NewAccount { username, email: None, password: None };
-            Ok(accounts::insert_account(&write.tx, &new)?.map(|(_, account_id)| account_id))
-        })
+    /// Makes an account that has no token, and no password yet. False: the name is taken.
+    pub fn add_user(&self, username: &str) -> Result<bool> {
+        let new = NewAccount { username, email: None, password: None };
+        self.write(|write| Ok(accounts::insert_account(&write.tx, &new)?.is_some()))
     }
 
     /// Makes the code of a one-time link, which lets its bearer set the account's password. It takes
     /// the place of an earlier one. None: there is no such account.
     pub fn welcome(&self, username: &str, now: Timestamp) -> Result<Option<Secret>> {
-        self.write(|write| {
-            let code = Secret::random("");
-            let made = write.tx.execute(
-                "INSERT OR REPLACE INTO welcomes (account, hash, expires)
-                 SELECT id, ?, ? FROM accounts WHERE username = ?",
-                params![hash(code.reveal()), millis(now.plus(WELCOME_TIME)), username],
-            )?;
-            Ok((0 < made).then_some(code))
-        })
+        let code = Secret::random("");
+        let made = self.change(
+            "INSERT OR REPLACE INTO welcomes (account, hash, expires)
+             SELECT id, ?, ? FROM accounts WHERE username = ?",
+            params![hash(code.reveal()), millis(now.plus(WELCOME_TIME)), username],
+        )?;
+        Ok(made.then_some(code))
     }
 
     /// Whether the code could be redeemed now. A look, to spare the hashing of a password.
@@ -104,10 +100,9 @@ impl Store {
     /// unknown, used or too old.
     pub fn redeem(&self, code: &str, password: &str, now: Timestamp) -> Result<Option<AccountKey>> {
         self.write(|write| {
-            let account: Option<i64> = write.tx.first(
+            let account: Option<i64> = write.tx.value(
                 "DELETE FROM welcomes WHERE hash = ? AND expires > ? RETURNING account",
                 params![hash(code), millis(now)],
-                |row| row.get(0),
             )?;
             let Some(account) = account.map(AccountKey) else { return Ok(None) };
             set_password(&write.tx, account, password, None)?;
@@ -173,24 +168,20 @@ impl Store {
         let found: Option<(i64, i64, i64, i64)> = self.reader().first(
             "SELECT id, account, created, seen FROM sessions WHERE hash = ? AND expires > ?",
             params![hash(cookie), millis(now)],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            |row| row.try_into(),
         )?;
         let Some((id, account, created, seen)) = found else { return Ok(None) };
         if USE_MILLIS <= millis(now).saturating_sub(seen) {
             let expires = lifetime.end(timestamp(created), now);
-            let update =
-                format!("UPDATE sessions SET seen = ?1, expires = {expires} WHERE id = ?2");
-            self.note_use(&update, millis(now), id);
+            let update = "UPDATE sessions SET seen = ?, expires = ? WHERE id = ?";
+            self.note_use(update, [millis(now), expires, id]);
         }
-        let (account, session) = (AccountKey(account), Some(SessionKey(id)));
-        Ok(Some(Caller { account, token: None, session, password: None }))
+        let access = Access::Session(SessionKey(id));
+        Ok(Some(Caller { account: AccountKey(account), access }))
     }
 
     pub fn end_session(&self, session: SessionKey) -> Result<()> {
-        self.write(|write| {
-            write.tx.execute("DELETE FROM sessions WHERE id = ?", [session.0])?;
-            Ok(())
-        })
+        self.change("DELETE FROM sessions WHERE id = ?", [session.0]).map(drop)
     }
 
     /// Whether somebody who was let in would be let in now.
@@ -204,8 +195,6 @@ impl Store {
 
     /// All accounts, by name.
     pub fn users(&self) -> Result<Vec<UserInfo>> {
-        let count =
-            |row: &Row<'_>, at| row.get(at).map(|it: i64| u64::try_from(it).unwrap_or_default());
         self.reader().all(
             "SELECT username, created, password IS NOT NULL,
                     (SELECT count(*) FROM threads WHERE account = accounts.id),
@@ -218,8 +207,8 @@ impl Store {
                     username: row.get(0)?,
                     created: timestamp(row.get(1)?),
                     has_password: row.get(2)?,
-                    threads: count(row, 3)?,
-                    tokens: count(row, 4)?,
+                    threads: row.get(3)?,
+                    tokens: row.get(4)?,
                     seen: row.get::<_, Option<i64>>(5)?.map(timestamp),
                 })
             },
@@ -322,7 +311,7 @@ mod tests {
             project_dir: None,
             project_name: None,
             title: String::new(),
-            last_activity: time::now(),
+            last_activity: None,
             preview: None,
             preview_author: None,
             recent: Vec::new(),
@@ -375,7 +364,8 @@ mod tests {
         let store = Store::open(dir.path(), Retention::default(), Box::new(|_| ())).unwrap();
         let ada = settle(&store, "ada").account;
         let (lifetime, now) = (Lifetime::default(), time::now());
-        let (basic, _) = store.login("ada").unwrap().unwrap();
+        let (account, stored) = store.login("ada").unwrap().unwrap();
+        let basic = Caller { account, access: Access::Password(PasswordKey::of(&stored)) };
         assert!(store.is_let_in(basic, now).unwrap());
         assert!(store.set_password_of("ada", "y").unwrap());
         assert_eq!(store.begin_session(ada, known(), lifetime, now).unwrap(), None);
@@ -404,7 +394,7 @@ mod tests {
         let dir = private_dir();
         let server = reopen(&dir).unwrap();
         let beside = Store::open_beside(dir.path()).unwrap();
-        beside.add_user("bob").unwrap().unwrap();
+        assert!(beside.add_user("bob").unwrap());
         assert_eq!(server.users().unwrap()[0].username, "bob");
         drop(server);
         // Nor does whoever works beside keep a server from starting.

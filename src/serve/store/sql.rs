@@ -1,7 +1,7 @@
 //! The ways in which the store runs a statement, which is prepared once for each connection.
 
 use anyhow::Result;
-use rusqlite::{Connection, OptionalExtension, Params, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Row, types::FromSql};
 
 /// Of a connection, and so of a transaction on it.
 pub(super) trait Sql {
@@ -25,6 +25,11 @@ pub(super) trait Sql {
     /// The first row, if there is one.
     fn first<T>(&self, sql: &str, params: impl Params, read: impl Read<T>) -> Result<Option<T>> {
         Ok(self.connection().prepare_cached(sql)?.query_row(params, read).optional()?)
+    }
+
+    /// The first column of the first row, if there is one.
+    fn value<T: FromSql>(&self, sql: &str, params: impl Params) -> Result<Option<T>> {
+        self.first(sql, params, |row| row.get(0))
     }
 
     fn all<T, C>(&self, sql: &str, params: impl Params, read: impl Read<T>) -> Result<C>

@@ -29,7 +29,7 @@ fn open(retention: Retention) -> Opened {
     let dir = private_dir();
     let published = Arc::<Mutex<Vec<Event>>>::default();
     let events = Arc::clone(&published);
-    let publish = Box::new(move |event: &Event| events.lock().unwrap().push(event.clone()));
+    let publish = Box::new(move |event| events.lock().unwrap().push(event));
     let store = Store::open(dir.path(), retention, publish).unwrap();
     let new = NewAccount { username: "ada", email: None, password: None };
     let (_, token) = store.create_account(new).unwrap().unwrap();
@@ -142,7 +142,7 @@ fn old_events_are_forgotten_and_messages_are_not() {
 #[test]
 fn a_token_that_is_replaced_meanwhile_gets_no_stream() {
     let opened = open(Retention::default());
-    let token = opened.caller.token.unwrap();
+    let token = opened.caller.token().unwrap();
     opened.store.note_machine(token, &MachineId::new("box")).unwrap();
     let new = opened.store.rotate(token, || ()).unwrap().unwrap();
     assert_eq!(opened.store.rotate(token, || ()).unwrap(), None);

@@ -1,15 +1,13 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rusqlite::{Connection, ToSql, Transaction, params};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
     serve::store::{
         AccountKey, Sql, Store, Write,
-        rows::{
-            Change, Keys, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from,
-        },
+        rows::{Change, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from},
     },
     time::{self, Timestamp},
 };
@@ -30,15 +28,23 @@ pub struct Threads {
 }
 
 /// A thread's row while it is written to.
-#[derive(Default)]
 pub(super) struct ThreadRow {
+    pub(super) account: AccountKey,
     pub(super) key: i64,
-    pub(super) agent: Option<String>,
-    pub(super) machine: Option<String>,
+    pub(super) machine: Option<MachineId>,
     pub(super) project_dir: Option<String>,
     pub(super) adoption: Option<String>,
     pub(super) created: i64,
     pub(super) last: i64,
+}
+
+/// A thread to be made.
+pub(super) struct NewThread<'a> {
+    pub(super) title: String,
+    pub(super) agent: Option<&'a str>,
+    pub(super) machine: Option<&'a str>,
+    pub(super) project_dir: Option<&'a str>,
+    pub(super) adoption: Option<String>,
 }
 
 impl Store {
@@ -63,7 +69,7 @@ impl Store {
         let mut found = Threads::default();
         let (mut budget, mut last_at) = (READ_BYTES, None);
         while let Some(row) = rows.next()? {
-            let (key, thread) = thread_from(row)?;
+            let thread = thread_from(row)?;
             // Threads of one time go together: the next answer starts before that time.
             if (limit <= found.threads.len() || budget == 0) && last_at != Some(thread.last_at) {
                 found.next = last_at;
@@ -76,7 +82,7 @@ impl Store {
             let is_wanted = match &search {
                 None => true,
                 Some(text) if thread.title.to_lowercase().contains(text) => true,
-                Some(text) => is_said(&conn, key, text, &mut budget)?,
+                Some(text) => is_said(&conn, row.get(0)?, text, &mut budget)?,
             };
             if is_wanted {
                 found.threads.push(thread);
@@ -87,14 +93,8 @@ impl Store {
 
     pub fn thread(&self, account: AccountKey, thread: &ThreadId) -> Result<Option<Thread>> {
         let conn = self.reader();
-        match find(&conn, account, thread)? {
-            Some(row) => thread_by_key(&conn, row.key).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    pub fn has_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
-        Ok(find(&self.reader(), account, thread)?.is_some())
+        let row = find(&conn, account, thread)?;
+        row.map(|row| thread_by_key(&conn, row.key)).transpose()
     }
 
     /// Binds a thread to a machine unless it is bound already. Whether this call did it, and to
@@ -106,21 +106,15 @@ impl Store {
         machine: &MachineId,
     ) -> Result<Option<(bool, MachineId)>> {
         self.write(|write| {
-            let won: Option<i64> = write.tx.first(
-                "UPDATE threads SET machine = ?
-                     WHERE account = ? AND thread_id = ? AND machine IS NULL AND deleted IS NULL
-                     RETURNING id",
-                params![machine.as_str(), account.0, thread.as_str()],
-                |row| row.get(0),
-            )?;
-            if let Some(key) = won {
-                let (thread, machine) = (thread.clone(), machine.clone());
-                let claimed = Change::Claimed { thread, machine: Some(machine.clone()) };
-                write.event(account, claimed, Keys { thread: key, message: None })?;
-                return Ok(Some((true, machine)));
+            let Some(row) = find(&write.tx, account, thread)? else { return Ok(None) };
+            if let Some(winner) = row.machine {
+                return Ok(Some((false, winner)));
             }
-            let row = find(&write.tx, account, thread)?;
-            Ok(row.and_then(|row| row.machine).map(|winner| (false, MachineId::new(winner))))
+            let update = "UPDATE threads SET machine = ? WHERE id = ?";
+            write.tx.change(update, params![machine.as_str(), row.key])?;
+            let (thread, winner) = (thread.clone(), Some(machine.clone()));
+            write.event(&row, Change::Claimed { thread, machine: winner }, None)?;
+            Ok(Some((true, machine.clone())))
         })
     }
 
@@ -164,7 +158,7 @@ impl Store {
     ) -> Result<bool> {
         self.write(|write| {
             let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
-            write.change_thread(account, row.key, change, update, value)?;
+            write.change_thread(&row, change, update, value)?;
             Ok(true)
         })
     }
@@ -173,9 +167,7 @@ impl Store {
     /// still under way does not bring back half of it. False: there is no such thread.
     pub fn delete_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
         self.write(|write| {
-            let Some(ThreadRow { key, .. }) = find(&write.tx, account, thread)? else {
-                return Ok(false);
-            };
+            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
             for sql in [
                 "DELETE FROM events WHERE thread = ?",
                 "DELETE FROM client_msg_ids
@@ -183,13 +175,13 @@ impl Store {
                 "DELETE FROM messages WHERE thread = ?",
                 "UPDATE external_sessions SET thread = NULL WHERE thread = ?",
             ] {
-                write.tx.execute(sql, [key])?;
+                write.tx.execute(sql, [row.key])?;
             }
             write.tx.execute(
                 "UPDATE threads SET deleted = ?, title = '', adoption = NULL WHERE id = ?",
-                params![millis(time::now()), key],
+                params![millis(time::now()), row.key],
             )?;
-            write.thread_event(account, ThreadChange::Deleted, key)?;
+            write.thread_event(&row, ThreadChange::Deleted)?;
             Ok(true)
         })
     }
@@ -199,26 +191,20 @@ impl Write<'_> {
     /// Changes the thread of row `?1` to the value `?2`, and tells of it if that was news.
     pub(super) fn change_thread(
         &mut self,
-        account: AccountKey,
-        key: i64,
+        row: &ThreadRow,
         change: ThreadChange,
         update: &str,
         value: impl ToSql,
     ) -> Result<()> {
-        if 0 < self.tx.change(update, params![key, value])? {
-            self.thread_event(account, change, key)?;
+        if 0 < self.tx.change(update, params![row.key, value])? {
+            self.thread_event(row, change)?;
         }
         Ok(())
     }
 
-    pub(super) fn thread_event(
-        &mut self,
-        account: AccountKey,
-        change: ThreadChange,
-        key: i64,
-    ) -> Result<()> {
-        let thread = Box::new(thread_by_key(&self.tx, key)?);
-        self.event(account, Change::Thread { change, thread }, Keys { thread: key, message: None })
+    pub(super) fn thread_event(&mut self, row: &ThreadRow, change: ThreadChange) -> Result<()> {
+        let thread = Box::new(thread_by_key(&self.tx, row.key)?);
+        self.event(row, Change::Thread { change, thread }, None)
     }
 }
 
@@ -248,19 +234,13 @@ pub(super) fn find(
     thread: &ThreadId,
 ) -> Result<Option<ThreadRow>> {
     conn.first(
-        "SELECT id, agent, machine, project_dir, adoption, created, last FROM threads
+        "SELECT id, machine, project_dir, adoption, created, last FROM threads
              WHERE account = ? AND thread_id = ? AND deleted IS NULL",
         params![account.0, thread.as_str()],
         |row| {
-            Ok(ThreadRow {
-                key: row.get(0)?,
-                agent: row.get(1)?,
-                machine: row.get(2)?,
-                project_dir: row.get(3)?,
-                adoption: row.get(4)?,
-                created: row.get(5)?,
-                last: row.get(6)?,
-            })
+            let (key, machine, project_dir, adoption, created, last) = row.try_into()?;
+            let machine = Option::<String>::map(machine, MachineId::new);
+            Ok(ThreadRow { account, key, machine, project_dir, adoption, created, last })
         },
     )
 }
@@ -277,32 +257,22 @@ pub(super) fn is_deleted(
     )
 }
 
-/// Adds a row, whose key and times are not known yet, and tells of it.
+/// Adds a row and tells of it.
 pub(super) fn insert(
     write: &mut Write<'_>,
     account: AccountKey,
     thread: &ThreadId,
-    title: &str,
-    mut row: ThreadRow,
+    new: NewThread<'_>,
 ) -> Result<ThreadRow> {
-    let created = millis(time::now());
-    (row.created, row.last) = (created, created);
+    let NewThread { title, agent, machine, project_dir, adoption } = new;
+    let (id, created) = (thread.as_str(), millis(time::now()));
     write.tx.execute(
         "INSERT INTO threads (account, thread_id, title, agent, machine, project_dir, adoption,
                               created, last, read)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?8)",
-        params![
-            account.0,
-            thread.as_str(),
-            title,
-            row.agent,
-            row.machine,
-            row.project_dir,
-            row.adoption,
-            created
-        ],
+        params![account.0, id, title, agent, machine, project_dir, adoption, created],
     )?;
-    row.key = write.tx.last_insert_rowid();
-    write.thread_event(account, ThreadChange::Created, row.key)?;
+    let row = find(&write.tx, account, thread)?.context("a new thread is not there")?;
+    write.thread_event(&row, ThreadChange::Created)?;
     Ok(row)
 }

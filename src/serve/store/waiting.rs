@@ -127,7 +127,7 @@ fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<Wa
 
 /// An answer that names no message, as other daemons give it, answers all that was written before.
 fn answered_until(conn: &Connection, thread: i64) -> Result<Option<i64>> {
-    conn.first(
+    conn.value(
         "SELECT created FROM messages
              WHERE thread = ? AND role = 'agent' AND kind IN ('result', 'error', 'question')
                AND origin IS NULL
@@ -135,7 +135,6 @@ fn answered_until(conn: &Connection, thread: i64) -> Result<Option<i64>> {
                    AND client_msg_id GLOB 'msg_*.[0-9]*.[0-9]*')
              ORDER BY created DESC LIMIT 1",
         [thread],
-        |row| row.get(0),
     )
 }
 
@@ -145,9 +144,8 @@ fn is_word(conn: &Connection, thread: i64, created: i64, body: &str) -> Result<b
 }
 
 fn is_stop(body: &str) -> bool {
-    let words: Vec<_> = body.split_whitespace().take(3).map(str::to_ascii_lowercase).collect();
-    let words: Vec<_> = words.iter().map(String::as_str).collect();
-    matches!(words[..], ["/stop"] | ["/stop", "all"])
+    let words: Vec<_> = body.split_whitespace().take(3).collect();
+    ["/stop", "/stop all"].iter().any(|it| words.join(" ").eq_ignore_ascii_case(it))
 }
 
 fn is_control(body: &str) -> bool {
