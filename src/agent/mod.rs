@@ -42,14 +42,18 @@ use crate::{
 /// One engine's side of a turn. Pure: no clocks, no pipes, no threads.
 ///
 /// The caller makes one for each turn, calls [`Protocol::begin`] once, then hands in every value
-/// that the engine sends, until `finished` is set or the engine is gone. Foreign values of any
-/// shape must not panic: what is not understood is skipped, an unknown request is answered with an
-/// error.
+/// that the engine sends, until the engine is gone. Once `finished` is set nothing is called any
+/// more. Foreign values of any shape must not panic: what is not understood is skipped, an unknown
+/// request is answered with an error.
 pub trait Protocol: Send {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions);
     fn on_value(&mut self, value: Value, actions: &mut Actions);
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions);
-    /// The engine is gone. If `finished` was not set before, this must set it.
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions);
+    /// Only for engines that get our tools.
+    fn on_tool_result(&mut self, _call: &str, _: ToolResult, _: &mut Actions) {}
+    /// The turn is to end. Called once.
+    fn interrupt(&mut self, actions: &mut Actions);
+    /// The engine is gone. This must set `finished`.
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
 }
 
@@ -197,7 +201,7 @@ pub enum TurnEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnCommand {
     Decide { question: QuestionId, verdict: Verdict },
-    ToolResult { call: String, result: Result<String, String> },
+    ToolResult { call: String, result: ToolResult },
     Interrupt,
 }
 
@@ -294,6 +298,9 @@ pub struct ToolCall {
     pub id: String,
     pub tool: tools::BridgeTool,
 }
+
+/// What a call came to. The error is a text that the model reads.
+pub type ToolResult = Result<String, String>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {

@@ -61,7 +61,15 @@ impl<P: Protocol + Default> Host<P> {
     }
 
     pub(super) fn command(&mut self, command: TurnCommand) {
-        self.run(|protocol, actions| protocol.on_command(command, actions));
+        self.run(|protocol, actions| match command {
+            TurnCommand::Decide { question, verdict } => {
+                protocol.decide(question, verdict, actions);
+            }
+            TurnCommand::ToolResult { call, result } => {
+                protocol.on_tool_result(&call, result, actions);
+            }
+            TurnCommand::Interrupt => protocol.interrupt(actions),
+        });
     }
 
     pub(super) fn decide(&mut self, question: &str, verdict: Verdict) {
@@ -73,13 +81,16 @@ impl<P: Protocol + Default> Host<P> {
         self.run(|protocol, actions| protocol.on_exit(exit, stderr, actions));
     }
 
+    /// As the runner does it: after the end nothing is called.
     fn run(&mut self, step: impl FnOnce(&mut P, &mut Actions)) {
+        if self.end.is_some() {
+            return;
+        }
         let mut actions = Actions::default();
         step(&mut self.protocol, &mut actions);
         self.writes.extend(actions.write);
         self.events.extend(actions.events);
         if let Some(end) = actions.finished {
-            assert_eq!(self.end, None, "a turn ends once");
             assert!(actions.close_stdin, "an end must let the engine go");
             self.end = Some(end);
         }

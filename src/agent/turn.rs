@@ -242,8 +242,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Lets the protocol take a step and carries out what it wants.
+    /// Lets the protocol take a step and carries out what it wants. Once the protocol is finished
+    /// there is only the process leaving.
     fn act(&mut self, step: impl FnOnce(&mut dyn Protocol, &mut Actions)) {
+        if self.told.is_some() {
+            return;
+        }
         let mut actions = Actions::default();
         step(self.protocol, &mut actions);
         for value in &actions.write {
@@ -266,9 +270,7 @@ impl<'a> Turn<'a> {
         if actions.close_stdin || actions.finished.is_some() {
             self.transport.close_input();
         }
-        if let Some(end) = actions.finished
-            && self.told.is_none()
-        {
+        if let Some(end) = actions.finished {
             let is_answer = matches!(end, TurnEnd::Answered { .. });
             self.told = Some(end);
             // What we ended ourselves comes to what had to be done about the engine.
@@ -342,9 +344,9 @@ impl<'a> Turn<'a> {
         while let Some(command) = self.pending.pop_front() {
             match command {
                 TurnCommand::Decide { question, verdict } => self.decide(question, verdict),
-                TurnCommand::ToolResult { ref call, .. } => {
+                TurnCommand::ToolResult { call, result } => {
                     self.no_longer(Waiting::Call(call.clone()));
-                    self.tell(command);
+                    self.act(|protocol, actions| protocol.on_tool_result(&call, result, actions));
                 }
                 TurnCommand::Interrupt => self.halt(Why::Interrupted),
             }
@@ -357,16 +359,11 @@ impl<'a> Turn<'a> {
         if let Some(id) = engines.map(|(id, _)| id.clone()) {
             self.names.remove(&id);
             if was_open {
-                self.tell(TurnCommand::Decide { question: id, verdict: verdict.clone() });
+                let verdict = verdict.clone();
+                self.act(|protocol, actions| protocol.decide(id, verdict, actions));
             }
         }
         self.handler.on_decided(&question, &verdict, was_open);
-    }
-
-    fn tell(&mut self, command: TurnCommand) {
-        if self.told.is_none() {
-            self.act(|protocol, actions| protocol.on_command(command, actions));
-        }
     }
 
     /// None: the transport is gone without a word.
@@ -375,10 +372,7 @@ impl<'a> Turn<'a> {
             Some(Incoming::Value(value)) => {
                 self.heard = true;
                 self.alive = Instant::now();
-                // Afterwards there is only the process leaving.
-                if self.told.is_none() {
-                    self.act(|protocol, actions| protocol.on_value(value, actions));
-                }
+                self.act(|protocol, actions| protocol.on_value(value, actions));
             }
             Some(Incoming::Garbage(text)) => self.garbage.add(text),
             Some(Incoming::Exit { exit, stderr_tail }) => self.gone(exit, &stderr_tail),
@@ -388,9 +382,7 @@ impl<'a> Turn<'a> {
 
     fn gone(&mut self, exit: Exit, stderr_tail: &str) {
         log::debug!("the engine is gone: {exit}");
-        if self.told.is_none() {
-            self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
-        }
+        self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
         if self.told.is_none() {
             self.told = Some(TurnEnd::Failed(Failure::new(
                 FailureKind::Crashed,
@@ -416,7 +408,7 @@ impl<'a> Turn<'a> {
         self.handler.on_halt();
         self.why = Some(why);
         self.phase = Phase::Stopping(self.patience(self.grace.interrupt));
-        self.act(|protocol, actions| protocol.on_command(TurnCommand::Interrupt, actions));
+        self.act(|protocol, actions| protocol.interrupt(actions));
     }
 
     /// The daemon stops: every wait, also the one that runs, is a short one now.

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
-        TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
+        Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnEnd,
+        TurnEvent, TurnSpec, Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
         rpc::{Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         text::{self, first_text, quotable, text},
@@ -339,28 +339,6 @@ impl Acp {
         actions.write(self.rpc.result(&pending.request, wire::outcome(option.as_deref())));
     }
 
-    fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
-        let Some(pending) = self.ledger.decided(question) else { return };
-        // Only options for this once are chosen: what agents store often has no end. And ACP
-        // has no place for a reason.
-        let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
-        if !allow {
-            self.denied = Some(pending.what.clone());
-            self.has_gone_on = false;
-        }
-        self.settle(&pending, allow, actions);
-    }
-
-    fn interrupt(&mut self, actions: &mut Actions) {
-        let Some(gone) = self.ledger.interrupt(actions) else { return };
-        if !self.prompted {
-            return self.ledger.finish(TurnEnd::Interrupted, actions);
-        }
-        let cancel = json!({ "sessionId": self.session });
-        actions.write(self.rpc.notification("session/cancel", cancel));
-        self.cancelled(gone, actions);
-    }
-
     /// Gemini 0.61.0 never ends the turn while one of these is unanswered.
     fn cancelled(&self, gone: BTreeMap<QuestionId, Pending>, actions: &mut Actions) {
         for pending in gone.into_values() {
@@ -434,9 +412,6 @@ impl Protocol for Acp {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         match self.rpc.classify(value) {
             Incoming::Request { id, method, params } => {
                 self.on_request(id, &method, &params, actions);
@@ -449,16 +424,26 @@ impl Protocol for Acp {
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        let Some(pending) = self.ledger.decided(&question) else { return };
+        // Only options for this once are chosen: what agents store often has no end. And ACP
+        // has no place for a reason.
+        let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
+        if !allow {
+            self.denied = Some(pending.what.clone());
+            self.has_gone_on = false;
         }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(&question, &verdict, actions),
-            TurnCommand::Interrupt => self.interrupt(actions),
-            // ACP agents get no tools of ours.
-            TurnCommand::ToolResult { .. } => {}
+        self.settle(&pending, allow, actions);
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        let Some(gone) = self.ledger.interrupt(actions) else { return };
+        if !self.prompted {
+            return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
+        let cancel = json!({ "sessionId": self.session });
+        actions.write(self.rpc.notification("session/cancel", cancel));
+        self.cancelled(gone, actions);
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {

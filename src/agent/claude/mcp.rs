@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::wire::SERVER;
-use crate::agent::{text::text, tools};
+use crate::agent::{ToolResult, text::text, tools};
 
 /// What to do about a message.
 #[derive(Debug, PartialEq)]
@@ -56,7 +56,7 @@ fn protocol_version(message: &Value) -> &str {
 }
 
 /// The answer to `tools/call`. An error is a text that the model reads.
-pub(super) fn result(rpc_id: &Value, result: &Result<String, String>) -> Value {
+pub(super) fn result(rpc_id: &Value, result: &ToolResult) -> Value {
     let (Ok(text) | Err(text)) = result;
     let mut answer = json!({ "content": [{ "type": "text", "text": text }] });
     if result.is_err() {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::wire::{CanUseTool, Line, Outcome, Request};
 use super::{
-    Actions, Exit, Gate, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
+    Actions, Exit, Gate, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd, TurnEvent, TurnSpec,
     Verdict,
     ledger::{KNOWN_MAX, Ledger},
     text::one_line,
@@ -206,36 +206,6 @@ impl Claude {
             self.ledger.finish(end, actions);
         }
     }
-
-    fn decide(&mut self, question: &QuestionId, verdict: Verdict, actions: &mut Actions) {
-        // Cancelled in the meantime, or decided before.
-        let Some(asked) = self.ledger.decided(question) else { return };
-        let id = &question.0[..];
-        actions.write(match verdict {
-            Verdict::Deny { reason } => wire::deny(id, &reason),
-            Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
-                Some(input) => wire::allow(id, &input),
-                None => wire::deny(id, "The answer does not fit what was asked."),
-            },
-            Verdict::Allow | Verdict::AllowAlways if asking::wants_words(&asked) => {
-                wire::deny(id, "Nobody chose an answer. Ask in your final answer instead.")
-            }
-            // Without the rules that were suggested: in the person's settings they would outlive
-            // the thread.
-            Verdict::Allow | Verdict::AllowAlways => wire::allow(id, &asked.input),
-        });
-    }
-
-    fn interrupt(&mut self, actions: &mut Actions) {
-        if let Some(end) = self.end.take() {
-            // The answer is there. Interrupting does not stop background agents; the end of the
-            // process does.
-            self.ledger.finish(end, actions);
-        } else if self.ledger.interrupt(actions).is_some() {
-            // Claude Code cancels what it asked, and must not get an answer to it any more.
-            actions.write(wire::interrupt("interrupt"));
-        }
-    }
 }
 
 impl Protocol for Claude {
@@ -253,9 +223,6 @@ impl Protocol for Claude {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         match Line::read(&value) {
             Line::Init { session } => self.init(session, actions),
             Line::Retry(message) => actions.event(TurnEvent::Retry { message, next: None }),
@@ -283,26 +250,44 @@ impl Protocol for Claude {
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(&question, verdict, actions),
-            TurnCommand::ToolResult { call, result } => {
-                if let Some(rpc_id) = self.ledger.returned(&call) {
-                    let response = json!({ "mcp_response": mcp::result(&rpc_id, &result) });
-                    actions.write(wire::success(&call, response));
-                }
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        // Cancelled in the meantime, or decided before.
+        let Some(asked) = self.ledger.decided(&question) else { return };
+        let id = &question.0[..];
+        actions.write(match verdict {
+            Verdict::Deny { reason } => wire::deny(id, &reason),
+            Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
+                Some(input) => wire::allow(id, &input),
+                None => wire::deny(id, "The answer does not fit what was asked."),
+            },
+            Verdict::Allow | Verdict::AllowAlways if asking::wants_words(&asked) => {
+                wire::deny(id, "Nobody chose an answer. Ask in your final answer instead.")
             }
-            TurnCommand::Interrupt => self.interrupt(actions),
+            // Without the rules that were suggested: in the person's settings they would outlive
+            // the thread.
+            Verdict::Allow | Verdict::AllowAlways => wire::allow(id, &asked.input),
+        });
+    }
+
+    fn on_tool_result(&mut self, call: &str, result: ToolResult, actions: &mut Actions) {
+        if let Some(rpc_id) = self.ledger.returned(call) {
+            let response = json!({ "mcp_response": mcp::result(&rpc_id, &result) });
+            actions.write(wire::success(call, response));
+        }
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        if let Some(end) = self.end.take() {
+            // The answer is there. Interrupting does not stop background agents; the end of the
+            // process does.
+            self.ledger.finish(end, actions);
+        } else if self.ledger.interrupt(actions).is_some() {
+            // Claude Code cancels what it asked, and must not get an answer to it any more.
+            actions.write(wire::interrupt("interrupt"));
         }
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         let end = self.end.take();
         let end = end.unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.resuming));
         self.ledger.finish(end, actions);

@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Protocol, ToolCall, TurnCommand, TurnEnd, TurnEvent,
-        TurnSpec, Usage, Verdict,
+        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd,
+        TurnEvent, TurnSpec, Usage, Verdict,
         codex::{
             approval::{Changes, Pending},
             wire::{Item, read},
@@ -354,21 +354,6 @@ impl Codex {
         let params = wire::steer(thread, turn, &prompt::refusal_note(reason));
         self.request("turn/steer", params, Sent::Aside, actions);
     }
-
-    /// The interrupt ends the turn but not a command that it started, so these are ended as well.
-    /// It cancels what is asked, too; Codex says so only after the end of the turn.
-    fn interrupt(&mut self, actions: &mut Actions) {
-        if self.ledger.interrupt(actions).is_none() {
-            return;
-        }
-        let (Some(thread), Some(turn)) = (self.thread.clone(), self.turn.clone()) else {
-            return self.finish(TurnEnd::Interrupted, actions);
-        };
-        let params = json!({ "threadId": thread, "turnId": turn });
-        self.request("turn/interrupt", params, Sent::Interrupt, actions);
-        let params = json!({ "threadId": thread });
-        self.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
-    }
 }
 
 impl Protocol for Codex {
@@ -389,9 +374,6 @@ impl Protocol for Codex {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         match self.rpc.classify(value) {
             Incoming::Request { id, method, params } => {
                 self.on_request(id, &method, params, actions);
@@ -405,33 +387,37 @@ impl Protocol for Codex {
     }
 
     /// Answers to what is no longer open are dropped: Codex ignores them, too.
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        let Some(pending) = self.ledger.decided(&question) else { return };
+        if let Verdict::Deny { reason } = &verdict {
+            self.tell_reason(reason, actions);
         }
-        match command {
-            TurnCommand::Decide { question, verdict } => {
-                if let Some(pending) = self.ledger.decided(&question) {
-                    if let Verdict::Deny { reason } = &verdict {
-                        self.tell_reason(reason, actions);
-                    }
-                    let request = pending.request.clone();
-                    actions.write(self.rpc.result(&request, pending.answer(&verdict)));
-                }
-            }
-            TurnCommand::ToolResult { call, result } => {
-                if let Some(request) = self.ledger.returned(&call) {
-                    actions.write(self.rpc.result(&request, wire::tool_answer(result)));
-                }
-            }
-            TurnCommand::Interrupt => self.interrupt(actions),
+        let request = pending.request.clone();
+        actions.write(self.rpc.result(&request, pending.answer(&verdict)));
+    }
+
+    fn on_tool_result(&mut self, call: &str, result: ToolResult, actions: &mut Actions) {
+        if let Some(request) = self.ledger.returned(call) {
+            actions.write(self.rpc.result(&request, wire::tool_answer(result)));
         }
     }
 
-    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.ledger.is_over() {
+    /// The interrupt ends the turn but not a command that it started, so these are ended as well.
+    /// It cancels what is asked, too; Codex says so only after the end of the turn.
+    fn interrupt(&mut self, actions: &mut Actions) {
+        if self.ledger.interrupt(actions).is_none() {
             return;
         }
+        let (Some(thread), Some(turn)) = (self.thread.clone(), self.turn.clone()) else {
+            return self.finish(TurnEnd::Interrupted, actions);
+        };
+        let params = json!({ "threadId": thread, "turnId": turn });
+        self.request("turn/interrupt", params, Sent::Interrupt, actions);
+        let params = json!({ "threadId": thread });
+        self.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
+    }
+
+    fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
         self.finish(failure::of_crash(exit, stderr_tail), actions);
     }
 }

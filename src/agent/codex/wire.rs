@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Gate, Image, Sandbox, TurnSpec, Usage, text::total, tools},
+    agent::{Gate, Image, Sandbox, ToolResult, TurnSpec, Usage, text::total, tools},
     time::Timestamp,
 };
 
@@ -245,7 +245,7 @@ pub(super) fn limit_resets(limits: &Value) -> Option<Timestamp> {
 }
 
 /// The answer to `item/tool/call`. A failed one is a text for the model; the turn goes on.
-pub(super) fn tool_answer(result: Result<String, String>) -> Value {
+pub(super) fn tool_answer(result: ToolResult) -> Value {
     let success = result.is_ok();
     let text = result.unwrap_or_else(|error| error);
     json!({ "contentItems": [{ "type": "inputText", "text": text }], "success": success })

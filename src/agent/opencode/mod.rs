@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnCommand, TurnEnd,
-        TurnEvent, TurnSpec, Usage,
+        Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnEnd, TurnEvent,
+        TurnSpec, Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
         text::{self, last_words, text},
     },
@@ -419,6 +419,29 @@ impl Opencode {
             _ => {}
         }
     }
+}
+
+impl Protocol for Opencode {
+    fn begin(&mut self, turn: &TurnSpec, _: &mut Actions) {
+        turn.project_dir.as_str().clone_into(&mut self.directory);
+        self.turn = Some(turn.clone());
+    }
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        if value["ready"] == true {
+            if !mem::replace(&mut self.ready, true) {
+                self.start(actions);
+            }
+        } else if let Some(event) = value.get("event") {
+            self.on_event(event, actions);
+        } else if let Some(asked) = value["id"].as_u64().and_then(|id| self.sent.remove(&id)) {
+            self.on_response(asked, &value, actions);
+        }
+    }
+
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        self.decided(question, verdict, actions);
+    }
 
     fn interrupt(&mut self, actions: &mut Actions) {
         let Some(gone) = self.ledger.interrupt(actions) else { return };
@@ -439,40 +462,6 @@ impl Opencode {
             } else {
                 self.reject(&pending.directory, &question, actions);
             }
-        }
-    }
-}
-
-impl Protocol for Opencode {
-    fn begin(&mut self, turn: &TurnSpec, _: &mut Actions) {
-        turn.project_dir.as_str().clone_into(&mut self.directory);
-        self.turn = Some(turn.clone());
-    }
-
-    fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        if value["ready"] == true {
-            if !mem::replace(&mut self.ready, true) {
-                self.start(actions);
-            }
-        } else if let Some(event) = value.get("event") {
-            self.on_event(event, actions);
-        } else if let Some(asked) = value["id"].as_u64().and_then(|id| self.sent.remove(&id)) {
-            self.on_response(asked, &value, actions);
-        }
-    }
-
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(question, verdict, actions),
-            TurnCommand::Interrupt => self.interrupt(actions),
-            // opencode gets no tools of ours.
-            TurnCommand::ToolResult { .. } => {}
         }
     }
 

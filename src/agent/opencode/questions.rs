@@ -145,7 +145,12 @@ impl Opencode {
         self.ask_in(directory, "POST", &path, body, Sent::Aside, actions);
     }
 
-    pub(super) fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+    pub(super) fn decided(
+        &mut self,
+        question: QuestionId,
+        verdict: Verdict,
+        actions: &mut Actions,
+    ) {
         let Some(Pending { directory, session, outside, words }) = self.ledger.decided(&question)
         else {
             return;
