@@ -65,7 +65,7 @@ mod tests {
             description::{Launch, McpReadings},
             stdio::Step,
         },
-        ids::{SessionId, ThreadId, TurnId, random_uuid},
+        ids::{SessionId, TurnId, random_uuid},
         proc::{Plan, sweep::MARKER},
     };
 
@@ -85,7 +85,6 @@ mod tests {
     fn spec() -> TurnSpec {
         TurnSpec {
             turn: TurnId::new("t1"),
-            thread: ThreadId::new("thread"),
             prompt: "hello".to_owned(),
             images: Vec::new(),
             session: None,

@@ -35,7 +35,7 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 
 use crate::{
-    ids::{SessionId, ThreadId, TurnId},
+    ids::{SessionId, TurnId},
     time::Timestamp,
 };
 
@@ -89,7 +89,6 @@ impl Actions {
 #[derive(Clone, Debug)]
 pub struct TurnSpec {
     pub turn: TurnId,
-    pub thread: ThreadId,
     /// The whole text: history, envelope, bootstrap. Never begins with `/`.
     pub prompt: String,
     pub images: Vec<Image>,

@@ -10,7 +10,7 @@ use super::{
     Actions, Exit, FailureKind, Gate, Protocol, Question, QuestionId, Sandbox, TurnCommand,
     TurnEnd, TurnEvent, TurnSpec, Verdict,
 };
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{SessionId, TurnId};
 
 pub(super) const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 
@@ -18,7 +18,6 @@ pub(super) const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 pub(super) fn spec() -> TurnSpec {
     TurnSpec {
         turn: TurnId::new("turn-1"),
-        thread: ThreadId::new("t-7"),
         prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
         images: Vec::new(),
         session: None,

@@ -19,7 +19,7 @@ use obto_bridge::{
         transport::Transport,
         turn::{Control, Grace, TurnHandler, run_turn},
     },
-    ids::{SessionId, ThreadId, TurnId, random_uuid},
+    ids::{SessionId, TurnId, random_uuid},
 };
 use serde_json::{Value, json};
 
@@ -85,7 +85,6 @@ fn question(id: String) -> Question {
 fn spec() -> TurnSpec {
     TurnSpec {
         turn: TurnId::new("t1"),
-        thread: ThreadId::new("thread"),
         prompt: "hello".to_owned(),
         images: Vec::new(),
         session: None,
