@@ -155,7 +155,6 @@ mod tests {
         }
         ledger.finish(end, &mut actions);
         ledger.finish(failed(), &mut actions);
-        assert!(actions.close_stdin);
         assert_eq!(actions.finished.as_ref(), Some(expected));
         let gone = TurnEvent::QuestionGone(QuestionId("1".to_owned()));
         assert_eq!(

@@ -57,15 +57,14 @@ pub trait Protocol: Send {
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
 }
 
-/// What a protocol wants done, in this order: write, report, close, finish.
+/// What a protocol wants done, in this order: write, report, finish.
 #[derive(Debug, Default)]
 pub struct Actions {
     /// Values for the engine; on stdio one line each.
     pub write: Vec<Value>,
     pub events: Vec<TurnEvent>,
-    /// No more input follows. On stdio this asks the engine to exit.
-    pub close_stdin: bool,
-    /// The turn's end. What comes afterwards is only the process leaving.
+    /// The turn's end. No more input follows, which on stdio asks the engine to exit; what comes
+    /// afterwards is only the process leaving.
     pub finished: Option<TurnEnd>,
 }
 
@@ -80,7 +79,6 @@ impl Actions {
 
     /// The turn is over and the engine may go.
     pub fn finish(&mut self, end: TurnEnd) {
-        self.close_stdin = true;
         self.finished.get_or_insert(end);
     }
 }

@@ -89,10 +89,7 @@ impl<P: Protocol + Default> Host<P> {
         step(&mut self.protocol, &mut actions);
         self.writes.extend(actions.write);
         self.events.extend(actions.events);
-        if let Some(end) = actions.finished {
-            assert!(actions.close_stdin, "an end must let the engine go");
-            self.end = Some(end);
-        }
+        self.end = actions.finished;
     }
 
     pub(super) fn questions(&self) -> Vec<&Question> {

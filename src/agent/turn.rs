@@ -267,10 +267,8 @@ impl<'a> Turn<'a> {
         for event in mem::take(&mut actions.events) {
             self.report(event);
         }
-        if actions.close_stdin || actions.finished.is_some() {
-            self.transport.close_input();
-        }
         if let Some(end) = actions.finished {
+            self.transport.close_input();
             let is_answer = matches!(end, TurnEnd::Answered { .. });
             self.told = Some(end);
             // What we ended ourselves comes to what had to be done about the engine.

@@ -41,7 +41,7 @@ fn a_turn_begins_with_the_handshake_and_the_prompt() {
         }),
     ];
     assert_eq!(actions.write, expected);
-    assert!(actions.finished.is_none() && !actions.close_stdin);
+    assert!(actions.finished.is_none());
 }
 
 #[test]
