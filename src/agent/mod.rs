@@ -83,8 +83,9 @@ impl Actions {
     }
 }
 
-/// Everything an engine needs to know for one turn.
-#[derive(Clone, Debug)]
+/// Everything an engine needs to know for one turn. The default is what a protocol has before it
+/// begins.
+#[derive(Clone, Debug, Default)]
 pub struct TurnSpec {
     pub turn: TurnId,
     /// The whole text: history, envelope, bootstrap. Never begins with `/`.
@@ -105,6 +106,13 @@ pub struct TurnSpec {
     pub sandbox: Sandbox,
     /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
     pub model: Option<Model>,
+}
+
+impl TurnSpec {
+    /// A person can answer the model's own questions.
+    pub fn takes_choices(&self) -> bool {
+        self.asks_human && self.gate == Gate::Ask
+    }
 }
 
 /// An attachment that the engine is to see.
@@ -137,9 +145,10 @@ pub struct Model {
 }
 
 /// Whether the engine asks before it acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
     /// Every tool that the engine would ask for becomes a [`TurnEvent::Question`].
+    #[default]
     Ask,
     /// `allowAll`: the engine's own bypass. Loud wherever it is used.
     AllowAll,

@@ -12,7 +12,6 @@ pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::{
@@ -56,7 +55,7 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Acp {
     rpc: Rpc<Sent>,
-    turn: Option<TurnSpec>,
+    turn: TurnSpec,
     capabilities: Capabilities,
     session: String,
     /// Choices to be made before the prompt, one after the other.
@@ -131,9 +130,8 @@ impl Acp {
             return self.ledger.finish(failure, actions);
         }
         self.capabilities = Capabilities::read(result);
-        let Some(turn) = &self.turn else { return };
-        let mut params = json!({ "cwd": turn.project_dir.as_str(), "mcpServers": [] });
-        let Some(session) = &turn.session else {
+        let mut params = json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] });
+        let Some(session) = &self.turn.session else {
             return self.ask("session/new", params, Sent::NewSession, actions);
         };
         session.as_str().clone_into(&mut self.session);
@@ -149,7 +147,7 @@ impl Acp {
     }
 
     fn on_session(&mut self, result: &Value, actions: &mut Actions) {
-        let Some(turn) = &self.turn else { return };
+        let turn = &self.turn;
         if turn.session.is_none() {
             text(result, "/sessionId").clone_into(&mut self.session);
             self.cost_before = Some(0.0);
@@ -188,8 +186,7 @@ impl Acp {
 
     /// Whether the agent may well be in another mode.
     fn is_free(&self, setting: &Setting) -> bool {
-        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
-        setting.what == "mode" && gate == Gate::AllowAll
+        setting.what == "mode" && self.turn.gate == Gate::AllowAll
     }
 
     /// The next setting; after the last one, the prompt.
@@ -198,9 +195,8 @@ impl Acp {
             let (method, params) = (setting.method, setting.params.clone());
             return self.ask(method, params, Sent::Set(setting), actions);
         }
-        let Some(turn) = &self.turn else { return };
-        let mut prompt = turn.prompt.clone();
-        let mut images = turn.images.as_slice();
+        let mut prompt = self.turn.prompt.clone();
+        let mut images = self.turn.images.as_slice();
         if !self.capabilities.image && !images.is_empty() {
             let count = images.len();
             actions.event(TurnEvent::Progress(format!(
@@ -222,9 +218,11 @@ impl Acp {
     /// Whether the error says that there is no such session after all: codex-acp 2.6.0 resumes one
     /// whose file is gone, and knows nothing of it when the prompt comes.
     fn is_gone(&self, error: &RpcError) -> bool {
-        let is_old = self.turn.as_ref().is_some_and(|turn| turn.session.is_some());
         let detail = failure::describe(error);
-        is_old && !self.heard && detail.contains("not found") && detail.contains(&self.session)
+        self.turn.session.is_some()
+            && !self.heard
+            && detail.contains("not found")
+            && detail.contains(&self.session)
     }
 
     fn on_update(&mut self, params: &Value, actions: &mut Actions) {
@@ -284,8 +282,7 @@ impl Acp {
         }
         let call = self.calls.entry(id.to_owned()).or_default();
         call.merge(update);
-        let project = self.turn.as_ref().map_or(Utf8Path::new(""), |turn| &turn.project_dir);
-        let line = call.progress(text(update, "/status"), project);
+        let line = call.progress(text(update, "/status"), &self.turn.project_dir);
         actions.events.extend(line.map(TurnEvent::Progress));
     }
 
@@ -308,10 +305,9 @@ impl Acp {
         let what = if subject.is_empty() { tool } else { subject };
         let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
         let ours = text(params, "/sessionId") == self.session && self.prompted;
-        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
         if !ours || !self.ledger.takes_questions() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
-        } else if gate == Gate::AllowAll {
+        } else if self.turn.gate == Gate::AllowAll {
             self.settle(&pending, true, actions);
         } else {
             self.ledger.ask(question, pending, actions);
@@ -407,7 +403,7 @@ impl Acp {
 
 impl Protocol for Acp {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
-        self.turn = Some(turn.clone());
+        self.turn = turn.clone();
         self.ask("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 

@@ -56,8 +56,7 @@ const NAME_CHARS: usize = 160;
 /// With [`Gate::AllowAll`] nothing is asked. As root Claude Code then refuses to start unless
 /// `IS_SANDBOX=1` is set, which is for the user to say.
 pub fn args(spec: &TurnSpec) -> Vec<String> {
-    let asks_human = spec.asks_human && spec.gate == Gate::Ask;
-    let disallowed = [if asks_human { "" } else { ASK_TOOL }, DISALLOWED].concat();
+    let disallowed = [if spec.takes_choices() { "" } else { ASK_TOOL }, DISALLOWED].concat();
     let mut args = vec!["--output-format", "stream-json", "--verbose"];
     args.extend(["--input-format", "stream-json"]);
     match spec.gate {

@@ -20,7 +20,6 @@ mod tests;
 
 use std::{collections::BTreeSet, mem};
 
-use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,7 +52,7 @@ pub fn args(spec: &TurnSpec) -> Vec<String> {
 #[derive(Debug, Default)]
 pub struct Codex {
     rpc: Rpc<Sent, BARE>,
-    plan: Plan,
+    spec: TurnSpec,
     thread: Option<String>,
     turn: Option<String>,
     working: bool,
@@ -79,18 +78,6 @@ enum Sent {
     Interrupt,
     /// The turn goes on whatever comes back.
     Aside,
-}
-
-/// What is left of the [`TurnSpec`] after `begin`.
-#[derive(Debug, Default)]
-struct Plan {
-    open: (&'static str, Value),
-    input: Value,
-    resuming: bool,
-    title: String,
-    project: Utf8PathBuf,
-    /// A person can answer the model's own questions.
-    asks_human: bool,
 }
 
 /// The messages of the turn. Only the last one counts: the others were on the way, and a stream that
@@ -140,7 +127,7 @@ impl Codex {
                 }
             }
             (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
-                self.finish(failure::of_refusal(&error, self.plan.resuming), actions);
+                self.finish(failure::of_refusal(&error, self.spec.session.is_some()), actions);
             }
             // There is no turn (any more) that could be stopped.
             (Sent::Interrupt, Err(_)) => self.finish(TurnEnd::Interrupted, actions),
@@ -153,7 +140,7 @@ impl Codex {
         if account.is_ok_and(|account| wire::lacks_account(&account)) {
             return self.finish(failure::not_logged_in(), actions);
         }
-        let (method, params) = mem::take(&mut self.plan.open);
+        let (method, params) = wire::open_thread(&self.spec);
         self.request(method, params, Sent::OpenThread, actions);
     }
 
@@ -167,7 +154,7 @@ impl Codex {
             );
             return self.finish(failure, actions);
         }
-        let params = json!({ "threadId": thread, "input": self.plan.input.take() });
+        let params = json!({ "threadId": thread, "input": wire::input(&self.spec) });
         self.thread = Some(thread);
         self.request("turn/start", params, Sent::Turn, actions);
     }
@@ -268,7 +255,7 @@ impl Codex {
 
     /// What an item that has just started says about the turn. Our own tools show themselves.
     fn progress(&self, item: &Item) -> Option<String> {
-        let line = |doing: Doing<'_>| Some(doing.line(&self.plan.project));
+        let line = |doing: Doing<'_>| Some(doing.line(&self.spec.project_dir));
         match item {
             Item::CommandExecution { command } => line(Doing::Running(&shell::unwrapped(command))),
             Item::FileChange { changes, .. } => {
@@ -291,8 +278,8 @@ impl Codex {
     fn tell_session(&mut self, actions: &mut Actions) {
         let Some(thread) = self.thread.clone().filter(|_| !self.session_told) else { return };
         self.session_told = true;
-        if !self.plan.resuming && !self.plan.title.is_empty() {
-            let params = json!({ "threadId": thread, "name": self.plan.title });
+        if self.spec.session.is_none() && !self.spec.title.is_empty() {
+            let params = json!({ "threadId": thread, "name": self.spec.title });
             self.request("thread/name/set", params, Sent::Aside, actions);
         }
         actions.event(TurnEvent::Session(SessionId::new(thread)));
@@ -312,7 +299,7 @@ impl Codex {
         if method == "item/tool/call" && self.ledger.takes_calls() {
             return self.on_tool_call(id, &params, actions);
         }
-        let is_asked = self.plan.asks_human || method != "item/tool/requestUserInput";
+        let is_asked = self.spec.takes_choices() || method != "item/tool/requestUserInput";
         if is_asked
             && self.ledger.takes_questions()
             && let Some((question, pending)) = approval::read(&id, method, params, &self.changes)
@@ -362,14 +349,7 @@ impl Protocol for Codex {
             let detail = format!("{session:?} is no id of a Codex session");
             return self.finish(TurnEnd::SessionGone { detail }, actions);
         }
-        self.plan = Plan {
-            open: wire::open_thread(turn),
-            input: wire::input(turn),
-            resuming: turn.session.is_some(),
-            title: turn.title.clone(),
-            project: turn.project_dir.clone(),
-            asks_human: wire::asks_human(turn),
-        };
+        self.spec = turn.clone();
         self.request("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 

@@ -100,11 +100,6 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
-/// Whether a person can answer the model's own questions.
-pub(super) fn asks_human(spec: &TurnSpec) -> bool {
-    spec.asks_human && spec.gate == Gate::Ask
-}
-
 /// See [`super::args`].
 pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
     let mut settings = vec![
@@ -115,7 +110,7 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
         // that don't know it; as a setting it is skipped by them.
         "features.unbounded_connection_retries=false".to_owned(),
     ];
-    if asks_human(spec) {
+    if spec.takes_choices() {
         // Else the model's tool for questions works in the plan mode only (0.169.0). It is called
         // unfinished, which would be told with every turn.
         settings.push("features.default_mode_request_user_input=true".to_owned());

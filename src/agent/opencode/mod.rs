@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnEnd, TurnEvent,
-        TurnSpec, Usage, Verdict,
+        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, TurnEnd, TurnEvent, TurnSpec,
+        Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
         text::{self, last_words, text},
     },
@@ -95,7 +95,7 @@ struct Refusal {
 /// One turn with opencode.
 #[derive(Debug, Default)]
 pub struct Opencode {
-    turn: Option<TurnSpec>,
+    turn: TurnSpec,
     ready: bool,
     next_id: u64,
     /// Our requests without a response.
@@ -104,7 +104,6 @@ pub struct Opencode {
     /// The session's own directory: what is asked with another one is answered for the wrong
     /// instance.
     directory: String,
-    model: Option<Model>,
     prompted: bool,
     /// Our session and those of its subagents.
     family: BTreeSet<String>,
@@ -163,13 +162,13 @@ impl Opencode {
     }
 
     fn start(&mut self, actions: &mut Actions) {
-        match self.turn.as_ref().and_then(|turn| turn.session.clone()) {
+        match &self.turn.session {
             Some(session) => {
                 session.as_str().clone_into(&mut self.session);
                 let path = self.session_path("");
                 self.ask("GET", &path, Value::Null, Sent::OldSession, actions);
             }
-            None => self.choose_model(actions),
+            None => self.open(actions),
         }
     }
 
@@ -206,18 +205,22 @@ impl Opencode {
             }
             _ if !fine => self.ledger.finish(unexpected(response), actions),
             Sent::OldSession => self.on_old_session(body, actions),
-            Sent::Rules => self.choose_model(actions),
+            Sent::Rules => self.open(actions),
             Sent::Config => {
-                if let Some(model) = wire::configured_model(body) {
-                    return self.with_model(model, actions);
+                self.turn.model = wire::configured_model(body);
+                if self.turn.model.is_some() {
+                    return self.open(actions);
                 }
                 let path = "/config/providers";
                 self.ask("GET", path, Value::Null, Sent::Providers, actions);
             }
-            Sent::Providers => match wire::provider_model(body) {
-                Some(model) => self.with_model(model, actions),
-                None => self.fail(wire::no_provider(), actions),
-            },
+            Sent::Providers => {
+                self.turn.model = wire::provider_model(body);
+                if self.turn.model.is_none() {
+                    return self.fail(wire::no_provider(), actions);
+                }
+                self.open(actions);
+            }
             Sent::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
                 if self.session.is_empty() {
@@ -233,37 +236,31 @@ impl Opencode {
         if !directory.is_empty() {
             directory.clone_into(&mut self.directory);
         }
-        let Some(turn) = &self.turn else { return };
-        let rules = wire::session_rules(turn.gate);
+        let rules = wire::session_rules(self.turn.gate);
         if wire::ends_with_rules(body, &rules) {
-            return self.choose_model(actions);
+            return self.open(actions);
         }
         let path = self.session_path("");
         self.ask("PATCH", &path, json!({ "permission": rules }), Sent::Rules, actions);
     }
 
-    fn choose_model(&mut self, actions: &mut Actions) {
-        match self.turn.as_ref().and_then(|turn| turn.model.clone()) {
-            Some(model) => self.with_model(model, actions),
-            None => self.ask("GET", "/config", Value::Null, Sent::Config, actions),
+    /// Sends the prompt once there are a model and a session, and asks for what is missing.
+    fn open(&mut self, actions: &mut Actions) {
+        if self.turn.model.is_none() {
+            return self.ask("GET", "/config", Value::Null, Sent::Config, actions);
         }
-    }
-
-    fn with_model(&mut self, model: Model, actions: &mut Actions) {
-        self.model = Some(model);
         if !self.session.is_empty() {
             return self.prompt(actions);
         }
-        let Some(turn) = &self.turn else { return };
-        let rules = wire::session_rules(turn.gate);
+        let rules = wire::session_rules(self.turn.gate);
         // Without a title, opencode asks a model for one.
-        let body = json!({ "title": turn.title, "permission": rules });
+        let body = json!({ "title": self.turn.title, "permission": rules });
         self.ask("POST", "/session", body, Sent::NewSession, actions);
     }
 
     fn prompt(&mut self, actions: &mut Actions) {
-        let (Some(turn), Some(model)) = (&self.turn, &self.model) else { return };
-        let body = wire::prompt(&turn.prompt, &turn.images, model);
+        let Some(model) = &self.turn.model else { return };
+        let body = wire::prompt(&self.turn.prompt, &self.turn.images, model);
         self.family.insert(self.session.clone());
         self.prompted = true;
         let path = self.session_path("/message");
@@ -424,7 +421,7 @@ impl Opencode {
 impl Protocol for Opencode {
     fn begin(&mut self, turn: &TurnSpec, _: &mut Actions) {
         turn.project_dir.as_str().clone_into(&mut self.directory);
-        self.turn = Some(turn.clone());
+        self.turn = turn.clone();
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {

@@ -64,10 +64,6 @@ impl Opencode {
         }
     }
 
-    fn gate(&self) -> Gate {
-        self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate)
-    }
-
     pub(super) fn on_permission(&mut self, event: &Value, actions: &mut Actions) {
         let asked = &event["payload"]["properties"];
         let (directory, session) = (self.directory_of(event), text(asked, "/sessionID").to_owned());
@@ -75,7 +71,7 @@ impl Opencode {
         if !self.ledger.takes_questions() || self.refusals.len() >= OPEN_MAX {
             return self.reject(&directory, &id, actions);
         }
-        if self.gate() == Gate::AllowAll {
+        if self.turn.gate == Gate::AllowAll {
             return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
         }
         if self.servers.is_none() && asking::is_foreign(asked) && self.sent.len() < KNOWN_MAX {
@@ -100,10 +96,8 @@ impl Opencode {
         let asked = &event["payload"]["properties"];
         let directory = self.directory_of(event);
         let question = asking::own_question(asked);
-        let asks_human = self.gate() == Gate::Ask
-            && self.turn.as_ref().is_some_and(|turn| turn.asks_human)
-            && !question.choices.is_empty();
-        if asks_human && self.ledger.takes_questions() {
+        let takes_choices = self.turn.takes_choices() && !question.choices.is_empty();
+        if takes_choices && self.ledger.takes_questions() {
             let words = Some(question.choices.len());
             let session = text(asked, "/sessionID").to_owned();
             return self.ledger.ask(
