@@ -18,7 +18,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, mem};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -26,27 +26,18 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd,
         TurnEvent, TurnSpec, Usage, Verdict,
-        codex::{
-            approval::{Changes, Pending},
-            wire::{Item, read},
-        },
+        codex::approval::{Changes, Pending},
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
         rpc::{BARE, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         shell,
-        text::text,
+        text::{list, text},
         tools,
     },
     ids::{SessionId, is_uuid},
     prompt,
     time::Timestamp,
 };
-
-/// The arguments for `codex`. They override the user's configuration where it would keep a turn
-/// from working or be written to.
-pub fn args(spec: &TurnSpec) -> Vec<String> {
-    wire::args(spec)
-}
 
 /// The protocol of one turn.
 #[derive(Debug, Default)]
@@ -62,8 +53,14 @@ pub struct Codex {
     changes: Changes,
     /// Reasons of refusals that the model has already.
     reasons_told: BTreeSet<String>,
-    answer: Answer,
-    meter: Option<Meter>,
+    /// The last message of the turn. The others were on the way, and a stream that drops and is taken
+    /// up again repeats whole messages.
+    message: Option<String>,
+    /// Used if the model said nothing else.
+    commentary: Option<String>,
+    /// Tokens of the thread before this turn, and now: updates repeat (0.130.0), and the totals go on
+    /// over resumes.
+    tokens: Option<(Usage, Usage)>,
     /// When the account's limit that is used up is reset.
     resets: Option<Timestamp>,
 }
@@ -80,23 +77,6 @@ enum Sent {
     Aside,
 }
 
-/// The messages of the turn. Only the last one counts: the others were on the way, and a stream that
-/// drops and is taken up again repeats whole messages.
-#[derive(Debug, Default)]
-struct Answer {
-    message: Option<String>,
-    /// Used if the model said nothing else.
-    commentary: Option<String>,
-}
-
-/// Tokens of this turn, as the difference of the thread's totals: updates repeat (0.130.0), and the
-/// totals go on over resumes.
-#[derive(Debug)]
-struct Meter {
-    before: Usage,
-    now: Usage,
-}
-
 impl Codex {
     fn request(&mut self, method: &str, params: Value, tag: Sent, actions: &mut Actions) {
         let request = self.rpc.request(method, params, tag);
@@ -104,8 +84,8 @@ impl Codex {
     }
 
     fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
-        if let Some(meter) = self.meter.take() {
-            actions.event(TurnEvent::Usage(meter.used()));
+        if let Some((before, now)) = self.tokens.take() {
+            actions.event(TurnEvent::Usage(since(&now, &before)));
         }
         self.ledger.finish(end, actions);
     }
@@ -169,16 +149,17 @@ impl Codex {
 
     fn on_notification(&mut self, method: &str, params: Value, actions: &mut Actions) {
         match method {
-            "turn/started" | "turn/completed" => self.on_turn_note(method, params, actions),
+            "turn/started" | "turn/completed" => self.on_turn_note(method, &params, actions),
             "serverRequest/resolved" => self.on_resolved(&params["requestId"], actions),
-            "item/started" | "item/completed" => self.on_item(method, params, actions),
+            "item/started" | "item/completed" => self.on_item(method, &params, actions),
             "thread/tokenUsage/updated" if self.is_ours(&params) => {
                 let usage = &params["tokenUsage"];
                 if usage["total"].is_object() && usage["last"].is_object() {
                     let now = wire::tokens(&usage["total"]);
-                    let before = || since(&now, &wire::tokens(&usage["last"]));
-                    let begin = || Meter { before: before(), now: Usage::default() };
-                    self.meter.get_or_insert_with(begin).now = now.clone();
+                    let before = self.tokens.take().map(|(before, _)| before);
+                    let before =
+                        before.unwrap_or_else(|| since(&now, &wire::tokens(&usage["last"])));
+                    self.tokens = Some((before, now));
                 }
             }
             "account/rateLimits/updated" => {
@@ -194,34 +175,41 @@ impl Codex {
         }
     }
 
-    fn on_turn_note(&mut self, method: &str, params: Value, actions: &mut Actions) {
-        let Some(note) = read::<wire::TurnNote>(method, params) else { return };
-        if self.thread.as_deref() != Some(&note.thread_id[..]) {
+    fn on_turn_note(&mut self, method: &str, params: &Value, actions: &mut Actions) {
+        let id = text(params, "/turn/id");
+        if id.is_empty() || self.thread.as_deref() != Some(text(params, "/threadId")) {
             return;
         }
         match (method, self.turn.as_deref()) {
-            ("turn/started", None) => self.began(note.turn.id, actions),
-            ("turn/completed", Some(turn)) if turn == note.turn.id => {
-                self.on_end(note.turn, actions);
-            }
+            ("turn/started", None) => self.began(id.to_owned(), actions),
+            ("turn/completed", Some(turn)) if turn == id => self.on_end(&params["turn"], actions),
             _ => {}
         }
     }
 
-    fn on_end(&mut self, turn: wire::Turn, actions: &mut Actions) {
-        let end = match turn.status.as_str() {
-            Some("completed") => {
-                if let Value::Array(items) = turn.items {
-                    items.into_iter().filter_map(|it| read("item", it)).for_each(|item| {
-                        self.answer.hear(item);
-                    });
+    fn on_end(&mut self, turn: &Value, actions: &mut Actions) {
+        let end = match text(turn, "/status") {
+            "completed" => {
+                // The final message on 0.169.0, none on 0.130.0.
+                for item in list(turn, "/items") {
+                    self.hear(item);
                 }
-                TurnEnd::Answered { text: mem::take(&mut self.answer).text() }
+                let text = self.message.take().or_else(|| self.commentary.take());
+                TurnEnd::Answered { text: text.unwrap_or_default() }
             }
-            Some("interrupted") => TurnEnd::Interrupted,
-            _ => TurnEnd::Failed(failure::of_turn(&turn.error, self.resets)),
+            "interrupted" => TurnEnd::Interrupted,
+            _ => TurnEnd::Failed(failure::of_turn(&turn["error"], self.resets)),
         };
         self.finish(end, actions);
+    }
+
+    fn hear(&mut self, item: &Value) {
+        if text(item, "/type") == "agentMessage" {
+            // Or `partial_answer`, `final_answer`, or, mostly, null.
+            let is_commentary = text(item, "/phase") == "commentary";
+            let kind = if is_commentary { &mut self.commentary } else { &mut self.message };
+            *kind = Some(text(item, "/text").to_owned());
+        }
     }
 
     fn on_resolved(&mut self, request: &Value, actions: &mut Actions) {
@@ -231,46 +219,47 @@ impl Codex {
         self.ledger.withdraw(question, actions);
     }
 
-    fn on_item(&mut self, method: &str, mut params: Value, actions: &mut Actions) {
-        let Some(item) = read::<Item>("item", wire::take(&mut params, "item")) else { return };
+    fn on_item(&mut self, method: &str, params: &Value, actions: &mut Actions) {
+        let (item, id) = (&params["item"], text(params, "/item/id"));
         let started = method == "item/started";
-        let ours = self.is_ours(&params);
+        let ours = self.is_ours(params);
         if ours {
             self.tell_session(actions);
         }
-        if ours
-            && started
-            && let Some(line) = self.progress(&item)
-        {
-            actions.event(TurnEvent::Progress(line));
+        if ours && started {
+            actions.events.extend(self.progress(item).map(TurnEvent::Progress));
         }
-        match item {
+        match text(item, "/type") {
             // Whatever its thread: a helper's patch is asked for like the model's own.
-            Item::FileChange { id, changes } if started => self.changes.started(id, changes),
-            Item::FileChange { id, .. } => self.changes.completed(&id),
-            item if ours && !started => self.answer.hear(item),
+            "fileChange" if started && !id.is_empty() => {
+                self.changes.started(id.to_owned(), list(item, "/changes").to_vec());
+            }
+            "fileChange" => self.changes.completed(id),
+            _ if ours && !started => self.hear(item),
             _ => {}
         }
     }
 
     /// What an item that has just started says about the turn. Our own tools show themselves.
-    fn progress(&self, item: &Item) -> Option<String> {
+    fn progress(&self, item: &Value) -> Option<String> {
         let line = |doing: Doing<'_>| Some(doing.line(&self.spec.project_dir));
-        match item {
-            Item::CommandExecution { command } => line(Doing::Running(&shell::unwrapped(command))),
-            Item::FileChange { changes, .. } => {
-                let paths: Vec<&str> =
-                    changes.iter().filter_map(|it| it["path"].as_str()).collect();
+        match text(item, "/type") {
+            "commandExecution" => line(Doing::Running(&shell::unwrapped(text(item, "/command")))),
+            "fileChange" => {
+                let changes = list(item, "/changes").iter();
+                let paths: Vec<&str> = changes.filter_map(|it| it["path"].as_str()).collect();
                 line(Doing::Editing(&paths))
             }
-            Item::McpToolCall { server, tool } => line(Doing::Calling(&format!("{server}:{tool}"))),
-            Item::WebSearch { query } => line(Doing::Searching(query)),
-            Item::ImageView { path } => line(Doing::Reading(path)),
-            Item::CollabAgentToolCall { prompt } => {
-                prompt.as_ref().and_then(|task| line(Doing::Asking(task)))
+            "mcpToolCall" => {
+                let (server, tool) = (text(item, "/server"), text(item, "/tool"));
+                line(Doing::Calling(&format!("{server}:{tool}")))
             }
-            Item::ContextCompaction {} => Some("Condensing the conversation so far".to_owned()),
-            Item::AgentMessage { .. } | Item::Other => None,
+            "webSearch" => line(Doing::Searching(text(item, "/query"))),
+            "imageView" => line(Doing::Reading(text(item, "/path"))),
+            // Only starting a subagent, or telling it something, has a prompt.
+            "collabAgentToolCall" => line(Doing::Asking(item["prompt"].as_str()?)),
+            "contextCompaction" => Some("Condensing the conversation so far".to_owned()),
+            _ => None,
         }
     }
 
@@ -399,25 +388,6 @@ impl Protocol for Codex {
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
         self.finish(failure::of_crash(exit, stderr_tail), actions);
-    }
-}
-
-impl Answer {
-    fn hear(&mut self, item: Item) {
-        if let Item::AgentMessage { text, phase } = item {
-            let kind = if phase == "commentary" { &mut self.commentary } else { &mut self.message };
-            *kind = Some(text);
-        }
-    }
-
-    fn text(self) -> String {
-        self.message.or(self.commentary).unwrap_or_default()
-    }
-}
-
-impl Meter {
-    fn used(&self) -> Usage {
-        since(&self.now, &self.before)
     }
 }
 

@@ -5,7 +5,6 @@
 use std::fmt::Write;
 
 use camino::Utf8Path;
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,13 +21,6 @@ const OPT_OUT: [&str; 5] = [
     "thread/started",
     "remoteControl/status/changed",
 ];
-
-/// Reads `value` as a `T`; none, and a line in the log, when it has another shape.
-pub(super) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Option<T> {
-    serde_json::from_value(value)
-        .inspect_err(|error| log::debug!("codex: unexpected {what}: {error}"))
-        .ok()
-}
 
 /// Moves a field out; null if `value` has none or is no object, where `value[key]` would panic.
 pub(super) fn take(value: &mut Value, key: &str) -> Value {
@@ -100,7 +92,8 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
-/// See [`super::args`].
+/// The arguments for `codex`. They override the user's configuration where it would keep a turn
+/// from working or be written to.
 pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
     let mut settings = vec![
         // Also overrides a value in the user's file that newer versions refuse to start with
@@ -152,71 +145,6 @@ pub(super) fn lacks_account(result: &Value) -> bool {
     result["account"].is_null() && result["requiresOpenaiAuth"] == true
 }
 
-/// Params of `turn/started` and `turn/completed`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TurnNote {
-    pub(super) thread_id: String,
-    pub(super) turn: Turn,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Turn {
-    pub(super) id: String,
-    /// `completed`, `interrupted`, `failed`, `inProgress`.
-    #[serde(default)]
-    pub(super) status: Value,
-    #[serde(default)]
-    pub(super) error: Value,
-    /// The final message on 0.169.0, empty on 0.130.0.
-    #[serde(default)]
-    pub(super) items: Value,
-}
-
-/// A step of the turn: `item` of `item/started` and `item/completed`.
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub(super) enum Item {
-    AgentMessage {
-        #[serde(default)]
-        text: String,
-        /// `commentary`, `partial_answer`, `final_answer` or, mostly, null.
-        #[serde(default)]
-        phase: Value,
-    },
-    CommandExecution {
-        #[serde(default)]
-        command: String,
-    },
-    FileChange {
-        id: String,
-        #[serde(default)]
-        changes: Vec<Value>,
-    },
-    McpToolCall {
-        #[serde(default)]
-        server: String,
-        #[serde(default)]
-        tool: String,
-    },
-    WebSearch {
-        #[serde(default)]
-        query: String,
-    },
-    ImageView {
-        #[serde(default)]
-        path: String,
-    },
-    /// Only starting a subagent, or telling it something, has a prompt.
-    CollabAgentToolCall {
-        #[serde(default)]
-        prompt: Option<String>,
-    },
-    ContextCompaction {},
-    #[serde(other)]
-    Other,
-}
-
 /// `total` or `last` of `tokenUsage` in `thread/tokenUsage/updated`: the thread's since its beginning,
 /// or what the latest request added to it.
 pub(super) fn tokens(tokens: &Value) -> Usage {
@@ -261,18 +189,6 @@ mod tests {
         check("/a b/ü'#=", r#""/a b/ü'#=""#);
         check(r#"/a"={}}\b"#, r#""/a\"={}}\\b""#);
         check("/a\nb\t\u{7f}", r#""/a\u000Ab\u0009\u007F""#);
-    }
-
-    #[test]
-    fn items_of_unknown_or_odd_shape_cost_nothing() {
-        let item = |value| read::<Item>("item", value);
-        assert!(matches!(item(json!({"type": "sleep", "id": "x"})), Some(Item::Other)));
-        assert!(matches!(
-            item(json!({"type": "contextCompaction", "id": "x"})),
-            Some(Item::ContextCompaction {})
-        ));
-        assert!(item(json!({"type": "fileChange"})).is_none());
-        assert!(item(json!(7)).is_none());
     }
 
     #[test]
