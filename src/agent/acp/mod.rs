@@ -26,7 +26,7 @@ use crate::{
 };
 use answer::Answer;
 use asking::KnownCall;
-use wire::{Capabilities, ModeChoice, Options, Setting};
+use wire::{Capabilities, Options, Setting};
 
 /// Characters of a refused command or path that are repeated.
 const REFUSED_CHARS: usize = 200;
@@ -65,8 +65,6 @@ pub struct Acp {
     answer: Answer,
     calls: BTreeMap<String, KnownCall>,
     ledger: Ledger<Pending>,
-    /// Questions so far.
-    asked: u64,
     /// What was refused last, in words for people.
     denied: Option<String>,
     /// The agent said something after the refusal, so it did not end the turn.
@@ -81,11 +79,6 @@ pub struct Acp {
 }
 
 impl Acp {
-    fn ask(&mut self, method: &str, params: Value, asked: Sent, actions: &mut Actions) {
-        let request = self.rpc.request(method, params, asked);
-        actions.write(request);
-    }
-
     fn on_response(&mut self, asked: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
         match (asked, result) {
             (Sent::Prompt, Ok(result)) => self.on_stop(&result, actions),
@@ -132,14 +125,14 @@ impl Acp {
         self.capabilities = Capabilities::read(result);
         let mut params = json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] });
         let Some(session) = &self.turn.session else {
-            return self.ask("session/new", params, Sent::NewSession, actions);
+            return self.rpc.request("session/new", params, Sent::NewSession, actions);
         };
         session.as_str().clone_into(&mut self.session);
         params["sessionId"] = json!(session);
         if self.capabilities.resume {
-            self.ask("session/resume", params, Sent::OldSession, actions);
+            self.rpc.request("session/resume", params, Sent::OldSession, actions);
         } else if self.capabilities.load {
-            self.ask("session/load", params, Sent::OldSession, actions);
+            self.rpc.request("session/load", params, Sent::OldSession, actions);
         } else {
             let detail = "this agent can't go on with an earlier session".to_owned();
             self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
@@ -153,17 +146,17 @@ impl Acp {
             self.cost_before = Some(0.0);
         }
         if self.session.is_empty() {
-            return self.ledger.finish(failure::protocol("a session without an id"), actions);
+            return self.ledger.finish(failure::no_session(), actions);
         }
         match wire::mode_choice(turn.gate, &self.session, result) {
-            ModeChoice::Set(setting) => self.settings.push_back(setting),
-            ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
-                let mode = text::message(&mode);
+            Ok(setting) => self.settings.extend(setting),
+            Err(mode) if turn.gate == Gate::Ask => {
+                let mode = text::message(mode);
                 actions.event(TurnEvent::Progress(format!(
                     "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
                 )));
             }
-            ModeChoice::Unknown(_) | ModeChoice::Fine => {}
+            Err(_) => {}
         }
         if let Some(model) = &turn.model {
             match wire::model_choice(&self.session, result, model) {
@@ -193,7 +186,7 @@ impl Acp {
     fn go_on(&mut self, actions: &mut Actions) {
         if let Some(setting) = self.settings.pop_front() {
             let (method, params) = (setting.method, setting.params.clone());
-            return self.ask(method, params, Sent::Set(setting), actions);
+            return self.rpc.request(method, params, Sent::Set(setting), actions);
         }
         let mut prompt = self.turn.prompt.clone();
         let mut images = self.turn.images.as_slice();
@@ -207,7 +200,7 @@ impl Acp {
             images = &[];
         }
         let params = wire::prompt(&self.session, &prompt, images);
-        self.ask("session/prompt", params, Sent::Prompt, actions);
+        self.rpc.request("session/prompt", params, Sent::Prompt, actions);
         self.prompted = true;
         if self.capabilities.resume || self.capabilities.load {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
@@ -298,9 +291,11 @@ impl Acp {
         let call = &params["toolCall"];
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
         known.merge(call);
-        self.replaced(&id, actions);
-        self.asked += 1;
-        let question = known.question(QuestionId(format!("acp-{}", self.asked)), call);
+        let question = QuestionId(id.to_string());
+        // An agent that asks again under a number that is open takes the next answer for the newer
+        // request, so the older one must not get any.
+        self.ledger.withdraw(question.clone(), actions);
+        let question = known.question(question, call);
         let Question { tool, subject, .. } = &question;
         let what = if subject.is_empty() { tool } else { subject };
         let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
@@ -311,15 +306,6 @@ impl Acp {
             self.settle(&pending, true, actions);
         } else {
             self.ledger.ask(question, pending, actions);
-        }
-    }
-
-    /// An agent that asks again under a number that is open takes the next answer for the newer
-    /// request, so the older one must not get any.
-    fn replaced(&mut self, request: &Value, actions: &mut Actions) {
-        let older = self.ledger.questions().find(|(_, pending)| pending.request == *request);
-        if let Some(name) = older.map(|(name, _)| name.clone()) {
-            self.ledger.withdraw(name, actions);
         }
     }
 
@@ -404,7 +390,7 @@ impl Acp {
 impl Protocol for Acp {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
         self.turn = turn.clone();
-        self.ask("initialize", wire::initialize(), Sent::Initialize, actions);
+        self.rpc.request("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
@@ -416,7 +402,7 @@ impl Protocol for Acp {
                 self.on_update(&params, actions);
             }
             Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Notification { .. } | Incoming::Junk(_) => {}
+            Incoming::Notification { .. } | Incoming::Junk => {}
         }
     }
 

@@ -78,11 +78,6 @@ enum Sent {
 }
 
 impl Codex {
-    fn request(&mut self, method: &str, params: Value, tag: Sent, actions: &mut Actions) {
-        let request = self.rpc.request(method, params, tag);
-        actions.write(request);
-    }
-
     fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
         if let Some((before, now)) = self.tokens.take() {
             actions.event(TurnEvent::Usage(since(&now, &before)));
@@ -95,7 +90,7 @@ impl Codex {
             (Sent::Initialize, Ok(_)) => {
                 actions.write(self.rpc.notification("initialized", Value::Null));
                 let params = json!({ "refreshToken": false });
-                self.request("account/read", params, Sent::Account, actions);
+                self.rpc.request("account/read", params, Sent::Account, actions);
             }
             (Sent::Account, account) => self.open_thread(account, actions),
             (Sent::OpenThread, Ok(result)) => self.start_turn(&result, actions),
@@ -121,7 +116,7 @@ impl Codex {
             return self.finish(failure::not_logged_in(), actions);
         }
         let (method, params) = wire::open_thread(&self.spec);
-        self.request(method, params, Sent::OpenThread, actions);
+        self.rpc.request(method, params, Sent::OpenThread, actions);
     }
 
     fn start_turn(&mut self, result: &Value, actions: &mut Actions) {
@@ -136,7 +131,7 @@ impl Codex {
         }
         let params = json!({ "threadId": thread, "input": wire::input(&self.spec) });
         self.thread = Some(thread);
-        self.request("turn/start", params, Sent::Turn, actions);
+        self.rpc.request("turn/start", params, Sent::Turn, actions);
     }
 
     fn began(&mut self, turn: String, actions: &mut Actions) {
@@ -269,7 +264,7 @@ impl Codex {
         self.session_told = true;
         if self.spec.session.is_none() && !self.spec.title.is_empty() {
             let params = json!({ "threadId": thread, "name": self.spec.title });
-            self.request("thread/name/set", params, Sent::Aside, actions);
+            self.rpc.request("thread/name/set", params, Sent::Aside, actions);
         }
         actions.event(TurnEvent::Session(SessionId::new(thread)));
     }
@@ -328,7 +323,7 @@ impl Codex {
         }
         // Unlike `turn/start` this can't begin another turn.
         let params = wire::steer(thread, turn, &prompt::refusal_note(reason));
-        self.request("turn/steer", params, Sent::Aside, actions);
+        self.rpc.request("turn/steer", params, Sent::Aside, actions);
     }
 }
 
@@ -339,7 +334,7 @@ impl Protocol for Codex {
             return self.finish(TurnEnd::SessionGone { detail }, actions);
         }
         self.spec = turn.clone();
-        self.request("initialize", wire::initialize(), Sent::Initialize, actions);
+        self.rpc.request("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
@@ -351,7 +346,7 @@ impl Protocol for Codex {
                 self.on_notification(&method, params, actions);
             }
             Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Junk(_) => log::debug!("codex sent a value that is no message"),
+            Incoming::Junk => log::debug!("codex sent a value that is no message"),
         }
     }
 
@@ -381,9 +376,9 @@ impl Protocol for Codex {
             return self.finish(TurnEnd::Interrupted, actions);
         };
         let params = json!({ "threadId": thread, "turnId": turn });
-        self.request("turn/interrupt", params, Sent::Interrupt, actions);
+        self.rpc.request("turn/interrupt", params, Sent::Interrupt, actions);
         let params = json!({ "threadId": thread });
-        self.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
+        self.rpc.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
