@@ -192,7 +192,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::agent::engines::Engines;
+    use crate::agent::engines;
 
     /// A file in `dir`, made new.
     fn install(dir: &Path, name: &str, mode: u32, content: &str) -> PathBuf {
@@ -227,8 +227,8 @@ mod tests {
             };
             let dir = self.dir.path();
             let command = vec![engine.to_string()];
-            let engines = Engines::new([(engine.clone(), command)].into(), dir);
-            let row = engines.get(&engine).unwrap();
+            let engines = engines::table([(engine.clone(), command)].into(), dir);
+            let row = &engines[&engine];
             detect(row, &self.path, dir, &mut self.cache, &mut run)
         }
     }

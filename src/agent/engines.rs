@@ -21,37 +21,20 @@ pub fn describe(engine: &Engine) -> &'static Description {
 }
 
 /// All engines that may be asked for. Whether they work here is `detect`'s business.
-#[derive(Clone, Debug)]
-pub struct Engines {
-    rows: BTreeMap<Engine, EngineDef>,
-}
+pub type Engines = BTreeMap<Engine, EngineDef>;
 
-impl Engines {
-    /// `configured` are the config's commands: of agents that speak ACP, and of known engines that
-    /// are not in `PATH`, which keep their protocol. An empty command counts as none. `own_program`
-    /// is this executable, which plays the echo engine.
-    pub fn new(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
-        let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
-        let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
-        let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
-        let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
-            let description = describe(&name);
-            (name.clone(), EngineDef { name, command, description })
-        });
-        Engines { rows: rows.collect() }
-    }
-
-    pub fn get(&self, name: &Engine) -> Option<&EngineDef> {
-        self.rows.get(name)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &Engine> {
-        self.rows.keys()
-    }
-
-    pub fn rows(&self) -> impl Iterator<Item = &EngineDef> {
-        self.rows.values()
-    }
+/// `configured` are the config's commands: of agents that speak ACP, and of known engines that are
+/// not in `PATH`, which keep their protocol. An empty command counts as none. `own_program` is this
+/// executable, which plays the echo engine.
+pub fn table(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
+    let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
+    let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
+    let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
+    let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
+        let description = describe(&name);
+        (name.clone(), EngineDef { name, command, description })
+    });
+    rows.collect()
 }
 
 #[cfg(test)]
@@ -75,7 +58,7 @@ mod tests {
         env: &[(OsString, OsString)],
         token: Option<&str>,
     ) -> Option<Plan> {
-        let row = engines.get(&Engine::new(name)).unwrap();
+        let row = &engines[&Engine::new(name)];
         match &row.description.launch {
             Launch::Process(process) => Some(row.plan(process, &spec(), env, token, "state.t1")),
             Launch::SharedServer => None,
@@ -102,7 +85,7 @@ mod tests {
         let configured = configured.iter().map(|(name, command)| {
             (Engine::new(name), command.iter().map(|&word| word.to_owned()).collect())
         });
-        Engines::new(configured.collect(), Path::new("/opt/obto-bridge"))
+        table(configured.collect(), Path::new("/opt/obto-bridge"))
     }
 
     #[track_caller]
@@ -130,7 +113,7 @@ mod tests {
             &["/opt/obto-bridge", "echo-agent"],
             &acp::description::DESCRIPTION,
         );
-        let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+        let names: Vec<&str> = engines.keys().map(Engine::as_str).collect();
         assert_eq!(names, ["claude", "codex", "echo", "gemini", "opencode"]);
     }
 
@@ -185,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_ladder_ends_with_a_kill() {
-        for row in engines(&[]).rows() {
+        for row in engines(&[]).values() {
             if let Launch::Process(process) = &row.description.launch {
                 assert_eq!(process.ladder.last().map(|step| step.0), Some(Step::Kill), "{row:?}");
             }

@@ -6,10 +6,7 @@ use argh::FromArgs;
 use serde_json::Value;
 
 use crate::{
-    agent::{
-        ActionKind,
-        engines::{self, Engines},
-    },
+    agent::{ActionKind, engines},
     cli::{
         ExitCode, Failure, Outcome,
         console::{Console, printable},
@@ -67,9 +64,9 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let policy = of(&config, paths)?;
     let usage = |why| Failure { why, code: ExitCode::Usage };
     let engine = Engine::new(&test.engine);
-    let engines = Engines::new(config.agents.clone(), Path::new(""));
-    if engines.get(&engine).is_none() {
-        let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+    let engines = engines::table(config.agents.clone(), Path::new(""));
+    if !engines.contains_key(&engine) {
+        let names: Vec<&str> = engines.keys().map(Engine::as_str).collect();
         return Err(usage(format!(
             "there is no agent {:?}: {}, or one that you add to \"agents\" in {}",
             test.engine,

@@ -15,7 +15,7 @@ use crate::{
     agent::{
         Exit,
         detect::{self, Cache, EngineStatus},
-        engines::Engines,
+        engines::{self, Engines},
         launch::{self, EngineDef},
         opencode::server,
     },
@@ -34,7 +34,7 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 
 /// The table of engines: the known ones, and the config's.
 pub(super) fn table(setup: &Setup) -> Engines {
-    Engines::new(setup.config.agents.clone(), &setup.own_program)
+    engines::table(setup.config.agents.clone(), &setup.own_program)
 }
 
 /// Tells this state directory's turns from those of other daemons on the machine.
@@ -77,7 +77,7 @@ impl Detection {
         let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
         let token = setup.config.token.as_ref().map(Token::reveal);
         Detection {
-            engines: engines.rows().filter(is_offered).cloned().collect(),
+            engines: engines.values().filter(is_offered).cloned().collect(),
             path: setup.env.var("PATH").unwrap_or_default().to_owned(),
             env: launch::inherited(&setup.env.vars, token),
             cwd: setup.env.cwd.clone(),
