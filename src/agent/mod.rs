@@ -425,13 +425,3 @@ pub struct Limits {
     /// The whole turn.
     pub turn: Duration,
 }
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            startup: Duration::from_mins(1),
-            silence: Duration::from_mins(15),
-            turn: Duration::from_hours(2),
-        }
-    }
-}
