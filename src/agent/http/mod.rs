@@ -405,9 +405,7 @@ fn read_events(stream: TcpStream, values: &Sender<Incoming>) -> io::Result<()> {
                 Some("server.heartbeat" | "sync") => continue,
                 _ => Incoming::Value(json!({ "event": event })),
             },
-            Err(_) => Incoming::Garbage(
-                String::from_utf8_lossy(&data[..data.len().min(200)]).into_owned(),
-            ),
+            Err(_) => Incoming::garbage(data),
         };
         if values.send(incoming).is_err() {
             return Ok(());
