@@ -228,7 +228,8 @@ pub fn find(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {
     split_paths(&path.1).map(|dir| dir.join(program)).find(|path| is_program(path))
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether this is a file that can be executed.
+pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
