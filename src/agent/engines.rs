@@ -46,21 +46,17 @@ mod tests {
         agent::{
             Gate, Sandbox, TurnSpec,
             description::{Launch, McpReadings},
+            launch::inherited,
             stdio::Step,
         },
         ids::{SessionId, TurnId, random_uuid},
         proc::{Plan, sweep::MARKER},
     };
 
-    fn plan(
-        engines: &Engines,
-        name: &str,
-        env: &[(OsString, OsString)],
-        token: Option<&str>,
-    ) -> Option<Plan> {
+    fn plan(engines: &Engines, name: &str, env: &[(OsString, OsString)]) -> Option<Plan> {
         let row = &engines[&Engine::new(name)];
         match &row.description.launch {
-            Launch::Process(process) => Some(row.plan(process, &spec(), env, token, "state.t1")),
+            Launch::Process(process) => Some(row.plan(process, &spec(), env, "state.t1")),
             Launch::SharedServer => None,
         }
     }
@@ -119,7 +115,7 @@ mod tests {
 
     #[test]
     fn nothing_of_ours_reaches_an_engine_but_the_marker() {
-        let base: Vec<(OsString, OsString)> = [
+        let base: BTreeMap<OsString, OsString> = [
             ("PATH", "/bin"),
             ("HOME", "/home/x"),
             ("ANTHROPIC_API_KEY", "key"),
@@ -132,10 +128,10 @@ mod tests {
             ("WEBHOOK", "https://x/?t=s3cret&u=1"),
         ]
         .map(|(name, value)| (name.into(), value.into()))
-        .to_vec();
+        .into();
         let names = |engine: &str, token| -> Vec<String> {
             let engines = engines(&[("gemini", &["gemini", "--acp"])]);
-            let plan = plan(&engines, engine, &base, token).unwrap();
+            let plan = plan(&engines, engine, &inherited(&base, token)).unwrap();
             assert_eq!(plan.dir, Path::new("/project"));
             let marker = (OsString::from(MARKER), OsString::from("state.t1"));
             assert_eq!(
@@ -159,7 +155,7 @@ mod tests {
     #[test]
     fn leading_arguments_stay_in_front() {
         let engines = engines(&[("gemini", &["gemini", "--acp", "-x"])]);
-        let plan = plan(&engines, "gemini", &[], None).unwrap();
+        let plan = plan(&engines, "gemini", &[]).unwrap();
         assert_eq!(
             (plan.program, plan.args),
             ("gemini".into(), vec![OsString::from("--acp"), OsString::from("-x")])

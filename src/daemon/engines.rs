@@ -37,6 +37,11 @@ pub(super) fn table(setup: &Setup) -> Engines {
     engines::table(setup.config.agents.clone(), &setup.own_program)
 }
 
+/// What engines inherit of the daemon's environment.
+pub(super) fn inherited(setup: &Setup) -> Vec<(OsString, OsString)> {
+    launch::inherited(&setup.env.vars, setup.config.token.as_ref().map(Token::reveal))
+}
+
 /// Tells this state directory's turns from those of other daemons on the machine.
 pub(super) fn state_id(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -75,11 +80,10 @@ struct Detection {
 impl Detection {
     fn new(setup: &Setup, engines: &Engines, dir: &Path) -> Detection {
         let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
-        let token = setup.config.token.as_ref().map(Token::reveal);
         Detection {
             engines: engines.values().filter(is_offered).cloned().collect(),
             path: setup.env.var("PATH").unwrap_or_default().to_owned(),
-            env: launch::inherited(&setup.env.vars, token),
+            env: inherited(setup),
             cwd: setup.env.cwd.clone(),
             cache_file: dir.join("engines.json"),
         }
@@ -147,7 +151,6 @@ pub(super) fn opencode(
     state_id: &str,
 ) -> anyhow::Result<(server::Handle, Task)> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
-    let token = setup.config.token.as_ref().map(Token::reveal);
-    let env = launch::inherited(&setup.env.vars, token);
-    server::start(row, &setup.env.home, setup.config.startup_timeout, env, state_id)
+    let (home, startup) = (&setup.env.home, setup.config.startup_timeout);
+    server::start(row, home, startup, inherited(setup), state_id)
 }

@@ -39,7 +39,6 @@ use crate::{
         Client,
         wire::{Activity, Post, Reply},
     },
-    config::Token,
     coordinator::Event,
     ids::{Engine, ThreadId},
     permission::{Policy, Rule},
@@ -112,10 +111,8 @@ pub struct Shared {
     pub codes: Codes,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
-    /// The daemon's own environment, of which engines inherit what is not ours.
+    /// What engines inherit of the daemon's own environment.
     pub env: Vec<(OsString, OsString)>,
-    /// Taken out of what engines inherit, whatever its name there.
-    pub token: Option<Token>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,
     /// To the loop.
