@@ -213,11 +213,11 @@ pub enum TurnCommand {
 
 /// The engine's name for an open question, unique among those that are open. From
 /// [`turn::run_turn`] on it is one that no other question has or had.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuestionId(pub String);
 
 /// A tool that needs permission, in words that are the same for all engines.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
     pub id: QuestionId,
     /// The engine's own name of the tool, for example `Bash` or `commandExecution`.
@@ -266,13 +266,14 @@ pub struct ChoiceOption {
 }
 
 /// Engine-neutral kinds of actions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActionKind {
     Read,
     Edit,
     Run,
     Fetch,
     Mcp,
+    #[default]
     Other,
 }
 

@@ -158,12 +158,9 @@ pub(super) fn own_question(asked: &Value) -> Question {
     Question {
         id: QuestionId(text(asked, "/id").to_owned()),
         tool: "question".to_owned(),
-        kind: ActionKind::Other,
-        subject: String::new(),
-        reason: None,
         input: json!({ "questions": asked["questions"] }),
-        edits: Vec::new(),
         choices: list(asked, "/questions").iter().map(choice).collect(),
+        ..Question::default()
     }
 }
 
