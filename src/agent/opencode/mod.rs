@@ -96,7 +96,6 @@ struct Refusal {
 #[derive(Debug, Default)]
 pub struct Opencode {
     turn: TurnSpec,
-    ready: bool,
     next_id: u64,
     /// Our requests without a response.
     sent: BTreeMap<u64, Sent>,
@@ -138,9 +137,9 @@ impl Opencode {
         actions: &mut Actions,
     ) {
         self.next_id += 1;
-        let (id, mut request) = (self.next_id, json!({ "method": method, "path": path }));
-        request["id"] = json!(id);
-        request["directory"] = json!(directory);
+        let id = self.next_id;
+        let mut request =
+            json!({ "id": id, "method": method, "path": path, "directory": directory });
         if !body.is_null() {
             request["body"] = body;
         }
@@ -426,7 +425,8 @@ impl Protocol for Opencode {
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
         if value["ready"] == true {
-            if !mem::replace(&mut self.ready, true) {
+            // Not when it comes again.
+            if self.next_id == 0 {
                 self.start(actions);
             }
         } else if let Some(event) = value.get("event") {
