@@ -63,9 +63,8 @@ enum Sent {
     Servers {
         asked: Value,
     },
-    Reply(QuestionId),
-    /// The same for a permission of this session.
-    Permission(QuestionId, String),
+    /// An answer to a permission of this session.
+    Permission(String),
     /// Nothing depends on it.
     Aside,
 }
@@ -164,8 +163,7 @@ impl Opencode {
         match &self.turn.session {
             Some(session) => {
                 session.as_str().clone_into(&mut self.session);
-                let path = self.session_path("");
-                self.ask("GET", &path, Value::Null, Sent::OldSession, actions);
+                self.ask("GET", &self.session_path(""), Value::Null, Sent::OldSession, actions);
             }
             None => self.open(actions),
         }
@@ -176,16 +174,8 @@ impl Opencode {
         let body = &response["body"];
         let fine = (200..300).contains(&status);
         match asked {
-            Sent::Permission(question, session) => {
-                if !fine {
-                    actions.event(TurnEvent::QuestionGone(question));
-                }
-                self.refuse(&session, actions);
-            }
-            Sent::Reply(question) if !fine => {
-                actions.event(TurnEvent::QuestionGone(question));
-            }
-            Sent::Reply(_) | Sent::Aside => {}
+            Sent::Permission(session) => self.refuse(&session, actions),
+            Sent::Aside => {}
             Sent::Parent { of, depth, asked } => {
                 self.on_parent(&of, depth, &asked, body, actions);
             }
@@ -210,8 +200,7 @@ impl Opencode {
                 if self.turn.model.is_some() {
                     return self.open(actions);
                 }
-                let path = "/config/providers";
-                self.ask("GET", path, Value::Null, Sent::Providers, actions);
+                self.ask("GET", "/config/providers", Value::Null, Sent::Providers, actions);
             }
             Sent::Providers => {
                 self.turn.model = wire::provider_model(body);
@@ -262,8 +251,7 @@ impl Opencode {
         let body = wire::prompt(&self.turn.prompt, &self.turn.images, model);
         self.family.insert(self.session.clone());
         self.prompted = true;
-        let path = self.session_path("/message");
-        self.ask("POST", &path, body, Sent::Prompt, actions);
+        self.ask("POST", &self.session_path("/message"), body, Sent::Prompt, actions);
         actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         actions.event(TurnEvent::Working);
     }
@@ -284,8 +272,7 @@ impl Opencode {
                 if let Some(error) = self.last_error.take() {
                     return self.fail(wire::failure(&error), actions);
                 }
-                let path = self.session_path("");
-                return self.ask("GET", &path, Value::Null, Sent::Reason, actions);
+                return self.ask("GET", &self.session_path(""), Value::Null, Sent::Reason, actions);
             }
             _ => return self.ledger.finish(unexpected(response), actions),
         }
@@ -445,8 +432,7 @@ impl Protocol for Opencode {
         if !self.prompted {
             return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
-        let path = self.session_path("/abort");
-        self.ask("POST", &path, Value::Null, Sent::Aside, actions);
+        self.ask("POST", &self.session_path("/abort"), Value::Null, Sent::Aside, actions);
         // It ends the shell of a running command, but nothing that the command has detached.
         actions.write(json!({ "outdate": true }));
         // The abort leaves them in the server's list.

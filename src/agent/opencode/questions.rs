@@ -72,7 +72,7 @@ impl Opencode {
             return self.reject(&directory, &id, actions);
         }
         if self.turn.gate == Gate::AllowAll {
-            return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
+            return self.reply(&directory, &id, session, json!({ "reply": "once" }), actions);
         }
         if self.servers.is_none() && asking::is_foreign(asked) && self.sent.len() < KNOWN_MAX {
             let asked = Sent::Servers { asked: event.clone() };
@@ -83,7 +83,7 @@ impl Opencode {
         let question = asking::question(asked, known, self.servers.as_deref().unwrap_or_default());
         let is_command = question.kind == ActionKind::Run && !call.is_empty();
         if is_command && self.allowed_outside.get(call) == Some(&question.subject) {
-            return self.reply(&directory, id, session, json!({ "reply": "once" }), actions);
+            return self.reply(&directory, &id, session, json!({ "reply": "once" }), actions);
         }
         let is_outside = is_command && question.tool == asking::OUTSIDE;
         let outside = is_outside.then(|| (call.to_owned(), question.subject.clone()));
@@ -122,14 +122,13 @@ impl Opencode {
     fn reply(
         &mut self,
         directory: &str,
-        id: QuestionId,
+        id: &QuestionId,
         session: String,
         body: Value,
         actions: &mut Actions,
     ) {
         let path = format!("/permission/{}/reply", wire::segment(&id.0));
-        let asked = Sent::Permission(id, session);
-        self.ask_in(directory, "POST", &path, body, asked, actions);
+        self.ask_in(directory, "POST", &path, body, Sent::Permission(session), actions);
     }
 
     /// Refuses a permission without waiting for the outcome.
@@ -158,7 +157,7 @@ impl Opencode {
             Verdict::Allow | Verdict::AllowAlways => {
                 self.allowed_outside.extend(outside);
                 let body = json!({ "reply": "once" });
-                return self.reply(&directory, question, session, body, actions);
+                return self.reply(&directory, &question, session, body, actions);
             }
             Verdict::Chosen(_) => "It asked for permission.".to_owned(),
             Verdict::Deny { reason } if reason.trim().is_empty() => "This was refused.".to_owned(),
@@ -174,7 +173,7 @@ impl Opencode {
     pub(super) fn refuse(&mut self, session: &str, actions: &mut Actions) {
         let is_open =
             self.ledger.questions().any(|(_, it)| it.words.is_none() && it.session == session);
-        let is_told = |it: &Sent| matches!(it, Sent::Permission(_, of) if of == session);
+        let is_told = |it: &Sent| matches!(it, Sent::Permission(of) if of == session);
         if is_open || self.sent.values().any(is_told) {
             return;
         }
@@ -187,7 +186,7 @@ impl Opencode {
         // The others follow one by one, in case that they are open all the same.
         let Refusal { question, directory, session, .. } = self.refusals.remove(at);
         let body = json!({ "reply": "reject", "message": message });
-        self.reply(&directory, question, session, body, actions);
+        self.reply(&directory, &question, session, body, actions);
     }
 
     /// Answers a question of the model's own. A refusal of it ends the turn without telling the
@@ -209,6 +208,6 @@ impl Opencode {
         };
         let path = format!("/question/{}/reply", wire::segment(&question.0));
         let body = json!({ "answers": answers });
-        self.ask_in(directory, "POST", &path, body, Sent::Reply(question.clone()), actions);
+        self.ask_in(directory, "POST", &path, body, Sent::Aside, actions);
     }
 }
