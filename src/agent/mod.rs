@@ -185,8 +185,6 @@ impl Sandbox {
 pub enum TurnEvent {
     /// The engine's session, as soon as it is sure to be resumable by this id.
     Session(SessionId),
-    /// The engine now works on the prompt: from here on a crash must not blindly repeat it.
-    Working,
     /// One line of Markdown about what it is doing now; what is not our own stands in backticks.
     Progress(String),
     /// The engine waits for a decision: answer with [`TurnCommand::Decide`].

@@ -205,7 +205,6 @@ impl Acp {
         if self.capabilities.resume || self.capabilities.load {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         }
-        actions.event(TurnEvent::Working);
     }
 
     /// Whether the error says that there is no such session after all: codex-acp 2.6.0 resumes one

@@ -88,7 +88,6 @@ pub struct Claude {
     resuming: bool,
     project: Utf8PathBuf,
     session: Option<SessionId>,
-    working: bool,
     /// Questions are `can_use_tool` requests, and calls the JSON-RPC ids of `tools/call`; both are
     /// named by their control request.
     ledger: Ledger<Value, Value>,
@@ -103,25 +102,16 @@ pub struct Claude {
 }
 
 impl Claude {
-    fn started(&mut self, actions: &mut Actions) {
-        if !self.working {
-            self.working = true;
-            actions.event(TurnEvent::Working);
-        }
-    }
-
     fn init(&mut self, session: &str, actions: &mut Actions) {
         if is_uuid(session) && self.session.as_ref().is_none_or(|known| known.as_str() != session) {
             let session = SessionId::new(session);
             self.session = Some(session.clone());
             actions.event(TurnEvent::Session(session));
         }
-        self.started(actions);
     }
 
     /// A message, or a block of one, of the main agent or a subagent.
     fn assistant(&mut self, line: &Value, actions: &mut Actions) {
-        self.started(actions);
         // On the made-up message of an API failure.
         let error = text(line, "/error");
         if !error.is_empty() {

@@ -46,7 +46,6 @@ pub struct Codex {
     spec: TurnSpec,
     thread: Option<String>,
     turn: Option<String>,
-    working: bool,
     session_told: bool,
     /// Calls are the ids of their requests.
     ledger: Ledger<Pending, Value>,
@@ -98,7 +97,7 @@ impl Codex {
                 // `turn/started` usually tells the same a little later.
                 let turn = text(&result, "/turn/id");
                 if !turn.is_empty() {
-                    self.began(turn.to_owned(), actions);
+                    self.turn = Some(turn.to_owned());
                 }
             }
             (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
@@ -132,14 +131,6 @@ impl Codex {
         let params = json!({ "threadId": thread, "input": wire::input(&self.spec) });
         self.thread = Some(thread);
         self.rpc.request("turn/start", params, Sent::Turn, actions);
-    }
-
-    fn began(&mut self, turn: String, actions: &mut Actions) {
-        self.turn = Some(turn);
-        if !self.working {
-            self.working = true;
-            actions.event(TurnEvent::Working);
-        }
     }
 
     fn on_notification(&mut self, method: &str, params: Value, actions: &mut Actions) {
@@ -176,7 +167,7 @@ impl Codex {
             return;
         }
         match (method, self.turn.as_deref()) {
-            ("turn/started", None) => self.began(id.to_owned(), actions),
+            ("turn/started", None) => self.turn = Some(id.to_owned()),
             ("turn/completed", Some(turn)) if turn == id => self.on_end(&params["turn"], actions),
             _ => {}
         }

@@ -253,7 +253,6 @@ impl Opencode {
         self.prompted = true;
         self.ask("POST", &self.session_path("/message"), body, Sent::Prompt, actions);
         actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
-        actions.event(TurnEvent::Working);
     }
 
     /// The response to the prompt, which comes when the turn is over.
