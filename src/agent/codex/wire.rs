@@ -2,8 +2,6 @@
 //! uses: a field that Codex adds, drops or retypes elsewhere must not cost a turn. Seen in codex
 //! 0.130.0 and 0.169.0 unless noted.
 
-use std::fmt::Write;
-
 use camino::Utf8Path;
 use serde_json::{Value, json};
 
@@ -122,21 +120,9 @@ fn trust(dir: &Utf8Path) -> String {
     format!("projects={{{}={{trust_level=\"trusted\"}}}}", toml_string(dir.as_str()))
 }
 
-/// A TOML basic string.
+/// A TOML basic string, which is what JSON has but for one character.
 fn toml_string(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            char if char.is_control() => {
-                write!(quoted, "\\u{:04X}", u32::from(char)).expect("writing to a string works");
-            }
-            char => quoted.push(char),
-        }
-    }
-    quoted.push('"');
-    quoted
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// Whether the result of `account/read` says that there is none. A provider of the user's own needs
@@ -188,7 +174,7 @@ mod tests {
         check("/home/me/project", r#""/home/me/project""#);
         check("/a b/ü'#=", r#""/a b/ü'#=""#);
         check(r#"/a"={}}\b"#, r#""/a\"={}}\\b""#);
-        check("/a\nb\t\u{7f}", r#""/a\u000Ab\u0009\u007F""#);
+        check("/a\nb\t\u{1}\u{7f}", r#""/a\nb\t\u0001\u007f""#);
     }
 
     #[test]
