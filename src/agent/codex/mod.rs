@@ -290,11 +290,7 @@ impl Codex {
     }
 
     fn on_tool_call(&mut self, id: Value, params: &Value, actions: &mut Actions) {
-        let call = match params["tool"].as_str() {
-            Some(tool) => tools::parse(tool, &params["arguments"]),
-            None => Err("The call has no tool name.".to_owned()),
-        };
-        match call {
+        match tools::parse(text(params, "/tool"), &params["arguments"]) {
             Ok(tool) => {
                 self.ledger.call(ToolCall { id: id.to_string(), tool }, id, actions);
             }
