@@ -117,8 +117,7 @@ impl Detection {
             dir: self.cwd.clone(),
             env: self.env.clone(),
         };
-        let output =
-            proc::run(&plan, None, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
+        let output = proc::run(&plan, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
         if output.timed_out {
             return Err(format!("no answer in {} s", VERSION.as_secs()));
         }

@@ -180,21 +180,13 @@ pub struct Output {
     pub timed_out: bool,
 }
 
-/// Runs a program to its end, or to `deadline`, when it is killed with its group. At most
+/// Runs a program, without any input, to its end, or to `deadline`, when it is killed with its group. At most
 /// `max_output` bytes of its output are kept.
 ///
 /// # Errors
 /// As [`Child::spawn`].
-pub fn run(
-    plan: &Plan,
-    stdin: Option<&[u8]>,
-    deadline: Duration,
-    max_output: usize,
-) -> io::Result<Output> {
+pub fn run(plan: &Plan, deadline: Duration, max_output: usize) -> io::Result<Output> {
     let mut child = Child::spawn(plan)?;
-    if let Some(bytes) = stdin {
-        child.send(bytes.to_vec())?;
-    }
     child.close_input();
     let mut output =
         Output { status: None, stdout: Vec::new(), stderr: String::new(), timed_out: false };
