@@ -69,13 +69,20 @@ enum Sent {
     Aside,
 }
 
-/// An open question.
+/// What opencode waits for an answer to.
 #[derive(Debug)]
-struct Pending {
+struct Asked {
+    id: QuestionId,
     /// In which it must be answered.
     directory: String,
     /// Whose it is: ours, or that of a subagent.
     session: String,
+}
+
+/// An open question.
+#[derive(Debug)]
+struct Pending {
+    asked: Asked,
     /// A permission to leave the project for this command, and the tool call that it is for.
     outside: Option<(String, String)>,
     /// How many questions of the model's own it is, if it is no permission.
@@ -85,9 +92,7 @@ struct Pending {
 /// A permission that was refused, which opencode is not told yet.
 #[derive(Debug)]
 struct Refusal {
-    question: QuestionId,
-    directory: String,
-    session: String,
+    asked: Asked,
     reason: String,
 }
 
@@ -354,7 +359,7 @@ impl Opencode {
             "permission.asked" | "question.asked" => self.on_asked(event, actions),
             "permission.replied" | "question.replied" | "question.rejected" => {
                 let question = QuestionId(text(properties, "/requestID").to_owned());
-                self.refusals.retain(|refusal| refusal.question != question);
+                self.refusals.retain(|refusal| refusal.asked.id != question);
                 if self.ledger.withdraw(question, actions).is_some() {
                     self.refuse(session, actions);
                 }
@@ -435,14 +440,14 @@ impl Protocol for Opencode {
         // It ends the shell of a running command, but nothing that the command has detached.
         actions.write(json!({ "outdate": true }));
         // The abort leaves them in the server's list.
-        for Refusal { question, directory, .. } in mem::take(&mut self.refusals) {
-            self.reject(&directory, &question, actions);
+        for refusal in mem::take(&mut self.refusals) {
+            self.reject(&refusal.asked, actions);
         }
-        for (question, pending) in gone {
-            if pending.words.is_some() {
-                self.dismiss(&pending.directory, &question, actions);
+        for Pending { asked, words, .. } in gone.into_values() {
+            if words.is_some() {
+                self.dismiss(&asked, actions);
             } else {
-                self.reject(&pending.directory, &question, actions);
+                self.reject(&asked, actions);
             }
         }
     }
