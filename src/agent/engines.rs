@@ -39,7 +39,7 @@ pub fn table(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> E
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, ptr};
+    use std::{collections::BTreeSet, ffi::OsString, ptr};
 
     use super::*;
     use crate::{
@@ -138,7 +138,8 @@ mod tests {
                 plan.env.iter().filter(|(name, _)| name == MARKER).collect::<Vec<_>>(),
                 [&marker]
             );
-            plan.env.into_iter().map(|(name, _)| name.into_string().unwrap()).collect()
+            let names = plan.env.into_iter().map(|(name, _)| name.into_string().unwrap());
+            names.collect::<BTreeSet<_>>().into_iter().collect()
         };
         let clean = ["ANTHROPIC_API_KEY", "HOME", "OBTO_BRIDGE_TURN", "PATH"];
         assert_eq!(names("gemini", Some("s3cret")), clean);

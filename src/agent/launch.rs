@@ -31,8 +31,14 @@ impl EngineDef {
         self.command.first().expect("rows without a program aren't made")
     }
 
+    /// The program with the arguments that always come first. `env` is what engines inherit; see
+    /// [`inherited`].
+    pub fn base(&self, dir: PathBuf, env: Vec<(OsString, OsString)>) -> Plan {
+        let args = self.command[1..].iter().map(OsString::from).collect();
+        Plan { program: self.program().into(), args, dir, env }
+    }
+
     /// How to start the engine for a turn. `marker` is the turn's; see [`crate::proc::sweep`].
-    /// `env` is what engines inherit; see [`inherited`].
     pub fn plan(
         &self,
         process: &Process,
@@ -40,18 +46,13 @@ impl EngineDef {
         env: &[(OsString, OsString)],
         marker: &str,
     ) -> Plan {
-        let args = self.command[1..].iter().cloned().chain((process.args)(spec));
+        let mut plan = self.base(spec.project_dir.clone().into(), env.to_vec());
+        plan.args.extend((process.args)(spec).into_iter().map(OsString::from));
+        plan.env.retain(|(name, _)| !process.env_remove.iter().any(|removed| name == *removed));
+        // Of two values the last one counts.
         let own = process.env.iter().copied().chain([(MARKER, marker)]);
-        let dropped = |name: &OsStr| process.env_remove.iter().any(|removed| name == *removed);
-        let mut env: BTreeMap<OsString, OsString> =
-            env.iter().filter(|(name, _)| !dropped(name)).cloned().collect();
-        env.extend(own.map(|(name, value)| (name.into(), value.into())));
-        Plan {
-            program: PathBuf::from(self.program()),
-            args: args.map(OsString::from).collect(),
-            dir: spec.project_dir.clone().into(),
-            env: env.into_iter().collect(),
-        }
+        plan.env.extend(own.map(|(name, value)| (name.into(), value.into())));
+        plan
     }
 
     /// How to get the engine, for a person who does not have it.

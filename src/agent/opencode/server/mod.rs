@@ -86,12 +86,7 @@ pub fn start(
     env: Vec<(OsString, OsString)>,
     state_id: &str,
 ) -> Result<(Handle, Task)> {
-    let plan = Plan {
-        program: row.program().into(),
-        args: row.command[1..].iter().map(OsString::from).collect(),
-        dir: cwd.to_owned(),
-        env,
-    };
+    let plan = row.base(cwd.to_owned(), env);
     let config = Config { plan, state_id: state_id.to_owned(), idle: IDLE, startup };
     keep(
         config,
