@@ -129,10 +129,8 @@ impl Acp {
         };
         session.as_str().clone_into(&mut self.session);
         params["sessionId"] = json!(session);
-        if self.capabilities.resume {
-            self.rpc.request("session/resume", params, Sent::OldSession, actions);
-        } else if self.capabilities.load {
-            self.rpc.request("session/load", params, Sent::OldSession, actions);
+        if let Some(method) = self.capabilities.reopens {
+            self.rpc.request(method, params, Sent::OldSession, actions);
         } else {
             let detail = "this agent can't go on with an earlier session".to_owned();
             self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
@@ -202,7 +200,7 @@ impl Acp {
         let params = wire::prompt(&self.session, &prompt, images);
         self.rpc.request("session/prompt", params, Sent::Prompt, actions);
         self.prompted = true;
-        if self.capabilities.resume || self.capabilities.load {
+        if self.capabilities.reopens.is_some() {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         }
     }

@@ -42,10 +42,9 @@ pub fn initialize() -> Value {
 /// What the agent said it can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// `session/resume`: no replay.
-    pub resume: bool,
-    /// `session/load`: replays the whole session as updates.
-    pub load: bool,
+    /// What goes on with an earlier session: `session/resume`, or else `session/load`, which replays
+    /// the whole session as updates.
+    pub reopens: Option<&'static str>,
     pub image: bool,
     /// The names of the ways to log in.
     pub logins: Vec<String>,
@@ -53,12 +52,12 @@ pub struct Capabilities {
 
 impl Capabilities {
     pub fn read(result: &Value) -> Capabilities {
-        let there = |pointer| result.pointer(pointer).is_some_and(|value: &Value| !value.is_null());
-        let set = |pointer| result.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
+        let agent = &result["agentCapabilities"];
+        let loads = (agent["loadSession"] == true).then_some("session/load");
+        let resumes = !agent["sessionCapabilities"]["resume"].is_null();
         Capabilities {
-            resume: there("/agentCapabilities/sessionCapabilities/resume"),
-            load: set("/agentCapabilities/loadSession"),
-            image: set("/agentCapabilities/promptCapabilities/image"),
+            reopens: if resumes { Some("session/resume") } else { loads },
+            image: agent["promptCapabilities"]["image"] == true,
             logins: list(result, "/authMethods")
                 .iter()
                 .map(|method| text(method, "/name").to_owned())
