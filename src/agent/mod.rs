@@ -48,10 +48,11 @@ use crate::{
 pub trait Protocol: Send {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions);
     fn on_value(&mut self, value: Value, actions: &mut Actions);
+    /// What was decided about a [`TurnEvent::Question`].
     fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions);
-    /// Only for engines that get our tools.
+    /// What a [`TurnEvent::ToolCall`] came to. Not every engine gets our tools.
     fn on_tool_result(&mut self, _call: &str, _: ToolResult, _: &mut Actions) {}
-    /// The turn is to end. Called once.
+    /// The turn is to end. Called once at most.
     fn interrupt(&mut self, actions: &mut Actions);
     /// The engine is gone. This must set `finished`.
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
