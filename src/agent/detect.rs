@@ -6,7 +6,6 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +16,7 @@ use crate::agent::description::Description;
 use crate::{
     agent::{Exit, launch::EngineDef},
     ids::Engine,
+    proc::is_program,
     time::Timestamp,
 };
 
@@ -118,16 +118,12 @@ pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> EngineStatus {
 /// name has a slash, there, seen from `cwd`. Relative directories in `path`, the empty one too, are
 /// passed over: they would mean another program in every project.
 fn find_program(name: &str, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
-    if name.is_empty() {
-        return None;
-    }
-    if name.contains('/') {
-        return Some(cwd.join(name)).filter(|program| is_program(program));
-    }
-    env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|program| is_program(program))
+    let dirs: Vec<PathBuf> = if name.contains('/') {
+        vec![cwd.to_owned()]
+    } else {
+        env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
+    };
+    dirs.into_iter().map(|dir| dir.join(name)).find(|program| is_program(program))
 }
 
 /// The version in what `--version` printed: `2.1.197 (Claude Code)`, `codex-cli 0.169.0`, `1.18.3`.
@@ -176,10 +172,6 @@ fn stamp(program: &Path) -> Option<Stamp> {
     Some(Stamp { path, modified, size: meta.len() })
 }
 
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -192,7 +184,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::agent::engines::Engines;
+    use crate::agent::engines;
 
     /// A file in `dir`, made new.
     fn install(dir: &Path, name: &str, mode: u32, content: &str) -> PathBuf {
@@ -227,8 +219,8 @@ mod tests {
             };
             let dir = self.dir.path();
             let command = vec![engine.to_string()];
-            let engines = Engines::new([(engine.clone(), command)].into(), dir);
-            let row = engines.get(&engine).unwrap();
+            let engines = engines::table([(engine.clone(), command)].into(), dir);
+            let row = &engines[&engine];
             detect(row, &self.path, dir, &mut self.cache, &mut run)
         }
     }

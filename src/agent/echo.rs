@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{Actions, Gate, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
-        ids::{SessionId, ThreadId, TurnId},
+        ids::{SessionId, TurnId},
     };
 
     fn talk(lines: &[Value]) -> Vec<Value> {
@@ -172,7 +172,6 @@ mod tests {
     fn the_host_for_acp_agents_gets_its_answer_from_it() {
         let turn = TurnSpec {
             turn: TurnId::new("t"),
-            thread: ThreadId::new("th"),
             prompt: "[Agent Bridge | thread=th]\n\nhello".to_owned(),
             images: Vec::new(),
             session: None,

@@ -21,63 +21,42 @@ pub fn describe(engine: &Engine) -> &'static Description {
 }
 
 /// All engines that may be asked for. Whether they work here is `detect`'s business.
-#[derive(Clone, Debug)]
-pub struct Engines {
-    rows: BTreeMap<Engine, EngineDef>,
-}
+pub type Engines = BTreeMap<Engine, EngineDef>;
 
-impl Engines {
-    /// `configured` are the config's commands: of agents that speak ACP, and of known engines that
-    /// are not in `PATH`, which keep their protocol. An empty command counts as none. `own_program`
-    /// is this executable, which plays the echo engine.
-    pub fn new(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
-        let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
-        let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
-        let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
-        let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
-            let description = describe(&name);
-            (name.clone(), EngineDef { name, command, description })
-        });
-        Engines { rows: rows.collect() }
-    }
-
-    pub fn get(&self, name: &Engine) -> Option<&EngineDef> {
-        self.rows.get(name)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &Engine> {
-        self.rows.keys()
-    }
-
-    pub fn rows(&self) -> impl Iterator<Item = &EngineDef> {
-        self.rows.values()
-    }
+/// `configured` are the config's commands: of agents that speak ACP, and of known engines that are
+/// not in `PATH`, which keep their protocol. An empty command counts as none. `own_program` is this
+/// executable, which plays the echo engine.
+pub fn table(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
+    let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
+    let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
+    let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
+    let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
+        let description = describe(&name);
+        (name.clone(), EngineDef { name, command, description })
+    });
+    rows.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, ptr};
+    use std::{collections::BTreeSet, ffi::OsString, ptr};
 
     use super::*;
     use crate::{
         agent::{
             Gate, Sandbox, TurnSpec,
             description::{Launch, McpReadings},
+            launch::inherited,
             stdio::Step,
         },
-        ids::{SessionId, ThreadId, TurnId, random_uuid},
+        ids::{SessionId, TurnId, random_uuid},
         proc::{Plan, sweep::MARKER},
     };
 
-    fn plan(
-        engines: &Engines,
-        name: &str,
-        env: &[(OsString, OsString)],
-        token: Option<&str>,
-    ) -> Option<Plan> {
-        let row = engines.get(&Engine::new(name)).unwrap();
+    fn plan(engines: &Engines, name: &str, env: &[(OsString, OsString)]) -> Option<Plan> {
+        let row = &engines[&Engine::new(name)];
         match &row.description.launch {
-            Launch::Process(process) => Some(row.plan(process, &spec(), env, token, "state.t1")),
+            Launch::Process(process) => Some(row.plan(process, &spec(), env, "state.t1")),
             Launch::SharedServer => None,
         }
     }
@@ -85,7 +64,6 @@ mod tests {
     fn spec() -> TurnSpec {
         TurnSpec {
             turn: TurnId::new("t1"),
-            thread: ThreadId::new("thread"),
             prompt: "hello".to_owned(),
             images: Vec::new(),
             session: None,
@@ -103,7 +81,7 @@ mod tests {
         let configured = configured.iter().map(|(name, command)| {
             (Engine::new(name), command.iter().map(|&word| word.to_owned()).collect())
         });
-        Engines::new(configured.collect(), Path::new("/opt/obto-bridge"))
+        table(configured.collect(), Path::new("/opt/obto-bridge"))
     }
 
     #[track_caller]
@@ -131,13 +109,13 @@ mod tests {
             &["/opt/obto-bridge", "echo-agent"],
             &acp::description::DESCRIPTION,
         );
-        let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+        let names: Vec<&str> = engines.keys().map(Engine::as_str).collect();
         assert_eq!(names, ["claude", "codex", "echo", "gemini", "opencode"]);
     }
 
     #[test]
     fn nothing_of_ours_reaches_an_engine_but_the_marker() {
-        let base: Vec<(OsString, OsString)> = [
+        let base: BTreeMap<OsString, OsString> = [
             ("PATH", "/bin"),
             ("HOME", "/home/x"),
             ("ANTHROPIC_API_KEY", "key"),
@@ -150,17 +128,18 @@ mod tests {
             ("WEBHOOK", "https://x/?t=s3cret&u=1"),
         ]
         .map(|(name, value)| (name.into(), value.into()))
-        .to_vec();
+        .into();
         let names = |engine: &str, token| -> Vec<String> {
             let engines = engines(&[("gemini", &["gemini", "--acp"])]);
-            let plan = plan(&engines, engine, &base, token).unwrap();
+            let plan = plan(&engines, engine, &inherited(&base, token)).unwrap();
             assert_eq!(plan.dir, Path::new("/project"));
             let marker = (OsString::from(MARKER), OsString::from("state.t1"));
             assert_eq!(
                 plan.env.iter().filter(|(name, _)| name == MARKER).collect::<Vec<_>>(),
                 [&marker]
             );
-            plan.env.into_iter().map(|(name, _)| name.into_string().unwrap()).collect()
+            let names = plan.env.into_iter().map(|(name, _)| name.into_string().unwrap());
+            names.collect::<BTreeSet<_>>().into_iter().collect()
         };
         let clean = ["ANTHROPIC_API_KEY", "HOME", "OBTO_BRIDGE_TURN", "PATH"];
         assert_eq!(names("gemini", Some("s3cret")), clean);
@@ -177,7 +156,7 @@ mod tests {
     #[test]
     fn leading_arguments_stay_in_front() {
         let engines = engines(&[("gemini", &["gemini", "--acp", "-x"])]);
-        let plan = plan(&engines, "gemini", &[], None).unwrap();
+        let plan = plan(&engines, "gemini", &[]).unwrap();
         assert_eq!(
             (plan.program, plan.args),
             ("gemini".into(), vec![OsString::from("--acp"), OsString::from("-x")])
@@ -186,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_ladder_ends_with_a_kill() {
-        for row in engines(&[]).rows() {
+        for row in engines(&[]).values() {
             if let Launch::Process(process) = &row.description.launch {
                 assert_eq!(process.ladder.last().map(|step| step.0), Some(Step::Kill), "{row:?}");
             }

@@ -31,29 +31,28 @@ impl EngineDef {
         self.command.first().expect("rows without a program aren't made")
     }
 
+    /// The program with the arguments that always come first. `env` is what engines inherit; see
+    /// [`inherited`].
+    pub fn base(&self, dir: PathBuf, env: Vec<(OsString, OsString)>) -> Plan {
+        let args = self.command[1..].iter().map(OsString::from).collect();
+        Plan { program: self.program().into(), args, dir, env }
+    }
+
     /// How to start the engine for a turn. `marker` is the turn's; see [`crate::proc::sweep`].
-    /// `base_env` is the daemon's own environment; see [`inherited`].
     pub fn plan(
         &self,
         process: &Process,
         spec: &TurnSpec,
-        base_env: &[(OsString, OsString)],
-        token: Option<&str>,
+        env: &[(OsString, OsString)],
         marker: &str,
     ) -> Plan {
-        let args = self.command[1..].iter().cloned().chain((process.args)(spec));
+        let mut plan = self.base(spec.project_dir.clone().into(), env.to_vec());
+        plan.args.extend((process.args)(spec).into_iter().map(OsString::from));
+        plan.env.retain(|(name, _)| !process.env_remove.iter().any(|removed| name == *removed));
+        // Of two values the last one counts.
         let own = process.env.iter().copied().chain([(MARKER, marker)]);
-        let dropped = |name: &OsStr| process.env_remove.iter().any(|removed| name == *removed);
-        let base = inherited(base_env.iter().map(|(name, value)| (name, value)), token);
-        let mut env: BTreeMap<OsString, OsString> =
-            base.into_iter().filter(|(name, _)| !dropped(name)).collect();
-        env.extend(own.map(|(name, value)| (name.into(), value.into())));
-        Plan {
-            program: PathBuf::from(self.program()),
-            args: args.map(OsString::from).collect(),
-            dir: spec.project_dir.clone().into(),
-            env: env.into_iter().collect(),
-        }
+        plan.env.extend(own.map(|(name, value)| (name.into(), value.into())));
+        plan
     }
 
     /// How to get the engine, for a person who does not have it.
@@ -85,11 +84,11 @@ fn is_ours(name: &OsStr) -> bool {
 
 /// What an engine inherits of `env`: everything but what is ours, and nothing that holds `token`,
 /// whatever its name.
-pub fn inherited<'a>(
-    env: impl IntoIterator<Item = (&'a OsString, &'a OsString)>,
+pub fn inherited(
+    env: &BTreeMap<OsString, OsString>,
     token: Option<&str>,
 ) -> Vec<(OsString, OsString)> {
-    env.into_iter()
+    env.iter()
         .filter(|(name, value)| !is_ours(name) && !holds(value, token))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()

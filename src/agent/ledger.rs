@@ -1,6 +1,6 @@
-//! What every protocol keeps of its turn: the questions and tool calls that wait for an answer,
-//! whether the turn was interrupted, and whether it is over. One set of bounds and one rule for how
-//! a turn ends, so that these are the same for all engines. Pure.
+//! What every protocol keeps of its turn: the questions and tool calls that wait for an answer, and
+//! whether the turn was interrupted. One set of bounds and one rule for how a turn ends, so that
+//! these are the same for all engines. Pure.
 
 use std::{collections::BTreeMap, mem};
 
@@ -22,7 +22,6 @@ pub struct Ledger<Q, C = ()> {
     is_interrupted: bool,
     /// The interrupt took questions back, so no answer can have been complete.
     has_taken_back: bool,
-    is_over: bool,
 }
 
 impl<Q, C> Default for Ledger<Q, C> {
@@ -32,17 +31,11 @@ impl<Q, C> Default for Ledger<Q, C> {
             calls: BTreeMap::new(),
             is_interrupted: false,
             has_taken_back: false,
-            is_over: false,
         }
     }
 }
 
 impl<Q, C> Ledger<Q, C> {
-    /// After the end nothing is heard or said.
-    pub fn is_over(&self) -> bool {
-        self.is_over
-    }
-
     pub fn is_interrupted(&self) -> bool {
         self.is_interrupted
     }
@@ -113,13 +106,10 @@ impl<Q, C> Ledger<Q, C> {
         Some(gone)
     }
 
-    /// Ends the turn, once. After an interrupt an answer still counts if the engine had completed
+    /// Ends the turn. After an interrupt an answer still counts if the engine had completed
     /// it by then; every other end is the interrupt's.
     pub fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
         let end = end.into();
-        if mem::replace(&mut self.is_over, true) {
-            return;
-        }
         self.withdraw_all(actions);
         let stands = matches!(end, TurnEnd::Answered { .. }) && !self.has_taken_back;
         actions.finish(if self.is_interrupted && !stands { TurnEnd::Interrupted } else { end });
@@ -165,7 +155,6 @@ mod tests {
         }
         ledger.finish(end, &mut actions);
         ledger.finish(failed(), &mut actions);
-        assert!(ledger.is_over() && actions.close_stdin);
         assert_eq!(actions.finished.as_ref(), Some(expected));
         let gone = TurnEvent::QuestionGone(QuestionId("1".to_owned()));
         assert_eq!(

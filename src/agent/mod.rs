@@ -35,33 +35,37 @@ use camino::Utf8PathBuf;
 use serde_json::Value;
 
 use crate::{
-    ids::{SessionId, ThreadId, TurnId},
+    ids::{SessionId, TurnId},
     time::Timestamp,
 };
 
 /// One engine's side of a turn. Pure: no clocks, no pipes, no threads.
 ///
 /// The caller makes one for each turn, calls [`Protocol::begin`] once, then hands in every value
-/// that the engine sends, until `finished` is set or the engine is gone. Foreign values of any
-/// shape must not panic: what is not understood is skipped, an unknown request is answered with an
-/// error.
+/// that the engine sends, until the engine is gone. Once `finished` is set nothing is called any
+/// more. Foreign values of any shape must not panic: what is not understood is skipped, an unknown
+/// request is answered with an error.
 pub trait Protocol: Send {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions);
     fn on_value(&mut self, value: Value, actions: &mut Actions);
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions);
-    /// The engine is gone. If `finished` was not set before, this must set it.
+    /// What was decided about a [`TurnEvent::Question`].
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions);
+    /// What a [`TurnEvent::ToolCall`] came to. Not every engine gets our tools.
+    fn on_tool_result(&mut self, _call: &str, _: ToolResult, _: &mut Actions) {}
+    /// The turn is to end. Called once at most.
+    fn interrupt(&mut self, actions: &mut Actions);
+    /// The engine is gone. This must set `finished`.
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
 }
 
-/// What a protocol wants done, in this order: write, report, close, finish.
+/// What a protocol wants done, in this order: write, report, finish.
 #[derive(Debug, Default)]
 pub struct Actions {
     /// Values for the engine; on stdio one line each.
     pub write: Vec<Value>,
     pub events: Vec<TurnEvent>,
-    /// No more input follows. On stdio this asks the engine to exit.
-    pub close_stdin: bool,
-    /// The turn's end. What comes afterwards is only the process leaving.
+    /// The turn's end. No more input follows, which on stdio asks the engine to exit; what comes
+    /// afterwards is only the process leaving.
     pub finished: Option<TurnEnd>,
 }
 
@@ -76,16 +80,15 @@ impl Actions {
 
     /// The turn is over and the engine may go.
     pub fn finish(&mut self, end: TurnEnd) {
-        self.close_stdin = true;
         self.finished.get_or_insert(end);
     }
 }
 
-/// Everything an engine needs to know for one turn.
-#[derive(Clone, Debug)]
+/// Everything an engine needs to know for one turn. The default is what a protocol has before it
+/// begins.
+#[derive(Clone, Debug, Default)]
 pub struct TurnSpec {
     pub turn: TurnId,
-    pub thread: ThreadId,
     /// The whole text: history, envelope, bootstrap. Never begins with `/`.
     pub prompt: String,
     pub images: Vec<Image>,
@@ -104,6 +107,13 @@ pub struct TurnSpec {
     pub sandbox: Sandbox,
     /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
     pub model: Option<Model>,
+}
+
+impl TurnSpec {
+    /// A person can answer the model's own questions.
+    pub fn takes_choices(&self) -> bool {
+        self.asks_human && self.gate == Gate::Ask
+    }
 }
 
 /// An attachment that the engine is to see.
@@ -136,9 +146,10 @@ pub struct Model {
 }
 
 /// Whether the engine asks before it acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
     /// Every tool that the engine would ask for becomes a [`TurnEvent::Question`].
+    #[default]
     Ask,
     /// `allowAll`: the engine's own bypass. Loud wherever it is used.
     AllowAll,
@@ -175,8 +186,6 @@ impl Sandbox {
 pub enum TurnEvent {
     /// The engine's session, as soon as it is sure to be resumable by this id.
     Session(SessionId),
-    /// The engine now works on the prompt: from here on a crash must not blindly repeat it.
-    Working,
     /// One line of Markdown about what it is doing now; what is not our own stands in backticks.
     Progress(String),
     /// The engine waits for a decision: answer with [`TurnCommand::Decide`].
@@ -197,17 +206,17 @@ pub enum TurnEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnCommand {
     Decide { question: QuestionId, verdict: Verdict },
-    ToolResult { call: String, result: Result<String, String> },
+    ToolResult { call: String, result: ToolResult },
     Interrupt,
 }
 
 /// The engine's name for an open question, unique among those that are open. From
 /// [`turn::run_turn`] on it is one that no other question has or had.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuestionId(pub String);
 
 /// A tool that needs permission, in words that are the same for all engines.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
     pub id: QuestionId,
     /// The engine's own name of the tool, for example `Bash` or `commandExecution`.
@@ -256,13 +265,14 @@ pub struct ChoiceOption {
 }
 
 /// Engine-neutral kinds of actions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActionKind {
     Read,
     Edit,
     Run,
     Fetch,
     Mcp,
+    #[default]
     Other,
 }
 
@@ -294,6 +304,9 @@ pub struct ToolCall {
     pub id: String,
     pub tool: tools::BridgeTool,
 }
+
+/// What a call came to. The error is a text that the model reads.
+pub type ToolResult = Result<String, String>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
@@ -411,14 +424,4 @@ pub struct Limits {
     pub silence: Duration,
     /// The whole turn.
     pub turn: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            startup: Duration::from_mins(1),
-            silence: Duration::from_mins(15),
-            turn: Duration::from_hours(2),
-        }
-    }
 }

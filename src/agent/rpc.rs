@@ -1,9 +1,11 @@
 //! JSON-RPC as Codex and ACP agents speak it: both sides send requests, each in an id space of its
 //! own. [`Rpc`] keeps the ids of ours and what was asked with them, and sorts what comes in. Pure.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+
+use super::Actions;
 
 /// The code for a request that is not served here.
 pub const METHOD_NOT_FOUND: i64 = -32601;
@@ -43,7 +45,7 @@ pub enum Incoming<T> {
         result: Result<Value, RpcError>,
     },
     /// None of these, or a response to nothing that was asked.
-    Junk(Value),
+    Junk,
 }
 
 /// The peer's refusal of a request.
@@ -55,12 +57,6 @@ pub struct RpcError {
     pub data: Value,
 }
 
-impl fmt::Display for RpcError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (code {})", self.message, self.code)
-    }
-}
-
 impl<T, const IS_BARE: bool> Default for Rpc<T, IS_BARE> {
     fn default() -> Self {
         Rpc { last_id: 0, pending: BTreeMap::new() }
@@ -68,15 +64,15 @@ impl<T, const IS_BARE: bool> Default for Rpc<T, IS_BARE> {
 }
 
 impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
-    /// A request with a new id; the response to it will carry `tag`.
-    pub fn request(&mut self, method: &str, params: Value, tag: T) -> Value {
+    /// Sends a request with a new id; the response to it will carry `tag`.
+    pub fn request(&mut self, method: &str, params: Value, tag: T, actions: &mut Actions) {
         self.last_id += 1;
         let id = self.last_id;
         if self.pending.len() >= PENDING_MAX {
             self.pending.pop_first();
         }
         self.pending.insert(id, tag);
-        Self::message(json!({ "id": id, "method": method, "params": params }))
+        actions.write(Self::message(json!({ "id": id, "method": method, "params": params })));
     }
 
     /// A message that has no answer. Params that are null are left out.
@@ -101,7 +97,7 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
     /// Sorts a value from the peer; a response ends its pending request.
     pub fn classify(&mut self, mut value: Value) -> Incoming<T> {
         let Some(object) = value.as_object_mut() else {
-            return Incoming::Junk(value);
+            return Incoming::Junk;
         };
         if let Some(method) = object.get("method").and_then(Value::as_str).map(str::to_owned) {
             let params = object.get_mut("params").map(Value::take).unwrap_or_default();
@@ -113,7 +109,7 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
         }
         let asked = object.get("id").and_then(Value::as_u64);
         let Some(tag) = asked.and_then(|id| self.pending.remove(&id)) else {
-            return Incoming::Junk(value);
+            return Incoming::Junk;
         };
         let mut take = |key| object.get_mut(key).map(Value::take).unwrap_or_default();
         // An answer with neither is an answer: the one that waits must not wait without end.
@@ -153,14 +149,17 @@ mod tests {
     #[track_caller]
     fn check(value: Value, expected: &str) {
         let mut rpc = Rpc::<_, BARE>::default();
-        rpc.request("a", Value::Null, "first");
-        rpc.request("b", Value::Null, "second");
+        let mut actions = Actions::default();
+        rpc.request("a", Value::Null, "first", &mut actions);
+        rpc.request("b", Value::Null, "second", &mut actions);
         let text = match rpc.classify(value.clone()) {
             Incoming::Request { id, method, params } => format!("request {id} {method} {params}"),
             Incoming::Notification { method, params } => format!("notification {method} {params}"),
             Incoming::Response { tag, result: Ok(result) } => format!("{tag}: {result}"),
-            Incoming::Response { tag, result: Err(error) } => format!("{tag}: {error}"),
-            Incoming::Junk(_) => "junk".to_owned(),
+            Incoming::Response { tag, result: Err(error) } => {
+                format!("{tag}: {} (code {})", error.message, error.code)
+            }
+            Incoming::Junk => "junk".to_owned(),
         };
         assert_eq!(text, expected, "{value}");
     }
@@ -197,23 +196,23 @@ mod tests {
     #[test]
     fn each_response_is_taken_once() {
         let mut rpc = Rpc::<_, BARE>::default();
-        rpc.request("a", json!({}), ());
+        rpc.request("a", json!({}), (), &mut Actions::default());
         assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Response { .. }));
-        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk(_)));
+        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk));
     }
 
     #[test]
     fn only_the_newer_dialect_names_itself() {
         let mut bare = Rpc::<_, BARE>::default();
         let mut v2 = Rpc::<_>::default();
-        assert_eq!(
-            bare.request("m", json!({"a": 1}), ()),
-            json!({"id": 1, "method": "m", "params": {"a": 1}})
-        );
-        assert_eq!(
-            v2.request("m", json!({}), ()),
-            json!({"jsonrpc": "2.0", "id": 1, "method": "m", "params": {}})
-        );
+        let mut actions = Actions::default();
+        bare.request("m", json!({"a": 1}), (), &mut actions);
+        v2.request("m", json!({}), (), &mut actions);
+        let expected = [
+            json!({"id": 1, "method": "m", "params": {"a": 1}}),
+            json!({"jsonrpc": "2.0", "id": 1, "method": "m", "params": {}}),
+        ];
+        assert_eq!(actions.write, expected);
         assert_eq!(bare.notification("initialized", Value::Null), json!({"method": "initialized"}));
         assert_eq!(
             v2.notification("n", json!({"a": 1})),
@@ -233,10 +232,10 @@ mod tests {
     fn a_peer_that_never_answers_costs_no_memory() {
         let mut rpc = Rpc::<_, BARE>::default();
         for tag in 0..=PENDING_MAX {
-            rpc.request("m", Value::Null, tag);
+            rpc.request("m", Value::Null, tag, &mut Actions::default());
         }
         assert_eq!(rpc.pending.len(), PENDING_MAX);
-        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk(_)));
+        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk));
         assert!(matches!(
             rpc.classify(json!({"id": PENDING_MAX + 1})),
             Incoming::Response { tag: PENDING_MAX, .. }
@@ -256,7 +255,7 @@ mod tests {
                 value[&key] = if text.len() % 2 == 0 { inner } else { json!(text) };
             }
             let mut rpc = Rpc::<_>::default();
-            rpc.request("m", Value::Null, ());
+            rpc.request("m", Value::Null, (), &mut Actions::default());
             rpc.classify(value);
         }
     }

@@ -30,9 +30,6 @@ pub enum Step {
 /// The end of every ladder, and the kernel's part: nothing catches a KILL.
 pub const KILL: (Step, Duration) = (Step::Kill, Duration::from_secs(2));
 
-/// How much of a line that is no JSON is kept.
-const GARBAGE: usize = 200;
-
 /// A sweep is milliseconds; a process that the kernel holds on to is not waited for.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -116,8 +113,10 @@ impl Drop for StdioTransport {
 fn incoming(event: Event) -> Option<Incoming> {
     match event {
         Event::Line(line) if line.trim_ascii().is_empty() => None,
-        Event::Line(line) => Some(parse(&line).map_or_else(|| garbage(&line), Incoming::Value)),
-        Event::LongLine(start) => Some(garbage(&start)),
+        Event::Line(line) => {
+            Some(parse(&line).map_or_else(|| Incoming::garbage(&line), Incoming::Value))
+        }
+        Event::LongLine(start) => Some(Incoming::garbage(&start)),
         Event::Exit { status, stderr_tail } => {
             Some(Incoming::Exit { exit: status.into(), stderr_tail })
         }
@@ -161,10 +160,6 @@ fn mend_surrogates(text: &str) -> String {
 fn surrogate(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..=0xdfff).contains(unit))
-}
-
-fn garbage(line: &[u8]) -> Incoming {
-    Incoming::Garbage(String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned())
 }
 
 #[cfg(test)]

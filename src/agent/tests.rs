@@ -10,7 +10,7 @@ use super::{
     Actions, Exit, FailureKind, Gate, Protocol, Question, QuestionId, Sandbox, TurnCommand,
     TurnEnd, TurnEvent, TurnSpec, Verdict,
 };
-use crate::ids::{SessionId, ThreadId, TurnId};
+use crate::ids::{SessionId, TurnId};
 
 pub(super) const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 
@@ -18,7 +18,6 @@ pub(super) const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 pub(super) fn spec() -> TurnSpec {
     TurnSpec {
         turn: TurnId::new("turn-1"),
-        thread: ThreadId::new("t-7"),
         prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
         images: Vec::new(),
         session: None,
@@ -61,7 +60,15 @@ impl<P: Protocol + Default> Host<P> {
     }
 
     pub(super) fn command(&mut self, command: TurnCommand) {
-        self.run(|protocol, actions| protocol.on_command(command, actions));
+        self.run(|protocol, actions| match command {
+            TurnCommand::Decide { question, verdict } => {
+                protocol.decide(question, verdict, actions);
+            }
+            TurnCommand::ToolResult { call, result } => {
+                protocol.on_tool_result(&call, result, actions);
+            }
+            TurnCommand::Interrupt => protocol.interrupt(actions),
+        });
     }
 
     pub(super) fn decide(&mut self, question: &str, verdict: Verdict) {
@@ -73,16 +80,16 @@ impl<P: Protocol + Default> Host<P> {
         self.run(|protocol, actions| protocol.on_exit(exit, stderr, actions));
     }
 
+    /// As the runner does it: after the end nothing is called.
     fn run(&mut self, step: impl FnOnce(&mut P, &mut Actions)) {
+        if self.end.is_some() {
+            return;
+        }
         let mut actions = Actions::default();
         step(&mut self.protocol, &mut actions);
         self.writes.extend(actions.write);
         self.events.extend(actions.events);
-        if let Some(end) = actions.finished {
-            assert_eq!(self.end, None, "a turn ends once");
-            assert!(actions.close_stdin, "an end must let the engine go");
-            self.end = Some(end);
-        }
+        self.end = actions.finished;
     }
 
     pub(super) fn questions(&self) -> Vec<&Question> {

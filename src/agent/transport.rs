@@ -30,11 +30,20 @@ pub trait Transport: Send {
 #[derive(Debug)]
 pub enum Incoming {
     Value(Value),
-    /// A line that is no JSON: its first 200 bytes.
+    /// A line that is no JSON: how it begins.
     Garbage(String),
     /// The engine is gone.
     Exit {
         exit: Exit,
         stderr_tail: String,
     },
+}
+
+/// How much of a line that is no JSON is kept.
+const GARBAGE: usize = 200;
+
+impl Incoming {
+    pub fn garbage(line: &[u8]) -> Incoming {
+        Incoming::Garbage(String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned())
+    }
 }

@@ -10,10 +10,13 @@ use std::{
 
 use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 
-use crate::agent::{
-    Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
-    TurnEnd, TurnEvent, TurnSpec, Verdict,
-    transport::{Incoming, Transport},
+use crate::{
+    agent::{
+        Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
+        TurnEnd, TurnEvent, TurnSpec, Verdict,
+        transport::{Incoming, Transport},
+    },
+    ids::TurnId,
 };
 
 /// Handles what happens in a turn. While one of these runs the engine is not listened to, so none
@@ -94,8 +97,29 @@ pub fn run_turn(
     let incoming = transport.incoming().clone();
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
-    let mut turn = Turn::new(protocol, transport, handler, *limits, control.grace);
-    turn.id = spec.turn.to_string();
+    let now = Instant::now();
+    let mut turn = Turn {
+        id: &spec.turn,
+        protocol,
+        transport,
+        handler,
+        limits: *limits,
+        grace: control.grace,
+        started: now,
+        alive: now,
+        heard: false,
+        names: HashMap::new(),
+        calls: HashSet::new(),
+        asked: 0,
+        garbage: Garbage::default(),
+        pending: VecDeque::new(),
+        phase: Phase::Working,
+        hurry: false,
+        why: None,
+        told: None,
+        end: None,
+        steps: 0,
+    };
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
         turn.settle();
@@ -103,7 +127,7 @@ pub fn run_turn(
         turn.check(Instant::now());
         turn.serve_handler(Instant::now());
         if matches!(turn.phase, Phase::Gone | Phase::GivenUp) {
-            return turn.into_end();
+            return turn.end.expect("an engine that is gone or given up has been judged");
         }
         select_biased! {
             recv(stop) -> _ => {
@@ -164,7 +188,7 @@ enum Limit {
 }
 
 struct Turn<'a> {
-    id: String,
+    id: &'a TurnId,
     protocol: &'a mut dyn Protocol,
     transport: &'a mut dyn Transport,
     handler: &'a mut dyn TurnHandler,
@@ -175,10 +199,11 @@ struct Turn<'a> {
     alive: Instant,
     /// It has sent a value.
     heard: bool,
-    /// What it waits for from us; the clock of its silence stands still.
-    open: HashSet<Waiting>,
-    /// The runner's names of open questions, by the engine's.
+    /// The runner's names of open questions, by the engine's. While there is any, or a call, the
+    /// engine waits for us, and the clock of its silence stands still.
     names: HashMap<QuestionId, QuestionId>,
+    /// Open calls of our tools.
+    calls: HashSet<String>,
     /// Questions so far.
     asked: u64,
     garbage: Garbage,
@@ -195,12 +220,6 @@ struct Turn<'a> {
     steps: u32,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-enum Waiting {
-    Question(QuestionId),
-    Call(String),
-}
-
 /// Output that is no JSON.
 #[derive(Default)]
 struct Garbage {
@@ -209,41 +228,13 @@ struct Garbage {
     first: String,
 }
 
-impl<'a> Turn<'a> {
-    fn new(
-        protocol: &'a mut dyn Protocol,
-        transport: &'a mut dyn Transport,
-        handler: &'a mut dyn TurnHandler,
-        limits: Limits,
-        grace: Grace,
-    ) -> Turn<'a> {
-        let now = Instant::now();
-        Turn {
-            id: String::new(),
-            protocol,
-            transport,
-            handler,
-            limits,
-            grace,
-            started: now,
-            alive: now,
-            heard: false,
-            open: HashSet::new(),
-            names: HashMap::new(),
-            asked: 0,
-            garbage: Garbage::default(),
-            pending: VecDeque::new(),
-            phase: Phase::Working,
-            hurry: false,
-            why: None,
-            told: None,
-            end: None,
-            steps: 0,
-        }
-    }
-
-    /// Lets the protocol take a step and carries out what it wants.
+impl Turn<'_> {
+    /// Lets the protocol take a step and carries out what it wants. Once the protocol is finished
+    /// there is only the process leaving.
     fn act(&mut self, step: impl FnOnce(&mut dyn Protocol, &mut Actions)) {
+        if self.told.is_some() {
+            return;
+        }
         let mut actions = Actions::default();
         step(self.protocol, &mut actions);
         for value in &actions.write {
@@ -263,12 +254,8 @@ impl<'a> Turn<'a> {
         for event in mem::take(&mut actions.events) {
             self.report(event);
         }
-        if actions.close_stdin || actions.finished.is_some() {
+        if let Some(end) = actions.finished {
             self.transport.close_input();
-        }
-        if let Some(end) = actions.finished
-            && self.told.is_none()
-        {
             let is_answer = matches!(end, TurnEnd::Answered { .. });
             self.told = Some(end);
             // What we ended ourselves comes to what had to be done about the engine.
@@ -296,11 +283,10 @@ impl<'a> Turn<'a> {
             TurnEvent::QuestionGone(id) => {
                 // One that is decided already has no name any more.
                 let Some(name) = self.names.remove(&id) else { return };
-                self.no_longer(Waiting::Question(name.clone()));
                 TurnEvent::QuestionGone(name)
             }
             TurnEvent::ToolCall(call) => {
-                self.open.insert(Waiting::Call(call.id.clone()));
+                self.calls.insert(call.id.clone());
                 TurnEvent::ToolCall(call)
             }
             other => other,
@@ -320,20 +306,12 @@ impl<'a> Turn<'a> {
     /// that: an answer could be for either of them.
     fn asks(&mut self, question: Question) -> TurnEvent {
         if let Some(earlier) = self.names.remove(&question.id) {
-            self.no_longer(Waiting::Question(earlier.clone()));
             self.tell_handler(TurnEvent::QuestionGone(earlier));
         }
         self.asked += 1;
         let name = QuestionId(format!("{}.{}:{}", self.id, self.asked, question.id.0));
         self.names.insert(question.id.clone(), name.clone());
-        self.open.insert(Waiting::Question(name.clone()));
         TurnEvent::Question(Question { id: name, ..question })
-    }
-
-    /// Whether it was waited for.
-    fn no_longer(&mut self, waiting: Waiting) -> bool {
-        self.alive = Instant::now();
-        self.open.remove(&waiting)
     }
 
     /// Gives the protocol the commands that wait. A command may lead to events, and these to
@@ -342,9 +320,10 @@ impl<'a> Turn<'a> {
         while let Some(command) = self.pending.pop_front() {
             match command {
                 TurnCommand::Decide { question, verdict } => self.decide(question, verdict),
-                TurnCommand::ToolResult { ref call, .. } => {
-                    self.no_longer(Waiting::Call(call.clone()));
-                    self.tell(command);
+                TurnCommand::ToolResult { call, result } => {
+                    self.alive = Instant::now();
+                    self.calls.remove(&call);
+                    self.act(|protocol, actions| protocol.on_tool_result(&call, result, actions));
                 }
                 TurnCommand::Interrupt => self.halt(Why::Interrupted),
             }
@@ -352,21 +331,14 @@ impl<'a> Turn<'a> {
     }
 
     fn decide(&mut self, question: QuestionId, verdict: Verdict) {
-        let was_open = self.no_longer(Waiting::Question(question.clone())) && self.told.is_none();
-        let engines = self.names.iter().find(|(_, name)| **name == question);
-        if let Some(id) = engines.map(|(id, _)| id.clone()) {
-            self.names.remove(&id);
-            if was_open {
-                self.tell(TurnCommand::Decide { question: id, verdict: verdict.clone() });
-            }
+        self.alive = Instant::now();
+        let open = self.names.extract_if(|_, name| *name == question).next();
+        let was_open = open.is_some() && self.told.is_none();
+        if let Some((id, _)) = open {
+            let verdict = verdict.clone();
+            self.act(|protocol, actions| protocol.decide(id, verdict, actions));
         }
         self.handler.on_decided(&question, &verdict, was_open);
-    }
-
-    fn tell(&mut self, command: TurnCommand) {
-        if self.told.is_none() {
-            self.act(|protocol, actions| protocol.on_command(command, actions));
-        }
     }
 
     /// None: the transport is gone without a word.
@@ -375,10 +347,7 @@ impl<'a> Turn<'a> {
             Some(Incoming::Value(value)) => {
                 self.heard = true;
                 self.alive = Instant::now();
-                // Afterwards there is only the process leaving.
-                if self.told.is_none() {
-                    self.act(|protocol, actions| protocol.on_value(value, actions));
-                }
+                self.act(|protocol, actions| protocol.on_value(value, actions));
             }
             Some(Incoming::Garbage(text)) => self.garbage.add(text),
             Some(Incoming::Exit { exit, stderr_tail }) => self.gone(exit, &stderr_tail),
@@ -388,9 +357,7 @@ impl<'a> Turn<'a> {
 
     fn gone(&mut self, exit: Exit, stderr_tail: &str) {
         log::debug!("the engine is gone: {exit}");
-        if self.told.is_none() {
-            self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
-        }
+        self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
         if self.told.is_none() {
             self.told = Some(TurnEnd::Failed(Failure::new(
                 FailureKind::Crashed,
@@ -416,7 +383,7 @@ impl<'a> Turn<'a> {
         self.handler.on_halt();
         self.why = Some(why);
         self.phase = Phase::Stopping(self.patience(self.grace.interrupt));
-        self.act(|protocol, actions| protocol.on_command(TurnCommand::Interrupt, actions));
+        self.act(|protocol, actions| protocol.interrupt(actions));
     }
 
     /// The daemon stops: every wait, also the one that runs, is a short one now.
@@ -439,10 +406,11 @@ impl<'a> Turn<'a> {
         let whole = (later(self.started, self.limits.turn), Limit::Turn);
         let startup = (later(self.started, self.limits.startup), Limit::Startup);
         let silence = (later(self.alive, self.limits.silence), Limit::Silence);
-        let next = match (self.heard, self.open.is_empty()) {
+        let waits_for_us = !self.names.is_empty() || !self.calls.is_empty();
+        let next = match (self.heard, waits_for_us) {
             (false, _) => startup,
-            (true, true) => silence,
-            (true, false) => whole,
+            (true, false) => silence,
+            (true, true) => whole,
         };
         if next.0 < whole.0 { next } else { whole }
     }
@@ -491,10 +459,6 @@ impl<'a> Turn<'a> {
         if matches!(self.phase, Phase::GivenUp) {
             self.ends();
         }
-    }
-
-    fn into_end(self) -> TurnEnd {
-        self.end.expect("an engine that is gone or given up has been judged")
     }
 
     /// How the turn ends. An answer counts even if it came while the turn was being stopped: the

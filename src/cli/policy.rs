@@ -3,13 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
-use serde_json::Value;
 
 use crate::{
-    agent::{
-        ActionKind, Question, QuestionId,
-        engines::{self, Engines},
-    },
+    agent::{ActionKind, Question, engines},
     cli::{
         ExitCode, Failure, Outcome,
         console::{Console, printable},
@@ -60,9 +56,9 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let (config, policy) = load(paths, env)?;
     let usage = |why| Failure { why, code: ExitCode::USAGE };
     let engine = Engine::new(&test.engine);
-    let engines = Engines::new(config.agents.clone(), Path::new(""));
-    if engines.get(&engine).is_none() {
-        let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+    let engines = engines::table(config.agents.clone(), Path::new(""));
+    if !engines.contains_key(&engine) {
+        let names: Vec<&str> = engines.keys().map(Engine::as_str).collect();
         return Err(usage(format!(
             "there is no agent {:?}: {}, or one that you add to \"agents\" in {}",
             test.engine,
@@ -74,14 +70,10 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         usage(format!("{:?} is no kind of action: read, edit, run, fetch, mcp or other", test.kind))
     })?;
     let question = Question {
-        id: QuestionId(String::new()),
         tool: test.tool.unwrap_or_else(|| tool(&engine, kind, &test.value)),
         kind,
         subject: test.value,
-        reason: None,
-        input: Value::Null,
-        edits: Vec::new(),
-        choices: Vec::new(),
+        ..Question::default()
     };
     let action = Action {
         question: &question,

@@ -37,6 +37,11 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 const OPENCODE_PROVIDER: &str = "anthropic";
 const OPENCODE_MODEL: &str = "claude-sonnet-4-5";
 
+/// What engines inherit of the daemon's environment.
+pub(super) fn inherited(setup: &Setup) -> Vec<(OsString, OsString)> {
+    launch::inherited(&setup.env.vars, setup.config.token.as_ref().map(Token::reveal))
+}
+
 /// Tells this state directory's turns from those of other daemons on the machine.
 pub(super) fn state_id(dir: &Path) -> String {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -52,11 +57,10 @@ pub(super) fn detect(
     dir: &Path,
 ) -> (Vec<Engine>, Receiver<Vec<EngineStatus>>) {
     let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
-    let token = setup.config.token.as_ref().map(Token::reveal);
     let detection = Detection {
-        engines: engines.rows().filter(is_offered).cloned().collect(),
+        engines: engines.values().filter(is_offered).cloned().collect(),
         path: setup.env.var("PATH").unwrap_or_default().to_owned(),
-        env: launch::inherited(&setup.env.vars, token),
+        env: inherited(setup),
         cwd: setup.env.cwd.clone(),
         cache_file: dir.join("engines.json"),
     };
@@ -109,8 +113,7 @@ impl Detection {
             dir: self.cwd.clone(),
             env: self.env.clone(),
         };
-        let output =
-            proc::run(&plan, None, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
+        let output = proc::run(&plan, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
         if output.timed_out {
             return Err(format!("no answer in {} s", VERSION.as_secs()));
         }
@@ -143,9 +146,8 @@ pub(super) fn opencode(
     state_id: &str,
 ) -> anyhow::Result<(server::Handle, Task)> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
-    let token = setup.config.token.as_ref().map(Token::reveal);
-    let env = launch::inherited(&setup.env.vars, token);
-    server::start(row, &setup.env.home, setup.config.startup_timeout, env, state_id)
+    let (home, startup) = (&setup.env.home, setup.config.startup_timeout);
+    server::start(row, home, startup, inherited(setup), state_id)
 }
 
 /// None, if neither is configured: then opencode's own default is used.

@@ -10,7 +10,7 @@ use super::{
     records::Records, running::Running, status::Board,
 };
 use crate::{
-    agent::{Sandbox, engines::Engines},
+    agent::{self, Sandbox},
     bridge::{
         AccessSource, Client, outbox,
         stream::{self, StreamEvent},
@@ -49,7 +49,7 @@ impl Daemon {
 
         // The connection is made while the rest is read.
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
-        let table = Engines::new(setup.config.agents.clone(), &setup.own_program);
+        let table = agent::engines::table(setup.config.agents.clone(), &setup.own_program);
         let (known, capabilities) = engines::detect(&setup, &table, &dir);
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
@@ -90,8 +90,8 @@ impl Daemon {
             wake,
             opencode,
             engines: table,
+            env: engines::inherited(&setup),
             config: setup.config,
-            env: setup.env.vars.into_iter().collect(),
             state_id,
             events: event,
             activity,

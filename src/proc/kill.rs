@@ -22,15 +22,9 @@ use rustix::{
 #[derive(Clone, Debug)]
 pub struct Handle {
     pid: Pid,
-    /// Signals are sent, and the child is reaped, under this lock and nowhere else.
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Running, or ended and not reaped: the number is still the child's.
-    Ours,
-    Reaped,
+    /// Until it is, the number is the child's, also if that has ended. Signals are sent, and the child
+    /// is reaped, under this lock and nowhere else.
+    is_reaped: Arc<Mutex<bool>>,
 }
 
 /// Who of a child's family gets a signal.
@@ -43,7 +37,7 @@ pub enum To {
 impl Handle {
     /// The child must have been started as the leader of its own group.
     pub(super) fn of(child: &Child) -> Handle {
-        Handle { pid: Pid::from_child(child), state: Arc::new(Mutex::new(State::Ours)) }
+        Handle { pid: Pid::from_child(child), is_reaped: Arc::default() }
     }
 
     /// For logs and tests; there is no way back from it to a handle.
@@ -56,8 +50,8 @@ impl Handle {
     /// # Errors
     /// When the system or `send` refuses.
     pub fn signal(&self, signal: Signal, to: To) -> io::Result<bool> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == State::Reaped {
+        let is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_reaped {
             return Ok(false);
         }
         let target = match to {
@@ -72,10 +66,10 @@ impl Handle {
     pub(super) fn reap(&self, mut child: Child) -> io::Result<ExitStatus> {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while let Err(Errno::INTR) = waitid(WaitId::Pid(self.pid), ended) {}
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
         // Some systems refuse to signal a group of which nothing but the dead leader is left.
         send(Target::Group(self.pid), Signal::KILL).ok();
-        *state = State::Reaped;
+        *is_reaped = true;
         child.wait()
     }
 }

@@ -180,21 +180,13 @@ pub struct Output {
     pub timed_out: bool,
 }
 
-/// Runs a program to its end, or to `deadline`, when it is killed with its group. At most
+/// Runs a program, without any input, to its end, or to `deadline`, when it is killed with its group. At most
 /// `max_output` bytes of its output are kept.
 ///
 /// # Errors
 /// As [`Child::spawn`].
-pub fn run(
-    plan: &Plan,
-    stdin: Option<&[u8]>,
-    deadline: Duration,
-    max_output: usize,
-) -> io::Result<Output> {
+pub fn run(plan: &Plan, deadline: Duration, max_output: usize) -> io::Result<Output> {
     let mut child = Child::spawn(plan)?;
-    if let Some(bytes) = stdin {
-        child.send(bytes.to_vec())?;
-    }
     child.close_input();
     let mut output =
         Output { status: None, stdout: Vec::new(), stderr: String::new(), timed_out: false };
@@ -228,7 +220,8 @@ pub fn find(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {
     split_paths(&path.1).map(|dir| dir.join(program)).find(|path| is_program(path))
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether this is a file that can be executed.
+pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 

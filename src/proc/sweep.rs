@@ -6,6 +6,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use rustix::process::Pid;
+
 /// The variable. Its value is the daemon's state id, a dot, and the turn's id: see [`marker`].
 pub const MARKER: &str = "OBTO_BRIDGE_TURN";
 
@@ -44,17 +46,14 @@ pub struct Before {
     /// With the inodes of their directories in `/proc`: a number alone may be another process's a
     /// moment later.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "see above"))]
-    known: HashSet<(i32, u64)>,
+    known: HashSet<(Pid, u64)>,
 }
 
 impl Before {
     /// The processes of this moment.
     pub fn now() -> Before {
         #[cfg(target_os = "linux")]
-        let known = linux::processes()
-            .filter(|(_, inode)| *inode > linux::NO_INODE)
-            .map(|(pid, inode)| (linux::raw(pid), inode))
-            .collect();
+        let known = linux::processes().filter(|(_, inode)| *inode > linux::NO_INODE).collect();
         #[cfg(not(target_os = "linux"))]
         let known = HashSet::new();
         Before { known }
@@ -147,13 +146,9 @@ mod linux {
     fn find(marked: Marked<'_>, before: &Before) -> Vec<Found> {
         let mut environ = Vec::new();
         processes()
-            .filter(|(pid, inode)| !before.known.contains(&(raw(*pid), *inode)))
+            .filter(|process| !before.known.contains(process))
             .filter_map(|(pid, _)| carries(pid, marked, &mut environ))
             .collect()
-    }
-
-    pub(super) fn raw(pid: Pid) -> i32 {
-        pid.as_raw_nonzero().get()
     }
 
     /// All processes but this one, with the inode of each one's directory. The kernel numbers these

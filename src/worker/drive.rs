@@ -171,7 +171,6 @@ impl Drive<'_> {
         }
         Ok(TurnSpec {
             turn: TurnId::new(ids::random_hex()),
-            thread: run.thread(),
             prompt: self.prompt(record.is_some(), &note)?,
             images,
             session: record.map(|record| record.session_id.clone()),

@@ -243,7 +243,6 @@ impl TurnHandler for Handler<'_, '_> {
                 }
                 self.session.learned(session, &self.spec.project_dir);
             }
-            TurnEvent::Working => log::debug!(threadId = thread; "the engine works on the prompt"),
             TurnEvent::Progress(line) => {
                 log::debug!(threadId = thread, line; "progress");
                 self.does.does(&line);

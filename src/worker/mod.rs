@@ -80,7 +80,7 @@ pub struct Shared {
     pub codes: Codes,
     pub engines: Engines,
     pub opencode: opencode::server::Handle,
-    /// The daemon's own environment, of which engines inherit what is not ours.
+    /// What engines inherit of the daemon's own environment.
     pub env: Vec<(OsString, OsString)>,
     /// Leads the marker of every process that a turn starts.
     pub state_id: String,

@@ -13,7 +13,6 @@ use crate::{
         Failure, FailureKind, TurnSpec, description::Launch, opencode::server,
         stdio::StdioTransport, transport::Transport,
     },
-    config::Token,
     proc::sweep,
     worker::run::{Run, Unstarted},
 };
@@ -38,8 +37,7 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         }
     };
     let marker = sweep::marker(&shared.state_id, spec.turn.as_str());
-    let token = shared.config.token.as_ref().map(Token::reveal);
-    let plan = def.plan(process, spec, &shared.env, token, &marker);
+    let plan = def.plan(process, spec, &shared.env, &marker);
     let until = Instant::now() + SHORTAGE;
     let mut is_logged = false;
     loop {

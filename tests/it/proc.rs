@@ -137,20 +137,18 @@ fn a_name_is_looked_up_in_the_plans_path() {
 
 #[test]
 fn run_collects_output_and_has_limits() {
-    let run = |directives: &[&str], stdin: Option<&[u8]>, max| {
-        proc::run(&fake::plan("", directives), stdin, SOON, max).unwrap()
-    };
-    let output = run(&["print", "1.2.3", "complain", "warning", "exit", "4"], None, 100);
+    let run = |directives: &[&str], max| proc::run(&fake::plan("", directives), SOON, max).unwrap();
+    let output = run(&["print", "1.2.3", "complain", "warning", "exit", "4"], 100);
     assert_eq!((output.stdout.as_slice(), output.stderr.as_str()), (&b"1.2.3\n"[..], "warning"));
     assert_eq!((output.status.unwrap().code(), output.timed_out), (Some(4), false));
-    assert_eq!(run(&["echo"], Some(b"in\nput"), 100).stdout, b"in\nput\n");
-    assert_eq!(run(&["print", "12345"], None, 3).stdout, b"123");
+    assert_eq!(run(&["print", "12345"], 3).stdout, b"123");
+    assert_eq!(run(&["echo"], 3).stdout, b"", "its input has ended");
 }
 
 isolated! {
     fn run_kills_at_its_deadline() {
         let plan = fake::plan("", &["print", "x", "deaf", "hang"]);
-        let output = proc::run(&plan, None, Duration::from_millis(200), 100).unwrap();
+        let output = proc::run(&plan, Duration::from_millis(200), 100).unwrap();
         assert!(output.timed_out && output.status.is_some(), "{output:?}");
         assert_eq!(output.stdout, b"x\n");
     }

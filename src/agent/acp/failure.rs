@@ -9,6 +9,8 @@ use crate::agent::{
     text::{last_words, text},
 };
 
+const UPDATE: &str = "The agent and this program don't fit together; update them.";
+
 /// The message with what `data` adds to it: agents put the reason into `details` or `message`.
 pub(super) fn describe(error: &RpcError) -> String {
     let more = ["/details", "/message", ""]
@@ -54,7 +56,7 @@ fn classify(message: String, status: u64, code: i64) -> Failure {
     } else if status == 401 || says(&["401", "unauthorized", "authentication"]) {
         (FailureKind::Model, "Check the agent's login or API key on this machine.")
     } else if matches!(code, -32601 | -32602 | -32700 | -32600) {
-        (FailureKind::Protocol, "The agent and this program don't fit together; update them.")
+        (FailureKind::Protocol, UPDATE)
     } else {
         (FailureKind::Model, "Try again; if it stays, run the agent in a terminal to see more.")
     };
@@ -67,12 +69,8 @@ fn http_status(data: &Value) -> Option<u64> {
     info.values().find_map(|inner| inner.get("http_status_code")?.as_u64())
 }
 
-pub(super) fn protocol(what: &str) -> Failure {
-    Failure::new(
-        FailureKind::Protocol,
-        format!("the agent sent {what}"),
-        "The agent and this program don't fit together; update them.",
-    )
+pub(super) fn no_session() -> Failure {
+    Failure::new(FailureKind::Protocol, "the agent sent a session without an id", UPDATE)
 }
 
 pub(super) fn crashed(exit: Exit, stderr_tail: &str) -> Failure {

@@ -12,13 +12,12 @@ pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use camino::Utf8Path;
 use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnCommand,
-        TurnEnd, TurnEvent, TurnSpec, Usage, Verdict,
+        Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnEnd,
+        TurnEvent, TurnSpec, Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
         rpc::{Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         text::{self, first_text, quotable, text},
@@ -27,7 +26,7 @@ use crate::{
 };
 use answer::Answer;
 use asking::KnownCall;
-use wire::{Capabilities, ModeChoice, Options, Setting};
+use wire::{Capabilities, Options, Setting};
 
 /// Characters of a refused command or path that are repeated.
 const REFUSED_CHARS: usize = 200;
@@ -56,7 +55,7 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Acp {
     rpc: Rpc<Sent>,
-    turn: Option<TurnSpec>,
+    turn: TurnSpec,
     capabilities: Capabilities,
     session: String,
     /// Choices to be made before the prompt, one after the other.
@@ -66,8 +65,6 @@ pub struct Acp {
     answer: Answer,
     calls: BTreeMap<String, KnownCall>,
     ledger: Ledger<Pending>,
-    /// Questions so far.
-    asked: u64,
     /// What was refused last, in words for people.
     denied: Option<String>,
     /// The agent said something after the refusal, so it did not end the turn.
@@ -82,11 +79,6 @@ pub struct Acp {
 }
 
 impl Acp {
-    fn ask(&mut self, method: &str, params: Value, asked: Sent, actions: &mut Actions) {
-        let request = self.rpc.request(method, params, asked);
-        actions.write(request);
-    }
-
     fn on_response(&mut self, asked: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
         match (asked, result) {
             (Sent::Prompt, Ok(result)) => self.on_stop(&result, actions),
@@ -131,17 +123,14 @@ impl Acp {
             return self.ledger.finish(failure, actions);
         }
         self.capabilities = Capabilities::read(result);
-        let Some(turn) = &self.turn else { return };
-        let mut params = json!({ "cwd": turn.project_dir.as_str(), "mcpServers": [] });
-        let Some(session) = &turn.session else {
-            return self.ask("session/new", params, Sent::NewSession, actions);
+        let mut params = json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] });
+        let Some(session) = &self.turn.session else {
+            return self.rpc.request("session/new", params, Sent::NewSession, actions);
         };
         session.as_str().clone_into(&mut self.session);
         params["sessionId"] = json!(session);
-        if self.capabilities.resume {
-            self.ask("session/resume", params, Sent::OldSession, actions);
-        } else if self.capabilities.load {
-            self.ask("session/load", params, Sent::OldSession, actions);
+        if let Some(method) = self.capabilities.reopens {
+            self.rpc.request(method, params, Sent::OldSession, actions);
         } else {
             let detail = "this agent can't go on with an earlier session".to_owned();
             self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
@@ -149,23 +138,23 @@ impl Acp {
     }
 
     fn on_session(&mut self, result: &Value, actions: &mut Actions) {
-        let Some(turn) = &self.turn else { return };
+        let turn = &self.turn;
         if turn.session.is_none() {
             text(result, "/sessionId").clone_into(&mut self.session);
             self.cost_before = Some(0.0);
         }
         if self.session.is_empty() {
-            return self.ledger.finish(failure::protocol("a session without an id"), actions);
+            return self.ledger.finish(failure::no_session(), actions);
         }
         match wire::mode_choice(turn.gate, &self.session, result) {
-            ModeChoice::Set(setting) => self.settings.push_back(setting),
-            ModeChoice::Unknown(mode) if turn.gate == Gate::Ask => {
-                let mode = text::message(&mode);
+            Ok(setting) => self.settings.extend(setting),
+            Err(mode) if turn.gate == Gate::Ask => {
+                let mode = text::message(mode);
                 actions.event(TurnEvent::Progress(format!(
                     "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
                 )));
             }
-            ModeChoice::Unknown(_) | ModeChoice::Fine => {}
+            Err(_) => {}
         }
         if let Some(model) = &turn.model {
             match wire::model_choice(&self.session, result, model) {
@@ -188,19 +177,17 @@ impl Acp {
 
     /// Whether the agent may well be in another mode.
     fn is_free(&self, setting: &Setting) -> bool {
-        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
-        setting.what == "mode" && gate == Gate::AllowAll
+        setting.what == "mode" && self.turn.gate == Gate::AllowAll
     }
 
     /// The next setting; after the last one, the prompt.
     fn go_on(&mut self, actions: &mut Actions) {
         if let Some(setting) = self.settings.pop_front() {
             let (method, params) = (setting.method, setting.params.clone());
-            return self.ask(method, params, Sent::Set(setting), actions);
+            return self.rpc.request(method, params, Sent::Set(setting), actions);
         }
-        let Some(turn) = &self.turn else { return };
-        let mut prompt = turn.prompt.clone();
-        let mut images = turn.images.as_slice();
+        let mut prompt = self.turn.prompt.clone();
+        let mut images = self.turn.images.as_slice();
         if !self.capabilities.image && !images.is_empty() {
             let count = images.len();
             actions.event(TurnEvent::Progress(format!(
@@ -211,20 +198,21 @@ impl Acp {
             images = &[];
         }
         let params = wire::prompt(&self.session, &prompt, images);
-        self.ask("session/prompt", params, Sent::Prompt, actions);
+        self.rpc.request("session/prompt", params, Sent::Prompt, actions);
         self.prompted = true;
-        if self.capabilities.resume || self.capabilities.load {
+        if self.capabilities.reopens.is_some() {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         }
-        actions.event(TurnEvent::Working);
     }
 
     /// Whether the error says that there is no such session after all: codex-acp 2.6.0 resumes one
     /// whose file is gone, and knows nothing of it when the prompt comes.
     fn is_gone(&self, error: &RpcError) -> bool {
-        let is_old = self.turn.as_ref().is_some_and(|turn| turn.session.is_some());
         let detail = failure::describe(error);
-        is_old && !self.heard && detail.contains("not found") && detail.contains(&self.session)
+        self.turn.session.is_some()
+            && !self.heard
+            && detail.contains("not found")
+            && detail.contains(&self.session)
     }
 
     fn on_update(&mut self, params: &Value, actions: &mut Actions) {
@@ -284,8 +272,7 @@ impl Acp {
         }
         let call = self.calls.entry(id.to_owned()).or_default();
         call.merge(update);
-        let project = self.turn.as_ref().map_or(Utf8Path::new(""), |turn| &turn.project_dir);
-        let line = call.progress(text(update, "/status"), project);
+        let line = call.progress(text(update, "/status"), &self.turn.project_dir);
         actions.events.extend(line.map(TurnEvent::Progress));
     }
 
@@ -301,29 +288,21 @@ impl Acp {
         let call = &params["toolCall"];
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
         known.merge(call);
-        self.replaced(&id, actions);
-        self.asked += 1;
-        let question = known.question(QuestionId(format!("acp-{}", self.asked)), call);
+        let question = QuestionId(id.to_string());
+        // An agent that asks again under a number that is open takes the next answer for the newer
+        // request, so the older one must not get any.
+        self.ledger.withdraw(question.clone(), actions);
+        let question = known.question(question, call);
         let Question { tool, subject, .. } = &question;
         let what = if subject.is_empty() { tool } else { subject };
         let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
         let ours = text(params, "/sessionId") == self.session && self.prompted;
-        let gate = self.turn.as_ref().map_or(Gate::Ask, |turn| turn.gate);
         if !ours || !self.ledger.takes_questions() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
-        } else if gate == Gate::AllowAll {
+        } else if self.turn.gate == Gate::AllowAll {
             self.settle(&pending, true, actions);
         } else {
             self.ledger.ask(question, pending, actions);
-        }
-    }
-
-    /// An agent that asks again under a number that is open takes the next answer for the newer
-    /// request, so the older one must not get any.
-    fn replaced(&mut self, request: &Value, actions: &mut Actions) {
-        let older = self.ledger.questions().find(|(_, pending)| pending.request == *request);
-        if let Some(name) = older.map(|(name, _)| name.clone()) {
-            self.ledger.withdraw(name, actions);
         }
     }
 
@@ -337,28 +316,6 @@ impl Acp {
             ));
         }
         actions.write(self.rpc.result(&pending.request, wire::outcome(option.as_deref())));
-    }
-
-    fn decide(&mut self, question: &QuestionId, verdict: &Verdict, actions: &mut Actions) {
-        let Some(pending) = self.ledger.decided(question) else { return };
-        // Only options for this once are chosen: what agents store often has no end. And ACP
-        // has no place for a reason.
-        let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
-        if !allow {
-            self.denied = Some(pending.what.clone());
-            self.has_gone_on = false;
-        }
-        self.settle(&pending, allow, actions);
-    }
-
-    fn interrupt(&mut self, actions: &mut Actions) {
-        let Some(gone) = self.ledger.interrupt(actions) else { return };
-        if !self.prompted {
-            return self.ledger.finish(TurnEnd::Interrupted, actions);
-        }
-        let cancel = json!({ "sessionId": self.session });
-        actions.write(self.rpc.notification("session/cancel", cancel));
-        self.cancelled(gone, actions);
     }
 
     /// Gemini 0.61.0 never ends the turn while one of these is unanswered.
@@ -429,14 +386,11 @@ impl Acp {
 
 impl Protocol for Acp {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
-        self.turn = Some(turn.clone());
-        self.ask("initialize", wire::initialize(), Sent::Initialize, actions);
+        self.turn = turn.clone();
+        self.rpc.request("initialize", wire::initialize(), Sent::Initialize, actions);
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         match self.rpc.classify(value) {
             Incoming::Request { id, method, params } => {
                 self.on_request(id, &method, &params, actions);
@@ -445,20 +399,30 @@ impl Protocol for Acp {
                 self.on_update(&params, actions);
             }
             Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Notification { .. } | Incoming::Junk(_) => {}
+            Incoming::Notification { .. } | Incoming::Junk => {}
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        let Some(pending) = self.ledger.decided(&question) else { return };
+        // Only options for this once are chosen: what agents store often has no end. And ACP
+        // has no place for a reason.
+        let allow = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
+        if !allow {
+            self.denied = Some(pending.what.clone());
+            self.has_gone_on = false;
         }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(&question, &verdict, actions),
-            TurnCommand::Interrupt => self.interrupt(actions),
-            // ACP agents get no tools of ours.
-            TurnCommand::ToolResult { .. } => {}
+        self.settle(&pending, allow, actions);
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        let Some(gone) = self.ledger.interrupt(actions) else { return };
+        if !self.prompted {
+            return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
+        let cancel = json!({ "sessionId": self.session });
+        actions.write(self.rpc.notification("session/cancel", cancel));
+        self.cancelled(gone, actions);
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {

@@ -42,10 +42,9 @@ pub fn initialize() -> Value {
 /// What the agent said it can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// `session/resume`: no replay.
-    pub resume: bool,
-    /// `session/load`: replays the whole session as updates.
-    pub load: bool,
+    /// What goes on with an earlier session: `session/resume`, or else `session/load`, which replays
+    /// the whole session as updates.
+    pub reopens: Option<&'static str>,
     pub image: bool,
     /// The names of the ways to log in.
     pub logins: Vec<String>,
@@ -53,12 +52,12 @@ pub struct Capabilities {
 
 impl Capabilities {
     pub fn read(result: &Value) -> Capabilities {
-        let there = |pointer| result.pointer(pointer).is_some_and(|value: &Value| !value.is_null());
-        let set = |pointer| result.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
+        let agent = &result["agentCapabilities"];
+        let loads = (agent["loadSession"] == true).then_some("session/load");
+        let resumes = !agent["sessionCapabilities"]["resume"].is_null();
         Capabilities {
-            resume: there("/agentCapabilities/sessionCapabilities/resume"),
-            load: set("/agentCapabilities/loadSession"),
-            image: set("/agentCapabilities/promptCapabilities/image"),
+            reopens: if resumes { Some("session/resume") } else { loads },
+            image: agent["promptCapabilities"]["image"] == true,
             logins: list(result, "/authMethods")
                 .iter()
                 .map(|method| text(method, "/name").to_owned())
@@ -79,48 +78,62 @@ pub struct Setting {
     pub wanted: String,
 }
 
-/// Which mode to choose.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ModeChoice {
-    /// The agent has no modes, or is in a fitting one.
-    Fine,
-    Set(Setting),
-    /// It has modes and none of them is known. The name of the one it is in.
-    Unknown(String),
+/// What an agent offers to choose from, in the result of `session/new`, `load` or `resume`.
+struct Offer<'a> {
+    /// `mode` or `model`.
+    what: &'static str,
+    current: &'a str,
+    values: Vec<&'a str>,
+    /// The id of the option that it is; agents without such options have a method for each choice.
+    option: Option<&'a str>,
 }
 
-/// Looks for a mode that asks, or one that never does, in the result of `session/new`, `load` or
-/// `resume`. A mode is not kept over a load (qwen-code 0.24.4 goes back to `auto`), so this is for
-/// every session.
-pub fn mode_choice(gate: Gate, session: &str, result: &Value) -> ModeChoice {
-    let (current, offered, option) = match option_of(result, "mode") {
-        Some(option) => {
-            (text(option, "/currentValue"), values(option), Some(text(option, "/id").to_owned()))
+impl<'a> Offer<'a> {
+    fn read(what: &'static str, result: &'a Value) -> Offer<'a> {
+        if let Some(option) = option_of(result, what) {
+            let (current, values) = (text(option, "/currentValue"), values(option));
+            return Offer { what, current, values, option: Some(text(option, "/id")) };
         }
-        None => (
-            text(result, "/modes/currentModeId"),
-            list(result, "/modes/availableModes").iter().map(|mode| text(mode, "/id")).collect(),
-            None,
-        ),
-    };
-    // An agent that asks is as good where everything is allowed, if it has no other mode.
-    let is_free = gate == Gate::AllowAll && FREE_MODES.iter().any(|mode| offered.contains(mode));
-    let wanted: &[&str] = if is_free { &FREE_MODES } else { &ASKING_MODES };
-    if offered.is_empty() || wanted.contains(&current) {
-        return ModeChoice::Fine;
+        let (current, all, id) = match what {
+            "mode" => ("/modes/currentModeId", "/modes/availableModes", "/id"),
+            _ => ("/models/currentModelId", "/models/availableModels", "/modelId"),
+        };
+        let values = list(result, all).iter().map(|value| text(value, id)).collect();
+        Offer { what, current: text(result, current), values, option: None }
     }
-    let Some(mode) = wanted.iter().find(|mode| offered.contains(mode)) else {
-        return ModeChoice::Unknown(current.to_owned());
-    };
-    ModeChoice::Set(match option {
-        Some(id) => config_option("mode", session, &id, mode),
-        None => Setting {
-            what: "mode",
-            method: "session/set_mode",
-            params: json!({ "sessionId": session, "modeId": mode }),
-            wanted: (*mode).to_owned(),
-        },
-    })
+
+    fn choose(&self, session: &str, value: &str) -> Setting {
+        let (method, mut params) = match (self.option, self.what) {
+            (Some(id), _) => {
+                ("session/set_config_option", json!({ "configId": id, "value": value }))
+            }
+            (None, "mode") => ("session/set_mode", json!({ "modeId": value })),
+            (None, _) => ("session/set_model", json!({ "modelId": value })),
+        };
+        params["sessionId"] = json!(session);
+        Setting { what: self.what, method, params, wanted: value.to_owned() }
+    }
+}
+
+/// Looks for a mode that asks, or one that never does; None if the agent has no modes, or is in a
+/// fitting one. A mode is not kept over a load (qwen-code 0.24.4 goes back to `auto`), so this is for
+/// every session. The error is the mode that the agent is in, if it has modes and none of them is
+/// known.
+pub fn mode_choice<'a>(
+    gate: Gate,
+    session: &str,
+    result: &'a Value,
+) -> Result<Option<Setting>, &'a str> {
+    let offer = Offer::read("mode", result);
+    let has = |mode: &str| offer.values.contains(&mode);
+    // An agent that asks is as good where everything is allowed, if it has no other mode.
+    let is_free = gate == Gate::AllowAll && FREE_MODES.iter().any(|mode| has(mode));
+    let wanted: &[&str] = if is_free { &FREE_MODES } else { &ASKING_MODES };
+    if offer.values.is_empty() || wanted.contains(&offer.current) {
+        return Ok(None);
+    }
+    let mode = wanted.iter().find(|mode| has(mode)).ok_or(offer.current)?;
+    Ok(Some(offer.choose(session, mode)))
 }
 
 /// The request that chooses `model`; None if the agent already uses it. The error is for people.
@@ -129,27 +142,11 @@ pub fn model_choice(
     result: &Value,
     model: &Model,
 ) -> Result<Option<Setting>, String> {
+    let offer = Offer::read("model", result);
     let names = [format!("{}/{}", model.provider, model.model), model.model.clone()];
-    let pick =
-        |offered: &[&str]| names.iter().find(|name| offered.contains(&name.as_str())).cloned();
-    if let Some(option) = option_of(result, "model") {
-        let offered = values(option);
-        let value = pick(&offered).ok_or_else(|| not_offered(&names[0], &offered))?;
-        let id = text(option, "/id");
-        return Ok((text(option, "/currentValue") != value)
-            .then(|| config_option("model", session, id, &value)));
-    }
-    let offered: Vec<&str> = list(result, "/models/availableModels")
-        .iter()
-        .map(|model| text(model, "/modelId"))
-        .collect();
-    let value = pick(&offered).ok_or_else(|| not_offered(&names[0], &offered))?;
-    Ok((text(result, "/models/currentModelId") != value).then(|| Setting {
-        what: "model",
-        method: "session/set_model",
-        params: json!({ "sessionId": session, "modelId": value }),
-        wanted: value,
-    }))
+    let name = names.iter().find(|name| offer.values.contains(&name.as_str()));
+    let name = name.ok_or_else(|| not_offered(&names[0], &offer.values))?;
+    Ok((offer.current != name).then(|| offer.choose(session, name)))
 }
 
 fn not_offered(name: &str, offered: &[&str]) -> String {
@@ -158,15 +155,6 @@ fn not_offered(name: &str, offered: &[&str]) -> String {
     }
     let some: Vec<&str> = offered.iter().take(10).copied().collect();
     format!("the agent does not offer the model {name}; it offers {}", some.join(", "))
-}
-
-fn config_option(what: &'static str, session: &str, id: &str, value: &str) -> Setting {
-    Setting {
-        what,
-        method: "session/set_config_option",
-        params: json!({ "sessionId": session, "configId": id, "value": value }),
-        wanted: value.to_owned(),
-    }
 }
 
 /// What a setting is according to the answer to the request that set it; None if it does not say.

@@ -5,13 +5,12 @@
 use camino::Utf8Path;
 use serde_json::{Map, Value, json};
 
-use super::wire::CanUseTool;
 use crate::agent::{
     ActionKind, Choice, Edit, Question, QuestionId,
     asking::{choice, directory, glob, labelled},
     diff,
     progress::Doing,
-    text::{list, text},
+    text::{first_text, list, text},
 };
 
 /// The tool with which the model asks the human.
@@ -19,20 +18,27 @@ const ASK: &str = "AskUserQuestion";
 /// Where its input has the questions.
 const QUESTIONS: &str = "/questions";
 
+/// The tool that is asked for by the `can_use_tool` request `asked`.
+pub(super) fn tool(asked: &Value) -> &str {
+    text(asked, "/tool_name")
+}
+
 /// The question that `asked` is.
-pub(super) fn question(id: &str, asked: &CanUseTool) -> Question {
-    let (kind, subject) = describe(&asked.tool, &asked.input);
+pub(super) fn question(id: &str, asked: &Value) -> Question {
+    let (tool, input) = (tool(asked), &asked["input"]);
+    let (kind, subject) = describe(tool, input);
     // For many tools the "reason" only repeats what the tool acts on.
-    let reason = asked.reason.clone().filter(|reason| *reason != subject);
+    let reason = Some(first_text(asked, &["/decision_reason", "/description"]))
+        .filter(|reason| !reason.is_empty() && *reason != subject);
     Question {
         id: QuestionId(id.to_owned()),
-        tool: asked.tool.clone(),
+        tool: tool.to_owned(),
         kind,
+        reason: reason.map(str::to_owned),
         subject,
-        reason,
-        input: asked.input.clone(),
-        edits: edits(&asked.tool, &asked.input),
-        choices: if asked.tool == ASK { choices(&asked.input) } else { Vec::new() },
+        input: input.clone(),
+        edits: edits(tool, input),
+        choices: if tool == ASK { choices(input) } else { Vec::new() },
     }
 }
 
@@ -96,9 +102,10 @@ fn choices(input: &Value) -> Vec<Choice> {
 
 /// The tool's input with the answers: a text for each question, several choices with commas
 /// between (from the schemas in claude 2.1.197). None if they don't answer what was asked.
-pub(super) fn answered(asked: &CanUseTool, chosen: &[Vec<String>]) -> Option<Value> {
-    let questions = list(&asked.input, QUESTIONS);
-    if asked.tool != ASK || questions.len() != chosen.len() || chosen.iter().any(Vec::is_empty) {
+pub(super) fn answered(asked: &Value, chosen: &[Vec<String>]) -> Option<Value> {
+    let mut input = asked["input"].clone();
+    let questions = list(&input, QUESTIONS);
+    if tool(asked) != ASK || questions.len() != chosen.len() || chosen.iter().any(Vec::is_empty) {
         return None;
     }
     let answers: Map<String, Value> = questions
@@ -106,15 +113,14 @@ pub(super) fn answered(asked: &CanUseTool, chosen: &[Vec<String>]) -> Option<Val
         .zip(chosen)
         .map(|(asked, chosen)| (text(asked, "/question").to_owned(), json!(chosen.join(", "))))
         .collect();
-    let mut input = asked.input.clone();
     input.as_object_mut()?.insert("answers".to_owned(), Value::Object(answers));
     Some(input)
 }
 
 /// Whether the tool wants words and no permission: allowed without them, the model would read that
 /// it was answered.
-pub(super) fn wants_words(asked: &CanUseTool) -> bool {
-    asked.tool == ASK
+pub(super) fn wants_words(asked: &Value) -> bool {
+    tool(asked) == ASK
 }
 
 /// What a tool that begins does, for the progress line. Tools that only manage the

@@ -1,10 +1,11 @@
 //! How a turn of Claude Code ended, in words for the person who waits for it. Pure.
 
-use super::wire::Outcome;
+use serde_json::Value;
+
 use crate::{
     agent::{
         Exit, Failure, FailureKind, TurnEnd,
-        text::{self, last_words},
+        text::{self, last_words, list, text},
     },
     time::Timestamp,
 };
@@ -16,63 +17,69 @@ const LOG_IN: &str = "Run `claude` on the machine, type /login, and send the mes
 /// Reads a `result` line. Neither the exit code nor `subtype` tells: API failures are "success"
 /// with `is_error`.
 pub(super) fn of_result(
-    outcome: Outcome,
-    api_error: Option<&str>,
+    result: &Value,
+    api_error: &str,
     resuming: bool,
     resets: Option<Timestamp>,
 ) -> TurnEnd {
-    if !outcome.is_error && outcome.subtype == "success" {
-        return TurnEnd::Answered { text: outcome.text };
+    if result["is_error"] != true && text(result, "/subtype") == "success" {
+        return TurnEnd::Answered { text: text(result, "/result").to_owned() };
     }
-    if resuming && outcome.errors.iter().any(|error| error.starts_with(NO_SESSION)) {
-        return TurnEnd::SessionGone { detail: message(&outcome) };
+    if resuming && errors(result).any(|error| error.starts_with(NO_SESSION)) {
+        return TurnEnd::SessionGone { detail: message(result) };
     }
-    if outcome.terminal_reason.starts_with("aborted") {
+    if text(result, "/terminal_reason").starts_with("aborted") {
         return TurnEnd::Interrupted;
     }
-    let (kind, advice) = classify(&outcome, api_error);
+    let (kind, advice) = classify(result, api_error);
     let advice = match resets {
         Some(at) if kind == FailureKind::RateLimited => {
             format!("The limit is lifted at {at}; send it again then.")
         }
         _ => advice.to_owned(),
     };
-    TurnEnd::Failed(Failure::new(kind, message(&outcome), advice))
+    TurnEnd::Failed(Failure::new(kind, message(result), advice))
 }
 
-fn classify(outcome: &Outcome, api_error: Option<&str>) -> (FailureKind, &'static str) {
+fn classify(result: &Value, api_error: &str) -> (FailureKind, &'static str) {
     let later = "This is on the side of the model's service; try again later.";
-    match (outcome.api_status, api_error) {
-        (Some(401 | 403), _) | (None, Some("authentication_failed")) => {
+    match (result["api_error_status"].as_u64(), api_error) {
+        (Some(401 | 403), _) | (None, "authentication_failed") => {
             (FailureKind::NotLoggedIn, LOG_IN)
         }
-        _ if outcome.text.starts_with("Not logged in") => (FailureKind::NotLoggedIn, LOG_IN),
-        (Some(429), _) | (None, Some("rate_limit")) => {
+        _ if text(result, "/result").starts_with("Not logged in") => {
+            (FailureKind::NotLoggedIn, LOG_IN)
+        }
+        (Some(429), _) | (None, "rate_limit") => {
             (FailureKind::RateLimited, "Wait until the limit is lifted, then send it again.")
         }
-        (Some(404), _) | (None, Some("model_not_found")) => {
+        (Some(404), _) | (None, "model_not_found") => {
             (FailureKind::Model, "Choose another model in Claude Code's settings.")
         }
         (Some(413), _) => (FailureKind::Model, "Send less, or start a new thread."),
-        (Some(500..), _) | (None, Some("server_error")) => (FailureKind::Model, later),
+        (Some(500..), _) | (None, "server_error") => (FailureKind::Model, later),
         _ => (FailureKind::Model, "Send the message again, perhaps in other words."),
     }
 }
 
-fn message(outcome: &Outcome) -> String {
+fn errors(result: &Value) -> impl Iterator<Item = &str> {
+    list(result, "/errors").iter().filter_map(Value::as_str)
+}
+
+fn message(result: &Value) -> String {
     // Diagnostics of the program itself mean nothing to its users.
-    let errors: Vec<&str> = outcome
-        .errors
-        .iter()
-        .map(String::as_str)
-        .filter(|error| !error.starts_with("[ede_diagnostic]"))
-        .collect();
-    let text = if errors.is_empty() { outcome.text.clone() } else { errors.join("; ") };
-    if text.trim().is_empty() {
-        let subtype = if outcome.subtype.is_empty() { "an error" } else { &outcome.subtype };
+    let errors: Vec<&str> =
+        errors(result).filter(|error| !error.starts_with("[ede_diagnostic]")).collect();
+    let said =
+        if errors.is_empty() { text(result, "/result").to_owned() } else { errors.join("; ") };
+    if said.trim().is_empty() {
+        let subtype = match text(result, "/subtype") {
+            "" => "an error",
+            subtype => subtype,
+        };
         return format!("Claude Code ended the turn with {}", text::message(subtype));
     }
-    text::message(&text)
+    text::message(&said)
 }
 
 /// The process is gone and there was no `result` line: only standard error can tell why.

@@ -14,14 +14,14 @@ mod tests;
 use std::collections::BTreeSet;
 
 use camino::Utf8PathBuf;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use self::wire::{CanUseTool, Line, Outcome, Request};
 use super::{
-    Actions, Exit, Gate, Protocol, QuestionId, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
+    Actions, Exit, Gate, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd, TurnEvent, TurnSpec,
     Verdict,
     ledger::{KNOWN_MAX, Ledger},
-    text::one_line,
+    text::{list, one_line, text},
+    tools,
 };
 use crate::{
     ids::{SessionId, is_uuid},
@@ -56,8 +56,7 @@ const NAME_CHARS: usize = 160;
 /// With [`Gate::AllowAll`] nothing is asked. As root Claude Code then refuses to start unless
 /// `IS_SANDBOX=1` is set, which is for the user to say.
 pub fn args(spec: &TurnSpec) -> Vec<String> {
-    let asks_human = spec.asks_human && spec.gate == Gate::Ask;
-    let disallowed = [if asks_human { "" } else { ASK_TOOL }, DISALLOWED].concat();
+    let disallowed = [if spec.takes_choices() { "" } else { ASK_TOOL }, DISALLOWED].concat();
     let mut args = vec!["--output-format", "stream-json", "--verbose"];
     args.extend(["--input-format", "stream-json"]);
     match spec.gate {
@@ -89,14 +88,13 @@ pub struct Claude {
     resuming: bool,
     project: Utf8PathBuf,
     session: Option<SessionId>,
-    working: bool,
     /// Questions are `can_use_tool` requests, and calls the JSON-RPC ids of `tools/call`; both are
     /// named by their control request.
-    ledger: Ledger<CanUseTool, Value>,
+    ledger: Ledger<Value, Value>,
     /// Background agents that still run; they ask and post over our pipe.
     tasks: BTreeSet<String>,
-    /// `error` of the latest API failure.
-    api_error: Option<String>,
+    /// `error` of the latest API failure: `authentication_failed`, `rate_limit` and so on.
+    api_error: String,
     /// When the limit that was reached is lifted.
     resets: Option<Timestamp>,
     /// The turn's end, while background agents keep the process busy.
@@ -104,95 +102,98 @@ pub struct Claude {
 }
 
 impl Claude {
-    fn started(&mut self, actions: &mut Actions) {
-        if !self.working {
-            self.working = true;
-            actions.event(TurnEvent::Working);
-        }
-    }
-
-    fn init(&mut self, session: Option<String>, actions: &mut Actions) {
-        let session = session.filter(|session| is_uuid(session)).map(SessionId::new);
-        if let Some(session) = session
-            && self.session.as_ref() != Some(&session)
-        {
+    fn init(&mut self, session: &str, actions: &mut Actions) {
+        if is_uuid(session) && self.session.as_ref().is_none_or(|known| known.as_str() != session) {
+            let session = SessionId::new(session);
             self.session = Some(session.clone());
             actions.event(TurnEvent::Session(session));
         }
-        self.started(actions);
     }
 
-    fn assistant(&mut self, line: wire::Assistant, actions: &mut Actions) {
-        self.started(actions);
-        if line.error.is_some() {
-            self.api_error = line.error;
+    /// A message, or a block of one, of the main agent or a subagent.
+    fn assistant(&mut self, line: &Value, actions: &mut Actions) {
+        // On the made-up message of an API failure.
+        let error = text(line, "/error");
+        if !error.is_empty() {
+            error.clone_into(&mut self.api_error);
         }
-        for tool in line.tool_uses {
-            if BRIDGE_TOOLS.contains(&tool.name.as_str()) {
-                continue;
+        for block in list(line, "/message/content") {
+            let tool = text(block, "/name");
+            if text(block, "/type") == "tool_use" && !BRIDGE_TOOLS.contains(&tool) {
+                let line = asking::progress(tool, &block["input"], &self.project);
+                actions.events.extend(line.map(TurnEvent::Progress));
             }
-            let line = asking::progress(&tool.name, &tool.input, &self.project);
-            actions.events.extend(line.map(TurnEvent::Progress));
         }
     }
 
-    fn request(&mut self, id: String, request: Request, actions: &mut Actions) {
-        match request {
-            Request::CanUseTool(question) if BRIDGE_TOOLS.contains(&question.tool.as_str()) => {
-                actions.write(wire::allow(&id, &question.input));
+    /// A question to the host, which waits for a control response of the same id.
+    fn request(&mut self, line: &Value, actions: &mut Actions) {
+        let (id, request) = (text(line, "/request_id"), &line["request"]);
+        match text(request, "/subtype") {
+            // There is nothing to answer to.
+            _ if id.is_empty() => {}
+            "can_use_tool" => self.can_use_tool(id, request, actions),
+            "mcp_message" if text(request, "/server_name") == wire::SERVER => {
+                self.mcp(id, &request["message"], actions);
             }
-            Request::CanUseTool(_) if self.ledger.is_interrupted() => {
-                actions.write(wire::deny(&id, "The turn was stopped."));
+            "mcp_message" => {
+                let server = one_line(text(request, "/server_name"), NAME_CHARS);
+                actions.write(wire::failure(id, &format!("no MCP server {server:?} here")));
             }
-            Request::CanUseTool(_) if !self.ledger.takes_questions() => {
-                actions.write(wire::deny(&id, "too many questions are open; ask fewer at a time"));
-            }
-            Request::CanUseTool(asked) => {
-                self.ledger.ask(asking::question(&id, &asked), asked, actions);
-            }
-            Request::Mcp { server, message } if server == wire::SERVER => {
-                self.mcp(id, &message, actions);
-            }
-            Request::Mcp { server, .. } => {
-                let server = one_line(&server, NAME_CHARS);
-                actions.write(wire::failure(&id, &format!("no MCP server {server:?} here")));
-            }
-            Request::Unknown { subtype } => {
-                let subtype = one_line(&subtype, NAME_CHARS);
+            subtype => {
+                let subtype = one_line(subtype, NAME_CHARS);
                 log::warn!("claude asks for {subtype:?}, which this version does not know");
-                actions.write(wire::failure(&id, &format!("{subtype:?} is not supported")));
+                actions.write(wire::failure(id, &format!("{subtype:?} is not supported")));
             }
         }
     }
 
-    fn mcp(&mut self, id: String, message: &Value, actions: &mut Actions) {
-        let answer = |id: &str, value: Value| wire::success(id, json!({ "mcp_response": value }));
-        match mcp::handle(message) {
-            mcp::Reply::Now(value) => actions.write(answer(&id, value)),
-            mcp::Reply::Cancel { rpc_id, acknowledge } => {
-                self.ledger.retain_calls(|open| *open != rpc_id);
-                actions.write(answer(&id, acknowledge));
-            }
-            mcp::Reply::Call { rpc_id, .. } if !self.ledger.takes_calls() => {
-                let refusal = Err("too many calls are open; wait for their results".to_owned());
-                actions.write(answer(&id, mcp::result(&rpc_id, &refusal)));
-            }
-            mcp::Reply::Call { rpc_id, tool } => {
-                self.ledger.call(ToolCall { id, tool }, rpc_id, actions);
-            }
+    fn can_use_tool(&mut self, id: &str, asked: &Value, actions: &mut Actions) {
+        if BRIDGE_TOOLS.contains(&asking::tool(asked)) {
+            actions.write(wire::allow(id, &asked["input"]));
+        } else if self.ledger.is_interrupted() {
+            actions.write(wire::deny(id, "The turn was stopped."));
+        } else if !self.ledger.takes_questions() {
+            actions.write(wire::deny(id, "too many questions are open; ask fewer at a time"));
+        } else {
+            self.ledger.ask(asking::question(id, asked), asked.clone(), actions);
         }
     }
 
-    fn result(&mut self, outcome: Outcome, actions: &mut Actions) {
+    fn mcp(&mut self, id: &str, message: &Value, actions: &mut Actions) {
+        let (method, params) = (text(message, "/method"), &message["params"]);
+        let rpc_id = &message["id"];
+        let answer = match method {
+            "notifications/cancelled" if rpc_id.is_null() => {
+                self.ledger.retain_calls(|open| *open != params["requestId"]);
+                mcp::acknowledgement()
+            }
+            _ if rpc_id.is_null() => mcp::acknowledgement(),
+            "tools/call" => match tools::parse(text(params, "/name"), &params["arguments"]) {
+                Ok(tool) if self.ledger.takes_calls() => {
+                    let call = ToolCall { id: id.to_owned(), tool };
+                    return self.ledger.call(call, rpc_id.clone(), actions);
+                }
+                Ok(_) => {
+                    let refusal = "too many calls are open; wait for their results";
+                    mcp::result(rpc_id, &Err(refusal.to_owned()))
+                }
+                Err(error) => mcp::result(rpc_id, &Err(error)),
+            },
+            _ => mcp::answer(rpc_id, method, params),
+        };
+        actions.write(wire::mcp_response(id, answer));
+    }
+
+    fn result(&mut self, line: &Value, actions: &mut Actions) {
         // A turn that the CLI began by itself, when a background task ended or was lost.
-        if outcome.foreign || self.end.is_some() {
+        if !line["origin"].is_null() || self.end.is_some() {
             return;
         }
-        if let Some(usage) = outcome.usage.clone() {
-            actions.event(TurnEvent::Usage(usage));
+        if line["usage"].is_object() {
+            actions.event(TurnEvent::Usage(wire::usage(line)));
         }
-        let api_error = self.api_error.as_deref();
-        self.end = Some(end::of_result(outcome, api_error, self.resuming, self.resets));
+        self.end = Some(end::of_result(line, &self.api_error, self.resuming, self.resets));
         self.finish_if_idle(actions);
     }
 
@@ -204,36 +205,6 @@ impl Claude {
             && let Some(end) = self.end.take()
         {
             self.ledger.finish(end, actions);
-        }
-    }
-
-    fn decide(&mut self, question: &QuestionId, verdict: Verdict, actions: &mut Actions) {
-        // Cancelled in the meantime, or decided before.
-        let Some(asked) = self.ledger.decided(question) else { return };
-        let id = &question.0[..];
-        actions.write(match verdict {
-            Verdict::Deny { reason } => wire::deny(id, &reason),
-            Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
-                Some(input) => wire::allow(id, &input),
-                None => wire::deny(id, "The answer does not fit what was asked."),
-            },
-            Verdict::Allow | Verdict::AllowAlways if asking::wants_words(&asked) => {
-                wire::deny(id, "Nobody chose an answer. Ask in your final answer instead.")
-            }
-            // Without the rules that were suggested: in the person's settings they would outlive
-            // the thread.
-            Verdict::Allow | Verdict::AllowAlways => wire::allow(id, &asked.input),
-        });
-    }
-
-    fn interrupt(&mut self, actions: &mut Actions) {
-        if let Some(end) = self.end.take() {
-            // The answer is there. Interrupting does not stop background agents; the end of the
-            // process does.
-            self.ledger.finish(end, actions);
-        } else if self.ledger.interrupt(actions).is_some() {
-            // Claude Code cancels what it asked, and must not get an answer to it any more.
-            actions.write(wire::interrupt("interrupt"));
         }
     }
 }
@@ -253,56 +224,81 @@ impl Protocol for Claude {
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match Line::read(&value) {
-            Line::Init { session } => self.init(session, actions),
-            Line::Retry(message) => actions.event(TurnEvent::Retry { message, next: None }),
-            Line::RateLimited { limit, resets } => {
-                self.resets = resets;
-                let message = format!("{limit} is reached");
-                actions.event(TurnEvent::Retry { message, next: resets });
+        match (text(&value, "/type"), text(&value, "/subtype")) {
+            // At the start of every turn.
+            ("system", "init") => self.init(text(&value, "/session_id"), actions),
+            ("system", "api_retry") => {
+                actions.event(TurnEvent::Retry { message: wire::retry(&value), next: None });
             }
-            Line::TaskStarted(task) => {
-                if self.tasks.len() < KNOWN_MAX {
-                    self.tasks.insert(task);
+            ("system", "task_started") => {
+                let (kind, task) = (text(&value, "/task_type"), text(&value, "/task_id"));
+                let is_agent = matches!(kind, "local_agent" | "local_workflow");
+                if is_agent && !task.is_empty() && self.tasks.len() < KNOWN_MAX {
+                    self.tasks.insert(task.to_owned());
                 }
             }
-            Line::TaskEnded(task) => {
-                self.tasks.remove(&task);
+            ("system", "task_updated")
+                if !matches!(text(&value, "/patch/status"), "completed" | "failed" | "killed") => {}
+            ("system", "task_notification" | "task_updated") => {
+                self.tasks.remove(text(&value, "/task_id"));
                 self.finish_if_idle(actions);
             }
-            Line::Assistant(line) => self.assistant(line, actions),
-            Line::Result(outcome) => self.result(*outcome, actions),
-            Line::Request { id, request } => self.request(id, request, actions),
-            Line::Cancelled(id) => {
-                self.ledger.withdraw(QuestionId(id), actions);
+            ("rate_limit_event", _) => {
+                if let Some((limit, resets)) = wire::reached_limit(&value["rate_limit_info"]) {
+                    self.resets = resets;
+                    let message = format!("{limit} is reached");
+                    actions.event(TurnEvent::Retry { message, next: resets });
+                }
             }
-            Line::Other => {}
+            ("assistant", _) => self.assistant(&value, actions),
+            ("result", _) => self.result(&value, actions),
+            ("control_request", _) => self.request(&value, actions),
+            ("control_cancel_request", _) => {
+                let question = QuestionId(text(&value, "/request_id").to_owned());
+                self.ledger.withdraw(question, actions);
+            }
+            // New kinds of lines come with every version.
+            _ => {}
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(&question, verdict, actions),
-            TurnCommand::ToolResult { call, result } => {
-                if let Some(rpc_id) = self.ledger.returned(&call) {
-                    let response = json!({ "mcp_response": mcp::result(&rpc_id, &result) });
-                    actions.write(wire::success(&call, response));
-                }
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        // Cancelled in the meantime, or decided before.
+        let Some(asked) = self.ledger.decided(&question) else { return };
+        let id = &question.0[..];
+        actions.write(match verdict {
+            Verdict::Deny { reason } => wire::deny(id, &reason),
+            Verdict::Chosen(chosen) => match asking::answered(&asked, &chosen) {
+                Some(input) => wire::allow(id, &input),
+                None => wire::deny(id, "The answer does not fit what was asked."),
+            },
+            Verdict::Allow | Verdict::AllowAlways if asking::wants_words(&asked) => {
+                wire::deny(id, "Nobody chose an answer. Ask in your final answer instead.")
             }
-            TurnCommand::Interrupt => self.interrupt(actions),
+            // Without the rules that were suggested: in the person's settings they would outlive
+            // the thread.
+            Verdict::Allow | Verdict::AllowAlways => wire::allow(id, &asked["input"]),
+        });
+    }
+
+    fn on_tool_result(&mut self, call: &str, result: ToolResult, actions: &mut Actions) {
+        if let Some(rpc_id) = self.ledger.returned(call) {
+            actions.write(wire::mcp_response(call, mcp::result(&rpc_id, &result)));
+        }
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        if let Some(end) = self.end.take() {
+            // The answer is there. Interrupting does not stop background agents; the end of the
+            // process does.
+            self.ledger.finish(end, actions);
+        } else if self.ledger.interrupt(actions).is_some() {
+            // Claude Code cancels what it asked, and must not get an answer to it any more.
+            actions.write(wire::interrupt("interrupt"));
         }
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         let end = self.end.take();
         let end = end.unwrap_or_else(|| end::of_exit(exit, stderr_tail, self.resuming));
         self.ledger.finish(end, actions);

@@ -18,6 +18,7 @@ use crate::agent::{
     diff,
     ledger::OPEN_MAX,
     shell,
+    text::{list, text},
 };
 
 /// An open question: the request's id, and what kind of answer it wants.
@@ -133,22 +134,17 @@ fn command(params: Value) -> Question {
             let protocol = network["protocol"].as_str().unwrap_or("network");
             (ActionKind::Fetch, format!("{protocol}://{host}"))
         }
-        None if is_plain => {
-            (ActionKind::Run, shell::unwrapped(params["command"].as_str().unwrap_or_default()))
-        }
+        None if is_plain => (ActionKind::Run, shell::unwrapped(text(&params, "/command"))),
         None => (ActionKind::Run, String::new()),
     };
-    let tool = match params["kind"].as_str() {
-        Some("writeStdin") => "writeStdin",
-        _ => "commandExecution",
-    };
+    let is_input = params["kind"] == "writeStdin";
+    let tool = if is_input { "writeStdin" } else { "commandExecution" };
     question(tool, kind, subject, params)
 }
 
 /// With a whole root it is never just one path.
 fn file_change(mut params: Value, changes: &Changes) -> Question {
-    let item = params["itemId"].as_str().unwrap_or_default();
-    let changes = changes.0.get(item).cloned().unwrap_or_default();
+    let changes = changes.0.get(text(&params, "/itemId")).cloned().unwrap_or_default();
     let mut edits: Vec<Edit> = changes.iter().flat_map(edits_of).collect();
     if let Some(root) = params["grantRoot"].as_str() {
         let diff = " (everything below, for the rest of the session)\n".to_owned();
@@ -164,17 +160,17 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
 /// A change of one file; a move touches two. The `diff` of what is added or deleted is the text
 /// itself, that of an update a patch, with a last line about the move (0.169.0).
 fn edits_of(change: &Value) -> Vec<Edit> {
-    let text = change["diff"].as_str().unwrap_or_default();
+    let lines = text(change, "/diff");
     let target = change["kind"]["move_path"].as_str();
-    let diff = match change["kind"]["type"].as_str() {
-        Some("add") => diff::added(text),
-        Some("delete") => diff::removed(text),
+    let diff = match text(change, "/kind/type") {
+        "add" => diff::added(lines),
+        "delete" => diff::removed(lines),
         _ => {
             let note = target.map(|target| format!("\n\nMoved to: {target}"));
-            diff::of_patch(note.and_then(|note| text.strip_suffix(&note)).unwrap_or(text))
+            diff::of_patch(note.and_then(|note| lines.strip_suffix(&note)).unwrap_or(lines))
         }
     };
-    moved(change["path"].as_str().unwrap_or_default(), diff, target)
+    moved(text(change, "/path"), diff, target)
 }
 
 /// A wider sandbox for the rest of the turn (seen with the feature `request_permissions_tool`).
@@ -185,7 +181,7 @@ fn permissions_question(params: Value) -> Question {
         parts.push("network".to_owned());
     }
     let files = &wanted["fileSystem"];
-    let entries = files["entries"].as_array().map_or(&[][..], Vec::as_slice);
+    let entries = list(files, "/entries");
     parts.extend(entries.iter().map(|entry| {
         let path = &entry["path"];
         let place =
@@ -213,8 +209,7 @@ fn user_input(mut params: Value) -> Option<(Question, Answer)> {
     }
     let input = json!({ "questions": asked });
     let question = question("requestUserInput", ActionKind::Other, String::new(), input);
-    let has_options = |it: &Value| it["options"].as_array().is_some_and(|it| !it.is_empty());
-    let is_open = |it: &Value| it["isOther"] == true || !has_options(it);
+    let is_open = |it: &Value| it["isOther"] == true || list(it, "/options").is_empty();
     let choices = asked.iter().map(|it| choice(it, false, is_open(it))).collect();
     Some((Question { choices, ..question }, Answer::Words(ids)))
 }
@@ -228,7 +223,7 @@ fn elicitation(mut params: Value) -> Option<Question> {
     if params["mode"] != "form" || (fields && !is_tool) {
         return None;
     }
-    let server = params["serverName"].as_str().unwrap_or_default();
+    let server = text(&params, "/serverName");
     let (tool, subject) = match meta["tool_name"].as_str() {
         // Codex's own name for it, which is also what people know from Claude Code.
         Some(tool) => (format!("mcp__{server}__{tool}"), format!("{server}:{tool}")),
@@ -236,9 +231,7 @@ fn elicitation(mut params: Value) -> Option<Question> {
     };
     let reason = params["message"].as_str().map(str::to_owned);
     let input = if is_tool { meta["tool_params"].clone() } else { json!({}) };
-    let mut question = question(&tool, ActionKind::Mcp, subject, input);
-    question.reason = reason;
-    Some(question)
+    Some(Question { reason, ..question(&tool, ActionKind::Mcp, subject, input) })
 }
 
 /// The id is filled in by [`read`]. What the machinery needs is left out of the input: the person
@@ -262,17 +255,7 @@ fn question(tool: &str, kind: ActionKind, subject: String, params: Value) -> Que
     if let Some(input) = input.as_object_mut() {
         input.retain(|key, _| !MACHINERY.contains(&key.as_str()) && key != "reason");
     }
-    let id = QuestionId(String::new());
-    Question {
-        id,
-        tool: tool.to_owned(),
-        kind,
-        subject,
-        reason,
-        input,
-        edits: Vec::new(),
-        choices: Vec::new(),
-    }
+    Question { tool: tool.to_owned(), kind, subject, reason, input, ..Question::default() }
 }
 
 fn without_nulls(mut value: Value) -> Value {

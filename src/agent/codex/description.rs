@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{Codex, args};
+use super::{Codex, wire};
 use crate::{
     agent::{
         Sandbox,
@@ -22,7 +22,7 @@ pub static DESCRIPTION: Description = Description {
     }),
     protocol: || Box::<Codex>::default(),
     launch: Launch::Process(Process {
-        args,
+        args: wire::args,
         env: &[],
         env_remove: &[],
         // The other way round than Claude: here an INT leaves the command behind (codex 0.169.0).

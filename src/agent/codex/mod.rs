@@ -18,24 +18,20 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, mem};
+use std::collections::BTreeSet;
 
-use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Protocol, ToolCall, TurnCommand, TurnEnd, TurnEvent,
-        TurnSpec, Usage, Verdict,
-        codex::{
-            approval::{Changes, Pending},
-            wire::{Item, read},
-        },
+        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd,
+        TurnEvent, TurnSpec, Usage, Verdict,
+        codex::approval::{Changes, Pending},
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
         rpc::{BARE, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
         shell,
-        text::text,
+        text::{list, text},
         tools,
     },
     ids::{SessionId, is_uuid},
@@ -43,28 +39,27 @@ use crate::{
     time::Timestamp,
 };
 
-/// The arguments for `codex`. They override the user's configuration where it would keep a turn
-/// from working or be written to.
-pub fn args(spec: &TurnSpec) -> Vec<String> {
-    wire::args(spec)
-}
-
 /// The protocol of one turn.
 #[derive(Debug, Default)]
 pub struct Codex {
     rpc: Rpc<Sent, BARE>,
-    plan: Plan,
+    spec: TurnSpec,
     thread: Option<String>,
     turn: Option<String>,
-    working: bool,
     session_told: bool,
     /// Calls are the ids of their requests.
     ledger: Ledger<Pending, Value>,
     changes: Changes,
     /// Reasons of refusals that the model has already.
     reasons_told: BTreeSet<String>,
-    answer: Answer,
-    meter: Option<Meter>,
+    /// The last message of the turn. The others were on the way, and a stream that drops and is taken
+    /// up again repeats whole messages.
+    message: Option<String>,
+    /// Used if the model said nothing else.
+    commentary: Option<String>,
+    /// Tokens of the thread before this turn, and now: updates repeat (0.130.0), and the totals go on
+    /// over resumes.
+    tokens: Option<(Usage, Usage)>,
     /// When the account's limit that is used up is reset.
     resets: Option<Timestamp>,
 }
@@ -81,44 +76,10 @@ enum Sent {
     Aside,
 }
 
-/// What is left of the [`TurnSpec`] after `begin`.
-#[derive(Debug, Default)]
-struct Plan {
-    open: (&'static str, Value),
-    input: Value,
-    resuming: bool,
-    title: String,
-    project: Utf8PathBuf,
-    /// A person can answer the model's own questions.
-    asks_human: bool,
-}
-
-/// The messages of the turn. Only the last one counts: the others were on the way, and a stream that
-/// drops and is taken up again repeats whole messages.
-#[derive(Debug, Default)]
-struct Answer {
-    message: Option<String>,
-    /// Used if the model said nothing else.
-    commentary: Option<String>,
-}
-
-/// Tokens of this turn, as the difference of the thread's totals: updates repeat (0.130.0), and the
-/// totals go on over resumes.
-#[derive(Debug)]
-struct Meter {
-    before: Usage,
-    now: Usage,
-}
-
 impl Codex {
-    fn request(&mut self, method: &str, params: Value, tag: Sent, actions: &mut Actions) {
-        let request = self.rpc.request(method, params, tag);
-        actions.write(request);
-    }
-
     fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
-        if let Some(meter) = self.meter.take() {
-            actions.event(TurnEvent::Usage(meter.used()));
+        if let Some((before, now)) = self.tokens.take() {
+            actions.event(TurnEvent::Usage(since(&now, &before)));
         }
         self.ledger.finish(end, actions);
     }
@@ -128,7 +89,7 @@ impl Codex {
             (Sent::Initialize, Ok(_)) => {
                 actions.write(self.rpc.notification("initialized", Value::Null));
                 let params = json!({ "refreshToken": false });
-                self.request("account/read", params, Sent::Account, actions);
+                self.rpc.request("account/read", params, Sent::Account, actions);
             }
             (Sent::Account, account) => self.open_thread(account, actions),
             (Sent::OpenThread, Ok(result)) => self.start_turn(&result, actions),
@@ -136,11 +97,11 @@ impl Codex {
                 // `turn/started` usually tells the same a little later.
                 let turn = text(&result, "/turn/id");
                 if !turn.is_empty() {
-                    self.began(turn.to_owned(), actions);
+                    self.turn = Some(turn.to_owned());
                 }
             }
             (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
-                self.finish(failure::of_refusal(&error, self.plan.resuming), actions);
+                self.finish(failure::of_refusal(&error, self.spec.session.is_some()), actions);
             }
             // There is no turn (any more) that could be stopped.
             (Sent::Interrupt, Err(_)) => self.finish(TurnEnd::Interrupted, actions),
@@ -153,8 +114,8 @@ impl Codex {
         if account.is_ok_and(|account| wire::lacks_account(&account)) {
             return self.finish(failure::not_logged_in(), actions);
         }
-        let (method, params) = mem::take(&mut self.plan.open);
-        self.request(method, params, Sent::OpenThread, actions);
+        let (method, params) = wire::open_thread(&self.spec);
+        self.rpc.request(method, params, Sent::OpenThread, actions);
     }
 
     fn start_turn(&mut self, result: &Value, actions: &mut Actions) {
@@ -167,31 +128,24 @@ impl Codex {
             );
             return self.finish(failure, actions);
         }
-        let params = json!({ "threadId": thread, "input": self.plan.input.take() });
+        let params = json!({ "threadId": thread, "input": wire::input(&self.spec) });
         self.thread = Some(thread);
-        self.request("turn/start", params, Sent::Turn, actions);
-    }
-
-    fn began(&mut self, turn: String, actions: &mut Actions) {
-        self.turn = Some(turn);
-        if !self.working {
-            self.working = true;
-            actions.event(TurnEvent::Working);
-        }
+        self.rpc.request("turn/start", params, Sent::Turn, actions);
     }
 
     fn on_notification(&mut self, method: &str, params: Value, actions: &mut Actions) {
         match method {
-            "turn/started" | "turn/completed" => self.on_turn_note(method, params, actions),
+            "turn/started" | "turn/completed" => self.on_turn_note(method, &params, actions),
             "serverRequest/resolved" => self.on_resolved(&params["requestId"], actions),
-            "item/started" | "item/completed" => self.on_item(method, params, actions),
+            "item/started" | "item/completed" => self.on_item(method, &params, actions),
             "thread/tokenUsage/updated" if self.is_ours(&params) => {
                 let usage = &params["tokenUsage"];
                 if usage["total"].is_object() && usage["last"].is_object() {
                     let now = wire::tokens(&usage["total"]);
-                    let before = || since(&now, &wire::tokens(&usage["last"]));
-                    let begin = || Meter { before: before(), now: Usage::default() };
-                    self.meter.get_or_insert_with(begin).now = now.clone();
+                    let before = self.tokens.take().map(|(before, _)| before);
+                    let before =
+                        before.unwrap_or_else(|| since(&now, &wire::tokens(&usage["last"])));
+                    self.tokens = Some((before, now));
                 }
             }
             "account/rateLimits/updated" => {
@@ -207,34 +161,41 @@ impl Codex {
         }
     }
 
-    fn on_turn_note(&mut self, method: &str, params: Value, actions: &mut Actions) {
-        let Some(note) = read::<wire::TurnNote>(method, params) else { return };
-        if self.thread.as_deref() != Some(&note.thread_id[..]) {
+    fn on_turn_note(&mut self, method: &str, params: &Value, actions: &mut Actions) {
+        let id = text(params, "/turn/id");
+        if id.is_empty() || self.thread.as_deref() != Some(text(params, "/threadId")) {
             return;
         }
         match (method, self.turn.as_deref()) {
-            ("turn/started", None) => self.began(note.turn.id, actions),
-            ("turn/completed", Some(turn)) if turn == note.turn.id => {
-                self.on_end(note.turn, actions);
-            }
+            ("turn/started", None) => self.turn = Some(id.to_owned()),
+            ("turn/completed", Some(turn)) if turn == id => self.on_end(&params["turn"], actions),
             _ => {}
         }
     }
 
-    fn on_end(&mut self, turn: wire::Turn, actions: &mut Actions) {
-        let end = match turn.status.as_str() {
-            Some("completed") => {
-                if let Value::Array(items) = turn.items {
-                    items.into_iter().filter_map(|it| read("item", it)).for_each(|item| {
-                        self.answer.hear(item);
-                    });
+    fn on_end(&mut self, turn: &Value, actions: &mut Actions) {
+        let end = match text(turn, "/status") {
+            "completed" => {
+                // The final message on 0.169.0, none on 0.130.0.
+                for item in list(turn, "/items") {
+                    self.hear(item);
                 }
-                TurnEnd::Answered { text: mem::take(&mut self.answer).text() }
+                let text = self.message.take().or_else(|| self.commentary.take());
+                TurnEnd::Answered { text: text.unwrap_or_default() }
             }
-            Some("interrupted") => TurnEnd::Interrupted,
-            _ => TurnEnd::Failed(failure::of_turn(&turn.error, self.resets)),
+            "interrupted" => TurnEnd::Interrupted,
+            _ => TurnEnd::Failed(failure::of_turn(&turn["error"], self.resets)),
         };
         self.finish(end, actions);
+    }
+
+    fn hear(&mut self, item: &Value) {
+        if text(item, "/type") == "agentMessage" {
+            // Or `partial_answer`, `final_answer`, or, mostly, null.
+            let is_commentary = text(item, "/phase") == "commentary";
+            let kind = if is_commentary { &mut self.commentary } else { &mut self.message };
+            *kind = Some(text(item, "/text").to_owned());
+        }
     }
 
     fn on_resolved(&mut self, request: &Value, actions: &mut Actions) {
@@ -244,46 +205,47 @@ impl Codex {
         self.ledger.withdraw(question, actions);
     }
 
-    fn on_item(&mut self, method: &str, mut params: Value, actions: &mut Actions) {
-        let Some(item) = read::<Item>("item", wire::take(&mut params, "item")) else { return };
+    fn on_item(&mut self, method: &str, params: &Value, actions: &mut Actions) {
+        let (item, id) = (&params["item"], text(params, "/item/id"));
         let started = method == "item/started";
-        let ours = self.is_ours(&params);
+        let ours = self.is_ours(params);
         if ours {
             self.tell_session(actions);
         }
-        if ours
-            && started
-            && let Some(line) = self.progress(&item)
-        {
-            actions.event(TurnEvent::Progress(line));
+        if ours && started {
+            actions.events.extend(self.progress(item).map(TurnEvent::Progress));
         }
-        match item {
+        match text(item, "/type") {
             // Whatever its thread: a helper's patch is asked for like the model's own.
-            Item::FileChange { id, changes } if started => self.changes.started(id, changes),
-            Item::FileChange { id, .. } => self.changes.completed(&id),
-            item if ours && !started => self.answer.hear(item),
+            "fileChange" if started && !id.is_empty() => {
+                self.changes.started(id.to_owned(), list(item, "/changes").to_vec());
+            }
+            "fileChange" => self.changes.completed(id),
+            _ if ours && !started => self.hear(item),
             _ => {}
         }
     }
 
     /// What an item that has just started says about the turn. Our own tools show themselves.
-    fn progress(&self, item: &Item) -> Option<String> {
-        let line = |doing: Doing<'_>| Some(doing.line(&self.plan.project));
-        match item {
-            Item::CommandExecution { command } => line(Doing::Running(&shell::unwrapped(command))),
-            Item::FileChange { changes, .. } => {
-                let paths: Vec<&str> =
-                    changes.iter().filter_map(|it| it["path"].as_str()).collect();
+    fn progress(&self, item: &Value) -> Option<String> {
+        let line = |doing: Doing<'_>| Some(doing.line(&self.spec.project_dir));
+        match text(item, "/type") {
+            "commandExecution" => line(Doing::Running(&shell::unwrapped(text(item, "/command")))),
+            "fileChange" => {
+                let changes = list(item, "/changes").iter();
+                let paths: Vec<&str> = changes.filter_map(|it| it["path"].as_str()).collect();
                 line(Doing::Editing(&paths))
             }
-            Item::McpToolCall { server, tool } => line(Doing::Calling(&format!("{server}:{tool}"))),
-            Item::WebSearch { query } => line(Doing::Searching(query)),
-            Item::ImageView { path } => line(Doing::Reading(path)),
-            Item::CollabAgentToolCall { prompt } => {
-                prompt.as_ref().and_then(|task| line(Doing::Asking(task)))
+            "mcpToolCall" => {
+                let (server, tool) = (text(item, "/server"), text(item, "/tool"));
+                line(Doing::Calling(&format!("{server}:{tool}")))
             }
-            Item::ContextCompaction {} => Some("Condensing the conversation so far".to_owned()),
-            Item::AgentMessage { .. } | Item::Other => None,
+            "webSearch" => line(Doing::Searching(text(item, "/query"))),
+            "imageView" => line(Doing::Reading(text(item, "/path"))),
+            // Only starting a subagent, or telling it something, has a prompt.
+            "collabAgentToolCall" => line(Doing::Asking(item["prompt"].as_str()?)),
+            "contextCompaction" => Some("Condensing the conversation so far".to_owned()),
+            _ => None,
         }
     }
 
@@ -291,9 +253,9 @@ impl Codex {
     fn tell_session(&mut self, actions: &mut Actions) {
         let Some(thread) = self.thread.clone().filter(|_| !self.session_told) else { return };
         self.session_told = true;
-        if !self.plan.resuming && !self.plan.title.is_empty() {
-            let params = json!({ "threadId": thread, "name": self.plan.title });
-            self.request("thread/name/set", params, Sent::Aside, actions);
+        if self.spec.session.is_none() && !self.spec.title.is_empty() {
+            let params = json!({ "threadId": thread, "name": self.spec.title });
+            self.rpc.request("thread/name/set", params, Sent::Aside, actions);
         }
         actions.event(TurnEvent::Session(SessionId::new(thread)));
     }
@@ -312,7 +274,7 @@ impl Codex {
         if method == "item/tool/call" && self.ledger.takes_calls() {
             return self.on_tool_call(id, &params, actions);
         }
-        let is_asked = self.plan.asks_human || method != "item/tool/requestUserInput";
+        let is_asked = self.spec.takes_choices() || method != "item/tool/requestUserInput";
         if is_asked
             && self.ledger.takes_questions()
             && let Some((question, pending)) = approval::read(&id, method, params, &self.changes)
@@ -328,11 +290,7 @@ impl Codex {
     }
 
     fn on_tool_call(&mut self, id: Value, params: &Value, actions: &mut Actions) {
-        let call = match params["tool"].as_str() {
-            Some(tool) => tools::parse(tool, &params["arguments"]),
-            None => Err("The call has no tool name.".to_owned()),
-        };
-        match call {
+        match tools::parse(text(params, "/tool"), &params["arguments"]) {
             Ok(tool) => {
                 self.ledger.call(ToolCall { id: id.to_string(), tool }, id, actions);
             }
@@ -352,7 +310,47 @@ impl Codex {
         }
         // Unlike `turn/start` this can't begin another turn.
         let params = wire::steer(thread, turn, &prompt::refusal_note(reason));
-        self.request("turn/steer", params, Sent::Aside, actions);
+        self.rpc.request("turn/steer", params, Sent::Aside, actions);
+    }
+}
+
+impl Protocol for Codex {
+    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
+        if let Some(session) = turn.session.as_ref().filter(|id| !is_uuid(id.as_str())) {
+            let detail = format!("{session:?} is no id of a Codex session");
+            return self.finish(TurnEnd::SessionGone { detail }, actions);
+        }
+        self.spec = turn.clone();
+        self.rpc.request("initialize", wire::initialize(), Sent::Initialize, actions);
+    }
+
+    fn on_value(&mut self, value: Value, actions: &mut Actions) {
+        match self.rpc.classify(value) {
+            Incoming::Request { id, method, params } => {
+                self.on_request(id, &method, params, actions);
+            }
+            Incoming::Notification { method, params } => {
+                self.on_notification(&method, params, actions);
+            }
+            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
+            Incoming::Junk => log::debug!("codex sent a value that is no message"),
+        }
+    }
+
+    /// Answers to what is no longer open are dropped: Codex ignores them, too.
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        let Some(pending) = self.ledger.decided(&question) else { return };
+        if let Verdict::Deny { reason } = &verdict {
+            self.tell_reason(reason, actions);
+        }
+        let request = pending.request.clone();
+        actions.write(self.rpc.result(&request, pending.answer(&verdict)));
+    }
+
+    fn on_tool_result(&mut self, call: &str, result: ToolResult, actions: &mut Actions) {
+        if let Some(request) = self.ledger.returned(call) {
+            actions.write(self.rpc.result(&request, wire::tool_answer(result)));
+        }
     }
 
     /// The interrupt ends the turn but not a command that it started, so these are ended as well.
@@ -365,93 +363,13 @@ impl Codex {
             return self.finish(TurnEnd::Interrupted, actions);
         };
         let params = json!({ "threadId": thread, "turnId": turn });
-        self.request("turn/interrupt", params, Sent::Interrupt, actions);
+        self.rpc.request("turn/interrupt", params, Sent::Interrupt, actions);
         let params = json!({ "threadId": thread });
-        self.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
-    }
-}
-
-impl Protocol for Codex {
-    fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
-        if let Some(session) = turn.session.as_ref().filter(|id| !is_uuid(id.as_str())) {
-            let detail = format!("{session:?} is no id of a Codex session");
-            return self.finish(TurnEnd::SessionGone { detail }, actions);
-        }
-        self.plan = Plan {
-            open: wire::open_thread(turn),
-            input: wire::input(turn),
-            resuming: turn.session.is_some(),
-            title: turn.title.clone(),
-            project: turn.project_dir.clone(),
-            asks_human: wire::asks_human(turn),
-        };
-        self.request("initialize", wire::initialize(), Sent::Initialize, actions);
-    }
-
-    fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match self.rpc.classify(value) {
-            Incoming::Request { id, method, params } => {
-                self.on_request(id, &method, params, actions);
-            }
-            Incoming::Notification { method, params } => {
-                self.on_notification(&method, params, actions);
-            }
-            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Junk(_) => log::debug!("codex sent a value that is no message"),
-        }
-    }
-
-    /// Answers to what is no longer open are dropped: Codex ignores them, too.
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
-        match command {
-            TurnCommand::Decide { question, verdict } => {
-                if let Some(pending) = self.ledger.decided(&question) {
-                    if let Verdict::Deny { reason } = &verdict {
-                        self.tell_reason(reason, actions);
-                    }
-                    let request = pending.request.clone();
-                    actions.write(self.rpc.result(&request, pending.answer(&verdict)));
-                }
-            }
-            TurnCommand::ToolResult { call, result } => {
-                if let Some(request) = self.ledger.returned(&call) {
-                    actions.write(self.rpc.result(&request, wire::tool_answer(result)));
-                }
-            }
-            TurnCommand::Interrupt => self.interrupt(actions),
-        }
+        self.rpc.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         self.finish(failure::of_crash(exit, stderr_tail), actions);
-    }
-}
-
-impl Answer {
-    fn hear(&mut self, item: Item) {
-        if let Item::AgentMessage { text, phase } = item {
-            let kind = if phase == "commentary" { &mut self.commentary } else { &mut self.message };
-            *kind = Some(text);
-        }
-    }
-
-    fn text(self) -> String {
-        self.message.or(self.commentary).unwrap_or_default()
-    }
-}
-
-impl Meter {
-    fn used(&self) -> Usage {
-        since(&self.now, &self.before)
     }
 }
 

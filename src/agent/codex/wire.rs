@@ -2,14 +2,11 @@
 //! uses: a field that Codex adds, drops or retypes elsewhere must not cost a turn. Seen in codex
 //! 0.130.0 and 0.169.0 unless noted.
 
-use std::fmt::Write;
-
 use camino::Utf8Path;
-use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Gate, Image, Sandbox, TurnSpec, Usage, text::total, tools},
+    agent::{Gate, Image, Sandbox, ToolResult, TurnSpec, Usage, text::total, tools},
     time::Timestamp,
 };
 
@@ -22,13 +19,6 @@ const OPT_OUT: [&str; 5] = [
     "thread/started",
     "remoteControl/status/changed",
 ];
-
-/// Reads `value` as a `T`; none, and a line in the log, when it has another shape.
-pub(super) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Option<T> {
-    serde_json::from_value(value)
-        .inspect_err(|error| log::debug!("codex: unexpected {what}: {error}"))
-        .ok()
-}
 
 /// Moves a field out; null if `value` has none or is no object, where `value[key]` would panic.
 pub(super) fn take(value: &mut Value, key: &str) -> Value {
@@ -100,12 +90,8 @@ fn approval_policy(spec: &TurnSpec) -> &'static str {
     }
 }
 
-/// Whether a person can answer the model's own questions.
-pub(super) fn asks_human(spec: &TurnSpec) -> bool {
-    spec.asks_human && spec.gate == Gate::Ask
-}
-
-/// See [`super::args`].
+/// The arguments for `codex`. They override the user's configuration where it would keep a turn
+/// from working or be written to.
 pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
     let mut settings = vec![
         // Also overrides a value in the user's file that newer versions refuse to start with
@@ -115,7 +101,7 @@ pub(super) fn args(spec: &TurnSpec) -> Vec<String> {
         // that don't know it; as a setting it is skipped by them.
         "features.unbounded_connection_retries=false".to_owned(),
     ];
-    if asks_human(spec) {
+    if spec.takes_choices() {
         // Else the model's tool for questions works in the plan mode only (0.169.0). It is called
         // unfinished, which would be told with every turn.
         settings.push("features.default_mode_request_user_input=true".to_owned());
@@ -134,92 +120,15 @@ fn trust(dir: &Utf8Path) -> String {
     format!("projects={{{}={{trust_level=\"trusted\"}}}}", toml_string(dir.as_str()))
 }
 
-/// A TOML basic string.
+/// A TOML basic string, which is what JSON has but for one character.
 fn toml_string(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            char if char.is_control() => {
-                write!(quoted, "\\u{:04X}", u32::from(char)).expect("writing to a string works");
-            }
-            char => quoted.push(char),
-        }
-    }
-    quoted.push('"');
-    quoted
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 /// Whether the result of `account/read` says that there is none. A provider of the user's own needs
 /// no account.
 pub(super) fn lacks_account(result: &Value) -> bool {
     result["account"].is_null() && result["requiresOpenaiAuth"] == true
-}
-
-/// Params of `turn/started` and `turn/completed`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TurnNote {
-    pub(super) thread_id: String,
-    pub(super) turn: Turn,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Turn {
-    pub(super) id: String,
-    /// `completed`, `interrupted`, `failed`, `inProgress`.
-    #[serde(default)]
-    pub(super) status: Value,
-    #[serde(default)]
-    pub(super) error: Value,
-    /// The final message on 0.169.0, empty on 0.130.0.
-    #[serde(default)]
-    pub(super) items: Value,
-}
-
-/// A step of the turn: `item` of `item/started` and `item/completed`.
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub(super) enum Item {
-    AgentMessage {
-        #[serde(default)]
-        text: String,
-        /// `commentary`, `partial_answer`, `final_answer` or, mostly, null.
-        #[serde(default)]
-        phase: Value,
-    },
-    CommandExecution {
-        #[serde(default)]
-        command: String,
-    },
-    FileChange {
-        id: String,
-        #[serde(default)]
-        changes: Vec<Value>,
-    },
-    McpToolCall {
-        #[serde(default)]
-        server: String,
-        #[serde(default)]
-        tool: String,
-    },
-    WebSearch {
-        #[serde(default)]
-        query: String,
-    },
-    ImageView {
-        #[serde(default)]
-        path: String,
-    },
-    /// Only starting a subagent, or telling it something, has a prompt.
-    CollabAgentToolCall {
-        #[serde(default)]
-        prompt: Option<String>,
-    },
-    ContextCompaction {},
-    #[serde(other)]
-    Other,
 }
 
 /// `total` or `last` of `tokenUsage` in `thread/tokenUsage/updated`: the thread's since its beginning,
@@ -245,7 +154,7 @@ pub(super) fn limit_resets(limits: &Value) -> Option<Timestamp> {
 }
 
 /// The answer to `item/tool/call`. A failed one is a text for the model; the turn goes on.
-pub(super) fn tool_answer(result: Result<String, String>) -> Value {
+pub(super) fn tool_answer(result: ToolResult) -> Value {
     let success = result.is_ok();
     let text = result.unwrap_or_else(|error| error);
     json!({ "contentItems": [{ "type": "inputText", "text": text }], "success": success })
@@ -265,19 +174,7 @@ mod tests {
         check("/home/me/project", r#""/home/me/project""#);
         check("/a b/ü'#=", r#""/a b/ü'#=""#);
         check(r#"/a"={}}\b"#, r#""/a\"={}}\\b""#);
-        check("/a\nb\t\u{7f}", r#""/a\u000Ab\u0009\u007F""#);
-    }
-
-    #[test]
-    fn items_of_unknown_or_odd_shape_cost_nothing() {
-        let item = |value| read::<Item>("item", value);
-        assert!(matches!(item(json!({"type": "sleep", "id": "x"})), Some(Item::Other)));
-        assert!(matches!(
-            item(json!({"type": "contextCompaction", "id": "x"})),
-            Some(Item::ContextCompaction {})
-        ));
-        assert!(item(json!({"type": "fileChange"})).is_none());
-        assert!(item(json!(7)).is_none());
+        check("/a\nb\t\u{1}\u{7f}", r#""/a\nb\t\u0001\u007f""#);
     }
 
     #[test]

@@ -172,32 +172,28 @@ fn connect(server: &Server, patience: Option<Duration>) -> io::Result<TcpStream>
 fn exchange(mut stream: TcpStream, request: &[u8]) -> io::Result<(u16, Value)> {
     stream.write_all(request)?;
     let mut reader = BufReader::new(stream);
-    let head = read_head(&mut reader)?;
+    let (status, length) = read_head(&mut reader)?;
     let mut body = Vec::new();
     // Without a length the body ends with the connection. With one, that end need not be waited for: it
     // may come much later.
-    let length = head.length.unwrap_or(BODY_MAX + 1);
-    reader.take(length.min(BODY_MAX + 1)).read_to_end(&mut body)?;
+    let most = length.unwrap_or(BODY_MAX + 1).min(BODY_MAX + 1);
+    reader.take(most).read_to_end(&mut body)?;
     if body.len() as u64 > BODY_MAX {
         return Err(invalid("the response is too long"));
     }
-    if head.length.is_some_and(|length| length != body.len() as u64) {
+    if length.is_some_and(|length| length != body.len() as u64) {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the response was cut off"));
     }
     let value = match serde_json::from_slice(&body) {
         Ok(value) => value,
-        Err(_) if head.status >= 400 || body.is_empty() => Value::Null,
+        Err(_) if status >= 400 || body.is_empty() => Value::Null,
         Err(_) => return Err(invalid("the response is no JSON, or was cut off")),
     };
-    Ok((head.status, value))
+    Ok((status, value))
 }
 
-struct Head {
-    status: u16,
-    length: Option<u64>,
-}
-
-fn read_head(reader: &mut impl BufRead) -> io::Result<Head> {
+/// The status, and the length of the body if it is told.
+fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, Option<u64>)> {
     let mut head = reader.take(HEAD_MAX);
     let mut line = String::new();
     if head.read_line(&mut line)? == 0 {
@@ -215,7 +211,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Head> {
             return Err(invalid("the response has no end of its head"));
         }
         match line.trim_end().split_once(':') {
-            None => return Ok(Head { status, length }),
+            None => return Ok((status, length)),
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.trim().parse().ok();
             }
@@ -384,9 +380,9 @@ impl Drop for HttpTransport {
 /// Reads events until the stream ends. They are one `data:` line each.
 fn read_events(stream: TcpStream, values: &Sender<Incoming>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    let head = read_head(&mut reader)?;
-    if head.status != 200 {
-        return Err(invalid(&format!("status {} instead of events", head.status)));
+    let (status, _) = read_head(&mut reader)?;
+    if status != 200 {
+        return Err(invalid(&format!("status {status} instead of events")));
     }
     let mut line = Vec::new();
     loop {
@@ -405,9 +401,7 @@ fn read_events(stream: TcpStream, values: &Sender<Incoming>) -> io::Result<()> {
                 Some("server.heartbeat" | "sync") => continue,
                 _ => Incoming::Value(json!({ "event": event })),
             },
-            Err(_) => Incoming::Garbage(
-                String::from_utf8_lossy(&data[..data.len().min(200)]).into_owned(),
-            ),
+            Err(_) => Incoming::garbage(data),
         };
         if values.send(incoming).is_err() {
             return Ok(());

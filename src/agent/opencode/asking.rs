@@ -14,28 +14,6 @@ use crate::agent::{
 /// The permission for paths outside the project; the tool's own may be asked afterwards.
 pub(super) const OUTSIDE: &str = "external_directory";
 
-/// Permissions that are not the name of an MCP server's tool.
-const BUILT_IN: [&str; 18] = [
-    "bash",
-    "codesearch",
-    "doom_loop",
-    "edit",
-    OUTSIDE,
-    "glob",
-    "grep",
-    "list",
-    "lsp",
-    "patch",
-    "question",
-    "read",
-    "skill",
-    "task",
-    "todoread",
-    "todowrite",
-    "webfetch",
-    "websearch",
-];
-
 /// A tool that runs, or waits to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Call {
@@ -45,7 +23,7 @@ pub(super) struct Call {
 
 /// Whether it takes the names of the MCP servers to say whose tool this is.
 pub(super) fn is_foreign(asked: &Value) -> bool {
-    !BUILT_IN.contains(&text(asked, "/permission"))
+    describe(text(asked, "/permission"), asked, None, &[]).is_none()
 }
 
 /// Reads `permission.asked`. `call` is the tool that it is for, as far as it was seen, `servers`
@@ -55,7 +33,11 @@ pub(super) fn question(asked: &Value, call: Option<&Call>, servers: &[String]) -
     let metadata = &asked["metadata"];
     let patterns = list(asked, "/patterns");
     let edits = edits(metadata);
-    let (kind, subject) = describe(tool, asked, call, servers, &edits);
+    let foreign = || match server_tool(tool, servers) {
+        Some(subject) => (ActionKind::Mcp, subject),
+        None => (ActionKind::Other, String::new()),
+    };
+    let (kind, subject) = describe(tool, asked, call, &edits).unwrap_or_else(foreign);
     let known = metadata.as_object().is_some_and(|fields| !fields.is_empty());
     let input = match call {
         _ if known => metadata.clone(),
@@ -74,18 +56,18 @@ pub(super) fn question(asked: &Value, call: Option<&Call>, servers: &[String]) -
     }
 }
 
+/// What a tool of opencode's own would do. None: the name may be that of an MCP server's tool.
 fn describe(
     tool: &str,
     asked: &Value,
     call: Option<&Call>,
-    servers: &[String],
     edits: &[Edit],
-) -> (ActionKind, String) {
+) -> Option<(ActionKind, String)> {
     let metadata = &asked["metadata"];
     let called = |at: &str| call.map_or("", |call| text(&call.input, at));
     let other = |label: &str, what: &str| (ActionKind::Other, labelled(label, what));
     let pattern = text(asked, "/patterns/0");
-    match tool {
+    Some(match tool {
         "bash" => (ActionKind::Run, text(metadata, "/command").to_owned()),
         "edit" | "patch" => (ActionKind::Edit, sole_path(edits)),
         // The patterns count from the root of the repository, which may be above the project.
@@ -101,11 +83,9 @@ fn describe(
         "skill" => other("skill", pattern),
         "doom_loop" => other("the same again and again", text(metadata, "/tool")),
         OUTSIDE => outside(metadata, call),
-        _ => match server_tool(tool, servers) {
-            Some(subject) => (ActionKind::Mcp, subject),
-            None => (ActionKind::Other, String::new()),
-        },
-    }
+        "question" | "todoread" | "todowrite" => (ActionKind::Other, String::new()),
+        _ => return None,
+    })
 }
 
 /// A command that leads outside, or a file that is there. It counts as what will be done with it.
@@ -158,12 +138,9 @@ pub(super) fn own_question(asked: &Value) -> Question {
     Question {
         id: QuestionId(text(asked, "/id").to_owned()),
         tool: "question".to_owned(),
-        kind: ActionKind::Other,
-        subject: String::new(),
-        reason: None,
         input: json!({ "questions": asked["questions"] }),
-        edits: Vec::new(),
         choices: list(asked, "/questions").iter().map(choice).collect(),
+        ..Question::default()
     }
 }
 

@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Model, Protocol, QuestionId, TurnCommand, TurnEnd,
-        TurnEvent, TurnSpec, Usage,
+        Actions, Exit, Failure, FailureKind, Protocol, QuestionId, TurnEnd, TurnEvent, TurnSpec,
+        Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
         text::{self, last_words, text},
     },
@@ -63,20 +63,26 @@ enum Sent {
     Servers {
         asked: Value,
     },
-    Reply(QuestionId),
-    /// The same for a permission of this session.
-    Permission(QuestionId, String),
+    /// An answer to a permission of this session.
+    Permission(String),
     /// Nothing depends on it.
     Aside,
+}
+
+/// What opencode waits for an answer to.
+#[derive(Debug)]
+struct Asked {
+    id: QuestionId,
+    /// In which it must be answered.
+    directory: String,
+    /// Whose it is: ours, or that of a subagent.
+    session: String,
 }
 
 /// An open question.
 #[derive(Debug)]
 struct Pending {
-    /// In which it must be answered.
-    directory: String,
-    /// Whose it is: ours, or that of a subagent.
-    session: String,
+    asked: Asked,
     /// A permission to leave the project for this command, and the tool call that it is for.
     outside: Option<(String, String)>,
     /// How many questions of the model's own it is, if it is no permission.
@@ -86,17 +92,14 @@ struct Pending {
 /// A permission that was refused, which opencode is not told yet.
 #[derive(Debug)]
 struct Refusal {
-    question: QuestionId,
-    directory: String,
-    session: String,
+    asked: Asked,
     reason: String,
 }
 
 /// One turn with opencode.
 #[derive(Debug, Default)]
 pub struct Opencode {
-    turn: Option<TurnSpec>,
-    ready: bool,
+    turn: TurnSpec,
     next_id: u64,
     /// Our requests without a response.
     sent: BTreeMap<u64, Sent>,
@@ -104,7 +107,6 @@ pub struct Opencode {
     /// The session's own directory: what is asked with another one is answered for the wrong
     /// instance.
     directory: String,
-    model: Option<Model>,
     prompted: bool,
     /// Our session and those of its subagents.
     family: BTreeSet<String>,
@@ -139,9 +141,9 @@ impl Opencode {
         actions: &mut Actions,
     ) {
         self.next_id += 1;
-        let (id, mut request) = (self.next_id, json!({ "method": method, "path": path }));
-        request["id"] = json!(id);
-        request["directory"] = json!(directory);
+        let id = self.next_id;
+        let mut request =
+            json!({ "id": id, "method": method, "path": path, "directory": directory });
         if !body.is_null() {
             request["body"] = body;
         }
@@ -163,13 +165,12 @@ impl Opencode {
     }
 
     fn start(&mut self, actions: &mut Actions) {
-        match self.turn.as_ref().and_then(|turn| turn.session.clone()) {
+        match &self.turn.session {
             Some(session) => {
                 session.as_str().clone_into(&mut self.session);
-                let path = self.session_path("");
-                self.ask("GET", &path, Value::Null, Sent::OldSession, actions);
+                self.ask("GET", &self.session_path(""), Value::Null, Sent::OldSession, actions);
             }
-            None => self.choose_model(actions),
+            None => self.open(actions),
         }
     }
 
@@ -178,16 +179,8 @@ impl Opencode {
         let body = &response["body"];
         let fine = (200..300).contains(&status);
         match asked {
-            Sent::Permission(question, session) => {
-                if !fine {
-                    actions.event(TurnEvent::QuestionGone(question));
-                }
-                self.refuse(&session, actions);
-            }
-            Sent::Reply(question) if !fine => {
-                actions.event(TurnEvent::QuestionGone(question));
-            }
-            Sent::Reply(_) | Sent::Aside => {}
+            Sent::Permission(session) => self.refuse(&session, actions),
+            Sent::Aside => {}
             Sent::Parent { of, depth, asked } => {
                 self.on_parent(&of, depth, &asked, body, actions);
             }
@@ -206,18 +199,21 @@ impl Opencode {
             }
             _ if !fine => self.ledger.finish(unexpected(response), actions),
             Sent::OldSession => self.on_old_session(body, actions),
-            Sent::Rules => self.choose_model(actions),
+            Sent::Rules => self.open(actions),
             Sent::Config => {
-                if let Some(model) = wire::configured_model(body) {
-                    return self.with_model(model, actions);
+                self.turn.model = wire::configured_model(body);
+                if self.turn.model.is_some() {
+                    return self.open(actions);
                 }
-                let path = "/config/providers";
-                self.ask("GET", path, Value::Null, Sent::Providers, actions);
+                self.ask("GET", "/config/providers", Value::Null, Sent::Providers, actions);
             }
-            Sent::Providers => match wire::provider_model(body) {
-                Some(model) => self.with_model(model, actions),
-                None => self.fail(wire::no_provider(), actions),
-            },
+            Sent::Providers => {
+                self.turn.model = wire::provider_model(body);
+                if self.turn.model.is_none() {
+                    return self.fail(wire::no_provider(), actions);
+                }
+                self.open(actions);
+            }
             Sent::NewSession => {
                 text(body, "/id").clone_into(&mut self.session);
                 if self.session.is_empty() {
@@ -233,43 +229,35 @@ impl Opencode {
         if !directory.is_empty() {
             directory.clone_into(&mut self.directory);
         }
-        let Some(turn) = &self.turn else { return };
-        let rules = wire::session_rules(turn.gate);
+        let rules = wire::session_rules(self.turn.gate);
         if wire::ends_with_rules(body, &rules) {
-            return self.choose_model(actions);
+            return self.open(actions);
         }
         let path = self.session_path("");
         self.ask("PATCH", &path, json!({ "permission": rules }), Sent::Rules, actions);
     }
 
-    fn choose_model(&mut self, actions: &mut Actions) {
-        match self.turn.as_ref().and_then(|turn| turn.model.clone()) {
-            Some(model) => self.with_model(model, actions),
-            None => self.ask("GET", "/config", Value::Null, Sent::Config, actions),
+    /// Sends the prompt once there are a model and a session, and asks for what is missing.
+    fn open(&mut self, actions: &mut Actions) {
+        if self.turn.model.is_none() {
+            return self.ask("GET", "/config", Value::Null, Sent::Config, actions);
         }
-    }
-
-    fn with_model(&mut self, model: Model, actions: &mut Actions) {
-        self.model = Some(model);
         if !self.session.is_empty() {
             return self.prompt(actions);
         }
-        let Some(turn) = &self.turn else { return };
-        let rules = wire::session_rules(turn.gate);
+        let rules = wire::session_rules(self.turn.gate);
         // Without a title, opencode asks a model for one.
-        let body = json!({ "title": turn.title, "permission": rules });
+        let body = json!({ "title": self.turn.title, "permission": rules });
         self.ask("POST", "/session", body, Sent::NewSession, actions);
     }
 
     fn prompt(&mut self, actions: &mut Actions) {
-        let (Some(turn), Some(model)) = (&self.turn, &self.model) else { return };
-        let body = wire::prompt(&turn.prompt, &turn.images, model);
+        let Some(model) = &self.turn.model else { return };
+        let body = wire::prompt(&self.turn.prompt, &self.turn.images, model);
         self.family.insert(self.session.clone());
         self.prompted = true;
-        let path = self.session_path("/message");
-        self.ask("POST", &path, body, Sent::Prompt, actions);
+        self.ask("POST", &self.session_path("/message"), body, Sent::Prompt, actions);
         actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
-        actions.event(TurnEvent::Working);
     }
 
     /// The response to the prompt, which comes when the turn is over.
@@ -288,8 +276,7 @@ impl Opencode {
                 if let Some(error) = self.last_error.take() {
                     return self.fail(wire::failure(&error), actions);
                 }
-                let path = self.session_path("");
-                return self.ask("GET", &path, Value::Null, Sent::Reason, actions);
+                return self.ask("GET", &self.session_path(""), Value::Null, Sent::Reason, actions);
             }
             _ => return self.ledger.finish(unexpected(response), actions),
         }
@@ -372,7 +359,7 @@ impl Opencode {
             "permission.asked" | "question.asked" => self.on_asked(event, actions),
             "permission.replied" | "question.replied" | "question.rejected" => {
                 let question = QuestionId(text(properties, "/requestID").to_owned());
-                self.refusals.retain(|refusal| refusal.question != question);
+                self.refusals.retain(|refusal| refusal.asked.id != question);
                 if self.ledger.withdraw(question, actions).is_some() {
                     self.refuse(session, actions);
                 }
@@ -419,42 +406,18 @@ impl Opencode {
             _ => {}
         }
     }
-
-    fn interrupt(&mut self, actions: &mut Actions) {
-        let Some(gone) = self.ledger.interrupt(actions) else { return };
-        if !self.prompted {
-            return self.ledger.finish(TurnEnd::Interrupted, actions);
-        }
-        let path = self.session_path("/abort");
-        self.ask("POST", &path, Value::Null, Sent::Aside, actions);
-        // It ends the shell of a running command, but nothing that the command has detached.
-        actions.write(json!({ "outdate": true }));
-        // The abort leaves them in the server's list.
-        for Refusal { question, directory, .. } in mem::take(&mut self.refusals) {
-            self.reject(&directory, &question, actions);
-        }
-        for (question, pending) in gone {
-            if pending.words.is_some() {
-                self.dismiss(&pending.directory, &question, actions);
-            } else {
-                self.reject(&pending.directory, &question, actions);
-            }
-        }
-    }
 }
 
 impl Protocol for Opencode {
     fn begin(&mut self, turn: &TurnSpec, _: &mut Actions) {
         turn.project_dir.as_str().clone_into(&mut self.directory);
-        self.turn = Some(turn.clone());
+        self.turn = turn.clone();
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
-        }
         if value["ready"] == true {
-            if !mem::replace(&mut self.ready, true) {
+            // Not when it comes again.
+            if self.next_id == 0 {
                 self.start(actions);
             }
         } else if let Some(event) = value.get("event") {
@@ -464,15 +427,28 @@ impl Protocol for Opencode {
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        if self.ledger.is_over() {
-            return;
+    fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions) {
+        self.decided(question, verdict, actions);
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        let Some(gone) = self.ledger.interrupt(actions) else { return };
+        if !self.prompted {
+            return self.ledger.finish(TurnEnd::Interrupted, actions);
         }
-        match command {
-            TurnCommand::Decide { question, verdict } => self.decide(question, verdict, actions),
-            TurnCommand::Interrupt => self.interrupt(actions),
-            // opencode gets no tools of ours.
-            TurnCommand::ToolResult { .. } => {}
+        self.ask("POST", &self.session_path("/abort"), Value::Null, Sent::Aside, actions);
+        // It ends the shell of a running command, but nothing that the command has detached.
+        actions.write(json!({ "outdate": true }));
+        // The abort leaves them in the server's list.
+        for refusal in mem::take(&mut self.refusals) {
+            self.reject(&refusal.asked, actions);
+        }
+        for Pending { asked, words, .. } in gone.into_values() {
+            if words.is_some() {
+                self.dismiss(&asked, actions);
+            } else {
+                self.reject(&asked, actions);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use camino::Utf8Path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::agent::{
     Failure, FailureKind, Gate, Image, Model, Usage,
@@ -47,13 +47,9 @@ pub fn session_rules(gate: Gate) -> Value {
 /// The same for the whole server. A session's rules are not handed on to those of its subagents,
 /// which without this run commands unasked.
 pub fn server_permission() -> Value {
-    let mut all = Map::new();
-    all.insert("*".to_owned(), json!("ask"));
-    all.extend(ACTORS.map(|tool| (tool.to_owned(), json!("ask"))));
-    all.extend(READERS.map(|tool| (tool.to_owned(), json!("allow"))));
-    let read = READ.map(|(pattern, action)| (pattern.to_owned(), json!(action)));
-    all.insert("read".to_owned(), Value::Object(read.into_iter().collect()));
-    Value::Object(all)
+    let asking = ["*"].into_iter().chain(ACTORS).map(|tool| (tool, Value::from("ask")));
+    let allowed = READERS.into_iter().map(|tool| (tool, Value::from("allow")));
+    asking.chain(allowed).chain([("read", READ.into_iter().collect())]).collect()
 }
 
 /// Whether the session has these rules already. A PATCH appends, so it is not repeated.

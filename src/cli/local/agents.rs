@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    agent::{detect, engines::Engines, launch::EngineDef},
+    agent::{detect, engines, launch::EngineDef},
     config::{Config, Env},
     ids::Engine,
 };
@@ -16,12 +16,12 @@ pub(super) fn choose(
     env: &Env,
     own_program: &Path,
 ) -> Result<Engine, String> {
-    let engines = Engines::new(config.agents.clone(), own_program);
+    let engines = engines::table(config.agents.clone(), own_program);
     let path = env.var("PATH").unwrap_or_default();
     let is_there = |row: &EngineDef| detect::look(row, path, &env.cwd).is_usable();
     if let Some(wanted) = wanted.map(Engine::new) {
         let Some(row) = engines.get(&wanted) else {
-            let names: Vec<&str> = engines.names().map(Engine::as_str).collect();
+            let names: Vec<&str> = engines.keys().map(Engine::as_str).collect();
             return Err(format!(
                 "there is no agent {wanted}; there are {}, and those that the config file adds",
                 names.join(", ")
@@ -36,7 +36,7 @@ pub(super) fn choose(
             row.how_to_install()
         ));
     }
-    let others: Vec<&EngineDef> = engines.rows().filter(|row| row.name != Engine::ECHO).collect();
+    let others: Vec<&EngineDef> = engines.values().filter(|row| row.name != Engine::ECHO).collect();
     let mut rows = engines.get(&config.engine).into_iter().chain(others.iter().copied());
     rows.find(|row| is_there(row)).map(|row| row.name.clone()).ok_or_else(|| {
         let line = |row: &&EngineDef| {

@@ -132,7 +132,7 @@ fn ran(shell: &str, line: &str) -> String {
             dir: dir.path().to_owned(),
             env: Vec::new(),
         };
-        let output = proc::run(&plan, None, Duration::from_secs(30), 1 << 16).unwrap();
+        let output = proc::run(&plan, Duration::from_secs(30), 1 << 16).unwrap();
         all += &String::from_utf8_lossy(&output.stdout);
         all += &output.stderr;
         if fs::read_dir(dir.path()).unwrap().next().is_some() {

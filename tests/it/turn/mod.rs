@@ -13,12 +13,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::{
     agent::{
         ActionKind, Actions, Exit, Failure, FailureKind, Gate, Limits, Protocol, Question,
-        QuestionId, Sandbox, ToolCall, TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
+        QuestionId, Sandbox, ToolCall, ToolResult, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
+        Verdict,
         tools::BridgeTool,
         transport::Transport,
         turn::{Control, Grace, TurnHandler, run_turn},
     },
-    ids::{SessionId, ThreadId, TurnId, random_uuid},
+    ids::{SessionId, TurnId, random_uuid},
 };
 use serde_json::{Value, json};
 
@@ -50,12 +51,16 @@ impl Protocol for Toy {
         }
     }
 
-    fn on_command(&mut self, command: TurnCommand, actions: &mut Actions) {
-        actions.write(match command {
-            TurnCommand::Decide { question, .. } => json!({"decided": question.0}),
-            TurnCommand::ToolResult { call, .. } => json!({"result": call}),
-            TurnCommand::Interrupt => json!("interrupt"),
-        });
+    fn decide(&mut self, question: QuestionId, _: Verdict, actions: &mut Actions) {
+        actions.write(json!({"decided": question.0}));
+    }
+
+    fn on_tool_result(&mut self, call: &str, _: ToolResult, actions: &mut Actions) {
+        actions.write(json!({"result": call}));
+    }
+
+    fn interrupt(&mut self, actions: &mut Actions) {
+        actions.write(json!("interrupt"));
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
@@ -80,7 +85,6 @@ fn question(id: String) -> Question {
 fn spec() -> TurnSpec {
     TurnSpec {
         turn: TurnId::new("t1"),
-        thread: ThreadId::new("thread"),
         prompt: "hello".to_owned(),
         images: Vec::new(),
         session: None,

@@ -186,7 +186,7 @@ fn trap_what_is_asked_after_the_interrupt_is_cancelled() {
 #[test]
 fn the_end_takes_every_question_back() {
     let call = json!({ "kind": "execute", "rawInput": { "command": "ls" } });
-    let gone = TurnEvent::QuestionGone(QuestionId("acp-1".to_owned()));
+    let gone = TurnEvent::QuestionGone(QuestionId("1".to_owned()));
     let mut played = Played::prompted(&spec());
     played.permission(1, call.clone(), options());
     played.result("session/prompt", json!({ "stopReason": "end_turn" }));

@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::agent::{
-    Image, Question,
+    Image, Question, TurnCommand,
     tests::{self, FRESH, Host, recording},
     tools::BridgeTool,
 };

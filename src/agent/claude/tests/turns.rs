@@ -18,7 +18,6 @@ fn a_first_turn() {
         "first_turn",
         expect![[r#"
         Session("151c1199-4cec-44db-9db4-01f25c85f0f9")
-        Working
         Usage 10 in, 5 out, Some(0.000175)
         Answered { text: "hi from mock" }
     "#]],
@@ -33,7 +32,6 @@ fn trap_6_a_permission_echoes_the_input() {
         "permission_allowed",
         expect![[r#"
         Session("8e4df718-daeb-46b1-9704-37cb369598af")
-        Working
         Progress("Running `echo hi > made.txt`")
         Question "Bash" Run "echo hi > made.txt" because Some("make")
         write {"response":{"request_id":"08999b7f-5c4c-45ad-92ed-0d8ed215d7fe","response":{"behavior":"allow","updatedInput":{"command":"echo hi > made.txt","description":"make"}},"subtype":"success"},"type":"control_response"}
@@ -52,7 +50,6 @@ fn trap_6_a_refusal_has_a_message() {
         "permission_denied",
         expect![[r#"
         Session("a4f2dc70-2ab0-4dbc-b4bd-758c8da1b763")
-        Working
         Progress("Running `echo hi > made.txt`")
         Question "Bash" Run "echo hi > made.txt" because Some("make")
         write {"response":{"request_id":"2a90b392-b3bd-4901-867f-34bc19d6ef0b","response":{"behavior":"deny","message":"not on the list"},"subtype":"success"},"type":"control_response"}
@@ -70,7 +67,6 @@ fn several_questions_are_open_at_once() {
         "permissions_parallel",
         expect![[r#"
             Session("b7a93292-d21e-4849-91a3-2d121061da95")
-            Working
             Progress("Reading `/etc/hostname`")
             Question "Read" Read "/etc/hostname" because Some("Path is outside allowed working directories")
             Progress("Reading `/etc/hosts`")
@@ -110,7 +106,6 @@ fn trap_5_bridge_tools_with_their_handshake() {
     let events: Vec<&str> = play.log.lines().filter(|line| !line.starts_with("write")).collect();
     expect![[r#"
         Session("54d96516-8fec-4b81-a8ec-a53fa314f39b")
-        Working
         ToolCall Post { kind: "result", body: "hello human" }
         Usage 20 in, 10 out, Some(0.00035)
         Answered { text: "result posted {\"threadId\": \"t-7\", \"body\": \"hello human\"}" }"#]]
@@ -124,7 +119,6 @@ fn an_interrupt_while_a_command_runs() {
         "interrupt_during_bash",
         expect![[r#"
         Session("49fa16d7-f718-4d9f-b0c4-268f9877c47d")
-        Working
         Progress("Running `sleep 67 & sleep 68`")
         Question "Bash" Run "sleep 67 & sleep 68" because Some("This command uses the `&` background operator, which defers execution past approval-time safety checks. Approve only if you trust it.")
         write {"response":{"request_id":"75655ac2-a352-432b-b803-b52ff5ece369","response":{"behavior":"allow","updatedInput":{"command":"sleep 67 & sleep 68"}},"subtype":"success"},"type":"control_response"}
@@ -142,7 +136,6 @@ fn an_interrupt_takes_an_open_question_back() {
         "interrupt_while_asking",
         expect![[r#"
             Session("e6017244-67e0-4888-9d25-221f62889c28")
-            Working
             Progress("Running `touch zzz`")
             Question "Bash" Run "touch zzz" because None
             write {"request":{"subtype":"interrupt"},"request_id":"interrupt","type":"control_request"}
@@ -185,7 +178,6 @@ fn trap_1_and_15_not_authorised() {
         "api_401",
         expect![[r#"
         Session("3ca1b0ef-7b44-4b35-bb05-2a6da88fb98f")
-        Working
         Retry { message: "authentication_failed (401), retry 1 of 1 in 1 s", next: None }
         Usage 0 in, 0 out, Some(0.0)
         Failed(Failure { kind: NotLoggedIn, message: "Failed to authenticate. API Error: 401 mock authentication_error", advice: "Run `claude` on the machine, type /login, and send the message again." })
@@ -200,7 +192,6 @@ fn rate_limited() {
         "api_429",
         expect![[r#"
         Session("3d51dc4e-b977-448e-98dd-f76dbfb73e32")
-        Working
         Usage 0 in, 0 out, Some(0.0)
         Failed(Failure { kind: RateLimited, message: "API Error: Request rejected (429) · mock rate_limit_error", advice: "Wait until the limit is lifted, then send it again." })
     "#]],
@@ -214,7 +205,6 @@ fn overloaded() {
         "api_529",
         expect![[r#"
         Session("3ebfbee6-a695-4ef3-a8fd-8581cffa1850")
-        Working
         Retry { message: "overloaded (529), retry 1 of 2 in 1 s", next: None }
         Retry { message: "overloaded (529), retry 2 of 2 in 2 s", next: None }
         Usage 0 in, 0 out, Some(0.0)
@@ -230,7 +220,6 @@ fn not_logged_in() {
         "not_logged_in",
         expect![[r#"
         Session("0e1a609e-2975-4d10-8eb4-aefa8153bba7")
-        Working
         Usage 0 in, 0 out, Some(0.0)
         Failed(Failure { kind: NotLoggedIn, message: "Not logged in · Please run /login", advice: "Run `claude` on the machine, type /login, and send the message again." })
     "#]],
@@ -246,7 +235,6 @@ fn trap_9_a_lost_background_task_is_not_the_answer() {
         "task_lost_before_resume",
         expect![[r#"
         Session("9de79340-aa28-45da-87d0-19df4a51cb8c")
-        Working
         Usage 10 in, 5 out, Some(0.000175)
         Answered { text: "resumed" }
     "#]],
@@ -261,7 +249,6 @@ fn trap_4_the_pipe_stays_open_for_a_background_agent() {
         "background_agent",
         expect![[r#"
             Session("d769c57a-a7dc-4b69-9986-bff3d5f966d2")
-            Working
             Progress("Asking subagent: `d`")
             Usage 20 in, 10 out, Some(0.00035)
             Progress("Running `touch bgsub`")
@@ -280,7 +267,6 @@ fn what_a_subagent_says_is_not_the_answer() {
     let log: Vec<&str> = play.log.lines().filter(|line| !line.starts_with("write")).collect();
     expect![[r#"
         Session("3759202e-55d1-4a40-a29b-4eb219d5b7f7")
-        Working
         Progress("Asking subagent: `d`")
         Question "Bash" Run "touch sub1" because None
         Progress("Running `touch sub1`")

@@ -109,7 +109,7 @@ fn the_command_line_overrides_what_would_get_in_the_way() {
             projects={"/home/me/project"={trust_level="trusted"}}"#]],
         ),
     ] {
-        expected.assert_eq(&args(&spec).join("\n"));
+        expected.assert_eq(&wire::args(&spec).join("\n"));
     }
 }
 
@@ -448,6 +448,8 @@ fn progress_is_told_when_an_item_starts() {
         json!({"type": "contextCompaction", "id": "c"}),
         json!({"type": "dynamicToolCall", "tool": "bridge_post"}),
         json!({"type": "reasoning"}),
+        json!({"type": 7}),
+        json!(7),
     ] {
         player.note("item/started", json!({ "item": item }));
         player.note("item/completed", json!({ "item": item }));

@@ -43,7 +43,7 @@ use std::{collections::HashMap, ops::Deref};
 
 use super::*;
 use crate::agent::{
-    Gate, QuestionId, Sandbox,
+    Gate, Sandbox, TurnCommand,
     ledger::OPEN_MAX,
     tests::{self, Host, recording},
 };

@@ -22,7 +22,6 @@ fn a_turn_from_handshake_to_answer() {
         "handshake-and-turn",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c4-97ff-7333-8834-f3e0f42b0f22")
             Progress("Running `echo hi; echo err >&2; sleep 0.3; echo there`")
             Progress("Editing `a.txt`")
@@ -39,7 +38,6 @@ fn a_resumed_thread() {
         "resume",
         &resuming(),
         expect![[r#"
-        Working
         Session("01a203c7-2267-77e1-afe0-041b0d6be873")
         Usage 100 in, 20 out
         => Answered { text: "echo: second" }
@@ -53,7 +51,6 @@ fn a_command_is_accepted() {
         "command-accept",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c5-4105-7e42-af98-ecfe6e167579")
             Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
@@ -70,7 +67,6 @@ fn a_command_is_declined() {
         "command-decline",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c5-4378-7c62-94d2-aa41340961a4")
             Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
@@ -86,7 +82,6 @@ fn a_question_that_somebody_else_cancels_is_gone() {
         "command-cancel",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c5-45d3-7420-a7a7-ab4ddc4c4ca2")
             Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
@@ -104,7 +99,6 @@ fn a_patch_of_many_files_is_asked_for_as_a_whole() {
         "patch-move",
         &spec(),
         expect![[r#"
-        Working
         Session("01a204dc-1625-78d0-9e85-67a26b8e93c8")
         Progress("Editing `a.txt` and 2 more")
         Question 0 fileChange Edit "" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"},{"diff":"bye\n","kind":{"type":"delete"},"path":"/home/me/project/gone.txt"},{"diff":"@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n\n\nMoved to: /home/me/project/new.txt","kind":{"move_path":"/home/me/project/new.txt","type":"update"},"path":"/home/me/project/old.txt"}]}
@@ -132,7 +126,6 @@ fn the_models_own_question_is_put_and_answered() {
         "ask",
         &TurnSpec { asks_human: true, ..spec() },
         expect![[r#"
-        Working
         Session("01a204dc-1540-7110-a6d7-f7e118a77fa4")
         Question 0 requestUserInput Other "" {"questions":[{"header":"Colour","id":"colour","isOther":true,"isSecret":false,"options":[{"description":"r","label":"Red (Recommended)"},{"description":"b","label":"Blue"}],"question":"Which colour?"}]}
         Usage 200 in, 40 out
@@ -151,7 +144,6 @@ fn wider_permissions_are_asked_for_in_words() {
         "permissions",
         &spec(),
         expect![[r#"
-        Working
         Session("01a204dc-ae31-7bb3-b41e-39905d6ced41")
         Question 0 permissions Other "network; read /etc; write /home/me/zz" {"cwd":"/home/me/project","permissions":{"fileSystem":{"entries":[{"access":"read","path":{"path":"/etc","type":"path"}},{"access":"write","path":{"path":"/home/me/zz","type":"path"}}],"read":["/etc"],"write":["/home/me/zz"]},"network":{"enabled":true}}} because "why"
         Usage 200 in, 40 out
@@ -162,7 +154,6 @@ fn wider_permissions_are_asked_for_in_words() {
         "command-with-permissions",
         &spec(),
         expect![[r#"
-        Working
         Session("01a204dc-af20-7ba2-8e03-2a8a39707571")
         Progress("Running `touch /home/me/zz/a`")
         Question 0 commandExecution Run "" {"additionalPermissions":{"fileSystem":{"entries":[{"access":"write","path":{"path":"/home/me/zz","type":"path"}}],"read":null,"write":["/home/me/zz"]},"network":{"enabled":true}},"command":"/bin/bash -lc 'touch /home/me/zz/a'","cwd":"/home/me/project"} because "why"
@@ -178,7 +169,6 @@ fn two_questions_are_open_at_once() {
         "two-questions",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203da-01ff-79b3-bc57-18285c200e63")
             Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
@@ -197,7 +187,6 @@ fn a_patch_is_asked_for_with_its_diff() {
         "patch-accept",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c5-adf6-78d0-b370-e4f9962c0fe7")
             Progress("Editing `a.txt`")
             Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
@@ -209,7 +198,6 @@ fn a_patch_is_asked_for_with_its_diff() {
         "patch-decline",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c5-af3c-7e00-b280-89ceb9cc61ff")
             Progress("Editing `a.txt`")
             Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
@@ -225,7 +213,6 @@ fn an_mcp_tool_asks_by_elicitation() {
         "elicitation-accept",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203cb-b8c1-7193-889a-60105fb20fb6")
             Progress("Calling `bridge:bridge_post`")
             Question 0 mcp__bridge__bridge_post Mcp "bridge:bridge_post" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
@@ -237,7 +224,6 @@ fn an_mcp_tool_asks_by_elicitation() {
         "elicitation-decline",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203cb-c046-7472-8c3b-7bf4ab4de9c8")
             Progress("Calling `bridge:bridge_post`")
             Question 0 mcp__bridge__bridge_post Mcp "bridge:bridge_post" {"body":"hello human"} because "Allow the bridge MCP server to run tool \"bridge_post\"?"
@@ -253,7 +239,6 @@ fn tools_travel_on_the_same_pipe() {
         "tool",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cb-d648-7d51-a93d-65f324165371")
         ToolCall 0 "bridge_post"
         Usage 200 in, 40 out
@@ -264,7 +249,6 @@ fn tools_travel_on_the_same_pipe() {
         "tool-fails",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cb-ddbe-73c3-82ce-81ec5388e189")
         ToolCall 0 "bridge_post"
         Usage 200 in, 40 out
@@ -280,7 +264,6 @@ fn an_old_version_ends_without_items() {
         "old-0.130-tool",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203d7-12c1-7971-a939-da7839071680")
         ToolCall 0 "bridge_post"
         Usage 200 in, 40 out
@@ -295,7 +278,6 @@ fn an_interrupt_ends_the_turn() {
         "interrupt",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c6-c5e9-7883-b5a6-6b1dbe86c203")
             Progress("Running `echo begin; sleep 77; echo end`")
             Usage 100 in, 20 out
@@ -311,7 +293,6 @@ fn an_interrupt_takes_the_question_along() {
         "interrupt-with-question",
         &spec(),
         expect![[r#"
-            Working
             Session("01a203c7-8d95-7b10-85fd-8bcff0e6da4f")
             Progress("Running `echo x`")
             Question 0 commandExecution Run "echo x" {"command":"/bin/bash -lc 'echo x'","cwd":"/home/me/project"} because "J"
@@ -329,7 +310,6 @@ fn a_dropped_stream_is_retried_and_then_fails() {
         "stream-dropped",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-d89e-7223-abcb-b5aa482c4908")
         Retry "Reconnecting... 1/1 (stream disconnected before completion: stream closed before response.completed)"
         => Model: stream disconnected before completion: stream closed before response.completed
@@ -344,7 +324,6 @@ fn the_models_errors_come_with_advice() {
         "error-401",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-af12-7c30-9c9f-573f2429caa0")
         Retry "Reconnecting... 1/5 (unexpected status 401 Unauthorized: mock error 401, url: http://127.0.0.1:36851/v1/responses, request id: req_mock)"
         Retry "Reconnecting... 2/5 (unexpected status 401 Unauthorized: mock error 401, url: http://127.0.0.1:36851/v1/responses, request id: req_mock)"
@@ -359,7 +338,6 @@ fn the_models_errors_come_with_advice() {
         "error-429",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-cbec-7380-8625-c83a51c15e38")
         => RateLimited: exceeded retry limit, last status: 429 Too Many Requests, request id: req_mock
            Wait until the limit is reset, or give the thread to another agent.
@@ -369,7 +347,6 @@ fn the_models_errors_come_with_advice() {
         "error-usage",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-ce7b-78c3-95f4-f8c85b44d2cc")
         => RateLimited: You’ve hit your usage limit. Upgrade to Pro (https://chatgpt.com/explore/pro), visit https://chatgpt.com/settings/usage to purchase more credits or try again later.
            Wait until the limit is reset, or give the thread to another agent.
@@ -379,7 +356,6 @@ fn the_models_errors_come_with_advice() {
         "error-500",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-d10b-7ae0-9f3d-443b95862a91")
         => Model: We’re currently experiencing high demand, which may cause temporary errors.
            The model's service has a problem. Try again in a few minutes.
@@ -389,7 +365,6 @@ fn the_models_errors_come_with_advice() {
         "error-no-key",
         &spec(),
         expect![[r#"
-        Working
         Session("01a203cd-acca-78e3-a445-8a24ca8c45a9")
         => NotLoggedIn: Missing environment variable: `DUMMY_KEY`.
            Set the variable where the daemon is started, then restart the daemon.

@@ -3,9 +3,6 @@
 //! [`Handle`] and, for the time of a turn, a [`Lease`].
 
 mod lease;
-
-pub use lease::connect;
-mod process;
 #[cfg(test)]
 mod tests;
 
@@ -13,24 +10,31 @@ use std::{
     collections::VecDeque,
     ffi::OsString,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, RecvError, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{
+    Receiver, RecvError, RecvTimeoutError, Sender, after, bounded, never, select_biased,
+};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
     agent::{
         http::{self, Lease, Outdated, Password, Request, Server},
+        launch::EngineDef,
         opencode::wire,
+        stdio::{KILL, Ladder, StdioTransport, Step},
+        transport::{Incoming, Transport},
     },
     ids::random_hex,
+    proc::{Plan, kill::To, sweep},
     task::{self, Task},
 };
 
-pub use process::start;
+pub use lease::connect;
 
 /// Leases that are waited for or given back at a time; turns are limited to far fewer.
 const QUEUE: usize = 64;
@@ -38,47 +42,29 @@ const QUEUE: usize = 64;
 const STEP: Duration = Duration::from_secs(3);
 /// The line before the address (opencode 1.18.33).
 const LISTENING: &str = "opencode server listening on http://";
+/// An unused server is kept for this long.
+const IDLE: Duration = Duration::from_mins(5);
+/// After the dispose.
+const LADDER: Ladder = &[(Step::Signal(Signal::TERM, To::Group), STEP), KILL];
 
 /// How to start the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The program, for example `opencode`.
-    pub program: OsString,
-    /// The server's own directory. Sessions have theirs.
-    pub cwd: PathBuf,
-    /// How long an unused server is kept: 5 minutes in the daemon.
+    /// The program with the arguments that the config puts before ours, the server's own directory
+    /// (sessions have theirs), and what engines inherit.
+    pub plan: Plan,
+    /// Leads the marker of its processes.
+    pub state_id: String,
+    /// How long an unused server is kept.
     pub idle: Duration,
     /// From the spawn to the line that says where it listens: 2 to 4 s, and more than 20 s on a
     /// machine that compiles something meanwhile.
     pub startup: Duration,
 }
 
-/// A program to start, as [`Spawner`] is given it.
-#[derive(Clone, Debug)]
-pub struct Command {
-    pub program: OsString,
-    pub args: Vec<OsString>,
-    /// In addition to the cleaned environment. Holds the password: never log it.
-    pub env: Vec<(OsString, OsString)>,
-    pub cwd: PathBuf,
-}
-
-/// Starts processes: `proc` in the daemon, a fake in tests.
-pub trait Spawner: Send + 'static {
-    fn spawn(&mut self, command: &Command) -> Result<Box<dyn Process>>;
-}
-
-/// A started server.
-pub trait Process: Send {
-    /// Lines of its standard output. Someone must go on reading them: the keeper does.
-    fn lines(&self) -> &Receiver<String>;
-    /// Closed or written to when the process has ended.
-    fn exited(&self) -> &Receiver<()>;
-    /// SIGTERM to its group.
-    fn terminate(&mut self);
-    /// SIGKILL to its group and to all that carry its marker.
-    fn kill(&mut self);
-}
+/// Starts a process, whose marker has the given value. Values are not sent to it, and what it prints
+/// is mostly no JSON.
+pub type Spawn = dyn FnMut(&Plan, &str) -> Result<Box<dyn Transport>> + Send;
 
 type Wanted = Sender<Result<Lease>>;
 
@@ -88,17 +74,37 @@ pub struct Handle {
     wanted: Sender<Wanted>,
 }
 
+/// Starts the keeper of the server, which is started like every other engine: a group of its own,
+/// marked, without our secrets. `env` is what engines inherit.
+///
+/// # Errors
+/// When the system gives no more OS threads.
+pub fn start(
+    row: &EngineDef,
+    cwd: &Path,
+    startup: Duration,
+    env: Vec<(OsString, OsString)>,
+    state_id: &str,
+) -> Result<(Handle, Task)> {
+    let plan = row.base(cwd.to_owned(), env);
+    let config = Config { plan, state_id: state_id.to_owned(), idle: IDLE, startup };
+    keep(
+        config,
+        Box::new(|plan, marker| Ok(Box::new(StdioTransport::start(plan, marker, LADDER)?))),
+    )
+}
+
 /// Starts the keeper's task; the server is started with the first lease. When the handle is dropped,
 /// the task ends, and the server with it. The daemon joins the task before it ends: the handle may
 /// be dropped by any task that shares it, and a server that outlives the daemon is stopped by nobody.
 ///
 /// # Errors
 /// When the system gives no more OS threads.
-pub fn keep(config: Config, spawner: impl Spawner) -> Result<(Handle, Task)> {
+pub fn keep(config: Config, spawn: Box<Spawn>) -> Result<(Handle, Task)> {
     let (wanted, requests) = bounded(QUEUE);
     let mut keeper = Keeper {
         config,
-        spawner,
+        spawn,
         requests,
         waiting: VecDeque::new(),
         running: None,
@@ -126,9 +132,9 @@ impl Handle {
     }
 }
 
-struct Keeper<S> {
+struct Keeper {
     config: Config,
-    spawner: S,
+    spawn: Box<Spawn>,
     requests: Receiver<Wanted>,
     /// Came while a server was starting.
     waiting: VecDeque<Wanted>,
@@ -141,11 +147,11 @@ struct Keeper<S> {
 }
 
 struct Running {
-    process: Box<dyn Process>,
+    process: Box<dyn Transport>,
     server: Server,
 }
 
-impl<S: Spawner> Keeper<S> {
+impl Keeper {
     fn run(&mut self) {
         while self.step() {}
         self.stop();
@@ -157,11 +163,8 @@ impl<S: Spawner> Keeper<S> {
             self.grant(&wanted);
             return true;
         }
-        let (nothing, no_line) = (never(), never());
-        let (exited, lines) = self.running.as_ref().map_or((&nothing, &no_line), |running| {
-            (running.process.exited(), running.process.lines())
-        });
-        let no_lease = never();
+        let (nothing, no_lease) = (never(), never());
+        let said = self.running.as_ref().map_or(&nothing, |running| running.process.incoming());
         // Leases are looked at one at a time: idleness begins when the last one has ended.
         let lease = self.leases.first().unwrap_or(&no_lease);
         let idle = match self.idle {
@@ -171,10 +174,12 @@ impl<S: Spawner> Keeper<S> {
             _ => never(),
         };
         select_biased! {
-            recv(exited) -> _ => {
+            recv(said) -> said => if let Some(line) = printed(said.ok()) {
+                log::debug!("opencode serve: {line}");
+            } else {
                 log::warn!("opencode's server ended by itself");
                 self.bury();
-            }
+            },
             recv(self.requests) -> wanted => {
                 let Ok(wanted) = wanted else { return false };
                 self.grant(&wanted);
@@ -182,11 +187,6 @@ impl<S: Spawner> Keeper<S> {
             recv(lease) -> returned => match returned {
                 Ok(Outdated) => self.outdated = true,
                 Err(RecvError) => self.returned(),
-            },
-            recv(lines) -> line => match line {
-                Ok(line) => log::debug!("opencode serve: {line}"),
-                // Without its output nothing is left to wait for but its end.
-                Err(_) => self.wait_for_exit(),
             },
             recv(idle) -> _ => self.stop(),
         }
@@ -224,8 +224,9 @@ impl<S: Spawner> Keeper<S> {
 
     fn start(&mut self) -> Result<Running> {
         let password = Password::new(random_hex());
-        let command = command(&self.config, &password);
-        let mut process = self.spawner.spawn(&command).context("can't start `opencode serve`")?;
+        let marker = sweep::marker(&self.config.state_id, &format!("opencode-{}", random_hex()));
+        let plan = plan(&self.config.plan, &password, &marker);
+        let mut process = (self.spawn)(&plan, &marker).context("can't start `opencode serve`")?;
         match self.listening(&*process) {
             Ok(address) => {
                 log::info!("opencode's server listens on {address}");
@@ -239,44 +240,30 @@ impl<S: Spawner> Keeper<S> {
     }
 
     /// Waits for the line that tells the address, or for the end of the daemon.
-    fn listening(&mut self, process: &dyn Process) -> Result<SocketAddr> {
+    fn listening(&mut self, process: &dyn Transport) -> Result<SocketAddr> {
         let deadline = after(self.config.startup);
         let mut last = String::new();
         loop {
-            select_biased! {
-                recv(self.requests) -> wanted => match wanted {
-                    Ok(wanted) => self.waiting.push_back(wanted),
-                    Err(_) => bail!("the daemon stops"),
-                },
-                recv(process.lines()) -> line => match line {
-                    Ok(line) => match line.trim().strip_prefix(LISTENING) {
-                        Some(address) => {
-                            return address.trim_end_matches('/').parse().with_context(|| {
-                                format!("`opencode serve` listens on {address:?}, which is no address")
-                            });
-                        }
-                        None => last = line.chars().take(200).collect(),
-                    },
-                    Err(_) => bail!("`opencode serve` ended before it listened: {last:?}"),
-                },
-                recv(process.exited()) -> _ => {
-                    bail!("`opencode serve` ended before it listened: {last:?}");
+            let line = select_biased! {
+                recv(self.requests) -> wanted => {
+                    self.waiting.push_back(wanted.map_err(|_| anyhow!("the daemon stops"))?);
+                    continue;
                 }
+                recv(process.incoming()) -> said => printed(said.ok()).with_context(|| {
+                    format!("`opencode serve` ended before it listened: {last:?}")
+                })?,
                 recv(deadline) -> _ => {
                     let limit = self.config.startup.as_secs();
                     bail!("`opencode serve` did not listen within {limit} s: {last:?}");
                 }
+            };
+            if let Some(address) = line.trim().strip_prefix(LISTENING) {
+                return address.trim_end_matches('/').parse().with_context(|| {
+                    format!("`opencode serve` listens on {address:?}, which is no address")
+                });
             }
+            last = line.chars().take(200).collect();
         }
-    }
-
-    /// The output has ended, which it does a moment before the process.
-    fn wait_for_exit(&mut self) {
-        let Some(running) = &self.running else { return };
-        if !ended(&*running.process) {
-            log::warn!("opencode's server closed its output but did not end: killed");
-        }
-        self.bury();
     }
 
     /// Ends what a dead server has left: the commands of its tools are in sessions of their own and
@@ -299,7 +286,7 @@ impl<S: Spawner> Keeper<S> {
         if let Err(error) = http::call(&running.server, request, STEP) {
             log::warn!("can't dispose of opencode's server: {error}");
         }
-        running.process.terminate();
+        running.process.escalate();
         let left = ended(&*running.process);
         if !left {
             log::warn!("opencode's server ignores SIGTERM: killed");
@@ -312,11 +299,33 @@ impl<S: Spawner> Keeper<S> {
     }
 }
 
-fn ended(process: &dyn Process) -> bool {
-    !process.exited().recv_timeout(STEP).is_err_and(|error| error.is_timeout())
+/// Waits for the end of a process, one step of the stop long.
+fn ended(process: &dyn Transport) -> bool {
+    let until = Instant::now() + STEP;
+    loop {
+        let said = process.incoming().recv_deadline(until);
+        if said.as_ref().is_err_and(RecvTimeoutError::is_timeout) {
+            return false;
+        }
+        if printed(said.ok()).is_none() {
+            return true;
+        }
+    }
 }
 
-fn command(config: &Config, password: &Password) -> Command {
+/// A line that the server has printed, which is mostly no JSON. None: it has ended.
+fn printed(said: Option<Incoming>) -> Option<String> {
+    match said? {
+        Incoming::Garbage(line) => Some(line),
+        Incoming::Value(line) => Some(line.to_string()),
+        Incoming::Exit { stderr_tail, .. } => {
+            log::debug!(stderr = stderr_tail.as_str(); "opencode's server ended");
+            None
+        }
+    }
+}
+
+fn plan(base: &Plan, password: &Password, marker: &str) -> Plan {
     let settings = json!({
         "autoupdate": false,
         "share": "disabled",
@@ -324,14 +333,13 @@ fn command(config: &Config, password: &Password) -> Command {
         // Else the refusal of a tool ends the turn without a word to the model.
         "experimental": { "continue_loop_on_deny": true },
     });
-    Command {
-        program: config.program.clone(),
-        // Port 0 means 4096 if that is free, and any other if not.
-        args: ["serve", "--hostname=127.0.0.1", "--port=0"].map(OsString::from).into(),
-        env: vec![
-            ("OPENCODE_SERVER_PASSWORD".into(), password.expose().into()),
-            ("OPENCODE_CONFIG_CONTENT".into(), settings.to_string().into()),
-        ],
-        cwd: config.cwd.clone(),
-    }
+    let mut plan = base.clone();
+    // Port 0 means 4096 if that is free, and any other if not.
+    plan.args.extend(["serve", "--hostname=127.0.0.1", "--port=0"].map(OsString::from));
+    plan.env.extend([
+        ("OPENCODE_SERVER_PASSWORD".into(), password.expose().into()),
+        ("OPENCODE_CONFIG_CONTENT".into(), settings.to_string().into()),
+        (sweep::MARKER.into(), marker.into()),
+    ]);
+    plan
 }

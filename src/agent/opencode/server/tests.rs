@@ -2,17 +2,24 @@
 
 use std::{
     ffi::OsString,
+    io,
     net::TcpListener,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use anyhow::{Result, anyhow};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::Value;
 
-use super::{Command, Config, Handle, Process, Spawner, keep};
+use super::{Config, Handle, keep};
 use crate::{
-    agent::{http::Lease, opencode::wire},
+    agent::{
+        Exit,
+        http::Lease,
+        opencode::wire,
+        transport::{Incoming, Transport},
+    },
+    proc::Plan,
     task::Task,
 };
 
@@ -26,58 +33,40 @@ enum Did {
     Kill,
 }
 
-/// Starts fakes that print `line`.
-struct Fakes {
-    line: Option<String>,
+struct Fake {
+    incoming: Receiver<Incoming>,
+    says: Sender<Incoming>,
     did: Sender<Did>,
-    started: Sender<(Command, Sender<()>)>,
     /// Ignores SIGTERM.
     stubborn: bool,
 }
 
-struct Fake {
-    lines: Receiver<String>,
-    /// Keeps the output open.
-    _output: Sender<String>,
-    exited: Receiver<()>,
-    exit: Sender<()>,
-    did: Sender<Did>,
-    stubborn: bool,
+fn exit() -> Incoming {
+    Incoming::Exit { exit: Exit::Unknown, stderr_tail: String::new() }
 }
 
-impl Spawner for Fakes {
-    fn spawn(&mut self, command: &Command) -> Result<Box<dyn Process>> {
-        self.did.send(Did::Spawn)?;
-        let Some(line) = &self.line else { bail!("no such program") };
-        let (output, lines) = bounded(8);
-        output.send("Warning: something else first".to_owned())?;
-        output.send(line.clone())?;
-        let (exit, exited) = bounded(2);
-        self.started.send((command.clone(), exit.clone()))?;
-        let (did, stubborn) = (self.did.clone(), self.stubborn);
-        Ok(Box::new(Fake { lines, _output: output, exited, exit, did, stubborn }))
-    }
-}
-
-impl Process for Fake {
-    fn lines(&self) -> &Receiver<String> {
-        &self.lines
+impl Transport for Fake {
+    fn send(&mut self, _: &Value) -> io::Result<()> {
+        panic!("a server is told nothing on this way");
     }
 
-    fn exited(&self) -> &Receiver<()> {
-        &self.exited
+    fn incoming(&self) -> &Receiver<Incoming> {
+        &self.incoming
     }
 
-    fn terminate(&mut self) {
+    fn close_input(&mut self) {}
+
+    fn escalate(&mut self) -> Option<Duration> {
         self.did.send(Did::Terminate).unwrap();
         if !self.stubborn {
-            self.exit.send(()).unwrap();
+            self.says.send(exit()).unwrap();
         }
+        None
     }
 
     fn kill(&mut self) {
         self.did.send(Did::Kill).unwrap();
-        self.exit.try_send(()).ok(); // It may have ended before.
+        self.says.send(exit()).unwrap();
     }
 }
 
@@ -85,17 +74,28 @@ struct Kept {
     handle: Handle,
     keeper: Task,
     did: Receiver<Did>,
-    started: Receiver<(Command, Sender<()>)>,
+    started: Receiver<(Plan, Sender<Incoming>)>,
 }
 
 impl Kept {
+    /// With a server that prints `line`, if there is one.
     fn start(line: Option<&str>, idle: Duration, stubborn: bool) -> Kept {
         let (did_sender, did) = unbounded();
         let (started_sender, started) = unbounded();
         let line = line.map(str::to_owned);
-        let fakes = Fakes { line, did: did_sender, started: started_sender, stubborn };
-        let config = Config { program: "opencode".into(), cwd: "/".into(), idle, startup: SOON };
-        let (handle, keeper) = keep(config, fakes).unwrap();
+        let plan = Plan { program: "opencode".into(), args: vec![], dir: "/".into(), env: vec![] };
+        let config = Config { plan, state_id: "state".to_owned(), idle, startup: SOON };
+        let spawn = move |plan: &Plan, _: &str| -> Result<Box<dyn Transport>> {
+            let did = did_sender.clone();
+            did.send(Did::Spawn)?;
+            let line = line.clone().ok_or_else(|| anyhow!("no such program"))?;
+            let (says, incoming) = unbounded();
+            says.send(Incoming::Garbage("Warning: something else first".to_owned()))?;
+            says.send(Incoming::Garbage(line))?;
+            started_sender.send((plan.clone(), says.clone()))?;
+            Ok(Box::new(Fake { incoming, says, did, stubborn }))
+        };
+        let (handle, keeper) = keep(config, Box::new(spawn)).unwrap();
         Kept { handle, keeper, did, started }
     }
 
@@ -125,15 +125,15 @@ fn one_server_does_for_all_and_is_told_to_ask() {
     assert_eq!(one.server, two.server);
     assert!(line.ends_with(&one.server.address.to_string()), "{line}");
     kept.check_did(&[Did::Spawn]);
-    let (command, _) = kept.started.try_recv().unwrap();
-    assert_eq!(command.args, ["serve", "--hostname=127.0.0.1", "--port=0"]);
+    let (plan, _) = kept.started.try_recv().unwrap();
+    assert_eq!(plan.args, ["serve", "--hostname=127.0.0.1", "--port=0"]);
     let variable = |name: &str| {
-        let found = command.env.iter().find(|(key, _)| key == name);
+        let found = plan.env.iter().find(|(key, _)| key == name);
         found.unwrap().1.clone().into_string().unwrap()
     };
     let password = variable("OPENCODE_SERVER_PASSWORD");
     assert_eq!((password.len(), &*password), (32, one.server.password.expose()));
-    assert!(!command.args.contains(&OsString::from(password)));
+    assert!(!plan.args.contains(&OsString::from(password)));
     let settings: Value = serde_json::from_str(&variable("OPENCODE_CONFIG_CONTENT")).unwrap();
     assert_eq!(settings["autoupdate"], false);
     assert_eq!(settings["experimental"]["continue_loop_on_deny"], true);
@@ -190,8 +190,8 @@ fn a_server_that_ignores_the_signal_is_killed() {
 fn a_server_that_died_is_cleaned_up_after_and_replaced() {
     let kept = Kept::start(Some(&listening()), SOON, false);
     let first = kept.lease().unwrap();
-    let (_, exit) = kept.started.recv_timeout(SOON).unwrap();
-    exit.send(()).unwrap();
+    let (_, says) = kept.started.recv_timeout(SOON).unwrap();
+    says.send(exit()).unwrap();
     let second = kept.lease().unwrap();
     assert_ne!(first.server.password, second.server.password);
     kept.check_did(&[Did::Spawn, Did::Kill, Did::Spawn]);
@@ -235,10 +235,10 @@ fn a_start_that_fails_says_why() {
 #[test]
 fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
     let kept = Kept::start(Some("Configuration is invalid"), SOON, false);
-    let exits = kept.started.clone();
+    let started = kept.started.clone();
     let ender = crate::task::spawn("ender", move || {
-        let (_, exit) = exits.recv_timeout(SOON).unwrap();
-        exit.send(()).unwrap();
+        let (_, says) = started.recv_timeout(SOON).unwrap();
+        says.send(exit()).unwrap();
     });
     let error = format!("{:#}", kept.lease().unwrap_err());
     assert_eq!(ender.unwrap().join(), Ok(()));

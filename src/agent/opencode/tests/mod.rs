@@ -304,7 +304,7 @@ fn a_fresh_session_asks_before_it_acts() {
     for tool in ["bash", "edit", "webfetch", "task", "external_directory"] {
         assert!(!allowed(tool), "{tool}");
     }
-    let begun = [TurnEvent::Session(SessionId::new("ses_1")), TurnEvent::Working];
+    let begun = [TurnEvent::Session(SessionId::new("ses_1"))];
     assert_eq!(played.events, begun);
 }
 
