@@ -9,7 +9,7 @@ use signal_hook::{
     iterator::{self, Handle},
 };
 
-use crate::task::{self, Task};
+use crate::task::{self, Joined};
 
 /// More than anyone sends before the first is looked at; a surplus one says nothing new.
 const MAX_PENDING: usize = 16;
@@ -30,7 +30,7 @@ pub enum Signal {
 pub struct Signals {
     pub rx: Receiver<Signal>,
     handle: Handle,
-    task: Option<Task>,
+    _task: Joined,
 }
 
 /// Begins to watch.
@@ -42,7 +42,7 @@ pub fn watch() -> io::Result<Signals> {
     let handle = signals.handle();
     let (tx, rx) = bounded(MAX_PENDING);
     let task = task::spawn("signals", move || forward(signals, &tx))?;
-    Ok(Signals { rx, handle, task: Some(task) })
+    Ok(Signals { rx, handle, _task: task.into() })
 }
 
 fn forward(mut signals: iterator::Signals, tx: &Sender<Signal>) {
@@ -63,10 +63,6 @@ fn forward(mut signals: iterator::Signals, tx: &Sender<Signal>) {
 impl Drop for Signals {
     fn drop(&mut self) {
         self.handle.close();
-        if let Some(task) = self.task.take() {
-            // A panic has been logged by then.
-            task.join().ok();
-        }
     }
 }
 

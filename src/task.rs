@@ -36,6 +36,24 @@ impl Task {
     }
 }
 
+/// A task that its owner must not outlive: dropping this waits for the task's end. What makes it end
+/// stands before this in its owner, and so is dropped before.
+#[derive(Debug)]
+pub struct Joined(Option<Task>);
+
+impl From<Task> for Joined {
+    fn from(task: Task) -> Joined {
+        Joined(Some(task))
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        // A panic is logged by `join`; there is nothing to add.
+        drop(self.0.take().map(Task::join));
+    }
+}
+
 /// Starts a task. `name` is at most 15 bytes, which is what Linux keeps of it.
 /// A panic in `run` ends only this task; [`Task::join`] returns it.
 ///

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::{
     serve::{clock::Clock, hub::Hub, store::Store},
-    task::{self, Task},
+    task::{self, Joined},
     time,
 };
 
@@ -29,9 +29,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A running task. Dropping it ends and joins it.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// Closed to stop.
-    stop: Option<Sender<Infallible>>,
-    task: Option<Task>,
+    _stop: Sender<Infallible>,
+    _task: Joined,
 }
 
 impl Job {
@@ -41,7 +40,7 @@ impl Job {
     ) -> io::Result<Job> {
         let (stop, stopped) = bounded(0);
         let task = task::spawn(name, move || run(&stopped))?;
-        Ok(Job { stop: Some(stop), task: Some(task) })
+        Ok(Job { _stop: stop, _task: task.into() })
     }
 
     /// The session reaper ends the streams of callers whose access has ended. Every request is
@@ -64,16 +63,6 @@ impl Job {
     /// As [`Job::reaper`].
     pub(super) fn retention(store: Arc<Store>) -> io::Result<Job> {
         Job::start("retention", move |stopped| remove_old_messages(&store, stopped))
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(task) = self.task.take() {
-            // A panic is logged by `join`; there is nothing to add.
-            task.join().ok();
-        }
     }
 }
 

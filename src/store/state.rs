@@ -31,7 +31,7 @@ use crate::{
         binding::Binding,
         writer::{Change, Writer},
     },
-    task::{self, Task},
+    task::{self, Joined},
     time::{self, Timestamp},
 };
 
@@ -45,11 +45,11 @@ pub struct Store {
     /// Of the newest change that is on disk.
     written: Arc<AtomicU64>,
     wake: Receiver<()>,
-    // Order matters in `Drop`: the writer leaves when this closes. It has no bound, because the
-    // main task must not wait for a disk; there are a few changes for each entry of the inbox, and
-    // that one has a bound and is done only after they are written.
-    changes: Option<Sender<Change>>,
-    writer: Option<Task>,
+    // The writer leaves when this closes. It has no bound, because the main task must not wait for a
+    // disk; there are a few changes for each entry of the inbox, and that one has a bound and is done
+    // only after they are written.
+    changes: Sender<Change>,
+    _writer: Joined,
     /// The file could not be understood, and its bindings are lost.
     is_broken: bool,
 }
@@ -106,8 +106,8 @@ impl Store {
             generation: 0,
             written,
             wake,
-            changes: Some(changes),
-            writer: Some(writer),
+            changes,
+            _writer: writer.into(),
             is_broken,
         })
     }
@@ -162,18 +162,9 @@ impl Store {
     }
 
     fn send(&self, change: Change) {
-        let changes = self.changes.as_ref().expect("open until dropped");
-        if changes.send(change).is_err() {
+        if self.changes.send(change).is_err() {
             log::error!("the task that writes state.json is gone; restart the daemon");
         }
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        drop(self.changes.take());
-        // A panic of the writer was logged by `join`.
-        self.writer.take().map(Task::join).transpose().unwrap_or_default();
     }
 }
 

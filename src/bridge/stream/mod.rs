@@ -24,18 +24,20 @@ pub use self::{
 
 use self::run::Stream;
 use super::{AccessSource, Net, wire::Reply};
-use crate::task::{self, Task};
+use crate::task::{self, Joined};
 
 /// Events between this task and the daemon's loop. When it is full, TCP pushes back.
 const EVENTS: usize = 64;
 
-/// The running task. Dropping it stops the stream.
+/// The running task. Dropping it ends the connections and the task, which takes milliseconds, at
+/// worst the time limit of a connection attempt. Events that are not received any more do not hold
+/// it up.
 #[derive(Debug)]
 pub struct Handle {
-    stop: Option<Sender<()>>,
+    _stop: Sender<()>,
     /// The capabilities that a connection has to announce from now on.
     wanted: Sender<Vec<String>>,
-    task: Option<Task>,
+    _task: Joined,
 }
 
 impl Handle {
@@ -43,16 +45,6 @@ impl Handle {
     /// is open, so nothing is missed in between.
     pub fn set_capabilities(&self, capabilities: Vec<String>) {
         self.wanted.send(capabilities).ok(); // The task may have ended.
-    }
-}
-
-impl Drop for Handle {
-    /// Ends the connections and the task. Takes milliseconds, at worst the time limit of a
-    /// connection attempt. Events that are not received any more do not hold it up.
-    fn drop(&mut self) {
-        self.stop = None;
-        // A panic is logged by `join`; there is nothing to add.
-        drop(self.task.take().map(Task::join));
     }
 }
 
@@ -80,6 +72,6 @@ where
     let ends = run::Ends { stop, wanted, events: sender };
     let stream = Stream::new(access, net, settings, ends, keep)?;
     let task = task::spawn("stream", move || stream.run())?;
-    let handle = Handle { stop: Some(stop_sender), wanted: wanted_sender, task: Some(task) };
+    let handle = Handle { _stop: stop_sender, wanted: wanted_sender, _task: task.into() };
     Ok((handle, events))
 }
