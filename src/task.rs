@@ -75,7 +75,7 @@ fn start(
 /// What the end of a task means to the loop that started it. `K` says which helper it was, so that
 /// the loop can free what it had, or start it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role<K> {
+pub enum TaskRole<K> {
     /// The loop can't go on without it.
     Essential,
     /// The loop goes on without it.
@@ -87,7 +87,7 @@ pub enum Role<K> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended<K> {
     pub name: String,
-    pub role: Role<K>,
+    pub role: TaskRole<K>,
     /// The error is the text of a panic.
     pub outcome: Result<(), String>,
 }
@@ -124,7 +124,7 @@ impl<K: Send + 'static> Registry<K> {
     pub fn spawn(
         &self,
         name: &str,
-        role: Role<K>,
+        role: TaskRole<K>,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<Task> {
         let (ends, label) = (self.ends.clone(), name.to_owned());
@@ -170,22 +170,22 @@ mod tests {
     fn every_end_is_reported_once_with_its_role() {
         let (tasks, ended) = registry();
         let next = || ended.recv_timeout(DEADLINE).expect("a task ended");
-        let doomed = tasks.spawn("stream", Role::Essential, || panic!("on purpose")).unwrap();
+        let doomed = tasks.spawn("stream", TaskRole::Essential, || panic!("on purpose")).unwrap();
         let end = next();
-        assert_eq!((end.name.as_str(), end.role), ("stream", Role::Essential));
+        assert_eq!((end.name.as_str(), end.role), ("stream", TaskRole::Essential));
         assert_eq!(end.to_string(), "the task `stream` panicked: on purpose");
         assert_eq!(doomed.join(), Err("on purpose".to_owned()), "it can be joined as well");
 
         // Detached, and told apart by their keys alone.
         for thread in ["t1", "t2"] {
-            drop(tasks.clone().spawn("claim", Role::Helper(thread), || ()).unwrap());
+            drop(tasks.clone().spawn("claim", TaskRole::Helper(thread), || ()).unwrap());
         }
         let mut keys = [next(), next()].map(|end| {
             assert_eq!((end.name.as_str(), &end.outcome), ("claim", &Ok(())));
             end.role
         });
-        keys.sort_by_key(|role| matches!(role, Role::Helper("t2")));
-        assert_eq!(keys, [Role::Helper("t1"), Role::Helper("t2")]);
+        keys.sort_by_key(|role| matches!(role, TaskRole::Helper("t2")));
+        assert_eq!(keys, [TaskRole::Helper("t1"), TaskRole::Helper("t2")]);
 
         drop(tasks);
         assert!(ended.recv_timeout(DEADLINE).is_err() && ended.is_empty());
@@ -201,7 +201,7 @@ mod tests {
                 let _owned = owned;
                 assert!(!panics, "on purpose");
             };
-            drop(tasks.spawn("owner", Role::Helper(()), run).unwrap());
+            drop(tasks.spawn("owner", TaskRole::Helper(()), run).unwrap());
             assert_eq!(ended.recv_timeout(DEADLINE).unwrap().outcome.is_err(), panics);
             assert_eq!(peer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
         }
@@ -212,7 +212,7 @@ mod tests {
         let (tasks, ended) = registry();
         let (go_on, may_go_on) = unbounded::<()>();
         let run = move || may_go_on.iter().for_each(drop);
-        let task = tasks.spawn("late", Role::Helper(()), run).unwrap();
+        let task = tasks.spawn("late", TaskRole::Helper(()), run).unwrap();
         drop(ended);
         drop(go_on);
         assert_eq!(task.join(), Ok(()));

@@ -25,7 +25,7 @@ const QUOTE_MAX: usize = 200;
 
 /// Starts a program with these arguments and waits for its end, both within the caller's deadline:
 /// how it ended, and its standard output and error together. The error says why there is no end.
-pub type Run<'a> = dyn FnMut(&Path, &[&str]) -> Result<(Exit, String), String> + 'a;
+pub type RunProgram<'a> = dyn FnMut(&Path, &[&str]) -> Result<(Exit, String), String> + 'a;
 
 /// Whether an engine works on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +52,10 @@ impl EngineStatus {
 /// Problems are not remembered: most of them are cured by something other than a new program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Cache(BTreeMap<Engine, Entry>);
+pub struct Cache(BTreeMap<Engine, CacheEntry>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct CacheEntry {
     stamp: Stamp,
     version: String,
 }
@@ -77,7 +77,7 @@ pub fn detect(
     path: &OsStr,
     cwd: &Path,
     cache: &mut Cache,
-    run: &mut Run<'_>,
+    run: &mut RunProgram<'_>,
 ) -> EngineStatus {
     let engine = &row.name;
     let mut status = look(row, path, cwd);
@@ -93,7 +93,7 @@ pub fn detect(
     match version {
         Ok(version) => {
             if let Some(stamp) = stamp {
-                cache.0.insert(engine.clone(), Entry { stamp, version: version.clone() });
+                cache.0.insert(engine.clone(), CacheEntry { stamp, version: version.clone() });
             }
             status.note = age_note(engine, &version, package.oldest_tried);
             status.version = Some(version);
@@ -143,7 +143,7 @@ fn age_note(engine: &Engine, version: &str, oldest: &str) -> Option<String> {
 }
 
 /// Asks `program` for its version; the error is the problem with it.
-fn ask(program: &Path, run: &mut Run<'_>) -> Result<String, String> {
+fn ask(program: &Path, run: &mut RunProgram<'_>) -> Result<String, String> {
     let asked = format!("`{} --version`", program.display());
     let (exit, output) =
         run(program, &["--version"]).map_err(|error| format!("{asked} did not work: {error}"))?;

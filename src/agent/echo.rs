@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 use serde_json::{Value, json};
 
 use crate::{
-    agent::rpc::{Incoming, METHOD_NOT_FOUND, Rpc},
+    agent::rpc::{METHOD_NOT_FOUND, Rpc, RpcMessage},
     ids::random_hex,
     prompt,
 };
@@ -39,7 +39,7 @@ pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
         // Like all agents, it skips lines that are no JSON.
         let Ok(value) = serde_json::from_slice(&line) else { continue };
         // `session/cancel` is a notification, and there is never anything to cancel.
-        let Incoming::Request { id, method, params } = rpc.classify(value) else { continue };
+        let RpcMessage::Request { id, method, params } = rpc.classify(value) else { continue };
         for message in answer(&rpc, &id, &method, &params) {
             writeln!(output, "{message}")?;
         }

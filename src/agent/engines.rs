@@ -47,7 +47,7 @@ mod tests {
             Gate, Sandbox, TurnSpec,
             description::{Launch, McpReadings},
             launch::inherited,
-            stdio::Step,
+            stdio::LadderStep,
         },
         ids::{SessionId, TurnId, random_uuid},
         proc::{Plan, sweep::MARKER},
@@ -167,7 +167,11 @@ mod tests {
     fn every_ladder_ends_with_a_kill() {
         for row in engines(&[]).values() {
             if let Launch::Process(process) = &row.description.launch {
-                assert_eq!(process.ladder.last().map(|step| step.0), Some(Step::Kill), "{row:?}");
+                assert_eq!(
+                    process.ladder.last().map(|step| step.0),
+                    Some(LadderStep::Kill),
+                    "{row:?}"
+                );
             }
         }
     }

@@ -28,7 +28,7 @@ pub struct Rpc<T, const IS_BARE: bool = false> {
 
 /// What a value from the peer is.
 #[derive(Debug)]
-pub enum Incoming<T> {
+pub enum RpcMessage<T> {
     /// Waits for [`Rpc::result`] or [`Rpc::error`] with the same id, which may be any JSON.
     Request {
         id: Value,
@@ -95,21 +95,21 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
     }
 
     /// Sorts a value from the peer; a response ends its pending request.
-    pub fn classify(&mut self, mut value: Value) -> Incoming<T> {
+    pub fn classify(&mut self, mut value: Value) -> RpcMessage<T> {
         let Some(object) = value.as_object_mut() else {
-            return Incoming::Junk;
+            return RpcMessage::Junk;
         };
         if let Some(method) = object.get("method").and_then(Value::as_str).map(str::to_owned) {
             let params = object.get_mut("params").map(Value::take).unwrap_or_default();
             // A null id is ambiguous, so the peer cannot be waiting for an answer to it.
             return match object.get_mut("id").map(Value::take).unwrap_or_default() {
-                Value::Null => Incoming::Notification { method, params },
-                id => Incoming::Request { id, method, params },
+                Value::Null => RpcMessage::Notification { method, params },
+                id => RpcMessage::Request { id, method, params },
             };
         }
         let asked = object.get("id").and_then(Value::as_u64);
         let Some(tag) = asked.and_then(|id| self.pending.remove(&id)) else {
-            return Incoming::Junk;
+            return RpcMessage::Junk;
         };
         let mut take = |key| object.get_mut(key).map(Value::take).unwrap_or_default();
         // An answer with neither is an answer: the one that waits must not wait without end.
@@ -117,7 +117,7 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
             Value::Null => Ok(take("result")),
             error => Err(RpcError::read(error)),
         };
-        Incoming::Response { tag, result }
+        RpcMessage::Response { tag, result }
     }
 
     fn message(mut message: Value) -> Value {
@@ -153,13 +153,15 @@ mod tests {
         rpc.request("a", Value::Null, "first", &mut actions);
         rpc.request("b", Value::Null, "second", &mut actions);
         let text = match rpc.classify(value.clone()) {
-            Incoming::Request { id, method, params } => format!("request {id} {method} {params}"),
-            Incoming::Notification { method, params } => format!("notification {method} {params}"),
-            Incoming::Response { tag, result: Ok(result) } => format!("{tag}: {result}"),
-            Incoming::Response { tag, result: Err(error) } => {
+            RpcMessage::Request { id, method, params } => format!("request {id} {method} {params}"),
+            RpcMessage::Notification { method, params } => {
+                format!("notification {method} {params}")
+            }
+            RpcMessage::Response { tag, result: Ok(result) } => format!("{tag}: {result}"),
+            RpcMessage::Response { tag, result: Err(error) } => {
                 format!("{tag}: {} (code {})", error.message, error.code)
             }
-            Incoming::Junk => "junk".to_owned(),
+            RpcMessage::Junk => "junk".to_owned(),
         };
         assert_eq!(text, expected, "{value}");
     }
@@ -197,8 +199,8 @@ mod tests {
     fn each_response_is_taken_once() {
         let mut rpc = Rpc::<_, BARE>::default();
         rpc.request("a", json!({}), (), &mut Actions::default());
-        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Response { .. }));
-        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk));
+        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Response { .. }));
+        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Junk));
     }
 
     #[test]
@@ -235,10 +237,10 @@ mod tests {
             rpc.request("m", Value::Null, tag, &mut Actions::default());
         }
         assert_eq!(rpc.pending.len(), PENDING_MAX);
-        assert!(matches!(rpc.classify(json!({"id": 1})), Incoming::Junk));
+        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Junk));
         assert!(matches!(
             rpc.classify(json!({"id": PENDING_MAX + 1})),
-            Incoming::Response { tag: PENDING_MAX, .. }
+            RpcMessage::Response { tag: PENDING_MAX, .. }
         ));
     }
 

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    agent::transport::{Incoming, Transport},
+    agent::transport::{Transport, TransportEvent},
     proc::{
-        Child, Event, Plan,
+        Child, ChildEvent, Plan,
         kill::To,
         sweep::{Before, Marked, sweep},
     },
@@ -17,10 +17,10 @@ use crate::{
 
 /// How an engine is made to leave, mildest first, and how long each step is given to work. It
 /// always ends with a kill, which [`Transport::kill`] adds.
-pub type Ladder = &'static [(Step, Duration)];
+pub type Ladder = &'static [(LadderStep, Duration)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LadderStep {
     CloseInput,
     Signal(Signal, To),
     /// The process group, and every process with the turn's marker.
@@ -28,7 +28,7 @@ pub enum Step {
 }
 
 /// The end of every ladder, and the kernel's part: nothing catches a KILL.
-pub const KILL: (Step, Duration) = (Step::Kill, Duration::from_secs(2));
+pub const KILL: (LadderStep, Duration) = (LadderStep::Kill, Duration::from_secs(2));
 
 /// A sweep is milliseconds; a process that the kernel holds on to is not waited for.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ const SWEEP: Duration = Duration::from_secs(2);
 /// One engine process. Dropping it kills what is left of the turn.
 #[derive(Debug)]
 pub struct StdioTransport {
-    child: Child<Incoming>,
+    child: Child<TransportEvent>,
     /// The value of the marker variable.
     marker: String,
     /// The steps that were not taken yet.
@@ -66,7 +66,7 @@ impl Transport for StdioTransport {
         self.child.send(line)
     }
 
-    fn incoming(&self) -> &Receiver<Incoming> {
+    fn incoming(&self) -> &Receiver<TransportEvent> {
         self.child.events()
     }
 
@@ -80,14 +80,14 @@ impl Transport for StdioTransport {
             self.ladder = rest;
             match *step {
                 // It has had its time for this one.
-                Step::CloseInput if !self.child.input_is_open() => continue,
-                Step::CloseInput => self.child.close_input(),
-                Step::Signal(signal, to) => {
+                LadderStep::CloseInput if !self.child.input_is_open() => continue,
+                LadderStep::CloseInput => self.child.close_input(),
+                LadderStep::Signal(signal, to) => {
                     if let Err(error) = self.child.handle().signal(signal, to) {
                         log::warn!("the engine can't be signalled: {error}");
                     }
                 }
-                Step::Kill => self.kill(),
+                LadderStep::Kill => self.kill(),
             }
             return Some(*wait);
         }
@@ -110,15 +110,15 @@ impl Drop for StdioTransport {
     }
 }
 
-fn incoming(event: Event) -> Option<Incoming> {
+fn incoming(event: ChildEvent) -> Option<TransportEvent> {
     match event {
-        Event::Line(line) if line.trim_ascii().is_empty() => None,
-        Event::Line(line) => {
-            Some(parse(&line).map_or_else(|| Incoming::garbage(&line), Incoming::Value))
+        ChildEvent::Line(line) if line.trim_ascii().is_empty() => None,
+        ChildEvent::Line(line) => {
+            Some(parse(&line).map_or_else(|| TransportEvent::garbage(&line), TransportEvent::Value))
         }
-        Event::LongLine(start) => Some(Incoming::garbage(&start)),
-        Event::Exit { status, stderr_tail } => {
-            Some(Incoming::Exit { exit: status.into(), stderr_tail })
+        ChildEvent::LongLine(start) => Some(TransportEvent::garbage(&start)),
+        ChildEvent::Exit { status, stderr_tail } => {
+            Some(TransportEvent::Exit { exit: status.into(), stderr_tail })
         }
     }
 }
@@ -171,10 +171,10 @@ mod tests {
 
     #[track_caller]
     fn check(line: &[u8], expected: &str) {
-        let got = match incoming(Event::Line(line.to_vec())) {
-            Some(Incoming::Value(value)) => value.to_string(),
-            Some(Incoming::Garbage(text)) => format!("garbage {text}"),
-            Some(Incoming::Exit { .. }) => "exit".to_owned(),
+        let got = match incoming(ChildEvent::Line(line.to_vec())) {
+            Some(TransportEvent::Value(value)) => value.to_string(),
+            Some(TransportEvent::Garbage(text)) => format!("garbage {text}"),
+            Some(TransportEvent::Exit { .. }) => "exit".to_owned(),
             None => "nothing".to_owned(),
         };
         assert_eq!(got, expected, "{}", line.escape_ascii());

@@ -13,8 +13,8 @@ pub trait Transport: Send {
     /// Hands a value over. Must not block on an engine that does not read.
     fn send(&mut self, value: &Value) -> io::Result<()>;
 
-    /// What comes from the engine, in order; [`Incoming::Exit`] is the last.
-    fn incoming(&self) -> &Receiver<Incoming>;
+    /// What comes from the engine, in order; [`TransportEvent::Exit`] is the last.
+    fn incoming(&self) -> &Receiver<TransportEvent>;
 
     /// No more values follow.
     fn close_input(&mut self);
@@ -28,7 +28,7 @@ pub trait Transport: Send {
 }
 
 #[derive(Debug)]
-pub enum Incoming {
+pub enum TransportEvent {
     Value(Value),
     /// A line that is no JSON: how it begins.
     Garbage(String),
@@ -42,8 +42,10 @@ pub enum Incoming {
 /// How much of a line that is no JSON is kept.
 const GARBAGE: usize = 200;
 
-impl Incoming {
-    pub fn garbage(line: &[u8]) -> Incoming {
-        Incoming::Garbage(String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned())
+impl TransportEvent {
+    pub fn garbage(line: &[u8]) -> TransportEvent {
+        TransportEvent::Garbage(
+            String::from_utf8_lossy(&line[..GARBAGE.min(line.len())]).into_owned(),
+        )
     }
 }

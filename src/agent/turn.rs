@@ -14,7 +14,7 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Verdict,
-        transport::{Incoming, Transport},
+        transport::{Transport, TransportEvent},
     },
     ids::TurnId,
 };
@@ -342,15 +342,15 @@ impl Turn<'_> {
     }
 
     /// None: the transport is gone without a word.
-    fn incoming(&mut self, item: Option<Incoming>) {
+    fn incoming(&mut self, item: Option<TransportEvent>) {
         match item {
-            Some(Incoming::Value(value)) => {
+            Some(TransportEvent::Value(value)) => {
                 self.heard = true;
                 self.alive = Instant::now();
                 self.act(|protocol, actions| protocol.on_value(value, actions));
             }
-            Some(Incoming::Garbage(text)) => self.garbage.add(text),
-            Some(Incoming::Exit { exit, stderr_tail }) => self.gone(exit, &stderr_tail),
+            Some(TransportEvent::Garbage(text)) => self.garbage.add(text),
+            Some(TransportEvent::Exit { exit, stderr_tail }) => self.gone(exit, &stderr_tail),
             None => self.gone(Exit::Unknown, ""),
         }
     }

@@ -39,7 +39,7 @@ const MAX_ATTACHMENT: u64 = 26 * 1024 * 1024;
 
 /// A new account, from `register`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct Registered {
     pub account_id: Option<String>,
     pub token: Token,
     pub user: Option<String>,
@@ -163,7 +163,7 @@ impl Client {
     }
 
     /// Opens an account. The client is one whose [`Access`] has an empty token.
-    pub fn register(&self, email: &str, user: &str, password: &str) -> Result<Account, Error> {
+    pub fn register(&self, email: &str, user: &str, password: &str) -> Result<Registered, Error> {
         let form = [("email", email), ("username", user), ("password", password)];
         let body = form.map(|(key, value)| format!("{key}={}", percent(value))).join("&");
         let (answer, request) = self.json(Request {
@@ -172,7 +172,7 @@ impl Client {
             ..Request::default()
         })?;
         match (text(&answer, "apiToken"), text(&answer, "error")) {
-            (Some(token), _) => Ok(Account {
+            (Some(token), _) => Ok(Registered {
                 account_id: text(&answer, "accountId"),
                 token: Token::new(token),
                 user: text(&answer, "basicAuthUser"),

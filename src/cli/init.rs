@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use crate::{
     bridge::{Access, Client, Error},
-    cli::{ExitCode, Failure, Outcome, client, console::Console, failed, short},
+    cli::{CommandError, CommandResult, ExitCode, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths, Token, host_name},
     ids,
     store::{Disk, RealDisk},
@@ -63,13 +63,18 @@ pub(super) struct Args {
 }
 
 /// Reading an answer is all that fails with one.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> CommandError {
         failed(format!("cannot read the answer: {error}"))
     }
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     console.interactive &= !args.yes;
     let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     let mut init = Init { env: &flags_win(&args, env), args: &args, file, console };
@@ -112,7 +117,7 @@ struct Init<'a, 'c> {
 
 impl Init<'_, '_> {
     /// What the file says by now, with the environment and the defaults.
-    fn config(&self) -> Result<Config, Failure> {
+    fn config(&self) -> Result<Config, CommandError> {
         Config::from_file(&self.file, self.env).map_err(failed)
     }
 
@@ -129,7 +134,7 @@ impl Init<'_, '_> {
         }
     }
 
-    fn credentials(&mut self) -> Result<(), Failure> {
+    fn credentials(&mut self) -> Result<(), CommandError> {
         let token = match self.args.token.as_deref() {
             Some("-") => Some(self.console.read_line()?.trim().to_owned()),
             token => token.map(str::to_owned),
@@ -153,7 +158,7 @@ impl Init<'_, '_> {
         self.register()
     }
 
-    fn register(&mut self) -> Result<(), Failure> {
+    fn register(&mut self) -> Result<(), CommandError> {
         let args = self.args;
         let email = self.answer(args.email.as_ref(), "E-mail address for a new account", "")?;
         if email.is_empty() {
@@ -190,7 +195,7 @@ impl Init<'_, '_> {
         Ok(())
     }
 
-    fn settings(&mut self) -> Result<(), Failure> {
+    fn settings(&mut self) -> Result<(), CommandError> {
         let (args, now) = (self.args, self.config()?);
         let is_named = self.file.object.contains_key("agentId");
         let machine = if is_named { now.machine.to_string() } else { host_name() };
@@ -214,7 +219,7 @@ impl Init<'_, '_> {
         Ok(())
     }
 
-    fn relay(&mut self, now: bool) -> Result<bool, Failure> {
+    fn relay(&mut self, now: bool) -> Result<bool, CommandError> {
         let is_off = self.file.object.contains_key("relayPermissions") && !now;
         let default = if is_off { "no" } else { "yes" };
         let question = "Ask you before a tool runs (yes or no)";
@@ -236,7 +241,7 @@ impl Init<'_, '_> {
         flag.cloned().map_or_else(|| self.console.ask(question, default), Ok)
     }
 
-    fn write(self, paths: &Paths) -> Result<(), Failure> {
+    fn write(self, paths: &Paths) -> Result<(), CommandError> {
         let config = self.config()?;
         let dir = paths.config_file.parent().expect("the config file is in a directory");
         RealDisk
@@ -251,7 +256,7 @@ impl Init<'_, '_> {
 }
 
 /// Tokens are `obto_[a-z0-9]+`, accounts `acc_[a-z0-9]+`, any case (protocol section 11).
-fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Failure> {
+fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), CommandError> {
     let fits = value.to_lowercase().strip_prefix(prefix).is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
     });
@@ -259,11 +264,11 @@ fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), Failure> {
         .ok_or_else(|| failed(format!("that is no {what}: it must look like {prefix}…")))
 }
 
-fn refused(error: Error) -> Failure {
-    Failure { code: ExitCode(2), ..failed(error) }
+fn refused(error: Error) -> CommandError {
+    CommandError { code: ExitCode(2), ..failed(error) }
 }
 
-fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), Failure> {
+fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), CommandError> {
     let client = client::of(config, paths).map_err(failed)?;
     match client.whoami() {
         Ok(whoami) => {

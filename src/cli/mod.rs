@@ -109,21 +109,21 @@ impl process::Termination for ExitCode {
 }
 
 /// How a command ends, or why it failed.
-type Outcome = Result<ExitCode, Failure>;
+type CommandResult = Result<ExitCode, CommandError>;
 
 /// Why a command failed, for the person who ran it.
-struct Failure {
+struct CommandError {
     why: String,
     code: ExitCode,
 }
 
 /// A failure that has no exit code of its own.
-fn failed(why: impl fmt::Display) -> Failure {
-    Failure { why: format!("{why:#}"), code: ExitCode::FAILURE }
+fn failed(why: impl fmt::Display) -> CommandError {
+    CommandError { why: format!("{why:#}"), code: ExitCode::FAILURE }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
+impl From<anyhow::Error> for CommandError {
+    fn from(error: anyhow::Error) -> CommandError {
         let code = if error.chain().any(<dyn Error>::is::<Held>) {
             ExitCode::IN_USE
         } else if error.chain().any(<dyn Error>::is::<ConfigError>) {
@@ -131,24 +131,24 @@ impl From<anyhow::Error> for Failure {
         } else {
             ExitCode::FAILURE
         };
-        Failure { code, ..failed(error) }
+        CommandError { code, ..failed(error) }
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Failure {
-        Failure { code: ExitCode::CONFIG, ..failed(error) }
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> CommandError {
+        CommandError { code: ExitCode::CONFIG, ..failed(error) }
     }
 }
 
-impl From<bridge::Error> for Failure {
-    fn from(error: bridge::Error) -> Failure {
+impl From<bridge::Error> for CommandError {
+    fn from(error: bridge::Error) -> CommandError {
         let code = match error {
             bridge::Error::Access(_) => ExitCode::FAILURE,
             bridge::Error::Network { .. } => ExitCode(2),
             _ => ExitCode(3),
         };
-        Failure { code, ..failed(error) }
+        CommandError { code, ..failed(error) }
     }
 }
 
@@ -158,17 +158,17 @@ pub fn main() -> ExitCode {
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut console =
         Console { out: &mut io::stdout(), err: &mut io::stderr(), input: &mut input, interactive };
-    command(&mut console).unwrap_or_else(|Failure { why, code }| {
+    command(&mut console).unwrap_or_else(|CommandError { why, code }| {
         console.complain(printable(&logging::redact(&why)));
         code
     })
 }
 
-fn command(console: &mut Console<'_>) -> Outcome {
+fn command(console: &mut Console<'_>) -> CommandResult {
     let env = &env()?;
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    let args = args.ok_or_else(|| Failure {
+    let args = args.ok_or_else(|| CommandError {
         why: "an argument is not UTF-8".to_owned(),
         code: ExitCode::USAGE,
     })?;

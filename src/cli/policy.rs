@@ -7,7 +7,7 @@ use argh::FromArgs;
 use crate::{
     agent::{ActionKind, Question, engines},
     cli::{
-        ExitCode, Failure, Outcome,
+        CommandError, CommandResult, ExitCode,
         console::{Console, printable},
     },
     config::{Config, ConfigError, Env, Paths},
@@ -51,10 +51,15 @@ struct Test {
     tool: Option<String>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     let Args { test } = args;
     let (config, policy) = load(paths, env)?;
-    let usage = |why| Failure { why, code: ExitCode::USAGE };
+    let usage = |why| CommandError { why, code: ExitCode::USAGE };
     let engine = Engine::new(&test.engine);
     let engines = engines::table(config.agents.clone(), Path::new(""));
     if !engines.contains_key(&engine) {

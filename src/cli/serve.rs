@@ -11,7 +11,7 @@ use argh::FromArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cli::{ExitCode, Outcome, account, backup, console::Console, logs, user},
+    cli::{CommandResult, ExitCode, account, backup, console::Console, logs, user},
     config::{Env, Paths},
     logging::Format,
     serve::{Options, Server, http::tls},
@@ -66,25 +66,30 @@ pub(super) struct Args {
     #[argh(option)]
     log: Option<String>,
     #[argh(subcommand)]
-    action: Option<Action>,
+    action: Option<ServeAction>,
 }
 
 /// What else is done to a bridge.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-enum Action {
+enum ServeAction {
     Backup(backup::Args),
     User(user::Args),
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     let data = match &args.data {
         Some(data) => env.cwd.join(data),
         None => paths.config_file.with_file_name("serve"),
     };
     match args.action {
-        Some(Action::Backup(action)) => return backup::run(action, data, env, console),
-        Some(Action::User(action)) => return user::run(action, data, env, console),
+        Some(ServeAction::Backup(action)) => return backup::run(action, data, env, console),
+        Some(ServeAction::User(action)) => return user::run(action, data, env, console),
         None => {}
     }
     logs::to_stderr(args.log_format, args.log.as_deref(), env, false);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        ExitCode, Outcome,
+        CommandResult, ExitCode,
         console::{Console, printable},
         short,
     },
@@ -47,7 +47,12 @@ struct Row {
     last_drive_at: Option<Timestamp>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     let file = paths.state_dir.join("state.json");
     let rows = match fs::read(&file) {
         Ok(bytes) => rows(&bytes),

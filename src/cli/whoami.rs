@@ -4,7 +4,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{
-        ExitCode, Outcome, client,
+        CommandResult, ExitCode, client,
         console::{Console, printable},
         failed, short,
     },
@@ -22,7 +22,12 @@ use crate::{
 )]
 pub(super) struct Args {}
 
-pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    _args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     let config = Config::load(paths, env).map_err(failed)?;
     let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
     let unknown = || "(not told)".to_owned();

@@ -25,7 +25,7 @@ pub(super) struct Acks {
     changes: u64,
     written: u64,
     /// Posts that are not handed to the disk yet; those of a thread in order.
-    posts: VecDeque<Waiting>,
+    posts: VecDeque<WaitingPost>,
     /// Threads of which a post is being stored; the next one follows it.
     storing: HashSet<ThreadId>,
     /// Messages that are done when a post is stored.
@@ -39,7 +39,7 @@ pub(super) struct Acks {
 
 /// A post that waits.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingPost {
     /// The change that must be on disk before.
     after: u64,
     post: Box<Post>,
@@ -78,7 +78,7 @@ impl Acks {
         let after = if is_confirmation { self.changes } else { 0 };
         let entry = finishes.as_ref().map(|message| message.entry);
         self.finishing.extend(finishes.map(|message| (message.entry, message)));
-        self.posts.push_back(Waiting { after, post, finishes: entry, is_confirmation });
+        self.posts.push_back(WaitingPost { after, post, finishes: entry, is_confirmation });
     }
 
     /// A post is stored. Returns the message that is done by that.
@@ -100,7 +100,7 @@ impl Acks {
         is_confirmation: bool,
     ) {
         self.storing.remove(&post.thread_id);
-        self.posts.push_front(Waiting { after: 0, post, finishes, is_confirmation });
+        self.posts.push_front(WaitingPost { after: 0, post, finishes, is_confirmation });
         self.retry_at = Some(now + DISK_RETRY);
     }
 
@@ -149,7 +149,7 @@ impl Acks {
             }
             held_up.insert(thread.clone());
             self.storing.insert(thread);
-            let Waiting { post, finishes, is_confirmation, .. } = waiting;
+            let WaitingPost { post, finishes, is_confirmation, .. } = waiting;
             effects.push(Effect::Put { post, finishes, is_confirmation });
         }
         self.posts = kept;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    message::{Message, Origin},
+    message::{Arrival, Message},
     names, texts,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     ids::{ClientMsgId, MessageId, ThreadId, TurnId},
     permission::{
         approval_prompt::{self, ApprovalRequest},
-        approvals::{self, Answer, Closed, Incoming, Key, Match, Now},
+        approvals::{self, Closed, Decided, Incoming, Key, Match, Now},
         code::Code,
     },
     store::entry::{EntryId, Progress},
@@ -33,9 +33,9 @@ pub(super) enum Step {
     /// Write a decision down, then [`Approvals::recorded`].
     Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Tell the turn as soon as its thread has this directory.
-    Lock { directory: PathBuf, ruling: Ruling },
+    Lock { directory: PathBuf, ruling: TurnVerdict },
     /// Tell the turn.
-    Tell(Ruling),
+    Tell(TurnVerdict),
     /// It was an answer that came before.
     Repeated(Message),
     /// The thread's orphaned questions are these from now on.
@@ -53,7 +53,7 @@ pub enum DecidedBy {
 
 /// The verdict on a question, for its turn.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ruling {
+pub(super) struct TurnVerdict {
     pub(super) thread: ThreadId,
     pub(super) entry: EntryId,
     pub(super) question: QuestionId,
@@ -70,15 +70,15 @@ pub(super) enum Matched {
 
 #[derive(Debug, Default)]
 pub(super) struct Approvals {
-    pending: approvals::Approvals<Message>,
+    pending: approvals::PendingApprovals<Message>,
     /// The author of posts that say how a question ended.
     author: String,
     /// The message whose turn asked.
     asking: HashMap<TurnId, EntryId>,
     /// Decisions that are being written down.
-    recording: HashMap<Key, (Answer, Message)>,
+    recording: HashMap<Key, (Decided, Message)>,
     /// Verdicts that wait until their thread has its directory.
-    waiting: HashMap<ThreadId, Vec<Ruling>>,
+    waiting: HashMap<ThreadId, Vec<TurnVerdict>>,
     /// Threads with questions that an earlier process left behind.
     orphaned: HashSet<ThreadId>,
 }
@@ -140,7 +140,7 @@ impl Approvals {
             author: message.reply.author.as_deref(),
             text: &message.reply.body,
             written: message.written(),
-            is_caught_up: message.origin != Origin::Live,
+            is_caught_up: message.origin != Arrival::Live,
         };
         match self.pending.match_message(&incoming, message.clone(), now) {
             Match::NotAnAnswer => {
@@ -163,7 +163,7 @@ impl Approvals {
         Step::Post { post: Box::new(post), finishes: Some(message), is_confirmation: false }
     }
 
-    fn decide(&mut self, answer: Answer, message: Message, steps: &mut Vec<Step>) {
+    fn decide(&mut self, answer: Decided, message: Message, steps: &mut Vec<Step>) {
         let by = DecidedBy::Message {
             entry: message.entry,
             id: message.key(),
@@ -181,7 +181,7 @@ impl Approvals {
         if !self.pending.open(&key.thread).any(|request| Key::of(request) == *key) {
             return;
         }
-        let Answer { request, verdict } = answer;
+        let Decided { request, verdict } = answer;
         if !is_written && !matches!(verdict, Verdict::Deny { .. }) {
             // It is open again for another try.
             self.pending.reopen(key);
@@ -194,7 +194,7 @@ impl Approvals {
         let may_write = request.question.kind.may_write() && request.question.choices.is_empty();
         let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         let (thread, question) = (key.thread.clone(), key.question.clone());
-        let ruling = Ruling { thread, entry, question, verdict };
+        let ruling = TurnVerdict { thread, entry, question, verdict };
         steps.push(if may_write && is_allowed {
             Step::Lock { directory: request.directory, ruling }
         } else {
@@ -203,12 +203,12 @@ impl Approvals {
     }
 
     /// What this ruling allows waits for its thread's directory.
-    pub(super) fn wait(&mut self, ruling: Ruling) {
+    pub(super) fn wait(&mut self, ruling: TurnVerdict) {
         self.waiting.entry(ruling.thread.clone()).or_default().push(ruling);
     }
 
     /// The thread has its directory.
-    pub(super) fn may_write(&mut self, thread: &ThreadId) -> Vec<Ruling> {
+    pub(super) fn may_write(&mut self, thread: &ThreadId) -> Vec<TurnVerdict> {
         self.waiting.remove(thread).unwrap_or_default()
     }
 
@@ -258,7 +258,7 @@ impl Approvals {
         let thread = closed.request.thread.clone();
         steps.push(self.close(closed));
         if let (Some(verdict), Some(entry)) = (verdict, entry) {
-            steps.push(Step::Tell(Ruling { thread, entry, question, verdict }));
+            steps.push(Step::Tell(TurnVerdict { thread, entry, question, verdict }));
         }
     }
 

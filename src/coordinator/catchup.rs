@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     DELAY_MAX, delay,
-    message::{Message, Origin},
+    message::{Arrival, Message},
 };
 use crate::{bridge::stream::Replay, ids::ThreadId, store::state::Cursor, time::Timestamp};
 
@@ -278,7 +278,7 @@ impl CatchUp {
     /// history holds waits for the rest of it, too: left-overs and live messages come in between.
     pub(super) fn must_wait(&self, message: &Message) -> bool {
         let thread = message.thread();
-        let is_early = message.origin == Origin::Recovered && !self.has_connected;
+        let is_early = message.origin == Arrival::Recovered && !self.has_connected;
         is_early
             || self.parked.contains_key(thread)
             || self.unread.get(thread).is_some_and(|unread| !unread.is_overdue)

@@ -19,7 +19,7 @@ use std::{
 
 use super::{
     CLAIMS_MAX, Effect, RETRY_AFTER_MAX, delay,
-    message::{Message, Origin},
+    message::{Arrival, Message},
 };
 use crate::{ids::ThreadId, time::Timestamp};
 
@@ -62,13 +62,13 @@ impl Claims {
     ) {
         let seen_until = seen_until.unwrap_or_default();
         let since = message.written().map_or(seen_until, |written| written.min(seen_until));
-        let has_missed = message.origin == Origin::Recovered;
+        let has_missed = message.origin == Arrival::Recovered;
         if let Some(unclaimed) = self.threads.get_mut(thread) {
             unclaimed.has_missed |= has_missed;
             unclaimed.since = unclaimed.since.min(since);
             // What a history holds may be older than what came in meanwhile.
             let held = &mut unclaimed.held;
-            let is_found = message.origin == Origin::CaughtUp;
+            let is_found = message.origin == Arrival::CaughtUp;
             let at = if is_found { message.place(held.iter()) } else { held.len() };
             held.insert(at, message);
             return;

@@ -50,7 +50,7 @@ pub fn read(body: &str) -> Option<Word> {
 
 /// What came of a stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stopped {
+pub(super) struct StopOutcome {
     /// It was `/stop all`.
     pub(super) is_all: bool,
     /// A turn, or a message that waited for its turn, was stopped, and a post says so.

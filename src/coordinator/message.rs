@@ -11,7 +11,7 @@ use crate::{
 
 /// How a message came to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum Arrival {
     /// On the stream.
     Live,
     /// From its thread's history.
@@ -26,7 +26,7 @@ pub(super) struct Message {
     pub(super) reply: Arc<Reply>,
     /// How far an earlier process came with its turn.
     pub(super) progress: Option<Progress>,
-    pub(super) origin: Origin,
+    pub(super) origin: Arrival,
 }
 
 impl Message {
@@ -75,7 +75,7 @@ mod tests {
             entry: EntryId { sequence, hash: 0 },
             reply: Arc::new(Reply::parse(&reply).unwrap()),
             progress: None,
-            origin: Origin::Live,
+            origin: Arrival::Live,
         }
     }
 

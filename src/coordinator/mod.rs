@@ -61,11 +61,11 @@ pub use self::{
 
 use self::{
     acks::Acks,
-    approvals::{Approvals, Ruling, Step},
+    approvals::{Approvals, Step, TurnVerdict},
     catchup::CatchUp,
     claims::Claims,
     control::Stops,
-    message::{Message, Origin},
+    message::{Arrival, Message},
     quarantine::Quarantine,
     slots::{Grant, Slots},
     turns::Turns,
@@ -128,7 +128,7 @@ pub trait View {
 
 /// Why an entry is done with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+enum DoneReason {
     Answered,
     /// A person did not want it any more.
     Cleared,
@@ -318,7 +318,7 @@ impl Coordinator {
             Event::Reply { entry, reply, last_event_id } => {
                 self.catchup.saw(now, message::written(&reply));
                 self.catchup.moved_on(now, last_event_id);
-                let message = Message { entry, reply, progress: None, origin: Origin::Live };
+                let message = Message { entry, reply, progress: None, origin: Arrival::Live };
                 self.arrived(message, cx);
             }
             Event::Overflow { thread, written, last_event_id } => {
@@ -332,12 +332,12 @@ impl Coordinator {
                 self.run_held(fresh, cx);
             }
             Event::Found { entry, reply, number } => {
-                let message = Message { entry, reply, progress: None, origin: Origin::CaughtUp };
+                let message = Message { entry, reply, progress: None, origin: Arrival::CaughtUp };
                 if self.catchup.is_reading(message.thread(), number) {
                     self.arrived(message, cx);
                 } else {
                     // The thread was another machine's meanwhile, and that one has answered it.
-                    self.drop_entry(&message, Why::NotOurs);
+                    self.drop_entry(&message, DoneReason::NotOurs);
                 }
             }
             Event::Read { thread, number, end } => self.catchup.ended(now, &thread, number, end),
@@ -381,7 +381,7 @@ impl Coordinator {
                 self.approvals.recorded(&key, is_written, &mut steps);
             }
             Event::Writes { thread, entry, question, directory } => {
-                let ruling = Ruling { thread, entry, question, verdict: Verdict::Allow };
+                let ruling = TurnVerdict { thread, entry, question, verdict: Verdict::Allow };
                 steps.push(Step::Lock { directory, ruling });
             }
             Event::Answered { thread, entry } => {
@@ -451,7 +451,7 @@ impl Coordinator {
                     }
                 }
                 Step::Tell(ruling) => self.tell(ruling, cx),
-                Step::Repeated(message) => self.done(&message, Why::Duplicate, cx),
+                Step::Repeated(message) => self.done(&message, DoneReason::Duplicate, cx),
                 Step::Orphaned { thread, codes } => {
                     self.change(&thread, Change::Orphaned { codes }, cx);
                 }
@@ -460,8 +460,8 @@ impl Coordinator {
     }
 
     /// A turn that is over has no open questions any more.
-    fn tell(&self, ruling: Ruling, cx: &mut Context<'_>) {
-        let Ruling { thread, entry, question, verdict } = ruling;
+    fn tell(&self, ruling: TurnVerdict, cx: &mut Context<'_>) {
+        let TurnVerdict { thread, entry, question, verdict } = ruling;
         if self.turns.is_running(&thread, entry) {
             cx.effects.push(Effect::Tell { entry, question, verdict });
         }
@@ -518,7 +518,7 @@ impl Coordinator {
         let is_of_this_process =
             self.renewals.contains_key(&(message.thread().clone(), engine.clone()));
         // Entries count on from the clock, which may have been set back over a restart.
-        let is_later = message.origin != Origin::Recovered && !is_of_this_process;
+        let is_later = message.origin != Arrival::Recovered && !is_of_this_process;
         message.progress.is_none() && (is_later || *mark < message.entry)
     }
 
@@ -555,21 +555,21 @@ impl Coordinator {
 
     /// A message is answered, and so are the stops that waited for its end.
     fn finished(&mut self, message: Message, cx: &mut Context<'_>) {
-        self.done(&message, Why::Answered, cx);
+        self.done(&message, DoneReason::Answered, cx);
         self.stops_are_over(&message, cx);
     }
 
-    fn done(&mut self, message: &Message, why: Why, cx: &mut Context<'_>) {
+    fn done(&mut self, message: &Message, why: DoneReason, cx: &mut Context<'_>) {
         let key = message.key();
         self.outstanding.remove(&key);
-        if matches!(why, Why::Answered | Why::Cleared) {
+        if matches!(why, DoneReason::Answered | DoneReason::Cleared) {
             cx.done.insert(key.clone());
             cx.effects.push(Effect::Remember { message: key });
         }
         self.drop_entry(message, why);
     }
 
-    fn drop_entry(&mut self, message: &Message, why: Why) {
+    fn drop_entry(&mut self, message: &Message, why: DoneReason) {
         log::debug!(entry:% = message.entry, why:? = why; "done with a message");
         self.acks.remove(message.entry);
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::message::{Message, Origin};
+use super::message::{Arrival, Message};
 use crate::{ids::ThreadId, store::entry::EntryId, time::Timestamp};
 
 /// Stale messages come together, so the post follows after this long without another.
@@ -50,7 +50,7 @@ impl Quarantine {
         }
         match message.written() {
             Some(written) => self.max_age < now.since(written),
-            None => message.origin != Origin::Live,
+            None => message.origin != Arrival::Live,
         }
     }
 
@@ -72,7 +72,7 @@ impl Quarantine {
     /// Whether this is the word that releases what is held on its thread. Only when it comes in on
     /// the stream: what was missed, or written before a crash, may have meant something else.
     pub(super) fn is_release(&self, message: &Message) -> bool {
-        message.origin == Origin::Live
+        message.origin == Arrival::Live
             && message.reply.body.trim().eq_ignore_ascii_case(WORD)
             && self.threads.contains_key(message.thread())
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::bridge::wire::Reply;
 
-    fn message(created_at: &str, origin: Origin) -> Message {
+    fn message(created_at: &str, origin: Arrival) -> Message {
         let value = json!({"threadId": "t", "createdAt": created_at});
         let reply = Arc::new(Reply::parse(&value.to_string()).unwrap());
         Message { entry: EntryId { sequence: 1, hash: 1 }, reply, progress: None, origin }
@@ -161,7 +161,7 @@ mod tests {
     fn what_is_older_than_the_limit_is_stale() {
         let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
         let quarantine = Quarantine::new(Duration::from_hours(24));
-        let is_stale = |time: &str| quarantine.is_stale(&message(time, Origin::Live), now, None);
+        let is_stale = |time: &str| quarantine.is_stale(&message(time, Arrival::Live), now, None);
         assert!(is_stale("2026-11-21T11:59:59Z"));
         assert!(!is_stale("2026-11-21T12:00:01Z"));
         assert!(!is_stale("2026-11-23T12:00:00Z"), "a time that is ahead");
@@ -172,8 +172,8 @@ mod tests {
         let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
         let quarantine = Quarantine::new(Duration::from_hours(24));
         for time in ["", "yesterday", "1969-07-20T20:17:40Z"] {
-            assert!(!quarantine.is_stale(&message(time, Origin::Live), now, None), "{time}");
-            let missed = message(time, Origin::CaughtUp);
+            assert!(!quarantine.is_stale(&message(time, Arrival::Live), now, None), "{time}");
+            let missed = message(time, Arrival::CaughtUp);
             assert!(quarantine.is_stale(&missed, now, None), "{time}");
             assert!(!quarantine.is_stale(&missed, now, Some(missed.entry)), "{time}, released");
         }

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Change, Context, Coordinator, Why, approvals,
-    message::{Message, Origin},
+    Change, Context, Coordinator, DoneReason, approvals,
+    message::{Arrival, Message},
 };
 use crate::{
     bridge::wire::Reply,
@@ -61,7 +61,7 @@ impl Coordinator {
         cx: &mut Context<'_>,
     ) {
         let Recovered { entry, reply, progress, has_answer, session } = recovered;
-        let message = Message { entry, reply, progress, origin: Origin::Recovered };
+        let message = Message { entry, reply, progress, origin: Arrival::Recovered };
         let is_answered = has_answer
             || message.progress.as_ref().is_some_and(|it| it.is_answered)
             || cx.is_done(&message.key());
@@ -80,13 +80,13 @@ impl Coordinator {
         }
         let Some(progress) = message.progress.clone() else {
             if is_answered {
-                return self.done(&message, Why::Answered, cx);
+                return self.done(&message, DoneReason::Answered, cx);
             }
             return self.arrived(message, cx);
         };
         self.restore_session(&message, &progress, session, cx);
         if is_answered {
-            return self.done(&message, Why::Answered, cx);
+            return self.done(&message, DoneReason::Answered, cx);
         }
         let mut steps = Vec::new();
         if let Some(code) = &progress.answers {

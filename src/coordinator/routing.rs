@@ -1,7 +1,7 @@
 //! The way of a message from the inbox to its thread's queue, step by step, and whose the threads are.
 
 use super::{
-    Change, ClaimOutcome, Context, Coordinator, Effect, Why, approvals::Matched, control,
+    Change, ClaimOutcome, Context, Coordinator, DoneReason, Effect, approvals::Matched, control,
     message::Message, texts,
 };
 use crate::{bridge::wire::PostKind, ids::ThreadId, time::Timestamp};
@@ -17,7 +17,7 @@ impl Coordinator {
                     self.change(&thread, Change::Moved { to: machine.clone() }, cx);
                 }
                 self.disown(&thread, cx);
-                return self.drop_entry(&message, Why::NotOurs);
+                return self.drop_entry(&message, DoneReason::NotOurs);
             }
             Some(_) => {
                 self.was_ours(&thread);
@@ -31,7 +31,7 @@ impl Coordinator {
         }
         let key = message.key();
         if cx.is_done(&key) || !self.outstanding.insert(key) {
-            return self.drop_entry(&message, Why::Duplicate);
+            return self.drop_entry(&message, DoneReason::Duplicate);
         }
         if self.ours.contains(&thread) {
             self.accept(message, cx);
@@ -45,7 +45,7 @@ impl Coordinator {
     pub(super) fn accept(&mut self, message: Message, cx: &mut Context<'_>) {
         match control::read(&message.reply.body) {
             Some(word) => self.obey(word, message, cx),
-            None if self.stops.is_cleared(&message) => self.done(&message, Why::Cleared, cx),
+            None if self.stops.is_cleared(&message) => self.done(&message, DoneReason::Cleared, cx),
             None if message.progress.is_some() => self.turns.push(message),
             None => self.match_approval(message, cx),
         }
@@ -106,7 +106,7 @@ impl Coordinator {
             self.change(&thread, Change::Released { entry }, cx);
         }
         self.run_held(messages, cx);
-        self.done(&word, Why::Answered, cx);
+        self.done(&word, DoneReason::Answered, cx);
     }
 
     /// Messages leave the quarantine.
@@ -187,7 +187,7 @@ impl Coordinator {
             return;
         }
         for message in self.claims.resolve(thread) {
-            self.done(&message, Why::NotOurs, cx);
+            self.done(&message, DoneReason::NotOurs, cx);
         }
     }
 }

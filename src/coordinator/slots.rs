@@ -31,13 +31,13 @@ pub(super) struct Slots {
     max: usize,
     /// Directories are not locked.
     is_parallel: bool,
-    turns: BTreeMap<ThreadId, Turn>,
+    turns: BTreeMap<ThreadId, SlotHolder>,
     queue: VecDeque<Waiter>,
 }
 
 /// A turn in progress.
 #[derive(Debug)]
-struct Turn {
+struct SlotHolder {
     entry: EntryId,
     /// The directory that it has the lock of.
     lock: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub(super) enum Wait {
 
 /// A thread that is to get a post about its wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct WaitNotice {
     pub(super) thread: ThreadId,
     pub(super) entry: EntryId,
     pub(super) wait: Wait,
@@ -153,14 +153,14 @@ impl Slots {
     }
 
     /// The threads that have waited for a while and have no post about it. Each is named once a message.
-    pub(super) fn untold(&mut self, now: Duration) -> Vec<Waiting> {
+    pub(super) fn untold(&mut self, now: Duration) -> Vec<WaitNotice> {
         let is_due = |waiter: &Waiter| !waiter.is_told && waiter.since + TELL_AFTER <= now;
         let due: Vec<usize> = (0..self.queue.len()).filter(|at| is_due(&self.queue[*at])).collect();
         due.into_iter()
             .map(|at| {
                 self.queue[at].is_told = true;
                 let Waiter { thread, entry, .. } = &self.queue[at];
-                Waiting { thread: thread.clone(), entry: *entry, wait: self.wait_at(at) }
+                WaitNotice { thread: thread.clone(), entry: *entry, wait: self.wait_at(at) }
             })
             .collect()
     }
@@ -202,7 +202,7 @@ impl Slots {
     }
 
     fn holder(&self, dir: &Path) -> Option<&ThreadId> {
-        let has_it = |turn: &Turn| turn.lock.as_ref().is_some_and(|lock| is_same(dir, lock));
+        let has_it = |turn: &SlotHolder| turn.lock.as_ref().is_some_and(|lock| is_same(dir, lock));
         self.turns.iter().find(|(_, turn)| has_it(turn)).map(|(thread, _)| thread)
     }
 
@@ -213,7 +213,7 @@ impl Slots {
         } else {
             Grant::Slot { thread: thread.clone(), has_directory: dir.is_some() }
         };
-        self.turns.insert(thread, Turn { entry, lock: dir });
+        self.turns.insert(thread, SlotHolder { entry, lock: dir });
         Some(grant)
     }
 
@@ -425,7 +425,7 @@ mod tests {
         let told = bench.slots.untold(later);
         let slot = Wait::Slot { ahead: 0, max: 1 };
         let directory = Wait::Directory { dir: "/p/inside".into(), holder: thread("a"), ahead: 0 };
-        let expected = [("b", slot.clone()), ("c", directory)].map(|(name, wait)| Waiting {
+        let expected = [("b", slot.clone()), ("c", directory)].map(|(name, wait)| WaitNotice {
             thread: thread(name),
             entry: entry(name),
             wait,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{control::Stopped, message, slots::Wait};
+use super::{control::StopOutcome, message, slots::Wait};
 use crate::{
     agent::engines,
     bridge::wire::Reply,
@@ -42,7 +42,7 @@ const SHOWN: usize = 10;
 
 /// What `/status` shows of a thread.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct ThreadStatus {
     pub(super) engine: Engine,
     pub(super) session: Option<SessionId>,
     pub(super) dir: String,
@@ -60,7 +60,7 @@ pub(super) struct Facts {
 
 /// What `/queue` shows of a thread.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct QueueStatus {
     /// A line each, oldest first.
     pub(super) messages: Vec<String>,
     /// Stale messages that wait for `run`.
@@ -68,8 +68,8 @@ pub(super) struct Queue {
     pub(super) wait: Option<Wait>,
 }
 
-pub(super) fn status(facts: &Facts) -> String {
-    let Facts { engine, machine, .. } = facts;
+pub(super) fn status(facts: &ThreadStatus) -> String {
+    let ThreadStatus { engine, machine, .. } = facts;
     let mut lines = vec![match facts.running {
         Some(running) => format!("{engine} has been running for {}.", time::age(running)),
         None => format!("{engine} is not running."),
@@ -91,7 +91,7 @@ pub(super) fn status(facts: &Facts) -> String {
     lines.join("\n")
 }
 
-pub(super) fn queue(waiting: &Queue) -> String {
+pub(super) fn queue(waiting: &QueueStatus) -> String {
     let count = waiting.messages.len();
     let mut lines = vec![match count {
         0 => "No message waits on this thread.".to_owned(),
@@ -151,8 +151,8 @@ pub(super) fn renewed(engine: &Engine, old: Option<&SessionRecord>, is_busy: boo
 }
 
 /// The end of a stop, as far as the turn itself has not said it.
-pub(super) fn stopped(stopped: Stopped) -> String {
-    let Stopped { is_all, had_turn, cleared, waiting } = stopped;
+pub(super) fn stopped(stopped: StopOutcome) -> String {
+    let StopOutcome { is_all, had_turn, cleared, waiting } = stopped;
     let cleared_text = match cleared {
         0 => None,
         1 => Some("1 waiting message is dropped; it will not run.".to_owned()),
@@ -270,8 +270,8 @@ mod tests {
     use super::*;
     use crate::ids::ThreadId;
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> ThreadStatus {
+        ThreadStatus {
             engine: Engine::CLAUDE,
             session: None,
             dir: "/p".to_owned(),
@@ -290,7 +290,7 @@ mod tests {
         assert!(text.starts_with("claude is not running.\n- session: none yet\n"), "{text}");
         assert!(text.contains("- directory: `/p`\n- machine: `box`, obto-bridge "), "{text}");
         assert!(!text.contains("waiting") && !text.contains("last"), "{text}");
-        let text = status(&Facts {
+        let text = status(&ThreadStatus {
             session: Some(SessionId::new("abc")),
             running: Some(Duration::from_mins(5)),
             doing: Some("Running `cargo test`".to_owned()),
@@ -313,7 +313,7 @@ mod tests {
     fn a_queue_is_a_list_of_bounded_length() {
         let list = |count: usize, held| {
             let messages = (0..count).map(|it| format!("- 1 s ago: `{it}`")).collect();
-            queue(&Queue { messages, held, wait: None })
+            queue(&QueueStatus { messages, held, wait: None })
         };
         assert_eq!(list(0, 0), "No message waits on this thread.");
         assert_eq!(list(1, 0), "1 message waits on this thread, oldest first:\n- 1 s ago: `0`");
@@ -351,7 +351,7 @@ mod tests {
     fn a_stop_says_what_the_turn_did_not() {
         #[track_caller]
         fn check(is_all: bool, had_turn: bool, cleared: usize, waiting: usize, expected: &str) {
-            assert_eq!(stopped(Stopped { is_all, had_turn, cleared, waiting }), expected);
+            assert_eq!(stopped(StopOutcome { is_all, had_turn, cleared, waiting }), expected);
         }
         check(false, false, 0, 0, "Nothing is running on this thread.");
         check(true, true, 0, 0, "Nothing else waits.");

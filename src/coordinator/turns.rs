@@ -21,8 +21,8 @@ use std::{
 
 use super::{
     delay,
-    message::{Message, Origin},
-    slots::{Grant, Slots, Wait, Waiting},
+    message::{Arrival, Message},
+    slots::{Grant, Slots, Wait, WaitNotice},
 };
 use crate::{
     ids::{Engine, ThreadId},
@@ -32,7 +32,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Turns {
-    threads: HashMap<ThreadId, Thread>,
+    threads: HashMap<ThreadId, ThreadTurns>,
     slots: Slots,
     /// When threads in the state `Later` go on.
     deadlines: BTreeSet<(Duration, ThreadId)>,
@@ -41,7 +41,7 @@ pub(super) struct Turns {
 }
 
 #[derive(Debug, Default)]
-struct Thread {
+struct ThreadTurns {
     /// What is not answered, oldest first. The turn that runs is that of the first one.
     queue: VecDeque<Message>,
     state: State,
@@ -74,7 +74,7 @@ pub(super) struct Running {
 
 /// What a stop found.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum StopTarget {
     /// Nothing that is older than the stop.
     Nothing,
     /// A turn that runs; it is to be interrupted.
@@ -90,7 +90,7 @@ impl Turns {
 
     /// Puts a message at the end of its thread's queue, or, if a history holds it, where it belongs.
     pub(super) fn push(&mut self, message: Message) {
-        if message.origin == Origin::CaughtUp {
+        if message.origin == Arrival::CaughtUp {
             return self.insert(message);
         }
         let id = message.thread().clone();
@@ -181,7 +181,7 @@ impl Turns {
     }
 
     pub(super) fn does(&mut self, id: &ThreadId, line: String) {
-        if let Some(Thread { state: State::Running(running), .. }) = self.threads.get_mut(id) {
+        if let Some(ThreadTurns { state: State::Running(running), .. }) = self.threads.get_mut(id) {
             running.doing = Some(line);
         }
     }
@@ -189,7 +189,7 @@ impl Turns {
     /// How many turns have not ended, those included whose engine is leaving.
     pub(super) fn in_progress(&self) -> usize {
         let is_on =
-            |thread: &&Thread| matches!(thread.state, State::Running(_) | State::Leaving(_));
+            |thread: &&ThreadTurns| matches!(thread.state, State::Running(_) | State::Leaving(_));
         self.threads.values().filter(is_on).count()
     }
 
@@ -248,14 +248,14 @@ impl Turns {
     }
 
     /// Finds what a stop applies to: the oldest message, unless it is newer than the stop.
-    pub(super) fn stop(&mut self, stop: &Message) -> Target {
+    pub(super) fn stop(&mut self, stop: &Message) -> StopTarget {
         let id = stop.thread();
-        let Some(thread) = self.threads.get_mut(id) else { return Target::Nothing };
+        let Some(thread) = self.threads.get_mut(id) else { return StopTarget::Nothing };
         if thread.queue.front().is_none_or(|oldest| oldest.is_newer(stop)) {
-            return Target::Nothing;
+            return StopTarget::Nothing;
         }
         match thread.state {
-            State::Running(ref running) => return Target::Running(running.entry),
+            State::Running(ref running) => return StopTarget::Running(running.entry),
             // Its predecessor is answered, and keeps the slot until the engine has left.
             State::Leaving(_) => {}
             State::Later { at } => {
@@ -265,7 +265,7 @@ impl Turns {
             State::Idle | State::Waiting => self.rest(id),
         }
         let oldest = self.threads.get_mut(id).and_then(|thread| thread.queue.pop_front());
-        oldest.map_or(Target::Nothing, Target::Waiting)
+        oldest.map_or(StopTarget::Nothing, StopTarget::Waiting)
     }
 
     /// Takes out what waits behind the oldest message and is not newer than `stop`.
@@ -290,7 +290,7 @@ impl Turns {
     }
 
     /// Threads that have waited for a while and have no post about it. Each is named once a message.
-    pub(super) fn untold(&mut self, now: Duration) -> Vec<Waiting> {
+    pub(super) fn untold(&mut self, now: Duration) -> Vec<WaitNotice> {
         self.slots.untold(now)
     }
 

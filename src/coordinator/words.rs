@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::{
-    Change, Context, Coordinator, Effect, Why,
-    control::{Stopped, Word},
+    Change, Context, Coordinator, DoneReason, Effect,
+    control::{StopOutcome, Word},
     message::Message,
     names, quarantine,
-    slots::Waiting,
-    texts::{self, Facts, Queue},
-    turns::Target,
+    slots::WaitNotice,
+    texts::{self, QueueStatus, ThreadStatus},
+    turns::StopTarget,
 };
 use crate::{bridge::wire::PostKind, ids::ThreadId, time::Timestamp};
 
@@ -49,22 +49,22 @@ impl Coordinator {
                 [self.turns.clear(&stop), self.catchup.clear(&stop), self.quarantine.clear(&stop)];
             for message in dropped.iter().flatten() {
                 cleared += 1;
-                self.done(message, Why::Cleared, cx);
+                self.done(message, DoneReason::Cleared, cx);
             }
         }
         match self.turns.stop(&stop) {
-            Target::Running(entry) => {
+            StopTarget::Running(entry) => {
                 log::info!(entry:% = entry; "stopping a turn, as a person asked");
                 cx.effects.push(Effect::Interrupt { entry });
                 self.stops.open(entry, stop, cleared);
             }
-            Target::Waiting(message) => self.stop_early(message, stop, cleared),
-            Target::Nothing => {
+            StopTarget::Waiting(message) => self.stop_early(message, stop, cleared),
+            StopTarget::Nothing => {
                 if let Some(message) = self.catchup.stop(&stop) {
                     return self.stop_early(message, stop, cleared);
                 }
                 let waiting = self.turns.queue(stop.thread()).count();
-                let stopped = Stopped { is_all, had_turn: false, cleared, waiting };
+                let stopped = StopOutcome { is_all, had_turn: false, cleared, waiting };
                 self.answer(stop, texts::stopped(stopped), true);
             }
         }
@@ -87,9 +87,9 @@ impl Coordinator {
             let waiting = if self.is_stopping { 0 } else { waiting };
             let is_all = super::control::read(&stop.reply.body) == Some(Word::StopAll);
             if !is_all && waiting == 0 {
-                self.done(&stop, Why::Answered, cx);
+                self.done(&stop, DoneReason::Answered, cx);
             } else {
-                let stopped = Stopped { is_all, had_turn: true, cleared, waiting };
+                let stopped = StopOutcome { is_all, had_turn: true, cleared, waiting };
                 self.answer(stop, texts::stopped(stopped), true);
             }
         }
@@ -111,13 +111,13 @@ impl Coordinator {
         self.answer(message, texts::renewed(&engine, old.as_ref(), is_busy), true);
     }
 
-    fn facts(&self, message: &Message, cx: &Context<'_>) -> Facts {
+    fn facts(&self, message: &Message, cx: &Context<'_>) -> ThreadStatus {
         let thread = message.thread();
         let running = self.turns.running(thread);
         let engine = running.map_or_else(|| cx.view.engine(&message.reply), |it| it.engine.clone());
         let session = cx.view.binding(thread).and_then(|binding| binding.sessions.get(&engine));
         let dir = session.and_then(|session| session.project_dir.clone());
-        Facts {
+        ThreadStatus {
             dir: dir.unwrap_or_else(|| self.settings.project_dir.clone()),
             session: session.map(|session| session.session_id.clone()),
             machine: self.settings.machine.clone(),
@@ -131,9 +131,9 @@ impl Coordinator {
     }
 
     /// The messages of a thread that have not begun.
-    fn queue(&self, thread: &ThreadId, now: Timestamp) -> Queue {
+    fn queue(&self, thread: &ThreadId, now: Timestamp) -> QueueStatus {
         let messages = self.turns.waiting(thread).chain(self.catchup.waiting(thread));
-        Queue {
+        QueueStatus {
             messages: messages.map(|message| texts::quote(&message.reply, now)).collect(),
             held: self.quarantine.count(thread),
             wait: self.turns.wait(thread),
@@ -156,7 +156,7 @@ impl Coordinator {
 
     /// Tells the threads that have waited for a while what they wait for, each once a message.
     pub(super) fn tell_waiting(&mut self, now: Duration) {
-        for Waiting { thread, entry, wait } in self.turns.untold(now) {
+        for WaitNotice { thread, entry, wait } in self.turns.untold(now) {
             log::info!(threadId = thread.as_str(), entry:% = entry; "waits for its turn");
             // Named after the message, so that a restart does not say it twice.
             let name = names::wait(entry);

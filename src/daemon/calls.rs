@@ -15,7 +15,7 @@ use crate::{
         catchup::{ReadEnd, Reading},
     },
     ids::ThreadId,
-    task::{Registry, Role},
+    task::{Registry, TaskRole},
     time::Timestamp,
     worker::Shared,
 };
@@ -47,7 +47,7 @@ impl Calls {
         run: impl FnOnce(&Shared) -> Option<Event> + Send + 'static,
     ) -> Option<Event> {
         let shared = Arc::clone(&self.shared);
-        let started = self.tasks.spawn(name, Role::Helper(Some(owed.clone())), move || {
+        let started = self.tasks.spawn(name, TaskRole::Helper(Some(owed.clone())), move || {
             if let Some(event) = run(&shared) {
                 send(&shared, event).ok(); // The loop may have ended.
             }

@@ -144,7 +144,7 @@ pub(super) fn opencode(
     setup: &Setup,
     engines: &Engines,
     state_id: &str,
-) -> anyhow::Result<(server::Handle, Task)> {
+) -> anyhow::Result<(server::ServerHandle, Task)> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
     let (home, startup) = (&setup.env.home, setup.config.startup_timeout);
     server::start(row, home, startup, inherited(setup), state_id)

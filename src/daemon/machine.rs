@@ -9,7 +9,7 @@ use crate::{
     bridge::wire::{EngineInfo, MachineInfo},
     config::Config,
     ids::Engine,
-    task::Role,
+    task::TaskRole,
 };
 
 /// The bridge's word for it in `accepts`.
@@ -94,7 +94,7 @@ impl Announcer {
             return;
         }
         let (client, machine) = (calls.shared.client.clone(), Arc::clone(&self.machine));
-        let started = calls.tasks.spawn("machine", Role::Helper(None), move || {
+        let started = calls.tasks.spawn("machine", TaskRole::Helper(None), move || {
             machine.tell(|info| {
                 if let Err(error) = client.machine(info) {
                     log::info!(error:% = error; "the bridge does not know what this machine can do");

@@ -26,9 +26,9 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Owed},
     machine::Announcer,
-    recorder::Decision,
+    recorder::DecisionRecord,
     records::Records,
-    running::Running,
+    running::RunningTurns,
     status::Board,
 };
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
     permission::approvals::{Key, Now},
     signals::Signal,
     store::{Disk, entry::EntryId, lock::Lock},
-    task::{Ended, Role, Task},
+    task::{Ended, Task, TaskRole},
     time::{self, Timestamp},
     worker,
 };
@@ -102,13 +102,13 @@ struct Daemon {
     started: Instant,
     coordinator: Coordinator,
     records: Records,
-    running: Running,
+    running: RunningTurns,
     /// To the recorder, which ends when this is dropped.
-    decisions: Sender<Box<Decision>>,
+    decisions: Sender<Box<DecisionRecord>>,
     calls: Calls,
     board: Board,
     announcer: Announcer,
-    stream: Option<stream::Handle>,
+    stream: Option<stream::StreamHandle>,
     sending: Task,
     /// The task that keeps opencode's server.
     keeper: Task,
@@ -151,7 +151,7 @@ impl Daemon {
                     return Ok(End::Refused);
                 }
                 Woken::Lost(task) => bail!("the task `{task}` ended; restart the daemon"),
-                Woken::Ended(ended) if ended.role == Role::Essential => {
+                Woken::Ended(ended) if ended.role == TaskRole::Essential => {
                     bail!("{ended}; restart the daemon")
                 }
                 woken => self.take(woken),
@@ -220,7 +220,7 @@ impl Daemon {
     fn helper_ended(&mut self, ended: Ended<Owed>) {
         if ended.outcome.is_err() {
             log::error!("{ended}");
-            if let Role::Helper(Some(owed)) = ended.role {
+            if let TaskRole::Helper(Some(owed)) = ended.role {
                 self.step(owed);
             }
         }
@@ -338,7 +338,7 @@ impl Daemon {
                 self.running.command(entry, TurnCommand::Decide { question, verdict });
             }
             Effect::Record { request, verdict, by } => {
-                let decision = Box::new(Decision { request, verdict, by });
+                let decision = Box::new(DecisionRecord { request, verdict, by });
                 // When too many wait, it is not written.
                 let full = self.decisions.try_send(decision).err()?.into_inner();
                 return Some(Event::Recorded { key: Key::of(&full.request), is_written: false });

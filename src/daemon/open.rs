@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::{
     Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder,
-    records::Records, running::Running, status::Board,
+    records::Records, running::RunningTurns, status::Board,
 };
 use crate::{
     agent::{self, Sandbox},
@@ -27,7 +27,7 @@ use crate::{
         outbox::Outbox,
         seen::Seen,
         spool::Inbox,
-        state::{Cursor, Store},
+        state::{Cursor, StateStore},
     },
     task,
     worker::{self, Answers, Codes, Shared},
@@ -54,7 +54,7 @@ impl Daemon {
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
-        let store = Store::open(shared_disk(), &dir)?;
+        let store = StateStore::open(shared_disk(), &dir)?;
         let seen = Seen::open(shared_disk(), &dir.join("seen"))
             .with_context(|| what("journal of done messages"))?;
         let outbox =
@@ -69,7 +69,7 @@ impl Daemon {
         let (tasks, ended) = task::registry();
         // The sending task shuts its client down when it leaves.
         let sending = Client::new(live, &setup.net)?;
-        let outbox::Handle { task: sending, wake, activity, notices } =
+        let outbox::OutboxHandle { task: sending, wake, activity, notices } =
             outbox::start(sending, outbox.clone(), outbox::Settings::default())
                 .context("starting the tasks that send posts")?;
         let state_id = engines::state_id(&dir);
@@ -104,7 +104,7 @@ impl Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
             decisions: recorder::start(Arc::clone(&shared), &tasks)?,
-            running: Running::default(),
+            running: RunningTurns::default(),
             announcer: Announcer::new(about),
             board: Board::new(&dir, &shared.config.machine),
             calls: Calls { shared, tasks },
@@ -166,7 +166,7 @@ fn start_stream(
     inbox: &Inbox,
     cursor: &Cursor,
     engines: Vec<Engine>,
-) -> anyhow::Result<(stream::Handle, Receiver<StreamEvent<EntryId>>)> {
+) -> anyhow::Result<(stream::StreamHandle, Receiver<StreamEvent<EntryId>>)> {
     let dir = &setup.paths.state_dir;
     let instance = store::instance(&*setup.disk, dir)
         .with_context(|| format!("naming the state directory {}", dir.display()))?;

@@ -16,7 +16,7 @@ use crate::{
         audit::By,
         entry::{EntryId, Progress},
     },
-    task::{Registry, Role},
+    task::{Registry, TaskRole},
     worker::{Shared, Subject},
 };
 
@@ -25,7 +25,7 @@ const DECISIONS: usize = 1_000;
 
 /// A decision about a question.
 #[derive(Debug)]
-pub(super) struct Decision {
+pub(super) struct DecisionRecord {
     pub(super) request: Box<ApprovalRequest>,
     pub(super) verdict: Verdict,
     pub(super) by: DecidedBy,
@@ -38,18 +38,18 @@ pub(super) struct Decision {
 pub(super) fn start(
     shared: Arc<Shared>,
     tasks: &Registry<Owed>,
-) -> anyhow::Result<Sender<Box<Decision>>> {
+) -> anyhow::Result<Sender<Box<DecisionRecord>>> {
     // Boxed, since a bounded channel takes the space for all of them at its start.
     let (decisions, waiting) = bounded(DECISIONS);
     tasks
-        .spawn("recorder", Role::Essential, move || run(&shared, &waiting))
+        .spawn("recorder", TaskRole::Essential, move || run(&shared, &waiting))
         .context("starting the task that writes decisions down")?;
     Ok(decisions)
 }
 
-fn run(shared: &Shared, decisions: &Receiver<Box<Decision>>) {
+fn run(shared: &Shared, decisions: &Receiver<Box<DecisionRecord>>) {
     for decision in decisions {
-        let Decision { request, verdict, by } = *decision;
+        let DecisionRecord { request, verdict, by } = *decision;
         let is_written = write(shared, &request, &verdict, &by);
         if shared.events.send(Event::Recorded { key: Key::of(&request), is_written }).is_err() {
             return;

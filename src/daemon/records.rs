@@ -8,20 +8,20 @@ use crate::{
     coordinator::{Change, Event, View},
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::code::Code,
-    store::{binding::Binding, entry::EntryId, seen::Seen, state::Store},
+    store::{binding::Binding, entry::EntryId, seen::Seen, state::StateStore},
     time::{self, Timestamp},
     worker::{self, Shared},
 };
 
 #[derive(Debug)]
 pub(super) struct Records {
-    pub(super) store: Store,
+    pub(super) store: StateStore,
     pub(super) seen: Seen,
     shared: Arc<Shared>,
 }
 
 impl Records {
-    pub(super) fn new(store: Store, seen: Seen, shared: Arc<Shared>) -> Records {
+    pub(super) fn new(store: StateStore, seen: Seen, shared: Arc<Shared>) -> Records {
         Records { store, seen, shared }
     }
 

@@ -11,21 +11,21 @@ use crate::{
     ids::ThreadId,
     permission::Rule,
     store::entry::EntryId,
-    task::Role,
-    worker::{self, Job, PrefetchedHistory},
+    task::TaskRole,
+    worker::{self, PrefetchedHistory, TurnJob},
 };
 
 use super::{calls::Calls, records::Records};
 
 #[derive(Debug, Default)]
-pub(super) struct Running {
+pub(super) struct RunningTurns {
     commands: HashMap<EntryId, Sender<TurnCommand>>,
     /// Of threads that are being claimed.
     prefetched: HashMap<ThreadId, PrefetchedHistory>,
     begun: u64,
 }
 
-impl Running {
+impl RunningTurns {
     /// Asks for the history of a thread while it is being claimed: two round trips at the same time.
     pub(super) fn prefetch(&mut self, client: &Client, thread: &ThreadId) {
         if let Some(history) = worker::prefetch_history(client, thread) {
@@ -50,7 +50,7 @@ impl Running {
         // Unbounded: a verdict for each open question, and these have a bound, or a stop, which is
         // in the inbox.
         let (commands, orders) = unbounded();
-        let job = Job {
+        let job = TurnJob {
             session: binding.and_then(|binding| binding.sessions.get(&engine)).cloned(),
             grants: binding.map_or_else(Vec::new, |binding| {
                 binding.grants.iter().filter_map(|rule| Rule::parse(rule).ok()).collect()
@@ -64,7 +64,7 @@ impl Running {
         let name = format!("turn-{}", self.begun % 1_000_000_000);
         let shared = Arc::clone(&calls.shared);
         let run = move || worker::turn(&shared, job);
-        match calls.tasks.spawn(&name, Role::Helper(None), run) {
+        match calls.tasks.spawn(&name, TaskRole::Helper(None), run) {
             Ok(_) => {
                 self.commands.insert(entry, commands);
                 None

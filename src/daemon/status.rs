@@ -40,7 +40,7 @@ pub struct Status {
     pub next_try_at: Option<Timestamp>,
     /// When the bridge last sent a message for this machine.
     pub last_event_at: Option<Timestamp>,
-    pub turns: Vec<Running>,
+    pub turns: Vec<ListedTurn>,
     /// Messages that are not answered, those in `turns` included.
     pub inbox: usize,
     /// Posts that the bridge does not have yet.
@@ -52,7 +52,7 @@ pub struct Status {
 /// A turn in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Running {
+pub struct ListedTurn {
     pub thread_id: ThreadId,
     pub agent: Engine,
     pub since: Timestamp,
@@ -74,7 +74,7 @@ impl Status {
 pub(super) struct Board {
     file: PathBuf,
     status: Status,
-    turns: BTreeMap<ThreadId, Running>,
+    turns: BTreeMap<ThreadId, ListedTurn>,
     /// When it is to be written.
     pub(super) due: Option<Instant>,
 }
@@ -132,7 +132,7 @@ impl Board {
     }
 
     pub(super) fn turn_started(&mut self, thread: ThreadId, agent: Engine) {
-        let turn = Running { thread_id: thread.clone(), agent, since: time::now() };
+        let turn = ListedTurn { thread_id: thread.clone(), agent, since: time::now() };
         self.turns.insert(thread, turn);
         self.changed();
     }

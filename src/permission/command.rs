@@ -8,7 +8,7 @@
 
 use super::{
     guard::{is_guard, unguard},
-    lex::{self, Lexed, Word},
+    lex::{self, Lexed, ShellWord},
     rule::CommandGlob,
 };
 
@@ -93,7 +93,7 @@ impl Scan {
     }
 
     /// Notes what a simple command runs, itself and in its words.
-    fn command(&mut self, words: &[Word], depth: usize) {
+    fn command(&mut self, words: &[ShellWord], depth: usize) {
         let assignments = words.iter().take_while(|word| is_assignment(&word.text)).count();
         if assignments > 0 {
             self.text("", words);
@@ -104,7 +104,7 @@ impl Scan {
         let name = base(&first.text);
         let mut words = words.to_vec();
         if FEEDERS.contains(&name) {
-            words.push(Word { text: "…".to_owned(), known: Some(0), is_quoted: false });
+            words.push(ShellWord { text: "…".to_owned(), known: Some(0), is_quoted: false });
         }
         if WRAPPERS.split(' ').any(|it| it == name) || FEEDERS.contains(&name) {
             for at in 1..words.len() {
@@ -120,7 +120,7 @@ impl Scan {
     }
 
     /// Notes a command that begins with its program.
-    fn program(&mut self, words: &[Word], depth: usize) {
+    fn program(&mut self, words: &[ShellWord], depth: usize) {
         let (first, rest) = words.split_first().expect("callers have one");
         self.text("", words);
         let name = base(&first.text);
@@ -141,20 +141,24 @@ impl Scan {
             }
         }
         self.shell(words, depth);
-        let is_hollow = |word: &Word| word.text.starts_with(['-', '+']);
+        let is_hollow = |word: &ShellWord| word.text.starts_with(['-', '+']);
         if SHELLS.contains(&name) && rest.iter().all(is_hollow) {
             self.hidden = Some("a shell reads commands from its input");
         }
     }
 
-    fn shell(&mut self, words: &[Word], depth: usize) {
+    fn shell(&mut self, words: &[ShellWord], depth: usize) {
         let (first, rest) = words.split_first().expect("callers have one");
         let name = base(&first.text);
         if name == "eval" {
             let script: Vec<&str> = rest.iter().map(|word| word.text.as_str()).collect();
             let known = rest.iter().all(|word| word.known.is_none());
             self.script(
-                &Word { text: script.join(" "), known: (!known).then_some(0), is_quoted: true },
+                &ShellWord {
+                    text: script.join(" "),
+                    known: (!known).then_some(0),
+                    is_quoted: true,
+                },
                 depth,
             );
         } else if SHELLS.contains(&name) {
@@ -165,7 +169,7 @@ impl Scan {
     }
 
     /// Notes what a word runs when it is read as a command line.
-    fn script(&mut self, word: &Word, depth: usize) {
+    fn script(&mut self, word: &ShellWord, depth: usize) {
         if word.known.is_some() {
             self.hidden = Some("a command line within the line is not known before");
         }
@@ -180,7 +184,7 @@ impl Scan {
         }
     }
 
-    fn text(&mut self, program: &str, words: &[Word]) {
+    fn text(&mut self, program: &str, words: &[ShellWord]) {
         let mut text: String = program.chars().map(unguard).collect();
         let mut known = None;
         for (at, word) in words.iter().enumerate() {
@@ -208,7 +212,7 @@ fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {
     if let Some(problem) = lexed.problem {
         return Err(problem);
     }
-    let join = |words: &Vec<Word>| {
+    let join = |words: &Vec<ShellWord>| {
         words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
     };
     let commands: Vec<String> = lexed.commands.iter().map(join).collect();

@@ -18,7 +18,7 @@ const REDIRECTS: &str = "it redirects input or output";
 #[derive(Debug, Default)]
 pub(super) struct Lexed {
     /// Simple commands; none is empty.
-    pub(super) commands: Vec<Vec<Word>>,
+    pub(super) commands: Vec<Vec<ShellWord>>,
     /// What stands between them, and after the last one.
     pub(super) operators: Vec<&'static str>,
     /// Why it is not sure that these commands, and no others, run.
@@ -29,7 +29,7 @@ pub(super) struct Lexed {
 
 /// A word without its quotes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Word {
+pub(super) struct ShellWord {
     /// With separators [guarded](super::guard).
     pub(super) text: String,
     /// Bytes of the text that are sure; none if all are.
@@ -40,9 +40,9 @@ pub(super) struct Word {
 
 /// A command as far as it was read.
 #[derive(Default)]
-struct Frame {
-    words: Vec<Word>,
-    word: Option<Word>,
+struct PartialCommand {
+    words: Vec<ShellWord>,
+    word: Option<ShellWord>,
     /// Within double quotes.
     is_quoted: bool,
     /// The next word is the target of a redirection.
@@ -53,9 +53,9 @@ struct Frame {
 struct Lexer<'a> {
     rest: &'a str,
     lexed: Lexed,
-    at: Frame,
+    at: PartialCommand,
     /// What is interrupted by a command within a command, and what ends that one.
-    outer: Vec<(Frame, char)>,
+    outer: Vec<(PartialCommand, char)>,
 }
 
 pub(super) fn lex(line: &str) -> Lexed {
@@ -92,7 +92,7 @@ impl Lexer<'_> {
         self.lexed.hidden.get_or_insert(why);
     }
 
-    fn word(&mut self) -> &mut Word {
+    fn word(&mut self) -> &mut ShellWord {
         self.at.word.get_or_insert_default()
     }
 
@@ -360,7 +360,7 @@ impl Lexer<'_> {
         self.end_command("\n");
         // What was interrupted by something that never ended may run as well.
         while let Some((frame, _)) = self.outer.pop() {
-            self.at = Frame { skips: false, ..frame };
+            self.at = PartialCommand { skips: false, ..frame };
             self.end_command(";");
         }
         if self.lexed.operators.last().is_some_and(|it| matches!(*it, "&&" | "||" | "|")) {

@@ -1,5 +1,5 @@
 //! Killing is the most dangerous thing that this program does, so there is one function that does
-//! it, `send`, and it can't be reached with a bare number: only with a [`Handle`] made from a
+//! it, `send`, and it can't be reached with a bare number: only with a [`ChildHandle`] made from a
 //! child that did start, or from [`super::sweep`] for a process that carries our marker.
 
 use std::{
@@ -20,7 +20,7 @@ use rustix::{
 /// A child, until it has been reaped: from then on its number may belong to another process, and
 /// every signal is refused. Clones are the same handle.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub struct ChildHandle {
     pid: Pid,
     /// Until it is, the number is the child's, also if that has ended. Signals are sent, and the child
     /// is reaped, under this lock and nowhere else.
@@ -34,10 +34,10 @@ pub enum To {
     Group,
 }
 
-impl Handle {
+impl ChildHandle {
     /// The child must have been started as the leader of its own group.
-    pub(super) fn of(child: &Child) -> Handle {
-        Handle { pid: Pid::from_child(child), is_reaped: Arc::default() }
+    pub(super) fn of(child: &Child) -> ChildHandle {
+        ChildHandle { pid: Pid::from_child(child), is_reaped: Arc::default() }
     }
 
     /// For logs and tests; there is no way back from it to a handle.
@@ -55,8 +55,8 @@ impl Handle {
             return Ok(false);
         }
         let target = match to {
-            To::Process => Target::Process(self.pid),
-            To::Group => Target::Group(self.pid),
+            To::Process => SignalTarget::Process(self.pid),
+            To::Group => SignalTarget::Group(self.pid),
         };
         send(target, signal).map(|()| true)
     }
@@ -68,7 +68,7 @@ impl Handle {
         while let Err(Errno::INTR) = waitid(WaitId::Pid(self.pid), ended) {}
         let mut is_reaped = self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner);
         // Some systems refuse to signal a group of which nothing but the dead leader is left.
-        send(Target::Group(self.pid), Signal::KILL).ok();
+        send(SignalTarget::Group(self.pid), Signal::KILL).ok();
         *is_reaped = true;
         child.wait()
     }
@@ -76,7 +76,7 @@ impl Handle {
 
 /// Whom [`send`] is to signal.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Target<'fd> {
+pub(super) enum SignalTarget<'fd> {
     Process(Pid),
     Group(Pid),
     /// A process found by its marker, held by a pidfd.
@@ -89,20 +89,21 @@ pub(super) enum Target<'fd> {
 /// # Errors
 /// When the target is init, ourselves, our group or our parent, whatever the caller thinks that it
 /// knows; and when the system refuses.
-pub(super) fn send(target: Target<'_>, signal: Signal) -> io::Result<()> {
-    let (Target::Process(pid) | Target::Group(pid) | Target::Held(pid, _)) = target;
+pub(super) fn send(target: SignalTarget<'_>, signal: Signal) -> io::Result<()> {
+    let (SignalTarget::Process(pid) | SignalTarget::Group(pid) | SignalTarget::Held(pid, _)) =
+        target;
     if let Some(whose) = forbidden(pid) {
         let text = format!("refused to send signal {} to {target:?}: {whose}", signal.as_raw());
         log::error!("{text}");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     match target {
-        Target::Process(pid) => kill_process(pid, signal)?,
-        Target::Group(pid) => kill_process_group(pid, signal)?,
+        SignalTarget::Process(pid) => kill_process(pid, signal)?,
+        SignalTarget::Group(pid) => kill_process_group(pid, signal)?,
         #[cfg(target_os = "linux")]
-        Target::Held(_, fd) => rustix::process::pidfd_send_signal(fd, signal)?,
+        SignalTarget::Held(_, fd) => rustix::process::pidfd_send_signal(fd, signal)?,
         #[cfg(not(target_os = "linux"))]
-        Target::Held(..) => return Err(io::ErrorKind::Unsupported.into()),
+        SignalTarget::Held(..) => return Err(io::ErrorKind::Unsupported.into()),
     }
     Ok(())
 }
@@ -148,7 +149,7 @@ mod tests {
         let group = own_group().unwrap_or(Pid::INIT);
         for pid in [Pid::INIT, getpid(), group, parent] {
             assert!(forbidden(pid).is_some(), "{pid:?}");
-            for target in [Target::Process(pid), Target::Group(pid)] {
+            for target in [SignalTarget::Process(pid), SignalTarget::Group(pid)] {
                 // Signal 0 can't be named here; CONT does no harm if this test ever fails.
                 let refused = send(target, Signal::CONT).unwrap_err();
                 assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{target:?}");

@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::process::Signal;
 
 use crate::task;
-use kill::{Handle, To};
+use kill::{ChildHandle, To};
 use pipes::{Draining, Input, Tail};
 
 /// The longest line that is kept. Claude Code 2.1.197 was seen to write images of 14 MB in one line.
@@ -52,9 +52,9 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// What a child does, in order; [`Event::Exit`] is the last that counts.
+/// What a child does, in order; [`ChildEvent::Exit`] is the last that counts.
 #[derive(Debug)]
-pub enum Event {
+pub enum ChildEvent {
     /// A line of its output without the line feed. The last one may have had none.
     Line(Vec<u8>),
     /// A line over [`MAX_LINE`]: how it begins. The rest of it is skipped.
@@ -70,8 +70,8 @@ pub enum Event {
 
 /// A child process that did start. Dropping it kills its process group.
 #[derive(Debug)]
-pub struct Child<T = Event> {
-    handle: Handle,
+pub struct Child<T = ChildEvent> {
+    handle: ChildHandle,
     input: Option<Input>,
     events: Receiver<T>,
 }
@@ -90,7 +90,7 @@ impl Child {
 impl<T: Send + 'static> Child<T> {
     /// Like [`Child::spawn`], with every event put through `convert` on the task that read it;
     /// None drops it.
-    pub fn spawn_with(plan: &Plan, convert: fn(Event) -> Option<T>) -> io::Result<Child<T>> {
+    pub fn spawn_with(plan: &Plan, convert: fn(ChildEvent) -> Option<T>) -> io::Result<Child<T>> {
         let mut command = command(plan)?;
         let (events_in, events) = bounded(MAX_EVENTS);
         let (input, queue) = Input::new();
@@ -112,10 +112,10 @@ impl<T: Send + 'static> Child<T> {
             let tail = tail.clone();
             move |stderr| tail.fill_from(err_end.reads(stderr))
         })?;
-        let wait = waiting("agent-wait", move |(child, handle): (process::Child, Handle)| {
+        let wait = waiting("agent-wait", move |(child, handle): (process::Child, ChildHandle)| {
             let status = handle.reap(child).inspect_err(|error| log::warn!("wait: {error}")).ok();
             draining.wait();
-            let exit = Event::Exit { status, stderr_tail: tail.text() };
+            let exit = ChildEvent::Exit { status, stderr_tail: tail.text() };
             if let Some(exit) = convert(exit) {
                 // An error means that the owner of the child is gone.
                 events_in.send(exit).ok();
@@ -127,7 +127,7 @@ impl<T: Send + 'static> Child<T> {
         hand_over(&stdin, child.stdin.take());
         hand_over(&stdout, child.stdout.take());
         hand_over(&stderr, child.stderr.take());
-        let handle = Handle::of(&child);
+        let handle = ChildHandle::of(&child);
         hand_over(&wait, Some((child, handle.clone())));
         Ok(Child { handle, input: Some(input), events })
     }
@@ -138,7 +138,7 @@ impl<T> Child<T> {
         &self.events
     }
 
-    pub fn handle(&self) -> &Handle {
+    pub fn handle(&self) -> &ChildHandle {
         &self.handle
     }
 
@@ -193,11 +193,11 @@ pub fn run(plan: &Plan, deadline: Duration, max_output: usize) -> io::Result<Out
     let mut until = Instant::now() + deadline;
     loop {
         match child.events().recv_deadline(until) {
-            Ok(Event::Line(line) | Event::LongLine(line)) => {
+            Ok(ChildEvent::Line(line) | ChildEvent::LongLine(line)) => {
                 let room = max_output.saturating_sub(output.stdout.len());
                 output.stdout.extend(line.into_iter().chain([b'\n']).take(room));
             }
-            Ok(Event::Exit { status, stderr_tail }) => {
+            Ok(ChildEvent::Exit { status, stderr_tail }) => {
                 return Ok(Output { status, stderr: stderr_tail, ..output });
             }
             Err(RecvTimeoutError::Timeout) if !output.timed_out => {

@@ -21,7 +21,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::Event;
+use super::ChildEvent;
 
 /// What may wait for a child that does not read. Attachments make lines of many megabytes.
 const MAX_QUEUED_BYTES: usize = 256 << 20;
@@ -49,17 +49,17 @@ pub(super) struct Input {
 }
 
 /// The far end: what the writing task works off.
-pub(super) struct Queue {
+pub(super) struct InputQueue {
     queue: Receiver<Vec<u8>>,
     bytes: Arc<AtomicUsize>,
 }
 
 impl Input {
-    pub(super) fn new() -> (Input, Queue) {
+    pub(super) fn new() -> (Input, InputQueue) {
         let (sender, receiver) = bounded(MAX_QUEUED);
         let bytes = Arc::new(AtomicUsize::new(0));
         let input = Input { queue: sender, bytes: Arc::clone(&bytes) };
-        (input, Queue { queue: receiver, bytes })
+        (input, InputQueue { queue: receiver, bytes })
     }
 
     pub(super) fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
@@ -83,7 +83,7 @@ impl Input {
     }
 }
 
-impl Queue {
+impl InputQueue {
     /// Writes until the near end is closed or the child reads no more.
     pub(super) fn write_to(self, mut pipe: impl Write) {
         for bytes in self.queue {
@@ -97,7 +97,7 @@ impl Queue {
 }
 
 /// Hands over every line until the pipe ends or `emit` says false.
-pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(Event) -> bool) {
+pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(ChildEvent) -> bool) {
     let mut reader = BufReader::with_capacity(64 << 10, pipe);
     let mut line = Vec::new();
     loop {
@@ -108,12 +108,12 @@ pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(Eve
             Err(error) => return log::debug!("a child's output: {error}"),
         }
         let wanted = if line.pop_if(|byte| *byte == b'\n').is_some() || line.len() <= limit {
-            emit(Event::Line(mem::take(&mut line)))
+            emit(ChildEvent::Line(mem::take(&mut line)))
         } else {
             let start = line[..LONG_LINE_START.min(line.len())].to_vec();
             // Handed over before the rest is skipped, for there may be no end to it.
             line = Vec::new();
-            emit(Event::LongLine(start)) && reader.skip_until(b'\n').is_ok()
+            emit(ChildEvent::LongLine(start)) && reader.skip_until(b'\n').is_ok()
         };
         if !wanted {
             return;
@@ -157,29 +157,29 @@ impl Tail {
 /// The waiting side of a child's exit and the end of its output.
 pub(super) struct Draining {
     ends: Receiver<()>,
-    exit: Exit,
+    exit: ExitSignal,
 }
 
 /// Dropping it says that the child has exited.
-struct Exit(Arc<OwnedFd>);
+struct ExitSignal(Arc<OwnedFd>);
 
-impl Exit {
+impl ExitSignal {
     /// With the descriptor that becomes readable then.
     #[cfg(target_os = "linux")]
-    fn new() -> io::Result<(Exit, Arc<OwnedFd>)> {
+    fn new() -> io::Result<(ExitSignal, Arc<OwnedFd>)> {
         // One descriptor for each child, where a pipe takes two.
         let fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        Ok((Exit(Arc::clone(&fd)), fd))
+        Ok((ExitSignal(Arc::clone(&fd)), fd))
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn new() -> io::Result<(Exit, Arc<OwnedFd>)> {
+    fn new() -> io::Result<(ExitSignal, Arc<OwnedFd>)> {
         let (exited, exit) = io::pipe()?;
-        Ok((Exit(Arc::new(exit.into())), Arc::new(exited.into())))
+        Ok((ExitSignal(Arc::new(exit.into())), Arc::new(exited.into())))
     }
 }
 
-impl Drop for Exit {
+impl Drop for ExitSignal {
     fn drop(&mut self) {
         // Eight bytes are one event of an eventfd. It has room for them, and so has an empty pipe.
         rustix::io::write(&self.0, &1_u64.to_ne_bytes()).unwrap_or_default();
@@ -196,7 +196,7 @@ pub(super) struct PipeEnd {
 impl Draining {
     pub(super) fn new() -> io::Result<(Draining, PipeEnd, PipeEnd)> {
         let (end, ends) = bounded(0);
-        let (exit, exited) = Exit::new()?;
+        let (exit, exited) = ExitSignal::new()?;
         let pipe_end = |end| PipeEnd { exit: Arc::clone(&exited), _end: end };
         let (out, err) = (pipe_end(end.clone()), pipe_end(end));
         Ok((Draining { ends, exit }, out, err))
@@ -212,14 +212,14 @@ impl Draining {
 
 impl PipeEnd {
     /// The child's end of `pipe`, as far as the child itself has written to it.
-    pub(super) fn reads<R: Read + AsFd>(&self, pipe: R) -> Output<'_, R> {
-        Output { pipe, exit: &self.exit, phase: Phase::Running }
+    pub(super) fn reads<R: Read + AsFd>(&self, pipe: R) -> OutputPipe<'_, R> {
+        OutputPipe { pipe, exit: &self.exit, phase: Phase::Running }
     }
 }
 
 /// The output of a child. It ends where the pipe ends, or once the child has exited and the pipe
 /// is empty: another process may hold it open.
-pub(super) struct Output<'a, R> {
+pub(super) struct OutputPipe<'a, R> {
     pipe: R,
     exit: &'a OwnedFd,
     phase: Phase,
@@ -234,7 +234,7 @@ enum Phase {
     Others(Instant),
 }
 
-impl<R: Read + AsFd> Output<'_, R> {
+impl<R: Read + AsFd> OutputPipe<'_, R> {
     /// Waits until there is something to read. False: nothing more is to be read.
     fn is_ready(&mut self) -> io::Result<bool> {
         loop {
@@ -273,7 +273,7 @@ impl<R: Read + AsFd> Output<'_, R> {
     }
 }
 
-impl<R: Read + AsFd> Read for Output<'_, R> {
+impl<R: Read + AsFd> Read for OutputPipe<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.is_ready()? {
             return Ok(0);
@@ -295,9 +295,11 @@ mod tests {
         let mut lines = Vec::new();
         read_lines(input.as_bytes(), limit, |event| {
             lines.push(match event {
-                Event::Line(line) => String::from_utf8(line).unwrap(),
-                Event::LongLine(start) => format!("long {}", String::from_utf8(start).unwrap()),
-                Event::Exit { .. } => unreachable!("reading sees no exit"),
+                ChildEvent::Line(line) => String::from_utf8(line).unwrap(),
+                ChildEvent::LongLine(start) => {
+                    format!("long {}", String::from_utf8(start).unwrap())
+                }
+                ChildEvent::Exit { .. } => unreachable!("reading sees no exit"),
             });
             true
         });

@@ -207,8 +207,8 @@ mod linux {
             return Ok(false);
         }
         let target = match &held {
-            Some(held) => kill::Target::Held(found.pid, held.as_fd()),
-            None => kill::Target::Process(found.pid),
+            Some(held) => kill::SignalTarget::Held(found.pid, held.as_fd()),
+            None => kill::SignalTarget::Process(found.pid),
         };
         match kill::send(target, Signal::KILL) {
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),

@@ -21,7 +21,7 @@ use crate::{
         presence::{Machine, Presence},
         store::{
             AccountKey, Caller,
-            rows::{Change, Event},
+            rows::{AccountChange, AccountEvent},
         },
         wire,
     },
@@ -39,7 +39,7 @@ pub(super) type Frame = Arc<Words>;
 #[derive(Debug)]
 pub(super) struct Words {
     /// None: it was written when it was published.
-    event: Option<Event>,
+    event: Option<AccountEvent>,
     /// Of its message.
     pub(super) bytes: usize,
     for_daemons: OnceLock<String>,
@@ -47,9 +47,9 @@ pub(super) struct Words {
 }
 
 impl Words {
-    fn of(event: Event) -> Words {
+    fn of(event: AccountEvent) -> Words {
         let bytes = match &event.change {
-            Change::Message(message) => message.body.len(),
+            AccountChange::Message(message) => message.body.len(),
             _ => 0,
         };
         let (for_daemons, for_browsers) = (OnceLock::new(), OnceLock::new());
@@ -69,13 +69,13 @@ impl Words {
 }
 
 /// An event as it goes over the wire. Daemons are sent nothing but what is for them.
-pub(super) fn words_of(event: &Event, daemon: bool, presence: &Presence) -> String {
+pub(super) fn words_of(event: &AccountEvent, daemon: bool, presence: &Presence) -> String {
     let data = match &event.change {
-        Change::Message(message) if daemon => wire::reply(message),
+        AccountChange::Message(message) if daemon => wire::reply(message),
         _ => wire::for_browsers(event, presence),
     };
     let name = match &event.change {
-        Change::Thread { .. } => "thread",
+        AccountChange::Thread { .. } => "thread",
         change => change.kind(),
     };
     frame(Some(event.id()), name, &data)
@@ -136,7 +136,7 @@ impl Hub {
     }
 
     /// Queues an event of the store for the streams it concerns.
-    pub fn publish(&self, event: Event) {
+    pub fn publish(&self, event: AccountEvent) {
         self.published.fetch_add(1, Ordering::Relaxed);
         let (account, to_daemons) = (event.account, event.change.is_for_daemons());
         self.send(account, to_daemons, &Arc::new(Words::of(event)));

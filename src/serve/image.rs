@@ -3,17 +3,17 @@
 
 /// A picture that browsers and agents can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Image {
+pub struct Picture {
     pub media_type: &'static str,
     /// Width and height in pixels, where its beginning tells.
     pub size: Option<(u32, u32)>,
 }
 
 /// None: it is none of the known kinds.
-pub fn sniff(bytes: &[u8]) -> Option<Image> {
+pub fn sniff(bytes: &[u8]) -> Option<Picture> {
     let image = |media_type, size: Option<(u32, u32)>| {
         let size = size.filter(|(width, height)| 0 < *width && 0 < *height);
-        Some(Image { media_type, size })
+        Some(Picture { media_type, size })
     };
     if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         let size = be(bytes, 16, 4).zip(be(bytes, 20, 4));
@@ -82,7 +82,7 @@ mod tests {
 
     #[track_caller]
     fn check(bytes: &[u8], media_type: &'static str, size: Option<(u32, u32)>) {
-        assert_eq!(sniff(bytes), Some(Image { media_type, size }));
+        assert_eq!(sniff(bytes), Some(Picture { media_type, size }));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn render(text: &str, breaks: Breaks) -> String {
     }
     let options =
         Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
-    let mut writer = Writer { breaks, ..Writer::default() };
+    let mut writer = HtmlWriter { breaks, ..HtmlWriter::default() };
     let limit = OUTPUT_BYTES_MIN + GROWTH * text.len();
     for event in TextMergeStream::new(Parser::new_ext(text, options)) {
         writer.event(event);
@@ -74,7 +74,7 @@ fn is_deep(line: &str) -> bool {
 }
 
 #[derive(Default)]
-struct Writer {
+struct HtmlWriter {
     html: String,
     breaks: Breaks,
     /// How to close what is open.
@@ -90,7 +90,7 @@ struct Writer {
     has_body: bool,
 }
 
-impl Writer {
+impl HtmlWriter {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Start(tag) => self.start(tag),

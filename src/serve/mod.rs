@@ -113,7 +113,7 @@ impl Options {
 #[derive(Debug)]
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
-    http: http::Server,
+    http: http::HttpServer,
     _reaper: Job,
     hub: Arc<Hub>,
     _retention_job: Option<Job>,
@@ -161,8 +161,8 @@ impl Server {
             .context("starting the session reaper")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
-        let http =
-            http::Server::start(setup, api).with_context(|| format!("listening on {listen}"))?;
+        let http = http::HttpServer::start(setup, api)
+            .with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
         Ok(Server { http, _reaper: reaper, hub, _retention_job: job, store, clock })
     }

@@ -69,7 +69,7 @@ pub fn hash(password: &str, cost: Cost) -> Result<String> {
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Checked {
     Wrong,
     Right,
     /// And the stored hash is weaker than a new one would be.
@@ -123,11 +123,11 @@ impl Checker {
     }
 
     /// Whether `password` is the one of `stored`. None, an unknown user, takes as long and is wrong.
-    pub fn check(&self, password: &str, stored: Option<&str>) -> Result<Verdict, Busy> {
+    pub fn check(&self, password: &str, stored: Option<&str>) -> Result<Checked, Busy> {
         let nobody = || self.nobody.get_or_init(|| hash("", self.cost).unwrap_or_default());
         let is_right =
             self.in_turn(|| is_password(password, stored.unwrap_or_else(|| nobody())))?;
-        let Some(stored) = stored.filter(|_| is_right) else { return Ok(Verdict::Wrong) };
+        let Some(stored) = stored.filter(|_| is_right) else { return Ok(Checked::Wrong) };
         let mark = self.mark(password, stored);
         let mut remembered = lock(&self.remembered);
         if remembered.len() == REMEMBERED_MAX {
@@ -136,13 +136,13 @@ impl Checker {
         remembered.push(mark);
         let Cost { memory_kib, passes } = self.cost;
         let fresh = stored.starts_with(&format!("{ARGON2}${memory_kib}${passes}$"));
-        Ok(if fresh { Verdict::Right } else { Verdict::RightButWeak })
+        Ok(if fresh { Checked::Right } else { Checked::RightButWeak })
     }
 
     fn in_turn<T>(&self, work: impl FnOnce() -> T) -> Result<T, Busy> {
         let (enter, leave) = &self.places;
         enter.send_timeout((), PLACE_TIME).map_err(|_| Busy)?;
-        let _place = Place(leave);
+        let _place = HashPermit(leave);
         Ok(work())
     }
 
@@ -153,9 +153,9 @@ impl Checker {
 }
 
 /// One of the [`PLACES`], given up on drop, also by a panic.
-struct Place<'a>(&'a Receiver<()>);
+struct HashPermit<'a>(&'a Receiver<()>);
 
-impl Drop for Place<'_> {
+impl Drop for HashPermit<'_> {
     fn drop(&mut self) {
         // It is there: it was put in before.
         self.0.try_recv().ok();
@@ -211,8 +211,8 @@ mod tests {
         let stored = hash("correct horse", Cost::CHEAP).unwrap();
         assert!(!checker.remembers("correct horse", &stored));
         for _ in 0..2 {
-            assert_eq!(checker.check("correct horse", Some(&stored)), Ok(Verdict::Right));
-            assert_eq!(checker.check("battery staple", Some(&stored)), Ok(Verdict::Wrong));
+            assert_eq!(checker.check("correct horse", Some(&stored)), Ok(Checked::Right));
+            assert_eq!(checker.check("battery staple", Some(&stored)), Ok(Checked::Wrong));
         }
         assert!(checker.remembers("correct horse", &stored));
         assert!(!checker.remembers("battery staple", &stored));
@@ -220,10 +220,10 @@ mod tests {
         let other = hash("correct horse", Cost::CHEAP).unwrap();
         assert!(other != stored && !checker.remembers("correct horse", &other));
         for broken in ["", "not a hash", "a$b$c", "argon2id$8$1$x", "argon2id$0$0$salt$00"] {
-            assert_eq!(checker.check("", Some(broken)), Ok(Verdict::Wrong), "{broken}");
+            assert_eq!(checker.check("", Some(broken)), Ok(Checked::Wrong), "{broken}");
         }
         for password in ["", "correct horse"] {
-            assert_eq!(checker.check(password, None), Ok(Verdict::Wrong));
+            assert_eq!(checker.check(password, None), Ok(Checked::Wrong));
         }
     }
 
@@ -231,10 +231,10 @@ mod tests {
     fn weak_hashes_are_told_from_fresh_ones() {
         let checker = Checker::new(Cost { memory_kib: 16, passes: 1 });
         let cheap = hash("x", Cost::CHEAP).unwrap();
-        assert_eq!(checker.check("x", Some(&cheap)), Ok(Verdict::RightButWeak));
-        assert_eq!(checker.check("y", Some(&cheap)), Ok(Verdict::Wrong));
+        assert_eq!(checker.check("x", Some(&cheap)), Ok(Checked::RightButWeak));
+        assert_eq!(checker.check("y", Some(&cheap)), Ok(Checked::Wrong));
         let fresh = checker.hash("x").unwrap().unwrap();
-        assert_eq!(checker.check("x", Some(&fresh)), Ok(Verdict::Right));
+        assert_eq!(checker.check("x", Some(&fresh)), Ok(Checked::Right));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         store::{
             Caller, Store,
             replay::{Replay, Resume},
-            waiting::{Scope, Waiting},
+            waiting::{Scope, WaitingThread},
         },
         visit::{self, Visit},
         wire,
@@ -113,7 +113,7 @@ fn run(
 }
 
 /// The first event. `waiting` is what is handed out next, to a daemon without a position.
-fn hello(resume: &Resume, waiting: Option<&[Waiting]>) -> String {
+fn hello(resume: &Resume, waiting: Option<&[WaitingThread]>) -> String {
     let mut hello = json!({
         "replay": resume.kind,
         "serverTime": time::now(),
@@ -140,7 +140,7 @@ struct Feed<'a, 'b> {
 
 impl Feed<'_, '_> {
     /// Sends what waits, and then the position, from where everything that comes is live.
-    fn hand_out(&mut self, scope: &Scope, waiting: Vec<Waiting>) -> io::Result<()> {
+    fn hand_out(&mut self, scope: &Scope, waiting: Vec<WaitingThread>) -> io::Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::{
         presence::{Machine, Presence},
         store::{
             machines,
-            rows::{Change, Event, Message, Role, Thread, ThreadChange},
+            rows::{AccountChange, AccountEvent, Message, Role, Thread, ThreadChange},
         },
     },
     time::Timestamp,
@@ -124,14 +124,16 @@ pub fn reply(message: &Message) -> Value {
 }
 
 /// What browsers are told.
-pub fn for_browsers(event: &Event, presence: &Presence) -> Value {
+pub fn for_browsers(event: &AccountEvent, presence: &Presence) -> Value {
     match &event.change {
-        Change::Message(message) => message_with_html(message),
-        Change::Claimed { thread, machine } => json!({ "threadId": thread, "agentId": machine }),
-        Change::Thread { change: ThreadChange::Deleted, thread } => {
+        AccountChange::Message(message) => message_with_html(message),
+        AccountChange::Claimed { thread, machine } => {
+            json!({ "threadId": thread, "agentId": machine })
+        }
+        AccountChange::Thread { change: ThreadChange::Deleted, thread } => {
             json!({ "threadId": thread.id, "change": ThreadChange::Deleted.as_str() })
         }
-        Change::Thread { change, thread } => {
+        AccountChange::Thread { change, thread } => {
             let mut value = self::thread(thread, presence.since(event.account, &thread.id));
             set(&mut value, "change", Some(change.as_str()));
             value

@@ -29,12 +29,12 @@ pub type OutboxId = EntryId;
 pub struct Outbox {
     waiting: Directory,
     refused: Directory,
-    answers: Arc<Mutex<Answers>>,
+    answers: Arc<Mutex<Finishing>>,
 }
 
 /// What is known of the files without reading them.
 #[derive(Debug, Default)]
-struct Answers {
+struct Finishing {
     /// The posts that end a message whose entry is still in the inbox. A message has one answer; an
     /// earlier one is a post like any other.
     by_message: HashMap<EntryId, OutboxId>,
@@ -189,7 +189,7 @@ impl Outbox {
     }
 
     /// Only ever held for a look at the maps, or to remove a file.
-    fn answers(&self) -> MutexGuard<'_, Answers> {
+    fn answers(&self) -> MutexGuard<'_, Finishing> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -46,7 +46,7 @@ pub const INBOX_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What every file of a spool holds: the version, so that a later one can tell, and the content.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File<T> {
+struct SpoolFile<T> {
     version: u32,
     content: T,
 }
@@ -149,7 +149,7 @@ impl Directory {
     }
 
     pub(super) fn write<T: Serialize>(&self, id: EntryId, content: &T) -> io::Result<()> {
-        let bytes = serde_json::to_vec(&File { version: VERSION, content })?;
+        let bytes = serde_json::to_vec(&SpoolFile { version: VERSION, content })?;
         self.disk.write_atomic(&self.file(id), &bytes)?;
         self.sizes().insert(id, Size { bytes: bytes.len() as u64, is_aside: false });
         Ok(())
@@ -168,7 +168,7 @@ fn id_of(path: &Path) -> Option<EntryId> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let file: File<T> = serde_json::from_slice(bytes)
+    let file: SpoolFile<T> = serde_json::from_slice(bytes)
         .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     if file.version != VERSION {
         let text = format!("version {} is not known to this program", file.version);

@@ -2,7 +2,7 @@
 //! writes. At 50,000 bindings the file is 15 MB, so the loop does not wait for it: a change sends one
 //! serialized binding to the writer, which keeps the text of all of them and puts a file together
 //! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
-//! inbox is done only when [`Store::newest_written`] says so of what its message changed.
+//! inbox is done only when [`StateStore::newest_written`] says so of what its message changed.
 //!
 //! How far the stream was read ([`Cursor`]) is in a file of its own, because it is no part of what
 //! we share with the reference daemon.
@@ -29,7 +29,7 @@ use crate::{
     store::{
         Disk,
         binding::Binding,
-        writer::{Change, Writer},
+        writer::{Writer, WriterCommand},
     },
     task::{self, Joined},
     time::{self, Timestamp},
@@ -38,7 +38,7 @@ use crate::{
 /// The bindings in memory, and the way to the task that writes them. Owned by the main task.
 /// Dropping it writes what is not yet written and waits for that.
 #[derive(Debug)]
-pub struct Store {
+pub struct StateStore {
     bindings: BTreeMap<ThreadId, Binding>,
     /// Of the newest change: how many there were.
     generation: u64,
@@ -48,7 +48,7 @@ pub struct Store {
     // The writer leaves when this closes. It has no bound, because the main task must not wait for a
     // disk; there are a few changes for each entry of the inbox, and that one has a bound and is done
     // only after they are written.
-    changes: Sender<Change>,
+    changes: Sender<WriterCommand>,
     _writer: Joined,
     /// The file could not be understood, and its bindings are lost.
     is_broken: bool,
@@ -67,21 +67,21 @@ pub struct Cursor {
     pub behind: BTreeMap<ThreadId, Timestamp>,
 }
 
-impl Store {
+impl StateStore {
     /// Reads `dir/state.json` of either version and starts the writer. A file that can't be
     /// understood is set aside under a name that the log tells, and no binding is known then.
     ///
     /// # Errors
     /// When the file can't be read or set aside: going on would overwrite it.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Store> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<StateStore> {
         disk.create_dir(dir)
             .and_then(|()| disk.sweep(dir))
             .with_context(|| format!("preparing the state directory {}", dir.display()))?;
         let state_path = dir.join("state.json");
         let is_there = disk.list(dir)?.contains(&state_path);
-        let file: Option<File> = read(&*disk, &state_path)?;
+        let file: Option<StateFile> = read(&*disk, &state_path)?;
         let is_broken = is_there && file.is_none();
-        let File { bindings, rest } = file.unwrap_or_default();
+        let StateFile { bindings, rest } = file.unwrap_or_default();
         let bindings = bindings.unwrap_or_default();
         let written = Arc::new(AtomicU64::new(0));
         let (wake_sender, wake) = bounded(1);
@@ -101,7 +101,7 @@ impl Store {
         };
         let writer = task::spawn("state", move || writer.run(&receiver))
             .context("starting the task that writes state.json")?;
-        Ok(Store {
+        Ok(StateStore {
             bindings,
             generation: 0,
             written,
@@ -127,10 +127,10 @@ impl Store {
     }
 
     /// Replaces a thread's binding and has it written. Returns the generation for
-    /// [`Store::newest_written`].
+    /// [`StateStore::newest_written`].
     pub fn set(&mut self, thread: &ThreadId, binding: Binding) -> u64 {
         self.generation += 1;
-        self.send(Change::Binding { thread: thread.clone(), text: text(&binding) });
+        self.send(WriterCommand::Binding { thread: thread.clone(), text: text(&binding) });
         self.bindings.insert(thread.clone(), binding);
         self.generation
     }
@@ -146,22 +146,22 @@ impl Store {
     }
 
     /// Has the cursor written, before the bindings that change after it. Returns the generation for
-    /// [`Store::newest_written`].
+    /// [`StateStore::newest_written`].
     pub fn set_cursor(&mut self, cursor: &Cursor) -> u64 {
         self.generation += 1;
         let bytes = serde_json::to_vec(cursor).expect("a cursor is plain data");
-        self.send(Change::Cursor(bytes));
+        self.send(WriterCommand::Cursor(bytes));
         self.generation
     }
 
     /// Has everything written now. False when that failed or took longer than `patience`.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, answer) = bounded(1);
-        self.send(Change::Flush(done));
+        self.send(WriterCommand::Flush(done));
         answer.recv_timeout(patience).unwrap_or(false)
     }
 
-    fn send(&self, change: Change) {
+    fn send(&self, change: WriterCommand) {
         if self.changes.send(change).is_err() {
             log::error!("the task that writes state.json is gone; restart the daemon");
         }
@@ -230,7 +230,7 @@ fn set_aside(disk: &dyn Disk, path: &Path, error: &serde_json::Error) -> Result<
 /// state.json. Each binding is read on its own: as one tree of values all would take ten times the
 /// space.
 #[derive(Debug, Default, Deserialize)]
-struct File {
+struct StateFile {
     bindings: Option<BTreeMap<ThreadId, Binding>>,
     /// The fields that we do not know.
     #[serde(flatten)]

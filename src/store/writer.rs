@@ -26,7 +26,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What the writer is to do.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum WriterCommand {
     Binding {
         thread: ThreadId,
         /// As JSON on one line.
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Runs until `changes` closes, and writes what is left then.
-    pub(super) fn run(mut self, changes: &Receiver<Change>) {
+    pub(super) fn run(mut self, changes: &Receiver<WriterCommand>) {
         let mut not_before = Instant::now();
         loop {
             let change = if self.is_dirty() {
@@ -90,18 +90,18 @@ impl Writer {
         self.cursor.is_some() || self.has_changed
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: WriterCommand) {
         match change {
-            Change::Binding { thread, text } => {
+            WriterCommand::Binding { thread, text } => {
                 self.bindings.insert(thread, text);
                 self.has_changed = true;
                 self.generation += 1;
             }
-            Change::Cursor(bytes) => {
+            WriterCommand::Cursor(bytes) => {
                 self.cursor = Some(bytes);
                 self.generation += 1;
             }
-            Change::Flush(done) => {
+            WriterCommand::Flush(done) => {
                 if self.is_dirty() {
                     self.write();
                 }

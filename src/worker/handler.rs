@@ -25,7 +25,7 @@ use crate::{
         asking::{self, Asking},
         attempt::Attempt,
         is_closed,
-        progress::Progress as Does,
+        progress::ProgressPosts as Does,
         run::{DISK_RETRY, Ending, Run},
         sessions::Session,
         texts,
@@ -50,11 +50,11 @@ pub(super) struct Handler<'h, 'r> {
     does: Does,
     /// The sum of what the engine reported.
     usage: Usage,
-    end: End,
+    end: EndStage,
 }
 
 /// How far the end of the turn has come.
-enum End {
+enum EndStage {
     Unknown,
     /// It is known and not durable yet; the disk is tried again at that time.
     Unwritten {
@@ -85,16 +85,16 @@ impl<'h, 'r> Handler<'h, 'r> {
             retry_told: None,
             does: Does::new(run.shared.progress, Instant::now()),
             usage: Usage::default(),
-            end: End::Unknown,
+            end: EndStage::Unknown,
         }
     }
 
     /// The engine is gone. Some: its session was, too.
     pub(super) fn left(self) -> Option<String> {
         match self.end {
-            End::SessionGone(detail) => return Some(detail),
-            End::Unwritten { ending, .. } => self.run.end(*ending),
-            End::Unknown | End::Written => {}
+            EndStage::SessionGone(detail) => return Some(detail),
+            EndStage::Unwritten { ending, .. } => self.run.end(*ending),
+            EndStage::Unknown | EndStage::Written => {}
         }
         self.session.left();
         None
@@ -221,9 +221,9 @@ impl<'h, 'r> Handler<'h, 'r> {
 
     /// Tries to make the answer durable. While the disk is full the engine is not kept from leaving.
     fn try_end(&mut self) {
-        let End::Unwritten { ending, retry, is_logged } = &mut self.end else { return };
+        let EndStage::Unwritten { ending, retry, is_logged } = &mut self.end else { return };
         match self.run.try_end(ending) {
-            Ok(()) => self.end = End::Written,
+            Ok(()) => self.end = EndStage::Written,
             Err(error) => {
                 self.run.disk_failed(&error, is_logged);
                 *retry = Instant::now() + DISK_RETRY;
@@ -272,16 +272,16 @@ impl TurnHandler for Handler<'_, '_> {
             "usage of the turn"
         );
         if let (TurnEnd::SessionGone { detail }, Some(_)) = (end, &self.spec.session) {
-            self.end = End::SessionGone(detail.clone());
+            self.end = EndStage::SessionGone(detail.clone());
             return;
         }
         self.session.driven();
         self.end = match self.ending(end) {
             Some(ending) => {
                 let ending = Box::new(ending);
-                End::Unwritten { ending, retry: Instant::now(), is_logged: false }
+                EndStage::Unwritten { ending, retry: Instant::now(), is_logged: false }
             }
-            None => End::Written,
+            None => EndStage::Written,
         };
         self.attempt.end();
         self.try_end();
@@ -289,14 +289,14 @@ impl TurnHandler for Handler<'_, '_> {
 
     fn due(&self) -> Option<Instant> {
         match &self.end {
-            End::Unknown => self.does.due(),
-            End::Unwritten { retry, .. } => Some(*retry),
-            End::Written | End::SessionGone(_) => None,
+            EndStage::Unknown => self.does.due(),
+            EndStage::Unwritten { retry, .. } => Some(*retry),
+            EndStage::Written | EndStage::SessionGone(_) => None,
         }
     }
 
     fn on_time(&mut self) {
-        if !matches!(self.end, End::Unknown) {
+        if !matches!(self.end, EndStage::Unknown) {
             return self.try_end();
         }
         let now = Instant::now();

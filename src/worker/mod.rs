@@ -1,6 +1,6 @@
 //! A worker drives one message: an OS thread for one turn, from the moment that the loop gives it a
 //! turn slot until its engine is gone. It owns nothing beyond that turn; what the thread's binding
-//! must know comes with the [`Job`], and every change goes back as an [`Event`]: the session before the
+//! must know comes with the [`TurnJob`], and every change goes back as an [`Event`]: the session before the
 //! answer that relies on it, what a person has to decide before the prompt that asks, and always
 //! [`Event::Left`] as the last.
 
@@ -48,7 +48,7 @@ use crate::{
 
 /// One message whose turn begins now, with all that it needs of its thread's binding.
 #[derive(Debug)]
-pub struct Job {
+pub struct TurnJob {
     pub begin: Begin,
     /// The thread's session of the engine that answers ([`Shared::engine`]).
     pub session: Option<SessionRecord>,
@@ -79,7 +79,7 @@ pub struct Shared {
     pub audit: Audit,
     pub codes: Codes,
     pub engines: Engines,
-    pub opencode: opencode::server::Handle,
+    pub opencode: opencode::server::ServerHandle,
     /// What engines inherit of the daemon's own environment.
     pub env: Vec<(OsString, OsString)>,
     /// Leads the marker of every process that a turn starts.
@@ -125,7 +125,7 @@ pub fn writes(shared: &Shared, reply: &Reply, session: Option<&SessionRecord>) -
 }
 
 /// Runs the turn of a message, in a task of its own.
-pub fn turn(shared: &Shared, job: Job) {
+pub fn turn(shared: &Shared, job: TurnJob) {
     let is_answered = Cell::new(false);
     let outcome = task::catch(|| drive::drive(&Run::new(shared, &job, &is_answered)));
     let Begin { thread, entry, .. } = job.begin;

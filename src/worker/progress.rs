@@ -19,22 +19,22 @@ const CHARS_MAX: usize = 200;
 
 /// What an engine does in one turn.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressPosts {
     /// None: nothing is said on the thread.
     every: Option<Duration>,
     posts: u32,
-    unposted: Pending,
-    unshown: Pending,
+    unposted: PendingLine,
+    unshown: PendingLine,
 }
 
 /// The newest line, and when it may go.
 #[derive(Debug)]
-struct Pending {
+struct PendingLine {
     line: Option<String>,
     not_before: Instant,
 }
 
-impl Pending {
+impl PendingLine {
     fn due(&self) -> Option<Instant> {
         self.line.as_ref().map(|_| self.not_before)
     }
@@ -46,12 +46,12 @@ impl Pending {
     }
 }
 
-impl Progress {
+impl ProgressPosts {
     /// A turn begins, and says nothing on the thread for the usual time.
-    pub(super) fn new(every: Option<Duration>, now: Instant) -> Progress {
-        let unposted = Pending { line: None, not_before: now + every.unwrap_or_default() };
-        let unshown = Pending { line: None, not_before: now };
-        Progress { every, posts: 0, unposted, unshown }
+    pub(super) fn new(every: Option<Duration>, now: Instant) -> ProgressPosts {
+        let unposted = PendingLine { line: None, not_before: now + every.unwrap_or_default() };
+        let unshown = PendingLine { line: None, not_before: now };
+        ProgressPosts { every, posts: 0, unposted, unshown }
     }
 
     /// The engine does something else.
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_newest_line_is_told_and_not_too_often() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(EVERY), start);
+        let mut progress = ProgressPosts::new(Some(EVERY), start);
         assert_eq!(progress.due(), None);
         progress.does("one");
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_line_waits_for_what_is_to_be_sent_before_it() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(EVERY), start);
+        let mut progress = ProgressPosts::new(Some(EVERY), start);
         progress.does("one");
         assert_eq!(progress.take_posted(start + EVERY, || false), None);
         assert_eq!(progress.take_posted(start + EVERY, || true), None, "not at once");
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_turn_says_thirty_lines_at_most() {
         let start = Instant::now();
-        let mut progress = Progress::new(Some(SECOND), start);
+        let mut progress = ProgressPosts::new(Some(SECOND), start);
         let told = (1..100).filter(|second| {
             progress.does("again");
             progress.take_posted(start + *second * SECOND, || true).is_some()
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn switched_off_it_is_only_shown() {
         let start = Instant::now();
-        let mut progress = Progress::new(None, start);
+        let mut progress = ProgressPosts::new(None, start);
         progress.does("one");
         assert_eq!(progress.take_posted(start + 9 * EVERY, || true), None);
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));

@@ -15,7 +15,7 @@ use crate::{
     coordinator::{Begin, Event},
     ids::{ClientMsgId, Engine, ThreadId},
     store::entry::{EntryId, Progress},
-    worker::{Job, Shared, is_closed},
+    worker::{Shared, TurnJob, is_closed},
 };
 
 /// How long a write that failed waits before it tries the disk again.
@@ -23,7 +23,7 @@ pub(super) const DISK_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) job: &'a Job,
+    pub(super) job: &'a TurnJob,
     pub(super) begin: &'a Begin,
     pub(super) def: &'a EngineDef,
     /// Whether the answer is durable; read when the turn's task ends, also after a panic.
@@ -63,7 +63,11 @@ pub(super) enum Ending {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(shared: &'a Shared, job: &'a Job, is_answered: &'a Cell<bool>) -> Run<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        job: &'a TurnJob,
+        is_answered: &'a Cell<bool>,
+    ) -> Run<'a> {
         Run {
             shared,
             job,

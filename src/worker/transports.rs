@@ -28,7 +28,7 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
         Launch::Process(process) => process,
         Launch::SharedServer => {
             // The keeper itself gives up first.
-            let deadline = server::Handle::deadline(shared.config.startup_timeout);
+            let deadline = server::ServerHandle::deadline(shared.config.startup_timeout);
             let lease = match shared.opencode.request() {
                 Ok(lease) => run.wait(&lease, deadline)?,
                 Err(error) => Some(Err(error)),

@@ -15,7 +15,7 @@ use obto_bridge::{
     bridge::{
         Access, Client, Net,
         backoff::Pace,
-        outbox::{self, Handle, Notice, Settings},
+        outbox::{self, Notice, OutboxHandle, Settings},
         wire::{Activity, Card, Post, PostKind},
     },
     config::Token,
@@ -132,7 +132,7 @@ fn rig_leaving(
         token: Token::new("obto_s3cr3t"),
     };
     let client = Client::new(Arc::new(access), &Net::default()).unwrap();
-    let Handle { task, wake, activity, notices } =
+    let OutboxHandle { task, wake, activity, notices } =
         outbox::start(client, store.outbox.clone(), settings).unwrap();
     Rig { bridge, store, wake, activity, notices, task }
 }

@@ -11,7 +11,7 @@ use obto_bridge::{
     bridge::{
         Access, AccessSource, Error, Net,
         backoff::Pace,
-        stream::{self, Handle, Settings, StreamEvent},
+        stream::{self, Settings, StreamEvent, StreamHandle},
     },
     config::Token,
     ids::MachineId,
@@ -65,7 +65,7 @@ impl AccessSource for Config {
 }
 
 struct Rig {
-    handle: Option<Handle>,
+    handle: Option<StreamHandle>,
     events: Receiver<StreamEvent<()>>,
     config: Arc<Config>,
     streams: Streams,

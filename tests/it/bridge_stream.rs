@@ -14,7 +14,7 @@ use obto_bridge::{
     bridge::{
         Access, Net,
         backoff::Pace,
-        stream::{self, Handle, Settings, StreamEvent},
+        stream::{self, Settings, StreamEvent, StreamHandle},
         wire::Reply,
     },
     config::Token,
@@ -47,7 +47,7 @@ fn settings() -> Settings {
 
 /// A running stream on a scripted bridge. The handle goes first, as in the daemon.
 struct Rig {
-    handle: Option<Handle>,
+    handle: Option<StreamHandle>,
     events: Receiver<StreamEvent<String>>,
     bridge: SickBridge,
 }

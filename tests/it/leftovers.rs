@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use obto_bridge::proc::{Child, Event, Plan, sweep::MARKER};
+use obto_bridge::proc::{Child, ChildEvent, Plan, sweep::MARKER};
 use rustix::process::Signal;
 
 use crate::{
@@ -44,7 +44,7 @@ impl Bystander {
             env: marker.map(|marker| (MARKER.into(), marker.into())).into_iter().collect(),
         })
         .unwrap();
-        assert!(matches!(patience::recv(child.events()), Ok(Event::Line(_))));
+        assert!(matches!(patience::recv(child.events()), Ok(ChildEvent::Line(_))));
         Bystander { child, heard }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam_channel::after;
 use obto_bridge::proc::{
-    self, Child, Event, Plan,
+    self, Child, ChildEvent, Plan,
     kill::To,
     sweep::{Before, Marked, sweep},
 };
@@ -28,13 +28,13 @@ fn spawn(marker: &str, directives: &[&str]) -> Child {
     Child::spawn(&fake::plan(marker, directives)).unwrap()
 }
 
-fn next(child: &Child) -> Event {
+fn next(child: &Child) -> ChildEvent {
     patience::recv(child.events()).expect("an event in time")
 }
 
 fn line(child: &Child) -> String {
     match next(child) {
-        Event::Line(line) => String::from_utf8(line).unwrap(),
+        ChildEvent::Line(line) => String::from_utf8(line).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -43,7 +43,7 @@ fn line(child: &Child) -> String {
 fn exit(child: &Child) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     match next(child) {
-        Event::Exit { status: Some(status), .. } => {
+        ChildEvent::Exit { status: Some(status), .. } => {
             status.code().unwrap_or_else(|| -status.signal().unwrap())
         }
         other => panic!("{other:?}"),
@@ -63,7 +63,7 @@ fn lines_come_before_the_exit_and_the_last_needs_no_end() {
     assert_eq!(line(&child), "one");
     assert_eq!(line(&child), "half");
     match next(&child) {
-        Event::Exit { status, stderr_tail } => {
+        ChildEvent::Exit { status, stderr_tail } => {
             assert_eq!((status.unwrap().code(), stderr_tail.as_str()), (Some(3), "oh"));
         }
         other => panic!("{other:?}"),
@@ -175,7 +175,7 @@ isolated! {
         assert!(is_alive(&straggler) && is_alive(&leader));
         let (handle, events) = (child.handle().clone(), child.events().clone());
         drop(child);
-        assert!(events.iter().any(|event| matches!(event, Event::Exit { .. })));
+        assert!(events.iter().any(|event| matches!(event, ChildEvent::Exit { .. })));
         assert!(!is_alive(&leader) && !handle.signal(Signal::KILL, To::Group).unwrap());
         until(|| !is_alive(&straggler));
     }
@@ -216,7 +216,7 @@ isolated! {
 #[test]
 fn what_was_written_before_the_exit_comes_before_it_however_long_that_takes() {
     let slowly = |event| {
-        if matches!(&event, Event::Line(line) if line.len() > 1 << 20) {
+        if matches!(&event, ChildEvent::Line(line) if line.len() > 1 << 20) {
             after(Duration::from_millis(1_200)).recv().unwrap();
         }
         Some(event)
@@ -239,7 +239,7 @@ isolated! {
         let mut patience = patience::Patience::new();
         let code = loop {
             assert!(patience.lasts(), "no exit in time");
-            if let Event::Exit { status, .. } = next(&child) {
+            if let ChildEvent::Exit { status, .. } = next(&child) {
                 break status.unwrap().code();
             }
         };

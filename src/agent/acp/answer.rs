@@ -5,13 +5,13 @@ use crate::agent::text::ANSWER_BYTES;
 /// Agents say things before, between and after their tools. Each such run of text is a segment;
 /// the last one that is not empty is the answer.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct AgentAnswer {
     text: String,
     message: Option<String>,
     broken: bool,
 }
 
-impl Answer {
+impl AgentAnswer {
     /// A chunk of the message `message`, if the agent names its messages (codex-acp 0.16.0, gemini
     /// and qwen do not).
     pub(super) fn push(&mut self, message: Option<&str>, chunk: &str) {
@@ -45,7 +45,7 @@ mod tests {
 
     #[track_caller]
     fn check(chunks: &[(Option<&str>, &str)], expected: &str) {
-        let mut answer = Answer::default();
+        let mut answer = AgentAnswer::default();
         for (message, chunk) in chunks {
             if *chunk == "|" {
                 answer.end_segment();
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn an_endless_answer_is_cut_at_a_character() {
-        let mut answer = Answer::default();
+        let mut answer = AgentAnswer::default();
         answer.push(None, "x");
         answer.push(None, &"ä".repeat(ANSWER_BYTES));
         assert_eq!(answer.text().len(), ANSWER_BYTES - 1);

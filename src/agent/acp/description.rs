@@ -8,7 +8,7 @@ use super::{Acp, asking};
 use crate::{
     agent::{
         description::{Description, Launch, McpNames, McpReadings, Process},
-        stdio::{KILL, Step},
+        stdio::{KILL, LadderStep},
     },
     proc::kill::To,
 };
@@ -22,8 +22,8 @@ pub static DESCRIPTION: Description = Description {
         env_remove: &[],
         // To the group, since the configured command may be a script around the agent.
         ladder: &[
-            (Step::CloseInput, Duration::from_secs(3)),
-            (Step::Signal(Signal::TERM, To::Group), Duration::from_secs(2)),
+            (LadderStep::CloseInput, Duration::from_secs(3)),
+            (LadderStep::Signal(Signal::TERM, To::Group), Duration::from_secs(2)),
             KILL,
         ],
     }),

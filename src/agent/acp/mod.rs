@@ -19,14 +19,14 @@ use crate::{
         Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnEnd,
         TurnEvent, TurnSpec, Usage, Verdict,
         ledger::{KNOWN_MAX, Ledger},
-        rpc::{Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        rpc::{METHOD_NOT_FOUND, Rpc, RpcError, RpcMessage},
         text::{self, first_text, quotable, text},
     },
     ids::SessionId,
 };
-use answer::Answer;
+use answer::AgentAnswer;
 use asking::KnownCall;
-use wire::{Capabilities, Options, Setting};
+use wire::{Capabilities, PermissionOptions, Setting};
 
 /// Characters of a refused command or path that are repeated.
 const REFUSED_CHARS: usize = 200;
@@ -46,7 +46,7 @@ enum Sent {
 #[derive(Debug)]
 struct Pending {
     request: Value,
-    options: Options,
+    options: PermissionOptions,
     /// What is asked for, in words for people.
     what: String,
 }
@@ -62,7 +62,7 @@ pub struct Acp {
     settings: VecDeque<Setting>,
     /// Before the prompt is sent, updates are the replay of an old session.
     prompted: bool,
-    answer: Answer,
+    answer: AgentAnswer,
     calls: BTreeMap<String, KnownCall>,
     ledger: Ledger<Pending>,
     /// What was refused last, in words for people.
@@ -284,7 +284,7 @@ impl Acp {
             return actions.write(error);
         }
         self.answer.end_segment();
-        let options = Options::read(params);
+        let options = PermissionOptions::read(params);
         let call = &params["toolCall"];
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
         known.merge(call);
@@ -392,14 +392,14 @@ impl Protocol for Acp {
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
         match self.rpc.classify(value) {
-            Incoming::Request { id, method, params } => {
+            RpcMessage::Request { id, method, params } => {
                 self.on_request(id, &method, &params, actions);
             }
-            Incoming::Notification { method, params } if method == "session/update" => {
+            RpcMessage::Notification { method, params } if method == "session/update" => {
                 self.on_update(&params, actions);
             }
-            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Notification { .. } | Incoming::Junk => {}
+            RpcMessage::Response { tag, result } => self.on_response(tag, result, actions),
+            RpcMessage::Notification { .. } | RpcMessage::Junk => {}
         }
     }
 

@@ -189,22 +189,22 @@ pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
 
 /// The options of a permission request that are ever chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct PermissionOptions {
     pub allow: Option<String>,
     pub reject: Option<String>,
 }
 
-impl Options {
+impl PermissionOptions {
     /// Goes by kind, never by id: those differ from agent to agent. `allow_always` is not used,
     /// because many agents store it in the project, without an end.
-    pub fn read(params: &Value) -> Options {
+    pub fn read(params: &Value) -> PermissionOptions {
         let of = |kind: &str| {
             list(params, "/options")
                 .iter()
                 .find(|option| text(option, "/kind") == kind && option["optionId"].is_string())
                 .map(|option| text(option, "/optionId").to_owned())
         };
-        Options {
+        PermissionOptions {
             allow: of("allow_once"),
             reject: of("reject_once").or_else(|| of("reject_always")),
         }

@@ -8,7 +8,7 @@ use super::{Claude, ENV, ENV_REMOVE, args, files};
 use crate::{
     agent::{
         description::{Description, Launch, McpNames, Package, Process},
-        stdio::{KILL, Step},
+        stdio::{KILL, LadderStep},
     },
     proc::kill::To,
 };
@@ -27,8 +27,8 @@ pub static DESCRIPTION: Description = Description {
         // After the interrupt. A TERM would leave Claude's running command behind, an INT does not
         // (claude 2.1.197).
         ladder: &[
-            (Step::CloseInput, Duration::from_secs(5)),
-            (Step::Signal(Signal::INT, To::Process), Duration::from_secs(5)),
+            (LadderStep::CloseInput, Duration::from_secs(5)),
+            (LadderStep::Signal(Signal::INT, To::Process), Duration::from_secs(5)),
             KILL,
         ],
     }),

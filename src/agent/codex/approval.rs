@@ -1,5 +1,5 @@
 //! Codex's requests to the person who uses it, and the answers to them. Each becomes a [`Question`] in words
-//! that are the same for all engines; an [`Pending`] remembers how its answer must look.
+//! that are the same for all engines; a [`Pending`] remembers how its answer must look.
 //!
 //! No answer has a place for a reason: a denied command is, for the model, `Rejected("rejected by
 //! user")`, a denied patch `patch rejected by user`, a denied MCP tool `user rejected MCP tool
@@ -25,11 +25,11 @@ use crate::agent::{
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) request: Value,
-    answer: Answer,
+    answer: AnswerForm,
 }
 
 #[derive(Debug)]
-enum Answer {
+enum AnswerForm {
     /// `{"decision": …}`; a decline works although `availableDecisions` does not list it.
     Decision,
     /// What was asked for is granted by repeating it (0.169.0, from its generated schema).
@@ -65,13 +65,13 @@ pub(super) fn read(
     changes: &Changes,
 ) -> Option<(Question, Pending)> {
     let (question, answer) = match method {
-        "item/commandExecution/requestApproval" => (command(params), Answer::Decision),
-        "item/fileChange/requestApproval" => (file_change(params, changes), Answer::Decision),
+        "item/commandExecution/requestApproval" => (command(params), AnswerForm::Decision),
+        "item/fileChange/requestApproval" => (file_change(params, changes), AnswerForm::Decision),
         "item/permissions/requestApproval" => {
             let permissions = without_nulls(params["permissions"].clone());
-            (permissions_question(params), Answer::Permissions(permissions))
+            (permissions_question(params), AnswerForm::Permissions(permissions))
         }
-        "mcpServer/elicitation/request" => (elicitation(params)?, Answer::Elicitation),
+        "mcpServer/elicitation/request" => (elicitation(params)?, AnswerForm::Elicitation),
         "item/tool/requestUserInput" => user_input(params)?,
         _ => return None,
     };
@@ -89,16 +89,16 @@ impl Pending {
     pub(super) fn answer(self, verdict: &Verdict) -> Value {
         let allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAlways);
         match (self.answer, verdict) {
-            (Answer::Decision, _) => {
+            (AnswerForm::Decision, _) => {
                 json!({ "decision": if allowed { "accept" } else { "decline" } })
             }
-            (Answer::Permissions(wanted), _) => {
+            (AnswerForm::Permissions(wanted), _) => {
                 let granted = if allowed { wanted } else { json!({}) };
                 json!({ "permissions": granted, "scope": "turn" })
             }
-            (Answer::Elicitation, _) if allowed => elicited("accept", json!({})),
-            (Answer::Elicitation, _) => elicitation_declined(),
-            (Answer::Words(ids), Verdict::Chosen(chosen)) if ids.len() == chosen.len() => {
+            (AnswerForm::Elicitation, _) if allowed => elicited("accept", json!({})),
+            (AnswerForm::Elicitation, _) => elicitation_declined(),
+            (AnswerForm::Words(ids), Verdict::Chosen(chosen)) if ids.len() == chosen.len() => {
                 let answers: Map<String, Value> = ids
                     .into_iter()
                     .zip(chosen)
@@ -107,7 +107,7 @@ impl Pending {
                 json!({ "answers": answers })
             }
             // The model reads that there is no answer, and goes on.
-            (Answer::Words(_), _) => json!({ "answers": {} }),
+            (AnswerForm::Words(_), _) => json!({ "answers": {} }),
         }
     }
 }
@@ -199,7 +199,7 @@ fn permissions_question(params: Value) -> Question {
 }
 
 /// Questions of the model's own. A secret has no place on a thread that others read.
-fn user_input(mut params: Value) -> Option<(Question, Answer)> {
+fn user_input(mut params: Value) -> Option<(Question, AnswerForm)> {
     let Value::Array(asked) = wire::take(&mut params, "questions") else { return None };
     let ids: Option<Vec<String>> =
         asked.iter().map(|it| it["id"].as_str().map(str::to_owned)).collect();
@@ -211,7 +211,7 @@ fn user_input(mut params: Value) -> Option<(Question, Answer)> {
     let question = question("requestUserInput", ActionKind::Other, String::new(), input);
     let is_open = |it: &Value| it["isOther"] == true || list(it, "/options").is_empty();
     let choices = asked.iter().map(|it| choice(it, false, is_open(it))).collect();
-    Some((Question { choices, ..question }, Answer::Words(ids)))
+    Some((Question { choices, ..question }, AnswerForm::Words(ids)))
 }
 
 /// An MCP tool that wants to run, or a server that asks for a plain yes.

@@ -9,7 +9,7 @@ use crate::{
     agent::{
         Sandbox,
         description::{Description, Launch, McpNames, Package, Process},
-        stdio::{KILL, Step},
+        stdio::{KILL, LadderStep},
     },
     proc::kill::To,
 };
@@ -28,8 +28,8 @@ pub static DESCRIPTION: Description = Description {
         // The other way round than Claude: here an INT leaves the command behind (codex 0.169.0).
         // The launcher of the npm package hands the signal on.
         ladder: &[
-            (Step::CloseInput, Duration::from_secs(5)),
-            (Step::Signal(Signal::TERM, To::Process), Duration::from_secs(2)),
+            (LadderStep::CloseInput, Duration::from_secs(5)),
+            (LadderStep::Signal(Signal::TERM, To::Process), Duration::from_secs(2)),
             KILL,
         ],
     }),

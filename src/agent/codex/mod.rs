@@ -29,7 +29,7 @@ use crate::{
         codex::approval::{Changes, Pending},
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
-        rpc::{BARE, Incoming, METHOD_NOT_FOUND, Rpc, RpcError},
+        rpc::{BARE, METHOD_NOT_FOUND, Rpc, RpcError, RpcMessage},
         shell,
         text::{list, text},
         tools,
@@ -326,14 +326,14 @@ impl Protocol for Codex {
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
         match self.rpc.classify(value) {
-            Incoming::Request { id, method, params } => {
+            RpcMessage::Request { id, method, params } => {
                 self.on_request(id, &method, params, actions);
             }
-            Incoming::Notification { method, params } => {
+            RpcMessage::Notification { method, params } => {
                 self.on_notification(&method, params, actions);
             }
-            Incoming::Response { tag, result } => self.on_response(tag, result, actions),
-            Incoming::Junk => log::debug!("codex sent a value that is no message"),
+            RpcMessage::Response { tag, result } => self.on_response(tag, result, actions),
+            RpcMessage::Junk => log::debug!("codex sent a value that is no message"),
         }
     }
 

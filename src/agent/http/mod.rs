@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::{
         Exit,
-        transport::{Incoming, Transport},
+        transport::{Transport, TransportEvent},
     },
     task,
 };
@@ -69,7 +69,7 @@ impl fmt::Debug for Password {
 
 /// Where a server listens, and what opens it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct Endpoint {
     pub address: SocketAddr,
     pub password: Password,
 }
@@ -77,14 +77,14 @@ pub struct Server {
 /// The right to use a server. While one exists, the server is kept.
 #[derive(Debug)]
 pub struct Lease {
-    pub server: Server,
+    pub server: Endpoint,
     /// Dropping it gives the lease back.
     returned: Sender<Outdated>,
 }
 
 impl Lease {
     /// The other end is the keeper's, which it tells what becomes of the lease.
-    pub fn new(server: Server) -> (Lease, Receiver<Outdated>) {
+    pub fn new(server: Endpoint) -> (Lease, Receiver<Outdated>) {
         let (returned, lease) = bounded(1);
         (Lease { server, returned }, lease)
     }
@@ -124,8 +124,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn encode(&self, server: &Server) -> Vec<u8> {
-        let Server { address, password } = server;
+    fn encode(&self, server: &Endpoint) -> Vec<u8> {
+        let Endpoint { address, password } = server;
         let credentials = STANDARD.encode(format!("opencode:{}", password.0));
         let mut head = format!(
             "{} {} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\
@@ -156,12 +156,16 @@ const ESCAPED: &AsciiSet =
 ///
 /// # Errors
 /// When the server is not there, is silent, or does not speak HTTP.
-pub fn call(server: &Server, request: Request<'_>, patience: Duration) -> io::Result<(u16, Value)> {
+pub fn call(
+    server: &Endpoint,
+    request: Request<'_>,
+    patience: Duration,
+) -> io::Result<(u16, Value)> {
     let stream = connect(server, Some(patience))?;
     exchange(stream, &request.encode(server))
 }
 
-fn connect(server: &Server, patience: Option<Duration>) -> io::Result<TcpStream> {
+fn connect(server: &Endpoint, patience: Option<Duration>) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&server.address, CONNECT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(patience)?;
@@ -242,8 +246,8 @@ pub fn is_outdate(value: &Value) -> bool {
 #[derive(Debug)]
 pub struct HttpTransport {
     lease: Lease,
-    incoming: Receiver<Incoming>,
-    values: Sender<Incoming>,
+    incoming: Receiver<TransportEvent>,
+    values: Sender<TransportEvent>,
     events: TcpStream,
     requests: Vec<InFlight>,
     steps: u32,
@@ -266,7 +270,7 @@ impl HttpTransport {
                 Ok(()) => "the event stream ended".to_owned(),
                 Err(error) => format!("the event stream broke: {error}"),
             };
-            let exit = Incoming::Exit { exit: Exit::Unknown, stderr_tail: error };
+            let exit = TransportEvent::Exit { exit: Exit::Unknown, stderr_tail: error };
             // Without a receiver the turn is over.
             drop(sender.send(exit));
         })?;
@@ -318,7 +322,7 @@ impl Transport for HttpTransport {
             Ok(stream) => stream,
             Err(error) => {
                 let lost = json!({ "id": id, "error": error.to_string() });
-                return self.values.try_send(Incoming::Value(lost)).map_err(io::Error::other);
+                return self.values.try_send(TransportEvent::Value(lost)).map_err(io::Error::other);
             }
         };
         let abort = request.is_prompt().then(|| {
@@ -334,13 +338,13 @@ impl Transport for HttpTransport {
                 Err(error) => json!({ "id": id, "error": error.to_string() }),
             };
             // Without a receiver the turn is over.
-            drop(values.send(Incoming::Value(value)));
+            drop(values.send(TransportEvent::Value(value)));
         })?;
         self.requests.push(InFlight { task, socket, abort });
         Ok(())
     }
 
-    fn incoming(&self) -> &Receiver<Incoming> {
+    fn incoming(&self) -> &Receiver<TransportEvent> {
         &self.incoming
     }
 
@@ -378,7 +382,7 @@ impl Drop for HttpTransport {
 }
 
 /// Reads events until the stream ends. They are one `data:` line each.
-fn read_events(stream: TcpStream, values: &Sender<Incoming>) -> io::Result<()> {
+fn read_events(stream: TcpStream, values: &Sender<TransportEvent>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let (status, _) = read_head(&mut reader)?;
     if status != 200 {
@@ -397,11 +401,11 @@ fn read_events(stream: TcpStream, values: &Sender<Incoming>) -> io::Result<()> {
         let Some(data) = line.strip_prefix(b"data:") else { continue };
         let incoming = match serde_json::from_slice::<Value>(data) {
             Ok(event) => match event["payload"]["type"].as_str() {
-                Some("server.connected") => Incoming::Value(json!({ "ready": true })),
+                Some("server.connected") => TransportEvent::Value(json!({ "ready": true })),
                 Some("server.heartbeat" | "sync") => continue,
-                _ => Incoming::Value(json!({ "event": event })),
+                _ => TransportEvent::Value(json!({ "event": event })),
             },
-            Err(_) => Incoming::garbage(data),
+            Err(_) => TransportEvent::garbage(data),
         };
         if values.send(incoming).is_err() {
             return Ok(());

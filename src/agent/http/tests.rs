@@ -9,9 +9,9 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
 
-use super::{HttpTransport, Lease, Password, REQUESTS_MAX, Request, Server, call};
+use super::{Endpoint, HttpTransport, Lease, Password, REQUESTS_MAX, Request, call};
 use crate::{
-    agent::transport::{Incoming, Transport},
+    agent::transport::{Transport, TransportEvent},
     task::{self, Task},
 };
 
@@ -38,7 +38,7 @@ impl Asked {
 
 /// A server that hands its requests to the test.
 struct Fake {
-    server: Server,
+    server: Endpoint,
     asked: Option<Receiver<Asked>>,
     task: Option<Task>,
 }
@@ -56,7 +56,7 @@ impl Fake {
                 }
             }
         });
-        let server = Server { address, password: Password::new("secret") };
+        let server = Endpoint { address, password: Password::new("secret") };
         Fake { server, asked: Some(asked), task: Some(task.unwrap()) }
     }
 
@@ -102,14 +102,14 @@ fn send_event(stream: &mut TcpStream, kind: &str) {
     write!(stream, "data: {event}\n\n").unwrap();
 }
 
-fn next(transport: &HttpTransport) -> Incoming {
+fn next(transport: &HttpTransport) -> TransportEvent {
     transport.incoming().recv_timeout(SOON).expect("something comes in")
 }
 
 #[track_caller]
 fn value(transport: &HttpTransport) -> Value {
     match next(transport) {
-        Incoming::Value(value) => value,
+        TransportEvent::Value(value) => value,
         other => panic!("{other:?}"),
     }
 }
@@ -143,7 +143,7 @@ fn events_come_in_order_and_without_the_servers_own() {
     events.write_all(b": comment\ndata: {broken\n").unwrap();
     assert_eq!(value(&transport)["event"]["payload"]["type"], "session.idle");
     assert_eq!(value(&transport)["event"]["payload"]["type"], "session.error");
-    assert!(matches!(next(&transport), Incoming::Garbage(line) if line == " {broken\n"));
+    assert!(matches!(next(&transport), TransportEvent::Garbage(line) if line == " {broken\n"));
 }
 
 /// What a response without JSON, or with half of it, becomes.
@@ -188,7 +188,9 @@ fn the_end_of_the_events_is_the_end_of_the_engine() {
     let (transport, events) = fake.transport();
     drop(events);
     match next(&transport) {
-        Incoming::Exit { stderr_tail, .. } => assert_eq!(stderr_tail, "the event stream ended"),
+        TransportEvent::Exit { stderr_tail, .. } => {
+            assert_eq!(stderr_tail, "the event stream ended");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -199,7 +201,7 @@ fn events_that_are_refused_end_it_too() {
     let transport = HttpTransport::connect(Lease::new(fake.server.clone()).0).unwrap();
     fake.next().answer("HTTP/1.1 401 Unauthorized\r\n\r\n");
     match next(&transport) {
-        Incoming::Exit { stderr_tail, .. } => assert!(stderr_tail.contains("status 401")),
+        TransportEvent::Exit { stderr_tail, .. } => assert!(stderr_tail.contains("status 401")),
         other => panic!("{other:?}"),
     }
 }
@@ -218,7 +220,7 @@ fn trap_a_prompt_that_nobody_waits_for_goes_on_unless_it_is_aborted() {
     waiting.json(200, &json!({}));
     assert_eq!(value(&transport)["status"], 200);
     assert!(transport.escalate().is_some());
-    assert!(matches!(next(&transport), Incoming::Exit { .. }));
+    assert!(matches!(next(&transport), TransportEvent::Exit { .. }));
     assert!(transport.escalate().is_none());
 }
 
@@ -234,9 +236,9 @@ fn a_kill_wakes_everything_that_waits() {
     let mut errors = 0;
     for _ in 0..2 {
         match next(&transport) {
-            Incoming::Exit { .. } => exits += 1,
-            Incoming::Value(value) => errors += u32::from(value["error"].is_string()),
-            Incoming::Garbage(line) => panic!("{line}"),
+            TransportEvent::Exit { .. } => exits += 1,
+            TransportEvent::Value(value) => errors += u32::from(value["error"].is_string()),
+            TransportEvent::Garbage(line) => panic!("{line}"),
         }
     }
     assert_eq!((exits, errors), (1, 1));

@@ -91,7 +91,7 @@ struct Pending {
 
 /// A permission that was refused, which opencode is not told yet.
 #[derive(Debug)]
-struct Refusal {
+struct RefusedPermission {
     asked: Asked,
     reason: String,
 }
@@ -112,7 +112,7 @@ pub struct Opencode {
     family: BTreeSet<String>,
     strangers: BTreeSet<String>,
     ledger: Ledger<Pending>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<RefusedPermission>,
     /// Tool calls that were seen; none once they have ended.
     calls: BTreeMap<String, Option<Call>>,
     /// Commands that were allowed outside of the project, by tool call: the permission to run is

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, DEPTH_MAX, Opencode, Pending, Refusal, Sent, asking, wire};
+use super::{Asked, DEPTH_MAX, Opencode, Pending, RefusedPermission, Sent, asking, wire};
 use crate::agent::{
     ActionKind, Actions, Gate, QuestionId, TurnEvent, Verdict,
     ledger::{KNOWN_MAX, OPEN_MAX},
@@ -154,7 +154,7 @@ impl Opencode {
             Verdict::Deny { reason } => reason,
         };
         let session = asked.session.clone();
-        self.refusals.push(Refusal { asked, reason });
+        self.refusals.push(RefusedPermission { asked, reason });
         self.refuse(&session, actions);
     }
 
@@ -179,7 +179,7 @@ impl Opencode {
             return;
         };
         // The others follow one by one, in case that they are open all the same.
-        let Refusal { asked, .. } = self.refusals.remove(at);
+        let RefusedPermission { asked, .. } = self.refusals.remove(at);
         self.reply(asked, json!({ "reply": "reject", "message": message }), actions);
     }
 

@@ -51,7 +51,7 @@ pub enum Notice {
 
 /// The running task, and the ways to it. It leaves when `wake` is closed.
 #[derive(Debug)]
-pub struct Handle {
+pub struct OutboxHandle {
     pub task: Task,
     /// Says that there is a new post.
     pub wake: Sender<()>,
@@ -79,7 +79,7 @@ impl Default for Settings {
 ///
 /// # Errors
 /// When the system gives no threads.
-pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Handle> {
+pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<OutboxHandle> {
     let (wake, woken) = bounded(1);
     let (activity, activities) = bounded(ACTIVITIES);
     // Unbounded: one for each open question, and these have a bound; or one for each post, and the
@@ -106,16 +106,16 @@ pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Ha
         done,
         on_their_way: 0,
         showing: false,
-        gate: Gate { backoff: Backoff::new(settings.pace), until: None, complained: None },
+        gate: Breaker { backoff: Backoff::new(settings.pace), until: None, complained: None },
         sent: Vec::new(),
         list_again: None,
         leave_at: None,
     };
     let task = task::spawn("outbox", move || sending.run(senders))?;
-    Ok(Handle { task, wake, activity, notices })
+    Ok(OutboxHandle { task, wake, activity, notices })
 }
 
-enum Job {
+enum OutboxJob {
     Post(OutboxId, Box<Post>),
     Show(ThreadId, Activity),
 }
@@ -126,16 +126,16 @@ enum Done {
 }
 
 /// One sender: blocking requests, one after the other.
-fn send_all(client: &Client, jobs: &Receiver<Job>, report: &Sender<Done>) {
+fn send_all(client: &Client, jobs: &Receiver<OutboxJob>, report: &Sender<Done>) {
     for job in jobs {
         let done = match job {
-            Job::Post(entry, post) => {
+            OutboxJob::Post(entry, post) => {
                 let mut result = Err(panicked());
                 // Without a report the thread's later posts would wait for this one forever.
                 drop(task::catch(|| result = client.post(&post)));
                 Done::Post { entry, post, result }
             }
-            Job::Show(thread, state) => {
+            OutboxJob::Show(thread, state) => {
                 let mut result = Err(panicked());
                 drop(task::catch(|| result = client.activity(&thread, state)));
                 if let Err(error) = result {
@@ -156,7 +156,7 @@ fn panicked() -> Error {
 }
 
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
-struct Gate {
+struct Breaker {
     backoff: Backoff,
     until: Option<Instant>,
     complained: Option<Instant>,
@@ -170,12 +170,12 @@ struct Sending {
     wake: Receiver<()>,
     activity: Receiver<(ThreadId, Activity)>,
     notify: Sender<Notice>,
-    jobs: Sender<Job>,
+    jobs: Sender<OutboxJob>,
     done: Receiver<Done>,
     on_their_way: usize,
     /// An activity is on its way. One at a time, so that they keep their order.
     showing: bool,
-    gate: Gate,
+    gate: Breaker,
     /// Accepted, and still in the store, which could not remove them.
     sent: Vec<OutboxId>,
     /// The store could not remove a post and is asked again then.
@@ -275,7 +275,7 @@ impl Sending {
         while self.on_their_way < SENDERS && self.gate.until.is_none_or(|at| at <= Instant::now()) {
             let Some((thread, entry)) = self.lanes.take(Instant::now()) else { return };
             match self.store.read(entry) {
-                Ok(Some(post)) => self.send(Job::Post(entry, Box::new(post))),
+                Ok(Some(post)) => self.send(OutboxJob::Post(entry, Box::new(post))),
                 Ok(None) => self.lanes.done(&thread),
                 Err(error) => {
                     log::error!(
@@ -293,11 +293,11 @@ impl Sending {
         // Only an indicator: when the bridge is out of reach it is dropped.
         if self.gate.until.is_none_or(|at| at <= Instant::now()) {
             self.showing = true;
-            self.send(Job::Show(thread, state));
+            self.send(OutboxJob::Show(thread, state));
         }
     }
 
-    fn send(&mut self, job: Job) {
+    fn send(&mut self, job: OutboxJob) {
         self.on_their_way += 1;
         // Fails only when all senders are gone, and then `done` is closed and the task leaves.
         self.jobs.send(job).ok();
@@ -375,7 +375,7 @@ impl Sending {
     }
 }
 
-impl Gate {
+impl Breaker {
     /// A request went through.
     fn open(&mut self) {
         self.backoff.good();

@@ -18,7 +18,7 @@ const BOM: &[u8] = b"\xEF\xBB\xBF";
 /// What a stream says. Comments and unknown fields say nothing; they are signs of life only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    Event(Event),
+    Event(SseEvent),
     /// The server's wish for the reconnection time.
     Retry(Duration),
     /// An event or a line was longer than `limit` bytes. The event is dropped, the next is not.
@@ -28,7 +28,7 @@ pub enum Item {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct SseEvent {
     /// `message` when the server named none.
     pub event: String,
     pub data: String,
@@ -202,7 +202,7 @@ impl Parser {
         let event = if event.is_empty() { "message".to_owned() } else { event };
         let data = String::from_utf8(data)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        out.push(Item::Event(Event { event, data, id: self.id.clone() }));
+        out.push(Item::Event(SseEvent { event, data, id: self.id.clone() }));
     }
 }
 

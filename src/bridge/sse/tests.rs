@@ -19,7 +19,7 @@ fn read<'a>(limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> String 
     for item in items {
         let gap = if text.is_empty() { "" } else { " " };
         match item {
-            Item::Event(Event { event, data, id }) => {
+            Item::Event(SseEvent { event, data, id }) => {
                 let id = id.as_deref().unwrap_or("-");
                 write!(text, "{gap}{event}|{data}|{id}").unwrap();
             }

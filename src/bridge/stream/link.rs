@@ -36,11 +36,11 @@ pub(super) enum News {
         /// The position after them; an id can come without an event.
         last_event_id: Option<String>,
     },
-    Ended(End),
+    Ended(Disconnect),
 }
 
 /// How a connection, or the attempt at one, ended.
-pub(super) enum End {
+pub(super) enum Disconnect {
     /// 204.
     NoContent,
     Refused(Error),
@@ -50,16 +50,16 @@ pub(super) enum End {
 impl From<RecvError> for News {
     /// A connection's task reports its end, unless it panics.
     fn from(_: RecvError) -> News {
-        News::Ended(End::Lost("its task panicked".to_owned()))
+        News::Ended(Disconnect::Lost("its task panicked".to_owned()))
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Disconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::NoContent => f.write_str("status 204, there is nothing to come"),
-            End::Refused(error) => error.fmt(f),
-            End::Lost(why) => f.write_str(why),
+            Disconnect::NoContent => f.write_str("status 204, there is nothing to come"),
+            Disconnect::Refused(error) => error.fmt(f),
+            Disconnect::Lost(why) => f.write_str(why),
         }
     }
 }
@@ -95,8 +95,8 @@ impl Link {
         let task = task::spawn("stream-in", move || {
             let end = match connect::open(&used, &asked, &settings) {
                 Ok(Some((body, date))) => read(body, date, &settings, &report),
-                Ok(None) => Some(End::NoContent),
-                Err(error) => Some(End::Refused(error)),
+                Ok(None) => Some(Disconnect::NoContent),
+                Err(error) => Some(Disconnect::Refused(error)),
             };
             if let Some(end) = end {
                 report.send(News::Ended(end)).ok(); // The stream may have stopped.
@@ -137,7 +137,7 @@ fn read(
     date: Option<Timestamp>,
     settings: &Settings,
     report: &Sender<News>,
-) -> Option<End> {
+) -> Option<Disconnect> {
     report.send(News::Opened { date }).ok()?;
     let mut parser = Parser::new(settings.max_event);
     let mut reader = body.into_reader();
@@ -147,7 +147,7 @@ fn read(
     let mut reported: Option<String> = None;
     loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Some(End::Lost("the bridge ended the stream".to_owned())),
+            Ok(0) => return Some(Disconnect::Lost("the bridge ended the stream".to_owned())),
             Ok(length) => {
                 parser.feed(&buffer[..length], &mut items);
                 if !items.is_empty() || parser.last_event_id() != reported.as_deref() {
@@ -159,10 +159,10 @@ fn read(
             }
             Err(error) if is_glance(&error) => {
                 if heard.elapsed() >= settings.idle {
-                    return Some(End::Lost(format!("silent for {:?}", settings.idle)));
+                    return Some(Disconnect::Lost(format!("silent for {:?}", settings.idle)));
                 }
             }
-            Err(error) => return Some(End::Lost(format!("reading failed: {error}"))),
+            Err(error) => return Some(Disconnect::Lost(format!("reading failed: {error}"))),
         }
     }
 }

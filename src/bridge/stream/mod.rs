@@ -33,14 +33,14 @@ const EVENTS: usize = 64;
 /// worst the time limit of a connection attempt. Events that are not received any more do not hold
 /// it up.
 #[derive(Debug)]
-pub struct Handle {
+pub struct StreamHandle {
     _stop: Sender<()>,
     /// The capabilities that a connection has to announce from now on.
     wanted: Sender<Vec<String>>,
     _task: Joined,
 }
 
-impl Handle {
+impl StreamHandle {
     /// Connects anew with other capabilities. The connection in use is closed only when the new one
     /// is open, so nothing is missed in between.
     pub fn set_capabilities(&self, capabilities: Vec<String>) {
@@ -60,7 +60,7 @@ pub fn start<T, K>(
     net: &Net,
     settings: Settings,
     keep: K,
-) -> anyhow::Result<(Handle, Receiver<StreamEvent<T>>)>
+) -> anyhow::Result<(StreamHandle, Receiver<StreamEvent<T>>)>
 where
     T: Send + 'static,
     K: FnMut(&Reply) -> io::Result<T> + Send + 'static,
@@ -72,6 +72,6 @@ where
     let ends = run::Ends { stop, wanted, events: sender };
     let stream = Stream::new(access, net, settings, ends, keep)?;
     let task = task::spawn("stream", move || stream.run())?;
-    let handle = Handle { _stop: stop_sender, wanted: wanted_sender, _task: task.into() };
+    let handle = StreamHandle { _stop: stop_sender, wanted: wanted_sender, _task: task.into() };
     Ok((handle, events))
 }

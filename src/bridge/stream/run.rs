@@ -20,14 +20,14 @@ use super::{
     clock::Clocks,
     event::{Replay, StreamEvent},
     hello::Hello,
-    link::{End, Link, News},
+    link::{Disconnect, Link, News},
     settings::Settings,
 };
 use crate::{
     bridge::{
         AccessSource, Net,
         backoff::{Backoff, Pace},
-        sse::{Event, Item},
+        sse::{Item, SseEvent},
         wire::{NoReply, Reply},
     },
     time::Timestamp,
@@ -195,14 +195,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.looked = Instant::now();
         let access = match self.access.access() {
             Ok(access) => access,
-            Err(error) => return self.attempt_failed(End::Refused(error)),
+            Err(error) => return self.attempt_failed(Disconnect::Refused(error)),
         };
         match Link::start(self.config.clone(), access, self.settings.clone()) {
             Ok(link) => {
                 self.next = Some(link);
                 Ok(())
             }
-            Err(error) => self.attempt_failed(End::Lost(format!("no task for it: {error}"))),
+            Err(error) => self.attempt_failed(Disconnect::Lost(format!("no task for it: {error}"))),
         }
     }
 
@@ -267,7 +267,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// The current connection has ended.
-    fn lost(&mut self, end: End) -> Result<(), Stopped> {
+    fn lost(&mut self, end: Disconnect) -> Result<(), Stopped> {
         let link = self.current.take();
         self.close(link);
         match &self.next {
@@ -282,7 +282,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// No connection came of it. As long as there is one, the daemon need not know.
-    fn attempt_failed(&mut self, end: End) -> Result<(), Stopped> {
+    fn attempt_failed(&mut self, end: Disconnect) -> Result<(), Stopped> {
         let link = self.next.take();
         self.close(link);
         if self.current.is_none() {
@@ -324,7 +324,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         Ok(())
     }
 
-    fn hello(&mut self, event: Event) -> Result<(), Stopped> {
+    fn hello(&mut self, event: SseEvent) -> Result<(), Stopped> {
         self.says_hello = self.current.as_ref().map(|link| link.access.base_url.clone());
         let Hello { replay, server_time, accepts, waiting } = Hello::read(&event.data);
         if let Some(messages @ 1..) = waiting {
@@ -342,7 +342,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Keeps a reply and hands it over. Data that is not a reply, or one of another machine, is dropped.
-    fn reply(&mut self, event: &Event) -> Result<(), Stopped> {
+    fn reply(&mut self, event: &SseEvent) -> Result<(), Stopped> {
         let reply = match Reply::parse(&event.data) {
             Ok(reply) => reply,
             Err(NoReply::NoThread) => {
@@ -445,15 +445,15 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Reports that there is no connection, and why.
-    fn report(&mut self, end: End) -> Result<(), Stopped> {
+    fn report(&mut self, end: Disconnect) -> Result<(), Stopped> {
         let next = self.wait_after(&end);
         let why = end.to_string();
         let event = match end {
-            End::Refused(error) if error.is_auth() => {
+            Disconnect::Refused(error) if error.is_auth() => {
                 self.complain(&why, next);
                 StreamEvent::AuthRefused { status: error.status().unwrap_or_default(), why, next }
             }
-            End::Refused(error) if error.is_conflict() => {
+            Disconnect::Refused(error) if error.is_conflict() => {
                 let why = format!(
                     "{why}; another daemon of this name is connected: give one of them another \
                      agentId"
@@ -467,16 +467,16 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Sets the time of the next attempt; the wait until then.
-    fn wait_after(&mut self, end: &End) -> Duration {
+    fn wait_after(&mut self, end: &Disconnect) -> Duration {
         let random = fastrand::u64(..);
         let wait = match end {
-            End::NoContent => self.backoff.slow(random, None),
+            Disconnect::NoContent => self.backoff.slow(random, None),
             // Only a person can help, unless the bridge knows when to ask again.
-            End::Refused(error) if error.is_conflict() && error.retry_after().is_none() => {
+            Disconnect::Refused(error) if error.is_conflict() && error.retry_after().is_none() => {
                 self.backoff.slow(random, None)
             }
-            End::Refused(error) => self.backoff.after(error, random),
-            End::Lost(_) => self.backoff.next(random, None),
+            Disconnect::Refused(error) => self.backoff.after(error, random),
+            Disconnect::Lost(_) => self.backoff.next(random, None),
         };
         self.try_at = Some(Instant::now() + wait);
         wait

@@ -32,7 +32,7 @@ const QUEUE: usize = 64;
 
 /// What is asked.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct LocalPrompt {
     pub(super) text: String,
     /// None leaves it to the daemon.
     pub(super) engine: Option<String>,
@@ -57,7 +57,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn start(url: &str, token: Token, question: Question) -> io::Result<Ask> {
+    pub(super) fn start(url: &str, token: Token, question: LocalPrompt) -> io::Result<Ask> {
         let (say, said) = bounded(QUEUE);
         let (stop, stopped) = bounded(0);
         let talker = Talk { url: url.to_owned(), token, question, say, stopped };
@@ -81,7 +81,7 @@ impl Ask {
 struct Talk {
     url: String,
     token: Token,
-    question: Question,
+    question: LocalPrompt,
     say: Sender<Said>,
     stopped: Receiver<()>,
 }

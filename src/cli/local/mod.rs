@@ -17,11 +17,11 @@ use anyhow::{Context, bail};
 use argh::FromArgs;
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 
-use self::ask::{Ask, Question, Said};
+use self::ask::{Ask, LocalPrompt, Said};
 use crate::{
     bridge::{Access, Client, Net},
     cli::{
-        ExitCode, Outcome, account,
+        CommandResult, ExitCode, account,
         console::{Console, printable},
         logs, policy, start,
     },
@@ -82,7 +82,12 @@ pub(super) struct Args {
     log: Option<String>,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> Outcome {
+pub(super) fn run(
+    args: Args,
+    env: &Env,
+    paths: &Paths,
+    console: &mut Console<'_>,
+) -> CommandResult {
     logs::to_stderr(args.log_format, args.log.as_deref(), env, args.send.is_some());
     Ok(local(&args, env, paths, console)?)
 }
@@ -130,11 +135,11 @@ fn local(
         offers_echo: true,
         exit_on_auth_failure: true,
     };
-    let running = Running::start(setup, signals.rx.clone(), server)?;
+    let running = LocalBridge::start(setup, signals.rx.clone(), server)?;
     match &args.send {
         None => running.wait(&account, &data, console),
         Some(text) => {
-            let question = Question {
+            let question = LocalPrompt {
                 text: text.clone(),
                 engine: args.agent.clone(),
                 thread: format!("thread_{}", ids::random_hex()),
@@ -209,7 +214,7 @@ fn token(server: &Server, data: &Path) -> anyhow::Result<(Token, String)> {
 }
 
 /// Bridge and daemon.
-struct Running {
+struct LocalBridge {
     daemon: Task,
     /// For the daemon.
     orders: Sender<Signal>,
@@ -219,15 +224,19 @@ struct Running {
     server: Server,
 }
 
-impl Running {
-    fn start(setup: Setup, signals: Receiver<Signal>, server: Server) -> anyhow::Result<Running> {
+impl LocalBridge {
+    fn start(
+        setup: Setup,
+        signals: Receiver<Signal>,
+        server: Server,
+    ) -> anyhow::Result<LocalBridge> {
         let (orders, received) = bounded(16);
         let (tell, end) = bounded(1);
         let daemon = task::spawn("daemon", move || {
             // The receiver may be gone by now.
             tell.send(daemon::run(setup, &received)).ok();
         })?;
-        Ok(Running { daemon, orders, end, signals, server })
+        Ok(LocalBridge { daemon, orders, end, signals, server })
     }
 
     /// Runs until a signal.
@@ -260,7 +269,7 @@ impl Running {
     /// Asks, prints what comes, and stops.
     fn ask(
         self,
-        question: Question,
+        question: LocalPrompt,
         token: Token,
         deadline: Instant,
         console: &mut Console<'_>,

@@ -1,7 +1,7 @@
 //! What a message of a human is to the open questions of its thread. Pure.
 
 use super::{
-    Answer, Approvals, Given, Incoming, Key, Match, Now, Open, Past, Stored,
+    Decided, EndedQuestion, Given, Incoming, Key, Match, Now, Open, PendingApprovals, Stored,
     choice::{self, NoChoice, own_words},
     texts,
 };
@@ -40,7 +40,7 @@ impl<M> Open<M> {
     }
 }
 
-impl<M> Approvals<M> {
+impl<M> PendingApprovals<M> {
     /// Matches a human's message against the open questions.
     pub fn match_message(&mut self, incoming: &Incoming<'_>, message: M, now: Now) -> Match {
         let memory = self.threads.get(incoming.thread);
@@ -54,7 +54,7 @@ impl<M> Approvals<M> {
             (Parsed::Mistyped(name), _) => self.match_mistyped(name, incoming.thread),
             _ => self.match_bare(parsed, incoming, now),
         };
-        if let Match::Answer(Answer { request, verdict }) = &matched {
+        if let Match::Answer(Decided { request, verdict }) = &matched {
             self.answer(&Key::of(request), verdict, incoming, message);
         }
         if let Some(memory) = self.threads.get_mut(incoming.thread) {
@@ -191,7 +191,7 @@ impl<M> Approvals<M> {
         }
     }
 
-    fn just_closed(&self, thread: &ThreadId) -> Option<&Past> {
+    fn just_closed(&self, thread: &ThreadId) -> Option<&EndedQuestion> {
         self.threads.get(thread).filter(|memory| memory.is_recent)?.past.back()
     }
 
@@ -236,7 +236,7 @@ fn act(request: &ApprovalRequest, parsed: Parsed<'_>, text: &str) -> Match {
         _ => Err(texts::stays_open(request, "")),
     };
     match verdict {
-        Ok(verdict) => Match::Answer(Answer { request: Box::new(request.clone()), verdict }),
+        Ok(verdict) => Match::Answer(Decided { request: Box::new(request.clone()), verdict }),
         Err(text) => Match::Explain(text),
     }
 }

@@ -71,8 +71,8 @@ pub struct Incoming<'a> {
 pub enum Match {
     /// A message like any other.
     NotAnAnswer,
-    /// An answer. Tell the engine, then call [`Approvals::confirmed`] or [`Approvals::withdrawn`].
-    Answer(Answer),
+    /// An answer. Tell the engine, then call [`PendingApprovals::confirmed`] or [`PendingApprovals::withdrawn`].
+    Answer(Decided),
     /// It was meant as an answer and is none: post this text, and the message is done.
     Explain(String),
     /// An answer that arrived before: the message is done.
@@ -81,7 +81,7 @@ pub enum Match {
 
 /// A question and what its engine is to be told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct Decided {
     pub request: Box<ApprovalRequest>,
     pub verdict: Verdict,
 }
@@ -111,7 +111,7 @@ impl Key {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Closed<M> {
     pub request: ApprovalRequest,
-    /// What the engine was told; after [`Approvals::ask`] and [`Approvals::expire`]: has yet to be
+    /// What the engine was told; after [`PendingApprovals::ask`] and [`PendingApprovals::expire`]: has yet to be
     /// told. None if the engine gets no verdict.
     pub verdict: Option<Verdict>,
     pub closing: Closing,
@@ -123,7 +123,7 @@ pub struct Closed<M> {
 
 /// A question that has ended.
 #[derive(Clone, Debug)]
-struct Past {
+struct EndedQuestion {
     code: Code,
     /// How, Markdown.
     text: String,
@@ -178,20 +178,20 @@ impl<M> Open<M> {
 }
 
 /// How a question ends.
-struct End {
+struct QuestionEnd {
     outcome: Outcome,
     verdict: Option<Verdict>,
     /// What humans are told besides; nothing if a human's answer ends it.
     note: &'static str,
 }
 
-impl End {
-    fn denied(outcome: Outcome, note: &'static str, reason: String) -> End {
-        End { outcome, verdict: Some(Verdict::Deny { reason }), note }
+impl QuestionEnd {
+    fn denied(outcome: Outcome, note: &'static str, reason: String) -> QuestionEnd {
+        QuestionEnd { outcome, verdict: Some(Verdict::Deny { reason }), note }
     }
 
-    fn gone(note: &'static str) -> End {
-        End { outcome: Outcome::Gone, verdict: None, note }
+    fn gone(note: &'static str) -> QuestionEnd {
+        QuestionEnd { outcome: Outcome::Gone, verdict: None, note }
     }
 }
 
@@ -199,7 +199,7 @@ impl End {
 #[derive(Debug, Default)]
 struct Memory {
     /// Oldest first.
-    past: VecDeque<Past>,
+    past: VecDeque<EndedQuestion>,
     /// Messages that were answers.
     matched: VecDeque<MessageId>,
     /// The bridge's time of the latest answer: what is older may have been meant for its question.
@@ -207,7 +207,7 @@ struct Memory {
     /// A question was open just now: neither did its turn end since then, nor did the human say
     /// anything else.
     is_recent: bool,
-    /// When it was used last, as [`Approvals::uses`] counts.
+    /// When it was used last, as [`PendingApprovals::uses`] counts.
     used: u64,
 }
 
@@ -216,7 +216,7 @@ impl Memory {
         if self.past.len() >= PAST_MAX {
             self.past.pop_front();
         }
-        self.past.push_back(Past { code, text });
+        self.past.push_back(EndedQuestion { code, text });
         self.is_recent = true;
     }
 
@@ -231,7 +231,7 @@ impl Memory {
 
 /// All pending approvals. `M` is what the caller knows a message by.
 #[derive(Debug)]
-pub struct Approvals<M> {
+pub struct PendingApprovals<M> {
     /// Oldest first.
     open: Vec<Open<M>>,
     threads: HashMap<ThreadId, Memory>,
@@ -239,13 +239,13 @@ pub struct Approvals<M> {
     uses: u64,
 }
 
-impl<M> Default for Approvals<M> {
-    fn default() -> Approvals<M> {
-        Approvals { open: Vec::new(), threads: HashMap::new(), uses: 0 }
+impl<M> Default for PendingApprovals<M> {
+    fn default() -> PendingApprovals<M> {
+        PendingApprovals { open: Vec::new(), threads: HashMap::new(), uses: 0 }
     }
 }
 
-impl<M> Approvals<M> {
+impl<M> PendingApprovals<M> {
     /// Adds a question. Returns what has ended by that: the new one itself, refused, if too many are
     /// open or its code was used lately, and an earlier one under the same id or with the same code.
     pub fn ask(&mut self, request: ApprovalRequest, now: Now) -> Vec<Closed<M>> {
@@ -257,7 +257,7 @@ impl<M> Approvals<M> {
         let (stored, needs_code) = (Stored::NotYet, false);
         self.open.push(Open { request, since: now.running, stored, needs_code, answer: None });
         let refused =
-            |reason: &str| End::denied(Outcome::Denied, texts::REFUSED, reason.to_owned());
+            |reason: &str| QuestionEnd::denied(Outcome::Denied, texts::REFUSED, reason.to_owned());
         let mut closed = Vec::new();
         if is_taken || count >= OPEN_MAX {
             let reason = if is_taken { texts::CODE_IS_TAKEN } else { texts::TOO_MANY };
@@ -265,7 +265,7 @@ impl<M> Approvals<M> {
         }
         let earlier = |open: &Open<M>| {
             let key = Key { code: new.code, ..Key::of(&open.request) };
-            (key == new && !open.is(&new)).then(|| End::gone(texts::WITHDRAWN))
+            (key == new && !open.is(&new)).then(|| QuestionEnd::gone(texts::WITHDRAWN))
         };
         closed.extend(self.close_all(earlier));
         // Two prompts with one code: an answer could be for either.
@@ -287,7 +287,7 @@ impl<M> Approvals<M> {
         }
     }
 
-    /// The engine has the verdict of an [`Answer`]. None if the question has ended otherwise.
+    /// The engine has the verdict of an [`Decided`]. None if the question has ended otherwise.
     pub fn confirmed(&mut self, key: &Key) -> Option<Closed<M>> {
         let at = self.open.iter().position(|open| open.answer.is_some() && open.is(key))?;
         let verdict = self.open[at].answer.as_ref()?.verdict.clone();
@@ -297,17 +297,17 @@ impl<M> Approvals<M> {
             Verdict::Chosen(_) => Outcome::Answered,
             Verdict::Deny { .. } => Outcome::Denied,
         };
-        Some(self.close(at, End { outcome, verdict: Some(verdict), note: "" }))
+        Some(self.close(at, QuestionEnd { outcome, verdict: Some(verdict), note: "" }))
     }
 
     /// The engine no longer waits and was given no verdict: an answer that is on its way to it comes
     /// too late. None if the question has ended otherwise.
     pub fn withdrawn(&mut self, key: &Key) -> Option<Closed<M>> {
         let at = self.open.iter().position(|open| open.is(key))?;
-        Some(self.close(at, End::gone(texts::WITHDRAWN)))
+        Some(self.close(at, QuestionEnd::gone(texts::WITHDRAWN)))
     }
 
-    /// An [`Answer`] could not be carried out: the question waits for another one.
+    /// An [`Decided`] could not be carried out: the question waits for another one.
     pub fn reopen(&mut self, key: &Key) {
         if let Some(open) = self.open.iter_mut().find(|open| open.is(key)) {
             open.answer = None;
@@ -317,7 +317,8 @@ impl<M> Approvals<M> {
     /// A turn is over, and with it all that it asked.
     pub fn turn_ended(&mut self, thread: &ThreadId, turn: &TurnId) -> Vec<Closed<M>> {
         let is_over = |open: &Open<M>| open.request.thread == *thread && open.request.turn == *turn;
-        let closed = self.close_all(|open| is_over(open).then(|| End::gone(texts::TURN_ENDED)));
+        let closed =
+            self.close_all(|open| is_over(open).then(|| QuestionEnd::gone(texts::TURN_ENDED)));
         if let Some(memory) = self.threads.get_mut(thread) {
             memory.is_recent = false;
         }
@@ -335,7 +336,7 @@ impl<M> Approvals<M> {
         }
     }
 
-    /// How long until [`Approvals::expire`] has something to do, by the clock that is there first.
+    /// How long until [`PendingApprovals::expire`] has something to do, by the clock that is there first.
     pub fn due(&self, now: Now) -> Option<Duration> {
         self.open.iter().filter(|open| open.answer.is_none()).map(|open| open.left(now)).min()
     }
@@ -345,7 +346,7 @@ impl<M> Approvals<M> {
         self.close_all(|open| {
             (open.answer.is_none() && open.has_expired(now)).then(|| {
                 let reason = texts::not_answered(open.request.limit);
-                End::denied(Outcome::Expired, texts::EXPIRED, reason)
+                QuestionEnd::denied(Outcome::Expired, texts::EXPIRED, reason)
             })
         })
     }
@@ -356,7 +357,7 @@ impl<M> Approvals<M> {
     }
 
     /// Ends every open question for which `end` says how.
-    fn close_all(&mut self, end: impl Fn(&Open<M>) -> Option<End>) -> Vec<Closed<M>> {
+    fn close_all(&mut self, end: impl Fn(&Open<M>) -> Option<QuestionEnd>) -> Vec<Closed<M>> {
         let next = |open: &Vec<Open<M>>| {
             open.iter().enumerate().find_map(|(at, open)| Some((at, end(open)?)))
         };
@@ -368,7 +369,11 @@ impl<M> Approvals<M> {
     }
 
     /// Removes an open question and says what is to be posted about it.
-    fn close(&mut self, at: usize, End { outcome, verdict, note }: End) -> Closed<M> {
+    fn close(
+        &mut self,
+        at: usize,
+        QuestionEnd { outcome, verdict, note }: QuestionEnd,
+    ) -> Closed<M> {
         let Open { request, answer, .. } = self.open.remove(at);
         if answer.is_none() {
             // A human who answers without a code now may not know yet that this one is over.

@@ -144,7 +144,7 @@ struct Message {
 /// The whole scene: the approvals, the clocks in milliseconds, and the witness's notes.
 #[derive(Default)]
 struct World {
-    approvals: Approvals<Message>,
+    approvals: PendingApprovals<Message>,
     running: u64,
     wall: u64,
     server: u64,
@@ -154,7 +154,7 @@ struct World {
     used: Vec<String>,
     /// Those of earlier daemons: their journal of done messages has them, so they are not matched again.
     settled: Vec<String>,
-    waiting: Vec<Answer>,
+    waiting: Vec<Decided>,
     allowed: usize,
     /// Of these by a word without a code.
     allowed_bare: usize,
@@ -218,7 +218,7 @@ impl World {
                 assert!(self.approvals.due(self.now()).is_none_or(|due| !due.is_zero()));
             }
             Step::Confirm(taken) => {
-                if let Some(Answer { request, verdict }) = self.waiting.pop() {
+                if let Some(Decided { request, verdict }) = self.waiting.pop() {
                     let key = Key::of(&request);
                     let closed = if taken {
                         self.approvals.confirmed(&key)
@@ -322,7 +322,7 @@ impl World {
 
     /// The daemon starts anew: what is open is lost, what was said is found in the inbox.
     fn restart(&mut self) {
-        self.approvals = Approvals::default();
+        self.approvals = PendingApprovals::default();
         self.settled.clone_from(&self.used);
         self.waiting.clear();
         for (thread, name) in THREADS.iter().enumerate() {
@@ -419,7 +419,7 @@ impl World {
     }
 
     /// What the witness says to a decision.
-    fn judge(&mut self, message: &Message, decision: &Answer) {
+    fn judge(&mut self, message: &Message, decision: &Decided) {
         let Some(at) = self.notes.iter().position(|note| note.code == decision.request.code) else {
             panic!("{decision:?} is of no question");
         };
@@ -509,7 +509,7 @@ proptest! {
         "[ \\t\\n]{0,2}(approve|yes|always|Allow|no|deny|.)[ \\t\\n\u{a0}\u{200b}.!?,]{0,2}([KkКＫ]7[QqＱ]2|K7Q|2|.{0,3})[ \\n.!]{0,2}",
     ]) {
         let code: Code = "K7Q2".parse().unwrap();
-        let mut approvals = Approvals::default();
+        let mut approvals = PendingApprovals::default();
         let request = request("one", "turn", "1", code);
         let (thread, wall) = (request.thread.clone(), request.asked_at);
         let (post, now) = (request.post.clone(), Now { running: Duration::ZERO, wall });

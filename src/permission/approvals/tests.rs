@@ -52,7 +52,7 @@ pub(super) fn options(labels: &[&str]) -> Choice {
 
 /// Approvals with a thread, and the time.
 pub(super) struct Scene {
-    pub(super) approvals: Approvals<u32>,
+    pub(super) approvals: PendingApprovals<u32>,
     pub(super) thread: ThreadId,
     pub(super) turn: TurnId,
     asks: u32,
@@ -66,7 +66,7 @@ pub(super) struct Scene {
 impl Scene {
     fn new() -> Scene {
         Scene {
-            approvals: Approvals::default(),
+            approvals: PendingApprovals::default(),
             thread: ThreadId::new("t"),
             turn: TurnId::new("turn"),
             asks: 0,
@@ -186,7 +186,7 @@ impl Scene {
     #[track_caller]
     pub(super) fn check_denied(&mut self, text: &str, code: Code, part: &str) {
         match self.say(text) {
-            Match::Answer(Answer { request, verdict: Verdict::Deny { reason } }) => {
+            Match::Answer(Decided { request, verdict: Verdict::Deny { reason } }) => {
                 assert_eq!(request.code, code, "{text:?}");
                 assert!(reason.contains(part), "{text:?}: {reason}");
             }
@@ -478,7 +478,7 @@ fn what_is_due_is_the_first_clock_s() {
     assert_eq!(scene.approvals.due(ahead), left.checked_sub(Duration::from_mins(5)));
     let back = Now { wall: POSTED, ..now };
     assert_eq!(scene.approvals.due(back), Some(left));
-    assert_eq!(Approvals::<u32>::default().due(now), None);
+    assert_eq!(PendingApprovals::<u32>::default().due(now), None);
 }
 
 #[test]

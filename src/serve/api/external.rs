@@ -14,7 +14,7 @@ use crate::{
         lock,
         store::{
             Caller,
-            external::{NoBackfill, Session, Turn},
+            external::{ExternalSession, NoBackfill, SessionTurn},
         },
         wire::{BODY_CHARS, Fields, NAME_CHARS, PATH_CHARS},
     },
@@ -44,10 +44,10 @@ pub(super) fn sync(api: &Api, caller: Caller, request: &Request) -> Answer {
 }
 
 /// Texts that are longer than the protocol says are cut; ids and paths that are, are refused.
-fn session_from(fields: &Fields) -> Result<Session, Response> {
+fn session_from(fields: &Fields) -> Result<ExternalSession, Response> {
     let recent = fields.objects("recentMessages", RECENT_MAX)?;
     let recent = recent.iter().map(|it| turn_from(it, RECENT_CHARS)).collect::<Result<_, _>>()?;
-    Ok(Session {
+    Ok(ExternalSession {
         source: fields.name("source")?,
         id: SessionId::new(fields.name("sessionId")?),
         project_dir: fields.optional_line("projectDir", PATH_CHARS)?,
@@ -60,10 +60,10 @@ fn session_from(fields: &Fields) -> Result<Session, Response> {
     })
 }
 
-fn turn_from(fields: &Fields, chars: usize) -> Result<Turn, Response> {
+fn turn_from(fields: &Fields, chars: usize) -> Result<SessionTurn, Response> {
     let role = fields.one_of("role", &["user", "assistant"])?;
     let body = cut(fields, "body", chars)?;
-    Ok(Turn {
+    Ok(SessionTurn {
         is_human: role == "user",
         body: body.ok_or_else(|| fields.bad(400, "body", "is missing"))?,
         time: fields.optional_time("ts")?,

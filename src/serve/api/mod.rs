@@ -25,14 +25,14 @@ use serde_json::json;
 use crate::serve::{
     Options,
     http::{
-        Handler,
+        RequestHandler,
         message::{Head, Request, Response},
     },
     hub::Hub,
     metrics::Metrics,
     page,
-    password::{self, Busy, Verdict},
-    store::{Access, AccountKey, Caller, PasswordKey, SessionKey, Store},
+    password::{self, Busy, Checked},
+    store::{AccountKey, Caller, Credential, PasswordKey, SessionKey, Store},
     wire::NAME_CHARS,
 };
 use throttle::Throttle;
@@ -65,7 +65,7 @@ type Answer = Result<Response, Response>;
 
 /// What a route does.
 #[derive(Clone, Copy)]
-enum Action {
+enum Route {
     Open(fn(&Api, &Request) -> Answer),
     /// Needs a token, a cookie or a password.
     Known(fn(&Api, Caller, &Request) -> Answer),
@@ -84,45 +84,45 @@ struct Person {
 type Admitted = Box<dyn FnOnce(&Api, &Request) -> Answer>;
 
 /// Method and path; GET takes HEAD as well, and `:id` stands for one segment of any text.
-const ROUTES: &[(&str, &str, Action)] = &[
-    ("GET", "/", Action::Open(|_, _| Ok(routes::to_page()))),
-    ("GET", "/healthz", Action::Open(|_, _| Ok(Response::ok(json!({}))))),
-    ("GET", "/readyz", Action::Open(watch::ready)),
-    ("GET", "/metrics", Action::Open(watch::metrics)),
-    ("GET", "/api/view", Action::Open(|_, _| Ok(page::view()))),
-    ("GET", "/api/view/icon.svg", Action::Open(|_, _| Ok(page::icon()))),
-    ("GET", "/api/view/manifest.webmanifest", Action::Open(|_, _| Ok(page::manifest()))),
-    ("POST", "/api/session", Action::Open(session::sign_in)),
-    ("GET", "/api/session", Action::Person(session::show)),
-    ("POST", "/api/session/redeem", Action::Open(session::redeem)),
-    ("POST", "/api/session/end", Action::Person(session::sign_out)),
-    ("POST", "/api/account/password", Action::Person(session::change_password)),
-    ("GET", "/api/tokens", Action::Person(session::tokens)),
-    ("POST", "/api/tokens", Action::Person(session::add_token)),
-    ("POST", "/api/tokens/revoke", Action::Person(session::revoke_token)),
-    ("POST", "/api/bridge/register", Action::Open(routes::register)),
-    ("GET", "/api/bridge/stream", Action::Known(routes::stream)),
-    ("POST", "/api/bridge/thread/claim", Action::Known(threads::claim)),
-    ("POST", "/api/bridge/thread/agent", Action::Known(threads::switch_agent)),
-    ("POST", "/api/bridge/agent-activity", Action::Known(threads::activity)),
-    ("GET", "/api/bridge/whoami", Action::Known(routes::whoami)),
-    ("POST", "/api/bridge/rotate-token", Action::Known(routes::rotate_token)),
-    ("GET", "/api/bridge/machines", Action::Known(machines::list)),
-    ("POST", "/api/bridge/machine", Action::Known(machines::report)),
-    ("POST", "/api/message", Action::Known(messages::post_message)),
-    ("POST", "/api/reply", Action::Known(messages::post_reply)),
-    ("GET", "/api/messages", Action::Known(messages::list)),
-    ("GET", "/api/threads", Action::Known(threads::list)),
-    ("POST", "/api/thread/rename", Action::Known(threads::rename)),
-    ("POST", "/api/thread/delete", Action::Known(threads::delete)),
-    ("POST", "/api/thread/read", Action::Known(threads::mark_read)),
-    ("POST", "/api/bridge/attachment/upload", Action::Known(attachments::upload)),
-    ("GET", "/api/bridge/attachment/:id", Action::Known(attachments::fetch)),
-    ("POST", "/api/bridge/external/sync", Action::Known(external::sync)),
-    ("POST", "/api/bridge/external/backfill", Action::Known(external::backfill)),
-    ("POST", "/api/bridge/external/adopt", Action::Known(external::adopt)),
-    ("GET", "/api/bridge/external", Action::Known(external::list)),
-    ("GET", "/api/bridge/external/session", Action::Known(external::session)),
+const ROUTES: &[(&str, &str, Route)] = &[
+    ("GET", "/", Route::Open(|_, _| Ok(routes::to_page()))),
+    ("GET", "/healthz", Route::Open(|_, _| Ok(Response::ok(json!({}))))),
+    ("GET", "/readyz", Route::Open(watch::ready)),
+    ("GET", "/metrics", Route::Open(watch::metrics)),
+    ("GET", "/api/view", Route::Open(|_, _| Ok(page::view()))),
+    ("GET", "/api/view/icon.svg", Route::Open(|_, _| Ok(page::icon()))),
+    ("GET", "/api/view/manifest.webmanifest", Route::Open(|_, _| Ok(page::manifest()))),
+    ("POST", "/api/session", Route::Open(session::sign_in)),
+    ("GET", "/api/session", Route::Person(session::show)),
+    ("POST", "/api/session/redeem", Route::Open(session::redeem)),
+    ("POST", "/api/session/end", Route::Person(session::sign_out)),
+    ("POST", "/api/account/password", Route::Person(session::change_password)),
+    ("GET", "/api/tokens", Route::Person(session::tokens)),
+    ("POST", "/api/tokens", Route::Person(session::add_token)),
+    ("POST", "/api/tokens/revoke", Route::Person(session::revoke_token)),
+    ("POST", "/api/bridge/register", Route::Open(routes::register)),
+    ("GET", "/api/bridge/stream", Route::Known(routes::stream)),
+    ("POST", "/api/bridge/thread/claim", Route::Known(threads::claim)),
+    ("POST", "/api/bridge/thread/agent", Route::Known(threads::switch_agent)),
+    ("POST", "/api/bridge/agent-activity", Route::Known(threads::activity)),
+    ("GET", "/api/bridge/whoami", Route::Known(routes::whoami)),
+    ("POST", "/api/bridge/rotate-token", Route::Known(routes::rotate_token)),
+    ("GET", "/api/bridge/machines", Route::Known(machines::list)),
+    ("POST", "/api/bridge/machine", Route::Known(machines::report)),
+    ("POST", "/api/message", Route::Known(messages::post_message)),
+    ("POST", "/api/reply", Route::Known(messages::post_reply)),
+    ("GET", "/api/messages", Route::Known(messages::list)),
+    ("GET", "/api/threads", Route::Known(threads::list)),
+    ("POST", "/api/thread/rename", Route::Known(threads::rename)),
+    ("POST", "/api/thread/delete", Route::Known(threads::delete)),
+    ("POST", "/api/thread/read", Route::Known(threads::mark_read)),
+    ("POST", "/api/bridge/attachment/upload", Route::Known(attachments::upload)),
+    ("GET", "/api/bridge/attachment/:id", Route::Known(attachments::fetch)),
+    ("POST", "/api/bridge/external/sync", Route::Known(external::sync)),
+    ("POST", "/api/bridge/external/backfill", Route::Known(external::backfill)),
+    ("POST", "/api/bridge/external/adopt", Route::Known(external::adopt)),
+    ("GET", "/api/bridge/external", Route::Known(external::list)),
+    ("GET", "/api/bridge/external/session", Route::Known(external::session)),
 ];
 
 /// Method and path of every route, for tests that go through all of them.
@@ -175,7 +175,7 @@ impl Api {
             return Ok(None);
         };
         let found = self.login(head, username, password, true)?;
-        Ok(found.map(|(account, key)| Caller { account, access: Access::Password(key) }))
+        Ok(found.map(|(account, key)| Caller { account, access: Credential::Password(key) }))
     }
 
     /// The account of a user name and its password, and which password that is. Guessing is slowed
@@ -206,12 +206,12 @@ impl Api {
         })?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
         let verdict = self.passwords.check(password, stored)?;
-        let Some((account, mut stored)) = found.filter(|_| verdict != Verdict::Wrong) else {
+        let Some((account, mut stored)) = found.filter(|_| verdict != Checked::Wrong) else {
             return Ok(None);
         };
         self.guessers.take_back(&address);
         self.guesses.forget(&name);
-        if verdict == Verdict::RightButWeak {
+        if verdict == Checked::RightButWeak {
             let better = self.hash(password)?;
             self.store.strengthen(account, &stored, &better)?;
             stored = better;
@@ -230,14 +230,14 @@ impl Api {
         origin::refuse_foreign_page(&self.options, head)?;
         let limit = input::body_bytes(&head.path, self.options.body_bytes);
         match action {
-            Action::Open(run) => Ok((Box::new(run), limit)),
-            Action::Known(run) => {
+            Route::Open(run) => Ok((Box::new(run), limit)),
+            Route::Known(run) => {
                 let caller = self.caller(head)?;
                 Ok((Box::new(move |api, request| run(api, caller, request)), limit))
             }
-            Action::Person(run) => {
+            Route::Person(run) => {
                 let caller = self.caller(head)?;
-                let Access::Session(session) = caller.access else {
+                let Credential::Session(session) = caller.access else {
                     return Err(Response::error(403, "this needs somebody who has signed in"));
                 };
                 let person = Person { caller, session };
@@ -247,7 +247,7 @@ impl Api {
     }
 }
 
-impl Handler for Api {
+impl RequestHandler for Api {
     type Admitted = Admitted;
 
     fn admit(&self, head: &Head) -> Result<(Admitted, usize), Response> {
@@ -262,7 +262,7 @@ impl Handler for Api {
 }
 
 /// What is to be done, or that there is nothing.
-fn route(head: &Head) -> Result<Action, Response> {
+fn route(head: &Head) -> Result<Route, Response> {
     let method = if head.method == "HEAD" { "GET" } else { &head.method };
     let here = || ROUTES.iter().filter(|(_, path, _)| is_at(path, &head.path));
     // Whole words go before `:id`.

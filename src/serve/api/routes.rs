@@ -13,7 +13,7 @@ use crate::{
         password,
         presence::Machine,
         store::{
-            Access, Caller,
+            Caller, Credential,
             accounts::{NewAccount, name_problem},
         },
         stream, wire,
@@ -79,7 +79,7 @@ pub(super) fn rotate_token(api: &Api, caller: Caller, _: &Request) -> Answer {
         return Err(Response::error(400, "call this with the token that is to be replaced"));
     };
     let rotated =
-        api.store.rotate(old, || api.hub.hang_up(|it| it.access == Access::Token(old)))?;
+        api.store.rotate(old, || api.hub.hang_up(|it| it.access == Credential::Token(old)))?;
     let token = rotated.ok_or_else(|| Response::error(401, "the token has just been replaced"))?;
     Ok(Response::ok(json!({ "apiToken": token.reveal() })))
 }

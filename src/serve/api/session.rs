@@ -11,7 +11,7 @@ use crate::{
         api::{Answer, Api, Person, changes_something, come_later, origin},
         http::message::{Head, Request, Response},
         password,
-        store::{Access, AccountKey, Caller, PasswordKey, TokenKey},
+        store::{AccountKey, Caller, Credential, PasswordKey, TokenKey},
         wire::{self, Fields},
     },
     time,
@@ -93,7 +93,7 @@ fn begin(api: &Api, head: &Head, account: AccountKey, password: PasswordKey) -> 
         .store
         .begin_session(account, password, lifetime, now)?
         .ok_or_else(|| Response::error(401, "the password has just been changed"))?;
-    let caller = Caller { account, access: Access::Session(session) };
+    let caller = Caller { account, access: Credential::Session(session) };
     let answer = Response::ok(described(api, caller, secret.reveal())?);
     let seconds = lifetime.absolute.as_secs();
     Ok(answer.with("Set-Cookie", set_cookie(api, head, secret.reveal(), seconds)))
@@ -121,7 +121,7 @@ pub(super) fn show(api: &Api, person: Person, request: &Request) -> Answer {
 
 pub(super) fn sign_out(api: &Api, person: Person, request: &Request) -> Answer {
     api.store.end_session(person.session)?;
-    api.hub.hang_up(|it| it.access == Access::Session(person.session));
+    api.hub.hang_up(|it| it.access == Credential::Session(person.session));
     let gone = set_cookie(api, &request.head, "", 0);
     Ok(Response::ok(json!({})).with("Set-Cookie", gone))
 }
@@ -175,6 +175,6 @@ pub(super) fn revoke_token(api: &Api, person: Person, request: &Request) -> Answ
     if !api.store.revoke_token(person.caller.account, token)? {
         return Err(unknown());
     }
-    api.hub.hang_up(|it| it.access == Access::Token(token));
+    api.hub.hang_up(|it| it.access == Credential::Token(token));
     Ok(Response::ok(json!({})))
 }

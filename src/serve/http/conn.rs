@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     serve::http::{
-        Handler, Limits, Setup, Shared,
+        Limits, RequestHandler, Setup, Shared,
         budget::{SMALL_BYTES, Share},
         message::{Body, Framing, Head, Origin, Request, Response, StreamBody},
         socket::{Hangup, Socket, first_byte},
@@ -27,16 +27,16 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// Why no further request is read.
-enum End {
+enum Close {
     /// Nobody is left to tell.
     Closed,
     /// Say this, then close.
     Refused(Response),
 }
 
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> End {
-        End::Closed
+impl From<io::Error> for Close {
+    fn from(_: io::Error) -> Close {
+        Close::Closed
     }
 }
 
@@ -68,19 +68,19 @@ pub(super) fn begin(tcp: Arc<TcpStream>, setup: &Setup) -> Option<Socket> {
 }
 
 /// Serves requests until the peer closes, idles too long or breaks the rules.
-pub(super) fn serve<H: Handler>(socket: Socket, peer: IpAddr, server: &Shared<H>) {
+pub(super) fn serve<H: RequestHandler>(socket: Socket, peer: IpAddr, server: &Shared<H>) {
     let from = Origin { peer, tls: socket.is_tls() };
     let mut conn = Conn { socket, from, server, buffer: Vec::new(), used: 0 };
     let mut first = true;
     loop {
         match conn.exchange(first) {
             Ok(true) => first = false,
-            Ok(false) | Err(End::Closed) => {
+            Ok(false) | Err(Close::Closed) => {
                 // Whoever left already does not mind, and whoever does not read is not waited for.
                 conn.socket.end_writing(Instant::now() + LINGER_TIME).ok();
                 return;
             }
-            Err(End::Refused(response)) => {
+            Err(Close::Refused(response)) => {
                 return refuse(&mut conn.socket, &response, &server.setup);
             }
         }
@@ -128,13 +128,13 @@ struct Conn<'a, H> {
     used: usize,
 }
 
-impl<'a, H: Handler> Conn<'a, H> {
+impl<'a, H: RequestHandler> Conn<'a, H> {
     fn limits(&self) -> &'a Limits {
         &self.server.setup.limits
     }
 
     /// One request and its response. Whether the connection stays.
-    fn exchange(&mut self, first: bool) -> Result<bool, End> {
+    fn exchange(&mut self, first: bool) -> Result<bool, Close> {
         let handler = &self.server.handler;
         let (head, body_deadline) = self.read_head(first)?;
         let has_body = head.framing != Framing::Length(0);
@@ -143,7 +143,7 @@ impl<'a, H: Handler> Conn<'a, H> {
         let (admitted, limit) = match handler.admit(&head) {
             Ok(admitted) => admitted,
             // The body of a request that is refused is not waited for.
-            Err(response) if has_body => return Err(End::Refused(response)),
+            Err(response) if has_body => return Err(Close::Refused(response)),
             Err(response) => return Ok(self.answer(response, is_head, http11, keep)?),
         };
         let share = self.server.budget.share();
@@ -155,13 +155,13 @@ impl<'a, H: Handler> Conn<'a, H> {
             Ok(response) => Ok(self.answer(response, is_head, http11, keep)?),
             Err(panic) => {
                 log::error!("a request handler panicked: {panic}");
-                Err(End::Refused(Response::error(500, "internal error; see the server's log")))
+                Err(Close::Refused(Response::error(500, "internal error; see the server's log")))
             }
         }
     }
 
     /// The next head and the deadline for its body.
-    fn read_head(&mut self, first: bool) -> Result<(Head, Instant), End> {
+    fn read_head(&mut self, first: bool) -> Result<(Head, Instant), Close> {
         if self.unused().is_empty() {
             let patience = if first { self.limits().head_time } else { self.limits().idle };
             self.fill(Instant::now() + patience)?;
@@ -169,7 +169,7 @@ impl<'a, H: Handler> Conn<'a, H> {
         let begun = Instant::now();
         loop {
             if let Some((head, length)) =
-                Head::parse(self.unused(), self.from).map_err(End::Refused)?
+                Head::parse(self.unused(), self.from).map_err(Close::Refused)?
             {
                 if self.limits().head_bytes < length {
                     return Err(self.head_too_long());
@@ -184,12 +184,12 @@ impl<'a, H: Handler> Conn<'a, H> {
         }
     }
 
-    fn head_too_long(&self) -> End {
+    fn head_too_long(&self) -> Close {
         let limit = self.limits().head_bytes;
-        End::Refused(Response::error(431, format!("the request head is over {limit} bytes")))
+        Close::Refused(Response::error(431, format!("the request head is over {limit} bytes")))
     }
 
-    fn read_body(&mut self, head: &Head, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
+    fn read_body(&mut self, head: &Head, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, Close> {
         if let Framing::Length(length) = head.framing
             && bounds.limit < length
         {
@@ -204,8 +204,8 @@ impl<'a, H: Handler> Conn<'a, H> {
         }
     }
 
-    fn read_chunks(&mut self, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
-        let bad = |text: &str| End::Refused(Response::error(400, text));
+    fn read_chunks(&mut self, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, Close> {
+        let bad = |text: &str| Close::Refused(Response::error(400, text));
         let mut body = Vec::new();
         loop {
             let line = self.line(bounds.deadline)?;
@@ -246,7 +246,7 @@ impl<'a, H: Handler> Conn<'a, H> {
     }
 
     /// The next line without its end.
-    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, End> {
+    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Close> {
         loop {
             if let Some(end) = self.unused().windows(2).position(|it| it == b"\r\n") {
                 let line = self.unused()[..end].to_vec();
@@ -254,17 +254,17 @@ impl<'a, H: Handler> Conn<'a, H> {
                 return Ok(line);
             }
             if LINE_MAX < self.unused().len() {
-                return Err(End::Refused(Response::error(400, "a chunk's line is too long")));
+                return Err(Close::Refused(Response::error(400, "a chunk's line is too long")));
             }
             self.fill_or_time_out(deadline, "body")?;
         }
     }
 
     /// The next bytes. What of them is large takes its share as it comes, not as it is announced.
-    fn take(&mut self, length: usize, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, End> {
+    fn take(&mut self, length: usize, bounds: &mut Bounds<'_>) -> Result<Vec<u8>, Close> {
         while self.unused().len() < length {
             if !bounds.share.hold(self.unused().len() + READ_BYTES) {
-                return Err(End::Refused(no_room()));
+                return Err(Close::Refused(no_room()));
             }
             self.fill_or_time_out(bounds.deadline, "body")?;
         }
@@ -277,12 +277,12 @@ impl<'a, H: Handler> Conn<'a, H> {
         Ok(taken)
     }
 
-    fn fill_or_time_out(&mut self, deadline: Instant, part: &str) -> Result<(), End> {
+    fn fill_or_time_out(&mut self, deadline: Instant, part: &str) -> Result<(), Close> {
         self.fill(deadline).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {
-                End::Refused(Response::error(408, format!("the request {part} took too long")))
+                Close::Refused(Response::error(408, format!("the request {part} took too long")))
             }
-            _ => End::Closed,
+            _ => Close::Closed,
         })
     }
 
@@ -356,8 +356,8 @@ fn no_room() -> Response {
         .with("Retry-After", "1")
 }
 
-fn body_too_long(limit: usize) -> End {
-    End::Refused(Response::error(413, format!("the request body is over {limit} bytes")))
+fn body_too_long(limit: usize) -> Close {
+    Close::Refused(Response::error(413, format!("the request body is over {limit} bytes")))
 }
 
 /// The body of a [`Response::stream`].

@@ -41,8 +41,8 @@ const REFUSALS_MAX: usize = 16;
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 /// What answers requests.
-pub trait Handler: Send + Sync + 'static {
-    /// What [`Handler::admit`] found out: the route, who is calling.
+pub trait RequestHandler: Send + Sync + 'static {
+    /// What [`RequestHandler::admit`] found out: the route, who is calling.
     type Admitted;
 
     /// Looks at a request before its body is read, so that a stranger can't make us hold one.
@@ -127,9 +127,9 @@ impl Counters {
 
 /// A running server. Dropping it ends it.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     addr: SocketAddr,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenSockets>>,
     /// Closed to stop.
     stop: Option<Sender<Infallible>>,
     /// Closed when the last connection has left.
@@ -137,22 +137,22 @@ pub struct Server {
     accept: Option<Task>,
 }
 
-impl Server {
+impl HttpServer {
     /// Listens.
     ///
     /// # Errors
     /// When the address can't be had, or the system gives no more threads.
-    pub fn start<H: Handler>(setup: Setup, handler: Arc<H>) -> io::Result<Server> {
+    pub fn start<H: RequestHandler>(setup: Setup, handler: Arc<H>) -> io::Result<HttpServer> {
         let listener = TcpListener::bind(setup.addr)?;
         let addr = listener.local_addr()?;
-        let open = Arc::<Mutex<Open>>::default();
+        let open = Arc::<Mutex<OpenSockets>>::default();
         let (stop, stopped) = bounded(0);
         let (alive, left) = bounded(0);
         let budget = Budget::new(setup.limits.large_bytes);
         let shared = Arc::new(Shared { handler, budget, setup, open: Arc::clone(&open) });
         let accept =
             task::spawn("http-accept", move || accept(&listener, &stopped, &alive, &shared))?;
-        Ok(Server { addr, open, stop: Some(stop), left, accept: Some(accept) })
+        Ok(HttpServer { addr, open, stop: Some(stop), left, accept: Some(accept) })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -160,7 +160,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for HttpServer {
     /// Stops listening, lets requests in progress answer, and waits at most a second for the
     /// connections to end. A handler's own long waits must have been ended before.
     fn drop(&mut self) {
@@ -201,11 +201,11 @@ struct Shared<H> {
     handler: Arc<H>,
     budget: Budget,
     setup: Setup,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenSockets>>,
 }
 
 /// A clone of `alive` goes with every connection.
-fn accept<H: Handler>(
+fn accept<H: RequestHandler>(
     listener: &TcpListener,
     stopped: &Receiver<Infallible>,
     alive: &Sender<Infallible>,
@@ -229,7 +229,7 @@ fn accept<H: Handler>(
     }
 }
 
-fn start_connection<H: Handler>(
+fn start_connection<H: RequestHandler>(
     tcp: TcpStream,
     peer: IpAddr,
     alive: Sender<Infallible>,
@@ -239,7 +239,7 @@ fn start_connection<H: Handler>(
     let tcp = Arc::new(tcp);
     let peer = peer.to_canonical();
     let Setup { limits, counters, .. } = &shared.setup;
-    let (place, count, of_address) = Place::take(shared, &tcp, peer);
+    let (place, count, of_address) = ConnectionPermit::take(shared, &tcp, peer);
     let refusal = if limits.connections < count {
         let text = format!("all {} connections are in use; try again", limits.connections);
         Some(Response::error(503, text))
@@ -278,25 +278,25 @@ fn start_connection<H: Handler>(
 
 /// The open sockets, so that they can be shut from outside.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenSockets {
     next: u64,
     /// With the address that each is from, as [`network`] has it.
     sockets: HashMap<u64, (IpAddr, Arc<TcpStream>)>,
 }
 
 /// A connection's place among the open ones, given up on drop.
-struct Place<H> {
+struct ConnectionPermit<H> {
     shared: Arc<Shared<H>>,
     number: u64,
 }
 
-impl<H> Place<H> {
+impl<H> ConnectionPermit<H> {
     /// How many are open now, this one included, and how many of these are from its address.
     fn take(
         shared: &Arc<Shared<H>>,
         socket: &Arc<TcpStream>,
         peer: IpAddr,
-    ) -> (Place<H>, usize, usize) {
+    ) -> (ConnectionPermit<H>, usize, usize) {
         let address = network(peer);
         let mut open = lock(&shared.open);
         let number = open.next;
@@ -304,11 +304,11 @@ impl<H> Place<H> {
         open.sockets.insert(number, (address, Arc::clone(socket)));
         let of_address = open.sockets.values().filter(|(it, _)| *it == address).count();
         shared.setup.counters.open.fetch_add(1, Ordering::Relaxed);
-        (Place { shared: Arc::clone(shared), number }, open.sockets.len(), of_address)
+        (ConnectionPermit { shared: Arc::clone(shared), number }, open.sockets.len(), of_address)
     }
 }
 
-impl<H> Drop for Place<H> {
+impl<H> Drop for ConnectionPermit<H> {
     fn drop(&mut self) {
         lock(&self.shared.open).sockets.remove(&self.number);
         self.shared.setup.counters.open.fetch_sub(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     ids::{self, MachineId},
     serve::store::{
-        Access, AccountKey, Caller, PasswordKey, Sql, Store, TokenKey,
+        AccountKey, Caller, Credential, PasswordKey, Sql, Store, TokenKey,
         rows::{millis, timestamp},
     },
     time::{self, Timestamp},
@@ -118,7 +118,7 @@ impl Store {
         if used.is_none_or(|used| USE_MILLIS <= now.saturating_sub(used)) {
             self.note_use("UPDATE tokens SET used = ? WHERE id = ?", [now, token]);
         }
-        let access = Access::Token(TokenKey(token));
+        let access = Credential::Token(TokenKey(token));
         Ok(Some(Caller { account: AccountKey(account), access }))
     }
 
@@ -244,15 +244,15 @@ pub(super) fn insert_account(
 pub(super) fn is_valid(conn: &Connection, caller: Caller, now: i64) -> Result<bool> {
     let account = caller.account.0;
     match caller.access {
-        Access::Token(token) => conn.has(
+        Credential::Token(token) => conn.has(
             "SELECT 1 FROM tokens WHERE id = ? AND account = ? AND revoked IS NULL",
             [token.0, account],
         ),
-        Access::Session(session) => conn.has(
+        Credential::Session(session) => conn.has(
             "SELECT 1 FROM sessions WHERE id = ? AND account = ? AND expires > ?",
             [session.0, account, now],
         ),
-        Access::Password(key) => Ok(password(conn, account)? == Some(key)),
+        Credential::Password(key) => Ok(password(conn, account)? == Some(key)),
     }
 }
 

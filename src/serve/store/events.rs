@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 use crate::{
     serve::store::{
         Retention, Sql, Write,
-        rows::{Change, Event, millis},
+        rows::{AccountChange, AccountEvent, millis},
         threads::ThreadRow,
     },
     time,
@@ -17,7 +17,7 @@ impl Write<'_> {
     pub(super) fn event(
         &mut self,
         thread: &ThreadRow,
-        change: Change,
+        change: AccountChange,
         message: Option<i64>,
     ) -> Result<()> {
         let account = thread.account;
@@ -26,13 +26,17 @@ impl Write<'_> {
             params![account.0, change.kind(), thread.key, message, millis(time::now())],
         )?;
         let seq = self.tx.last_insert_rowid();
-        self.events.push(Event { epoch: self.epoch, seq, account, change });
+        self.events.push(AccountEvent { epoch: self.epoch, seq, account, change });
         Ok(())
     }
 }
 
 /// Forgets events that are too many or too old, now and then.
-pub(super) fn prune(tx: &Transaction<'_>, event: &Event, retention: Retention) -> Result<()> {
+pub(super) fn prune(
+    tx: &Transaction<'_>,
+    event: &AccountEvent,
+    retention: Retention,
+) -> Result<()> {
     let every = retention.events.div_ceil(32).max(1);
     if event.seq % i64::from(every) != 0 {
         return Ok(());

@@ -32,7 +32,7 @@ const FIRST: i64 = 1_000_000;
 /// A session as its machine reports it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Session {
+pub struct ExternalSession {
     /// The agent that it is of.
     pub source: String,
     #[serde(rename = "sessionId")]
@@ -49,12 +49,12 @@ pub struct Session {
     pub preview_author: Option<String>,
     /// The newest turns, oldest first.
     #[serde(skip)]
-    pub recent: Vec<Turn>,
+    pub recent: Vec<SessionTurn>,
 }
 
 /// Something that was said in a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Turn {
+pub struct SessionTurn {
     pub is_human: bool,
     pub body: String,
     /// None: not known.
@@ -69,7 +69,7 @@ pub struct Listed {
     #[serde(rename = "agentId")]
     pub machine: MachineId,
     #[serde(flatten)]
-    pub session: Session,
+    pub session: ExternalSession,
     /// The machine has it no longer.
     pub vanished: bool,
     /// The thread that goes on with it.
@@ -116,7 +116,7 @@ impl Store {
         &self,
         account: AccountKey,
         machine: &MachineId,
-        sessions: &[Session],
+        sessions: &[ExternalSession],
         present: &[String],
     ) -> Result<Synced> {
         self.write(|write| {
@@ -178,7 +178,7 @@ impl Store {
         known: &Listed,
         author: &str,
     ) -> Result<Option<ThreadId>> {
-        let Listed { machine, session: Session { source, id, .. }, .. } = known;
+        let Listed { machine, session: ExternalSession { source, id, .. }, .. } = known;
         self.write(|write| {
             let Some(listed) = find(&write.tx, account, machine, source, id)? else {
                 return Ok(None);
@@ -223,7 +223,7 @@ impl Store {
         caller: Caller,
         thread: &ThreadId,
         session: &SessionId,
-        turns: &[Turn],
+        turns: &[SessionTurn],
         connected: impl Fn(&MachineId) -> bool,
     ) -> Result<Result<Backfilled, NoBackfill>> {
         let account = caller.account;
@@ -267,7 +267,7 @@ struct Names<'a> {
 
 /// A name for each turn, the same whenever it is sent: of who said what when, and, if that was said
 /// before, how often.
-fn origins(turns: &[Turn]) -> Vec<String> {
+fn origins(turns: &[SessionTurn]) -> Vec<String> {
     let mut times: HashMap<[u8; 32], usize> = HashMap::new();
     turns
         .iter()
@@ -290,7 +290,7 @@ fn origins(turns: &[Turn]) -> Vec<String> {
 fn add_turns(
     write: &Write<'_>,
     row: &ThreadRow,
-    turns: Vec<(&Turn, String)>,
+    turns: Vec<(&SessionTurn, String)>,
     names: &Names<'_>,
 ) -> Result<usize> {
     let stored: HashMap<String, i64> = write.tx.all(
@@ -346,7 +346,7 @@ fn upsert(
     conn: &Connection,
     account: AccountKey,
     machine: &MachineId,
-    session: &Session,
+    session: &ExternalSession,
 ) -> Result<()> {
     conn.change(
         "INSERT INTO external_sessions (account, machine, source, session_id, project_dir,
@@ -396,7 +396,7 @@ fn find(
 }
 
 fn listed_from(row: &Row<'_>) -> rusqlite::Result<Listed> {
-    let session = Session {
+    let session = ExternalSession {
         source: row.get(2)?,
         id: SessionId::new(row.get::<_, String>(3)?),
         project_dir: row.get(4)?,

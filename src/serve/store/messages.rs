@@ -10,7 +10,8 @@ use crate::{
     serve::store::{
         AccountKey, Sql, Store, Write, attachments, machines,
         rows::{
-            Change, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis, one_line,
+            AccountChange, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis,
+            one_line,
         },
         threads::{self, NewThread, SET_AGENT, ThreadRow},
     },
@@ -105,7 +106,7 @@ pub enum Range {
 }
 
 #[derive(Debug)]
-pub struct Page {
+pub struct MessagePage {
     pub messages: Vec<Message>,
     /// There are more in the same direction.
     pub more: bool,
@@ -149,7 +150,7 @@ impl Store {
         range: Range,
         limit: u32,
         bytes: usize,
-    ) -> Result<Option<Page>> {
+    ) -> Result<Option<MessagePage>> {
         let conn = self.reader();
         let Some(ThreadRow { key, .. }) = threads::find(&conn, account, thread)? else {
             return Ok(None);
@@ -181,7 +182,7 @@ impl Store {
         if matches!(range, Range::Before(_)) {
             messages.reverse();
         }
-        Ok(Some(Page { messages, more }))
+        Ok(Some(MessagePage { messages, more }))
     }
 }
 
@@ -270,7 +271,7 @@ fn append(write: &mut Write<'_>, row: &ThreadRow, draft: &Draft) -> Result<Box<M
         params![created, draft.role == Role::Human, row.key],
     )?;
     let message = Box::new(by_key(&write.tx, key)?);
-    let change = Change::Message(message.clone());
+    let change = AccountChange::Message(message.clone());
     write.event(row, change, Some(key))?;
     Ok(message)
 }
@@ -317,6 +318,6 @@ fn close_question(write: &mut Write<'_>, thread: &ThreadRow, closing: &Closing) 
         params![closing.outcome, thread.key, closing.code],
     )?;
     let Some(key) = closed else { return Ok(()) };
-    let change = Change::Message(Box::new(by_key(&write.tx, key)?));
+    let change = AccountChange::Message(Box::new(by_key(&write.tx, key)?));
     write.event(thread, change, Some(key))
 }

@@ -40,7 +40,7 @@ use rusqlite::{Connection, ErrorCode, Params, Transaction, TransactionBehavior, 
 use serde::{Serialize, Serializer};
 
 use crate::serve::lock;
-use rows::{Epoch, Event};
+use rows::{AccountEvent, Epoch};
 use sql::Sql;
 
 /// The database, in the data directory.
@@ -68,22 +68,22 @@ impl AccountKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub account: AccountKey,
-    pub access: Access,
+    pub access: Credential,
 }
 
 impl Caller {
     /// None: it is no daemon.
     pub fn token(self) -> Option<TokenKey> {
         match self.access {
-            Access::Token(token) => Some(token),
-            Access::Session(_) | Access::Password(_) => None,
+            Credential::Token(token) => Some(token),
+            Credential::Session(_) | Credential::Password(_) => None,
         }
     }
 }
 
 /// What somebody came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
+pub enum Credential {
     /// A daemon's.
     Token(TokenKey),
     /// A cookie's.
@@ -147,7 +147,7 @@ impl Default for Retention {
 }
 
 /// Told of every event in the order of their numbers. Must not block.
-pub type Publish = Box<dyn Fn(Event) + Send + Sync>;
+pub type Publish = Box<dyn Fn(AccountEvent) + Send + Sync>;
 
 pub struct Store {
     write: Mutex<Connection>,
@@ -281,7 +281,7 @@ impl Store {
 struct Write<'a> {
     tx: Transaction<'a>,
     epoch: Epoch,
-    events: Vec<Event>,
+    events: Vec<AccountEvent>,
     /// New messages. Events tell of some a second time.
     stored: u64,
 }

@@ -9,7 +9,10 @@ use crate::{
     serve::store::{
         AccountKey, Caller, Sql, Store,
         accounts::is_valid,
-        rows::{Change, Epoch, Event, MESSAGE_COLUMNS, ThreadChange, message_from, thread_by_key},
+        rows::{
+            AccountChange, AccountEvent, Epoch, MESSAGE_COLUMNS, ThreadChange, message_from,
+            thread_by_key,
+        },
     },
 };
 
@@ -86,7 +89,7 @@ impl Store {
         after: i64,
         head: i64,
         daemons: bool,
-    ) -> Result<Vec<Event>> {
+    ) -> Result<Vec<AccountEvent>> {
         let conn = self.reader();
         let mut query = conn.prepare_cached(&format!(
             "SELECT events.seq, events.kind, events.thread, threads.machine, {MESSAGE_COLUMNS}
@@ -102,7 +105,7 @@ impl Store {
             && bytes < PAGE_BYTES
         {
             let event = event_from(&conn, self.epoch, row, account)?;
-            if let Change::Message(message) = &event.change {
+            if let AccountChange::Message(message) = &event.change {
                 bytes += message.body.len();
             }
             page.push(event);
@@ -116,17 +119,17 @@ fn event_from(
     epoch: Epoch,
     row: &Row<'_>,
     account: AccountKey,
-) -> Result<Event> {
+) -> Result<AccountEvent> {
     let kind: String = row.get(1)?;
     let change = match (kind.as_str(), ThreadChange::parse(&kind)) {
         (_, Some(change)) => {
-            Change::Thread { change, thread: Box::new(thread_by_key(conn, row.get(2)?)?) }
+            AccountChange::Thread { change, thread: Box::new(thread_by_key(conn, row.get(2)?)?) }
         }
-        ("claimed", None) => Change::Claimed {
+        ("claimed", None) => AccountChange::Claimed {
             thread: ThreadId::new(row.get::<_, String>(4)?),
             machine: row.get::<_, Option<String>>(3)?.map(MachineId::new),
         },
-        _ => Change::Message(Box::new(message_from(row, 4)?)),
+        _ => AccountChange::Message(Box::new(message_from(row, 4)?)),
     };
-    Ok(Event { epoch, seq: row.get(0)?, account, change })
+    Ok(AccountEvent { epoch, seq: row.get(0)?, account, change })
 }

@@ -57,15 +57,15 @@ impl Epoch {
 
 /// One event of an account; `seq` grows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
+pub struct AccountEvent {
     pub epoch: Epoch,
     pub seq: i64,
     pub account: AccountKey,
-    pub change: Change,
+    pub change: AccountChange,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum AccountChange {
     /// A human's message is for daemons, an agent's for browsers. Told again when the question that
     /// it puts has ended. On replay, as it is now.
     Message(Box<Message>),
@@ -109,26 +109,26 @@ impl ThreadChange {
     }
 }
 
-impl Event {
+impl AccountEvent {
     /// Its id on the stream.
     pub fn id(&self) -> String {
         self.epoch.id(self.seq)
     }
 }
 
-impl Change {
+impl AccountChange {
     /// Whether daemons are told; browsers are told everything.
     pub fn is_for_daemons(&self) -> bool {
-        matches!(self, Change::Message(message) if message.role == Role::Human)
+        matches!(self, AccountChange::Message(message) if message.role == Role::Human)
     }
 
     /// The name of the event in the table.
     pub(in crate::serve) fn kind(&self) -> &'static str {
         match self {
-            Change::Message(_) if self.is_for_daemons() => "reply",
-            Change::Message(_) => "message",
-            Change::Claimed { .. } => "claimed",
-            Change::Thread { change, .. } => change.as_str(),
+            AccountChange::Message(_) if self.is_for_daemons() => "reply",
+            AccountChange::Message(_) => "message",
+            AccountChange::Claimed { .. } => "claimed",
+            AccountChange::Thread { change, .. } => change.as_str(),
         }
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use crate::{
     serve::store::{
-        Access, AccountKey, Caller, PasswordKey, SessionKey, Sql, Store,
+        AccountKey, Caller, Credential, PasswordKey, SessionKey, Sql, Store,
         accounts::{self, NewAccount, Secret, USE_MILLIS, hash},
         rows::{millis, timestamp},
     },
@@ -176,7 +176,7 @@ impl Store {
             let update = "UPDATE sessions SET seen = ?, expires = ? WHERE id = ?";
             self.note_use(update, [millis(now), expires, id]);
         }
-        let access = Access::Session(SessionKey(id));
+        let access = Credential::Session(SessionKey(id));
         Ok(Some(Caller { account: AccountKey(account), access }))
     }
 
@@ -259,7 +259,7 @@ mod tests {
         serve::store::{
             Retention,
             attachments::Upload,
-            external::Session,
+            external::ExternalSession,
             messages::Draft,
             rows::Role,
             tests::{private_dir, reopen},
@@ -305,7 +305,7 @@ mod tests {
         let data = vec![1];
         let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
         store.upload(caller.account, &upload, 9).unwrap().unwrap();
-        let session = Session {
+        let session = ExternalSession {
             source: "claude".to_owned(),
             id: SessionId::new("s"),
             project_dir: None,
@@ -365,7 +365,7 @@ mod tests {
         let ada = settle(&store, "ada").account;
         let (lifetime, now) = (Lifetime::default(), time::now());
         let (account, stored) = store.login("ada").unwrap().unwrap();
-        let basic = Caller { account, access: Access::Password(PasswordKey::of(&stored)) };
+        let basic = Caller { account, access: Credential::Password(PasswordKey::of(&stored)) };
         assert!(store.is_let_in(basic, now).unwrap());
         assert!(store.set_password_of("ada", "y").unwrap());
         assert_eq!(store.begin_session(ada, known(), lifetime, now).unwrap(), None);

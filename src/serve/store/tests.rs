@@ -13,7 +13,7 @@ use crate::{
         attachments::Upload,
         messages::{Draft, Range},
         replay::Replay,
-        rows::{Change, Event, Message, Role, millis},
+        rows::{AccountChange, AccountEvent, Message, Role, millis},
     },
     time::{self, Timestamp},
 };
@@ -21,13 +21,13 @@ use crate::{
 struct Opened {
     store: Store,
     caller: Caller,
-    published: Arc<Mutex<Vec<Event>>>,
+    published: Arc<Mutex<Vec<AccountEvent>>>,
     _dir: TempDir,
 }
 
 fn open(retention: Retention) -> Opened {
     let dir = private_dir();
-    let published = Arc::<Mutex<Vec<Event>>>::default();
+    let published = Arc::<Mutex<Vec<AccountEvent>>>::default();
     let events = Arc::clone(&published);
     let publish = Box::new(move |event| events.lock().unwrap().push(event));
     let store = Store::open(dir.path(), retention, publish).unwrap();
@@ -97,7 +97,7 @@ fn events_are_published_in_the_order_of_their_numbers() {
     assert!(published.is_sorted_by(|a, b| a.seq < b.seq));
     // Replay tells what was told live; but a thread is as it is now, so only messages are the same.
     let account = opened.caller.account;
-    let mut replayed: Vec<Event> = Vec::new();
+    let mut replayed: Vec<AccountEvent> = Vec::new();
     loop {
         let after = replayed.last().map_or(0, |it| it.seq);
         let page = opened.store.events(account, after, i64::MAX, false).unwrap();
@@ -109,7 +109,10 @@ fn events_are_published_in_the_order_of_their_numbers() {
     assert_eq!(replayed.len(), published.len());
     for (replayed, published) in replayed.iter().zip(published.iter()) {
         match (&replayed.change, &published.change) {
-            (Change::Thread { change, thread }, Change::Thread { change: live, .. }) => {
+            (
+                AccountChange::Thread { change, thread },
+                AccountChange::Thread { change: live, .. },
+            ) => {
                 assert_eq!((change, thread.last.is_some()), (live, true));
             }
             _ => assert_eq!(replayed, published),

@@ -7,7 +7,9 @@ use crate::{
     ids::{Engine, MachineId, ThreadId},
     serve::store::{
         AccountKey, Sql, Store, Write,
-        rows::{Change, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from},
+        rows::{
+            AccountChange, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from,
+        },
     },
     time::{self, Timestamp},
 };
@@ -113,7 +115,7 @@ impl Store {
             let update = "UPDATE threads SET machine = ? WHERE id = ?";
             write.tx.change(update, params![machine.as_str(), row.key])?;
             let (thread, winner) = (thread.clone(), Some(machine.clone()));
-            write.event(&row, Change::Claimed { thread, machine: winner }, None)?;
+            write.event(&row, AccountChange::Claimed { thread, machine: winner }, None)?;
             Ok(Some((true, machine.clone())))
         })
     }
@@ -204,7 +206,7 @@ impl Write<'_> {
 
     pub(super) fn thread_event(&mut self, row: &ThreadRow, change: ThreadChange) -> Result<()> {
         let thread = Box::new(thread_by_key(&self.tx, row.key)?);
-        self.event(row, Change::Thread { change, thread }, None)
+        self.event(row, AccountChange::Thread { change, thread }, None)
     }
 }
 

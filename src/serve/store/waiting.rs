@@ -33,7 +33,7 @@ pub struct Scope {
 
 /// A thread on which messages wait.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingThread {
     thread: i64,
     /// The next page begins after this time.
     after: i64,
@@ -62,7 +62,7 @@ fn select_unnamed(columns: &str) -> String {
 
 impl Store {
     /// The threads on which messages wait for this machine, the one with the oldest message first.
-    pub fn waiting(&self, scope: &Scope) -> Result<Vec<Waiting>> {
+    pub fn waiting(&self, scope: &Scope) -> Result<Vec<WaitingThread>> {
         let (mut found, mut last) = (Vec::new(), 0);
         loop {
             let conn = self.reader();
@@ -78,12 +78,12 @@ impl Store {
                 found.extend(waiting_on(&conn, thread, scope)?);
             }
         }
-        found.sort_by_key(|it: &Waiting| it.oldest);
+        found.sort_by_key(|it: &WaitingThread| it.oldest);
         Ok(found)
     }
 
     /// The next messages that wait on a thread, oldest first; none when there are no more.
-    pub fn next_waiting(&self, scope: &Scope, waiting: &mut Waiting) -> Result<Vec<Message>> {
+    pub fn next_waiting(&self, scope: &Scope, waiting: &mut WaitingThread) -> Result<Vec<Message>> {
         let conn = self.reader();
         let mut query = conn.prepare_cached(&select_unnamed(MESSAGE_COLUMNS))?;
         let mut rows = query.query(params![waiting.thread, waiting.after, scope.head])?;
@@ -103,10 +103,10 @@ impl Store {
     }
 }
 
-fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<Waiting>> {
+fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<WaitingThread>> {
     let answered = answered_until(conn, thread)?.unwrap_or_default();
     let after = answered.max(scope.since.map_or(0, |since| millis(since) - 1));
-    let mut waiting = Waiting { thread, after, oldest: 0, count: 0 };
+    let mut waiting = WaitingThread { thread, after, oldest: 0, count: 0 };
     // A word is at the beginning; the rest may be long.
     let mut query = conn.prepare_cached(&select_unnamed("substr(messages.body, 1, 200)"))?;
     let mut rows = query.query(params![thread, after, scope.head])?;
@@ -114,7 +114,7 @@ fn waiting_on(conn: &Connection, thread: i64, scope: &Scope) -> Result<Option<Wa
         let (created, body) = (row.get(0)?, row.get_ref(1)?.as_str()?);
         if is_stop(body) {
             // It concerns everything before it.
-            waiting = Waiting { thread, after: created, oldest: 0, count: 0 };
+            waiting = WaitingThread { thread, after: created, oldest: 0, count: 0 };
         } else if !is_word(conn, thread, created, body)? {
             if waiting.count == 0 {
                 waiting.oldest = created;

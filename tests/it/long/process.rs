@@ -24,7 +24,7 @@ use obto_bridge::{
         outbox::Outbox,
         seen::Seen,
         spool::Inbox,
-        state::{Cursor, Store},
+        state::{Cursor, StateStore},
     },
 };
 
@@ -48,7 +48,7 @@ pub(super) struct Turn {
 
 /// What the coordinator looks at.
 struct Records<'a> {
-    store: &'a Store,
+    store: &'a StateStore,
     seen: &'a Seen,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Process {
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) seen: Seen,
-    pub(super) store: Store,
+    pub(super) store: StateStore,
     pub(super) coordinator: Coordinator,
     pub(super) events: VecDeque<Event>,
     pub(super) turns: HashMap<ThreadId, Turn>,
@@ -101,7 +101,7 @@ impl Process {
         let (inbox, recovered) = Inbox::open(on(), &dir().join("inbox")).unwrap();
         let outbox = Outbox::open(on(), &dir().join("outbox")).unwrap();
         outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
-        let store = Store::open(on(), &dir()).unwrap();
+        let store = StateStore::open(on(), &dir()).unwrap();
         let settings = Settings {
             machine: machine(),
             author: Engine::CODEX.author(),

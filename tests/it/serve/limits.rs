@@ -9,7 +9,7 @@ use std::{
 use obto_bridge::serve::{
     Options, Server,
     http::{
-        self, Handler, Limits,
+        self, Limits, RequestHandler,
         message::{Head, Request, Response},
     },
 };
@@ -200,7 +200,7 @@ fn an_answer_that_nobody_reads_is_given_up() {
 
 struct Faulty;
 
-impl Handler for Faulty {
+impl RequestHandler for Faulty {
     type Admitted = ();
 
     fn admit(&self, _: &Head) -> Result<((), usize), Response> {
@@ -218,7 +218,7 @@ fn a_panic_costs_one_request() {
     let addr = "127.0.0.1:0".parse().unwrap();
     let limits = Limits::default();
     let setup = http::Setup { addr, limits, tls: None, counters: Arc::default() };
-    let server = http::Server::start(setup, Arc::new(Faulty)).unwrap();
+    let server = http::HttpServer::start(setup, Arc::new(Faulty)).unwrap();
     let mut conn = Conn::open(server.addr());
     assert_eq!(conn.request("GET", "/panic", "", None).status, 500);
     assert!(conn.is_closed());

@@ -169,7 +169,7 @@ fn page(addr: SocketAddr, token: &str, count: usize, heard: &Heard, connected: &
 }
 
 /// A daemon's stream, with the client that daemons have.
-fn daemon(addr: SocketAddr, token: &str, name: &str, heard: &Heard) -> stream::Handle {
+fn daemon(addr: SocketAddr, token: &str, name: &str, heard: &Heard) -> stream::StreamHandle {
     let access = Access {
         base_url: format!("http://{addr}"),
         origin_host: "localhost".into(),

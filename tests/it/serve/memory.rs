@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::serve::http::{
-    self, Handler, Limits,
+    self, Limits, RequestHandler,
     message::{Head, Request, Response},
 };
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ struct Holding {
     go: Receiver<()>,
 }
 
-impl Handler for Holding {
+impl RequestHandler for Holding {
     type Admitted = ();
 
     fn admit(&self, _: &Head) -> Result<((), usize), Response> {
@@ -130,7 +130,7 @@ fn large_bodies_share_a_budget_and_small_ones_need_none() {
     let limits = Limits { large_bytes: MB, ..Limits::default() };
     let addr = "127.0.0.1:0".parse().unwrap();
     let setup = http::Setup { addr, limits, tls: None, counters: Arc::default() };
-    let server = http::Server::start(setup, Arc::new(Holding { here, go })).unwrap();
+    let server = http::HttpServer::start(setup, Arc::new(Holding { here, go })).unwrap();
     let addr = server.addr();
     let wait = |length: usize| assert_eq!(patience::recv(&arrived), Ok(length));
     // What is announced is not held yet.

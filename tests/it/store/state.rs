@@ -8,7 +8,7 @@ use obto_bridge::{
         Disk, RealDisk,
         binding::{Binding, SessionRecord},
         entry::EntryId,
-        state::{Cursor, Store},
+        state::{Cursor, StateStore},
     },
     time::Timestamp,
 };
@@ -22,9 +22,9 @@ const V1_1: &str = include_str!("../../fixtures/state/v1.1.json");
 /// More than a write to memory takes.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-fn open(disk: &Arc<MemoryDisk>) -> Store {
+fn open(disk: &Arc<MemoryDisk>) -> StateStore {
     let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(disk);
-    Store::open(disk, Path::new("/d")).unwrap()
+    StateStore::open(disk, Path::new("/d")).unwrap()
 }
 
 fn with_file(text: &str) -> Arc<MemoryDisk> {
@@ -151,7 +151,7 @@ fn a_file_that_cannot_be_understood_is_set_aside() {
 fn a_file_that_cannot_be_read_stops_the_start() {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir(temp.path().join("state.json")).unwrap();
-    let error = Store::open(Arc::new(RealDisk), temp.path()).unwrap_err();
+    let error = StateStore::open(Arc::new(RealDisk), temp.path()).unwrap_err();
     assert!(format!("{error:#}").contains("state.json"), "{error:#}");
 }
 
@@ -232,7 +232,7 @@ fn the_cursor_has_a_file_of_its_own() {
 #[test]
 fn one_binding_is_one_line_for_people() {
     let temp = tempfile::tempdir().unwrap();
-    let mut store = Store::open(Arc::new(RealDisk), temp.path()).unwrap();
+    let mut store = StateStore::open(Arc::new(RealDisk), temp.path()).unwrap();
     store.set(&thread("a"), bound());
     store.set(&thread("b"), bound());
     drop(store);

@@ -8,7 +8,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::agent::{
     Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
-    transport::{Incoming, Transport},
+    transport::{Transport, TransportEvent},
 };
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use super::{MS, Setup, answered, failure};
 use crate::util::patience::check_quick;
 
 /// What an engine does in answer to an entry of the log.
-type React = fn(&str) -> Vec<Incoming>;
+type React = fn(&str) -> Vec<TransportEvent>;
 
 /// An engine in memory: writes down what is done to it, and reacts.
 struct Memory {
@@ -25,8 +25,8 @@ struct Memory {
     /// Steps of its exit ladder.
     steps: usize,
     refuse: Option<io::ErrorKind>,
-    tx: Option<Sender<Incoming>>,
-    rx: Receiver<Incoming>,
+    tx: Option<Sender<TransportEvent>>,
+    rx: Receiver<TransportEvent>,
 }
 
 impl Memory {
@@ -49,7 +49,7 @@ impl Transport for Memory {
         self.refuse.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
-    fn incoming(&self) -> &Receiver<Incoming> {
+    fn incoming(&self) -> &Receiver<TransportEvent> {
         &self.rx
     }
 
@@ -71,16 +71,16 @@ impl Transport for Memory {
 const PROMPT: &str = r#"{"prompt":"hello"}"#;
 const INTERRUPT: &str = r#""interrupt""#;
 
-fn value(value: Value) -> Incoming {
-    Incoming::Value(value)
+fn value(value: Value) -> TransportEvent {
+    TransportEvent::Value(value)
 }
 
-fn garbage(text: &str) -> Incoming {
-    Incoming::Garbage(text.to_owned())
+fn garbage(text: &str) -> TransportEvent {
+    TransportEvent::Garbage(text.to_owned())
 }
 
-fn exit() -> Incoming {
-    Incoming::Exit { exit: Exit::Code(0), stderr_tail: "tail".to_owned() }
+fn exit() -> TransportEvent {
+    TransportEvent::Exit { exit: Exit::Code(0), stderr_tail: "tail".to_owned() }
 }
 
 /// Runs and checks what was done to the engine, in order.

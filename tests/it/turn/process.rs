@@ -8,8 +8,8 @@ use std::{
 use obto_bridge::{
     agent::{
         FailureKind, TurnCommand, TurnEnd,
-        stdio::{Ladder, StdioTransport, Step},
-        transport::{Incoming, Transport as _},
+        stdio::{Ladder, LadderStep, StdioTransport},
+        transport::{Transport as _, TransportEvent},
     },
     proc::{
         kill::To,
@@ -27,9 +27,9 @@ use crate::util::{
 
 const MARKER: &str = "state.t1";
 const LADDER: Ladder = &[
-    (Step::CloseInput, Duration::from_millis(100)),
-    (Step::Signal(Signal::INT, To::Process), Duration::from_millis(100)),
-    (Step::Kill, Duration::from_secs(5)),
+    (LadderStep::CloseInput, Duration::from_millis(100)),
+    (LadderStep::Signal(Signal::INT, To::Process), Duration::from_millis(100)),
+    (LadderStep::Kill, Duration::from_secs(5)),
 ];
 
 fn start(directives: &[&str]) -> StdioTransport {
@@ -51,7 +51,7 @@ fn run(setup: &mut Setup, directives: &[&str]) -> TurnEnd {
     end
 }
 
-fn next(transport: &StdioTransport) -> Incoming {
+fn next(transport: &StdioTransport) -> TransportEvent {
     patience::recv(transport.incoming()).unwrap()
 }
 
@@ -108,12 +108,12 @@ isolated! {
 isolated! {
     fn the_ladder_is_climbed_no_further_than_needed() {
         let mut transport = start(&["print", "1", "wait-eof", "print", "2", "hang"]);
-        assert!(matches!(next(&transport), Incoming::Value(one) if one == 1));
+        assert!(matches!(next(&transport), TransportEvent::Value(one) if one == 1));
         assert_eq!(transport.escalate(), Some(100 * MS));
-        assert!(matches!(next(&transport), Incoming::Value(two) if two == 2));
+        assert!(matches!(next(&transport), TransportEvent::Value(two) if two == 2));
         assert_eq!(transport.escalate(), Some(100 * MS));
         let exit = next(&transport);
-        let Incoming::Exit { exit, .. } = exit else { panic!("{exit:?}") };
+        let TransportEvent::Exit { exit, .. } = exit else { panic!("{exit:?}") };
         assert_eq!(exit.to_string(), "signal 2");
         assert_eq!(transport.escalate(), Some(Duration::from_secs(5)));
         assert_eq!(transport.escalate(), None);
@@ -122,7 +122,7 @@ isolated! {
         transport.close_input();
         transport.escalate();
         let exit = next(&transport);
-        assert!(matches!(exit, Incoming::Exit { .. }), "closing is not done twice: {exit:?}");
+        assert!(matches!(exit, TransportEvent::Exit { .. }), "closing is not done twice: {exit:?}");
     }
 }
 
@@ -154,7 +154,7 @@ isolated! {
 isolated! {
     fn an_endless_line_is_garbage_and_not_kept() {
         let transport = start(&["endless"]);
-        assert!(matches!(next(&transport), Incoming::Garbage(start) if start == "x".repeat(200)));
+        assert!(matches!(next(&transport), TransportEvent::Garbage(start) if start == "x".repeat(200)));
     }
 }
 

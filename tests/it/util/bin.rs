@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use obto_bridge::proc::{Child, Event, Output, Plan, kill::To};
+use obto_bridge::proc::{Child, ChildEvent, Output, Plan, kill::To};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -60,14 +60,14 @@ pub(crate) fn run(plan: &Plan, input: &[u8]) -> Output {
     let (mut patience, mut whole) = (Patience::new(), Patience::of(LONGEST));
     loop {
         match patience.recv(child.events()) {
-            Ok(Event::Line(line) | Event::LongLine(line)) => {
+            Ok(ChildEvent::Line(line) | ChildEvent::LongLine(line)) => {
                 output.stdout.extend(line.into_iter().chain([b'\n']));
                 if output.timed_out || whole.lasts() {
                     patience.renew();
                     continue;
                 }
             }
-            Ok(Event::Exit { status, stderr_tail }) => {
+            Ok(ChildEvent::Exit { status, stderr_tail }) => {
                 return Output { status, stderr: stderr_tail, ..output };
             }
             Err(_) if !output.timed_out => {}
@@ -205,7 +205,7 @@ impl Running {
         let mut patience = Patience::new();
         loop {
             match patience.recv(self.child.events()) {
-                Ok(Event::Line(line)) => {
+                Ok(ChildEvent::Line(line)) => {
                     let line = String::from_utf8(line).unwrap();
                     writeln!(self.stdout, "{line}").unwrap();
                     if line.contains(word) {
@@ -231,10 +231,10 @@ impl Running {
         let mut patience = Patience::new();
         loop {
             match patience.recv(self.child.events()) {
-                Ok(Event::Line(line) | Event::LongLine(line)) => {
+                Ok(ChildEvent::Line(line) | ChildEvent::LongLine(line)) => {
                     writeln!(self.stdout, "{}", String::from_utf8(line).unwrap()).unwrap();
                 }
-                Ok(Event::Exit { status, stderr_tail }) => {
+                Ok(ChildEvent::Exit { status, stderr_tail }) => {
                     return Ran {
                         command: mem::take(&mut self.command),
                         code: status.and_then(|status| status.code()),
@@ -257,7 +257,7 @@ impl Drop for Running {
         println!("$ {}\n{}", self.command, self.stdout);
         for event in self.child.events().try_iter() {
             match event {
-                Event::Line(line) => println!("{}", String::from_utf8_lossy(&line)),
+                ChildEvent::Line(line) => println!("{}", String::from_utf8_lossy(&line)),
                 other => println!("{other:?}"),
             }
         }

@@ -12,7 +12,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, after, unbounded};
 use obto_bridge::{
-    proc::{Child, Event, kill::To},
+    proc::{Child, ChildEvent, kill::To},
     task,
 };
 use rustix::process::Signal;
@@ -154,7 +154,7 @@ impl Machine {
 /// A running daemon. Dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
-    lines: Receiver<Event>,
+    lines: Receiver<ChildEvent>,
     /// What was read so far.
     log: Vec<String>,
     token: String,
@@ -169,7 +169,7 @@ impl Daemon {
         let mut patience = Patience::new();
         loop {
             match patience.recv(&self.lines) {
-                Ok(Event::Line(line)) => {
+                Ok(ChildEvent::Line(line)) => {
                     let line = self.note(&line);
                     if line.to_string().contains(word) {
                         return line;
@@ -224,8 +224,8 @@ impl Daemon {
         let mut patience = Patience::new();
         loop {
             match patience.recv(&self.lines) {
-                Ok(Event::Line(line)) => drop(self.note(&line)),
-                Ok(Event::Exit { status, stderr_tail }) => {
+                Ok(ChildEvent::Line(line)) => drop(self.note(&line)),
+                Ok(ChildEvent::Exit { status, stderr_tail }) => {
                     self.log.push(format!("standard error: {stderr_tail}"));
                     assert!(!stderr_tail.contains(&self.token), "{stderr_tail}");
                     return status.unwrap().code();
@@ -272,7 +272,7 @@ impl Drop for Daemon {
             println!("--- the daemon's log:\n{}", self.log.join("\n"));
             for line in self.lines.try_iter() {
                 match line {
-                    Event::Line(line) => println!("{}", String::from_utf8_lossy(&line)),
+                    ChildEvent::Line(line) => println!("{}", String::from_utf8_lossy(&line)),
                     other => println!("{other:?}"),
                 }
             }

@@ -174,13 +174,13 @@ fn an_interrupted_turn_does_not_wait_for_background_agents() {
 fn trap_13_the_ladder_has_no_term() {
     use crate::agent::{
         description::{Launch, Process},
-        stdio::Step,
+        stdio::LadderStep,
     };
     let Launch::Process(Process { ladder, .. }) = &description::DESCRIPTION.launch else {
         panic!("no process of its own");
     };
-    let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
+    let signals = ladder.iter().filter(|(step, _)| matches!(step, LadderStep::Signal(..)));
     let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();
     assert!(signals.len() == 1 && signals[0].contains("INT"), "{signals:?}");
-    assert!(matches!(ladder.last(), Some((Step::Kill, _))));
+    assert!(matches!(ladder.last(), Some((LadderStep::Kill, _))));
 }

@@ -362,13 +362,13 @@ fn a_limit_that_is_used_up_is_told_with_its_end() {
 fn trap_the_ladder_has_no_int() {
     use crate::agent::{
         description::{Launch, Process},
-        stdio::Step,
+        stdio::LadderStep,
     };
     let Launch::Process(Process { ladder, .. }) = &description::DESCRIPTION.launch else {
         panic!("no process of its own");
     };
-    assert_eq!(ladder[0].0, Step::CloseInput);
-    let signals = ladder.iter().filter(|(step, _)| matches!(step, Step::Signal(..)));
+    assert_eq!(ladder[0].0, LadderStep::CloseInput);
+    let signals = ladder.iter().filter(|(step, _)| matches!(step, LadderStep::Signal(..)));
     let signals: Vec<String> = signals.map(|(step, _)| format!("{step:?}")).collect();
     assert!(signals.len() == 1 && signals[0].contains("TERM"), "{signals:?}");
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Error};
 
-use super::Handle;
+use super::ServerHandle;
 use crate::agent::{
     Failure, FailureKind,
     http::{HttpTransport, Lease},
@@ -18,14 +18,14 @@ use crate::agent::{
 /// All steps of the end of a server, which may have to be stopped before the next one starts.
 const STOP: Duration = Duration::from_secs(15);
 
-impl Handle {
+impl ServerHandle {
     /// When the keeper has answered at the latest, if a start takes no longer than `startup`.
     pub fn deadline(startup: Duration) -> Instant {
         Instant::now() + startup + STOP
     }
 }
 
-/// Connects a turn to the server; `lease` is the answer to [`Handle::request`], none if there was
+/// Connects a turn to the server; `lease` is the answer to [`ServerHandle::request`], none if there was
 /// none in time.
 ///
 /// # Errors

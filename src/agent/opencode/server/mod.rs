@@ -1,6 +1,6 @@
 //! One `opencode serve` for all threads. A start costs 4 s and 600 MB, so the server is kept while
 //! turns come, and stopped after some idle minutes. One task owns it; everybody else holds a
-//! [`Handle`] and, for the time of a turn, a [`Lease`].
+//! [`ServerHandle`] and, for the time of a turn, a [`Lease`].
 
 mod lease;
 #[cfg(test)]
@@ -23,11 +23,11 @@ use serde_json::json;
 
 use crate::{
     agent::{
-        http::{self, Lease, Outdated, Password, Request, Server},
+        http::{self, Endpoint, Lease, Outdated, Password, Request},
         launch::EngineDef,
         opencode::wire,
-        stdio::{KILL, Ladder, StdioTransport, Step},
-        transport::{Incoming, Transport},
+        stdio::{KILL, Ladder, LadderStep, StdioTransport},
+        transport::{Transport, TransportEvent},
     },
     ids::random_hex,
     proc::{Plan, kill::To, sweep},
@@ -45,11 +45,11 @@ const LISTENING: &str = "opencode server listening on http://";
 /// An unused server is kept for this long.
 const IDLE: Duration = Duration::from_mins(5);
 /// After the dispose.
-const LADDER: Ladder = &[(Step::Signal(Signal::TERM, To::Group), STEP), KILL];
+const LADDER: Ladder = &[(LadderStep::Signal(Signal::TERM, To::Group), STEP), KILL];
 
 /// How to start the server.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ServerSetup {
     /// The program with the arguments that the config puts before ours, the server's own directory
     /// (sessions have theirs), and what engines inherit.
     pub plan: Plan,
@@ -70,7 +70,7 @@ type Wanted = Sender<Result<Lease>>;
 
 /// The way to the keeper. Dropping it stops the server.
 #[derive(Debug)]
-pub struct Handle {
+pub struct ServerHandle {
     wanted: Sender<Wanted>,
 }
 
@@ -85,9 +85,9 @@ pub fn start(
     startup: Duration,
     env: Vec<(OsString, OsString)>,
     state_id: &str,
-) -> Result<(Handle, Task)> {
+) -> Result<(ServerHandle, Task)> {
     let plan = row.base(cwd.to_owned(), env);
-    let config = Config { plan, state_id: state_id.to_owned(), idle: IDLE, startup };
+    let config = ServerSetup { plan, state_id: state_id.to_owned(), idle: IDLE, startup };
     keep(
         config,
         Box::new(|plan, marker| Ok(Box::new(StdioTransport::start(plan, marker, LADDER)?))),
@@ -100,7 +100,7 @@ pub fn start(
 ///
 /// # Errors
 /// When the system gives no more OS threads.
-pub fn keep(config: Config, spawn: Box<Spawn>) -> Result<(Handle, Task)> {
+pub fn keep(config: ServerSetup, spawn: Box<Spawn>) -> Result<(ServerHandle, Task)> {
     let (wanted, requests) = bounded(QUEUE);
     let mut keeper = Keeper {
         config,
@@ -114,10 +114,10 @@ pub fn keep(config: Config, spawn: Box<Spawn>) -> Result<(Handle, Task)> {
     };
     let task = task::spawn("opencode-serve", move || keeper.run())
         .context("can't start the task that keeps opencode's server")?;
-    Ok((Handle { wanted }, task))
+    Ok((ServerHandle { wanted }, task))
 }
 
-impl Handle {
+impl ServerHandle {
     /// Asks for the server, which is started if it is not running. Its lease, or why there is none,
     /// comes through the channel, if it is waited for long enough.
     ///
@@ -133,12 +133,12 @@ impl Handle {
 }
 
 struct Keeper {
-    config: Config,
+    config: ServerSetup,
     spawn: Box<Spawn>,
     requests: Receiver<Wanted>,
     /// Came while a server was starting.
     waiting: VecDeque<Wanted>,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     /// Each disconnects when its lease is dropped.
     leases: Vec<Receiver<Outdated>>,
     outdated: bool,
@@ -146,9 +146,9 @@ struct Keeper {
     idle: Option<Instant>,
 }
 
-struct Running {
+struct RunningServer {
     process: Box<dyn Transport>,
-    server: Server,
+    server: Endpoint,
 }
 
 impl Keeper {
@@ -222,7 +222,7 @@ impl Keeper {
         Ok(lease)
     }
 
-    fn start(&mut self) -> Result<Running> {
+    fn start(&mut self) -> Result<RunningServer> {
         let password = Password::new(random_hex());
         let marker = sweep::marker(&self.config.state_id, &format!("opencode-{}", random_hex()));
         let plan = plan(&self.config.plan, &password, &marker);
@@ -230,7 +230,7 @@ impl Keeper {
         match self.listening(&*process) {
             Ok(address) => {
                 log::info!("opencode's server listens on {address}");
-                Ok(Running { process, server: Server { address, password } })
+                Ok(RunningServer { process, server: Endpoint { address, password } })
             }
             Err(error) => {
                 process.kill();
@@ -314,11 +314,11 @@ fn ended(process: &dyn Transport) -> bool {
 }
 
 /// A line that the server has printed, which is mostly no JSON. None: it has ended.
-fn printed(said: Option<Incoming>) -> Option<String> {
+fn printed(said: Option<TransportEvent>) -> Option<String> {
     match said? {
-        Incoming::Garbage(line) => Some(line),
-        Incoming::Value(line) => Some(line.to_string()),
-        Incoming::Exit { stderr_tail, .. } => {
+        TransportEvent::Garbage(line) => Some(line),
+        TransportEvent::Value(line) => Some(line.to_string()),
+        TransportEvent::Exit { stderr_tail, .. } => {
             log::debug!(stderr = stderr_tail.as_str(); "opencode's server ended");
             None
         }

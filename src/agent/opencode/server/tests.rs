@@ -11,13 +11,13 @@ use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::Value;
 
-use super::{Config, Handle, keep};
+use super::{ServerHandle, ServerSetup, keep};
 use crate::{
     agent::{
         Exit,
         http::Lease,
         opencode::wire,
-        transport::{Incoming, Transport},
+        transport::{Transport, TransportEvent},
     },
     proc::Plan,
     task::Task,
@@ -34,15 +34,15 @@ enum Did {
 }
 
 struct Fake {
-    incoming: Receiver<Incoming>,
-    says: Sender<Incoming>,
+    incoming: Receiver<TransportEvent>,
+    says: Sender<TransportEvent>,
     did: Sender<Did>,
     /// Ignores SIGTERM.
     stubborn: bool,
 }
 
-fn exit() -> Incoming {
-    Incoming::Exit { exit: Exit::Unknown, stderr_tail: String::new() }
+fn exit() -> TransportEvent {
+    TransportEvent::Exit { exit: Exit::Unknown, stderr_tail: String::new() }
 }
 
 impl Transport for Fake {
@@ -50,7 +50,7 @@ impl Transport for Fake {
         panic!("a server is told nothing on this way");
     }
 
-    fn incoming(&self) -> &Receiver<Incoming> {
+    fn incoming(&self) -> &Receiver<TransportEvent> {
         &self.incoming
     }
 
@@ -71,10 +71,10 @@ impl Transport for Fake {
 }
 
 struct Kept {
-    handle: Handle,
+    handle: ServerHandle,
     keeper: Task,
     did: Receiver<Did>,
-    started: Receiver<(Plan, Sender<Incoming>)>,
+    started: Receiver<(Plan, Sender<TransportEvent>)>,
 }
 
 impl Kept {
@@ -84,14 +84,14 @@ impl Kept {
         let (started_sender, started) = unbounded();
         let line = line.map(str::to_owned);
         let plan = Plan { program: "opencode".into(), args: vec![], dir: "/".into(), env: vec![] };
-        let config = Config { plan, state_id: "state".to_owned(), idle, startup: SOON };
+        let config = ServerSetup { plan, state_id: "state".to_owned(), idle, startup: SOON };
         let spawn = move |plan: &Plan, _: &str| -> Result<Box<dyn Transport>> {
             let did = did_sender.clone();
             did.send(Did::Spawn)?;
             let line = line.clone().ok_or_else(|| anyhow!("no such program"))?;
             let (says, incoming) = unbounded();
-            says.send(Incoming::Garbage("Warning: something else first".to_owned()))?;
-            says.send(Incoming::Garbage(line))?;
+            says.send(TransportEvent::Garbage("Warning: something else first".to_owned()))?;
+            says.send(TransportEvent::Garbage(line))?;
             started_sender.send((plan.clone(), says.clone()))?;
             Ok(Box::new(Fake { incoming, says, did, stubborn }))
         };
