@@ -10,7 +10,8 @@ pub enum StreamEvent<T> {
     /// Once for each connection, before its replies; also for one that takes the place of another,
     /// without [`StreamEvent::Disconnected`] in between. With a position to go on from it waits for
     /// the bridge's first event, which may say what was replayed, or for a fifth of the idle limit
-    /// if this bridge has not said hello before.
+    /// if this bridge has not said hello before. Sent again when a later `hello` says that not all of
+    /// it is replayed.
     Connected {
         replay: Replay,
         /// The server's time, as it wrote it.

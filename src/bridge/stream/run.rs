@@ -330,11 +330,14 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         if let Some(messages @ 1..) = waiting {
             log::info!(messages; "the bridge hands out messages that waited for a machine");
         }
-        if !self.is_announced() {
-            self.announce(replay, server_time)?;
-            self.pass(event.id);
-        } else if event.id.is_some() || server_time.is_some() {
-            self.pass(event.id);
+        let (is_late, begins) = (self.is_announced(), event.id.is_some() || server_time.is_some());
+        // If the stream begins no earlier than this, what was written since the response is on no
+        // stream, and a history that was read since then lacks it.
+        if !is_late || replay != Replay::Complete {
+            self.announce(replay, server_time.clone())?;
+        }
+        self.pass(event.id);
+        if is_late && begins {
             let last_event_id = self.settings.last_event_id.clone();
             self.tell(StreamEvent::Begins { server_time, last_event_id })?;
         }

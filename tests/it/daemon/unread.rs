@@ -90,6 +90,17 @@ isolated! {
     }
 }
 
+/// The stream begins with the hello, and by then the thread was read.
+#[test]
+fn what_is_said_before_a_late_hello_is_answered() {
+    let bridge = Hosted::start().that_says_its_time();
+    let machine = bridge.machine();
+    bridge.make_known(&machine, &["t"]);
+    bridge.begin_late("t");
+    let _daemon = machine.connected();
+    assert_eq!(bridge.until("t", 2)[1], echo("early"));
+}
+
 /// Its thread was read before it was written, and the stream came back after everything was read.
 #[test]
 fn what_is_said_in_an_outage_during_catch_up_is_answered() {

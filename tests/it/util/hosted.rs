@@ -84,6 +84,8 @@ pub(crate) struct Inside {
     says_time: bool,
     /// Said to whoever listens when the stream of this number is asked for.
     at_stream: Option<(usize, String)>,
+    /// The next stream begins when this thread's history was read.
+    late: Option<String>,
     newest: u64,
     is_over: bool,
 }
@@ -163,6 +165,12 @@ impl Hosted {
     /// thread of that name, and those who listen then hear it.
     pub(crate) fn say_at_stream(&self, number: usize, thread: &str) {
         self.world.lock().at_stream = Some((number, thread.to_owned()));
+    }
+
+    /// The next stream begins some time after its response: when the history of this thread was read,
+    /// somebody writes "early" on it, which nobody hears.
+    pub(crate) fn begin_late(&self, thread: &str) {
+        self.world.lock().late = Some(thread.to_owned());
     }
 
     pub(crate) fn posts(&self, thread: &str) -> Vec<String> {
@@ -298,6 +306,16 @@ impl World {
         }
         inside.opened += 1;
         conn.stream();
+        if let Some(thread) = inside.late.take() {
+            let before = inside.reads.len();
+            // One page with what the daemon knows, and an empty one.
+            let is_waiting = |inside: &mut Inside| {
+                let reads = inside.reads[before..].iter().filter(|(read, _)| *read == thread);
+                reads.count() < 2 && !inside.is_over
+            };
+            inside = self.changed.wait_while(inside, is_waiting).unwrap();
+            inside.say(&thread, "early", None);
+        }
         if inside.says_time {
             let hello = json!({ "serverTime": inside.now() });
             conn.raw(format!("event: hello\ndata: {hello}\n\n"));
