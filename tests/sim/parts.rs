@@ -71,10 +71,12 @@ pub(crate) enum Mutation {
     BreakBeforeMake,
     /// C9: the coordinator is not told that another daemon of its name is connected.
     TwinsUnnoticed,
+    /// A hello that comes later than the response of its stream says no more than the time.
+    LateHello,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Mutation; 30] = [
+    pub(crate) const ALL: [Mutation; 31] = [
         Mutation::LoseClaim,
         Mutation::LoseBegin,
         Mutation::BeginTwice,
@@ -105,6 +107,7 @@ impl Mutation {
         Mutation::LocalAges,
         Mutation::BreakBeforeMake,
         Mutation::TwinsUnnoticed,
+        Mutation::LateHello,
     ];
 }
 
@@ -123,6 +126,7 @@ pub(crate) enum Count {
     Replay,
     Gap,
     HandedOut,
+    LateHello,
     FailedHistory,
     Found,
     Overflow,

@@ -41,7 +41,7 @@ impl World {
     pub(super) fn stream(&mut self, machine: usize, wire: Wire) {
         let delay = self.moment();
         let Some(process) = &mut self.machines[machine].process else { return };
-        let Some(link) = &mut process.link else { return };
+        let Some(link) = process.link.as_mut().filter(|link| !link.is_late) else { return };
         link.queue.push_back(wire);
         if !std::mem::replace(&mut link.is_busy, true) {
             let link = link.number;
@@ -86,6 +86,7 @@ impl World {
         let is_waiting = |it: &Option<usize>| it.is_none() && self.bridge.has_replay;
         let position = self.machines[machine].process.as_ref().expect("it connects").position;
         let waiting = if is_waiting(&position) { self.waiting(machine) } else { Vec::new() };
+        let is_late = self.bridge.says_hello && !self.bridge.has_replay && self.fault(4);
         let owner = |message: usize| self.bridge.threads[self.messages[message].thread].owner;
         let process = self.machines[machine].process.as_mut().expect("it connects");
         let (mut replay, mut last_event_id) = (Replay::Unknown, None);
@@ -118,6 +119,10 @@ impl World {
                     count = Some(Count::HandedOut);
                 }
             }
+            None if is_late => {
+                queue.push_back(Wire::Hello);
+                count = Some(Count::LateHello);
+            }
             None => {}
         }
         if std::mem::take(&mut process.has_lost_reading) {
@@ -126,14 +131,27 @@ impl World {
         if let Some(count) = count {
             self.counts.count(count);
         }
-        let now = self.running(machine);
         let is_empty = queue.is_empty();
-        let it = &mut self.machines[machine];
-        let process = it.process.as_mut().expect("it connects");
+        let process = self.machines[machine].process.as_mut().expect("it connects");
         process.links += 1;
         let number = process.links;
-        process.link = Some(Link { number, queue, is_busy: !is_empty });
+        process.link = Some(Link { number, queue, is_busy: !is_empty, is_late });
         process.is_renewing = false;
+        process.position = last_event_id.or(process.position);
+        self.begins_to_wait(machine);
+        if !is_empty {
+            let delay = if is_late { self.between(1, 1_000) } else { self.moment() };
+            self.task_after(delay, machine, Task::Deliver { link: number });
+        }
+        let last_event_id = last_event_id.map(|id| id.to_string());
+        self.step(machine, Event::Connected { replay, server_time, last_event_id })
+    }
+
+    /// From now on messages wait for what the connection has to catch up with.
+    fn begins_to_wait(&mut self, machine: usize) {
+        let now = self.running(machine);
+        let it = &mut self.machines[machine];
+        let process = it.process.as_mut().expect("it connects");
         process.connected_since = now;
         let fresh = |since: &mut Duration| now < *since + PATIENCE;
         process
@@ -144,13 +162,6 @@ impl World {
         for entry in it.disk.inbox.values() {
             process.waiting_since.entry(self.messages[entry.message].thread).or_insert(now);
         }
-        process.position = last_event_id.or(process.position);
-        if !is_empty {
-            let delay = self.moment();
-            self.task_after(delay, machine, Task::Deliver { link: number });
-        }
-        let last_event_id = last_event_id.map(|id| id.to_string());
-        self.step(machine, Event::Connected { replay, server_time, last_event_id })
     }
 
     /// What waits at the bridge for a machine without a position, thread by thread.
@@ -207,7 +218,8 @@ impl World {
     /// The daemon itself wants a new connection.
     pub(super) fn renew(&mut self, machine: usize) -> Outcome {
         let Some(process) = &mut self.machines[machine].process else { return Ok(()) };
-        let Some(link) = process.link.take() else { return Ok(()) };
+        let Some(mut link) = process.link.take() else { return Ok(()) };
+        link.queue.retain(|wire| !matches!(wire, Wire::Hello));
         self.counts.count(Count::Renewal);
         if self.mutation == Mutation::BreakBeforeMake {
             process.is_renewing = true;
@@ -237,6 +249,17 @@ impl World {
         }
         match wire {
             None => Ok(()),
+            Some(Wire::Hello) => {
+                let process = self.machines[machine].process.as_mut().expect("it listens");
+                process.link.as_mut().expect("it is open").is_late = false;
+                let server_time = Some(self.bridge.time(self.now));
+                if self.mutation == Mutation::LateHello {
+                    return self.step(machine, Event::Begins { server_time, last_event_id: None });
+                }
+                self.begins_to_wait(machine);
+                let (replay, last_event_id) = (Replay::Unknown, None);
+                self.step(machine, Event::Connected { replay, server_time, last_event_id })
+            }
             Some(Wire::Begins { position }) => {
                 self.machines[machine].process.as_mut().expect("it listens").position =
                     Some(position);

@@ -86,13 +86,23 @@ pub(super) struct Link {
     pub(super) number: u32,
     pub(super) queue: VecDeque<Wire>,
     pub(super) is_busy: bool,
+    /// It begins with its hello: what is written before is on no stream.
+    pub(super) is_late: bool,
 }
 
 /// Something on the way from the bridge.
 #[derive(Clone, Debug)]
 pub(super) enum Wire {
-    Message { message: usize, owner: Option<usize>, position: Option<usize> },
-    Begins { position: usize },
+    Message {
+        message: usize,
+        owner: Option<usize>,
+        position: Option<usize>,
+    },
+    Begins {
+        position: usize,
+    },
+    /// The hello of a bridge that replays nothing, which comes later than its response.
+    Hello,
 }
 
 pub(super) struct ReadingCall {
