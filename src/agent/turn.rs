@@ -97,7 +97,6 @@ pub fn run_turn(
     let incoming = transport.incoming().clone();
     let (mut stop, mut commands) = (control.stop.clone(), control.commands.clone());
     let mut late = control.late.clone();
-    let now = Instant::now();
     let mut turn = Turn {
         id: &spec.turn,
         protocol,
@@ -105,8 +104,8 @@ pub fn run_turn(
         handler,
         limits: *limits,
         grace: control.grace,
-        started: now,
-        alive: now,
+        started: Instant::now(),
+        alive: Instant::now(),
         heard: false,
         names: HashMap::new(),
         calls: HashSet::new(),
@@ -144,10 +143,9 @@ pub fn run_turn(
                     turn.halt(Why::Interrupted);
                 }
             },
-            recv(late) -> command => if let Ok(command) = command {
-                turn.pending.push_back(command);
-            } else {
-                late = never();
+            recv(late) -> command => match command {
+                Ok(command) => turn.pending.push_back(command),
+                Err(_) => late = never(),
             },
             recv(incoming) -> item => turn.incoming(item.ok()),
             default(turn.wake().saturating_duration_since(Instant::now())) => {}

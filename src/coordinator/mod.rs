@@ -287,19 +287,7 @@ impl Coordinator {
         match event {
             Event::Recovered(entries) => self.recover(entries, cx),
             Event::Connected { replay, server_time, last_event_id } => {
-                self.conflict = self.conflict.filter(|it| *it == Conflict::Final);
-                if replay != Replay::Complete {
-                    // The connection before this one may have been dead, and nobody had noticed.
-                    self.claims.have_missed();
-                }
-                let since =
-                    |thread: &ThreadId| cx.view.binding(thread).and_then(|it| it.ours_since);
-                let threads = match replay {
-                    Replay::Complete => self.catchup.ahead_of_replay(),
-                    _ => cx.view.threads(),
-                };
-                let threads = threads.into_iter().map(|it| (since(&it), it));
-                self.catchup.connected(now, replay, server_time, threads);
+                self.connected(replay, server_time, cx);
                 self.catchup.moved_on(now, last_event_id);
             }
             Event::Begins { server_time, last_event_id } => {
@@ -356,6 +344,21 @@ impl Coordinator {
             Event::Stop => self.is_stopping = true,
             event => self.take_from_turn(event, cx),
         }
+    }
+
+    fn connected(&mut self, replay: Replay, server_time: Option<Timestamp>, cx: &Context<'_>) {
+        self.conflict = self.conflict.filter(|it| *it == Conflict::Final);
+        if replay != Replay::Complete {
+            // The connection before this one may have been dead, and nobody had noticed.
+            self.claims.have_missed();
+        }
+        let since = |thread: &ThreadId| cx.view.binding(thread).and_then(|it| it.ours_since);
+        let threads = match replay {
+            Replay::Complete => self.catchup.ahead_of_replay(),
+            _ => cx.view.threads(),
+        };
+        let threads = threads.into_iter().map(|it| (since(&it), it));
+        self.catchup.connected(cx.now.running, replay, server_time, threads);
     }
 
     /// What turns report, and what is decided for them.
