@@ -123,7 +123,9 @@ fn a_daemon_connects_with_the_roots_of_its_ca_file() {
     loop {
         match patience.recv(&heard).unwrap() {
             StreamEvent::Reply { kept, .. } => break assert_eq!(kept, "over TLS"),
-            StreamEvent::Begins { .. } | StreamEvent::Accepts(_) => {}
+            StreamEvent::Connected { .. }
+            | StreamEvent::Begins { .. }
+            | StreamEvent::Accepts(_) => {}
             other => panic!("{other:?}"),
         }
     }
