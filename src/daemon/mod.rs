@@ -239,8 +239,10 @@ impl Daemon {
         let parse = |time: Option<String>| time.as_deref().and_then(Timestamp::parse);
         let event = match event {
             StreamEvent::Connected { replay, server_time, last_event_id } => {
-                log::info!(replay:? = replay; "connected to the bridge");
-                self.board.connected();
+                // A connection is announced again when its hello comes late.
+                let level =
+                    if self.board.connected() { log::Level::Info } else { log::Level::Debug };
+                log::log!(level, replay:? = replay; "connected to the bridge");
                 Event::Connected { replay, server_time: parse(server_time), last_event_id }
             }
             StreamEvent::Begins { server_time, last_event_id } => {

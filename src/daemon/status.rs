@@ -112,11 +112,13 @@ impl Board {
         self.due.get_or_insert_with(|| Instant::now() + SOON);
     }
 
-    pub(super) fn connected(&mut self) {
-        self.status.connected_since = Some(time::now());
+    /// Whether it was not before.
+    pub(super) fn connected(&mut self) -> bool {
+        let is_new = self.status.connected_since.replace(time::now()).is_none();
         self.status.problem = None;
         self.status.next_try_at = None;
         self.changed();
+        is_new
     }
 
     pub(super) fn disconnected(&mut self, why: &str, next: Duration) {
