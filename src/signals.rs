@@ -21,7 +21,6 @@ pub enum Signal {
     Stop(i32),
     /// Every further one: leave now.
     StopNow(i32),
-    /// HUP.
     HangUp,
 }
 

@@ -16,7 +16,6 @@ use crate::{
     proc::{Plan, sweep::MARKER},
 };
 
-/// One row.
 #[derive(Clone, Debug)]
 pub struct EngineDef {
     pub name: Engine,

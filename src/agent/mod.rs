@@ -316,7 +316,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What was used besides.
     pub fn add(&mut self, more: &Usage) {
         self.input_tokens = self.input_tokens.saturating_add(more.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(more.output_tokens);
@@ -326,7 +325,6 @@ impl Usage {
     }
 }
 
-/// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnEnd {
     /// The engine finished. The text is its final answer and may be empty.
@@ -354,7 +352,6 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What happened, in the engine's words where it has any.
     pub message: String,
-    /// What to do about it.
     pub advice: String,
 }
 

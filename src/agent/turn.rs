@@ -40,7 +40,6 @@ pub trait TurnHandler {
     /// When [`TurnHandler::on_time`] is to be called if nothing else happens before.
     fn due(&self) -> Option<Instant>;
 
-    /// The time has come.
     fn on_time(&mut self);
 }
 
@@ -218,7 +217,6 @@ struct Turn<'a> {
     steps: u32,
 }
 
-/// Output that is no JSON.
 #[derive(Default)]
 struct Garbage {
     count: u64,

@@ -11,7 +11,6 @@ pub const LONGEST: Duration = Duration::from_mins(5);
 /// A connection that lived this long was healthy.
 pub const STEADY: Duration = Duration::from_mins(1);
 
-/// The numbers of a [`Backoff`].
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The longest first wait. It doubles with each failure.

@@ -42,7 +42,6 @@ impl Error {
         matches!(self, Error::Status { code: 409, .. })
     }
 
-    /// What the server asked for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Status { retry_after, .. } | Error::BadBody { retry_after, .. } => *retry_after,

@@ -46,7 +46,6 @@ pub struct Reply {
 /// Why the data of a `reply` event is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoReply {
-    /// No JSON object.
     NotAnObject,
     /// `threadId` is missing, blank or no string.
     NoThread,

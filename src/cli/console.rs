@@ -26,7 +26,6 @@ impl Console<'_> {
         writeln!(self.err, "{}", line.as_ref()).ok();
     }
 
-    /// Prints what went wrong.
     pub(super) fn complain(&mut self, line: impl AsRef<str>) {
         self.note(format!("obto-bridge: {}", line.as_ref()));
     }

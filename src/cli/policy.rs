@@ -94,7 +94,6 @@ pub(super) fn run(
     Ok(ExitCode::OK)
 }
 
-/// The configuration and its rules.
 pub(super) fn load(paths: &Paths, env: &Env) -> Result<(Config, Policy), ConfigError> {
     let config = Config::load(paths, env)?;
     let policy = Policy::new(&config.permissions)

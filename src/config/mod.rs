@@ -75,7 +75,6 @@ impl Env {
     }
 }
 
-/// Where the files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     pub config_file: PathBuf,

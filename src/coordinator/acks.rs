@@ -37,7 +37,6 @@ pub(super) struct Acks {
     retry_at: Option<Duration>,
 }
 
-/// A post that waits.
 #[derive(Debug)]
 struct WaitingPost {
     /// The change that must be on disk before.

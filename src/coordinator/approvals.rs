@@ -42,7 +42,6 @@ pub(super) enum Step {
     Orphaned { thread: ThreadId, codes: Vec<String> },
 }
 
-/// Who decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecidedBy {
     /// A person's message; it is kept as an answer, so that no later start takes it for a prompt.

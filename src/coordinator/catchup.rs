@@ -58,7 +58,6 @@ pub struct Reading {
     pub number: u64,
 }
 
-/// How a reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
     /// Every message was handed over.
@@ -93,7 +92,6 @@ pub(super) struct CatchUp {
     failing: BTreeSet<(Duration, ThreadId)>,
     /// Messages that wait for the history of their thread.
     parked: BTreeMap<ThreadId, Parked>,
-    /// Readings so far.
     readings: u64,
     urgent_readings: usize,
     background_reading: Option<u64>,
@@ -213,7 +211,6 @@ impl CatchUp {
         self.unread.values_mut().for_each(|unread| unread.is_outdated |= unread.reading.is_some());
     }
 
-    /// The stream has moved on.
     pub(super) fn moved_on(&mut self, now: Duration, last_event_id: Option<String>) {
         if last_event_id.is_some() && last_event_id != self.last_event_id {
             let is_first = self.last_event_id.is_none();
@@ -347,7 +344,6 @@ impl CatchUp {
         self.parked.get(thread).into_iter().flat_map(|parked| &parked.messages)
     }
 
-    /// How many messages wait.
     pub(super) fn len(&self) -> usize {
         self.parked.values().map(|parked| parked.messages.len()).sum()
     }
@@ -409,7 +405,6 @@ impl CatchUp {
         self.unread.get(thread).is_some_and(|unread| unread.reading == Some(number))
     }
 
-    /// A reading has ended.
     pub(super) fn ended(&mut self, now: Duration, thread: &ThreadId, number: u64, end: ReadEnd) {
         if self.background_reading == Some(number) {
             self.background_reading = None;

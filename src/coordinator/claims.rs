@@ -173,7 +173,6 @@ impl Claims {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
-    /// How many messages are held.
     pub(super) fn len(&self) -> usize {
         self.threads.values().map(|unclaimed| unclaimed.held.len()).sum()
     }

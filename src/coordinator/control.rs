@@ -48,7 +48,6 @@ pub fn read(body: &str) -> Option<Word> {
     }
 }
 
-/// What came of a stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StopOutcome {
     /// It was `/stop all`.

@@ -15,7 +15,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The first event of a process: what an earlier one left in the inbox, in order of arrival.
@@ -64,7 +63,6 @@ pub enum Event {
         number: u64,
         end: ReadEnd,
     },
-    /// A claim is over.
     Claimed {
         thread: ThreadId,
         outcome: ClaimOutcome,
@@ -147,13 +145,10 @@ pub enum Event {
     Written {
         change: u64,
     },
-    /// Time has passed.
     Tick,
-    /// The program is to end.
     Stop,
 }
 
-/// How a claim ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
     Won,

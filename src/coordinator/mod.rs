@@ -436,7 +436,6 @@ impl Coordinator {
         self.acks.emit(now, is_busy, cx.effects);
     }
 
-    /// Does what approvals ask for.
     fn perform(&mut self, steps: Vec<Step>, cx: &mut Context<'_>) {
         for step in steps {
             match step {

@@ -35,7 +35,6 @@ pub(super) struct Slots {
     queue: VecDeque<Waiter>,
 }
 
-/// A turn in progress.
 #[derive(Debug)]
 struct SlotHolder {
     entry: EntryId,

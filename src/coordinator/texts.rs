@@ -48,7 +48,6 @@ pub(super) struct ThreadStatus {
     pub(super) dir: String,
     /// Since the turn began, if one runs.
     pub(super) running: Option<Duration>,
-    /// What the engine did last.
     pub(super) doing: Option<String>,
     pub(super) wait: Option<Wait>,
     /// A line each.
@@ -174,7 +173,6 @@ pub(super) fn stopped(stopped: StopOutcome) -> String {
     [cleared_text, rest].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// What a thread waits for.
 pub(super) fn waits(wait: &Wait) -> String {
     match wait {
         Wait::Slot { ahead, max } => {

@@ -62,7 +62,6 @@ enum State {
     },
 }
 
-/// A turn in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) entry: EntryId,
@@ -72,7 +71,6 @@ pub(super) struct Running {
     pub(super) doing: Option<String>,
 }
 
-/// What a stop found.
 #[derive(Debug)]
 pub(super) enum StopTarget {
     /// Nothing that is older than the stop.

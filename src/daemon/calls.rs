@@ -30,7 +30,6 @@ const PAGE: u32 = 64;
 /// sends its last report itself, also after a panic.
 pub(super) type Owed = Option<Event>;
 
-/// Starts them.
 #[derive(Debug)]
 pub(super) struct Calls {
     pub(super) shared: Arc<Shared>,
@@ -84,7 +83,6 @@ impl Calls {
     }
 }
 
-/// The daemon stops.
 struct Stopped;
 
 fn send(shared: &Shared, event: Event) -> Result<(), Stopped> {

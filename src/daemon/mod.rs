@@ -123,7 +123,6 @@ struct Daemon {
     stop: Option<Sender<Infallible>>,
 }
 
-/// What woke the loop.
 enum Woken {
     Signal(Signal),
     Event(Event),
@@ -131,17 +130,14 @@ enum Woken {
     /// All engines were asked for their versions, which happens once. None: the task that asks them is
     /// gone, so those that are installed go on counting as usable.
     Capabilities(Option<Vec<EngineStatus>>),
-    /// state.json was written.
     Written,
     Time,
-    /// A task has ended.
     Ended(Ended<Owed>),
     /// A task is gone that the daemon can't go on without.
     Lost(&'static str),
 }
 
 impl Daemon {
-    /// The loop.
     fn serve(&mut self, signals: &Receiver<Signal>) -> anyhow::Result<End> {
         loop {
             match self.wait(signals) {

@@ -23,7 +23,6 @@ use crate::{
 /// Decisions that wait to be written; one more can't be.
 const DECISIONS: usize = 1_000;
 
-/// A decision about a question.
 #[derive(Debug)]
 pub(super) struct DecisionRecord {
     pub(super) request: Box<ApprovalRequest>,

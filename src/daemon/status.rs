@@ -49,7 +49,6 @@ pub struct Status {
     pub refused: usize,
 }
 
-/// A turn in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListedTurn {

@@ -4,7 +4,6 @@ use std::{fs, io, path::Path};
 
 use super::place::{Found, Places};
 
-/// The disk of this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct RealPlaces;
 

@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc};
 
 use crate::time::{self, Timestamp};
 
-/// Tells the time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 

@@ -81,7 +81,6 @@ pub(super) fn words_of(event: &AccountEvent, daemon: bool, presence: &Presence) 
     frame(Some(event.id()), name, &data)
 }
 
-/// All open streams.
 #[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
@@ -95,7 +94,6 @@ pub struct Hub {
     pub presence: Presence,
 }
 
-/// Streams that are open.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub daemons: usize,

@@ -12,7 +12,6 @@ use std::{
 
 use crate::serve::{http::Counters, hub::Hub, store::Store};
 
-/// Where the figures come from.
 #[derive(Debug)]
 pub struct Metrics {
     started: Instant,

@@ -185,7 +185,6 @@ impl Server {
         self.store.has_user(name)
     }
 
-    /// Whether a token is good.
     pub fn takes_token(&self, token: &str) -> Result<bool> {
         Ok(self.store.authenticate(token)?.is_some())
     }

@@ -67,7 +67,6 @@ pub fn hash(password: &str, cost: Cost) -> Result<String> {
     Ok(format!("{ARGON2}${}${}${salt}${hash}", cost.memory_kib, cost.passes))
 }
 
-/// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     Wrong,

@@ -162,7 +162,6 @@ impl Feed<'_, '_> {
         self.writer.send(format!("id: {position}\n\n").as_bytes())
     }
 
-    /// Sends what was missed.
     fn replay(&mut self) -> io::Result<()> {
         let Resume { mut after, head, .. } = self.resume;
         loop {

@@ -39,7 +39,6 @@ pub struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// The stream is open.
     pub fn begin<'a>(
         store: &'a Store,
         hub: &'a Hub,

@@ -52,7 +52,6 @@ pub struct EditRecord<'a> {
     pub sha256: String,
 }
 
-/// Who decided.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum By<'a> {

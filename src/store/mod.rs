@@ -57,7 +57,6 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn sweep(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 

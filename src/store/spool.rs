@@ -58,7 +58,6 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Of what is in it.
     sizes: Arc<Mutex<BTreeMap<EntryId, Size>>>,
-    /// The next sequence number.
     next: Arc<AtomicU64>,
 }
 
@@ -276,7 +275,6 @@ impl Inbox {
         self.started.remove(*id)
     }
 
-    /// How many messages wait.
     pub fn count(&self) -> usize {
         self.new.sizes().len()
     }

@@ -38,7 +38,6 @@ pub(super) enum WriterCommand {
     Flush(Sender<bool>),
 }
 
-/// The state of the task.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,

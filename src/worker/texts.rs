@@ -7,7 +7,6 @@ use crate::{
     ids::{Engine, SessionId},
 };
 
-/// A turn that failed.
 pub(super) fn failed(engine: &Engine, failure: &Failure) -> String {
     let Failure { message, advice, .. } = failure;
     let message = message.trim();

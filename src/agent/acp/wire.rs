@@ -23,7 +23,6 @@ const ASKING_MODES: [&str; 4] = ["default", "build", "read-only", "ask"];
 /// asking mode is also a sandbox, in which much that is allowed still fails.
 const FREE_MODES: [&str; 3] = ["agent-full-access", "bypassPermissions", "yolo"];
 
-/// The parameters of `initialize`.
 pub fn initialize() -> Value {
     json!({
         "protocolVersion": PROTOCOL_VERSION,
@@ -178,7 +177,6 @@ fn values(option: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// The blocks of a prompt.
 pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
     let mut blocks = vec![json!({ "type": "text", "text": prompt })];
     blocks.extend(images.iter().map(

@@ -23,7 +23,6 @@ pub(super) fn tool(asked: &Value) -> &str {
     text(asked, "/tool_name")
 }
 
-/// The question that `asked` is.
 pub(super) fn question(id: &str, asked: &Value) -> Question {
     let (tool, input) = (tool(asked), &asked["input"]);
     let (kind, subject) = describe(tool, input);

@@ -82,7 +82,6 @@ fn resumable(spec: &TurnSpec) -> Option<&SessionId> {
     spec.session.as_ref().filter(|session| is_uuid(session.as_str()))
 }
 
-/// One turn of Claude Code.
 #[derive(Debug, Default)]
 pub struct Claude {
     resuming: bool,

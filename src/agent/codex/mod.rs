@@ -39,7 +39,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// The protocol of one turn.
 #[derive(Debug, Default)]
 pub struct Codex {
     rpc: Rpc<Sent, BARE>,

@@ -79,7 +79,6 @@ struct Asked {
     session: String,
 }
 
-/// An open question.
 #[derive(Debug)]
 struct Pending {
     asked: Asked,
@@ -96,7 +95,6 @@ struct RefusedPermission {
     reason: String,
 }
 
-/// One turn with opencode.
 #[derive(Debug, Default)]
 pub struct Opencode {
     turn: TurnSpec,

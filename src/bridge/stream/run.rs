@@ -266,7 +266,6 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
     }
 
-    /// The current connection has ended.
     fn lost(&mut self, end: Disconnect) -> Result<(), Stopped> {
         let link = self.current.take();
         self.close(link);

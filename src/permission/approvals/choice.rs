@@ -15,7 +15,6 @@ const OWN_WORDS: usize = 4_000;
 pub(super) enum NoChoice {
     /// Meant as a choice, but not a possible one; why.
     Wrong(String),
-    /// Something else.
     Other,
 }
 

@@ -121,7 +121,6 @@ pub struct Closed<M> {
     pub answer: Option<M>,
 }
 
-/// A question that has ended.
 #[derive(Clone, Debug)]
 struct EndedQuestion {
     code: Code,
@@ -129,7 +128,6 @@ struct EndedQuestion {
     text: String,
 }
 
-/// An open question.
 #[derive(Debug)]
 struct Open<M> {
     request: ApprovalRequest,
@@ -177,7 +175,6 @@ impl<M> Open<M> {
     }
 }
 
-/// How a question ends.
 struct QuestionEnd {
     outcome: Outcome,
     verdict: Option<Verdict>,

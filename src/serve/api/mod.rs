@@ -219,7 +219,6 @@ impl Api {
         Ok(Some((account, PasswordKey::of(&stored))))
     }
 
-    /// Hashes a new password.
     fn hash(&self, password: &str) -> Result<String, Response> {
         Ok(self.passwords.hash(password)??)
     }

@@ -111,7 +111,6 @@ pub(super) fn refuse(socket: &mut Socket, response: &Response, setup: &Setup) {
 
 /// What a body may have.
 struct Bounds<'a> {
-    /// The most bytes.
     limit: usize,
     deadline: Instant,
     share: Share<'a>,

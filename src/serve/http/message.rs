@@ -60,7 +60,6 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A whole request.
 pub struct Request {
     pub head: Head,
     pub body: Vec<u8>,

@@ -99,7 +99,6 @@ pub struct Setup {
     pub limits: Limits,
     /// None: plain HTTP.
     pub tls: Option<Tls>,
-    /// Where the server counts.
     pub counters: Arc<Counters>,
 }
 

@@ -61,7 +61,6 @@ struct Page {
     policy: String,
 }
 
-/// The page itself.
 pub fn view() -> Response {
     Response::bytes("text/html; charset=utf-8", &*PAGE.html)
         .with("Content-Security-Policy", PAGE.policy.clone())
@@ -73,7 +72,6 @@ pub fn manifest() -> Response {
     Response::bytes("application/manifest+json", MANIFEST)
 }
 
-/// The picture of the page.
 pub fn icon() -> Response {
     Response::bytes("image/svg+xml", ICON)
 }

@@ -61,7 +61,6 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// An account to be made.
 #[derive(Debug)]
 pub struct NewAccount<'a> {
     /// Unique; compared byte for byte.

@@ -259,7 +259,6 @@ impl Store {
     }
 }
 
-/// Who said what.
 struct Names<'a> {
     human: &'a str,
     agent: &'a str,

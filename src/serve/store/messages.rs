@@ -72,7 +72,6 @@ pub struct Question {
     pub card: Value,
 }
 
-/// The end of a question.
 #[derive(Clone, Debug, Serialize)]
 pub struct Closing {
     pub code: String,

@@ -103,11 +103,9 @@ impl PasswordKey {
     }
 }
 
-/// A session's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey(i64);
 
-/// A token's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey(i64);
 
@@ -277,7 +275,6 @@ impl Store {
     }
 }
 
-/// A write in progress.
 struct Write<'a> {
     tx: Transaction<'a>,
     epoch: Epoch,

@@ -81,7 +81,6 @@ pub enum ThreadChange {
     Created,
     Renamed,
     Deleted,
-    /// It has another agent.
     Agent,
     /// The mark up to which it was read has moved.
     Read,

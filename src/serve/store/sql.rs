@@ -12,7 +12,6 @@ pub(super) trait Sql {
         Ok(self.connection().prepare_cached(sql)?.execute(params)?)
     }
 
-    /// Whether there is a row.
     fn has(&self, sql: &str, params: impl Params) -> Result<bool> {
         Ok(self.connection().prepare_cached(sql)?.exists(params)?)
     }
@@ -47,7 +46,6 @@ impl Sql for Connection {
     }
 }
 
-/// Reads a row.
 pub(super) trait Read<T>: FnMut(&Row<'_>) -> rusqlite::Result<T> {}
 
 impl<T, F: FnMut(&Row<'_>) -> rusqlite::Result<T>> Read<T> for F {}

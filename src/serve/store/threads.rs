@@ -40,7 +40,6 @@ pub(super) struct ThreadRow {
     pub(super) last: i64,
 }
 
-/// A thread to be made.
 pub(super) struct NewThread<'a> {
     pub(super) title: String,
     pub(super) agent: Option<&'a str>,

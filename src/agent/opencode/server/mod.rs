@@ -47,7 +47,6 @@ const IDLE: Duration = Duration::from_mins(5);
 /// After the dispose.
 const LADDER: Ladder = &[(LadderStep::Signal(Signal::TERM, To::Group), STEP), KILL];
 
-/// How to start the server.
 #[derive(Clone, Debug)]
 pub struct ServerSetup {
     /// The program with the arguments that the config puts before ours, the server's own directory
