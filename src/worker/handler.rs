@@ -35,9 +35,6 @@ use crate::{
 /// An engine's retries are posted to the thread at most this often.
 const RETRY_NOTE: Duration = Duration::from_mins(1);
 
-/// Messages that `bridge_thread_read` returns at most.
-const READ_LIMIT: u32 = 100;
-
 pub(super) struct Handler<'h, 'r> {
     run: &'r Run<'r>,
     attempt: &'h mut Attempt,
@@ -133,7 +130,7 @@ impl<'h, 'r> Handler<'h, 'r> {
         let thread = self.run.thread();
         let late: Sender<TurnCommand> = self.run.late.0.clone();
         task::spawn("tool", move || {
-            let result = read(&client, &thread, limit.min(READ_LIMIT), before);
+            let result = read(&client, &thread, limit, before);
             late.send(TurnCommand::ToolResult { call, result }).ok(); // The turn may be over.
         })
         .map(drop)
