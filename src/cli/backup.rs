@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use crate::{
-    cli::{CommandResult, ExitCode, console::Console, short},
+    cli::{ExitCode, ExitResult, console::Console, short},
     config::Env,
     serve::backup,
 };
@@ -23,12 +23,7 @@ pub(super) struct Args {
 }
 
 /// `data` is the directory where it is not told with the arguments.
-pub(super) fn run(
-    args: Args,
-    data: PathBuf,
-    env: &Env,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> ExitResult {
     let data = args.data.map_or(data, |it| env.cwd.join(it));
     let file = env.cwd.join(args.file);
     backup::backup(&data, &file)?;

@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use crate::{
     bridge::{Access, Client, Error},
-    cli::{CommandError, CommandResult, ExitCode, client, console::Console, failed, short},
+    cli::{CommandError, ExitCode, ExitResult, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths, Token, host_name},
     ids,
     store::{Disk, RealDisk},
@@ -69,12 +69,7 @@ impl From<io::Error> for CommandError {
     }
 }
 
-pub(super) fn run(
-    args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     console.interactive &= !args.yes;
     let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     let mut init = Init { env: &flags_win(&args, env), args: &args, file, console };

@@ -5,7 +5,7 @@ use std::io;
 use argh::FromArgs;
 
 use crate::{
-    cli::{CommandResult, ExitCode, console::Console, failed, short},
+    cli::{ExitCode, ExitResult, console::Console, failed, short},
     config::{Env, Paths},
 };
 
@@ -14,12 +14,7 @@ use crate::{
 #[argh(subcommand, name = "logout", note = "The threads and their sessions are kept.")]
 pub(super) struct Args {}
 
-pub(super) fn run(
-    _args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let file = short(&paths.config_file, env);
     match std::fs::remove_file(&paths.config_file) {
         Ok(()) => console.say(format!("Logged out: {file} is removed. The state is kept.")),

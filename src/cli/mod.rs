@@ -109,7 +109,7 @@ impl process::Termination for ExitCode {
 }
 
 /// How a command ends, or why it failed.
-type CommandResult = Result<ExitCode, CommandError>;
+type ExitResult = Result<ExitCode, CommandError>;
 
 /// Why a command failed, for the person who ran it.
 struct CommandError {
@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn command(console: &mut Console<'_>) -> CommandResult {
+fn command(console: &mut Console<'_>) -> ExitResult {
     let env = &env()?;
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();

@@ -7,7 +7,7 @@ use argh::FromArgs;
 use crate::{
     agent::{ActionKind, Question, engines},
     cli::{
-        CommandError, CommandResult, ExitCode,
+        CommandError, ExitCode, ExitResult,
         console::{Console, printable},
     },
     config::{Config, ConfigError, Env, Paths},
@@ -51,12 +51,7 @@ struct Test {
     tool: Option<String>,
 }
 
-pub(super) fn run(
-    args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let Args { test } = args;
     let (config, policy) = load(paths, env)?;
     let usage = |why| CommandError { why, code: ExitCode::USAGE };

@@ -4,7 +4,7 @@
 use argh::FromArgs;
 
 use crate::{
-    cli::{CommandResult, ExitCode, client, console::Console, failed, short},
+    cli::{ExitCode, ExitResult, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths},
     store::{Disk, RealDisk},
     time,
@@ -23,12 +23,7 @@ use crate::{
 )]
 pub(super) struct Args {}
 
-pub(super) fn run(
-    _args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let mut file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     let config = Config::from_file(&file, env).map_err(failed)?;
     if env.var("BRIDGE_API_TOKEN").is_some() || env.var("BRIDGE_API_TOKEN_FILE").is_some() {

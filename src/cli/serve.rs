@@ -11,7 +11,7 @@ use argh::FromArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cli::{CommandResult, ExitCode, account, backup, console::Console, logs, user},
+    cli::{ExitCode, ExitResult, account, backup, console::Console, logs, user},
     config::{Env, Paths},
     logging::Format,
     serve::{Options, Server, http::tls},
@@ -77,12 +77,7 @@ enum ServeAction {
     User(user::Args),
 }
 
-pub(super) fn run(
-    args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let data = match &args.data {
         Some(data) => env.cwd.join(data),
         None => paths.config_file.with_file_name("serve"),

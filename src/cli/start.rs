@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use argh::FromArgs;
 
 use crate::{
-    cli::{CommandResult, ExitCode, client, logs, policy},
+    cli::{ExitCode, ExitResult, client, logs, policy},
     config::{Config, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
@@ -40,7 +40,7 @@ pub(super) struct Args {
     usage: bool,
 }
 
-pub(super) fn run(args: Args, env: &Env, paths: Paths) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: Paths) -> ExitResult {
     let (mut config, _) = policy::load(&paths, env)?;
     let token = config.token.as_ref().ok_or_else(|| missing_token(&paths.config_file))?;
     logging::hide(token);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{
-        CommandResult, ExitCode,
+        ExitCode, ExitResult,
         console::{Console, printable},
         short,
     },
@@ -47,12 +47,7 @@ struct Row {
     last_drive_at: Option<Timestamp>,
 }
 
-pub(super) fn run(
-    args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let file = paths.state_dir.join("state.json");
     let rows = match fs::read(&file) {
         Ok(bytes) => rows(&bytes),

@@ -9,7 +9,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{
-        CommandResult, ExitCode, account,
+        ExitCode, ExitResult, account,
         console::{Console, printable},
     },
     config::Env,
@@ -96,12 +96,7 @@ struct List {
 }
 
 /// `data` is the directory unless the command names one.
-pub(super) fn run(
-    args: Args,
-    data: PathBuf,
-    env: &Env,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> ExitResult {
     let dir = |own: &Option<PathBuf>| own.as_ref().map_or(data, |own| env.cwd.join(own));
     match args.what {
         What::Add(args) => add(&args, &dir(&args.data), console),

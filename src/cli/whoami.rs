@@ -4,7 +4,7 @@ use argh::FromArgs;
 
 use crate::{
     cli::{
-        CommandResult, ExitCode, client,
+        ExitCode, ExitResult, client,
         console::{Console, printable},
         failed, short,
     },
@@ -22,12 +22,7 @@ use crate::{
 )]
 pub(super) struct Args {}
 
-pub(super) fn run(
-    _args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let config = Config::load(paths, env).map_err(failed)?;
     let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
     let unknown = || "(not told)".to_owned();

@@ -106,7 +106,7 @@ pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Ou
         done,
         on_their_way: 0,
         showing: false,
-        gate: Breaker { backoff: Backoff::new(settings.pace), until: None, complained: None },
+        gate: BridgeGate { backoff: Backoff::new(settings.pace), until: None, complained: None },
         sent: Vec::new(),
         list_again: None,
         leave_at: None,
@@ -156,7 +156,7 @@ fn panicked() -> Error {
 }
 
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
-struct Breaker {
+struct BridgeGate {
     backoff: Backoff,
     until: Option<Instant>,
     complained: Option<Instant>,
@@ -175,7 +175,7 @@ struct Sending {
     on_their_way: usize,
     /// An activity is on its way. One at a time, so that they keep their order.
     showing: bool,
-    gate: Breaker,
+    gate: BridgeGate,
     /// Accepted, and still in the store, which could not remove them.
     sent: Vec<OutboxId>,
     /// The store could not remove a post and is asked again then.
@@ -375,7 +375,7 @@ impl Sending {
     }
 }
 
-impl Breaker {
+impl BridgeGate {
     /// A request went through.
     fn open(&mut self) {
         self.backoff.good();

@@ -21,7 +21,7 @@ use self::ask::{Ask, LocalPrompt, Said};
 use crate::{
     bridge::{Access, Client, Net},
     cli::{
-        CommandResult, ExitCode, account,
+        ExitCode, ExitResult, account,
         console::{Console, printable},
         logs, policy, start,
     },
@@ -82,12 +82,7 @@ pub(super) struct Args {
     log: Option<String>,
 }
 
-pub(super) fn run(
-    args: Args,
-    env: &Env,
-    paths: &Paths,
-    console: &mut Console<'_>,
-) -> CommandResult {
+pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     logs::to_stderr(args.log_format, args.log.as_deref(), env, args.send.is_some());
     Ok(local(&args, env, paths, console)?)
 }
