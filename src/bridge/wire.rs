@@ -13,8 +13,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// A message on a thread: a human's for some machine, which is the data of a `reply` event, or any that
-/// the bridge has stored.
+/// A message on a thread: a human's for some machine, which is the data of a `reply` event, or any
+/// that the bridge has stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reply {

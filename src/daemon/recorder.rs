@@ -30,7 +30,8 @@ pub(super) struct DecisionRecord {
     pub(super) by: DecidedBy,
 }
 
-/// Starts the task, which ends when the channel is closed. Of each decision it says [`Event::Recorded`].
+/// Starts the task, which ends when the channel is closed. Of each decision it says
+/// [`Event::Recorded`].
 ///
 /// # Errors
 /// When the system gives no more threads.

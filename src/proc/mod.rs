@@ -180,8 +180,8 @@ pub struct Output {
     pub timed_out: bool,
 }
 
-/// Runs a program, without any input, to its end, or to `deadline`, when it is killed with its group. At most
-/// `max_output` bytes of its output are kept.
+/// Runs a program, without any input, to its end, or to `deadline`, when it is killed with its group.
+/// At most `max_output` bytes of its output are kept.
 ///
 /// # Errors
 /// As [`Child::spawn`].

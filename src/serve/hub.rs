@@ -68,9 +68,11 @@ impl Words {
     }
 }
 
-/// An event as it goes over the wire. Daemons are sent nothing but what is for them.
+/// An event as it goes over the wire; nothing if it is not for daemons: one would take what an agent
+/// said for a person's message.
 pub(super) fn words_of(event: &AccountEvent, daemon: bool, presence: &Presence) -> String {
     let data = match &event.change {
+        _ if daemon && !event.change.is_for_daemons() => return String::new(),
         AccountChange::Message(message) if daemon => wire::reply(message),
         _ => wire::for_browsers(event, presence),
     };

@@ -1,8 +1,8 @@
 //! A worker drives one message: an OS thread for one turn, from the moment that the loop gives it a
-//! turn slot until its engine is gone. It owns nothing beyond that turn; what the thread's binding
-//! must know comes with the [`TurnJob`], and every change goes back as an [`Event`]: the session before the
-//! answer that relies on it, what a person has to decide before the prompt that asks, and always
-//! [`Event::Left`] as the last.
+//! turn slot until its engine is gone. It owns nothing beyond that turn; what it has to know of the
+//! thread's binding comes with the [`TurnJob`], and every change goes back as an [`Event`]: the
+//! session before the answer that relies on it, what a person has to decide before the prompt that
+//! asks, and always [`Event::Left`] as the last.
 
 mod asking;
 mod attempt;

@@ -16,8 +16,8 @@ pub struct Settings {
     pub instance: String,
     /// Engines that work on this machine: what a connection has to announce.
     pub capabilities: Vec<String>,
-    /// The position to go on from, as the last [`StreamEvent::Reply`](super::StreamEvent::Reply) gave it. A reconnect sends it as
-    /// `Last-Event-ID`: everything up to here was handed over.
+    /// The position to go on from, as the last [`StreamEvent::Reply`](super::StreamEvent::Reply)
+    /// gave it. A reconnect sends it as `Last-Event-ID`: everything up to here was handed over.
     pub last_event_id: Option<String>,
     /// A connection that is silent for longer is dead. Comments are life, too.
     pub idle: Duration,

@@ -71,7 +71,8 @@ pub struct Incoming<'a> {
 pub enum Match {
     /// A message like any other.
     NotAnAnswer,
-    /// An answer. Tell the engine, then call [`PendingApprovals::confirmed`] or [`PendingApprovals::withdrawn`].
+    /// An answer. Tell the engine, then call [`PendingApprovals::confirmed`] or
+    /// [`PendingApprovals::withdrawn`].
     Answer(Decided),
     /// It was meant as an answer and is none: post this text, and the message is done.
     Explain(String),
@@ -111,8 +112,8 @@ impl Key {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Closed<M> {
     pub request: ApprovalRequest,
-    /// What the engine was told; after [`PendingApprovals::ask`] and [`PendingApprovals::expire`]: has yet to be
-    /// told. None if the engine gets no verdict.
+    /// What the engine was told; after [`PendingApprovals::ask`] and [`PendingApprovals::expire`]:
+    /// has yet to be told. None if the engine gets no verdict.
     pub verdict: Option<Verdict>,
     pub closing: Closing,
     /// The post's text, Markdown.
@@ -333,7 +334,8 @@ impl<M> PendingApprovals<M> {
         }
     }
 
-    /// How long until [`PendingApprovals::expire`] has something to do, by the clock that is there first.
+    /// How long until [`PendingApprovals::expire`] has something to do, by the clock that is there
+    /// first.
     pub fn due(&self, now: Now) -> Option<Duration> {
         self.open.iter().filter(|open| open.answer.is_none()).map(|open| open.left(now)).min()
     }

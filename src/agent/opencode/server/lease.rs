@@ -25,8 +25,8 @@ impl ServerHandle {
     }
 }
 
-/// Connects a turn to the server; `lease` is the answer to [`ServerHandle::request`], none if there was
-/// none in time.
+/// Connects a turn to the server; `lease` is the answer to [`ServerHandle::request`], none if there
+/// was none in time.
 ///
 /// # Errors
 /// When the server can't be started or reached.
