@@ -58,6 +58,8 @@ pub struct Acp {
     turn: TurnSpec,
     capabilities: Capabilities,
     session: String,
+    /// Ways to go on with an earlier session that were not tried yet.
+    ways: VecDeque<&'static str>,
     /// Choices to be made before the prompt, one after the other.
     settings: VecDeque<Setting>,
     /// Before the prompt is sent, updates are the replay of an old session.
@@ -96,11 +98,8 @@ impl Acp {
                 self.ledger.finish(failure, actions);
             }
             // Each agent has an error of its own for an unknown session. Nothing was done yet, so
-            // whatever it is, a fresh one may be tried.
-            (Sent::OldSession, Err(error)) => {
-                let detail = failure::describe(&error);
-                self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
-            }
+            // whatever it is, another way may be tried, and at last a fresh one.
+            (Sent::OldSession, Err(error)) => self.reopen(failure::describe(&error), actions),
             // Claude Code takes no such mode from root. Then what it asks is allowed.
             (Sent::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
             (Sent::Set(setting), Err(error)) => {
@@ -123,18 +122,30 @@ impl Acp {
             return self.ledger.finish(failure, actions);
         }
         self.capabilities = Capabilities::read(result);
-        let mut params = json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] });
-        let Some(session) = &self.turn.session else {
+        self.ways = self.capabilities.reopens.clone().into();
+        if self.turn.session.is_none() {
+            let params = self.session_params();
             return self.rpc.request("session/new", params, Sent::NewSession, actions);
+        }
+        self.reopen("this agent can't go on with an earlier session".to_owned(), actions);
+    }
+
+    /// Tries the next way to go on with the earlier session. Agents offer ways that they do not have
+    /// (qwen-code 0.15.10 `session/resume`). `detail` is why there is none left.
+    fn reopen(&mut self, detail: String, actions: &mut Actions) {
+        let Some(session) = self.turn.session.clone() else { return };
+        let Some(way) = self.ways.pop_front() else {
+            return self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
         };
         session.as_str().clone_into(&mut self.session);
+        let mut params = self.session_params();
         params["sessionId"] = json!(session);
-        if let Some(method) = self.capabilities.reopens {
-            self.rpc.request(method, params, Sent::OldSession, actions);
-        } else {
-            let detail = "this agent can't go on with an earlier session".to_owned();
-            self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
-        }
+        self.rpc.request(way, params, Sent::OldSession, actions);
+    }
+
+    /// Where a session works, old or new.
+    fn session_params(&self) -> Value {
+        json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] })
     }
 
     fn on_session(&mut self, result: &Value, actions: &mut Actions) {
@@ -200,7 +211,7 @@ impl Acp {
         let params = wire::prompt(&self.session, &prompt, images);
         self.rpc.request("session/prompt", params, Sent::Prompt, actions);
         self.prompted = true;
-        if self.capabilities.reopens.is_some() {
+        if !self.capabilities.reopens.is_empty() {
             actions.event(TurnEvent::Session(SessionId::new(&*self.session)));
         }
     }

@@ -41,9 +41,9 @@ pub fn initialize() -> Value {
 /// What the agent said it can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// What goes on with an earlier session: `session/resume`, or else `session/load`, which replays
-    /// the whole session as updates.
-    pub reopens: Option<&'static str>,
+    /// What goes on with an earlier session, in the order in which it is tried: `session/resume`, then
+    /// `session/load`, which replays the whole session as updates.
+    pub reopens: Vec<&'static str>,
     pub image: bool,
     /// The names of the ways to log in.
     pub logins: Vec<String>,
@@ -52,10 +52,10 @@ pub struct Capabilities {
 impl Capabilities {
     pub fn read(result: &Value) -> Capabilities {
         let agent = &result["agentCapabilities"];
-        let loads = (agent["loadSession"] == true).then_some("session/load");
         let resumes = !agent["sessionCapabilities"]["resume"].is_null();
+        let reopens = [("session/resume", resumes), ("session/load", agent["loadSession"] == true)];
         Capabilities {
-            reopens: if resumes { Some("session/resume") } else { loads },
+            reopens: reopens.iter().filter(|(_, offers)| *offers).map(|(way, _)| *way).collect(),
             image: agent["promptCapabilities"]["image"] == true,
             logins: list(result, "/authMethods")
                 .iter()

@@ -25,6 +25,7 @@
 //! `a_stop_ends_a_command` in `tests/e2e/control`.
 
 mod ends;
+mod opening;
 mod questions;
 
 use std::collections::BTreeMap;
@@ -124,6 +125,7 @@ fn play(name: &str, verdict: Option<&Verdict>) -> Played {
         let written = played.writes.len();
         played.value(message);
         agree_to_settings(&mut played, written);
+        refuse_the_other_way(&mut played, &line["msg"]["error"]);
         let new: Vec<_> = played.questions()[asked..].iter().map(|q| q.id.clone()).collect();
         for question in new {
             played.command(match verdict.cloned() {
@@ -146,6 +148,16 @@ fn agree_to_settings(played: &mut Played, mut from: usize) {
             played.value(json!({ "id": value["id"], "result": {} }));
         }
         from += 1;
+    }
+}
+
+/// Nor of a second way to an old session; it gets the error of the first.
+fn refuse_the_other_way(played: &mut Played, error: &Value) {
+    let asked = played.writes.last().filter(|last| last["method"] == "session/load").cloned();
+    if let Some(asked) = asked
+        && error.is_object()
+    {
+        played.value(json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error }));
     }
 }
 
