@@ -248,7 +248,12 @@ pub(super) fn await_answers(answers: &Receiver<()>, due: usize) -> Result<(), St
 }
 
 /// Interrupts the daemon now and then, and returns the last one.
-fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures) -> Running {
+fn interrupt(
+    site: &Site,
+    dice: Dice,
+    mut daemon: Running,
+    figures: &mut Figures,
+) -> Result<Running, String> {
     let mut rng: Rng = dice.rng("interruptions", 0);
     for _ in 0..rng.u32(3..8) {
         if rng.u32(..3) == 0 {
@@ -269,8 +274,7 @@ fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures
         if rng.u32(..3) == 0 {
             site.proxy.note("TERM");
             figures.count("TERM");
-            daemon.signal(Signal::TERM);
-            daemon.end().expect(0, &[]);
+            stop(daemon)?;
             site.proxy.set_mood(Mood::Faulty);
             wait(millis(&mut rng, 0..300));
             daemon = site.daemon();
@@ -279,7 +283,25 @@ fn interrupt(site: &Site, dice: Dice, mut daemon: Running, figures: &mut Figures
             daemon = kill(site, daemon, millis(&mut rng, 0..300), figures);
         }
     }
-    daemon
+    Ok(daemon)
+}
+
+/// Stops the daemon in order. It can only do that once it handles the signal, which on a busy machine
+/// is long after it was started.
+fn stop(daemon: Running) -> Result<(), String> {
+    let status = format!("/proc/{}/status", daemon.pid());
+    let handles_it = || {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+    };
+    if !patience::comes_true(handles_it) {
+        return Err("the daemon does not come to handle signals".to_owned());
+    }
+    daemon.signal(Signal::TERM);
+    daemon.end().expect(0, &[]);
+    Ok(())
 }
 
 /// Kills the daemon; returns the next one, which is started after a while.
@@ -332,7 +354,7 @@ fn play(site: &Site, dice: Dice, figures: &mut Figures) -> Result<(), String> {
     site.proxy.set_mood(Mood::Faulty);
     let people = write_all(dice, site.person());
     let asking = asking::start(dice, || site.person());
-    let daemon = interrupt(site, dice, daemon, figures);
+    let daemon = interrupt(site, dice, daemon, figures)?;
     people.join()?;
     site.proxy.set_mood(Mood::Calm);
     asking.into_iter().try_for_each(Task::join)?;
