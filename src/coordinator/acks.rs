@@ -1,13 +1,14 @@
 //! The end of a message, and what is said by the daemon itself, in the order that survives a crash:
 //! a post is in the outbox before its message is done; a message is in the journal of done messages,
-//! and what it changed in state.json or in the cursor is on disk, before its entry goes. Pure.
+//! and what it changed in state.json or in the cursor is on disk, and so is all that is to be said on
+//! its thread, before its entry goes. Pure.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use super::{Effect, message::Message};
+use super::{Effect, approvals::TurnVerdict, message::Message};
 use crate::{bridge::wire::Post, ids::ThreadId, store::entry::EntryId};
 
 /// A disk that failed is tried again after this long.
@@ -26,13 +27,15 @@ pub(super) struct Acks {
     written: u64,
     /// Posts that are not handed to the disk yet; those of a thread in order.
     posts: VecDeque<WaitingPost>,
-    /// Threads of which a post is being stored; the next one follows it.
-    storing: HashSet<ThreadId>,
+    /// Threads of which a post is being stored, and what a turn is told then; the next one follows it.
+    storing: HashMap<ThreadId, Option<TurnVerdict>>,
     /// Messages that are done when a post is stored.
     finishing: BTreeMap<EntryId, Message>,
     /// Entries to remove, each with the change that it waits for.
     removals: VecDeque<(u64, EntryId)>,
     remove_due: Option<Duration>,
+    /// Entries to remove once the posts of their threads are stored.
+    behind_posts: HashMap<ThreadId, Vec<EntryId>>,
     /// The disk has failed; nothing is written until then.
     retry_at: Option<Duration>,
 }
@@ -45,6 +48,8 @@ struct WaitingPost {
     finishes: Option<EntryId>,
     /// It confirms what the journal of done messages says.
     is_confirmation: bool,
+    /// What a turn is told once this is stored.
+    then: Option<TurnVerdict>,
 }
 
 impl Acks {
@@ -67,27 +72,48 @@ impl Acks {
         finishes: Option<Message>,
         is_confirmation: bool,
     ) {
+        self.post_then(post, finishes, is_confirmation, None);
+    }
+
+    /// The same; once it is stored a turn is told `then`. Returns that if the post is dropped.
+    pub(super) fn post_then(
+        &mut self,
+        post: Box<Post>,
+        finishes: Option<Message>,
+        is_confirmation: bool,
+        then: Option<TurnVerdict>,
+    ) -> Option<TurnVerdict> {
         if finishes.is_none() && self.posts.len() >= UNFINISHING_MAX {
             log::error!(
                 threadId = post.thread_id.as_str();
                 "too many posts wait for the disk; this one is dropped"
             );
-            return;
+            return then;
         }
         let after = if is_confirmation { self.changes } else { 0 };
         let entry = finishes.as_ref().map(|message| message.entry);
         self.finishing.extend(finishes.map(|message| (message.entry, message)));
-        self.posts.push_back(WaitingPost { after, post, finishes: entry, is_confirmation });
+        self.posts.push_back(WaitingPost { after, post, finishes: entry, is_confirmation, then });
+        None
     }
 
-    /// A post is stored. Returns the message that is done by that.
+    /// A post is stored. Returns the message that is done by that, and what a turn is told.
     pub(super) fn stored(
         &mut self,
         thread: &ThreadId,
         finishes: Option<EntryId>,
-    ) -> Option<Message> {
-        self.storing.remove(thread);
-        self.finishing.remove(&finishes?)
+    ) -> (Option<Message>, Option<TurnVerdict>) {
+        let then = self.storing.remove(thread).flatten();
+        if !self.has_posts_of(thread) {
+            let entries = self.behind_posts.remove(thread).into_iter().flatten();
+            self.removals.extend(entries.map(|entry| (self.changes, entry)));
+        }
+        (finishes.and_then(|entry| self.finishing.remove(&entry)), then)
+    }
+
+    fn has_posts_of(&self, thread: &ThreadId) -> bool {
+        let mut waiting = self.posts.iter().map(|waiting| &waiting.post.thread_id);
+        self.storing.contains_key(thread) || waiting.any(|it| it == thread)
     }
 
     /// A post could not be stored.
@@ -98,14 +124,19 @@ impl Acks {
         finishes: Option<EntryId>,
         is_confirmation: bool,
     ) {
-        self.storing.remove(&post.thread_id);
-        self.posts.push_front(WaitingPost { after: 0, post, finishes, is_confirmation });
+        let then = self.storing.remove(&post.thread_id).flatten();
+        self.posts.push_front(WaitingPost { after: 0, post, finishes, is_confirmation, then });
         self.retry_at = Some(now + DISK_RETRY);
     }
 
-    /// The entry of a message that is done goes as soon as nothing relies on it any more.
-    pub(super) fn remove(&mut self, entry: EntryId) {
-        self.removals.push_back((self.changes, entry));
+    /// The entry of a message that is done goes as soon as nothing relies on it any more: a start may
+    /// have to repeat what its thread is told about its questions.
+    pub(super) fn remove(&mut self, thread: &ThreadId, entry: EntryId) {
+        if self.has_posts_of(thread) {
+            self.behind_posts.entry(thread.clone()).or_default().push(entry);
+        } else {
+            self.removals.push_back((self.changes, entry));
+        }
     }
 
     pub(super) fn not_removed(&mut self, now: Duration, entries: Vec<EntryId>) {
@@ -137,7 +168,7 @@ impl Acks {
 
     fn emit_posts(&mut self, effects: &mut Vec<Effect>) {
         // Those of a thread stay in order, so one that waits holds up what is behind it.
-        let mut held_up = self.storing.clone();
+        let mut held_up: HashSet<ThreadId> = self.storing.keys().cloned().collect();
         let mut kept = VecDeque::new();
         while let Some(waiting) = self.posts.pop_front() {
             let thread = waiting.post.thread_id.clone();
@@ -147,8 +178,8 @@ impl Acks {
                 continue;
             }
             held_up.insert(thread.clone());
-            self.storing.insert(thread);
-            let WaitingPost { post, finishes, is_confirmation, .. } = waiting;
+            let WaitingPost { post, finishes, is_confirmation, then, .. } = waiting;
+            self.storing.insert(thread, then);
             effects.push(Effect::Put { post, finishes, is_confirmation });
         }
         self.posts = kept;

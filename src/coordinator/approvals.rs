@@ -15,7 +15,7 @@ use super::{
 use crate::{
     agent::{QuestionId, Verdict},
     bridge::wire::{Closing, Outcome, Post, PostKind},
-    ids::{ClientMsgId, MessageId, ThreadId, TurnId},
+    ids::{ClientMsgId, Engine, MessageId, ThreadId, TurnId},
     permission::{
         approval_prompt::{self, ApprovalRequest},
         approvals::{self, Closed, Decided, Incoming, Key, Match, Now},
@@ -28,8 +28,13 @@ use crate::{
 /// What is to be done about approvals, in this order.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Say this; `finishes` is done by it.
-    Post { post: Box<Post>, finishes: Option<Message>, is_confirmation: bool },
+    /// Say this; `finishes` is done by it, and the turn is told `then`.
+    Post {
+        post: Box<Post>,
+        finishes: Option<Message>,
+        is_confirmation: bool,
+        then: Option<TurnVerdict>,
+    },
     /// Write a decision down, then [`Approvals::recorded`].
     Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Tell the turn as soon as its thread has this directory.
@@ -159,7 +164,7 @@ impl Approvals {
     fn reply(&self, message: Message, text: String) -> Step {
         let name = names::reply(message.entry);
         let post = self.post(message.thread().clone(), text, name);
-        Step::Post { post: Box::new(post), finishes: Some(message), is_confirmation: false }
+        said(post, Some(message))
     }
 
     fn decide(&mut self, answer: Decided, message: Message, steps: &mut Vec<Step>) {
@@ -181,7 +186,14 @@ impl Approvals {
             return;
         }
         let Decided { request, verdict } = answer;
-        if !is_written && !matches!(verdict, Verdict::Deny { .. }) {
+        if !is_written && matches!(verdict, Verdict::Deny { .. }) {
+            // Nothing else keeps a later start from taking the answer for a prompt.
+            if let Some(closed) = self.pending.confirmed(key) {
+                self.close_for_turn(closed, verdict, steps);
+            }
+            return;
+        }
+        if !is_written {
             // It is open again for another try.
             self.pending.reopen(key);
             steps.push(self.reply(message, texts::NOT_ON_RECORD.to_owned()));
@@ -217,14 +229,16 @@ impl Approvals {
             return self.withdrawn(key, steps);
         }
         let closed = self.pending.confirmed(key);
-        steps.extend(closed.map(|closed| self.close(closed)));
+        steps.extend(closed.map(|closed| self.close(closed, None)));
     }
 
     /// The engine no longer waits, and was not given a verdict: an answer that is on its way to it
     /// comes too late.
     pub(super) fn withdrawn(&mut self, key: &Key, steps: &mut Vec<Step>) {
-        let closed = self.pending.withdrawn(key);
-        steps.extend(closed.map(|closed| self.close(closed)));
+        if let Some(closed) = self.pending.withdrawn(key) {
+            let reason = "the question is gone".to_owned();
+            self.close_for_turn(closed, Verdict::Deny { reason }, steps);
+        }
     }
 
     /// A thread's turn is over, and with it all that it asked.
@@ -234,7 +248,7 @@ impl Approvals {
         for turn in turns {
             self.asking.remove(&turn);
             for closed in self.pending.turn_ended(thread, &turn) {
-                steps.push(self.close(closed));
+                steps.push(self.close(closed, None));
             }
         }
     }
@@ -249,20 +263,26 @@ impl Approvals {
         }
     }
 
-    /// Ends a question without an answer, with a post first and then for its turn: once the turn has the
-    /// verdict, nothing on the disk says that this question was ever open.
+    /// Ends a question without an answer.
     fn refuse(&mut self, closed: Closed<Message>, steps: &mut Vec<Step>) {
-        let entry = self.asking.get(&closed.request.turn).copied();
-        let (verdict, question) = (closed.verdict.clone(), closed.request.question.id.clone());
-        let thread = closed.request.thread.clone();
-        steps.push(self.close(closed));
-        if let (Some(verdict), Some(entry)) = (verdict, entry) {
-            steps.push(Step::Tell(TurnVerdict { thread, entry, question, verdict }));
+        match closed.verdict.clone() {
+            Some(verdict) => self.close_for_turn(closed, verdict, steps),
+            None => steps.push(self.close(closed, None)),
         }
     }
 
+    /// Ends a question with a post first and then for its turn: once the turn has the verdict, nothing
+    /// on the disk says that this question was ever open.
+    fn close_for_turn(&self, closed: Closed<Message>, verdict: Verdict, steps: &mut Vec<Step>) {
+        let ApprovalRequest { turn, thread, question, .. } = &closed.request;
+        let (thread, question) = (thread.clone(), question.id.clone());
+        let entry = self.asking.get(turn).copied();
+        let then = entry.map(|entry| TurnVerdict { thread, entry, question, verdict });
+        steps.push(self.close(closed, then));
+    }
+
     /// Says how a question ended; the message that ended it is done.
-    fn close(&self, closed: Closed<Message>) -> Step {
+    fn close(&self, closed: Closed<Message>, then: Option<TurnVerdict>) -> Step {
         let Closed { request, closing, body, answer, .. } = closed;
         let name = match &answer {
             Some(answer) => names::answer(answer.entry),
@@ -272,7 +292,7 @@ impl Approvals {
         let is_confirmation = closing.outcome == Outcome::Always;
         let mut post = self.post(request.thread, body, name);
         post.question_closed = Some(closing);
-        Step::Post { post: Box::new(post), finishes: answer, is_confirmation }
+        Step::Post { post: Box::new(post), finishes: answer, is_confirmation, then }
     }
 
     fn post(&self, thread: ThreadId, body: String, name: ClientMsgId) -> Post {
@@ -286,33 +306,42 @@ impl Approvals {
         let body = texts::interrupted_answer(code, engine);
         let mut post = self.post(message.thread().clone(), body, names::answer(message.entry));
         post.question_closed = Some(Closing { code: code.to_owned(), outcome: Outcome::Gone });
-        Step::Post { post: Box::new(post), finishes: Some(message), is_confirmation: false }
+        said(post, Some(message))
     }
 
-    /// A message whose turn waited for people when an earlier process ended: its questions ended
-    /// with the turn, and a person decides whether it goes on.
-    pub(super) fn orphan(&mut self, message: Message, codes: &[Code], steps: &mut Vec<Step>) {
-        let progress = message.progress.as_ref().expect("questions are kept as progress");
-        let (engine, turn) = (progress.engine.clone(), progress.turn.clone());
-        let thread = message.thread().clone();
-        self.orphaned(&thread, codes);
+    /// Questions that were open when an earlier process ended: they ended with their turn.
+    pub(super) fn orphan(
+        &mut self,
+        thread: &ThreadId,
+        turn: &TurnId,
+        codes: &[Code],
+        steps: &mut Vec<Step>,
+    ) {
+        self.orphaned(thread, codes);
         // In case it is the next process that gets an answer.
         let texts = codes.iter().map(ToString::to_string).collect();
         steps.push(Step::Orphaned { thread: thread.clone(), codes: texts });
         for code in codes {
             // Named as the turn would have named it, so that it is said once.
             let body = texts::orphaned(*code);
-            let mut post = self.post(thread.clone(), body, names::closed(&turn, *code));
+            let mut post = self.post(thread.clone(), body, names::closed(turn, *code));
             post.question_closed = Some(Closing { code: code.to_string(), outcome: Outcome::Gone });
-            steps.push(Step::Post { post: Box::new(post), finishes: None, is_confirmation: false });
+            steps.push(said(post, None));
         }
-        let post = self.post(thread, texts::turn_orphaned(&engine), names::died(message.entry));
-        steps.push(Step::Post {
-            post: Box::new(post),
-            finishes: Some(message),
-            is_confirmation: false,
-        });
     }
+
+    /// The last post of a message whose turn waited for people when an earlier process ended: a person
+    /// decides whether it goes on.
+    pub(super) fn orphaned_turn(&self, message: Message, engine: &Engine) -> Step {
+        let (thread, name) = (message.thread().clone(), names::died(message.entry));
+        let post = self.post(thread, texts::turn_orphaned(engine), name);
+        said(post, Some(message))
+    }
+}
+
+/// Says something that no turn waits for.
+fn said(post: Post, finishes: Option<Message>) -> Step {
+    Step::Post { post: Box::new(post), finishes, is_confirmation: false, then: None }
 }
 
 /// The codes of the questions that were open when an earlier process ended, and were not answered.

@@ -331,7 +331,11 @@ impl Coordinator {
             Event::Read { thread, number, end } => self.catchup.ended(now, &thread, number, end),
             Event::Claimed { thread, outcome } => self.claimed(&thread, outcome, cx),
             Event::Put { thread, finishes } => {
-                if let Some(message) = self.acks.stored(&thread, finishes) {
+                let (message, then) = self.acks.stored(&thread, finishes);
+                if let Some(then) = then {
+                    self.tell(then, cx);
+                }
+                if let Some(message) = message {
                     self.finished(message, cx);
                 }
             }
@@ -390,6 +394,8 @@ impl Coordinator {
             Event::Answered { thread, entry } => {
                 let message = self.turns.answered(&thread, entry);
                 self.approvals.turn_ended(&thread, &mut steps);
+                // Its entry waits for what is said about its questions.
+                self.perform(std::mem::take(&mut steps), cx);
                 if let Some(message) = message {
                     self.finished(message, cx);
                 }
@@ -439,8 +445,10 @@ impl Coordinator {
     fn perform(&mut self, steps: Vec<Step>, cx: &mut Context<'_>) {
         for step in steps {
             match step {
-                Step::Post { post, finishes, is_confirmation } => {
-                    self.acks.post(post, finishes, is_confirmation);
+                Step::Post { post, finishes, is_confirmation, then } => {
+                    if let Some(then) = self.acks.post_then(post, finishes, is_confirmation, then) {
+                        self.tell(then, cx);
+                    }
                 }
                 Step::Record { request, verdict, by } => {
                     cx.effects.push(Effect::Record { request, verdict, by });
@@ -573,7 +581,7 @@ impl Coordinator {
 
     fn drop_entry(&mut self, message: &Message, why: DoneReason) {
         log::debug!(entry:% = message.entry, why:? = why; "done with a message");
-        self.acks.remove(message.entry);
+        self.acks.remove(message.thread(), message.entry);
     }
 }
 

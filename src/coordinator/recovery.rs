@@ -47,7 +47,7 @@ impl Coordinator {
         let begun: HashSet<MessageId> = entries.iter().filter(|it| is_begun(it)).map(key).collect();
         for entry in entries {
             if !is_begun(&entry) && begun.contains(&key(&entry)) {
-                self.acks.remove(entry.entry);
+                self.acks.remove(&entry.reply.thread_id, entry.entry);
                 continue;
             }
             self.recover_one(entry, &answered, cx);
@@ -85,21 +85,24 @@ impl Coordinator {
             return self.arrived(message, cx);
         };
         self.restore_session(&message, &progress, session, cx);
+        let codes = approvals::open_codes(&progress, answered);
+        let mut steps = Vec::new();
+        // Also of a message that has its last post: the crash came before its questions had theirs.
+        if !codes.is_empty() {
+            self.approvals.orphan(message.thread(), &progress.turn, &codes, &mut steps);
+        }
         if is_answered {
+            self.perform(steps, cx);
             return self.done(&message, DoneReason::Answered, cx);
         }
-        let mut steps = Vec::new();
         if let Some(code) = &progress.answers {
-            self.outstanding.insert(message.key());
-            steps.push(self.approvals.interrupted_answer(message, code));
+            steps.push(self.approvals.interrupted_answer(message.clone(), code));
+        } else if codes.is_empty() {
+            return self.arrived(message, cx);
         } else {
-            let codes = approvals::open_codes(&progress, answered);
-            if codes.is_empty() {
-                return self.arrived(message, cx);
-            }
-            self.outstanding.insert(message.key());
-            self.approvals.orphan(message, &codes, &mut steps);
+            steps.push(self.approvals.orphaned_turn(message.clone(), &progress.engine));
         }
+        self.outstanding.insert(message.key());
         self.perform(steps, cx);
     }
 

@@ -193,16 +193,12 @@ impl<'a> Asking<'a> {
         run.post(post, &body);
     }
 
-    /// The engine no longer waits.
-    pub(super) fn withdrawn(&mut self, question: QuestionId, attempt: &mut Attempt) {
+    /// The engine no longer waits. The question stays on record until the loop, which says so on the
+    /// thread, gives its verdict.
+    pub(super) fn withdrawn(&mut self, question: QuestionId, attempt: &Attempt) {
         self.waiting.remove(&question);
-        let Some(put) = self.put.remove(&question) else { return };
-        if is_closed(&self.run.shared.stop) {
-            // It stays on record until the thread says so, which a crash may still prevent.
-            self.was_cut_short = true;
-        } else {
-            self.no_longer_asking(put.code, attempt);
-        }
+        let Some(put) = self.put.get(&question) else { return };
+        self.was_cut_short |= is_closed(&self.run.shared.stop);
         self.run.report(Event::Withdrawn(self.key(question, put.code, attempt)));
     }
 

@@ -41,6 +41,10 @@ pub(crate) enum Mutation {
     ForgetProgress,
     /// An answer in the outbox is not seen at the start.
     ForgetAnswers,
+    /// The open questions of a message whose answer is in the outbox are not seen at the start.
+    ForgetQuestions,
+    /// What an engine no longer waits for goes off the record before its end is said.
+    GoneOffRecord,
     WordsAsText,
     /// The turn gives its engine everything that it asks for.
     AllowUnasked,
@@ -76,7 +80,7 @@ pub(crate) enum Mutation {
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Mutation; 31] = [
+    pub(crate) const ALL: [Mutation; 33] = [
         Mutation::LoseClaim,
         Mutation::LoseBegin,
         Mutation::BeginTwice,
@@ -92,6 +96,8 @@ impl Mutation {
         Mutation::DriveOnFailure,
         Mutation::ForgetProgress,
         Mutation::ForgetAnswers,
+        Mutation::ForgetQuestions,
+        Mutation::GoneOffRecord,
         Mutation::WordsAsText,
         Mutation::AllowUnasked,
         Mutation::FailedIsComplete,

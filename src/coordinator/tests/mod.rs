@@ -198,9 +198,22 @@ impl Bench {
     /// What an earlier process left.
     #[track_caller]
     fn recovers(&mut self, on: &str, second: u64, progress: Option<Progress>, expected: &str) {
+        self.recovers_with(on, second, progress, false, expected);
+    }
+
+    /// `has_answer`: its last post is in the outbox.
+    #[track_caller]
+    fn recovers_with(
+        &mut self,
+        on: &str,
+        second: u64,
+        progress: Option<Progress>,
+        has_answer: bool,
+        expected: &str,
+    ) {
         let id = format!("m{}", self.entries + 1);
         let (entry, reply) = self.message(on, &id, "work", second);
-        let recovered = Recovered { entry, reply, progress, has_answer: false, session: None };
+        let recovered = Recovered { entry, reply, progress, has_answer, session: None };
         self.check(Event::Recovered(vec![recovered]), expected);
     }
 
@@ -347,6 +360,19 @@ fn the_next_turn_of_a_thread_begins_when_the_engine_has_left() {
 fn a_begun_turn_needs_neither_claim_nor_connection() {
     let mut bench = Bench::unconnected(&[]);
     bench.recovers("t", 1, Some(progress()), "own t, begin t 1");
+}
+
+/// The crash came between the last post of a turn that asked, and the ends of its questions.
+#[test]
+fn questions_of_an_answered_message_have_an_end() {
+    let mut bench = Bench::new(&["t"]);
+    let asking = vec!["R3Z5".to_owned(), "K7M2".to_owned()];
+    let progress = Some(Progress { asking, ..progress() });
+    let [first, second] = ["R3Z5", "K7M2"]
+        .map(|code| format!("say t \"Question `{code}` ended with the turn that asked it.\""));
+    // The entry goes last: a crash before that says it again under the same names.
+    let expected = format!("done m1, read t, {first}, {second}, remove 1");
+    bench.recovers_with("t", 1, progress, true, &expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The bridge: threads and their owners, histories, what it has stored, and the log of its events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use obto_bridge::{
     bridge::wire::Reply,
@@ -98,6 +98,8 @@ pub(super) struct Bridge {
     pub(super) posts: HashMap<ClientMsgId, (String, Timestamp)>,
     /// When each question was stored.
     pub(super) questions: HashMap<Code, Timestamp>,
+    /// The questions of which it was said how they ended.
+    pub(super) closed: HashSet<Code>,
 }
 
 impl Bridge {

@@ -319,6 +319,8 @@ impl World {
         for number in 0..self.messages.len() {
             self.check_fate(number)?;
         }
+        let open = self.bridge.questions.keys().find(|code| !self.bridge.closed.contains(*code));
+        ensure(open.is_none(), || format!("nobody is told how {open:?} ended"))?;
         for machine in 0..TWIN {
             let it = &self.machines[machine];
             let Some(process) = &it.process else { return Err(format!("{machine} is down")) };

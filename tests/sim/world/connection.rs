@@ -32,7 +32,7 @@ pub(super) struct Stored<'a> {
     pub(super) name: &'a str,
     /// Of the question that it puts.
     pub(super) code: Option<Code>,
-    pub(super) is_closing: bool,
+    pub(super) closes: Option<Code>,
     pub(super) at: Timestamp,
 }
 
@@ -517,9 +517,9 @@ impl World {
         });
         self.bridge.posts.insert(name.clone(), (post.body.clone(), now));
         let code = post.question.as_ref().and_then(|card| card.code.parse().ok());
-        let is_closing = post.question_closed.is_some();
+        let closes = post.question_closed.as_ref().and_then(|closing| closing.code.parse().ok());
         let thread = thread_index(&post.thread_id);
-        self.see(&Stored { thread, name: name.as_str(), code, is_closing, at: now });
+        self.see(&Stored { thread, name: name.as_str(), code, closes, at: now });
         if let Some(message) = answers {
             self.messages[message].finals += 1;
             let finals = self.messages[message].finals;

@@ -14,7 +14,7 @@ mod turn;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -140,6 +140,7 @@ impl World {
             pruned: 0,
             posts: HashMap::new(),
             questions: HashMap::new(),
+            closed: HashSet::new(),
         };
         let has_odd_times = rng.u32(0..3) == 0;
         let mut machine = |_| {

@@ -151,8 +151,9 @@ impl World {
             thread.question = Some(code);
             self.bridge.questions.insert(code, post.at);
         }
-        if post.is_closing {
+        if let Some(code) = post.closes {
             thread.question = None;
+            self.bridge.closed.insert(code);
         }
         if post.name.rsplit_once('.').is_some_and(|(_, kind)| kind == "held") {
             thread.is_held = true;

@@ -33,6 +33,7 @@ impl World {
         let is_first = self.mutation == Mutation::LeftOversFirst;
         let is_forgetful = self.mutation == Mutation::ForgetProgress;
         let forgets_answers = self.mutation == Mutation::ForgetAnswers;
+        let forgets_questions = self.mutation == Mutation::ForgetQuestions;
         let it = &mut self.machines[machine];
         it.life += 1;
         let mut recovered = Vec::new();
@@ -55,12 +56,16 @@ impl World {
             if is_first && let Some(seen_until) = it.disk.cursor.seen_until {
                 Arc::make_mut(&mut reply).created_at = Some(seen_until.to_string());
             }
+            let mut progress = entry.progress.clone().filter(|_| !is_forgetful);
+            if let Some(progress) = progress.as_mut().filter(|_| has_answer && forgets_questions) {
+                progress.asking.clear();
+            }
             recovered.push(Recovered {
                 entry: *id,
                 reply,
                 has_answer,
                 session: session.map(SessionRecord::new),
-                progress: entry.progress.clone().filter(|_| !is_forgetful),
+                progress,
             });
         }
         let cursor = it.disk.cursor.clone();

@@ -51,6 +51,8 @@ pub(super) struct Turn {
     pub(super) lock: Option<PathBuf>,
     /// What it asked for and a person has.
     open: Vec<(QuestionId, Code)>,
+    /// Those of them that the engine no longer waits for.
+    gone: Vec<QuestionId>,
     /// What it may do when it has its directory.
     waits: Option<QuestionId>,
     told: Vec<(QuestionId, Verdict)>,
@@ -91,6 +93,7 @@ impl World {
             is_interrupted: false,
             lock: has_directory.then(|| directory(thread)),
             open: Vec::new(),
+            gone: Vec::new(),
             waits: None,
             told: Vec::new(),
             acts,
@@ -271,7 +274,7 @@ impl World {
             self.counts.count(Count::Panic);
             return self.leave(machine, number);
         }
-        if !turn.open.is_empty() || turn.waits.is_some() {
+        if turn.gone.len() < turn.open.len() || turn.waits.is_some() {
             // The engine waits; now and then it does so no longer.
             if dice == 0 {
                 return self.withdraw(machine, number);
@@ -445,6 +448,7 @@ impl World {
     fn no_longer_asking(&mut self, machine: usize, number: u32, key: &Key) -> Outcome {
         let turn = self.turn_at(machine, number).expect("it goes on");
         turn.open.retain(|(question, _)| *question != key.question);
+        turn.gone.retain(|question| *question != key.question);
         let (entry, code) = (turn.entry, key.code.to_string());
         self.progress(machine, entry, |on_disk| {
             if let Some(progress) = on_disk {
@@ -455,11 +459,15 @@ impl World {
 
     fn withdraw(&mut self, machine: usize, number: u32) -> Outcome {
         let turn = self.turn_at(machine, number).expect("it goes on");
-        if turn.open.is_empty() {
+        let Some(at) = turn.open.iter().position(|(open, _)| !turn.gone.contains(open)) else {
             return Ok(());
+        };
+        // It stays on record until the turn has its verdict.
+        turn.gone.push(turn.open[at].0.clone());
+        let key = self.key(machine, number, at);
+        if self.mutation == Mutation::GoneOffRecord {
+            self.no_longer_asking(machine, number, &key)?;
         }
-        let key = self.key(machine, number, 0);
-        self.no_longer_asking(machine, number, &key)?;
         self.go_on(machine, number);
         self.step(machine, Event::Withdrawn(key))
     }
@@ -482,6 +490,11 @@ impl World {
             return Ok(());
         };
         let key = self.key(machine, number, at);
+        let turn = self.turn_at(machine, number).expect("it goes on");
+        if turn.gone.contains(&question) {
+            self.no_longer_asking(machine, number, &key)?;
+            return self.step(machine, Event::Decided { key, was_open: false });
+        }
         self.count_denied(&verdict);
         let is_allowed = !matches!(verdict, Verdict::Deny { .. });
         if is_allowed {
