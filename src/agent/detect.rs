@@ -23,9 +23,11 @@ use crate::{
 /// The longest part of a program's output that is quoted.
 const QUOTE_MAX: usize = 200;
 
-/// Starts a program with these arguments and waits for its end, both within the caller's deadline:
-/// how it ended, and its standard output and error together. The error says why there is no end.
-pub type RunProgram<'a> = dyn FnMut(&Path, &[&str]) -> Result<(Exit, String), String> + 'a;
+/// Starts an engine's program with these arguments and waits for its end, both within the caller's
+/// deadline: how it ended, and its standard output and error together. The error says why there is
+/// no end.
+pub type RunProgram<'a> =
+    dyn FnMut(&EngineDef, &Path, &[&str]) -> Result<(Exit, String), String> + 'a;
 
 /// Whether an engine works on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ pub fn detect(
     let known = cache.0.get(engine).filter(|entry| Some(&entry.stamp) == stamp.as_ref());
     let version = match known {
         Some(entry) => Ok(entry.version.clone()),
-        None => ask(program, run),
+        None => ask(row, program, run),
     };
     match version {
         Ok(version) => {
@@ -106,7 +108,7 @@ pub fn detect(
 /// Whether the program of an engine is there, without starting it.
 pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> EngineStatus {
     let name = row.program();
-    let program = find_program(name, path, cwd);
+    let program = find_program(name, row.env.get("PATH").unwrap_or(path), cwd);
     let problem = program.is_none().then(|| {
         let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
         format!("`{name}` {place}. {}", row.how_to_install())
@@ -143,10 +145,10 @@ fn age_note(engine: &Engine, version: &str, oldest: &str) -> Option<String> {
 }
 
 /// Asks `program` for its version; the error is the problem with it.
-fn ask(program: &Path, run: &mut RunProgram<'_>) -> Result<String, String> {
+fn ask(row: &EngineDef, program: &Path, run: &mut RunProgram<'_>) -> Result<String, String> {
     let asked = format!("`{} --version`", program.display());
-    let (exit, output) =
-        run(program, &["--version"]).map_err(|error| format!("{asked} did not work: {error}"))?;
+    let (exit, output) = run(row, program, &["--version"])
+        .map_err(|error| format!("{asked} did not work: {error}"))?;
     let quote = match output.lines().map(str::trim).find(|line| !line.is_empty()) {
         Some(line) => format!(": {}", line.chars().take(QUOTE_MAX).collect::<String>()),
         None => " and printed nothing".to_owned(),
@@ -184,7 +186,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::agent::engines;
+    use crate::{agent::engines, config::agents::Agent};
 
     /// A file in `dir`, made new.
     fn install(dir: &Path, name: &str, mode: u32, content: &str) -> PathBuf {
@@ -212,14 +214,14 @@ mod tests {
 
         fn detect(&mut self, engine: Engine, answer: Result<(Exit, &str), &str>) -> EngineStatus {
             let asked = &mut self.asked;
-            let mut run = |_: &Path, args: &[&str]| {
+            let mut run = |_: &EngineDef, _: &Path, args: &[&str]| {
                 assert_eq!(args, ["--version"]);
                 *asked += 1;
                 answer.map(|(exit, text)| (exit, text.to_owned())).map_err(str::to_owned)
             };
             let dir = self.dir.path();
-            let command = vec![engine.to_string()];
-            let engines = engines::table([(engine.clone(), command)].into(), dir);
+            let agent = Agent { command: vec![engine.to_string()], ..Agent::default() };
+            let engines = engines::table([(engine.clone(), agent)].into(), dir);
             let row = &engines[&engine];
             detect(row, &self.path, dir, &mut self.cache, &mut run)
         }

@@ -103,7 +103,7 @@ fn human_text(prompt: &str) -> &str {
 mod tests {
     use super::*;
     use crate::{
-        agent::{Actions, Gate, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
+        agent::{Actions, Gate, Login, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
         ids::{SessionId, TurnId},
     };
 
@@ -182,6 +182,7 @@ mod tests {
             asks_human: false,
             sandbox: Sandbox::default(),
             model: None,
+            login: Login::default(),
         };
         let (mut host, mut actions) = (Acp::default(), Actions::default());
         host.begin(&turn, &mut actions);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     agent::{acp, claude, codex, description::Description, launch::EngineDef, opencode},
+    config::agents::Agent,
     ids::Engine,
 };
 
@@ -23,16 +24,18 @@ pub fn describe(engine: &Engine) -> &'static Description {
 /// All engines that may be asked for. Whether they work here is `detect`'s business.
 pub type Engines = BTreeMap<Engine, EngineDef>;
 
-/// `configured` are the config's commands: of agents that speak ACP, and of known engines that are
-/// not in `PATH`, which keep their protocol. An empty command counts as none. `own_program` is this
-/// executable, which plays the echo engine.
-pub fn table(configured: BTreeMap<Engine, Vec<String>>, own_program: &Path) -> Engines {
-    let echo = vec![own_program.display().to_string(), "echo-agent".to_owned()];
-    let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), vec![(*name).to_owned()]));
-    let configured = configured.into_iter().filter(|(_, command)| !command.is_empty());
-    let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, command)| {
+/// `configured` are the config's: agents that speak ACP, and known engines that are not in `PATH`,
+/// which keep their protocol. An empty command counts as none. `own_program` is this executable,
+/// which plays the echo engine.
+pub fn table(configured: BTreeMap<Engine, Agent>, own_program: &Path) -> Engines {
+    let plain = |command| Agent { command, ..Agent::default() };
+    let echo = plain(vec![own_program.display().to_string(), "echo-agent".to_owned()]);
+    let known = KNOWN.iter().map(|(name, _)| (Engine::new(name), plain(vec![(*name).to_owned()])));
+    let configured = configured.into_iter().filter(|(_, agent)| !agent.command.is_empty());
+    let rows = known.chain([(Engine::ECHO, echo)]).chain(configured).map(|(name, agent)| {
+        let Agent { command, env, auth_method } = agent;
         let description = describe(&name);
-        (name.clone(), EngineDef { name, command, description })
+        (name.clone(), EngineDef { name, command, description, env, auth_method })
     });
     rows.collect()
 }
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{
-            Gate, Sandbox, TurnSpec,
+            Gate, Login, Sandbox, TurnSpec,
             description::{Launch, McpReadings},
             launch::inherited,
             stdio::LadderStep,
@@ -74,12 +77,14 @@ mod tests {
             asks_human: false,
             sandbox: Sandbox::default(),
             model: None,
+            login: Login::default(),
         }
     }
 
     fn engines(configured: &[(&str, &[&str])]) -> Engines {
         let configured = configured.iter().map(|(name, command)| {
-            (Engine::new(name), command.iter().map(|&word| word.to_owned()).collect())
+            let command = command.iter().map(|&word| word.to_owned()).collect();
+            (Engine::new(name), Agent { command, ..Agent::default() })
         });
         table(configured.collect(), Path::new("/opt/obto-bridge"))
     }

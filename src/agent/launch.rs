@@ -9,9 +9,10 @@ use std::{
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnSpec,
+        Failure, FailureKind, Login, TurnSpec,
         description::{Description, Package, Process},
     },
+    config::{agents::Vars, is_ours},
     ids::Engine,
     proc::{Plan, sweep::MARKER},
 };
@@ -23,6 +24,10 @@ pub struct EngineDef {
     /// empty.
     pub command: Vec<String>,
     pub description: &'static Description,
+    /// Its own variables, above what engines inherit.
+    pub env: Vars,
+    /// How it is told to log in (ACP).
+    pub auth_method: Option<String>,
 }
 
 impl EngineDef {
@@ -30,11 +35,25 @@ impl EngineDef {
         self.command.first().expect("rows without a program aren't made")
     }
 
+    /// The environment of the engine; `inherited` is what all engines have, see [`inherited`].
+    pub fn environment(&self, inherited: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+        // Of two values the last one counts.
+        inherited.iter().cloned().chain(self.env.reveal()).collect()
+    }
+
+    /// What it can be told to log in with.
+    pub fn login(&self, inherited: &[(OsString, OsString)]) -> Login {
+        let env: BTreeMap<_, _> = self.environment(inherited).into_iter().collect();
+        let set = env.into_iter().filter(|(_, value)| !value.is_empty());
+        let variables = set.filter_map(|(name, _)| name.into_string().ok()).collect();
+        Login { method: self.auth_method.clone(), variables }
+    }
+
     /// The program with the arguments that always come first. `env` is what engines inherit; see
     /// [`inherited`].
-    pub fn base(&self, dir: PathBuf, env: Vec<(OsString, OsString)>) -> Plan {
+    pub fn base(&self, dir: PathBuf, env: &[(OsString, OsString)]) -> Plan {
         let args = self.command[1..].iter().map(OsString::from).collect();
-        Plan { program: self.program().into(), args, dir, env }
+        Plan { program: self.program().into(), args, dir, env: self.environment(env) }
     }
 
     /// How to start the engine for a turn. `marker` is the turn's; see [`crate::proc::sweep`].
@@ -45,10 +64,9 @@ impl EngineDef {
         env: &[(OsString, OsString)],
         marker: &str,
     ) -> Plan {
-        let mut plan = self.base(spec.project_dir.clone().into(), env.to_vec());
+        let mut plan = self.base(spec.project_dir.clone().into(), env);
         plan.args.extend((process.args)(spec).into_iter().map(OsString::from));
         plan.env.retain(|(name, _)| !process.env_remove.iter().any(|removed| name == *removed));
-        // Of two values the last one counts.
         let own = process.env.iter().copied().chain([(MARKER, marker)]);
         plan.env.extend(own.map(|(name, value)| (name.into(), value.into())));
         plan
@@ -73,12 +91,6 @@ impl EngineDef {
             self.how_to_install(),
         )
     }
-}
-
-/// Variables of this program and of the one that it replaces.
-fn is_ours(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
 }
 
 /// What an engine inherits of `env`: everything but what is ours, and nothing that holds `token`,

@@ -28,7 +28,10 @@ pub mod tools;
 pub mod transport;
 pub mod turn;
 
-use std::{fmt, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
+use std::{
+    collections::BTreeSet, fmt, os::unix::process::ExitStatusExt as _, process::ExitStatus,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use camino::Utf8PathBuf;
@@ -54,6 +57,13 @@ pub trait Protocol: Send {
     fn on_tool_result(&mut self, _call: &str, _: ToolResult, _: &mut Actions) {}
     /// The turn is to end. Called once at most.
     fn interrupt(&mut self, actions: &mut Actions);
+    /// Whether the prompt is still to come. Until then the engine must answer each request within
+    /// its time to start, not within the longer silence that a model is granted.
+    fn is_opening(&self) -> bool {
+        false
+    }
+    /// It did not answer in time. Unless this sets `finished`, the turn ends with that limit.
+    fn on_overdue(&mut self, _: &mut Actions) {}
     /// The engine is gone. This must set `finished`.
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions);
 }
@@ -107,6 +117,16 @@ pub struct TurnSpec {
     pub sandbox: Sandbox,
     /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
     pub model: Option<Model>,
+    pub login: Login,
+}
+
+/// What an engine can be told to log in with, should it say that it has to (ACP).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The configured way, by the engine's own name for it.
+    pub method: Option<String>,
+    /// The names of the variables that the engine has; some may be keys.
+    pub variables: BTreeSet<String>,
 }
 
 impl TurnSpec {
@@ -415,7 +435,7 @@ impl fmt::Display for Exit {
 /// Time limits of a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the spawn to the engine's first value.
+    /// From the spawn to the engine's first value, and to each further one before the prompt.
     pub startup: Duration,
     /// Without any value from the engine. Paused while a question or a tool call is open.
     pub silence: Duration,

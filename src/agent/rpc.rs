@@ -1,7 +1,7 @@
 //! JSON-RPC as Codex and ACP agents speak it: both sides send requests, each in an id space of its
 //! own. [`Rpc`] keeps the ids of ours and what was asked with them, and sorts what comes in. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use serde_json::{Value, json};
 
@@ -73,6 +73,11 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
         }
         self.pending.insert(id, tag);
         actions.write(Self::message(json!({ "id": id, "method": method, "params": params })));
+    }
+
+    /// Waits for none of its answers any more; the tags of those that were open.
+    pub fn abandon(&mut self) -> impl Iterator<Item = T> + use<T, IS_BARE> {
+        mem::take(&mut self.pending).into_values()
     }
 
     /// A message that has no answer. Params that are null are left out.

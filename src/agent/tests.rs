@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{
-    Actions, Exit, FailureKind, Gate, Protocol, Question, QuestionId, Sandbox, TurnCommand,
+    Actions, Exit, FailureKind, Gate, Login, Protocol, Question, QuestionId, Sandbox, TurnCommand,
     TurnEnd, TurnEvent, TurnSpec, Verdict,
 };
 use crate::ids::{SessionId, TurnId};
@@ -28,6 +28,7 @@ pub(super) fn spec() -> TurnSpec {
         asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
+        login: Login::default(),
     }
 }
 
@@ -78,6 +79,10 @@ impl<P: Protocol + Default> Host<P> {
 
     pub(super) fn exit(&mut self, exit: Exit, stderr: &str) {
         self.run(|protocol, actions| protocol.on_exit(exit, stderr, actions));
+    }
+
+    pub(super) fn overdue(&mut self) {
+        self.run(Protocol::on_overdue);
     }
 
     /// As the runner does it: after the end nothing is called.

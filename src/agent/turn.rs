@@ -108,6 +108,7 @@ pub fn run_turn(
         heard: false,
         names: HashMap::new(),
         calls: HashSet::new(),
+        has_session: false,
         asked: 0,
         garbage: Garbage::default(),
         pending: VecDeque::new(),
@@ -180,6 +181,8 @@ enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limit {
     Startup,
+    /// Of a request before the prompt.
+    Opening,
     Silence,
     Turn,
 }
@@ -201,6 +204,8 @@ struct Turn<'a> {
     names: HashMap<QuestionId, QuestionId>,
     /// Open calls of our tools.
     calls: HashSet<String>,
+    /// The engine has named a session that can be resumed.
+    has_session: bool,
     /// Questions so far.
     asked: u64,
     garbage: Garbage,
@@ -280,6 +285,10 @@ impl Turn<'_> {
                 // One that is decided already has no name any more.
                 let Some(name) = self.names.remove(&id) else { return };
                 TurnEvent::QuestionGone(name)
+            }
+            TurnEvent::Session(session) => {
+                self.has_session = true;
+                TurnEvent::Session(session)
             }
             TurnEvent::ToolCall(call) => {
                 self.calls.insert(call.id.clone());
@@ -401,7 +410,11 @@ impl Turn<'_> {
     fn limit(&self) -> (Instant, Limit) {
         let whole = (later(self.started, self.limits.turn), Limit::Turn);
         let startup = (later(self.started, self.limits.startup), Limit::Startup);
-        let silence = (later(self.alive, self.limits.silence), Limit::Silence);
+        let silence = if self.protocol.is_opening() {
+            (later(self.alive, self.limits.startup), Limit::Opening)
+        } else {
+            (later(self.alive, self.limits.silence), Limit::Silence)
+        };
         let waits_for_us = !self.names.is_empty() || !self.calls.is_empty();
         let next = match (self.heard, waits_for_us) {
             (false, _) => startup,
@@ -436,7 +449,15 @@ impl Turn<'_> {
             return;
         }
         match self.phase {
-            Phase::Working => self.halt(Why::Limit(self.limit().1)),
+            Phase::Working => {
+                let limit = self.limit().1;
+                if limit == Limit::Opening {
+                    self.act(|protocol, actions| protocol.on_overdue(actions));
+                }
+                if matches!(self.phase, Phase::Working) {
+                    self.halt(Why::Limit(limit));
+                }
+            }
             Phase::Stopping(_) | Phase::Leaving(_) | Phase::Escalating(_) => self.escalate(),
             Phase::GivenUp | Phase::Gone => {}
         }
@@ -472,7 +493,7 @@ impl Turn<'_> {
                 TurnEnd::Failed(self.garbage.failure())
             }
             (Some(Why::Limit(limit)), _) => {
-                TurnEnd::Failed(limit.failure(&self.limits, what_was_done))
+                TurnEnd::Failed(limit.failure(&self.limits, self.has_session, what_was_done))
             }
             (Some(Why::Deaf(error)), _) => TurnEnd::Failed(Failure::new(
                 FailureKind::Protocol,
@@ -521,9 +542,21 @@ impl Garbage {
 }
 
 impl Limit {
-    fn failure(self, limits: &Limits, what_was_done: &str) -> Failure {
+    /// `has_session`: what the engine has done so far can be gone on with.
+    fn failure(self, limits: &Limits, has_session: bool, what_was_done: &str) -> Failure {
         let time = |limit| humantime::format_duration(limit).to_string();
+        let no_session = "Check what was done, then send the message again: this agent keeps no \
+                          session that can be gone on with.";
         let (message, advice) = match self {
+            Limit::Opening => (
+                format!(
+                    "The engine did not get ready for the message within {} (`startupSeconds`); \
+                     the message was not sent to it.",
+                    time(limits.startup)
+                ),
+                "Send the message again. If that does not help, start the engine in a terminal: it \
+                 may wait for a login or for the network.",
+            ),
             Limit::Startup => (
                 format!(
                     "The engine said nothing for {} after its start (`startupSeconds`).",
@@ -533,11 +566,15 @@ impl Limit {
             ),
             Limit::Silence => (
                 format!("The engine was silent for {} (`silenceSeconds`).", time(limits.silence)),
-                "Ask it to go on: what it did until then is kept in its session.",
+                if has_session {
+                    "Ask it to go on: what it did until then is kept in its session."
+                } else {
+                    no_session
+                },
             ),
             Limit::Turn => (
                 format!("The turn took longer than {} (`turnSeconds`).", time(limits.turn)),
-                "Ask it to go on, in smaller steps.",
+                if has_session { "Ask it to go on, in smaller steps." } else { no_session },
             ),
         };
         Failure::new(FailureKind::TimedOut, format!("{message} {what_was_done}"), advice)

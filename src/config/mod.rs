@@ -14,7 +14,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value};
 
 use crate::ids::{Engine, MachineId};
+use agents::Agent;
 
+pub mod agents;
 pub mod live;
 #[cfg(test)]
 mod tests;
@@ -124,8 +126,8 @@ pub struct Config {
     pub live_threshold: Duration,
     pub opencode_provider: Option<String>,
     pub opencode_model: Option<String>,
-    /// Engines of the user's own: name to command line. Known names replace the built-in command.
-    pub agents: BTreeMap<Engine, Vec<String>>,
+    /// Engines of the user's own. Known names replace the built-in command.
+    pub agents: BTreeMap<Engine, Agent>,
     /// Turns in progress at the same time.
     pub max_turns: usize,
     /// For a whole request to the bridge, but for the stream.
@@ -238,7 +240,7 @@ impl Config {
             live_threshold: source.millis("liveThresholdMs", "BRIDGE_LIVE_THRESHOLD_MS", 60_000)?,
             opencode_provider: source.text("opencodeProvider", "BRIDGE_OPENCODE_PROVIDER")?,
             opencode_model: source.text("opencodeModel", "BRIDGE_OPENCODE_MODEL")?,
-            agents: agents(&source)?,
+            agents: agents::read(&source)?,
             max_turns: source.count("maxTurns", "BRIDGE_MAX_TURNS", 4)?,
             request_timeout: source.request_timeout()?,
             stream_idle_timeout: source.millis(
@@ -364,6 +366,7 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// What a key's value must be and is not. The value itself is not shown: it may be a secret.
     fn wrong(&self, key: &str, value: &Value, expected: &str) -> ConfigError {
         let kind = match value {
             Value::Null => "null",
@@ -429,6 +432,12 @@ fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
     Ok(token.map(|token| Token::new(token.trim())))
 }
 
+/// Whether a variable is this program's own, or of the one that it replaces.
+pub fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
+}
+
 /// None for null; the error is the value if it is no list, or the first of its items that is no
 /// string.
 fn strings(value: Option<&Value>) -> Result<Option<Vec<String>>, &Value> {
@@ -461,31 +470,6 @@ fn permissions(source: &Source<'_>) -> Result<Permissions, ConfigError> {
             strings(Some(value)).map_err(|value| source.wrong(&key, value, "a list of rules"))?;
     }
     Ok(permissions)
-}
-
-/// `"agents": {"NAME": {"command": ["program", "argument"]}}`
-fn agents(source: &Source<'_>) -> Result<BTreeMap<Engine, Vec<String>>, ConfigError> {
-    let agents = source.value("agents", "an object of agents by name", Value::as_object)?;
-    let path = source.file.path.display();
-    let agent = |(name, agent): (&String, &Value)| {
-        let engine = Engine::new(name);
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !(1..=40).contains(&engine.as_str().len()) || !engine.as_str().chars().all(plain) {
-            return Err(ConfigError(format!(
-                "the agent {name:?} in {path} must be named by at most 40 letters, digits, '-', '_' or '.'"
-            )));
-        }
-        match strings(agent.get("command")) {
-            Ok(Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
-                Ok((engine, command))
-            }
-            _ => Err(ConfigError(format!(
-                "the agent {name:?} in {path} needs a command, a list of strings: \
-                 {{\"command\": [\"program\", \"argument\"]}}"
-            ))),
-        }
-    };
-    agents.into_iter().flatten().map(agent).collect()
 }
 
 /// Engines are given paths in JSON and on command lines of their own making, so every path is text.

@@ -1,6 +1,6 @@
 //! Tests of the configuration.
 
-use super::*;
+use super::{agents::Vars, *};
 
 fn env(vars: &[(&str, &str)]) -> Env {
     Env {
@@ -128,9 +128,46 @@ fn a_bad_token_is_refused_without_being_shown() {
 
 #[test]
 fn agents_are_read_by_name() {
-    let config =
-        load(r#"{"agents":{"Gemini":{"command":["gemini","--acp"],"note":"mine"}}}"#, &[]).unwrap();
-    assert_eq!(config.agents[&Engine::new("gemini")], ["gemini", "--acp"]);
+    let file = r#"{"agents":{"Gemini":{"command":["gemini","--acp"],"authMethod":"vertex-ai",
+        "env":{"GEMINI_API_KEY":"s3cret","EMPTY":""}},"plain":{"command":["p"],"env":null}}}"#;
+    let config = load(file, &[]).unwrap();
+    let gemini = &config.agents[&Engine::new("gemini")];
+    assert_eq!(gemini.command, ["gemini", "--acp"]);
+    assert_eq!(gemini.auth_method.as_deref(), Some("vertex-ai"));
+    let variable = |name: &str, value: &str| (name.into(), value.into());
+    let expected = [variable("EMPTY", ""), variable("GEMINI_API_KEY", "s3cret")];
+    assert_eq!(gemini.env.reveal().collect::<Vec<_>>(), expected);
+    assert_eq!(config.agents[&Engine::new("plain")].env, Vars::default());
+}
+
+/// `env` was ignored without a word, and so was every misspelt key.
+#[test]
+fn a_key_that_agents_do_not_have_is_refused() {
+    let agent = |entry: &str, words: &[&str]| {
+        let file = format!(r#"{{"apiToken":"obto_t0ken","agents":{{"x":{entry}}}}}"#);
+        refused(&file, &[], words);
+        let error = load(&file, &[]).unwrap_err().to_string();
+        assert!(!error.contains("s3cret") && !error.contains("t0ken"), "{error}");
+    };
+    let keys = "it may have command, env, authMethod";
+    agent(r#"{"command":["a"],"enviroment":{"K":"s3cret"}}"#, &["\"x\"", "enviroment", keys]);
+    agent(r#"{"command":["a"],"cwd":"/s3cret"}"#, &["\"cwd\"", keys, "/c.json"]);
+    agent(r#"{"command":["a"],"args":["--acp"]}"#, &["\"args\"", keys]);
+    agent(r#"{"command":["a"],"env":["K=s3cret"]}"#, &["agents.x.env", "an object of strings"]);
+    agent(r#"{"command":["a"],"env":{"K":7}}"#, &["agents.x.env.K", "a number", "a string"]);
+    agent(r#"{"command":["a"],"env":{"A=B":"s3cret"}}"#, &["A=B", "no variable"]);
+    agent(r#"{"command":["a"],"env":{"K":"s3cret\u0000"}}"#, &["env.K", "no variable"]);
+    agent(r#"{"command":["a"],"env":{"BRIDGE_URL":"s3cret"}}"#, &["BRIDGE_URL", "don't get"]);
+    agent(r#"{"command":["a"],"env":{"K":"x obto_t0ken"}}"#, &["env.K", "the token"]);
+    agent(r#"{"command":["a"],"authMethod":7}"#, &["agents.x.authMethod", "a string"]);
+}
+
+#[test]
+fn variables_of_agents_never_print() {
+    let file = r#"{"agents":{"x":{"command":["a"],"env":{"KEY":"s3cret"}}}}"#;
+    let config = load(file, &[]).unwrap();
+    let printed = format!("{config:?} {:#?}", config.agents);
+    assert!(printed.contains("KEY") && !printed.contains("s3cret"), "{printed}");
 }
 
 #[test]

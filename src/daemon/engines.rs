@@ -95,7 +95,7 @@ impl Detection {
     fn ask(&self) -> Vec<EngineStatus> {
         let bytes = RealDisk.read(&self.cache_file).unwrap_or_default();
         let mut cache: Cache = serde_json::from_slice(&bytes).unwrap_or_default();
-        let mut run = |program: &Path, args: &[&str]| self.run(program, args);
+        let mut run = |row: &EngineDef, program: &Path, args: &[&str]| self.run(row, program, args);
         let detect = |row| detect::detect(row, &self.path, &self.cwd, &mut cache, &mut run);
         let statuses: Vec<EngineStatus> = self.engines.iter().map(detect).collect();
         statuses.iter().for_each(report);
@@ -106,12 +106,17 @@ impl Detection {
         statuses
     }
 
-    fn run(&self, program: &Path, args: &[&str]) -> Result<(Exit, String), String> {
+    fn run(
+        &self,
+        row: &EngineDef,
+        program: &Path,
+        args: &[&str],
+    ) -> Result<(Exit, String), String> {
         let plan = Plan {
             program: program.to_owned(),
             args: args.iter().map(OsString::from).collect(),
             dir: self.cwd.clone(),
-            env: self.env.clone(),
+            env: row.environment(&self.env),
         };
         let output = proc::run(&plan, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
         if output.timed_out {
@@ -147,7 +152,7 @@ pub(super) fn opencode(
 ) -> anyhow::Result<(server::ServerHandle, Task)> {
     let row = engines.get(&Engine::OPENCODE).context("opencode is always in the table")?;
     let (home, startup) = (&setup.env.home, setup.config.startup_timeout);
-    server::start(row, home, startup, inherited(setup), state_id)
+    server::start(row, home, startup, &inherited(setup), state_id)
 }
 
 /// None, if neither is configured: then opencode's own default is used.

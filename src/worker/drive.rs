@@ -181,6 +181,7 @@ impl Drive<'_> {
             asks_human: config.relay_permissions,
             sandbox: *sandbox,
             model: opencode_model.clone(),
+            login: run.def.login(&run.shared.env),
         })
     }
 

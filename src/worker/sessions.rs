@@ -36,8 +36,8 @@ impl Session<'_> {
         }
         let mut record = record(session, project_dir);
         if let Some(session_file) = engines::describe(self.run.engine()).session_file {
-            let file =
-                session_file(&self.run.shared.env, project_dir.as_std_path(), &record.session_id);
+            let env = self.run.def.environment(&self.run.shared.env);
+            let file = session_file(&env, project_dir.as_std_path(), &record.session_id);
             record.jsonl_path = file.map(|file| file.display().to_string());
         }
         self.record = Some(record);

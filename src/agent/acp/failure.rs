@@ -24,14 +24,30 @@ pub(super) fn describe(error: &RpcError) -> String {
 }
 
 pub(super) fn not_logged_in(error: &RpcError, logins: &[String]) -> Failure {
-    let advice = match logins {
-        [] => "Log in with the agent's own command in a terminal on this machine.".to_owned(),
+    Failure::new(FailureKind::NotLoggedIn, describe(error), log_in(logins))
+}
+
+/// It was told to log in, and could not.
+pub(super) fn no_login(way: &str, error: &RpcError, logins: &[String]) -> Failure {
+    let message = format!("the agent could not log in by `{way}`: {}", describe(error));
+    Failure::new(FailureKind::NotLoggedIn, message, log_in(logins))
+}
+
+pub(super) fn slow_login(way: &str, logins: &[String]) -> Failure {
+    let message = format!("the agent did not log in by `{way}` in time (`startupSeconds`)");
+    Failure::new(FailureKind::NotLoggedIn, message, log_in(logins))
+}
+
+fn log_in(logins: &[String]) -> String {
+    let advice = "Log in with the agent's own command in a terminal on this machine.";
+    match logins {
+        [] => advice.to_owned(),
         names => format!(
-            "Log in with the agent's own command in a terminal on this machine. It offers: {}.",
+            "{advice} It offers: {}. Or give it its API key: as `env` of its entry under `agents` in \
+             the config file.",
             names.join(", ")
         ),
-    };
-    Failure::new(FailureKind::NotLoggedIn, describe(error), advice)
+    }
 }
 
 /// An error response to the prompt, or to a request before it.

@@ -6,6 +6,7 @@ mod answer;
 mod asking;
 pub mod description;
 mod failure;
+mod login;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -36,10 +37,12 @@ const REFUSED_CHARS: usize = 200;
 enum Sent {
     Initialize,
     /// `session/resume` or `session/load`.
-    OldSession,
+    OldSession(&'static str),
     NewSession,
     Set(Setting),
     Prompt,
+    /// By this way, since the request was refused that is then made again.
+    LogIn(String, Box<Sent>),
 }
 
 /// A permission request of the agent that has no answer yet.
@@ -58,6 +61,8 @@ pub struct Acp {
     turn: TurnSpec,
     capabilities: Capabilities,
     session: String,
+    /// How to log in without a person, once.
+    login: Option<String>,
     /// Ways to go on with an earlier session that were not tried yet.
     ways: VecDeque<&'static str>,
     /// Choices to be made before the prompt, one after the other.
@@ -89,17 +94,21 @@ impl Acp {
                 self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
             (Sent::Initialize, Ok(result)) => self.on_initialized(&result, actions),
-            (Sent::OldSession | Sent::NewSession, Ok(result)) => {
+            (Sent::OldSession(_) | Sent::NewSession, Ok(result)) => {
                 self.on_session(&result, actions);
             }
             (Sent::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
-            (_, Err(error)) if error.code == wire::AUTH_REQUIRED => {
-                let failure = failure::not_logged_in(&error, &self.capabilities.logins);
+            (Sent::LogIn(_, refused), Ok(_)) => self.send(*refused, actions),
+            (Sent::LogIn(way, _), Err(error)) => {
+                let failure = failure::no_login(&way, &error, &self.capabilities.logins);
                 self.ledger.finish(failure, actions);
+            }
+            (refused, Err(error)) if error.code == wire::AUTH_REQUIRED => {
+                self.on_auth_required(refused, &error, actions);
             }
             // Each agent has an error of its own for an unknown session. Nothing was done yet, so
             // whatever it is, another way may be tried, and at last a fresh one.
-            (Sent::OldSession, Err(error)) => self.reopen(failure::describe(&error), actions),
+            (Sent::OldSession(_), Err(error)) => self.reopen(failure::describe(&error), actions),
             // Claude Code takes no such mode from root. Then what it asks is allowed.
             (Sent::Set(setting), Err(_)) if self.is_free(&setting) => self.go_on(actions),
             (Sent::Set(setting), Err(error)) => {
@@ -109,6 +118,38 @@ impl Acp {
                 self.ledger.finish(failure::of_error(&error), actions);
             }
         }
+    }
+
+    fn on_auth_required(&mut self, refused: Sent, error: &RpcError, actions: &mut Actions) {
+        // What was begun with is not asked for again.
+        let is_wanted = !self.heard && !self.ledger.is_interrupted();
+        if let Some(way) = self.login.take().filter(|_| is_wanted) {
+            self.prompted = false;
+            return self.send(Sent::LogIn(way, Box::new(refused)), actions);
+        }
+        let failure = failure::not_logged_in(error, &self.capabilities.logins);
+        self.ledger.finish(failure, actions);
+    }
+
+    /// Makes a request.
+    fn send(&mut self, what: Sent, actions: &mut Actions) {
+        let place = || json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] });
+        let (method, params) = match &what {
+            Sent::Initialize => ("initialize", wire::initialize()),
+            Sent::NewSession => ("session/new", place()),
+            Sent::OldSession(way) => {
+                let mut params = place();
+                params["sessionId"] = json!(self.session);
+                (*way, params)
+            }
+            Sent::Set(setting) => (setting.method, setting.params.clone()),
+            Sent::Prompt => return self.prompt(actions),
+            Sent::LogIn(way, _) => {
+                log::info!(method = way.as_str(); "the agent is told to log in");
+                ("authenticate", json!({ "methodId": way }))
+            }
+        };
+        self.rpc.request(method, params, what, actions);
     }
 
     fn on_initialized(&mut self, result: &Value, actions: &mut Actions) {
@@ -122,30 +163,22 @@ impl Acp {
             return self.ledger.finish(failure, actions);
         }
         self.capabilities = Capabilities::read(result);
+        self.login = login::choose(result, &self.turn.login);
         self.ways = self.capabilities.reopens.clone().into();
-        if self.turn.session.is_none() {
-            let params = self.session_params();
-            return self.rpc.request("session/new", params, Sent::NewSession, actions);
-        }
+        let Some(session) = &self.turn.session else {
+            return self.send(Sent::NewSession, actions);
+        };
+        session.as_str().clone_into(&mut self.session);
         self.reopen("this agent can't go on with an earlier session".to_owned(), actions);
     }
 
     /// Tries the next way to go on with the earlier session. Agents offer ways that they do not have
     /// (qwen-code 0.15.10 `session/resume`). `detail` is why there is none left.
     fn reopen(&mut self, detail: String, actions: &mut Actions) {
-        let Some(session) = self.turn.session.clone() else { return };
-        let Some(way) = self.ways.pop_front() else {
-            return self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
-        };
-        session.as_str().clone_into(&mut self.session);
-        let mut params = self.session_params();
-        params["sessionId"] = json!(session);
-        self.rpc.request(way, params, Sent::OldSession, actions);
-    }
-
-    /// Where a session works, old or new.
-    fn session_params(&self) -> Value {
-        json!({ "cwd": self.turn.project_dir.as_str(), "mcpServers": [] })
+        match self.ways.pop_front() {
+            Some(way) => self.send(Sent::OldSession(way), actions),
+            None => self.ledger.finish(TurnEnd::SessionGone { detail }, actions),
+        }
     }
 
     fn on_session(&mut self, result: &Value, actions: &mut Actions) {
@@ -193,10 +226,13 @@ impl Acp {
 
     /// The next setting; after the last one, the prompt.
     fn go_on(&mut self, actions: &mut Actions) {
-        if let Some(setting) = self.settings.pop_front() {
-            let (method, params) = (setting.method, setting.params.clone());
-            return self.rpc.request(method, params, Sent::Set(setting), actions);
+        match self.settings.pop_front() {
+            Some(setting) => self.send(Sent::Set(setting), actions),
+            None => self.prompt(actions),
         }
+    }
+
+    fn prompt(&mut self, actions: &mut Actions) {
         let mut prompt = self.turn.prompt.clone();
         let mut images = self.turn.images.as_slice();
         if !self.capabilities.image && !images.is_empty() {
@@ -398,7 +434,7 @@ impl Acp {
 impl Protocol for Acp {
     fn begin(&mut self, turn: &TurnSpec, actions: &mut Actions) {
         self.turn = turn.clone();
-        self.rpc.request("initialize", wire::initialize(), Sent::Initialize, actions);
+        self.send(Sent::Initialize, actions);
     }
 
     fn on_value(&mut self, value: Value, actions: &mut Actions) {
@@ -434,6 +470,26 @@ impl Protocol for Acp {
         let cancel = json!({ "sessionId": self.session });
         actions.write(self.rpc.notification("session/cancel", cancel));
         self.cancelled(gone, actions);
+    }
+
+    fn is_opening(&self) -> bool {
+        !self.prompted
+    }
+
+    fn on_overdue(&mut self, actions: &mut Actions) {
+        for sent in self.rpc.abandon() {
+            match sent {
+                Sent::OldSession(way) => {
+                    let detail = format!("the agent did not answer `{way}` in time");
+                    self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
+                }
+                Sent::LogIn(way, _) => {
+                    let failure = failure::slow_login(&way, &self.capabilities.logins);
+                    self.ledger.finish(failure, actions);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {

@@ -367,6 +367,18 @@ impl Protocol for Codex {
         self.rpc.request("thread/backgroundTerminals/clean", params, Sent::Aside, actions);
     }
 
+    fn is_opening(&self) -> bool {
+        self.thread.is_none()
+    }
+
+    fn on_overdue(&mut self, actions: &mut Actions) {
+        let mut open = self.rpc.abandon();
+        if self.spec.session.is_some() && open.any(|sent| matches!(sent, Sent::OpenThread)) {
+            let detail = "Codex did not open it in time".to_owned();
+            self.finish(TurnEnd::SessionGone { detail }, actions);
+        }
+    }
+
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
         self.finish(failure::of_crash(exit, stderr_tail), actions);
     }

@@ -116,6 +116,15 @@ fn an_engine_that_does_not_end() {
     let hang = [&ACP_BEGIN[..], &["read", "hang"]].concat();
     let silence = "was silent for 1s (`silenceSeconds`)";
     check(&hang, &[("silenceSeconds", 1)], "error", &[silence, ended, "Ask it to go on"]);
+    // Before the prompt it has no more time than to start, and nothing was done that could be gone on
+    // with.
+    let ready =
+        "did not get ready for the message within 1s (`startupSeconds`); the message was not";
+    let mute = [&ACP_BEGIN[..4], &["hang"]].concat();
+    check(&mute, &[("startupSeconds", 1)], "error", &[ready, ended, "Send the message again"]);
+    let hello = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}"#;
+    let forgetful = ["read", "print", hello, "read", "print", ACP_BEGIN[5], "read", "hang"];
+    check(&forgetful, &[("silenceSeconds", 1)], "error", &[silence, ended, "keeps no session"]);
     let cancelled = r#"{"jsonrpc":"2.0","id":3,"result":{"stopReason":"cancelled"}}"#;
     let polite = [&ACP_BEGIN[..], &["read", "read", "print", cancelled, "wait-eof"]].concat();
     let asked = "It stopped when it was asked to.";

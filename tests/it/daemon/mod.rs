@@ -6,6 +6,7 @@ mod beginning;
 mod catchup;
 mod claims;
 mod clocks;
+mod connecting;
 mod control;
 mod crash;
 mod handed_out;

@@ -12,7 +12,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use obto_bridge::{
     agent::{
-        ActionKind, Actions, Exit, Failure, FailureKind, Gate, Limits, Protocol, Question,
+        ActionKind, Actions, Exit, Failure, FailureKind, Gate, Limits, Login, Protocol, Question,
         QuestionId, Sandbox, ToolCall, ToolResult, TurnCommand, TurnEnd, TurnEvent, TurnSpec,
         Verdict,
         tools::BridgeTool,
@@ -95,6 +95,7 @@ fn spec() -> TurnSpec {
         asks_human: false,
         sandbox: Sandbox::default(),
         model: None,
+        login: Login::default(),
     }
 }
 

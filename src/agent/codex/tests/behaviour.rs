@@ -556,3 +556,19 @@ proptest! {
         prop_assert!(player.end.is_some());
     }
 }
+
+#[test]
+fn a_thread_that_is_not_opened_in_time_is_gone() {
+    let opening = |spec: &TurnSpec| {
+        let mut played = Host::<Codex>::begun(spec);
+        played.value(json!({ "id": 1, "result": {} }));
+        played
+            .value(json!({ "id": 2, "result": { "account": null, "requiresOpenaiAuth": false } }));
+        assert!(played.protocol.is_opening());
+        played.overdue();
+        played
+    };
+    let gone = "Codex did not open it in time".to_owned();
+    assert_eq!(opening(&resuming()).end, Some(TurnEnd::SessionGone { detail: gone }));
+    assert_eq!(opening(&spec()).end, None);
+}

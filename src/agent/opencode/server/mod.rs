@@ -82,7 +82,7 @@ pub fn start(
     row: &EngineDef,
     cwd: &Path,
     startup: Duration,
-    env: Vec<(OsString, OsString)>,
+    env: &[(OsString, OsString)],
     state_id: &str,
 ) -> Result<(ServerHandle, Task)> {
     let plan = row.base(cwd.to_owned(), env);

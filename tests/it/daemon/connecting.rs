@@ -1,0 +1,154 @@
+//! From an engine's start to its prompt: agents that want a login, that refuse or forget a session,
+//! or that do not get that far.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Bridge;
+use crate::util::{daemon::Machine, patience::check_quick};
+
+/// An ACP agent in the shell. `offers` is what it says in answer to `initialize`, `cases` what it does
+/// about other requests: patterns for `case`, with `reply` and `say` at hand.
+fn agent(offers: &str, cases: &str) -> Vec<String> {
+    let script = r#"
+reply() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }
+refuse() { reply "\"error\":{\"code\":$1,\"message\":\"$2\"}"; }
+say() { printf '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"%s"}}}}\n' "$1"; }
+how=nothing
+while read -r line; do
+    id=${line#*'"id":'}
+    id=${id%%[,\}]*}
+    case $line in
+    *'"method":"initialize"'*) reply '"result":{"protocolVersion":1,OFFERS}' ;;
+    CASES
+    *'"method":"session/new"'*) how=new; reply '"result":{"sessionId":"s"}' ;;
+    *'"method":"session/prompt"'*) say "$how"; reply '"result":{"stopReason":"end_turn"}' ;;
+    esac
+done"#;
+    let script = script.replace("OFFERS", offers).replace("CASES", cases);
+    ["/bin/sh", "-c", &script].map(str::to_owned).into()
+}
+
+const BOTH_WAYS: &str =
+    r#""agentCapabilities":{"loadSession":true,"sessionCapabilities":{"resume":{}}}"#;
+
+/// Every second message lost what the session knew.
+#[test]
+fn a_session_that_an_agent_does_not_resume_is_loaded() {
+    let bridge = Bridge::start();
+    let cases = r#"*'"session/resume"'*) refuse -32601 'Method not found' ;;
+        *'"session/load"'*) how=loaded; say 'an old answer'; reply '"result":null' ;;"#;
+    let machine = bridge.machine().with_agent("qwen", &agent(BOTH_WAYS, cases));
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    for how in ["new", "loaded", "loaded"] {
+        bridge.say("t", "hello");
+        assert_eq!(ears.expect("t", "result", how), how);
+    }
+}
+
+/// It took `silenceSeconds` for each message, and then there was no answer.
+#[test]
+fn a_session_that_is_never_loaded_is_replaced() {
+    let bridge = Bridge::start();
+    let offers = r#""agentCapabilities":{"loadSession":true}"#;
+    let machine = bridge
+        .machine()
+        .with_agent("slow", &agent(offers, r#"*'"session/load"'*) ;;"#))
+        .with("startupSeconds", 2);
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    ears.expect("t", "result", "new");
+    bridge.say("t", "again");
+    let gone = ears.expect("t", "status", "cannot be resumed here");
+    assert!(gone.contains("did not answer `session/load` in time"), "{gone}");
+    ears.expect("t", "result", "new");
+}
+
+const KEYED: &str = r#""authMethods":[{"id":"chatgpt","name":"ChatGPT"},
+    {"id":"api-key","name":"API Key","_meta":{"api-key":{"provider":"openai"}}}]"#;
+
+/// Wants the login of this way before it opens a session, and needs a key in its environment for it.
+fn wants_login(way: &str) -> Vec<String> {
+    let cases = r#"*'"method":"authenticate"'*'"methodId":"WAY"'*)
+            if [ "$OPENAI_API_KEY" = s3cret ]; then how=keyed; reply '"result":{}';
+            else refuse -32603 'no key'; fi ;;
+        *'"method":"authenticate"'*) refuse -32603 'wrong way' ;;
+        *'"method":"session/new"'*)
+            if [ $how = keyed ]; then reply '"result":{"sessionId":"s"}';
+            else refuse -32000 'Authentication required'; fi ;;"#;
+    agent(&KEYED.replace('\n', " "), &cases.replace("WAY", way))
+}
+
+fn with_entry(bridge: &Bridge, entry: Value) -> Machine {
+    bridge.machine().with("agents", json!({ "codex-acp": entry })).with("agent", "codex-acp")
+}
+
+#[test]
+fn an_agent_with_a_key_in_its_environment_is_logged_in() {
+    let bridge = Bridge::start();
+    let env = json!({ "OPENAI_API_KEY": "s3cret" });
+    let command = wants_login("api-key");
+    let machine = with_entry(&bridge, json!({ "command": command, "env": env }));
+    let daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    assert_eq!(ears.expect("t", "result", "keyed"), "keyed");
+    // It is the agent's alone, and nobody else's business.
+    let machine_state = machine.state().to_string();
+    let log = daemon.stop();
+    assert!(log.contains("the agent is told to log in"), "{log}");
+    assert!(!log.contains("s3cret") && !machine_state.contains("s3cret"), "{log}");
+}
+
+#[test]
+fn the_configured_way_to_log_in_comes_first() {
+    let bridge = Bridge::start();
+    let env = json!({ "OPENAI_API_KEY": "s3cret" });
+    let entry = json!({ "command": wants_login("mine"), "env": env, "authMethod": "mine" });
+    let _daemon = with_entry(&bridge, entry).connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    ears.expect("t", "result", "keyed");
+}
+
+#[test]
+fn an_agent_without_a_key_is_not_told_to_open_a_browser() {
+    let bridge = Bridge::start();
+    let _daemon = with_entry(&bridge, json!({ "command": wants_login("api-key") })).connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    let told = ears.expect("t", "error", "Authentication required");
+    assert!(told.contains("It offers: ChatGPT, API Key"), "{told}");
+    assert!(!told.contains("wrong way"), "{told}");
+}
+
+/// A person stops an agent that hangs with one of these requests.
+#[track_caller]
+fn check_stop(cases: &str) {
+    let bridge = Bridge::start();
+    let offers = format!("{BOTH_WAYS},{}", KEYED.replace('\n', " "));
+    let env = json!({ "OPENAI_API_KEY": "s3cret" });
+    let cases = cases.replace("HANG", ": > there");
+    let entry = json!({ "command": agent(&offers, &cases), "env": env });
+    let machine = with_entry(&bridge, entry);
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    machine.wait_for(|machine| machine.project().join("there").exists());
+    let begin = Instant::now();
+    bridge.say("t", "/stop");
+    ears.expect("t", "status", "Stopped.");
+    check_quick(begin.elapsed(), Duration::from_secs(20));
+}
+
+#[test]
+fn a_stop_is_obeyed_wherever_an_agent_hangs() {
+    check_stop(r#"*'"session/new"'*) HANG ;;"#);
+    check_stop(
+        r#"*'"session/new"'*) refuse -32000 'log in' ;;
+        *'"method":"authenticate"'*) HANG ;;"#,
+    );
+}
