@@ -545,8 +545,8 @@ impl Limit {
     /// `has_session`: what the engine has done so far can be gone on with.
     fn failure(self, limits: &Limits, has_session: bool, what_was_done: &str) -> Failure {
         let time = |limit| humantime::format_duration(limit).to_string();
-        let no_session = "Check what was done, then send the message again: this agent keeps no \
-                          session that can be gone on with.";
+        let no_session = "Check what was done, then send the message again: there is no session to \
+                          go on with.";
         let (message, advice) = match self {
             Limit::Opening => (
                 format!(

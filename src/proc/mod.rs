@@ -3,6 +3,7 @@
 //! end. Nothing else in the program starts processes, and only [`kill`] sends signals.
 
 pub mod kill;
+mod limit;
 mod pipes;
 pub mod sweep;
 
@@ -42,6 +43,14 @@ pub struct Plan {
     pub dir: PathBuf,
     /// The complete environment.
     pub env: Vec<(OsString, OsString)>,
+}
+
+impl Plan {
+    /// Whose child it will be; see [`sweep`].
+    fn marker(&self) -> Option<&OsStr> {
+        let marker = self.env.iter().rfind(|(name, _)| name == sweep::MARKER)?;
+        Some(&marker.1)
+    }
 }
 
 /// Leaves out the environment, which holds the keys of the user's model providers.
@@ -123,7 +132,7 @@ impl<T: Send + 'static> Child<T> {
         })?;
 
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut child = command.spawn()?;
+        let mut child = limit::spawn(plan.marker(), || command.spawn())?;
         hand_over(&stdin, child.stdin.take());
         hand_over(&stdout, child.stdout.take());
         hand_over(&stderr, child.stderr.take());

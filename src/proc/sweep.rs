@@ -1,8 +1,9 @@
 //! Stragglers: engines put commands into sessions of their own, so killing an engine's group is not
 //! enough (measured for claude 2.1.197, codex 0.169.0 and opencode 1.18.33). Every process of a turn
-//! inherits a marker variable, and what still carries it afterwards is ended here.
+//! inherits a marker, as a variable and, since an environment can be cleared, as a resource limit
+//! (`limit`). What still carries either afterwards is ended here.
 //!
-//! Works on Linux, where `/proc` shows environments. Elsewhere nothing is found.
+//! Works on Linux, where `/proc` shows both. Elsewhere nothing is found.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -88,7 +89,10 @@ mod linux {
         process::{Pid, PidfdFlags, Signal, getpid, pidfd_open},
     };
 
-    use super::{super::kill, Before, MARKER, Marked};
+    use super::{
+        super::{kill, limit},
+        Before, MARKER, Marked,
+    };
 
     /// A killed process keeps its environment for a moment.
     const AGAIN: Duration = Duration::from_millis(5);
@@ -171,6 +175,15 @@ mod linux {
 
     /// The process with this number, if it carries the marker. `environ` is a buffer.
     fn carries(pid: Pid, marked: Marked<'_>, environ: &mut Vec<u8>) -> Option<Found> {
+        let found = || start_time(pid).map(|start| Found { pid, start });
+        let is_meant = |limit| match marked {
+            Marked::Turn(whole) => limit::of_turn(whole) == Some(limit),
+            Marked::Daemon(id) => limit::of_daemon(id) == Some(limit >> 32),
+        };
+        // Should the number have changed hands in between, the check before the signal tells.
+        if limit::carries(pid, is_meant) {
+            return found();
+        }
         environ.clear();
         let file = File::open(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
         file.take(MAX_ENVIRON).read_to_end(environ).ok()?;
@@ -180,16 +193,17 @@ mod linux {
                 .and_then(|rest| rest.strip_prefix(b"="))
                 .is_some_and(|value| marked.covers(value))
         });
-        // Should the number have changed hands in between, the check before the signal tells.
-        carried.then(|| start_time(pid).map(|start| Found { pid, start }))?
+        carried.then(found)?
     }
 
-    /// Field 22 of `/proc/PID/stat`. The second field may hold spaces and parentheses.
+    /// Field 22 of `/proc/PID/stat`; none of a process that has ended and was not reaped, which
+    /// keeps its limits. The second field may hold spaces and parentheses.
     fn start_time(pid: Pid) -> Option<u64> {
         let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
         let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-        let rest = str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-        rest.split_ascii_whitespace().nth(19)?.parse().ok()
+        let mut fields = str::from_utf8(stat.get(after_name + 1..)?).ok()?.split_ascii_whitespace();
+        let has_ended = matches!(fields.next()?, "Z" | "X" | "x");
+        if has_ended { None } else { fields.nth(18)?.parse().ok() }
     }
 
     /// Kills one. False: it is gone, or its number is another process's by now.

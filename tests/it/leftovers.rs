@@ -14,6 +14,7 @@ use crate::{
     crash::rig::{Bridge, Machine},
     util::{
         bin::Running,
+        hosted::Hosted,
         namespace::isolated,
         patience::{self, comes_true},
     },
@@ -164,4 +165,29 @@ fn reuse(machine: &Machine, pid: i32) -> Option<Bystander> {
         }
     }
     None
+}
+
+// The daemon is killed, and what its engine left has no marker in its environment, which was the
+// only place where it was looked for.
+isolated! {
+    fn the_next_start_ends_what_has_shed_its_environment() {
+        let bridge = Hosted::start();
+        let script = "cd \"$HOME\"; env -i setsid sh -c 'echo $$ > left-x; exec sleep 1000' & exec sleep 1000";
+        let machine = bridge.machine();
+        let left = machine.home.path().join("left-x");
+        let agent = ["/bin/sh", "-c", script].map(str::to_owned);
+        let machine = machine.with_agent("sly", &agent);
+        let daemon = machine.connected();
+        bridge.say("t", "hello");
+        let mut pid = None;
+        assert!(comes_true(|| {
+            pid = fs::read_to_string(&left).ok().and_then(|text| text.trim().parse().ok());
+            pid.is_some()
+        }));
+        let pid: i32 = pid.unwrap();
+        daemon.kill();
+        assert!(is_alive(pid), "nobody was there to end it");
+        let _daemon = machine.connected();
+        assert!(gone(pid));
+    }
 }

@@ -8,10 +8,13 @@ use std::{
 };
 
 use crossbeam_channel::after;
-use obto_bridge::proc::{
-    self, Child, ChildEvent, Plan,
-    kill::To,
-    sweep::{Before, Marked, sweep},
+use obto_bridge::{
+    proc::{
+        self, Child, ChildEvent, Plan,
+        kill::To,
+        sweep::{Before, Marked, sweep},
+    },
+    task,
 };
 use rustix::process::Signal;
 
@@ -262,6 +265,82 @@ isolated! {
         assert_eq!(sweep(Marked::Turn("mine.1"), &Before::default(), SOON), 1);
         until(|| !is_alive(&straggler));
         assert_eq!(sweep(Marked::Turn("mine.1"), &Before::default(), SOON), 0);
+    }
+}
+
+/// Ways out of a turn, for a shell: what gets away says its pid and stays.
+const ESCAPES: [&str; 6] = [
+    "env -i setsid sh -c 'echo $$; exec sleep 1000' &",
+    "(setsid sh -c '(env -i setsid sh -c \"echo \\$\\$; exec sleep 1000\") & exit' &) &",
+    "nohup env -i setsid sh -c 'echo $$; exec sleep 1000' 2> /dev/null &",
+    "env -i setsid sh -c 'cd /; echo $$; exec sleep 1000 <&- >&- 2>&-' &",
+    "env -i setsid bash -c 'echo $$; exec -a innocent sleep 1000' &",
+    "unset OBTO_BRIDGE_TURN; OBTO_BRIDGE_TURN=mine.2 setsid sh -c 'echo $$; exec sleep 1000' &",
+];
+
+/// Starts a shell that lets something escape and ends; the pid of what escaped.
+fn escape(marker: &str, script: &str) -> String {
+    let child = Child::spawn(&Plan {
+        program: "/bin/sh".into(),
+        args: ["-c", &format!("{script}\nread end")].map(Into::into).into(),
+        env: [("PATH", "/usr/bin:/bin"), ("OBTO_BRIDGE_TURN", marker)]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+        ..fake::plan("", &[])
+    });
+    let mut child = child.unwrap();
+    let escaped = line(&child);
+    child.close_input();
+    exit(&child);
+    assert!(is_alive(&escaped), "{script}");
+    escaped
+}
+
+// Its parent is gone, and it has no environment that says whose it is.
+isolated! {
+    fn what_sheds_its_environment_is_swept_all_the_same() {
+        let others = escape("", ESCAPES[0]);
+        for script in ESCAPES {
+            let neighbour = escape("mine.3", ESCAPES[0]);
+            let escaped = escape("mine.1", script);
+            until(|| exe(&escaped).is_some_and(|it| it.contains("sleep")));
+            assert_eq!(sweep(Marked::Turn("mine.4"), &Before::default(), SOON), 0, "{script}");
+            assert!(is_alive(&escaped), "{script}");
+            assert!(sweep(Marked::Turn("mine.1"), &Before::default(), SOON) > 0, "{script}");
+            until(|| !is_alive(&escaped));
+            assert!(is_alive(&neighbour), "another turn's, in the same daemon: {script}");
+            // As the next start does it.
+            assert!(sweep(Marked::Daemon("mine"), &Before::default(), SOON) > 0, "{script}");
+            until(|| !is_alive(&neighbour));
+        }
+        assert!(is_alive(&others), "it was never ours");
+    }
+}
+
+/// What a process runs.
+fn exe(pid: &str) -> Option<String> {
+    Some(fs::read_link(format!("/proc/{pid}/exe")).ok()?.display().to_string())
+}
+
+// One child is started at a time, since they inherit what says whose they are.
+isolated! {
+    fn children_that_start_together_are_told_apart() {
+        let markers: Vec<String> = (0..8).map(|turn| format!("mine.{turn}")).collect();
+        let tasks = markers.iter().cloned().chain(["".to_owned()]).map(|marker| {
+            let start = move || (0..10).map(|_| spawn(&marker, &["hang"])).collect::<Vec<_>>();
+            let (sender, receiver) = crossbeam_channel::bounded(1);
+            drop(task::spawn("start", move || drop(sender.send(start()))).unwrap());
+            receiver
+        });
+        let tasks: Vec<_> = tasks.collect();
+        let children: Vec<_> = tasks.iter().map(|task| patience::recv(task).unwrap()).collect();
+        for marker in &markers {
+            assert_eq!(sweep(Marked::Turn(marker), &Before::default(), SOON), 10, "{marker}");
+        }
+        assert!(children[8].iter().all(|child| is_alive(&child.handle().id().to_string())));
+        let limits = fs::read_to_string("/proc/self/limits").unwrap();
+        let own = limits.lines().find(|line| line.starts_with("Max file locks")).unwrap();
+        assert!(own.contains("unlimited"), "ours is what it was: {own}");
     }
 }
 

@@ -111,7 +111,7 @@ fn an_engine_that_does_not_end() {
     let startup = "said nothing for 1s after its start (`startupSeconds`)";
     check(&["hang"], &[("startupSeconds", 1)], "error", &[startup, ended]);
     let whole = "The turn took longer than 1s (`turnSeconds`)";
-    check(&["babble"], &[("turnSeconds", 1)], "error", &[whole, ended, "in smaller steps"]);
+    check(&["babble"], &[("turnSeconds", 1)], "error", &[whole, ended, "no session"]);
     check(&["endless"], &[("turnSeconds", 1)], "error", &[whole, ended]);
     let hang = [&ACP_BEGIN[..], &["read", "hang"]].concat();
     let silence = "was silent for 1s (`silenceSeconds`)";
@@ -124,7 +124,12 @@ fn an_engine_that_does_not_end() {
     check(&mute, &[("startupSeconds", 1)], "error", &[ready, ended, "Send the message again"]);
     let hello = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}"#;
     let forgetful = ["read", "print", hello, "read", "print", ACP_BEGIN[5], "read", "hang"];
-    check(&forgetful, &[("silenceSeconds", 1)], "error", &[silence, ended, "keeps no session"]);
+    check(
+        &forgetful,
+        &[("silenceSeconds", 1)],
+        "error",
+        &[silence, ended, "no session to go on with"],
+    );
     let cancelled = r#"{"jsonrpc":"2.0","id":3,"result":{"stopReason":"cancelled"}}"#;
     let polite = [&ACP_BEGIN[..], &["read", "read", "print", cancelled, "wait-eof"]].concat();
     let asked = "It stopped when it was asked to.";

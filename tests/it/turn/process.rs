@@ -19,10 +19,13 @@ use obto_bridge::{
 use rustix::process::Signal;
 
 use super::{MS, Setup, answered, failure};
-use crate::util::{
-    fake,
-    namespace::isolated,
-    patience::{self, check_quick},
+use crate::{
+    leftovers::is_alive,
+    util::{
+        fake,
+        namespace::isolated,
+        patience::{self, check_quick},
+    },
 };
 
 const MARKER: &str = "state.t1";
@@ -163,5 +166,22 @@ isolated! {
         let turn = AssertUnwindSafe(|| run(&mut Setup::new(), &["straggler", "print", "\"panic\"", "hang"]));
         assert!(catch_unwind(turn).is_err());
         assert_eq!(sweep(Marked::Turn(MARKER), &Before::default(), Duration::ZERO), 0);
+    }
+}
+
+isolated! {
+    fn what_sheds_its_environment_ends_with_its_turn() {
+        let mut plan = fake::plan(MARKER, &[]);
+        let script = format!("env -i setsid sh -c 'echo $$; exec sleep 1000' & read prompt; echo '{ANSWER}'");
+        plan.program = "/bin/sh".into();
+        plan.args = ["-c", &script].map(Into::into).into();
+        plan.env.push(("PATH".into(), "/usr/bin:/bin".into()));
+        let mut transport = StdioTransport::start(&plan, MARKER, LADDER).unwrap();
+        let TransportEvent::Value(escaped) = next(&transport) else { panic!("no pid") };
+        let escaped = i32::try_from(escaped.as_i64().unwrap()).unwrap();
+        assert!(is_alive(escaped));
+        assert_eq!(Setup::new().run(&mut transport), answered("hi"));
+        drop(transport);
+        assert!(patience::comes_true(|| !is_alive(escaped)));
     }
 }
