@@ -18,8 +18,8 @@ const PENDING_MAX: usize = 64;
 pub const BARE: bool = true;
 
 /// One side of a connection. `T` is the caller's tag for a request of its own: what the response
-/// is the response to. Messages say `"jsonrpc": "2.0"` unless they are [`BARE`]; what comes in is
-/// taken either way.
+/// is the response to. Messages say `"jsonrpc": "2.0"` unless they are [`BARE`]. So must responses;
+/// what else comes in is taken either way.
 #[derive(Debug)]
 pub struct Rpc<T, const IS_BARE: bool = false> {
     last_id: u64,
@@ -112,17 +112,20 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
                 id => RpcMessage::Request { id, method, params },
             };
         }
-        let asked = object.get("id").and_then(Value::as_u64);
-        let Some(tag) = asked.and_then(|id| self.pending.remove(&id)) else {
-            return RpcMessage::Junk;
+        // A line of a log may have an `id`, too. A response has a result, which may be null, or an
+        // error; some agents send both, one of them null.
+        let is_ours = IS_BARE || object.get("jsonrpc").is_some_and(|version| version == "2.0");
+        let error = object.get_mut("error").map(Value::take).unwrap_or_default();
+        let result = match (object.remove("result"), error) {
+            (Some(result), Value::Null) => Ok(result),
+            (None | Some(Value::Null), error) if !error.is_null() => Err(RpcError::read(error)),
+            _ => return RpcMessage::Junk,
         };
-        let mut take = |key| object.get_mut(key).map(Value::take).unwrap_or_default();
-        // An answer with neither is an answer: the one that waits must not wait without end.
-        let result = match take("error") {
-            Value::Null => Ok(take("result")),
-            error => Err(RpcError::read(error)),
-        };
-        RpcMessage::Response { tag, result }
+        let asked = object.get("id").and_then(Value::as_u64).filter(|_| is_ours);
+        match asked.and_then(|id| self.pending.remove(&id)) {
+            Some(tag) => RpcMessage::Response { tag, result },
+            None => RpcMessage::Junk,
+        }
     }
 
     fn message(mut message: Value) -> Value {
@@ -179,14 +182,18 @@ mod tests {
         check(json!({"id": null, "method": "note"}), "notification note null");
         check(json!({"id": 2, "result": {"ok": true}}), r#"second: {"ok":true}"#);
         check(json!({"id": 1, "result": null}), "first: null");
-        check(json!({"id": 1}), "first: null");
         check(
             json!({"id": 1, "error": {"code": -32600, "message": "no"}}),
             "first: no (code -32600)",
         );
         check(json!({"id": 1, "error": null, "result": 7}), "first: 7");
+        check(json!({"id": 1, "error": "odd", "result": null}), "first: \"odd\" (code 0)");
         check(json!({"id": 1, "error": "odd"}), "first: \"odd\" (code 0)");
         for junk in [
+            json!({"id": 1}),
+            json!({"id": 1, "error": null}),
+            json!({"id": 1, "result": 1, "error": {"message": "both"}}),
+            json!({"id": 1, "level": "info", "msg": "starting"}),
             json!({"id": 3, "result": 1}),
             json!({"id": "1", "result": 1}),
             json!({"id": -1, "result": 1}),
@@ -200,12 +207,34 @@ mod tests {
         }
     }
 
+    /// `{"level":"info","msg":"starting","id":1}` was the answer to `initialize`.
+    #[test]
+    fn what_only_looks_like_a_response_answers_nothing() {
+        for line in [
+            json!({"id": 1, "level": "info", "msg": "starting"}),
+            json!({"id": 1, "result": "done", "level": "info"}),
+            json!({"id": 1, "error": "no such file", "level": "warn"}),
+            json!({"id": 1, "jsonrpc": "1.0", "result": {}}),
+            json!({"id": 1, "jsonrpc": 2.0, "result": {}}),
+            json!({"id": 1, "jsonrpc": "2.0"}),
+            json!({"id": 1, "jsonrpc": "2.0", "result": {}, "error": {}}),
+        ] {
+            let mut rpc = Rpc::<_>::default();
+            rpc.request("a", json!({}), (), &mut Actions::default());
+            assert!(matches!(rpc.classify(line.clone()), RpcMessage::Junk), "{line}");
+            // It is still waited for.
+            let response = json!({"id": 1, "jsonrpc": "2.0", "result": {}});
+            assert!(matches!(rpc.classify(response), RpcMessage::Response { .. }), "{line}");
+        }
+    }
+
     #[test]
     fn each_response_is_taken_once() {
         let mut rpc = Rpc::<_, BARE>::default();
         rpc.request("a", json!({}), (), &mut Actions::default());
-        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Response { .. }));
-        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Junk));
+        let response = json!({"id": 1, "result": null});
+        assert!(matches!(rpc.classify(response.clone()), RpcMessage::Response { .. }));
+        assert!(matches!(rpc.classify(response), RpcMessage::Junk));
     }
 
     #[test]
@@ -242,9 +271,9 @@ mod tests {
             rpc.request("m", Value::Null, tag, &mut Actions::default());
         }
         assert_eq!(rpc.pending.len(), PENDING_MAX);
-        assert!(matches!(rpc.classify(json!({"id": 1})), RpcMessage::Junk));
+        assert!(matches!(rpc.classify(json!({"id": 1, "result": 0})), RpcMessage::Junk));
         assert!(matches!(
-            rpc.classify(json!({"id": PENDING_MAX + 1})),
+            rpc.classify(json!({"id": PENDING_MAX + 1, "result": 0})),
             RpcMessage::Response { tag: PENDING_MAX, .. }
         ));
     }

@@ -127,10 +127,27 @@ fn incoming(event: ChildEvent) -> Option<TransportEvent> {
 /// two `\u` escapes of an emoji. Such a line may be a question that waits for its answer, so it is
 /// mended and not dropped.
 fn parse(line: &[u8]) -> Option<Value> {
-    serde_json::from_slice(line).ok().or_else(|| {
-        let mended = mend_surrogates(&String::from_utf8_lossy(line));
+    read(line).or_else(|| read(behind_noise(line)?))
+}
+
+fn read(text: &[u8]) -> Option<Value> {
+    serde_json::from_slice(text).ok().or_else(|| {
+        let mended = mend_surrogates(&String::from_utf8_lossy(text));
         serde_json::from_str(&mended).ok()
     })
+}
+
+/// How much of a line is looked at for noise.
+const NOISE: usize = 4 << 10;
+
+/// The object that a line ends with, if something else is in front of it: what a terminal would
+/// obey, a byte order mark, a progress bar or a notice without an end of its own. Only the first
+/// thing that looks like an object: a line that begins with one is a frame, and another one within
+/// it is not.
+fn behind_noise(line: &[u8]) -> Option<&[u8]> {
+    let start = &line[..NOISE.min(line.len())];
+    let at = start.windows(2).position(|bytes| bytes == b"{\"")?;
+    (at != 0).then(|| &line[at..])
 }
 
 /// Replaces `\ud800` to `\udfff` that have no partner by `\ufffd`.
@@ -190,6 +207,33 @@ mod tests {
         check(&b"x".repeat(300), &format!("garbage {}", "x".repeat(200)));
         let deep = "[".repeat(100_000);
         check(deep.as_bytes(), &format!("garbage {}", "[".repeat(200)));
+    }
+
+    /// They were thrown away, questions and chunks of answers alike.
+    #[test]
+    fn a_frame_behind_noise_is_found() {
+        const FRAME: &str = r#"{"a":{"b":1}}"#;
+        for noise in [
+            "\u{feff}",
+            "\u{1b}]0;agent\u{7}\u{1b}[?25l",
+            "\u{1b}[31m",
+            "\rprogress 50%…",
+            "npm warn {old} lockfile ",
+            "[2026-11-30 12:00] ",
+            "\0\u{8}\u{8}",
+        ] {
+            check(format!("{noise}{FRAME}").as_bytes(), FRAME);
+        }
+        check(b"\xef\xbb\xbf{\"a\":\"x\xc3\"}", "{\"a\":\"x\u{fffd}\"}");
+        check(b"\x1b[2K{\"a\":\"\\ud83d\"}", "{\"a\":\"\u{fffd}\"}");
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(1 << 20));
+        check(format!("loading… {large}").as_bytes(), &large);
+        // Half a frame with a whole object in it is no frame.
+        check(br#"{"a":{"id":1}"#, r#"garbage {"a":{"id":1}"#);
+        check(br#"{"a": {"id":1,"b":{"c":2}}"#, r#"garbage {"a": {"id":1,"b":{"c":2}}"#);
+        check(br#"loaded {"a":1} and more"#, r#"garbage loaded {"a":1} and more"#);
+        let far = format!("{}{FRAME}", " -".repeat(NOISE));
+        check(far.as_bytes(), &format!("garbage {}", " -".repeat(100)));
     }
 
     #[test]

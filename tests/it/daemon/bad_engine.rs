@@ -71,6 +71,22 @@ fn garbage_between_the_lines_does_not_matter() {
     check_turn(&["spew", "2", "complain", "oh"]);
 }
 
+/// On the same line, where the noise has no end of its own.
+#[test]
+fn garbage_in_front_of_a_line_does_not_matter() {
+    check_turn(&["raw", "\u{1b}]0;agent\u{7}\u{1b}[?25l"]);
+    check_turn(&["raw", "\u{feff}", "raw", "progress 50%… {half} "]);
+}
+
+/// A log that is JSON, and counts its lines.
+#[test]
+fn a_log_is_no_answer() {
+    let log = |id: u32| format!(r#"{{"level":"info","msg":"starting","id":{id},"result":"ok"}}"#);
+    let lines = [1, 2, 3].map(log);
+    let prints = lines.iter().flat_map(|line| ["print", line]).collect::<Vec<_>>();
+    check_turn(&prints);
+}
+
 const ENDED: &str = "**fake could not answer.** the agent ended before it had answered";
 
 #[test]

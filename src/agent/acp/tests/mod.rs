@@ -58,6 +58,7 @@ impl Played {
     fn respond(&mut self, method: &str, mut response: Value) {
         let id = self.written(method).last().expect("it was asked")["id"].clone();
         response["id"] = id;
+        response["jsonrpc"] = json!("2.0");
         self.value(response);
     }
 
@@ -145,7 +146,8 @@ fn same_request(ours: &Value, recorded: &str) -> bool {
 fn agree_to_settings(played: &mut Played, mut from: usize) {
     while let Some(value) = played.writes.get(from).cloned() {
         if value["method"].as_str().is_some_and(|method| method.starts_with("session/set_")) {
-            played.value(json!({ "id": value["id"], "result": {} }));
+            let agreed = json!({ "jsonrpc": "2.0", "id": value["id"], "result": {} });
+            played.value(agreed);
         }
         from += 1;
     }

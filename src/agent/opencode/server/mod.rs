@@ -256,7 +256,8 @@ impl Keeper {
                     bail!("`opencode serve` did not listen within {limit} s: {last:?}");
                 }
             };
-            if let Some(address) = line.trim().strip_prefix(LISTENING) {
+            // A terminal's codes may be in front of it.
+            if let Some((_, address)) = line.trim().split_once(LISTENING) {
                 return address.trim_end_matches('/').parse().with_context(|| {
                     format!("`opencode serve` listens on {address:?}, which is no address")
                 });

@@ -119,7 +119,7 @@ fn listening() -> String {
 
 #[test]
 fn one_server_does_for_all_and_is_told_to_ask() {
-    let line = listening();
+    let line = format!("\u{1b}[?25l{}", listening());
     let kept = Kept::start(Some(&line), SOON, false);
     let (one, two) = (kept.lease().unwrap(), kept.lease().unwrap());
     assert_eq!(one.server, two.server);
