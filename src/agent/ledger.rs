@@ -1,10 +1,10 @@
-//! What every protocol keeps of its turn: the questions and tool calls that wait for an answer, and
-//! whether the turn was interrupted. One set of bounds and one rule for how a turn ends, so that
-//! these are the same for all engines. Pure.
+//! What every protocol keeps of its turn: the questions and tool calls that wait for an answer, what
+//! the model has said, and whether the turn was interrupted. One set of bounds and one rule for how a
+//! turn ends, so that these are the same for all engines. Pure.
 
 use std::{collections::BTreeMap, mem};
 
-use super::{Actions, Question, QuestionId, ToolCall, TurnEnd, TurnEvent};
+use super::{Actions, Question, QuestionId, ToolCall, TurnEnd, TurnEvent, answer::Answer};
 
 /// Questions that are open at a time, and calls of our tools, each; more are refused. Engines were
 /// seen to open three.
@@ -19,6 +19,7 @@ pub const KNOWN_MAX: usize = 512;
 pub struct Ledger<Q, C = ()> {
     questions: BTreeMap<QuestionId, Q>,
     calls: BTreeMap<String, C>,
+    pub answer: Answer,
     is_interrupted: bool,
     /// The interrupt took questions back, so no answer can have been complete.
     has_taken_back: bool,
@@ -29,6 +30,7 @@ impl<Q, C> Default for Ledger<Q, C> {
         Ledger {
             questions: BTreeMap::new(),
             calls: BTreeMap::new(),
+            answer: Answer::default(),
             is_interrupted: false,
             has_taken_back: false,
         }
@@ -107,12 +109,15 @@ impl<Q, C> Ledger<Q, C> {
     }
 
     /// Ends the turn. After an interrupt an answer still counts if the engine had completed
-    /// it by then; every other end is the interrupt's.
+    /// it by then; every other end is the interrupt's. What was said and is not in an answer is
+    /// reported first.
     pub fn finish(&mut self, end: impl Into<TurnEnd>, actions: &mut Actions) {
         let end = end.into();
         self.withdraw_all(actions);
-        let stands = matches!(end, TurnEnd::Answered { .. }) && !self.has_taken_back;
-        actions.finish(if self.is_interrupted && !stands { TurnEnd::Interrupted } else { end });
+        let is_answer = matches!(end, TurnEnd::Answered { .. });
+        let stands = !self.is_interrupted || (is_answer && !self.has_taken_back);
+        self.answer.tell_rest(is_answer && stands, actions);
+        actions.finish(if stands { end } else { TurnEnd::Interrupted });
     }
 }
 

@@ -5,6 +5,7 @@
 //! sockets, clocks and channels. Nothing here knows the bridge.
 
 pub mod acp;
+pub mod answer;
 pub mod asking;
 pub mod claude;
 pub mod codex;
@@ -208,6 +209,9 @@ pub enum TurnEvent {
     Session(SessionId),
     /// One line of Markdown about what it is doing now; what is not our own stands in backticks.
     Progress(String),
+    /// What the model said on the way ([`answer`]), in its own Markdown. It is not the answer, or not
+    /// all of it, unless the model says nothing else.
+    Commentary(String),
     /// The engine waits for a decision: answer with [`TurnCommand::Decide`].
     Question(Question),
     /// The engine no longer waits for this one.

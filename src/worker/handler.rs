@@ -25,7 +25,7 @@ use crate::{
         asking::{self, Asking},
         attempt::Attempt,
         is_closed,
-        progress::ProgressPosts as Does,
+        progress::{ProgressPost, ProgressPosts as Does},
         run::{DISK_RETRY, Ending, Run},
         sessions::Session,
         texts,
@@ -136,14 +136,21 @@ impl<'h, 'r> Handler<'h, 'r> {
         .map(drop)
     }
 
-    /// Says on the thread what the engine does.
-    fn tell(&mut self, line: &str) {
+    /// Says on the thread what the engine does, and what the model said on the way.
+    fn tell(&mut self, ProgressPost { said, line }: ProgressPost) {
+        let line = line.map(|line| texts::does(self.run.engine(), &line));
         let mut post = self.draft(PostKind::Status);
-        post.body = texts::does(self.run.engine(), line);
-        // Not tried again: the next line replaces it.
+        post.body = said.into_iter().chain(line).collect::<Vec<_>>().join("\n\n");
+        // Not tried again: an answer does not wait for it.
         if let Err(error) = self.run.shared.put(&post, None) {
-            log::debug!(error:% = error; "a line of progress could not be stored");
+            log::warn!(error:% = error; "what the engine does could not be stored for its thread");
         }
+    }
+
+    /// What the model said and the thread does not have: for a turn without an answer, to stand under
+    /// what is said of its end.
+    fn had_said(&mut self) -> String {
+        self.does.take_rest(None).map(|said| texts::had_said(&said)).unwrap_or_default()
     }
 
     fn retry(&mut self, message: &str, next: Option<Timestamp>) {
@@ -179,6 +186,9 @@ impl<'h, 'r> Handler<'h, 'r> {
                 &Failure::new(FailureKind::Protocol, texts::silent(engine), "")
             }
             TurnEnd::Answered { text } => {
+                if let Some(said) = self.does.take_rest(Some(text)) {
+                    self.tell(ProgressPost { said: Some(said), line: None });
+                }
                 let usage = usage.map(|usage| format!("\n\n{usage}")).unwrap_or_default();
                 return Some(self.last(PostKind::Result, format!("{text}{usage}")));
             }
@@ -189,11 +199,13 @@ impl<'h, 'r> Handler<'h, 'r> {
                 return Some(Ending::Post { post, body: turn_orphaned(engine) });
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
-                self.post(PostKind::Status, &texts::stopping(engine));
+                let body = texts::stopping(engine) + &self.had_said();
+                self.post(PostKind::Status, &body);
                 return None;
             }
             TurnEnd::Interrupted => {
-                return Some(self.last(PostKind::Status, STOPPED.to_owned()));
+                let body = STOPPED.to_owned() + &self.had_said();
+                return Some(self.last(PostKind::Status, body));
             }
             TurnEnd::SessionGone { detail } => {
                 &Failure::new(FailureKind::Protocol, detail.clone(), "")
@@ -204,7 +216,8 @@ impl<'h, 'r> Handler<'h, 'r> {
             threadId = run.begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
             "turn failed"
         );
-        Some(self.last(PostKind::Error, texts::failed(engine, failure)))
+        let body = texts::failed(engine, failure) + &self.had_said();
+        Some(self.last(PostKind::Error, body))
     }
 
     /// The last post of the message.
@@ -243,6 +256,10 @@ impl TurnHandler for Handler<'_, '_> {
             TurnEvent::Progress(line) => {
                 log::debug!(threadId = thread, line; "progress");
                 self.does.does(&line);
+            }
+            TurnEvent::Commentary(said) => {
+                log::debug!(threadId = thread, bytes = said.len(); "the model said something on the way");
+                self.does.says(&said);
             }
             TurnEvent::Question(question) => self.asking.ask(question, self.attempt, commands),
             TurnEvent::QuestionGone(question) => self.asking.withdrawn(question, self.attempt),
@@ -302,8 +319,8 @@ impl TurnHandler for Handler<'_, '_> {
         }
         let outbox = &self.run.shared.outbox;
         let is_free = || !outbox.has_unsent(&self.run.begin.thread);
-        if let Some(line) = self.does.take_posted(now, is_free) {
-            self.tell(&line);
+        if let Some(post) = self.does.take_posted(now, is_free) {
+            self.tell(post);
         }
     }
 }

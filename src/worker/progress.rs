@@ -1,14 +1,19 @@
-//! When a line about what the engine does is posted: now and then, the newest alone, and never so that
-//! it stands in the way of an answer. Pure.
+//! When a thread hears what the engine does and says on the way: now and then, and never so that it
+//! stands in the way of an answer. Of what it does the newest line alone is told; of what it says
+//! nothing is dropped without a word. Pure.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::agent::text;
 
-/// Between two lines on the thread.
+/// Between two posts on the thread.
 pub const EVERY: Duration = Duration::from_secs(20);
 
-/// Lines on the thread in one turn; after so many a turn goes on without.
+/// Posts on the thread in one turn; after so many a turn goes on without, and what it says waits for
+/// its end.
 const POSTS_MAX: u32 = 30;
 
 /// Between two lines for `/status`.
@@ -16,6 +21,9 @@ const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Of a line.
 const CHARS_MAX: usize = 200;
+
+/// Of what was said and is not posted yet.
+const SAID_BYTES: usize = 64 << 10;
 
 /// What an engine does in one turn.
 #[derive(Debug)]
@@ -25,6 +33,60 @@ pub(super) struct ProgressPosts {
     posts: u32,
     unposted: PendingLine,
     unshown: PendingLine,
+    said: Commentary,
+}
+
+/// A post on the way.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ProgressPost {
+    /// What the model said, in its own Markdown.
+    pub(super) said: Option<String>,
+    /// What it does now.
+    pub(super) line: Option<String>,
+}
+
+/// What the model said on the way and the thread does not have yet.
+#[derive(Debug, Default)]
+struct Commentary {
+    parts: VecDeque<String>,
+    /// Bytes that there was no room for.
+    left_out: usize,
+}
+
+impl Commentary {
+    fn push(&mut self, said: &str) {
+        // A model that is asked again says it again.
+        if self.parts.back().is_some_and(|last| last == said) {
+            return;
+        }
+        self.parts.push_back(said.to_owned());
+        let mut surplus = self.bytes().saturating_sub(SAID_BYTES);
+        while surplus > 0
+            && let Some(oldest) = self.parts.front_mut()
+        {
+            let cut = oldest.ceil_char_boundary(surplus);
+            oldest.drain(..cut);
+            self.left_out += cut;
+            surplus = surplus.saturating_sub(cut);
+            if oldest.is_empty() {
+                self.parts.pop_front();
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(String::len).sum()
+    }
+
+    fn take(&mut self) -> Option<String> {
+        let Commentary { parts, left_out } = std::mem::take(self);
+        let note = format!(
+            "[{left_out} bytes that it said before are left out here; its session has them.]"
+        );
+        let note = (left_out > 0).then_some(note);
+        let all: Vec<String> = note.into_iter().chain(parts).collect();
+        (!all.is_empty()).then(|| all.join("\n\n"))
+    }
 }
 
 /// The newest line, and when it may go.
@@ -51,7 +113,26 @@ impl ProgressPosts {
     pub(super) fn new(every: Option<Duration>, now: Instant) -> ProgressPosts {
         let unposted = PendingLine { line: None, not_before: now + every.unwrap_or_default() };
         let unshown = PendingLine { line: None, not_before: now };
-        ProgressPosts { every, posts: 0, unposted, unshown }
+        ProgressPosts { every, posts: 0, unposted, unshown, said: Commentary::default() }
+    }
+
+    /// The model has said something that is not the answer, as far as is known.
+    pub(super) fn says(&mut self, said: &str) {
+        if self.every.is_none() {
+            // Only for a turn that ends without an answer.
+            self.said = Commentary::default();
+        }
+        self.said.push(said);
+    }
+
+    /// What was said and is not on the thread, now that the turn has ended with this answer, or
+    /// without one. What the answer says as well is not said twice.
+    pub(super) fn take_rest(&mut self, answer: Option<&str>) -> Option<String> {
+        if let Some(answer) = answer {
+            self.every?;
+            self.said.parts.retain(|part| !answer.contains(&part[..]));
+        }
+        self.said.take()
     }
 
     /// The engine does something else.
@@ -68,7 +149,12 @@ impl ProgressPosts {
 
     /// When there is something to take.
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.unposted.due(), self.unshown.due()].into_iter().flatten().min()
+        [self.post_due(), self.unshown.due()].into_iter().flatten().min()
+    }
+
+    fn post_due(&self) -> Option<Instant> {
+        let says = !self.said.parts.is_empty() && self.every.is_some() && self.posts < POSTS_MAX;
+        says.then_some(self.unposted.not_before).or_else(|| self.unposted.due())
     }
 
     /// A line for `/status`.
@@ -76,21 +162,21 @@ impl ProgressPosts {
         self.unshown.take(now, SHOW_EVERY)
     }
 
-    /// A line for the thread, unless something of the thread is still to be sent: then the line would
-    /// only stand before the answer, and be old. The newest is tried again after the usual time.
+    /// A post for the thread, unless something of the thread is still to be sent: then it would only
+    /// stand before the answer, and be old. It is tried again after the usual time.
     pub(super) fn take_posted(
         &mut self,
         now: Instant,
         is_free: impl Fn() -> bool,
-    ) -> Option<String> {
+    ) -> Option<ProgressPost> {
         let every = self.every?;
-        if self.unposted.due().is_some_and(|due| due <= now) && !is_free() {
-            self.unposted.not_before = now + every;
+        self.post_due().filter(|due| *due <= now)?;
+        self.unposted.not_before = now + every;
+        if !is_free() {
             return None;
         }
-        let line = self.unposted.take(now, every)?;
         self.posts += 1;
-        Some(line)
+        Some(ProgressPost { said: self.said.take(), line: self.unposted.line.take() })
     }
 }
 
@@ -99,6 +185,14 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    impl ProgressPosts {
+        /// The post as one text.
+        fn posted(&mut self, now: Instant, is_free: bool) -> Option<String> {
+            let ProgressPost { said, line } = self.take_posted(now, || is_free)?;
+            Some([said, line].into_iter().flatten().collect::<Vec<_>>().join(" / "))
+        }
+    }
 
     #[test]
     fn the_newest_line_is_told_and_not_too_often() {
@@ -112,16 +206,12 @@ mod tests {
         assert_eq!(progress.due(), Some(start + SHOW_EVERY));
         assert_eq!(progress.take_shown(start + SECOND).as_deref(), Some("two"));
         assert_eq!(progress.due(), Some(start + EVERY));
-        assert_eq!(
-            progress.take_posted(start + 19 * SECOND, || true),
-            None,
-            "a short turn says nothing"
-        );
-        assert_eq!(progress.take_posted(start + EVERY, || true).as_deref(), Some("two"));
+        assert_eq!(progress.posted(start + 19 * SECOND, true), None, "a short turn says nothing");
+        assert_eq!(progress.posted(start + EVERY, true).as_deref(), Some("two"));
         assert_eq!(progress.due(), None);
         progress.does("three");
-        assert_eq!(progress.take_posted(start + EVERY, || true), None);
-        assert_eq!(progress.take_posted(start + 2 * EVERY, || true).as_deref(), Some("three"));
+        assert_eq!(progress.posted(start + EVERY, true), None);
+        assert_eq!(progress.posted(start + 2 * EVERY, true).as_deref(), Some("three"));
     }
 
     #[test]
@@ -129,10 +219,10 @@ mod tests {
         let start = Instant::now();
         let mut progress = ProgressPosts::new(Some(EVERY), start);
         progress.does("one");
-        assert_eq!(progress.take_posted(start + EVERY, || false), None);
-        assert_eq!(progress.take_posted(start + EVERY, || true), None, "not at once");
+        assert_eq!(progress.posted(start + EVERY, false), None);
+        assert_eq!(progress.posted(start + EVERY, true), None, "not at once");
         progress.does("two");
-        assert_eq!(progress.take_posted(start + 2 * EVERY, || true).as_deref(), Some("two"));
+        assert_eq!(progress.posted(start + 2 * EVERY, true).as_deref(), Some("two"));
     }
 
     #[test]
@@ -141,7 +231,7 @@ mod tests {
         let mut progress = ProgressPosts::new(Some(SECOND), start);
         let told = (1..100).filter(|second| {
             progress.does("again");
-            progress.take_posted(start + *second * SECOND, || true).is_some()
+            progress.posted(start + *second * SECOND, true).is_some()
         });
         assert_eq!(told.count(), 30);
         progress.take_shown(start + 200 * SECOND);
@@ -153,8 +243,68 @@ mod tests {
         let start = Instant::now();
         let mut progress = ProgressPosts::new(None, start);
         progress.does("one");
-        assert_eq!(progress.take_posted(start + 9 * EVERY, || true), None);
+        assert_eq!(progress.posted(start + 9 * EVERY, true), None);
         assert_eq!(progress.take_shown(start).as_deref(), Some("one"));
         assert_eq!(progress.due(), None);
+    }
+
+    #[test]
+    fn what_was_said_is_told_with_the_newest_line_and_all_of_it() {
+        let start = Instant::now();
+        let mut progress = ProgressPosts::new(Some(EVERY), start);
+        progress.says("The cause is X.");
+        progress.does("one");
+        progress.says("I mend it.");
+        progress.does("two");
+        assert_eq!(progress.posted(start + 19 * SECOND, true), None);
+        let all = "The cause is X.\n\nI mend it. / two";
+        assert_eq!(progress.posted(start + EVERY, true).as_deref(), Some(all));
+        progress.take_shown(start);
+        progress.says("Still");
+        assert_eq!(progress.due(), Some(start + 2 * EVERY));
+        assert_eq!(progress.posted(start + 2 * EVERY, false), None);
+        assert_eq!(progress.posted(start + 3 * EVERY, true).as_deref(), Some("Still"));
+        assert_eq!(progress.take_rest(Some("done")), None, "it is on the thread");
+    }
+
+    #[test]
+    fn what_is_left_is_told_at_the_end_but_not_what_the_answer_says() {
+        let check = |every, answer, expected| {
+            let mut progress = ProgressPosts::new(every, Instant::now());
+            progress.says("The cause is X.");
+            progress.says("It is done.");
+            assert_eq!(progress.take_rest(answer).as_deref(), expected, "{every:?} {answer:?}");
+        };
+        check(Some(EVERY), Some("It is done. Bye."), Some("The cause is X."));
+        check(Some(EVERY), None, Some("The cause is X.\n\nIt is done."));
+        check(None, Some("Bye."), None);
+        check(None, None, Some("It is done."));
+    }
+
+    #[test]
+    fn an_endless_commentary_loses_its_beginning_and_says_so() {
+        let mut progress = ProgressPosts::new(Some(SECOND), Instant::now());
+        progress.says("first");
+        progress.says(&"ä".repeat(SAID_BYTES));
+        let rest = progress.take_rest(None).unwrap();
+        let left_out = 5 + SAID_BYTES;
+        assert!(
+            rest.starts_with(&format!("[{left_out} bytes that it said before")),
+            "{}",
+            &rest[..99]
+        );
+        assert!(rest.len() < SAID_BYTES + 99, "{}", rest.len());
+    }
+
+    #[test]
+    fn after_thirty_posts_what_is_said_waits_for_the_end() {
+        let start = Instant::now();
+        let mut progress = ProgressPosts::new(Some(SECOND), start);
+        for second in 1..=40 {
+            progress.says(&format!("again {second}"));
+            progress.take_posted(start + second * SECOND, || true);
+        }
+        assert_eq!(progress.due(), None);
+        assert_eq!(progress.take_rest(Some("")).unwrap().matches("again").count(), 10);
     }
 }

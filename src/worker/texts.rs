@@ -17,6 +17,11 @@ pub(super) fn failed(engine: &Engine, failure: &Failure) -> String {
     }
 }
 
+/// Under what is said of a turn that came to no answer. The text is the model's own Markdown.
+pub(super) fn had_said(said: &str) -> String {
+    format!("\n\nIt had said:\n\n{said}")
+}
+
 pub(super) fn silent(engine: &Engine) -> String {
     format!(
         "{engine} finished without saying anything. Ask again, or look at the session on the \

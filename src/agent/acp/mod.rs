@@ -2,7 +2,6 @@
 //! adapters for Claude Code and Codex. They differ in nearly everything that the protocol leaves
 //! open; what is done here is what works with all of them. Pure.
 
-mod answer;
 mod asking;
 pub mod description;
 mod failure;
@@ -19,13 +18,13 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Gate, Protocol, Question, QuestionId, TurnEnd,
         TurnEvent, TurnSpec, Usage, Verdict,
+        answer::Phase,
         ledger::{KNOWN_MAX, Ledger},
         rpc::{METHOD_NOT_FOUND, Rpc, RpcError, RpcMessage},
-        text::{self, first_text, quotable, text},
+        text::{self, ANSWER_BYTES, first_text, quotable, text},
     },
     ids::SessionId,
 };
-use answer::AgentAnswer;
 use asking::KnownCall;
 use wire::{Capabilities, PermissionOptions, Setting};
 
@@ -69,7 +68,6 @@ pub struct Acp {
     settings: VecDeque<Setting>,
     /// Before the prompt is sent, updates are the replay of an old session.
     prompted: bool,
-    answer: AgentAnswer,
     calls: BTreeMap<String, KnownCall>,
     ledger: Ledger<Pending>,
     /// What was refused last, in words for people.
@@ -79,7 +77,7 @@ pub struct Acp {
     /// Something of this turn has come: the session is there.
     heard: bool,
     /// Codex-acp 2.6.0 says what failed as if the model did, and ends the turn in good order.
-    has_failed: bool,
+    failure: Option<String>,
     /// What the session has cost, and what it had before this turn.
     cost: Option<f64>,
     cost_before: Option<f64>,
@@ -274,32 +272,45 @@ impl Acp {
             return;
         }
         match text(update, "/sessionUpdate") {
-            "agent_message_chunk" => {
-                let (message, chunk) =
-                    (update["messageId"].as_str(), text(update, "/content/text"));
-                self.answer.push(message, chunk);
-                self.has_gone_on |= !chunk.is_empty();
-                self.heard |= !chunk.is_empty();
-            }
+            "agent_message_chunk" => self.on_chunk(update, actions),
             "tool_call" | "tool_call_update" => self.on_tool_call(update, actions),
-            "agent_thought_chunk" | "plan" => self.answer.end_segment(),
             "session_info_update" => self.on_status(&update["_meta"]["codex"], actions),
             "usage_update" => self.cost = cost(update).or(self.cost),
             _ => {}
         }
     }
 
+    fn on_chunk(&mut self, update: &Value, actions: &mut Actions) {
+        let chunk = text(update, "/content/text");
+        if let Some(failure) = &mut self.failure {
+            let room = ANSWER_BYTES.saturating_sub(failure.len());
+            return failure.push_str(&chunk[..chunk.floor_char_boundary(room)]);
+        }
+        if wire::is_of_subagent(update) {
+            return;
+        }
+        self.has_gone_on |= !chunk.is_empty();
+        self.heard |= !chunk.is_empty();
+        // In codex-acp since July 2026.
+        let phase = Phase::named(text(update, "/_meta/codex/phase"));
+        self.ledger.answer.chunk(text(update, "/messageId"), chunk, phase, actions);
+    }
+
     /// What codex-acp 2.6.0 adds to ACP about the state of its model.
     fn on_status(&mut self, codex: &Value, actions: &mut Actions) {
         match text(codex, "/threadStatus/type") {
             "systemError" => {
-                self.has_failed = true;
-                self.answer.end_segment();
+                self.failure.get_or_insert_default();
             }
-            "active" => self.has_failed = false,
+            "active" => {
+                if let Some(said) = self.failure.take() {
+                    self.ledger.answer.chunk("", &said, Phase::Commentary, actions);
+                }
+            }
             _ => {}
         }
         if codex["error"]["willRetry"] == true {
+            self.ledger.answer.end_segment(actions);
             let said = first_text(codex, &["/error/additionalDetails", "/error/message"]);
             let message = text::message(said);
             actions.event(TurnEvent::Retry { message, next: None });
@@ -308,8 +319,15 @@ impl Acp {
 
     fn on_tool_call(&mut self, update: &Value, actions: &mut Actions) {
         self.heard = true;
-        self.answer.end_segment();
         let id = text(update, "/toolCallId");
+        let begins = text(update, "/sessionUpdate") == "tool_call";
+        if !wire::is_of_subagent(update) && (begins || !id.is_empty()) {
+            self.ledger.answer.call(id, actions);
+            // Claude 0.23.1 asks for permission first, then sends what was said before.
+            if begins {
+                self.ledger.answer.call(&format!("{id} begins"), actions);
+            }
+        }
         if matches!(text(update, "/status"), "completed" | "failed") {
             self.calls.remove(id);
             return;
@@ -330,7 +348,6 @@ impl Acp {
             let error = self.rpc.error(&id, METHOD_NOT_FOUND, "this client has no such method");
             return actions.write(error);
         }
-        self.answer.end_segment();
         let options = PermissionOptions::read(params);
         let call = &params["toolCall"];
         let mut known = self.calls.get(text(call, "/toolCallId")).cloned().unwrap_or_default();
@@ -344,6 +361,10 @@ impl Acp {
         let what = if subject.is_empty() { tool } else { subject };
         let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
         let ours = text(params, "/sessionId") == self.session && self.prompted;
+        // Gemini 0.61.0 tells of a call by nothing else.
+        if ours && !wire::is_of_subagent(call) {
+            self.ledger.answer.call(text(call, "/toolCallId"), actions);
+        }
         if !ours || !self.ledger.takes_questions() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
         } else if self.turn.gate == Gate::AllowAll {
@@ -380,7 +401,7 @@ impl Acp {
         if let Some(usage) = usage(result, cost) {
             actions.event(TurnEvent::Usage(usage));
         }
-        let mut text = self.answer.text();
+        let mut text = self.ledger.answer.text();
         // Many agents end the turn at a refusal and say nothing of it: opencode, qwen, and codex,
         // which calls it `cancelled`.
         if let Some(what) = self.denied.as_ref().filter(|_| !self.has_gone_on) {
@@ -393,7 +414,10 @@ impl Acp {
             stop if self.ledger.is_interrupted() && (stop != "end_turn" || text.is_empty()) => {
                 TurnEnd::Interrupted
             }
-            _ if self.has_failed => TurnEnd::Failed(failure::of_words(self.answer.text())),
+            _ if self.failure.is_some() => {
+                let words = self.failure.take().unwrap_or_default();
+                TurnEnd::Failed(failure::of_words(words.trim().to_owned()))
+            }
             "cancelled" if self.denied.is_some() => TurnEnd::Answered { text },
             "cancelled" => TurnEnd::Failed(Failure::new(
                 FailureKind::Model,

@@ -177,6 +177,11 @@ fn values(option: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// Whether a call, or what is said, is a subagent's (claude-agent-acp 0.101.0).
+pub fn is_of_subagent(update: &Value) -> bool {
+    update.pointer("/_meta/claudeCode/parentToolUseId").is_some_and(|parent| !parent.is_null())
+}
+
 pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
     let mut blocks = vec![json!({ "type": "text", "text": prompt })];
     blocks.extend(images.iter().map(

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     agent::{
         Exit, Failure, FailureKind, TurnEnd,
-        text::{self, last_words, list, text},
+        text::{self, ANSWER_BYTES, last_words, list, text},
     },
     time::Timestamp,
 };
@@ -14,16 +14,18 @@ const NO_SESSION: &str = "No conversation found with session ID";
 
 const LOG_IN: &str = "Run `claude` on the machine, type /login, and send the message again.";
 
-/// Reads a `result` line. Neither the exit code nor `subtype` tells: API failures are "success"
+/// Reads a `result` line; `said` is the answer so far. Neither the exit code nor `subtype` tells: API failures are "success"
 /// with `is_error`.
 pub(super) fn of_result(
     result: &Value,
+    mut said: String,
     api_error: &str,
     resuming: bool,
     resets: Option<Timestamp>,
 ) -> TurnEnd {
     if result["is_error"] != true && text(result, "/subtype") == "success" {
-        return TurnEnd::Answered { text: text(result, "/result").to_owned() };
+        add(&mut said, result);
+        return TurnEnd::Answered { text: said };
     }
     if resuming && errors(result).any(|error| error.starts_with(NO_SESSION)) {
         return TurnEnd::SessionGone { detail: message(result) };
@@ -39,6 +41,21 @@ pub(super) fn of_result(
         _ => advice.to_owned(),
     };
     TurnEnd::Failed(Failure::new(kind, message(result), advice))
+}
+
+/// Adds the text of a `result` line to the answer, if it is not there. It is the last block of text
+/// alone, and nothing if a call was the last block; but what the CLI says itself is in no other line
+/// (claude 2.1.197).
+pub(super) fn add(answer: &mut String, result: &Value) {
+    let said = text(result, "/result").trim();
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    if squeezed(answer).contains(&squeezed(said)) {
+        return;
+    }
+    let paragraph = if answer.is_empty() { "" } else { "\n\n" };
+    answer.push_str(paragraph);
+    answer.push_str(said);
+    answer.truncate(answer.floor_char_boundary(ANSWER_BYTES));
 }
 
 fn classify(result: &Value, api_error: &str) -> (FailureKind, &'static str) {

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{
     Actions, Exit, Gate, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd, TurnEvent, TurnSpec,
     Verdict,
+    answer::Phase,
     ledger::{KNOWN_MAX, Ledger},
     text::{list, one_line, text},
     tools,
@@ -116,11 +117,25 @@ impl Claude {
         if !error.is_empty() {
             error.clone_into(&mut self.api_error);
         }
+        let is_made_up = text(line, "/message/model") == "<synthetic>" || !error.is_empty();
+        // What is said after the result is in a result of its own.
+        let is_ours = line["parent_tool_use_id"].is_null() && !is_made_up && self.end.is_none();
+        let answer = &mut self.ledger.answer;
         for block in list(line, "/message/content") {
-            let tool = text(block, "/name");
-            if text(block, "/type") == "tool_use" && !BRIDGE_TOOLS.contains(&tool) {
-                let line = asking::progress(tool, &block["input"], &self.project);
-                actions.events.extend(line.map(TurnEvent::Progress));
+            match text(block, "/type") {
+                "text" if is_ours => {
+                    answer.message("", text(block, "/text"), Phase::Unmarked, actions);
+                }
+                "tool_use" => {
+                    if is_ours {
+                        answer.call(text(block, "/id"), actions);
+                    }
+                    let (tool, input) = (text(block, "/name"), &block["input"]);
+                    let line = Some(tool).filter(|tool| !BRIDGE_TOOLS.contains(tool));
+                    let line = line.and_then(|tool| asking::progress(tool, input, &self.project));
+                    actions.events.extend(line.map(TurnEvent::Progress));
+                }
+                _ => {}
             }
         }
     }
@@ -186,13 +201,20 @@ impl Claude {
 
     fn result(&mut self, line: &Value, actions: &mut Actions) {
         // A turn that the CLI began by itself, when a background task ended or was lost.
-        if !line["origin"].is_null() || self.end.is_some() {
+        if !line["origin"].is_null() {
+            if let Some(TurnEnd::Answered { text }) = &mut self.end {
+                end::add(text, line);
+            }
+            return;
+        }
+        if self.end.is_some() {
             return;
         }
         if line["usage"].is_object() {
             actions.event(TurnEvent::Usage(wire::usage(line)));
         }
-        self.end = Some(end::of_result(line, &self.api_error, self.resuming, self.resets));
+        let said = self.ledger.answer.text();
+        self.end = Some(end::of_result(line, said, &self.api_error, self.resuming, self.resets));
         self.finish_if_idle(actions);
     }
 

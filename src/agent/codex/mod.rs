@@ -26,6 +26,7 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd,
         TurnEvent, TurnSpec, Usage, Verdict,
+        answer::Phase,
         codex::approval::{Changes, Pending},
         ledger::{KNOWN_MAX, Ledger},
         progress::Doing,
@@ -51,11 +52,6 @@ pub struct Codex {
     changes: Changes,
     /// Reasons of refusals that the model has already.
     reasons_told: BTreeSet<String>,
-    /// The last message of the turn. The others were on the way, and a stream that drops and is taken
-    /// up again repeats whole messages.
-    message: Option<String>,
-    /// Used if the model said nothing else.
-    commentary: Option<String>,
     /// Tokens of the thread before this turn, and now: updates repeat (0.130.0), and the totals go on
     /// over resumes.
     tokens: Option<(Usage, Usage)>,
@@ -151,6 +147,8 @@ impl Codex {
                 self.resets = wire::limit_resets(&params["rateLimits"]).or(self.resets);
             }
             "error" if params["willRetry"] == true && self.is_ours(&params) => {
+                // The stream that is taken up again repeats whole messages.
+                self.ledger.answer.end_segment(actions);
                 let message = failure::retry_text(&params["error"]);
                 actions.event(TurnEvent::Retry { message, next: None });
             }
@@ -177,10 +175,9 @@ impl Codex {
             "completed" => {
                 // The final message on 0.169.0, none on 0.130.0.
                 for item in list(turn, "/items") {
-                    self.hear(item);
+                    self.hear(item, actions);
                 }
-                let text = self.message.take().or_else(|| self.commentary.take());
-                TurnEnd::Answered { text: text.unwrap_or_default() }
+                TurnEnd::Answered { text: self.ledger.answer.text() }
             }
             "interrupted" => TurnEnd::Interrupted,
             _ => TurnEnd::Failed(failure::of_turn(&turn["error"], self.resets)),
@@ -188,12 +185,12 @@ impl Codex {
         self.finish(end, actions);
     }
 
-    fn hear(&mut self, item: &Value) {
+    fn hear(&mut self, item: &Value, actions: &mut Actions) {
         if text(item, "/type") == "agentMessage" {
             // Or `partial_answer`, `final_answer`, or, mostly, null.
-            let is_commentary = text(item, "/phase") == "commentary";
-            let kind = if is_commentary { &mut self.commentary } else { &mut self.message };
-            *kind = Some(text(item, "/text").to_owned());
+            let phase = Phase::named(text(item, "/phase"));
+            let (id, said) = (text(item, "/id"), text(item, "/text"));
+            self.ledger.answer.message(id, said, phase, actions);
         }
     }
 
@@ -211,6 +208,9 @@ impl Codex {
         if ours {
             self.tell_session(actions);
         }
+        if ours && wire::is_call(text(item, "/type")) {
+            self.ledger.answer.call(id, actions);
+        }
         if ours && started {
             actions.events.extend(self.progress(item).map(TurnEvent::Progress));
         }
@@ -220,7 +220,7 @@ impl Codex {
                 self.changes.started(id.to_owned(), list(item, "/changes").to_vec());
             }
             "fileChange" => self.changes.completed(id),
-            _ if ours && !started => self.hear(item),
+            _ if ours && !started => self.hear(item, actions),
             _ => {}
         }
     }

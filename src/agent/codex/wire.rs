@@ -125,6 +125,22 @@ fn toml_string(text: &str) -> String {
     Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
+/// Whether an item is a call of a tool. Others are what was said, thought or noted; a new kind ends
+/// nothing that was said, so that nothing is taken from an answer.
+pub(super) fn is_call(kind: &str) -> bool {
+    matches!(
+        kind,
+        "commandExecution"
+            | "fileChange"
+            | "mcpToolCall"
+            | "dynamicToolCall"
+            | "collabAgentToolCall"
+            | "webSearch"
+            | "imageView"
+            | "imageGeneration"
+    )
+}
+
 /// Whether the result of `account/read` says that there is none. A provider of the user's own needs
 /// no account.
 pub(super) fn lacks_account(result: &Value) -> bool {

@@ -29,8 +29,9 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Protocol, QuestionId, TurnEnd, TurnEvent, TurnSpec,
         Usage, Verdict,
+        answer::Phase,
         ledger::{KNOWN_MAX, Ledger},
-        text::{self, last_words, text},
+        text::{self, last_words, list, text},
     },
     ids::SessionId,
     time::Timestamp,
@@ -120,6 +121,9 @@ pub struct Opencode {
     servers: Option<Vec<String>>,
     /// What each message took, and which one it answers.
     usage: BTreeMap<String, (String, Usage)>,
+    /// Messages of the model in our session. Others are the person's, or the summary of a session
+    /// that had become too long.
+    speaks: BTreeSet<String>,
     last_error: Option<Value>,
 }
 
@@ -279,7 +283,12 @@ impl Opencode {
             _ => return self.ledger.finish(unexpected(response), actions),
         }
         actions.event(TurnEvent::Usage(self.used(info)));
-        let mut answer = wire::answer(body);
+        for part in list(body, "/parts") {
+            self.hear(part, actions);
+        }
+        let mut answer = self.ledger.answer.text();
+        // It was done before the interrupt, if it said anything then.
+        let is_cut = self.ledger.is_interrupted() && !wire::has_words(body);
         let mut note = |note: &str| {
             let paragraph = if answer.is_empty() { "" } else { "\n\n" };
             answer += &[paragraph, "(", note, ")"].concat();
@@ -299,8 +308,6 @@ impl Opencode {
             "length" => note("The model's output limit was reached."),
             _ => {}
         }
-        // Without an error it was done before the interrupt, if it said anything.
-        let is_cut = answer.is_empty() && self.ledger.is_interrupted();
         let end = if is_cut { TurnEnd::Interrupted } else { TurnEnd::Answered { text: answer } };
         self.ledger.finish(end, actions);
     }
@@ -363,7 +370,12 @@ impl Opencode {
                 }
             }
             "message.updated" if text(properties, "/info/role") == "assistant" => {
-                self.note_usage(session, &properties["info"]);
+                let info = &properties["info"];
+                let is_ours = session == self.session && info["summary"] != true;
+                if is_ours && self.speaks.len() < KNOWN_MAX {
+                    self.speaks.insert(text(info, "/id").to_owned());
+                }
+                self.note_usage(session, info);
             }
             "session.error" => self.last_error = Some(properties["error"].clone()),
             "session.status" if text(properties, "/status/type") == "retry" => {
@@ -373,7 +385,29 @@ impl Opencode {
                     next: status["next"].as_u64().map(Timestamp::from_millis),
                 });
             }
-            "message.part.updated" => self.on_part(&properties["part"], actions),
+            "message.part.updated" => {
+                let part = &properties["part"];
+                if self.speaks.contains(text(part, "/messageID")) {
+                    self.hear(part, actions);
+                }
+                self.on_part(part, actions);
+            }
+            "message.part.delta" if text(properties, "/field") == "text" => {
+                let (part, more) = (text(properties, "/partID"), text(properties, "/delta"));
+                self.ledger.answer.more(part, more);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the model says in our session, and what it calls. A part is there before it has its words.
+    fn hear(&mut self, part: &Value, actions: &mut Actions) {
+        match text(part, "/type") {
+            "text" if wire::is_said(part) => {
+                let (id, said) = (text(part, "/id"), text(part, "/text"));
+                self.ledger.answer.message(id, said, Phase::Unmarked, actions);
+            }
+            "tool" => self.ledger.answer.call(text(part, "/callID"), actions),
             _ => {}
         }
     }

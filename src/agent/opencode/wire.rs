@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::agent::{
     Failure, FailureKind, Gate, Image, Model, Usage,
     progress::Doing,
-    text::{ANSWER_BYTES, list, text, total},
+    text::{list, text, total},
 };
 
 /// The provider that opencode falls back to when none is configured: its maker's own service.
@@ -106,18 +106,16 @@ pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
     })
 }
 
-/// The final text: opencode marks as synthetic or ignored what the model did not say.
-pub fn answer(message: &Value) -> String {
-    let said: Vec<&str> = list(message, "/parts")
+/// Whether a part is the model's words: opencode marks as synthetic or ignored what it did not say.
+pub fn is_said(part: &Value) -> bool {
+    text(part, "/type") == "text" && part["synthetic"] != true && part["ignored"] != true
+}
+
+/// Whether a message says anything.
+pub fn has_words(message: &Value) -> bool {
+    list(message, "/parts")
         .iter()
-        .filter(|part| text(part, "/type") == "text")
-        .filter(|part| part["synthetic"] != true && part["ignored"] != true)
-        .map(|part| text(part, "/text").trim())
-        .filter(|text| !text.is_empty())
-        .collect();
-    let mut answer = said.join("\n\n");
-    answer.truncate(answer.floor_char_boundary(ANSWER_BYTES));
-    answer
+        .any(|part| is_said(part) && !text(part, "/text").trim().is_empty())
 }
 
 /// Of one message; a turn has one for each request to the model.

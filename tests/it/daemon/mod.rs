@@ -1,5 +1,6 @@
 //! The daemon, by the real binary: against the embedded bridge, and against one that misbehaves.
 
+mod answers;
 mod bad_bridge;
 mod bad_engine;
 mod beginning;

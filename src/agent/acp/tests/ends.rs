@@ -65,5 +65,60 @@ fn trap_codex_says_what_failed_as_if_the_model_did() {
     };
     let (kind, message, _) = play("systemError").failed_owned();
     assert_eq!((kind, &*message), (FailureKind::RateLimited, "last status: 429 Too Many Requests"));
-    assert_eq!(play("idle").answered(), "I look.last status: 429 Too Many Requests");
+    // The model is asked again after what it had said.
+    assert_eq!(play("idle").answered(), "last status: 429 Too Many Requests");
+}
+
+fn said(text: &str, meta: Value) -> Value {
+    json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": text },
+        "_meta": meta })
+}
+
+fn commentary(played: &Played) -> Vec<&str> {
+    let said = played.events.iter().filter_map(|event| match event {
+        TurnEvent::Commentary(said) => Some(&said[..]),
+        _ => None,
+    });
+    said.collect()
+}
+
+/// Newer versions of codex-acp say what is commentary; there need be no call in between.
+#[test]
+fn what_codex_calls_commentary_is_no_answer() {
+    let phase = |phase: &str| json!({ "codex": { "phase": phase } });
+    let mut played = Played::prompted(&spec());
+    played.update(said("Check", phase("commentary")));
+    played.update(said("ing.", phase("commentary")));
+    played.update(said("Done", phase("final_answer")));
+    played.update(said(".", phase("final_answer")));
+    played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+    assert_eq!((played.answered(), &commentary(&played)[..]), ("Done.", &["Checking."][..]));
+}
+
+#[test]
+fn a_failure_that_codex_recovers_from_is_no_answer() {
+    let status = |kind: &str| {
+        json!({ "sessionUpdate": "session_info_update",
+            "_meta": { "codex": { "threadStatus": { "type": kind } } } })
+    };
+    let mut played = Played::prompted(&spec());
+    played.update(status("systemError"));
+    played.update(said("oops", Value::Null));
+    played.update(status("active"));
+    played.update(said("fine", Value::Null));
+    played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+    assert_eq!((played.answered(), &commentary(&played)[..]), ("fine", &["oops"][..]));
+}
+
+/// Its last words are the failure's, and are not told twice.
+#[test]
+fn the_words_of_a_failure_are_not_the_models() {
+    let mut played = Played::prompted(&spec());
+    played.update(said("I look.", Value::Null));
+    let meta = json!({ "codex": { "threadStatus": { "type": "systemError" } } });
+    played.update(json!({ "sessionUpdate": "session_info_update", "_meta": meta }));
+    played.update(said("unexpected status 500", Value::Null));
+    played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+    assert_eq!(played.failed().1, "unexpected status 500");
+    assert_eq!(commentary(&played), ["I look."]);
 }

@@ -154,6 +154,32 @@ fn an_answer_is_not_lost_while_a_background_agent_runs() {
     assert_eq!(play.end, answered);
 }
 
+/// The CLI has the model speak of the one agent while the other still runs.
+#[test]
+fn what_background_agents_come_to_is_part_of_the_answer() {
+    let mut play = with_background_agent();
+    let text = json!([{ "type": "text", "text": "It found X." }]);
+    play.value(json!({ "type": "assistant", "message": { "content": text } }));
+    let origin = json!({ "kind": "task-notification" });
+    play.value(json!({ "type": "result", "subtype": "success", "origin": origin,
+        "result": "It found X." }));
+    play.value(json!({ "type": "system", "subtype": "task_notification", "task_id": "a" }));
+    assert_eq!(play.answered(), "done\n\nIt found X.");
+}
+
+/// The made-up message of a failure is in its result.
+#[test]
+fn what_the_cli_makes_up_is_not_the_models() {
+    let mut play = started();
+    for (model, error) in [("<synthetic>", ""), ("m", "server_error")] {
+        let text = json!([{ "type": "text", "text": "No response requested." }]);
+        let message = json!({ "model": model, "content": text });
+        play.value(json!({ "type": "assistant", "message": message, "error": error }));
+    }
+    play.value(json!({ "type": "result", "subtype": "success", "result": "done" }));
+    assert_eq!(play.answered(), "done");
+}
+
 #[test]
 fn an_interrupted_turn_does_not_wait_for_background_agents() {
     let mut play = started();

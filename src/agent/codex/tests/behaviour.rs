@@ -163,8 +163,9 @@ fn other_threads_and_turns_do_not_touch_the_turn() {
 #[track_caller]
 fn check_answer(messages: &[(&str, Value)], items: Value, expected: &str) {
     let mut player = Player::working(&spec());
-    for (text, phase) in messages {
-        let item = json!({"type": "agentMessage", "text": text, "phase": phase});
+    for (at, (text, phase)) in messages.iter().enumerate() {
+        let id = format!("msg_{at}");
+        let item = json!({"type": "agentMessage", "id": id, "text": text, "phase": phase});
         player.note("item/completed", json!({ "item": item }));
     }
     let turn = json!({"id": "u", "status": "completed", "items": items});
@@ -174,12 +175,14 @@ fn check_answer(messages: &[(&str, Value)], items: Value, expected: &str) {
 }
 
 #[test]
-fn the_answer_is_the_last_message_that_is_no_commentary() {
+fn the_answer_is_what_is_no_commentary() {
     let (none, commentary) = (Value::Null, json!("commentary"));
-    let message = json!([{"type": "agentMessage", "text": "final"}, {"type": "new"}, 7]);
-    check_answer(&[("a", none.clone()), ("b", none.clone())], json!([]), "b");
+    let message =
+        json!([{"type": "agentMessage", "id": "msg_0", "text": "final"}, {"type": "new"}, 7]);
+    check_answer(&[("a", none.clone()), ("b", none.clone())], json!([]), "a\n\nb");
     check_answer(&[("a", json!("final_answer")), ("b", commentary.clone())], Value::Null, "a");
-    check_answer(&[("a", commentary.clone()), ("b", commentary)], json!([]), "b");
+    check_answer(&[("a", commentary.clone()), ("b", none.clone())], json!([]), "b");
+    check_answer(&[("a", commentary.clone()), ("b", commentary)], json!([]), "a\n\nb");
     check_answer(&[("half", none)], message.clone(), "final");
     check_answer(&[], message, "final");
     check_answer(&[], Value::Null, "");

@@ -23,10 +23,11 @@ fn a_turn_from_handshake_to_answer() {
         &spec(),
         expect![[r#"
             Session("01a203c4-97ff-7333-8834-f3e0f42b0f22")
+            Commentary("on it now")
             Progress("Running `echo hi; echo err >&2; sleep 0.3; echo there`")
             Progress("Editing `a.txt`")
             Usage 300 in, 60 out
-            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
+            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt" }
         "#]],
     );
 }
@@ -55,7 +56,7 @@ fn a_command_is_accepted() {
             Progress("Running `touch /tmp/codexlab_$$ && echo escalated-ok`")
             Question 0 commandExecution Run "touch /tmp/codexlab_$$ && echo escalated-ok" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo escalated-ok'","cwd":"/home/me/project"} because "Need to write outside"
             Usage 200 in, 40 out
-            => Answered { text: "done: Chunk ID: 669d9f\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 4\nOutput:\nescalated-ok\n" }
+            => Answered { text: "done: Chunk ID: 669d9f\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 4\nOutput:\nescalated-ok" }
         "#]],
     );
 }
@@ -175,7 +176,7 @@ fn two_questions_are_open_at_once() {
             Progress("Running `touch /tmp/codexlab_$$ && echo second`")
             Question 1 commandExecution Run "touch /tmp/codexlab_$$ && echo second" {"command":"/bin/bash -lc 'touch /tmp/codexlab_$$ && echo second'","cwd":"/home/me/project"} because "Need to write outside"
             Usage 200 in, 40 out
-            => Answered { text: "done: Chunk ID: be2127\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 2\nOutput:\nsecond\n" }
+            => Answered { text: "done: Chunk ID: be2127\nWall time: 0.0000 seconds\nProcess exited with code 0\nOriginal token count: 2\nOutput:\nsecond" }
         "#]],
     );
 }
@@ -191,7 +192,7 @@ fn a_patch_is_asked_for_with_its_diff() {
             Progress("Editing `a.txt`")
             Question 0 fileChange Edit "/home/me/project/a.txt" {"changes":[{"diff":"hello\n","kind":{"type":"add"},"path":"/home/me/project/a.txt"}]}
             Usage 200 in, 40 out
-            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt\n" }
+            => Answered { text: "done: Exit code: 0\nWall time: 0 seconds\nOutput:\nSuccess. Updated the following files:\nA a.txt" }
         "#]],
     );
     check(
@@ -310,11 +311,13 @@ fn a_dropped_stream_is_retried_and_then_fails() {
         "stream-dropped",
         &spec(),
         expect![[r#"
-        Session("01a203cd-d89e-7223-abcb-b5aa482c4908")
-        Retry "Reconnecting... 1/1 (stream disconnected before completion: stream closed before response.completed)"
-        => Model: stream disconnected before completion: stream closed before response.completed
-           Send the message again. If that does not help, try `codex` in a terminal in the project's directory.
-    "#]],
+            Session("01a203cd-d89e-7223-abcb-b5aa482c4908")
+            Commentary("partial")
+            Retry "Reconnecting... 1/1 (stream disconnected before completion: stream closed before response.completed)"
+            Commentary("partial")
+            => Model: stream disconnected before completion: stream closed before response.completed
+               Send the message again. If that does not help, try `codex` in a terminal in the project's directory.
+        "#]],
     );
 }
 

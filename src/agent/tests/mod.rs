@@ -1,6 +1,8 @@
 //! What the tests of all protocols share: a turn, a host that keeps what a protocol does, recorded
 //! conversations, and values that no engine would send.
 
+mod answers;
+
 use std::fs;
 
 use proptest::prelude::*;
