@@ -56,6 +56,8 @@ pub trait Protocol: Send {
     fn decide(&mut self, question: QuestionId, verdict: Verdict, actions: &mut Actions);
     /// What a [`TurnEvent::ToolCall`] came to. Not every engine gets our tools.
     fn on_tool_result(&mut self, _call: &str, _: ToolResult, _: &mut Actions) {}
+    /// The engine has said nothing for a moment, which was asked for by [`Actions::await_quiet`].
+    fn on_quiet(&mut self, _: &mut Actions) {}
     /// The turn is to end. Called once at most.
     fn interrupt(&mut self, actions: &mut Actions);
     /// Whether the prompt is still to come. Until then the engine must answer each request within
@@ -78,6 +80,8 @@ pub struct Actions {
     /// The turn's end. No more input follows, which on stdio asks the engine to exit; what comes
     /// afterwards is only the process leaving.
     pub finished: Option<TurnEnd>,
+    /// [`Protocol::on_quiet`] is to be called, soon.
+    pub awaits_quiet: bool,
 }
 
 impl Actions {
@@ -87,6 +91,11 @@ impl Actions {
 
     pub fn event(&mut self, event: TurnEvent) {
         self.events.push(event);
+    }
+
+    /// The turn is over, but the engine may still have something to say of it.
+    pub fn await_quiet(&mut self) {
+        self.awaits_quiet = true;
     }
 
     /// The turn is over and the engine may go.

@@ -78,6 +78,13 @@ impl Default for Grace {
     }
 }
 
+/// How long an engine is quiet that has nothing more to say of its turn. opencode's acp was seen to
+/// write the end of an answer right after the response that ends the turn.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// It is waited for no longer than this: an answer is to be there within 300 ms of its end.
+const QUIET_WITHIN: Duration = Duration::from_millis(250);
+
 /// Runs a turn to its end: until the engine is gone, or nothing more can be done about it. Never
 /// fails otherwise than by the [`TurnEnd`]; never takes longer than the limits, the graces and the
 /// exit ladder together.
@@ -113,6 +120,7 @@ pub fn run_turn(
         garbage: Garbage::default(),
         pending: VecDeque::new(),
         phase: Phase::Working,
+        quiet: None,
         hurry: false,
         why: None,
         told: None,
@@ -124,6 +132,7 @@ pub fn run_turn(
         turn.settle();
         // Looked at every time: an engine that never stops talking must not outlive its limits.
         turn.check(Instant::now());
+        turn.check_quiet(Instant::now());
         turn.serve_handler(Instant::now());
         if matches!(turn.phase, Phase::Gone | Phase::GivenUp) {
             return turn.end.expect("an engine that is gone or given up has been judged");
@@ -212,6 +221,8 @@ struct Turn<'a> {
     /// Commands that the protocol has not been given yet.
     pending: VecDeque<TurnCommand>,
     phase: Phase,
+    /// The protocol waits until the engine is quiet: when it was so long enough, and the latest.
+    quiet: Option<(Instant, Instant)>,
     hurry: bool,
     why: Option<Why>,
     /// The protocol is finished with the turn, and gets nothing more to handle.
@@ -254,6 +265,9 @@ impl Turn<'_> {
         }
         for event in mem::take(&mut actions.events) {
             self.report(event);
+        }
+        if actions.awaits_quiet {
+            self.talks(Instant::now() + QUIET_WITHIN);
         }
         if let Some(end) = actions.finished {
             self.transport.close_input();
@@ -352,6 +366,9 @@ impl Turn<'_> {
             Some(TransportEvent::Value(value)) => {
                 self.heard = true;
                 self.alive = Instant::now();
+                if let Some((_, latest)) = self.quiet {
+                    self.talks(latest);
+                }
                 self.act(|protocol, actions| protocol.on_value(value, actions));
             }
             Some(TransportEvent::Garbage(text)) => self.garbage.add(text),
@@ -432,10 +449,25 @@ impl Turn<'_> {
         }
     }
 
-    /// The deadline, or what the handler wants to do before.
+    /// The deadline, or what is to be done before.
     fn wake(&self) -> Instant {
-        let deadline = self.deadline();
-        self.handler.due().map_or(deadline, |due| due.min(deadline))
+        let quiet = self.quiet.map(|(due, _)| due);
+        [quiet, self.handler.due()].into_iter().flatten().fold(self.deadline(), Instant::min)
+    }
+
+    /// The engine is not quiet yet.
+    fn talks(&mut self, latest: Instant) {
+        self.quiet = Some((latest.min(Instant::now() + QUIET), latest));
+    }
+
+    /// What is there already and was not read was not said too late.
+    fn check_quiet(&mut self, now: Instant) {
+        let is_quiet = |(due, latest): &mut (Instant, Instant)| {
+            *due <= now && (*latest <= now || self.transport.incoming().is_empty())
+        };
+        if self.quiet.take_if(is_quiet).is_some() {
+            self.act(|protocol, actions| protocol.on_quiet(actions));
+        }
     }
 
     fn serve_handler(&mut self, now: Instant) {

@@ -78,6 +78,8 @@ pub struct Acp {
     heard: bool,
     /// Codex-acp 2.6.0 says what failed as if the model did, and ends the turn in good order.
     failure: Option<String>,
+    /// The response to the prompt, while chunks may come that are late.
+    stop: Option<Value>,
     /// What the session has cost, and what it had before this turn.
     cost: Option<f64>,
     cost_before: Option<f64>,
@@ -86,7 +88,7 @@ pub struct Acp {
 impl Acp {
     fn on_response(&mut self, asked: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
         match (asked, result) {
-            (Sent::Prompt, Ok(result)) => self.on_stop(&result, actions),
+            (Sent::Prompt, Ok(result)) => self.on_stop(result, actions),
             (Sent::Prompt, Err(error)) if self.is_gone(&error) => {
                 let detail = failure::describe(&error);
                 self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
@@ -393,8 +395,19 @@ impl Acp {
         }
     }
 
-    /// The prompt has its response: the turn is over.
-    fn on_stop(&mut self, result: &Value, actions: &mut Actions) {
+    /// The prompt has its response: the turn is over. The end of the answer may come after it with
+    /// opencode 1.18.33, and with whatever agent has said nothing yet, where waiting costs nobody's time.
+    fn on_stop(&mut self, result: Value, actions: &mut Actions) {
+        self.stop = Some(result);
+        let is_late = self.capabilities.is_late || !self.ledger.answer.has_last_words();
+        if is_late && !self.ledger.is_interrupted() {
+            actions.await_quiet();
+        } else {
+            self.on_quiet(actions);
+        }
+    }
+
+    fn end(&mut self, result: &Value, actions: &mut Actions) {
         let gone = self.ledger.withdraw_all(actions);
         self.cancelled(gone, actions);
         let cost = self.cost.zip(self.cost_before).map(|(cost, before)| (cost - before).max(0.0));
@@ -486,7 +499,16 @@ impl Protocol for Acp {
         self.settle(&pending, allow, actions);
     }
 
+    fn on_quiet(&mut self, actions: &mut Actions) {
+        if let Some(result) = self.stop.take() {
+            self.end(&result, actions);
+        }
+    }
+
     fn interrupt(&mut self, actions: &mut Actions) {
+        if self.stop.is_some() {
+            return self.on_quiet(actions);
+        }
         let Some(gone) = self.ledger.interrupt(actions) else { return };
         if !self.prompted {
             return self.ledger.finish(TurnEnd::Interrupted, actions);
@@ -517,6 +539,7 @@ impl Protocol for Acp {
     }
 
     fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
+        self.on_quiet(actions);
         self.ledger.finish(failure::crashed(exit, stderr_tail), actions);
     }
 }

@@ -45,6 +45,8 @@ pub struct Capabilities {
     /// `session/load`, which replays the whole session as updates.
     pub reopens: Vec<&'static str>,
     pub image: bool,
+    /// It may say the end of an answer after the end of the turn (opencode).
+    pub is_late: bool,
     /// The names of the ways to log in.
     pub logins: Vec<String>,
 }
@@ -57,6 +59,7 @@ impl Capabilities {
         Capabilities {
             reopens: reopens.iter().filter(|(_, offers)| *offers).map(|(way, _)| *way).collect(),
             image: agent["promptCapabilities"]["image"] == true,
+            is_late: text(result, "/agentInfo/name") == "OpenCode",
             logins: list(result, "/authMethods")
                 .iter()
                 .map(|method| text(method, "/name").to_owned())

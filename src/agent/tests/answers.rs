@@ -351,6 +351,9 @@ macro_rules! acp {
             fn interrupt(&mut self, actions: &mut Actions) {
                 self.0.interrupt(actions);
             }
+            fn on_quiet(&mut self, actions: &mut Actions) {
+                self.0.on_quiet(actions);
+            }
             fn on_exit(&mut self, exit: Exit, stderr_tail: &str, actions: &mut Actions) {
                 self.0.on_exit(exit, stderr_tail, actions);
             }

@@ -48,12 +48,19 @@ pub(super) struct Host<P> {
     pub(super) writes: Vec<Value>,
     pub(super) events: Vec<TurnEvent>,
     pub(super) end: Option<TurnEnd>,
+    /// The engine goes on talking where the protocol waits until it is quiet.
+    pub(super) talks_on: bool,
 }
 
 impl<P: Protocol + Default> Host<P> {
     pub(super) fn begun(spec: &TurnSpec) -> Host<P> {
-        let mut host =
-            Host { protocol: P::default(), writes: Vec::new(), events: Vec::new(), end: None };
+        let mut host = Host {
+            protocol: P::default(),
+            writes: Vec::new(),
+            events: Vec::new(),
+            end: None,
+            talks_on: false,
+        };
         host.run(|protocol, actions| protocol.begin(spec, actions));
         host
     }
@@ -87,6 +94,10 @@ impl<P: Protocol + Default> Host<P> {
         self.run(Protocol::on_overdue);
     }
 
+    pub(super) fn quiet(&mut self) {
+        self.run(P::on_quiet);
+    }
+
     /// As the runner does it: after the end nothing is called.
     fn run(&mut self, step: impl FnOnce(&mut P, &mut Actions)) {
         if self.end.is_some() {
@@ -97,6 +108,9 @@ impl<P: Protocol + Default> Host<P> {
         self.writes.extend(actions.write);
         self.events.extend(actions.events);
         self.end = actions.finished;
+        if actions.awaits_quiet && !self.talks_on {
+            self.quiet();
+        }
     }
 
     pub(super) fn questions(&self) -> Vec<&Question> {

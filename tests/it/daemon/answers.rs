@@ -96,6 +96,24 @@ fn what_was_said_on_the_way_is_told_before_the_answer() {
     check("fake", &acp(&updates, &end), "result", &[said, "Mended."]);
 }
 
+/// opencode's acp ends the turn before it has written the end of the answer.
+#[test]
+fn the_end_of_an_answer_may_come_after_the_end_of_the_turn() {
+    let end = stop("end_turn");
+    let late = acp(&[], &["print", &end]);
+    let rest = acp(&[says("late")], &["wait-eof"]);
+    let updates = late.len() - 2;
+    let nothing_yet = [&late[..], &rest[updates..]].concat();
+    check("fake", &nothing_yet, "result", &["late"]);
+    let begun = acp(&[says("The end is ")], &["print", &end]);
+    let mut opencode = [&begun[..], &rest[updates..]].concat();
+    for step in &mut opencode {
+        let info = r#""protocolVersion":1,"agentInfo":{"name":"OpenCode"}"#;
+        *step = step.replace(r#""protocolVersion":1"#, info);
+    }
+    check("fake", &opencode, "result", &["The end is late"]);
+}
+
 const CLAUDE: [&str; 2] = ["read", "read"];
 
 fn claude(block: &Value) -> Value {

@@ -1,14 +1,17 @@
 //! The clocks of a turn and the order of things, without a process.
 
 use std::{
-    io,
+    io, thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use obto_bridge::agent::{
-    Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
-    transport::{Transport, TransportEvent},
+use obto_bridge::{
+    agent::{
+        Exit, FailureKind, QuestionId, TurnCommand, TurnEnd, TurnEvent, Verdict,
+        transport::{Transport, TransportEvent},
+    },
+    task,
 };
 use serde_json::{Value, json};
 
@@ -451,4 +454,37 @@ fn a_transport_that_vanishes_is_an_exit() {
     memory.tx = None;
     let (kind, message) = failure(Setup::new().run(&mut memory));
     assert_eq!((kind, message.as_str()), (FailureKind::Crashed, "toy: an unknown end; ."));
+}
+
+/// What is late is heard, and an engine that never stops talking does not keep its answer.
+#[test]
+fn an_engine_that_may_be_late_is_given_a_moment() {
+    let react: React = |entry| match entry {
+        PROMPT => vec![value(json!("over")), value(json!({"ask": "late"})), value(json!("news"))],
+        "close" => vec![exit()],
+        _ => vec![],
+    };
+    let mut setup = Setup::new();
+    let begin = Instant::now();
+    assert_eq!(check(&mut setup, react, &[PROMPT, "close"]), answered("quiet"));
+    assert!(begin.elapsed() >= 150 * MS, "{:?}", begin.elapsed());
+    assert_eq!(setup.handler.events.len(), 1);
+
+    let mut memory = Memory::new(|entry| match entry {
+        PROMPT => vec![value(json!("over"))],
+        "close" => vec![exit()],
+        _ => vec![],
+    });
+    let tx = memory.tx.clone().unwrap();
+    let babble = task::spawn("babble", move || {
+        // Until the turn is over, and its receiver gone.
+        while tx.send(value(json!("news"))).is_ok() {
+            thread::park_timeout(MS);
+        }
+    });
+    let begin = Instant::now();
+    assert_eq!(Setup::new().run(&mut memory), answered("quiet"));
+    check_quick(begin.elapsed(), 300 * MS);
+    drop(memory);
+    babble.unwrap().join().unwrap();
 }

@@ -37,6 +37,8 @@ impl Protocol for Toy {
         let text = |key: &str| value[key].as_str().map(str::to_owned);
         if let Some(text) = text("answer") {
             actions.finish(TurnEnd::Answered { text });
+        } else if value == "over" {
+            actions.await_quiet();
         } else if let Some(id) = text("ask") {
             actions.event(TurnEvent::Question(question(id)));
         } else if let Some(id) = text("gone") {
@@ -57,6 +59,10 @@ impl Protocol for Toy {
 
     fn on_tool_result(&mut self, call: &str, _: ToolResult, actions: &mut Actions) {
         actions.write(json!({"result": call}));
+    }
+
+    fn on_quiet(&mut self, actions: &mut Actions) {
+        actions.finish(answered("quiet"));
     }
 
     fn interrupt(&mut self, actions: &mut Actions) {

@@ -122,3 +122,38 @@ fn the_words_of_a_failure_are_not_the_models() {
     assert_eq!(played.failed().1, "unexpected status 500");
     assert_eq!(commentary(&played), ["I look."]);
 }
+
+/// opencode says the end of an answer after the response that ends the turn; an agent that has said
+/// nothing yet might as well.
+#[test]
+fn trap_the_end_of_an_answer_comes_after_the_end_of_the_turn() {
+    let stop = |agent: &str, words: &[&str]| {
+        let mut played = Played::new(&spec());
+        let info = json!({ "protocolVersion": 1, "agentInfo": { "name": agent } });
+        played.result("initialize", info);
+        played.result("session/new", json!({ "sessionId": "s" }));
+        for words in words {
+            played.update(said(words, Value::Null));
+        }
+        played.talks_on = true;
+        played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+        played
+    };
+    let check = |mut played: Played, expected: &str| {
+        assert_eq!(played.end, None);
+        played.update(said("late.", Value::Null));
+        played.quiet();
+        assert_eq!(played.answered(), expected);
+    };
+    check(stop("OpenCode", &["The end is "]), "The end is late.");
+    check(stop("OpenCode", &[]), "late.");
+    check(stop("other", &[]), "late.");
+    assert_eq!(stop("other", &["done"]).answered(), "done");
+    // What ends the wait does not end the answer.
+    let mut played = stop("OpenCode", &["done"]);
+    played.command(TurnCommand::Interrupt);
+    assert_eq!(played.answered(), "done");
+    let mut played = stop("OpenCode", &["done"]);
+    played.exit(Exit::Signal(9), "");
+    assert_eq!(played.answered(), "done");
+}
