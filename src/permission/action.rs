@@ -35,6 +35,20 @@ const PATH_KEYS: [&str; 10] = [
 const LIST_KEYS: [&str; 6] = ["changes", "content", "edits", "locations", "paths", "patterns"];
 /// Names of inputs that are the directory in which a command runs.
 const PLACE_KEYS: [&str; 4] = ["cwd", "dir_path", "directory", "workdir"];
+/// Tools that read directories, over all engines, in whatever case; `search` is also ACP's word.
+const SEARCHES: [&str; 9] = [
+    "glob",
+    "grep",
+    "grep_search",
+    "list",
+    "list_directory",
+    "ls",
+    "read_many_files",
+    "search",
+    "search_file_content",
+];
+/// Names of inputs that say what a search looks for.
+const SEARCH_KEYS: [&str; 5] = ["glob", "include", "pattern", "query", "regex"];
 /// Paths of one action.
 const PATHS_MAX: usize = 256;
 
@@ -114,20 +128,27 @@ impl<'a> Action<'a> {
     /// names may begin with another one.
     fn searched(&self, mut paths: Vec<&'a str>) -> Result<Vec<&'a str>, &'static str> {
         paths.retain(|path| !path.is_empty());
-        if paths.is_empty() {
-            paths.push(".");
-        }
         let Question { tool, subject, input, .. } = self.question;
         if tool.eq_ignore_ascii_case("glob") {
             let pattern = input["pattern"].as_str().unwrap_or(subject);
-            if pattern.split('/').any(|part| part == "..") {
-                return Err("it searches by a pattern with `..`");
+            if pattern.contains("..")
+                || ["{/", "{~", ",/", ",~"].iter().any(|it| pattern.contains(it))
+            {
+                return Err("its pattern may begin at several places");
             }
             if pattern.starts_with(['/', '~']) {
                 let head = pattern.find(['*', '?', '[', '{']).unwrap_or(pattern.len());
                 let end = pattern[..head].rfind('/').map_or(0, |at| at + 1);
                 paths.push(&pattern[..if head == pattern.len() { head } else { end }]);
             }
+        } else if !subject.is_empty() && !paths.contains(&subject.as_str()) {
+            paths.push(subject);
+        }
+        if paths.is_empty() {
+            if self.is_told() && subject.is_empty() && !self.has_search_key() {
+                return Err("where it searches is not known");
+            }
+            paths.push(".");
         }
         Ok(paths)
     }
@@ -137,10 +158,15 @@ impl<'a> Action<'a> {
         self.question.input.as_object().is_some_and(|input| !input.is_empty())
     }
 
+    /// It reads what is in a directory, and not one file.
     fn is_search(&self) -> bool {
         let Question { kind, tool, .. } = self.question;
-        *kind == ActionKind::Read
-            && (tool.eq_ignore_ascii_case("glob") || tool.eq_ignore_ascii_case("grep"))
+        let is_named = SEARCHES.iter().any(|name| tool.eq_ignore_ascii_case(name));
+        *kind == ActionKind::Read && (is_named || self.has_search_key())
+    }
+
+    fn has_search_key(&self) -> bool {
+        SEARCH_KEYS.iter().any(|key| !self.question.input[key].is_null())
     }
 }
 
@@ -154,6 +180,8 @@ pub(super) enum Facts<'a> {
     Places {
         /// None is empty; or why they can't be told.
         spots: Result<Vec<Spot>, &'static str>,
+        /// All that is in these places is read.
+        is_search: bool,
         bases: Bases<'a>,
     },
     Url(Result<Url, &'static str>),
@@ -175,7 +203,7 @@ impl<'a> Facts<'a> {
                     let each = paths.iter().map(|path| bases.spots(path));
                     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
                 });
-                Facts::Places { spots, bases }
+                Facts::Places { spots, is_search: action.is_search(), bases }
             }
             ActionKind::Fetch if tool.to_lowercase().contains("search") => Facts::Query,
             ActionKind::Fetch => Facts::Url(Url::read(subject)),
@@ -185,6 +213,22 @@ impl<'a> Facts<'a> {
             ActionKind::Other => {
                 Facts::Names(McpReadings { names: vec![tool.clone()], is_any: false })
             }
+        }
+    }
+}
+
+impl Facts<'_> {
+    /// Why it can't be told what is read or changed, which no rule may allow then: it may be anything.
+    pub(super) fn unknown(&self) -> Option<&'static str> {
+        match self {
+            Facts::Places { spots, .. } => match spots {
+                Ok(spots) => {
+                    let is_unclear = spots.iter().any(|spot| spot.real.is_none());
+                    is_unclear.then_some("where its links lead is not known")
+                }
+                Err(why) => Some(*why),
+            },
+            _ => None,
         }
     }
 }

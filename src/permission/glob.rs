@@ -63,8 +63,12 @@ impl Glob {
 
     /// The same pattern with every character replaced.
     pub(super) fn map(&self, each: fn(char) -> char) -> Glob {
-        let pieces = self.pieces.iter().map(|piece| piece.chars().map(each).collect());
-        Glob { pieces: pieces.collect() }
+        Glob { pieces: self.pieces.iter().map(|piece| piece.chars().map(each).collect()).collect() }
+    }
+
+    /// The same pattern with the texts between its stars replaced.
+    pub(super) fn each_piece(&self, each: fn(&str) -> String) -> Glob {
+        Glob { pieces: self.pieces.iter().map(|piece| each(piece)).collect() }
     }
 
     /// Without the last `end` of a pattern that has it right before a last star.

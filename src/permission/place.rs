@@ -3,11 +3,15 @@
 //! Pure; what is on the disk comes in by [`Places`].
 
 use std::{
+    borrow::Cow,
     fmt,
     path::{Path, PathBuf},
 };
 
-use super::glob::{Glob, escape};
+use super::{
+    approval_prompt::is_hidden,
+    glob::{Glob, escape},
+};
 
 /// Longer paths are refused by the system as well.
 const PATH_MAX: usize = 4096;
@@ -29,12 +33,12 @@ pub enum Found {
     Link(PathBuf),
     /// Something else, or nothing.
     Plain,
-    /// It can't be told, for example for lack of a right.
+    /// It can't be told, for example for lack of a right, or it is another thing for each process.
     Unknown,
 }
 
 /// An absolute place, in components; none of them is `.` or `..`.
-type Place = Vec<String>;
+pub(super) type Place = Vec<String>;
 
 /// Where relative paths and patterns begin: as they are named, and where they really are.
 #[derive(Debug)]
@@ -50,6 +54,49 @@ pub(super) struct Spot {
     pub(super) written: Place,
     /// None if it can't be told.
     pub(super) real: Option<Place>,
+}
+
+impl Spot {
+    /// All that it means, as far as that is known.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        [&self.written].into_iter().chain(&self.real)
+    }
+}
+
+/// How names are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Case {
+    Exact,
+    /// As file systems do that take upper and lower case for the same.
+    Folded,
+}
+
+impl Case {
+    fn name(self, name: &str) -> Cow<'_, str> {
+        match self {
+            Case::Exact => Cow::Borrowed(name),
+            Case::Folded => Cow::Owned(fold(name)),
+        }
+    }
+
+    fn glob(self, glob: &Glob) -> Cow<'_, Glob> {
+        match self {
+            Case::Exact => Cow::Borrowed(glob),
+            Case::Folded => Cow::Owned(glob.each_piece(fold)),
+        }
+    }
+
+    /// How `parts` below `base` fit a place.
+    fn fit(self, base: &[String], parts: &[Part], place: &[String]) -> Fit {
+        let is_same = |(one, other): (&String, &String)| self.name(one) == self.name(other);
+        if !base.iter().zip(place).all(is_same) {
+            Fit::default()
+        } else if place.len() < base.len() {
+            Fit { is_whole: false, is_above: true }
+        } else {
+            fit(parts, &place[base.len()..], self)
+        }
+    }
 }
 
 /// A pattern over places.
@@ -95,9 +142,15 @@ impl<'a> Bases<'a> {
 
     /// The places that `path` may mean. The error says why it can't be told.
     pub(super) fn spots(&self, path: &str) -> Result<Vec<Spot>, &'static str> {
-        let is_odd = |c: char| c.is_control() || matches!(c, '\\' | '\u{2028}' | '\u{2029}');
         if path.is_empty() || path.len() > PATH_MAX || path.contains(is_odd) {
             return Err("the path is empty, too long or has odd characters");
+        }
+        // Some tools take them away, others don't.
+        let is_edged = |name: &str| {
+            name.starts_with(char::is_whitespace) || name.ends_with(char::is_whitespace)
+        };
+        if path.split('/').any(is_edged) {
+            return Err("a name in the path begins or ends with a blank");
         }
         if path.contains(", ") || path.starts_with("file:") || path.contains("://") {
             return Err("it may be another path than it seems, or several");
@@ -175,33 +228,51 @@ impl PlaceGlob {
 
     /// Whether it covers a place.
     pub(super) fn covers(&self, place: &Place, bases: &Bases<'_>) -> bool {
-        let below = |base: &Place| place.strip_prefix(base.as_slice());
-        bases.of(self.base).iter().filter_map(below).any(|rest| fits(&self.parts, rest))
+        let bases = bases.of(self.base).iter();
+        bases.map(|base| Case::Exact.fit(base, &self.parts, place)).any(|fit| fit.is_whole)
     }
 
     /// The same, also where the pattern itself leads over links.
-    pub(super) fn reaches(&self, place: &Place, bases: &Bases<'_>) -> bool {
-        if self.covers(place, bases) {
-            return true;
-        }
+    pub(super) fn reaches(&self, place: &Place, bases: &Bases<'_>, case: Case) -> bool {
+        self.fits(place, bases, case).any(|fit| fit.is_whole)
+    }
+
+    /// Whether it may cover something that is in `place`.
+    pub(super) fn reaches_into(&self, place: &Place, bases: &Bases<'_>) -> bool {
+        self.fits(place, bases, Case::Folded).any(|fit| fit.is_above)
+    }
+
+    /// How it fits a place, as seen from where it begins and from where its links lead.
+    fn fits(&self, place: &Place, bases: &Bases<'_>, case: Case) -> impl Iterator<Item = Fit> {
         let literal = |part: &Part| match part {
             Part::One(glob) => glob.exact().map(str::to_owned),
             Part::Any => None,
         };
         let head: Vec<String> = self.parts.iter().map_while(literal).collect();
-        bases.of(self.base).iter().any(|base| {
+        bases.of(self.base).iter().flat_map(move |base| {
             let real = follow(&[base.as_slice(), &head].concat(), bases.places);
-            let rest = real.as_ref().and_then(|real| place.strip_prefix(real.as_slice()));
-            rest.is_some_and(|rest| fits(&self.parts[head.len()..], rest))
+            let real = real.map(|real| case.fit(&real, &self.parts[head.len()..], place));
+            [Some(case.fit(base, &self.parts, place)), real].into_iter().flatten()
         })
     }
 }
 
-/// Whether the parts of a pattern match the components of a place, all of both.
-fn fits(parts: &[Part], place: &[String]) -> bool {
+/// How far a pattern goes along with a place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fit {
+    /// It matches the place.
+    is_whole: bool,
+    /// It may match something in the place, or the place itself.
+    is_above: bool,
+}
+
+/// The parts of a pattern against the components of a place.
+fn fit(parts: &[Part], place: &[String], case: Case) -> Fit {
+    let place: Vec<Cow<'_, str>> = place.iter().map(|name| case.name(name)).collect();
     // How many components the parts so far may have taken.
     let mut taken = vec![false; place.len() + 1];
     taken[0] = true;
+    let mut fit = Fit { is_whole: false, is_above: place.is_empty() };
     for part in parts {
         match part {
             Part::Any => {
@@ -210,14 +281,27 @@ fn fits(parts: &[Part], place: &[String]) -> bool {
                 }
             }
             Part::One(glob) => {
+                let glob = case.glob(glob);
                 for at in (1..taken.len()).rev() {
                     taken[at] = taken[at - 1] && glob.matches(&place[at - 1]);
                 }
                 taken[0] = false;
             }
         }
+        fit.is_above |= taken[place.len()];
     }
-    taken[place.len()]
+    fit.is_whole = taken[place.len()];
+    fit
+}
+
+/// A name as file systems compare it that take upper and lower case for the same.
+pub(super) fn fold(name: &str) -> String {
+    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// What some tools take away or read as something else.
+fn is_odd(c: char) -> bool {
+    c == '\\' || is_hidden(c)
 }
 
 fn raw(base: &[String], path: &str) -> Vec<String> {
@@ -237,8 +321,24 @@ fn lexical(raw: &[String]) -> Place {
     place
 }
 
+/// Whether a place is another one for every process that looks, or is named by what a process has
+/// open (`/proc/self/cwd`, `/proc/7/root`, `/dev/fd/3`), or is a second name of places that no link
+/// shows (on macOS). What the daemon finds there is not what an agent would find.
+fn depends_on_process(place: &[String]) -> bool {
+    let names: Vec<&str> = place.iter().map(String::as_str).take(3).collect();
+    match names[..] {
+        ["proc", name, ..] => {
+            matches!(name, "self" | "thread-self") || name.starts_with(|c: char| c.is_ascii_digit())
+        }
+        ["dev", "fd" | "stdin" | "stdout" | "stderr", ..]
+        | [".vol", ..]
+        | ["System", "Volumes", "Data", ..] => true,
+        _ => false,
+    }
+}
+
 /// The place where it leads, as the system goes: a `..` behind a link is that of the link's target.
-/// What is not there yet stays as it is written.
+/// What is not there yet stays as it is written. None if that can't be told, or not for an agent.
 fn follow(raw: &[String], places: &dyn Places) -> Option<Place> {
     let mut todo: Vec<String> = raw.iter().rev().cloned().collect();
     let (mut place, mut links, mut steps) = (Place::new(), 0, 0);
@@ -255,9 +355,14 @@ fn follow(raw: &[String], places: &dyn Places) -> Option<Place> {
             }
             _ => place.push(component),
         }
+        if depends_on_process(&place) {
+            return None;
+        }
         match places.look(Path::new(&format!("/{}", place.join("/")))) {
             Found::Plain => {}
             Found::Unknown => return None,
+            // `/proc/net`, for one, leads to that of the process that looks.
+            Found::Link(_) if place[0] == "proc" => return None,
             Found::Link(target) => {
                 links += 1;
                 let target = target.to_str().filter(|_| links <= LINKS_MAX)?;

@@ -7,6 +7,7 @@ use super::{
     action::{Action, Facts},
     glob::escape,
     guard::unguard,
+    place::{Case, Place, Spot},
     rule::{Pattern, Rule, kind_name},
     ruling::{Decision, Ruling},
 };
@@ -20,6 +21,9 @@ const DEFAULT_ALLOW: [&str; 5] = [
     "mcp(bridge:bridge_post)",
     "mcp(bridge:bridge_thread_read)",
 ];
+
+/// On a file system that folds case it is the same file; which one does is not known here.
+const OTHER_CASE: &str = "only upper and lower case tell it from what the rule is about";
 
 /// The rules of a machine.
 #[derive(Clone, Debug)]
@@ -79,7 +83,7 @@ impl Policy {
             match covers(self.allow.iter().chain(grants), kind, &facts) {
                 Ok(rule) => (Ruling::Allow, Some(rule), "this is allowed".to_owned()),
                 Err(None) => (Ruling::Ask, None, "no rule matches all of this".to_owned()),
-                Err(Some(why)) => (Ruling::Ask, None, format!("no pattern may allow this: {why}")),
+                Err(Some(why)) => (Ruling::Ask, None, format!("no rule may allow this: {why}")),
             }
         };
         Decision { ruling, rule: rule.map(ToString::to_string), why }
@@ -94,7 +98,7 @@ pub fn always(action: &Action<'_>) -> Option<Rule> {
         Facts::Command { scan, elsewhere: None } => {
             escape(&scan.sure.as_ref().ok()?.whole, unguard)
         }
-        Facts::Places { spots: Ok(spots), bases } => match &spots[..] {
+        Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
             [spot] => bases.name(spot)?,
             _ => return None,
         },
@@ -133,17 +137,20 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
     let Some(pattern) = &rule.pattern else { return (true, None) };
     match (pattern, facts) {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
-        (Pattern::Place(glob), Facts::Places { spots: Ok(spots), bases }) => {
-            let at = |place| glob.reaches(place, bases);
-            let is_unclear = spots.iter().any(|spot| spot.real.is_none());
-            (
-                spots.iter().any(|spot| at(&spot.written) || spot.real.as_ref().is_some_and(at)),
-                is_unclear.then_some("where its links lead is not known"),
-            )
+        (Pattern::Place(glob), Facts::Places { spots, is_search, bases }) => {
+            let spots = spots.as_deref().unwrap_or_default();
+            let any = |fits: &dyn Fn(&Place) -> bool| spots.iter().flat_map(Spot::places).any(fits);
+            let why = if any(&|place| glob.reaches(place, bases, Case::Folded)) {
+                Some(OTHER_CASE)
+            } else if *is_search && any(&|place| glob.reaches_into(place, bases)) {
+                Some("the search would read it as well if it is there")
+            } else {
+                facts.unknown()
+            };
+            (any(&|place| glob.reaches(place, bases, Case::Exact)), why)
         }
         (Pattern::Url(glob), Facts::Url(Ok(url))) => (glob.matches(url), url.oddity),
-        (Pattern::Place(_), Facts::Places { spots: Err(why), .. })
-        | (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
+        (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
         (Pattern::Name(glob), Facts::Names(read)) => (
             read.names.iter().any(|name| glob.matches(name)),
             read.names.is_empty().then_some("which tool it is can't be told"),
@@ -161,6 +168,9 @@ fn covers<'r>(
     facts: &Facts<'_>,
 ) -> Result<&'r Rule, Option<&'static str>> {
     let rules: Vec<&Rule> = rules.filter(|rule| rule.kind == kind).collect();
+    if let Some(why) = facts.unknown() {
+        return Err(Some(why));
+    }
     if let Some(rule) = rules.iter().find(|rule| rule.pattern.is_none()) {
         return Ok(rule);
     }
@@ -181,14 +191,11 @@ fn covers<'r>(
                 with(&|it| matches!(it, Pattern::Command(glob) if glob.covers(command)))
             }))
         }
-        Facts::Places { spots, bases } => {
-            let spots = spots.as_ref().map_err(|why| Some(*why))?;
-            last(spots.iter().flat_map(|spot| [Some(&spot.written), spot.real.as_ref()]).map(
-                |place| {
-                    let place = place.ok_or(Some("where its links lead is not known"))?;
-                    with(&|it| matches!(it, Pattern::Place(glob) if glob.covers(place, bases)))
-                },
-            ))
+        Facts::Places { spots, bases, .. } => {
+            let spots = spots.as_deref().unwrap_or_default();
+            last(spots.iter().flat_map(Spot::places).map(|place| {
+                with(&|it| matches!(it, Pattern::Place(glob) if glob.covers(place, bases)))
+            }))
         }
         Facts::Url(url) => {
             let url = url.as_ref().map_err(|why| Some(*why))?;

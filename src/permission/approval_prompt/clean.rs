@@ -15,7 +15,7 @@ const BACKTICKS_MAX: usize = 12;
 /// The characters that are shown by number: controls, those without a shape or a width, those that
 /// change the direction of what follows, blanks that are not the space, and what passes for a
 /// backtick.
-fn is_hidden(c: char) -> bool {
+pub(in crate::permission) fn is_hidden(c: char) -> bool {
     c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c,

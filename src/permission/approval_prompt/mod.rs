@@ -11,6 +11,7 @@ use std::{path::PathBuf, time::Duration};
 use serde_json::Value;
 
 use self::clean::Cut;
+pub(super) use self::clean::is_hidden;
 use crate::{
     agent::{ActionKind, Choice, Question},
     bridge::wire::{self, CardChoice, CardOption},

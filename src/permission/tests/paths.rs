@@ -77,7 +77,9 @@ fn other_places_are_named_from_the_top_or_from_home() {
     );
     all(&policy(&["edit(//**)"], &[], &[]), &disk, &["/etc/passwd", "a", "../x"], Ruling::Allow);
     all(&policy(&["edit(//**)"], &[], &[]), &disk, &["a\0b", ""], Ruling::Ask);
-    all(&policy(&["edit"], &[], &[]), &disk, &["/etc/passwd", "a\0b", ""], Ruling::Allow);
+    all(&policy(&["edit"], &[], &[]), &disk, &["/etc/passwd", "a"], Ruling::Allow);
+    // It may be anything, also what no rule allows.
+    all(&policy(&["edit"], &[], &[]), &disk, &["a\0b", ""], Ruling::Ask);
     all(&policy(&["edit(**)"], &[], &[]), &disk, &["a", "b/c"], Ruling::Allow);
     all(&policy(&["edit(**)"], &[], &[]), &disk, &["../a", "/x"], Ruling::Ask);
 }
@@ -152,6 +154,93 @@ fn what_cannot_be_looked_at_is_asked() {
     all(&policy(&["edit"], &[], &["edit(/etc/**)"]), &disk, &["src/x/a"], Ruling::Ask);
 }
 
+/// The daemon would look at its own directory and its own open files, an agent at others.
+#[test]
+fn what_each_process_sees_differently_is_asked_and_no_way_around_a_denial() {
+    let links = [
+        ("/home/ada/project/own", "/proc/self/cwd"),
+        ("/home/ada/project/in", "../../../dev/fd"),
+        ("/proc/self", "1234"),
+        ("/proc/1234/cwd", "/somewhere"),
+        ("/proc/net", "self/net"),
+        ("/proc/mounts", "self/mounts"),
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+    ];
+    let disk = Disk::with(&links);
+    let paths = [
+        "/proc/self/cwd/.git/hooks/pre-commit",
+        "/proc/thread-self/root/etc/hosts",
+        "/proc/1234/cwd/.git/config",
+        // It may run by the time that it counts.
+        "/proc/99/cwd/x",
+        "/proc/1234/task/7/fd/3",
+        "/proc/self/status",
+        "/proc/net/tcp",
+        "/proc/mounts",
+        "//proc//self/./cwd/x",
+        "../../../proc/self/cwd/x",
+        "/dev/fd/3",
+        "/dev/stdin",
+        "/dev/stdout",
+        "/dev/stderr",
+        "own/.git/config",
+        "in/3",
+        // On macOS, where these are.
+        "/.vol/16777220/2/etc/hosts",
+        "/System/Volumes/Data/Users/ada/.ssh/id",
+    ];
+    for allow in ["edit", "edit(//**)", "edit(/proc/**)"] {
+        all(&policy(&[allow], &[], &["edit(.git/**)"]), &disk, &paths, Ruling::Ask);
+        all(&policy(&[allow], &[], &[]), &disk, &paths, Ruling::Ask);
+    }
+    all(&policy(&[], &[], &["edit(/proc/**)"]), &disk, &["/proc/self/cwd/x"], Ruling::Deny);
+    let plain =
+        ["/proc/cpuinfo", "/proc/sys/kernel/hostname", "/dev/null", "/dev/fdx", "/procx/self"];
+    all(&policy(&["edit"], &[], &["edit(.git/**)"]), &disk, &plain, Ruling::Allow);
+    let grant = edit("/proc/self/cwd/x");
+    assert_eq!(always(&action(&grant, &disk)), None);
+}
+
+#[test]
+fn blanks_at_an_edge_and_what_cannot_be_seen_are_asked() {
+    let disk = Disk::default();
+    let mut odd = vec!["a\u{200b}b".to_owned(), "a\u{feff}".to_owned(), "\u{ad}a".to_owned()];
+    for blank in [' ', '\t', '\u{a0}', '\u{2003}', '\u{202f}', '\u{3000}', '\u{feff}', '\u{200b}'] {
+        let edges =
+            ["{}.git/config", ".git/config{}", ".git{}/config", ".git/{}config", "{}/etc/x", "{}"];
+        odd.extend(edges.map(|edge| edge.replace("{}", &blank.to_string())));
+    }
+    let odd: Vec<&str> = odd.iter().map(String::as_str).collect();
+    for policy in [policy(&["edit"], &[], &["edit(.git/**)"]), policy(&["edit(//**)"], &[], &[])] {
+        all(&policy, &disk, &odd, Ruling::Ask);
+        all(&policy, &disk, &["a b", "My File.md"], Ruling::Allow);
+    }
+}
+
+/// Where the file system folds case these are denied files.
+#[test]
+fn what_differs_from_a_denied_file_only_in_case_is_asked() {
+    let disk = Disk::with(&[("/home/ada/project/here", "/home/ada/.SSH")]);
+    let deny = ["edit(.git/**)", "edit(~/.ssh/*)", "edit(**/Secrét*.TXT)", "edit(~/straße)"];
+    let policy = policy(&["edit"], &[], &deny);
+    let folded = [
+        ".GIT/config",
+        "/HOME/Ada/Project/.git/x",
+        "/home/ada/.SSH/id",
+        "/home/ada/.\u{17f}sh/id",
+        "here/id",
+        "x/secrÉt-1.txt",
+        "/home/ada/STRASSE",
+    ];
+    all(&policy, &disk, &folded, Ruling::Ask);
+    all(&policy, &disk, &[".git/config", "x/Secrét.TXT"], Ruling::Deny);
+    all(&policy, &disk, &[".gitx/config", "GIT/x", "x/secret.txt"], Ruling::Allow);
+    // What is allowed is never more than what it says.
+    let allowing = super::policy(&["edit(src/**)"], &[], &[]);
+    all(&allowing, &disk, &["SRC/a", "/HOME/ada/project/src/a"], Ruling::Ask);
+}
+
 #[test]
 fn every_file_of_an_edit_counts() {
     let policy = policy(&["edit(src/**)"], &[], &["edit(**/.env)"]);
@@ -197,6 +286,53 @@ fn searches_read_where_they_search() {
         &read("read", json!({ "patterns": ["src/a", "/home/ada/.ssh/id"] })),
         Ruling::Deny,
     );
+}
+
+#[test]
+fn a_search_above_what_is_denied_or_asked_is_asked() {
+    let read = |tool: &str, input: Value| question(ActionKind::Read, tool, "", input);
+    let at = |path: &str| read("Grep", json!({ "pattern": "x", "path": path }));
+    for (ask, deny) in [(&["read(~/.ssh/**)"][..], &[][..]), (&[], &["read(~/.ssh/**)"])] {
+        let policy = policy(&["read"], ask, deny);
+        for above in ["/home/ada", "~", "/", "..", "/home", "../../ada/", "/HOME/ADA"] {
+            check(&policy, &at(above), Ruling::Ask);
+            check(&policy, &read("LS", json!({ "path": above })), Ruling::Ask);
+            // Agents that speak ACP, and opencode.
+            check(&policy, &read("search", json!({ "path": above })), Ruling::Ask);
+            check(&policy, &read("list_directory", json!({ "dir_path": above })), Ruling::Ask);
+            let outside = json!({ "filepath": above, "pattern": "x" });
+            check(&policy, &read("external_directory", outside), Ruling::Ask);
+        }
+        for glob in ["~/**", "/home/ada/**/*.rs", "/**", "~/.s*/id", "{~/.ssh,src}/*", "{..,src}/x"]
+        {
+            check(&policy, &read("Glob", json!({ "pattern": glob })), Ruling::Ask);
+        }
+        for apart in [".", "src", "/home/ada/.sshx", "/home/adam", "/etc"] {
+            check(&policy, &at(apart), Ruling::Allow);
+        }
+        check(&policy, &read("search", json!({ "title": "Searching all of it" })), Ruling::Ask);
+        // One file is no search.
+        check(&policy, &read("Read", json!({ "file_path": "/home/ada/x" })), Ruling::Allow);
+    }
+    let anywhere = policy(&["read"], &[], &["read(**/.env)", "read(docs/*/secret)"]);
+    check(&anywhere, &at("src"), Ruling::Ask);
+    check(&anywhere, &at("/etc"), Ruling::Allow);
+    let docs = policy(&["read"], &[], &["read(docs/*/secret)"]);
+    for (path, expected) in [
+        ("docs", Ruling::Ask),
+        ("docs/a", Ruling::Ask),
+        ("docs/a/b", Ruling::Allow),
+        ("src", Ruling::Allow),
+    ] {
+        check(&docs, &at(path), expected);
+    }
+    // The denied place behind a link, and the search through one.
+    let disk = Disk::with(&[("/home/ada/.ssh", "/data/keys"), ("/home/ada/project/up", "/home")]);
+    let policy = policy(&["read"], &[], &["read(~/.ssh/**)"]);
+    for path in ["/data", "up", "up/ada"] {
+        let decision = policy.decide(&action(&at(path), &disk), &[]);
+        assert_eq!(decision.ruling, Ruling::Ask, "{path}: {decision:?}");
+    }
 }
 
 #[test]

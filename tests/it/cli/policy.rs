@@ -48,6 +48,29 @@ fn the_rule_and_the_reason_are_told() {
     check(&home, &["claude", "fetch", "https://docs.rs/x", "--tool", "WebSearch"], "ask", &[]);
 }
 
+/// On the real `/proc`, and what was given is what is judged.
+#[test]
+fn ways_around_a_denial_are_asked() {
+    let home = Home::new();
+    home.put(
+        CONFIG,
+        r#"{"permissions": {"allow": ["read", "edit"], "deny": ["edit(.git/**)", "read(keys/*)"]}}"#,
+    );
+    fs::create_dir_all(home.path().join("keys")).unwrap();
+    symlink("/proc/self/cwd", home.path().join("here")).unwrap();
+    let pid = format!("/proc/{}/cwd/.git/config", std::process::id());
+    for path in ["/proc/self/cwd/.git/config", "/dev/fd/3", "here/.git/config", &pid, ".GIT/x"] {
+        check(&home, &["claude", "edit", path], "ask", &["edit"]);
+    }
+    check(&home, &["claude", "edit", ".git/config"], "deny", &["edit(.git/**)"]);
+    for above in [".", "..", "~", "/"] {
+        check(&home, &["claude", "read", above, "--tool", "Grep"], "ask", &["read(keys/*)"]);
+    }
+    check(&home, &["claude", "read", "keys", "--tool", "Grep"], "ask", &["read(keys/*)"]);
+    check(&home, &["claude", "read", "keys/x", "--tool", "Grep"], "deny", &["read(keys/*)"]);
+    check(&home, &["claude", "read", "src", "--tool", "Grep"], "allow", &[]);
+}
+
 #[test]
 fn what_is_not_understood_is_told() {
     let home = Home::new();
