@@ -32,15 +32,15 @@ use crate::serve::{
     metrics::Metrics,
     page,
     password::{self, Busy, Checked},
-    store::{AccountKey, Caller, Credential, PasswordKey, SessionKey, Store},
+    store::{
+        AccountKey, Caller, Credential, PasswordKey, SessionKey, Store, accounts::hash as hash_of,
+    },
     wire::NAME_CHARS,
 };
-use throttle::Throttle;
+use throttle::{SignInLimits, Throttle};
 
-/// The longest wait between two password attempts on one name. It holds for the owner, too.
-const NAME_WAIT: Duration = Duration::from_mins(1);
-/// The longest wait between two attempts from one address.
-const ADDRESS_WAIT: Duration = Duration::from_mins(15);
+/// The longest wait between two accounts that are made from one address.
+const REGISTRATION_WAIT: Duration = Duration::from_mins(15);
 
 /// The handler of all routes.
 #[derive(Debug)]
@@ -50,12 +50,10 @@ pub struct Api {
     metrics: Metrics,
     options: Options,
     passwords: password::Checker,
-    /// Passwords by the name of the account, also of one that is not there.
-    guesses: Throttle<String>,
-    /// Passwords and codes by the address they come from.
-    guessers: Throttle<IpAddr>,
+    /// Asked before anything that somebody could guess is looked at.
+    limits: SignInLimits,
     /// Accounts that are made from an address.
-    registrations: Throttle<IpAddr>,
+    registrations: Mutex<Throttle<IpAddr>>,
     /// Held while a machine's report of its sessions is read.
     reports: Mutex<()>,
 }
@@ -138,9 +136,8 @@ impl Api {
             metrics,
             passwords: password::Checker::new(options.password_cost),
             options,
-            guesses: Throttle::new(5, NAME_WAIT),
-            guessers: Throttle::new(20, ADDRESS_WAIT),
-            registrations: Throttle::new(5, ADDRESS_WAIT),
+            limits: SignInLimits::new(),
+            registrations: Mutex::new(Throttle::new(5, REGISTRATION_WAIT)),
             reports: Mutex::default(),
         }
     }
@@ -152,7 +149,10 @@ impl Api {
             Some(given) => {
                 let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
                 match scheme.to_ascii_lowercase().as_str() {
-                    "bearer" => self.store.authenticate(secret.trim())?,
+                    "bearer" => {
+                        let token = secret.trim();
+                        self.by_secret(head, token, || self.store.authenticate(token))?
+                    }
                     "basic" => self.basic(head, secret.trim())?,
                     _ => None,
                 }
@@ -178,9 +178,21 @@ impl Api {
         Ok(found.map(|(account, key)| Caller { account, access: Credential::Password(key) }))
     }
 
-    /// The account of a user name and its password, and which password that is. Guessing is slowed
-    /// down, and the answer does not tell an unknown name from a wrong password. `often`: the caller
-    /// sends its password with every request, and need not wait for others who guess at it.
+    /// Who has this token or cookie, if it may be tried now.
+    fn by_secret(
+        &self,
+        head: &Head,
+        secret: &str,
+        look_up: impl FnOnce() -> anyhow::Result<Option<Caller>>,
+    ) -> Result<Option<Caller>, Response> {
+        let (address, now) = (origin::client(&self.options, head), self.options.clock.now());
+        let found = self.limits.secret(hash_of(secret), address, now, look_up);
+        Ok(found.map_err(come_later)??)
+    }
+
+    /// The account of a user name and its password, and which password that is. The answer does not
+    /// tell an unknown name from a wrong password. `often`: the caller sends its password with every
+    /// request, and most of them need not cost a hash.
     fn login(
         &self,
         head: &Head,
@@ -188,29 +200,28 @@ impl Api {
         password: &str,
         often: bool,
     ) -> Result<Option<(AccountKey, PasswordKey)>, Response> {
-        let found = self.store.login(username)?;
-        if let Some((account, stored)) = &found
-            && often
-            && self.passwords.remembers(password, stored)
-        {
-            return Ok(Some((*account, PasswordKey::of(stored))));
-        }
         // No name is longer, and what is kept of those that are must not be much.
         let name: String = username.chars().take(NAME_CHARS).collect();
-        let address = origin::client(&self.options, head);
-        let now = self.options.clock.now();
-        self.guessers.enter(&address, now).map_err(come_later)?;
-        self.guesses.enter(&name, now).map_err(|wait| {
-            self.guessers.take_back(&address);
-            come_later(wait)
-        })?;
+        let (address, now) = (origin::client(&self.options, head), self.options.clock.now());
+        let found = self.store.login(username)?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());
-        let verdict = self.passwords.check(password, stored)?;
+        let is_remembered =
+            || often && stored.is_some_and(|it| self.passwords.remembers(password, it));
+        let tried = self.limits.password(name, address, now, is_remembered).map_err(come_later)?;
+        let Some(tried) = tried else {
+            return Ok(found.map(|(account, stored)| (account, PasswordKey::of(&stored))));
+        };
+        let verdict = match self.passwords.check(password, stored) {
+            Ok(verdict) => verdict,
+            Err(busy) => {
+                tried.untested();
+                return Err(busy.into());
+            }
+        };
         let Some((account, mut stored)) = found.filter(|_| verdict != Checked::Wrong) else {
             return Ok(None);
         };
-        self.guessers.take_back(&address);
-        self.guesses.forget(&name);
+        tried.right();
         if verdict == Checked::RightButWeak {
             let better = self.hash(password)?;
             self.store.strengthen(account, &stored, &better)?;

@@ -10,7 +10,7 @@ use crate::{
     serve::{
         api::{Answer, Api, come_later, input::checked_name, origin},
         http::message::{Head, Request, Response, form_field},
-        password,
+        lock, password,
         presence::Machine,
         store::{
             Caller, Credential,
@@ -46,7 +46,8 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
         return Err(wire::bad_field(400, "password", &problem));
     }
     let address = origin::client(&api.options, &request.head);
-    api.registrations.enter(&address, api.options.clock.now()).map_err(come_later)?;
+    let now = api.options.clock.now();
+    lock(&api.registrations).count(&address, now).map_err(come_later)?;
     let password = api.hash(&password)?;
     let new = NewAccount { username: &username, email: Some(&email), password: Some(&password) };
     let Some((account_id, token)) = api.store.create_account(new)? else {

@@ -25,7 +25,8 @@ const PLAIN_COOKIE: &str = "obto_session";
 /// own page.
 pub(super) fn caller(api: &Api, head: &Head) -> Result<Option<Caller>, Response> {
     let Some(cookie) = cookie(api, head) else { return Ok(None) };
-    let caller = api.store.session(cookie, api.options.lifetime, api.options.clock.now())?;
+    let (lifetime, now) = (api.options.lifetime, api.options.clock.now());
+    let caller = api.by_secret(head, cookie, || api.store.session(cookie, lifetime, now))?;
     if caller.is_some() && changes_something(head) {
         origin::refuse_unknown_page(head)?;
         let given = head.header("x-csrf-token").unwrap_or_default();
@@ -71,7 +72,7 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
     let (code, password) = (fields.name("code")?, new_password(&fields, "password")?);
     let address = origin::client(&api.options, &request.head);
     let now = api.options.clock.now();
-    api.guessers.enter(&address, now).map_err(come_later)?;
+    let tried = api.limits.link(address, now).map_err(come_later)?;
     let spent = || {
         let text = "this link was used already or is too old; whoever runs the bridge gets another \
                     with: obto-bridge serve user passwd NAME";
@@ -80,9 +81,9 @@ pub(super) fn redeem(api: &Api, request: &Request) -> Answer {
     if !api.store.is_welcome(&code, now)? {
         return Err(spent());
     }
+    tried.right();
     let hash = api.hash(&password)?;
     let account = api.store.redeem(&code, &hash, now)?.ok_or_else(spent)?;
-    api.guessers.take_back(&address);
     api.hub.hang_up(|it| it.account == account && it.token().is_none());
     begin(api, &request.head, account, PasswordKey::of(&hash))
 }

@@ -272,6 +272,6 @@ fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Re
 }
 
 /// A token has 256 random bits, so a plain hash is enough and a look-up by it leaks nothing.
-pub(super) fn hash(token: &str) -> [u8; 32] {
+pub fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }

@@ -7,6 +7,8 @@ mod browser;
 mod durability;
 mod external;
 mod fuzz;
+#[cfg(target_os = "linux")]
+mod guessing;
 mod hosting;
 mod instances;
 mod limits;

@@ -63,7 +63,20 @@ impl Reply {
 
 impl Conn {
     pub(crate) fn open(addr: SocketAddr) -> Conn {
-        let socket = TcpStream::connect(addr).unwrap();
+        Conn::of(TcpStream::connect(addr).unwrap())
+    }
+
+    /// A connection that comes from this address of the loopback network.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_from(source: [u8; 4], addr: SocketAddr) -> Conn {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+        connect(&socket, &addr).unwrap();
+        Conn::of(TcpStream::from(socket))
+    }
+
+    fn of(socket: TcpStream) -> Conn {
         socket.set_nodelay(true).unwrap();
         Conn {
             socket,
