@@ -98,9 +98,19 @@ fn text_line(record: &Record<'_>) -> String {
     line
 }
 
-/// Foreign text must not drive the terminal that shows the log.
+/// Foreign text in one line, fit for a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if drives_terminal(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a character does something to what stands beside it on a terminal, or is not seen there:
+/// controls, what turns the direction of text, what has no width and is no part of a word.
+pub fn drives_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn data(record: &Record<'_>) -> Map<String, Value> {
@@ -216,6 +226,13 @@ mod tests {
         let line = text_line(&record);
         assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
         assert!(line.ends_with("info  a\u{fffd}b thread=\u{fffd}[2J"), "{line:?}");
+        for hidden in "\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}\u{9b}\u{7f}".chars() {
+            assert!(drives_terminal(hidden), "{hidden:?}");
+        }
+        // Words of some languages, and emoji, are made with these.
+        for seen in "aé\u{a0}\u{3000}\u{200d}\u{200c}\u{fe0f}\u{301}👩".chars() {
+            assert!(!drives_terminal(seen), "{seen:?}");
+        }
     }
 
     #[test]

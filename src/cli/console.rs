@@ -1,7 +1,14 @@
 //! Where a command reads and prints. Output is for programs and people alike; what went wrong, and
 //! what is said on the way, goes to the other stream.
 
-use std::io::{self, BufRead, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, BufRead, ErrorKind, Write},
+};
+
+use serde_json::Value;
+
+use crate::logging::drives_terminal;
 
 /// The streams of this process, or a test's.
 pub(super) struct Console<'a> {
@@ -10,20 +17,50 @@ pub(super) struct Console<'a> {
     pub(super) input: &'a mut dyn BufRead,
     /// Whether there is a person to ask.
     pub(super) interactive: bool,
+    /// Output was lost.
+    pub(super) is_cut: bool,
 }
 
 /// The longest answer to a question, in bytes.
 const MAX_ANSWER: u64 = 16 * 1024;
 
 impl Console<'_> {
-    /// Prints a line. A reader that went away (`| head`) is no failure of ours.
+    /// Prints a line, foreign text in it or not.
     pub(super) fn say(&mut self, line: impl AsRef<str>) {
-        writeln!(self.out, "{}", line.as_ref()).and_then(|()| self.out.flush()).ok();
+        self.print(&printable(line.as_ref()));
+    }
+
+    /// Prints JSON. What would drive a terminal is only in its strings, and escaped there.
+    pub(super) fn say_json(&mut self, value: &Value) {
+        let mut text = String::new();
+        for c in format!("{value:#}").chars() {
+            if c != '\n' && drives_terminal(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(text, "\\u{unit:04x}").expect("writing to a string works");
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        self.print(&text);
+    }
+
+    /// A reader that went away (`| head`) is no failure of ours. A full disk is: whoever asked must
+    /// not take what there is for the answer.
+    fn print(&mut self, line: &str) {
+        let written = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+        if let Err(error) = written.or_else(forgive)
+            && !self.is_cut
+        {
+            self.is_cut = true;
+            self.complain(format!("the output can't be written: {error}"));
+        }
     }
 
     /// Tells a person something that is no output.
     pub(super) fn note(&mut self, line: impl AsRef<str>) {
-        writeln!(self.err, "{}", line.as_ref()).ok();
+        // There is nobody left to tell that this failed.
+        writeln!(self.err, "{}", printable(line.as_ref())).ok();
     }
 
     pub(super) fn complain(&mut self, line: impl AsRef<str>) {
@@ -54,11 +91,14 @@ impl Console<'_> {
     }
 }
 
+fn forgive(error: io::Error) -> io::Result<()> {
+    if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
 /// `text` without what would drive the terminal that shows it. Lines and tabs stay.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
-        .collect()
+    let clean = |c| if drives_terminal(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    text.chars().map(clean).collect()
 }
 
 #[cfg(test)]
@@ -68,7 +108,8 @@ mod tests {
     #[track_caller]
     fn ask(interactive: bool, typed: &str, default: &str) -> (String, String) {
         let (mut out, mut err, mut input) = (Vec::new(), Vec::new(), typed.as_bytes());
-        let mut console = Console { out: &mut out, err: &mut err, input: &mut input, interactive };
+        let mut console =
+            Console { out: &mut out, err: &mut err, input: &mut input, interactive, is_cut: false };
         let answer = console.ask("Name", default).unwrap();
         (answer, String::from_utf8(out).unwrap())
     }
@@ -89,5 +130,50 @@ mod tests {
     #[test]
     fn terminals_are_not_driven() {
         assert_eq!(printable("a\u{1b}[2J\r\n\tb"), "a\u{fffd}[2J\u{fffd}\n\tb");
+        assert_eq!(printable("txt.\u{202e}exe"), "txt.\u{fffd}exe");
+    }
+
+    /// Fails as it is told to.
+    struct Full(ErrorKind);
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn output_that_is_lost_is_told_once() {
+        for (kind, is_cut) in [(ErrorKind::StorageFull, true), (ErrorKind::BrokenPipe, false)] {
+            let (mut out, mut err, mut input) = (Full(kind), Vec::new(), &b""[..]);
+            let mut console = Console {
+                out: &mut out,
+                err: &mut err,
+                input: &mut input,
+                interactive: false,
+                is_cut: false,
+            };
+            console.say("one");
+            console.say_json(&serde_json::json!({}));
+            assert_eq!(console.is_cut, is_cut);
+            let told = String::from_utf8(err).unwrap();
+            assert_eq!(told.lines().count(), usize::from(is_cut), "{told}");
+        }
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let value = serde_json::json!({ "a\u{202e}": ["\u{e0041}\u{9b}", "é\n\t\u{1b}"] });
+        let (mut out, mut err, mut input) = (Vec::new(), Vec::new(), &b""[..]);
+        let (interactive, is_cut) = (false, false);
+        Console { out: &mut out, err: &mut err, input: &mut input, interactive, is_cut }
+            .say_json(&value);
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains(|c| c != '\n' && drives_terminal(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

@@ -12,6 +12,7 @@ mod init;
 mod local;
 mod logout;
 mod logs;
+mod ownership;
 mod policy;
 mod rotate_token;
 #[cfg(feature = "serve")]
@@ -33,7 +34,7 @@ use std::{
 
 use argh::FromArgs;
 
-use self::console::{Console, printable};
+use self::console::Console;
 use crate::{
     agent::echo,
     bridge,
@@ -49,7 +50,8 @@ const ECHO_AGENT: &str = "echo-agent";
 #[derive(FromArgs, Debug)]
 #[argh(
     note = "`obto-bridge COMMAND --help` tells more of a command.",
-    error_code(2, "The command line was not understood.")
+    error_code(2, "The command line was not understood."),
+    error_code(74, "The output can't be written, by any command: the disk is full.")
 )]
 struct Args {
     /// print the version
@@ -89,6 +91,8 @@ impl ExitCode {
     const USAGE: ExitCode = ExitCode(2);
     /// No daemon runs, or it has no connection.
     const UNAVAILABLE: ExitCode = ExitCode(69);
+    /// What was to be printed could not be written.
+    const OUTPUT: ExitCode = ExitCode(74);
     /// Another daemon holds the state directory.
     const IN_USE: ExitCode = ExitCode(75);
     /// The bridge refuses the token.
@@ -156,12 +160,21 @@ impl From<bridge::Error> for CommandError {
 pub fn main() -> ExitCode {
     let mut input = io::stdin().lock();
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let mut console =
-        Console { out: &mut io::stdout(), err: &mut io::stderr(), input: &mut input, interactive };
-    command(&mut console).unwrap_or_else(|CommandError { why, code }| {
-        console.complain(printable(&logging::redact(&why)));
-        code
-    })
+    let mut console = Console {
+        out: &mut io::stdout(),
+        err: &mut io::stderr(),
+        input: &mut input,
+        interactive,
+        is_cut: false,
+    };
+    match command(&mut console) {
+        Ok(_) if console.is_cut => ExitCode::OUTPUT,
+        Ok(code) => code,
+        Err(CommandError { why, code }) => {
+            console.complain(logging::redact(&why));
+            code
+        }
+    }
 }
 
 fn command(console: &mut Console<'_>) -> ExitResult {

@@ -6,10 +6,7 @@ use argh::FromArgs;
 
 use crate::{
     agent::{ActionKind, Question, engines},
-    cli::{
-        CommandError, ExitCode, ExitResult,
-        console::{Console, printable},
-    },
+    cli::{CommandError, ExitCode, ExitResult, console::Console},
     config::{Config, ConfigError, Env, Paths},
     ids::Engine,
     permission::{Action, Decision, Policy, RealPlaces, Ruling, kind_of},
@@ -82,7 +79,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         home: &env.home,
         places: &RealPlaces,
     };
-    console.say(printable(&sentence(&policy.decide(&action, &[]))));
+    console.say(sentence(&policy.decide(&action, &[])));
     if config.allow_all {
         console.note("But allowAll is set: agents are not held to any rule.");
     }

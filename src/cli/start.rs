@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use argh::FromArgs;
 
 use crate::{
-    cli::{ExitCode, ExitResult, client, logs, policy},
+    cli::{ExitCode, ExitResult, client, logs, ownership, policy},
     config::{Config, Env, Paths, live::missing_token},
     daemon::{self, End, Setup},
     logging::{self, Format},
@@ -41,6 +41,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, env: &Env, paths: Paths) -> ExitResult {
+    ownership::check(&paths)?;
     let (mut config, _) = policy::load(&paths, env)?;
     let token = config.token.as_ref().ok_or_else(|| missing_token(&paths.config_file))?;
     logging::hide(token);

@@ -61,7 +61,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     let rows = rows.with_context(|| format!("reading {}", file.display()))?;
     let daemon = Status::of_running(&paths.state_dir);
     if args.json {
-        console.say(format!("{:#}", json!({ "daemon": daemon, "threads": rows })));
+        console.say_json(&json!({ "daemon": daemon, "threads": rows }));
     } else {
         console.say(summary(daemon.as_ref(), time::now()));
         if !rows.is_empty() {

@@ -8,10 +8,7 @@ use anyhow::{Context, bail};
 use argh::FromArgs;
 
 use crate::{
-    cli::{
-        ExitCode, ExitResult, account,
-        console::{Console, printable},
-    },
+    cli::{ExitCode, ExitResult, account, console::Console},
     config::Env,
     serve::{
         password::{self, Cost},
@@ -172,10 +169,10 @@ fn list(data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {
     for user in users {
         let password = if user.has_password { "password" } else { "no password" };
         let seen = user.seen.map_or("never".to_owned(), |it| it.to_string());
-        console.say(printable(&format!(
+        console.say(format!(
             "{:width$}  {password}, {} threads, {} tokens, made {}, browser last seen {seen}",
             user.username, user.threads, user.tokens, user.created
-        )));
+        ));
     }
     Ok(())
 }

@@ -3,11 +3,7 @@
 use argh::FromArgs;
 
 use crate::{
-    cli::{
-        ExitCode, ExitResult, client,
-        console::{Console, printable},
-        failed, short,
-    },
+    cli::{ExitCode, ExitResult, client, console::Console, failed, short},
     config::{Config, Env, Paths},
 };
 
@@ -40,7 +36,7 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
         ("Server time", whoami.server_time.unwrap_or_else(unknown)),
     ];
     for (name, value) in rows {
-        console.say(format!("{name:<12} {}", printable(&value)));
+        console.say(format!("{name:<12} {value}"));
     }
     Ok(ExitCode::OK)
 }

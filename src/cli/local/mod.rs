@@ -20,11 +20,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 use self::ask::{Ask, LocalPrompt, Said};
 use crate::{
     bridge::{Access, Client, Net},
-    cli::{
-        ExitCode, ExitResult, account,
-        console::{Console, printable},
-        logs, policy, start,
-    },
+    cli::{ExitCode, ExitResult, account, console::Console, logs, ownership, policy, start},
     config::{Env, Paths, Token},
     daemon::{self, End, Setup},
     ids,
@@ -100,6 +96,7 @@ fn local(
     let paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
     let own_program = std::env::current_exe().context("looking for this program's own file")?;
     let mut env = environment(args, env);
+    ownership::check(&paths)?;
     let (config, _) = policy::load(&paths, &env)?;
     if !config.project_dir.is_dir() {
         bail!("the project directory {} does not exist", config.project_dir);
@@ -273,7 +270,7 @@ impl LocalBridge {
         let outcome = loop {
             select! {
                 recv(ask.said) -> said => match said {
-                    Ok(Said::Progress(text)) => console.note(printable(&text)),
+                    Ok(Said::Progress(text)) => console.note(text),
                     Ok(Said::Answer(text)) => break Ok(text),
                     Ok(Said::Failure(why)) => break Err(why),
                     Err(_) => break Err("the conversation broke off".to_owned()),
@@ -292,11 +289,11 @@ impl LocalBridge {
         };
         let code = match outcome {
             Ok(answer) => {
-                console.say(printable(&answer));
+                console.say(answer);
                 ExitCode::OK
             }
             Err(why) => {
-                console.complain(printable(&why));
+                console.complain(why);
                 ExitCode::FAILURE
             }
         };

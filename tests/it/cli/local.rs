@@ -197,6 +197,16 @@ fn a_question_gets_its_answer_on_standard_output() {
     home.run(&["local", "--send", "again", "--agent", "echo"]).expect(0, &["You said: again"]);
 }
 
+/// What an agent says is shown as it is, but it does nothing to the terminal.
+#[test]
+fn an_answer_does_not_turn_the_text_beside_it() {
+    let home = Home::new();
+    let text = "evil\u{202e}txt.exe\u{2066} \u{200b}\u{9b}2J";
+    let ran = home.run(&["local", "--send", text, "--agent", "echo"]).expect(0, &[]);
+    let clean = "evil\u{fffd}txt.exe\u{fffd} \u{fffd}\u{fffd}2J";
+    assert!(ran.stdout.contains(clean), "{ran:?}");
+}
+
 #[test]
 fn a_broken_config_in_its_directory_is_78() {
     let home = Home::new();

@@ -44,6 +44,38 @@ impl Bridge {
     }
 }
 
+/// Whoever reads an empty file and a 0 takes that for the answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_can_not_be_written_is_74() {
+    let home = Home::new();
+    home.put(".obto-bridge/config.json", r#"{"apiToken":"obto_x"}"#);
+    let full = |args: &[&str]| home.command(args).after("exec >/dev/full").run();
+    let lost = |args: &[&str]| {
+        full(args).expect(74, &["obto-bridge: the output can't be written", "No space left"])
+    };
+    lost(&["--help"]);
+    lost(&["--version"]);
+    lost(&["start", "--help"]);
+    lost(&["policy", "test", "claude", "run", "make"]);
+    lost(&["status"]);
+    lost(&["status", "--json"]);
+    #[cfg(feature = "serve")]
+    {
+        lost(&["local", "--send", "hi", "--agent", "echo"]);
+        lost(&["serve", "user", "add", "ann"]);
+        lost(&["serve", "user", "list"]);
+        lost(&["serve", "backup", "copy.sqlite"]);
+    }
+    lost(&["logout"]);
+    // Why it failed counts more.
+    full(&["launch"]).expect(2, &["launch"]);
+    full(&["whoami"]).expect(1, &["no API token"]);
+    // A reader that went away had enough. Opened for both, the pipe has a reader until then.
+    let gone = "mkfifo pipe && exec 3<>pipe >pipe && exec 3<&-";
+    home.command(&["--help"]).after(gone).run().expect(0, &[]).without("can't be written");
+}
+
 #[test]
 fn version_and_help_and_usage() {
     let home = Home::new();

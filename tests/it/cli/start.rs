@@ -80,6 +80,54 @@ fn it_warns_at_every_start_and_ends_when_asked() {
     daemon.end().expect(0, &[]).without("obto_abcdefghijklmnop");
 }
 
+/// With the config anybody can have commands run; with the state directory, say what somebody wants.
+/// What the refusal advises is enough.
+#[test]
+fn what_others_can_write_is_not_obeyed() {
+    let home = Home::new();
+    home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
+    home.put(".agent-bridge-daemon/state.json", "{}");
+    home.put("elsewhere/config.json", r#"{"apiToken":"obto_x"}"#);
+    let mode = |name: &str, mode: u32| {
+        fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let start = || home.command(&["start", "--exit-on-auth-failure"]);
+    let good = || {
+        let bridge = SickBridge::start(|_, conn| conn.json(401, json!({})));
+        start().env("BRIDGE_BASE_URL", &bridge.url()).run().expect(77, &[])
+    };
+    let (config, state) = (".obto-bridge/config.json", ".agent-bridge-daemon");
+    for (name, bad, after) in [
+        (config, 0o666, 0o644),
+        (config, 0o602, 0o600),
+        (".obto-bridge", 0o777, 0o755),
+        (".obto-bridge", 0o703, 0o701),
+        (state, 0o777, 0o755),
+        (state, 0o1777, 0o1755),
+    ] {
+        mode(name, bad);
+        let path = home.path().join(name);
+        let refused = start().run().expect(78, &["everybody", &path.display().to_string()]);
+        let advice = refused.stderr.split("run: ").nth(1).expect("it says what to run");
+        home.command(&["--version"]).after(advice.trim()).run().expect(0, &[]);
+        let now = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(now, after, "{advice}");
+        good();
+    }
+    // Nobody replaces what is another's in such a directory.
+    mode(".obto-bridge", 0o1777);
+    good();
+    mode(".obto-bridge", 0o700);
+    fs::remove_file(home.config()).unwrap();
+    std::os::unix::fs::symlink("../elsewhere/config.json", home.config()).unwrap();
+    good();
+    mode("elsewhere", 0o777);
+    start().run().expect(78, &["everybody", "elsewhere"]);
+    home.put("data/config.json", "{}");
+    mode("data", 0o777);
+    home.run(&["local", "--data", "data", "--agent", "echo"]).expect(78, &["data", "chmod go-w"]);
+}
+
 #[test]
 fn the_log_is_text_if_wanted() {
     let (home, bridge) = (Home::new(), silent());
