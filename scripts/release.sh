@@ -1,34 +1,60 @@
 #!/usr/bin/env bash
 # Builds the static binaries: with the embedded bridge, and client only, into target/release-static.
 # Needs `rustup target add x86_64-unknown-linux-musl` and a C compiler; musl-gcc where there is one.
+# It installs nothing, and nothing in the binaries tells where they were built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+name=release
+. scripts/common.sh
 
 target=${1:-x86_64-unknown-linux-musl}
 out=target/release-static
 mkdir -p "$out"
-rustup target list --installed | grep -qx "$target" || rustup target add "$target"
 
-# ring and SQLite hold C. Debian's musl-tools gives musl-gcc; plain gcc serves for ring alone, since
-# it includes no header of the C library.
+# ring and SQLite hold C.
+missing=
+rustup target list --installed | grep -qx "$target" || missing+=" rustup target add $target;"
+command -v musl-gcc >/dev/null || missing+=" install musl-gcc (Debian: apt-get install musl-tools);"
+[ -z "$missing" ] || die "something is missing here:${missing%;}"
 underscored=${target//-/_}
-if command -v musl-gcc >/dev/null; then
-    export "CC_$underscored=musl-gcc"
-elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get install -y -q musl-tools >/dev/null
-    export "CC_$underscored=musl-gcc"
-else
-    echo "musl-gcc is needed: install musl-tools" >&2
-    exit 1
-fi
+export "CC_$underscored=musl-gcc"
+
+# Panics and assertions name their source files. The standard library's are mapped already. Of
+# several that fit the last one counts, for both compilers.
+cargo fetch --locked --target "$target"
+crates=${CARGO_HOME:-$HOME/.cargo}
+built=${CARGO_TARGET_DIR:-$PWD/target}
+flags=${CARGO_ENCODED_RUSTFLAGS:-}
+c_flags=${CFLAGS:-}
+map() { # a path, its name
+    flags+=${flags:+$'\x1f'}--remap-path-prefix=$1=$2
+    c_flags+=" -ffile-prefix-map=$1=$2"
+}
+map "$HOME" /home
+map "$crates" /cargo
+for registry in "$crates"/registry/src/*; do map "$registry" /crates; done
+map "$PWD" /obto-bridge
+map "$built" /target
+export CARGO_ENCODED_RUSTFLAGS=$flags CFLAGS=$c_flags
+
+no_build_paths() { # a binary
+    local path
+    for path in "$HOME/" "$crates/" "$PWD/" "$built/" /registry/src/ /.cargo/; do
+        if grep -qaF -- "$path" "$1"; then
+            strings "$1" | grep -F -m 3 -- "$path" >&2 || true
+            die "$1 tells where it was built: $path"
+        fi
+    done
+}
 
 build() { # name, cargo's arguments
-    local name=$1
+    local binary=$1
     shift
     cargo build --release --locked --target "$target" "$@"
-    cp "target/$target/release/obto-bridge" "$out/$name"
-    printf '%s: %s bytes, %s\n' "$out/$name" "$(stat -c %s "$out/$name")" \
-        "$(file -b "$out/$name" 2>/dev/null | cut -d, -f1-4 || true)"
+    no_build_paths "$built/$target/release/obto-bridge"
+    cp "$built/$target/release/obto-bridge" "$out/$binary"
+    printf '%s: %s bytes, %s\n' "$out/$binary" "$(stat -c %s "$out/$binary")" \
+        "$(file -b "$out/$binary" 2>/dev/null | cut -d, -f1-4 || true)"
 }
 build obto-bridge
 build obto-bridge-client --no-default-features
