@@ -6,6 +6,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ascii;
+
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident($text:ty)) => {
         $(#[$doc])*
@@ -75,7 +77,7 @@ impl Engine {
 
     /// Engine names are compared in lower case (protocol section 3).
     pub fn new(name: &str) -> Engine {
-        Engine(name.trim().to_lowercase().into())
+        Engine(ascii::trim(name).to_ascii_lowercase().into())
     }
 
     /// The author of this engine's posts, for example `claude-bridge`.

@@ -1,6 +1,7 @@
 //! obto-bridge as a library: everything but the thirty lines of `main`, so that tests run the
 //! daemon and the embedded bridge in-process on real threads. Modules stand in reading order.
 
+pub mod ascii;
 pub mod ids;
 pub mod time;
 

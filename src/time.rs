@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use crate::ascii;
+
 /// Milliseconds since the Unix epoch; written as RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -37,8 +39,11 @@ impl Timestamp {
 
     /// Reads `2026-11-22T16:41:33.120Z`, also with an offset of hours and minutes.
     pub fn parse(text: &str) -> Option<Timestamp> {
-        let text = text.trim();
         let (local, offset_minutes) = split_offset(text)?;
+        // The parser looks past what may follow the seconds.
+        if !local.bytes().all(|byte| byte.is_ascii_digit() || b"-:.Tt ".contains(&byte)) {
+            return None;
+        }
         let time = humantime::parse_rfc3339_weak(local).ok()?;
         let millis = i64::try_from(Timestamp::from_system(time).0).ok()?;
         u64::try_from(millis - offset_minutes * 60_000).ok().map(Timestamp)
@@ -72,8 +77,8 @@ fn split_offset(text: &str) -> Option<(&str, i64)> {
         b'-' => -1,
         _ => return Some((text, 0)),
     };
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let (hours, minutes) = (offset.get(1..3)?, offset.get(3..)?.strip_prefix(':')?);
+    let (hours, minutes): (i64, i64) = (ascii::number(hours)?, ascii::number(minutes)?);
     (hours < 24 && minutes < 60).then_some((local, sign * (hours * 60 + minutes)))
 }
 
@@ -131,6 +136,15 @@ mod tests {
         check("2026-11-22T16:41:33", Some("2026-11-22T16:41:33.000Z"));
         for bad in
             ["", "yesterday", "2026-13-01T00:00:00Z", "2026-11-22T16:41:33+99:00", "äöüß€+01:00"]
+        {
+            check(bad, None);
+        }
+        // Nor what a lenient reader makes a time of.
+        for bad in ["+-1:30", "++1:30", "+1:030", "-01:+5", "+ 1:00"] {
+            check(&format!("2026-11-22T16:41:33{bad}"), None);
+        }
+        for bad in
+            ["\u{a0}2026-11-22T16:41:33Z", "2026-11-22T16:41:33Z\u{2003}", " 2026-11-22T16:41:33Z"]
         {
             check(bad, None);
         }

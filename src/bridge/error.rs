@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::time::Timestamp;
+use crate::{ascii, time::Timestamp};
 
 /// Error pages and messages are quoted up to this many characters.
 const EXCERPT: usize = 200;
@@ -129,8 +129,8 @@ pub(super) fn excerpt(text: &str) -> String {
 /// Reads `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3), which is compared with
 /// `now`, best the server's own `Date`.
 pub(super) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+    let value = ascii::trim(value);
+    if ascii::is_digits(value) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     parse_date(value).map(|at| at.since(now))
@@ -140,7 +140,7 @@ pub(super) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration>
 pub(super) fn parse_date(text: &str) -> Option<Timestamp> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, date) = text.trim().strip_suffix(" GMT")?.split_once(", ")?;
+    let (_, date) = ascii::trim(text).strip_suffix(" GMT")?.split_once(", ")?;
     let mut parts = date.split(' ');
     let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let month = MONTHS.iter().position(|name| *name == month)? + 1;

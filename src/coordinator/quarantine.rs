@@ -73,7 +73,7 @@ impl Quarantine {
     /// the stream: what was missed, or written before a crash, may have meant something else.
     pub(super) fn is_release(&self, message: &Message) -> bool {
         message.origin == Arrival::Live
-            && message.reply.body.trim().eq_ignore_ascii_case(WORD)
+            && message.reply.body.trim_ascii().eq_ignore_ascii_case(WORD)
             && self.threads.contains_key(message.thread())
     }
 

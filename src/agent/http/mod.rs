@@ -25,7 +25,7 @@ use crate::{
         Exit,
         transport::{Transport, TransportEvent},
     },
-    task,
+    ascii, task,
 };
 
 /// Values between the sockets and the turn; when full, the server waits.
@@ -206,7 +206,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, Option<u64>)> {
     }
     let status = line
         .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..5)?.parse().ok())
+        .and_then(|rest| ascii::number(rest.get(2..5)?))
         .ok_or_else(|| invalid("the response is no HTTP"))?;
     let mut length = None;
     loop {
@@ -214,10 +214,12 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, Option<u64>)> {
         if head.read_line(&mut line)? == 0 {
             return Err(invalid("the response has no end of its head"));
         }
-        match line.trim_end().split_once(':') {
+        match line.trim_end_matches(['\r', '\n']).split_once(':') {
             None => return Ok((status, length)),
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.trim().parse().ok();
+                // Without it the body would end with the connection, which may be much later.
+                let told = ascii::number(ascii::trim(value));
+                length = Some(told.ok_or_else(|| invalid("the response has no sound length"))?);
             }
             Some(_) => {}
         }

@@ -4,6 +4,7 @@ use ureq::{Agent, Body, http::header};
 
 use super::settings::Settings;
 use crate::{
+    ascii,
     bridge::{
         Access, Error,
         http::{Answer, Target, percent, with_access},
@@ -44,7 +45,7 @@ pub(super) fn open(
         return Ok(None);
     }
     let kind = answer.header(&header::CONTENT_TYPE).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let kind = ascii::trim(kind.split(';').next().unwrap_or_default());
     if answer.code() == 200 && kind.eq_ignore_ascii_case("text/event-stream") {
         let date = answer.date();
         return Ok(Some((answer.response.into_body(), date)));

@@ -1,6 +1,7 @@
 //! What routes read in the same way: ids, times and limits in queries, and how long bodies may be.
 
 use crate::{
+    ascii,
     ids::ThreadId,
     serve::{
         http::message::{Head, Response},
@@ -73,8 +74,9 @@ pub(super) fn time_param(head: &Head, name: &str) -> Result<Option<Timestamp>, R
 /// As many as that at most, and never more than a thousand.
 pub(super) fn limit_param(head: &Head) -> Result<Option<u32>, Response> {
     let Some(text) = head.param("limit").filter(|it| !it.is_empty()) else { return Ok(None) };
-    match text.parse() {
-        Ok(limit @ 1..) => Ok(Some(LIMIT_MAX.min(limit))),
+    // What has more digits than fit is more than the most, too.
+    match ascii::is_digits(&text).then(|| text.parse().unwrap_or(u32::MAX)) {
+        Some(limit @ 1..) => Ok(Some(LIMIT_MAX.min(limit))),
         _ => Err(wire::bad_field(400, "limit", "is no positive number")),
     }
 }

@@ -22,20 +22,24 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 
-use crate::serve::{
-    Options,
-    http::{
-        RequestHandler,
-        message::{Head, Request, Response},
+use crate::{
+    ascii,
+    serve::{
+        Options,
+        http::{
+            RequestHandler,
+            message::{Head, Request, Response},
+        },
+        hub::Hub,
+        metrics::Metrics,
+        page,
+        password::{self, Busy, Checked},
+        store::{
+            AccountKey, Caller, Credential, PasswordKey, SessionKey, Store,
+            accounts::hash as hash_of,
+        },
+        wire::NAME_CHARS,
     },
-    hub::Hub,
-    metrics::Metrics,
-    page,
-    password::{self, Busy, Checked},
-    store::{
-        AccountKey, Caller, Credential, PasswordKey, SessionKey, Store, accounts::hash as hash_of,
-    },
-    wire::NAME_CHARS,
 };
 use throttle::{SignInLimits, Throttle};
 
@@ -150,10 +154,10 @@ impl Api {
                 let (scheme, secret) = given.split_once(' ').unwrap_or((given, ""));
                 match scheme.to_ascii_lowercase().as_str() {
                     "bearer" => {
-                        let token = secret.trim();
+                        let token = ascii::trim(secret);
                         self.by_secret(head, token, || self.store.authenticate(token))?
                     }
-                    "basic" => self.basic(head, secret.trim())?,
+                    "basic" => self.basic(head, ascii::trim(secret))?,
                     _ => None,
                 }
             }

@@ -3,11 +3,14 @@
 
 use std::net::IpAddr;
 
-use crate::serve::{
-    Options,
-    http::{
-        message::{Head, Response},
-        network,
+use crate::{
+    ascii,
+    serve::{
+        Options,
+        http::{
+            message::{Head, Response},
+            network,
+        },
     },
 };
 
@@ -54,7 +57,7 @@ pub(super) fn refuse_unknown_page(head: &Head) -> Result<(), Response> {
 /// does not ask about.
 pub(super) fn require_json(head: &Head) -> Result<(), Response> {
     let content_type = head.header("content-type").unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let media_type = ascii::trim(content_type.split(';').next().unwrap_or_default());
     if media_type.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
@@ -87,7 +90,7 @@ pub(super) fn client(options: &Options, head: &Head) -> IpAddr {
 fn forwarded<'a>(options: &Options, head: &'a Head, name: &str) -> Option<&'a str> {
     let is_from_proxy = options.behind_proxy && head.from.peer.is_loopback();
     let list = head.last_header(name).filter(|_| is_from_proxy)?;
-    list.rsplit(',').next().map(str::trim)
+    list.rsplit(',').next().map(ascii::trim)
 }
 
 fn is_ours(origin: &str, head: &Head, secure: bool) -> bool {
@@ -154,6 +157,8 @@ mod tests {
         check(true, "192.0.2.9", told, ("192.0.2.9", false));
         check(false, "127.0.0.1", told, ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a", ("127.0.0.1", false));
+        let odd = "Host: a\nX-Forwarded-For: 192.0.2.7\u{a0}\nX-Forwarded-Proto: \u{2003}https";
+        check(true, "127.0.0.1", odd, ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: x", ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-For: 192.0.2.7,", ("127.0.0.1", false));
         check(true, "127.0.0.1", "Host: a\nX-Forwarded-Proto: https, http", ("127.0.0.1", false));

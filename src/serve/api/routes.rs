@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
+    ascii,
     ids::MachineId,
     serve::{
         api::{Answer, Api, come_later, input::checked_name, origin},
@@ -103,10 +104,10 @@ fn machine_of(head: &Head) -> Result<Option<Machine>, Response> {
     let capabilities = head.param("capabilities").unwrap_or_default();
     let capabilities = capabilities
         .split(',')
-        .map(str::trim)
+        .map(ascii::trim)
         .filter(|it| !it.is_empty())
         .take(CAPABILITIES_MAX)
-        .map(str::to_lowercase)
+        .map(str::to_ascii_lowercase)
         .collect();
     let (id, since) = (MachineId::new(id), time::now());
     Ok(Some(Machine { id, instance, capabilities, since, conflict: None }))

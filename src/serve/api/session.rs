@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ids,
+    ascii, ids,
     serve::{
         api::{Answer, Api, Person, changes_something, come_later, origin},
         http::message::{Head, Request, Response},
@@ -45,7 +45,8 @@ fn cookie_name(api: &Api, head: &Head) -> &'static str {
 
 fn cookie<'a>(api: &Api, head: &'a Head) -> Option<&'a str> {
     let name = cookie_name(api, head);
-    let pairs = head.header("cookie")?.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let pairs =
+        head.header("cookie")?.split(';').filter_map(|pair| ascii::trim(pair).split_once('='));
     pairs.into_iter().find(|(it, _)| *it == name).map(|(_, value)| value)
 }
 

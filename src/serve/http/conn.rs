@@ -212,8 +212,15 @@ impl<'a, H: RequestHandler> Conn<'a, H> {
             if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
                 return Err(bad("a chunk's line does not end in CR LF"));
             }
-            let size = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            let size = str::from_utf8(size).ok().filter(|it| {
+            let (size, extension) = match line.iter().position(|byte| *byte == b';') {
+                Some(at) => (&line[..at], true),
+                None => (&line[..], false),
+            };
+            // Blanks are allowed in front of an extension, and nowhere else.
+            let size = str::from_utf8(size)
+                .ok()
+                .map(|it| if extension { it.trim_end_matches([' ', '\t']) } else { it });
+            let size = size.filter(|it| {
                 (1..=8).contains(&it.len()) && it.bytes().all(|byte| byte.is_ascii_hexdigit())
             });
             let size = size.and_then(|it| usize::from_str_radix(it, 16).ok());

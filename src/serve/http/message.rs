@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use ureq::http::StatusCode;
 
-use crate::serve::http::StreamWriter;
+use crate::{ascii, serve::http::StreamWriter};
 
 /// On every response that does not say otherwise: it is no page, and nobody else's business.
 const DEFAULT_HEADERS: [(&str, &str); 6] = [
@@ -111,7 +111,7 @@ impl Head {
             let Ok(value) = str::from_utf8(header.value) else {
                 return Err(Response::error(400, "a header value is not UTF-8"));
             };
-            headers.push((header.name.to_ascii_lowercase(), value.trim().to_owned()));
+            headers.push((header.name.to_ascii_lowercase(), ascii::trim(value).to_owned()));
         }
         // All of the request line is there: the head is complete.
         let (path, query) = split_target(request.path.unwrap_or_default())?;
@@ -159,7 +159,7 @@ impl Head {
     pub(super) fn keeps_alive(&self) -> bool {
         let says = |option: &str| {
             let mut options = self.all("connection").flat_map(|value| value.split(','));
-            options.any(|it| it.trim().eq_ignore_ascii_case(option))
+            options.any(|it| ascii::trim(it).eq_ignore_ascii_case(option))
         };
         !says("close") && (self.http11 || says("keep-alive"))
     }
@@ -182,7 +182,7 @@ impl Head {
             }
             (Some(_), None) if lengths.next().is_some() => bad("more than one Content-Length"),
             (Some(length), None) => {
-                if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+                if !ascii::is_digits(length) {
                     return bad("Content-Length is no number");
                 }
                 // What does not fit the type is over every limit, too.
@@ -354,6 +354,20 @@ mod tests {
         check("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nContent-Length: 1", "400");
         check("POST / HTTP/1.1\nHost: a\nContent-Length: 1, 1", "400");
         check("POST / HTTP/1.1\nHost: a\nContent-Length: +1", "400");
+        check("POST / HTTP/1.1\nHost: a\nContent-Length:\t12 \t", "POST / Length(12) true");
+        // Who trims these sees a body, or an end, where another reader sees none.
+        for blank in ["\u{a0}", "\u{2003}", "\u{85}", "\u{feff}", "\u{3000}"] {
+            check(&format!("POST / HTTP/1.1\nHost: a\nContent-Length:{blank}2"), "400");
+            check(&format!("POST / HTTP/1.1\nHost: a\nContent-Length: 2{blank}"), "400");
+            check(&format!("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: {blank}chunked"), "501");
+            check(&format!("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked{blank}"), "501");
+            check(
+                &format!("GET / HTTP/1.1\nHost: a\nConnection: {blank}close"),
+                "GET / Length(0) true",
+            );
+            check(&format!("GET / HTTP/1.1\nHost: a\nExpect: {blank}100-continue"), "417");
+        }
+        check("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: \u{212a}chunked", "501");
         check("GET / HTTP/1.1", "400");
         check("GET / HTTP/1.1\nHost: a\nHost: a", "400");
         check("GET / HTTP/1.1\nHost: a\nOrigin: b\norigin: b", "400");

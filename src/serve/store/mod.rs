@@ -39,7 +39,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, ErrorCode, Params, Transaction, TransactionBehavior, ffi};
 use serde::{Serialize, Serializer};
 
-use crate::serve::lock;
+use crate::{ascii, serve::lock};
 use rows::{AccountEvent, Epoch};
 use sql::Sql;
 
@@ -119,7 +119,7 @@ impl Serialize for TokenKey {
 impl TokenKey {
     /// From what the wire has; whose it is, if anybody's, is for the store to say.
     pub fn parse(text: &str) -> Option<TokenKey> {
-        text.parse().ok().map(TokenKey)
+        ascii::number(text).map(TokenKey)
     }
 }
 

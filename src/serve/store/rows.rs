@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    ascii,
     ids::{Engine, MachineId, MessageId, ThreadId},
     serve::store::{AccountKey, Sql},
     time::Timestamp,
@@ -50,8 +51,8 @@ impl Epoch {
 
     /// The number of an event of ours. None: the id is foreign, or none.
     pub(super) fn seq(self, id: &str) -> Option<i64> {
-        let (epoch, seq) = id.trim().split_once('-')?;
-        (epoch == format!("{:016x}", self.0)).then(|| seq.parse().ok())?
+        let (epoch, seq) = id.split_once('-')?;
+        (epoch == format!("{:016x}", self.0)).then(|| ascii::number(seq))?
     }
 }
 
