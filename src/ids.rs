@@ -44,6 +44,12 @@ macro_rules! ids {
                 $name(value.into())
             }
         }
+
+        impl From<String> for $name {
+            fn from(value: String) -> $name {
+                $name::new(value)
+            }
+        }
     )*};
 }
 
@@ -75,7 +81,8 @@ impl Engine {
     /// The built-in engine that answers with the prompt it was given.
     pub const ECHO: Engine = Engine(Cow::Borrowed("echo"));
 
-    /// Engine names are compared in lower case (protocol section 3).
+    /// Engine names are compared in lower case (protocol section 3); they are ASCII, so that no other
+    /// letter becomes one of theirs.
     pub fn new(name: &str) -> Engine {
         Engine(ascii::trim(name).to_ascii_lowercase().into())
     }

@@ -3,15 +3,27 @@
 //! `agent`.
 //!
 //! What the bridge sends is read leniently: a field may be missing or of another type, and `_id`
-//! may stand for `messageId`. What we send is strict.
+//! may stand for `messageId`. But who wrote a message, and when, decides what it may do, so there
+//! another type is something that can't be read, and not nothing. What we send is strict.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
+    ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId, hex},
     time::Timestamp,
 };
+
+/// The longest id that is taken, in bytes. Ids go into addresses, names of posts and files of state;
+/// those of bridges have 50 bytes at most.
+pub const ID_BYTES: usize = 1024;
+/// Characters that are kept of other fields in one line.
+const LINE_CHARS: usize = 4096;
+/// Characters that are kept of what has to be one of a few words, or a time.
+const WORD_CHARS: usize = 100;
+/// Attachments of a message that are kept.
+const ATTACHMENTS_MAX: usize = 1000;
 
 /// A message on a thread: a human's for some machine, which is the data of a `reply` event, or any
 /// that the bridge has stored.
@@ -25,10 +37,11 @@ pub struct Reply {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// None is a human's. What is no string is kept as the JSON that it is: nobody's word.
     pub role: Option<String>,
     #[serde(default)]
     pub body: String,
-    /// The server's time, as it wrote it.
+    /// The server's time, as it wrote it. None if it wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
     #[serde(default, rename = "agent", skip_serializing_if = "Option::is_none")]
@@ -41,6 +54,10 @@ pub struct Reply {
     /// Where a fresh session is to work, one of those that the machine offers. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_dir: Option<String>,
+    /// A program posted it with a machine's token, says the bridge (`via`): no person has signed in
+    /// for it. Ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_by_token: bool,
 }
 
 /// Why the data of a `reply` event is none.
@@ -49,20 +66,22 @@ pub enum NoReply {
     NotAnObject,
     /// `threadId` is missing, blank or no string.
     NoThread,
+    /// `threadId` is longer than [`ID_BYTES`], so nothing could be posted to it.
+    LongThread,
 }
 
 impl Reply {
     /// Reads the data of a `reply` event.
     pub fn parse(data: &str) -> Result<Reply, NoReply> {
         let object = serde_json::from_str(data).map_err(|_| NoReply::NotAnObject)?;
-        Reply::read(object, None, "attachmentIds").ok_or(NoReply::NoThread)
+        Reply::read(object, None, "attachmentIds")
     }
 
     /// Reads a stored message, one of `{messages: […]}`. `thread` stands in for a missing `threadId`;
     /// whose the thread is, a history does not tell.
     pub fn stored(value: Value, thread: &ThreadId) -> Option<Reply> {
         let Value::Object(object) = value else { return None };
-        let reply = Reply::read(object, Some(thread), "attachments")?;
+        let reply = Reply::read(object, Some(thread), "attachments").ok()?;
         Some(Reply { machine: None, ..reply })
     }
 
@@ -70,27 +89,40 @@ impl Reply {
         mut object: Map<String, Value>,
         thread: Option<&ThreadId>,
         attachments: &str,
-    ) -> Option<Reply> {
+    ) -> Result<Reply, NoReply> {
         // Taken out, not copied: it may be megabytes long.
         let body = body(object.remove("body"));
         let text = |key| text(&object, key);
+        let line = |key| text(key).map(|it| cut(&it, LINE_CHARS));
+        let thread_id = text("threadId").map(ThreadId::new).or_else(|| thread.cloned());
+        let thread_id = thread_id.ok_or(NoReply::NoThread)?;
+        if ID_BYTES < thread_id.as_str().len() {
+            return Err(NoReply::LongThread);
+        }
         let attachments = object.get(attachments).and_then(Value::as_array).into_iter().flatten();
-        Some(Reply {
-            thread_id: text("threadId").map(ThreadId::new).or_else(|| thread.cloned())?,
-            message_id: text("messageId").or_else(|| text("_id")).map(MessageId::new),
-            author: text("author"),
-            role: text("role"),
+        let attachments = attachments.filter_map(Value::as_str).filter(|it| it.len() <= ID_BYTES);
+        Ok(Reply {
+            thread_id,
+            message_id: text("messageId").or_else(|| text("_id")).map(|it| id(it).into()),
+            author: line("author"),
+            role: word(&object, "role"),
             body,
-            created_at: text("createdAt"),
-            engine: text("agent").map(|name| Engine::new(&name)),
-            machine: text("agentId").map(MachineId::new),
-            attachment_ids: attachments.filter_map(Value::as_str).map(str::to_owned).collect(),
-            project_dir: text("projectDir"),
+            created_at: word(&object, "createdAt"),
+            engine: line("agent").map(|name| Engine::new(&name)),
+            machine: text("agentId").map(|it| id(it).into()),
+            attachment_ids: attachments.take(ATTACHMENTS_MAX).map(str::to_owned).collect(),
+            project_dir: line("projectDir"),
+            is_by_token: word(&object, "via").is_some_and(|via| via == "token"),
         })
     }
 
     pub fn is_human(&self) -> bool {
         self.role.as_deref() == Some("human")
+    }
+
+    /// Whether the bridge gave a time, which nobody can read.
+    pub fn has_bad_time(&self) -> bool {
+        self.created_at.as_deref().is_some_and(|it| Timestamp::parse(it).is_none())
     }
 }
 
@@ -308,6 +340,24 @@ pub fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
     }
 }
 
+/// A field that decides something: only a missing one and `null` are nothing.
+fn word(object: &Map<String, Value>, key: &str) -> Option<String> {
+    match object.get(key)? {
+        Value::Null => None,
+        Value::String(text) => Some(cut(text, WORD_CHARS)),
+        other => Some(cut(&other.to_string(), WORD_CHARS)),
+    }
+}
+
+/// An id that is too long goes by its hash, so that it is still recognised, and is nobody else's.
+fn id(text: String) -> String {
+    if text.len() <= ID_BYTES { text } else { format!("sha256-{}", hex(&Sha256::digest(text))) }
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
+}
+
 /// A body that is no string is shown as the JSON that it is, so that nothing is swallowed.
 fn body(value: Option<Value>) -> String {
     match value {
@@ -325,8 +375,10 @@ mod tests {
     fn a_reply_is_read_whole() {
         let data = r#"{"threadId":"t1","messageId":"m1","author":"ann","role":"human","body":"hi",
             "createdAt":"2026-11-22T00:00:00Z","agent":"Codex","agentId":"mac","attachmentIds":["a",7],
-            "externalAdoption":{"sessionId":"s","projectDir":"/p","projectName":"p","source":"codex"}}"#;
+            "externalAdoption":{"sessionId":"s","projectDir":"/p","projectName":"p","source":"codex"},
+            "via":"token"}"#;
         let reply = Reply::parse(data).unwrap();
+        assert!(reply.is_by_token);
         assert_eq!(reply.engine, Some(Engine::CODEX));
         assert_eq!(reply.machine, Some(MachineId::new("mac")));
         assert_eq!(reply.attachment_ids, ["a"]);
@@ -380,6 +432,65 @@ mod tests {
             Some(MessageId::new("m"))
         );
         assert_eq!(Reply::parse(r#"{"threadId":"t","body":[1]}"#).unwrap().body, "[1]");
+    }
+
+    #[test]
+    fn who_wrote_it_and_when_is_not_guessed() {
+        let reply = |field: &str, value: &str| {
+            Reply::parse(&format!(r#"{{"threadId":"t","{field}":{value}}}"#)).unwrap()
+        };
+        for value in
+            [r#"["human"]"#, r#"{"human":1}"#, "true", "7", r#"" human""#, r#""Human""#, r#""""#]
+        {
+            let role = reply("role", value).role;
+            assert!(role.as_deref().is_some_and(|it| it != "human"), "{value}: {role:?}");
+        }
+        let times = [
+            r#""yesterday""#,
+            r#""""#,
+            r#"" ""#,
+            "[]",
+            "{}",
+            "false",
+            "1795365693000",
+            r#""1969-07-20T20:17:40Z""#,
+            r#""-000001-01-01T00:00:00Z""#,
+            r#""2026-11-22T16:41:33Z\u00a0""#,
+        ];
+        for value in times {
+            assert!(reply("createdAt", value).has_bad_time(), "{value}");
+        }
+        for value in ["null", r#""2026-11-22T16:41:33Z""#] {
+            assert!(!reply("createdAt", value).has_bad_time(), "{value}");
+        }
+        assert_eq!(reply("role", "null").role, None);
+        for value in [r#""Token""#, r#"["token"]"#, "null"] {
+            assert!(!reply("via", value).is_by_token, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_bounded_where_it_enters() {
+        let long = "é".repeat(100_000);
+        let reply = |field: &str| {
+            let value =
+                serde_json::json!({"threadId": "t", field: long, "attachmentIds": [long, "a"]});
+            Reply::parse(&value.to_string()).unwrap()
+        };
+        let message = reply("messageId").message_id.unwrap();
+        assert_eq!(message.as_str().len(), 71);
+        assert_eq!(reply("_id").message_id, Some(message), "it is recognised");
+        assert_eq!(reply("agentId").machine.unwrap().as_str().len(), 71);
+        assert_eq!(reply("agentId").attachment_ids, ["a"]);
+        for field in ["author", "role", "createdAt", "agent", "projectDir", "via"] {
+            let reply = serde_json::to_string(&reply(field)).unwrap();
+            assert!(reply.len() < 10_000, "{field}: {}", reply.len());
+        }
+        for length in [ID_BYTES, ID_BYTES + 1, 65_600, 1_000_000] {
+            let data = serde_json::json!({"threadId": "t".repeat(length)}).to_string();
+            let expected = if length == ID_BYTES { None } else { Some(NoReply::LongThread) };
+            assert_eq!(Reply::parse(&data).err(), expected, "{length}");
+        }
     }
 
     #[test]

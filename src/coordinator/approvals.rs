@@ -145,6 +145,7 @@ impl Approvals {
             text: &message.reply.body,
             written: message.written(),
             is_caught_up: message.origin != Arrival::Live,
+            is_by_token: message.reply.is_by_token,
         };
         match self.pending.match_message(&incoming, message.clone(), now) {
             Match::NotAnAnswer => {

@@ -36,8 +36,8 @@ impl Quarantine {
     }
 
     /// Whether a message is stale at this time, the bridge's if it is known. What has begun is not, however old
-    /// it is. A message without a readable time is stale unless it comes in live: its age can't be
-    /// told, and a person can still say `run`.
+    /// it is. So is a message with a time that can't be read, and one without any unless it comes in
+    /// live: its age can't be told, and a person can still say `run`.
     /// `released` is the newest entry on the thread that a person has released.
     pub(super) fn is_stale(
         &self,
@@ -50,7 +50,7 @@ impl Quarantine {
         }
         match message.written() {
             Some(written) => self.max_age < now.since(written),
-            None => message.origin != Arrival::Live,
+            None => message.reply.has_bad_time() || message.origin != Arrival::Live,
         }
     }
 
@@ -151,7 +151,8 @@ mod tests {
     use super::*;
     use crate::bridge::wire::Reply;
 
-    fn message(created_at: &str, origin: Arrival) -> Message {
+    fn message(created_at: impl Into<serde_json::Value>, origin: Arrival) -> Message {
+        let created_at = created_at.into();
         let value = json!({"threadId": "t", "createdAt": created_at});
         let reply = Arc::new(Reply::parse(&value.to_string()).unwrap());
         Message { entry: EntryId { sequence: 1, hash: 1 }, reply, progress: None, origin }
@@ -168,14 +169,25 @@ mod tests {
     }
 
     #[test]
-    fn without_a_readable_time_a_message_is_held_unless_it_comes_in_live() {
+    fn what_has_no_readable_time_is_held_and_what_has_none_only_if_it_was_missed() {
         let now = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
         let quarantine = Quarantine::new(Duration::from_hours(24));
-        for time in ["", "yesterday", "1969-07-20T20:17:40Z"] {
-            assert!(!quarantine.is_stale(&message(time, Arrival::Live), now, None), "{time}");
-            let missed = message(time, Arrival::CaughtUp);
-            assert!(quarantine.is_stale(&missed, now, None), "{time}");
-            assert!(!quarantine.is_stale(&missed, now, Some(missed.entry)), "{time}, released");
+        let is_stale = |time: &serde_json::Value, origin, released: bool| {
+            let message = message(time.clone(), origin);
+            quarantine.is_stale(&message, now, released.then_some(message.entry))
+        };
+        for time in [
+            json!(""),
+            json!("yesterday"),
+            json!("1969-07-20T20:17:40Z"),
+            json!([]),
+            json!(7),
+            json!(null),
+        ] {
+            assert_eq!(is_stale(&time, Arrival::Live, false), !time.is_null(), "{time}");
+            assert!(is_stale(&time, Arrival::CaughtUp, false), "{time}");
+            assert!(!is_stale(&time, Arrival::CaughtUp, true), "{time}, released");
+            assert!(!is_stale(&time, Arrival::Live, true), "{time}, released");
         }
     }
 }

@@ -208,10 +208,15 @@ pub(super) fn held(replies: &[&Reply], now: Timestamp, word: &str) -> String {
         1 => ("A message".to_owned(), "was"),
         count => (format!("{count} messages"), "were"),
     };
-    let mut lines = vec![format!(
-        "{subject} came in while this machine was away, and {verb} not run because so much time has \
-         passed:"
-    )];
+    let is_timed = replies.iter().all(|reply| message::written(reply).is_some());
+    let mut lines = vec![if is_timed {
+        format!(
+            "{subject} came in while this machine was away, and {verb} not run because so much time \
+             has passed:"
+        )
+    } else {
+        format!("{subject} {verb} not run, because it can't be told how much time has passed:")
+    }];
     lines.extend(replies.iter().take(QUOTES).map(|reply| quote(reply, now)));
     if QUOTES < replies.len() {
         lines.push(format!("- … and {} more", replies.len() - QUOTES));
@@ -222,12 +227,13 @@ pub(super) fn held(replies: &[&Reply], now: Timestamp, word: &str) -> String {
 
 /// One line of a list of messages.
 pub(super) fn quote(reply: &Reply, now: Timestamp) -> String {
-    let written = message::written(reply).unwrap_or(now);
+    let age = message::written(reply).map(|written| time::age(now.since(written)));
+    let age = age.map_or("at an unknown time".to_owned(), |age| format!("{age} ago"));
     let line = reply.body.split_whitespace().collect::<Vec<_>>().join(" ");
     let line: String = line.chars().filter(|c| !c.is_control() && *c != '`').collect();
     let cut: String = line.chars().take(QUOTE_CHARS).collect();
     let dots = if cut.len() < line.len() { "…" } else { "" };
-    format!("- {} ago: `{cut}{dots}`", time::age(now.since(written)))
+    format!("- {age}: `{cut}{dots}`")
 }
 
 /// After a crash right behind a person's answer.
@@ -421,6 +427,10 @@ mod tests {
         assert!(text.starts_with("A message came in"), "{text}");
         assert!(text.contains("- 2 d ago: `drop the table`"), "{text}");
         assert!(text.contains("Reply `run`"), "{text}");
+        let unknown = reply("yesterday", "hello");
+        let text = held(&[&old, &unknown], now, "run");
+        assert!(text.starts_with("2 messages were not run, because it can't be told"), "{text}");
+        assert!(text.contains("- at an unknown time: `hello`"), "{text}");
         let long = reply("2026-11-20T12:00:00Z", &"x".repeat(500));
         let text = held(&[&long; 12], now, "run");
         assert!(text.starts_with("12 messages") && text.contains("and 2 more"), "{text}");

@@ -12,7 +12,7 @@ use crate::{
         presence::{Machine, Presence},
         store::{
             machines,
-            rows::{AccountChange, AccountEvent, Message, Role, Thread, ThreadChange},
+            rows::{AccountChange, AccountEvent, Message, Role, Thread, ThreadChange, VIA_TOKEN},
         },
     },
     time::Timestamp,
@@ -51,6 +51,7 @@ pub fn message(message: &Message) -> Value {
         set(&mut value, "agent", message.agent.as_ref());
         set(&mut value, "projectDir", message.project_dir.as_ref());
     }
+    set(&mut value, "via", message.by_token.then_some(VIA_TOKEN));
     set(&mut value, "question", message.question.as_ref());
     set(&mut value, "closed", message.closed.as_ref());
     set(&mut value, "questionClosed", message.question_closed.as_ref());
@@ -120,6 +121,7 @@ pub fn reply(message: &Message) -> Value {
         "externalAdoption": message.adoption,
     });
     set(&mut value, "projectDir", message.project_dir.as_ref());
+    set(&mut value, "via", message.by_token.then_some(VIA_TOKEN));
     value
 }
 

@@ -8,7 +8,7 @@
 use crate::{
     daemon::Daemon,
     homes::{Engine, Home},
-    http::{Conn, Events},
+    http::{Conn, Events, person},
     model::Model,
     patience::Patience,
     process,
@@ -306,6 +306,8 @@ impl DerefMut for Rig {
 pub(crate) struct Bridge {
     addr: SocketAddr,
     token: String,
+    /// What the person has in place of a token.
+    person: String,
     heard: Arc<Heard>,
     // Both are there until the end; dropping the server ends the browser's stream.
     server: Option<Server>,
@@ -349,14 +351,14 @@ impl Bridge {
         options.heartbeat = Duration::from_secs(5);
         let server = Server::start(options).unwrap();
         let token = server.create_account("human").unwrap().1.reveal().to_owned();
-        let addr = server.addr();
+        let (addr, person) = (server.addr(), person(&server, "human"));
         let heard = Arc::<Heard>::default();
         let events = Events::open(addr, &token, "", None);
         let listener = std::thread::spawn({
             let heard = Arc::clone(&heard);
             move || heard.listen(events)
         });
-        Bridge { addr, token, heard, server: Some(server), listener: Some(listener) }
+        Bridge { addr, token, person, heard, server: Some(server), listener: Some(listener) }
     }
 
     /// The account's token, which the daemon has.
@@ -472,7 +474,7 @@ impl Bridge {
 
     #[track_caller]
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        Conn::open(self.addr).request(method, path, &self.token, body).ok()
+        Conn::open(self.addr).request(method, path, &self.person, body).ok()
     }
 }
 

@@ -7,6 +7,8 @@ mod tests;
 
 use std::{mem, time::Duration};
 
+use super::wire::ID_BYTES;
+
 /// One line, and the data of one event, may be this long unless the caller says otherwise.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -161,7 +163,8 @@ impl Parser {
         match name {
             b"data" => self.data(value, out),
             b"event" => self.event = text(value),
-            b"id" if !value.contains(&0) => self.id = Some(text(value)),
+            // One that no request could carry is none: then what came before it comes again.
+            b"id" if !value.contains(&0) && value.len() <= ID_BYTES => self.id = Some(text(value)),
             b"retry" => out.extend(retry(value).map(Item::Retry)),
             // A comment has an empty name. Other names are for the future.
             _ => {}

@@ -28,7 +28,7 @@ use crate::{
         AccessSource, Net,
         backoff::{Backoff, Pace},
         sse::{Item, SseEvent},
-        wire::{NoReply, Reply},
+        wire::{ID_BYTES, NoReply, Reply},
     },
     time::Timestamp,
 };
@@ -349,6 +349,10 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             Ok(reply) => reply,
             Err(NoReply::NoThread) => {
                 log::warn!("stream: dropped a reply without a threadId");
+                return Ok(());
+            }
+            Err(NoReply::LongThread) => {
+                log::warn!("stream: dropped a reply whose threadId is over {ID_BYTES} bytes");
                 return Ok(());
             }
             Err(NoReply::NotAnObject) => {

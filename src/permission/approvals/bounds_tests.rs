@@ -1,7 +1,8 @@
-//! What the approvals do with too much: long texts, many questions, many threads.
+//! What the approvals do with too much, long texts, many questions, many threads; and what a program
+//! may answer, which has a token and no person.
 
 use super::{
-    tests::{Scene, request},
+    tests::{Scene, options, request},
     *,
 };
 
@@ -12,6 +13,34 @@ fn a_megabyte_of_reason_is_cut() {
     assert_eq!(answer.request.code, codes[0]);
     let Verdict::Deny { reason } = answer.verdict else { panic!() };
     assert!((4_000..4_100).contains(&reason.chars().count()), "{}", reason.chars().count());
+}
+
+#[test]
+fn what_came_with_a_token_may_refuse_and_nothing_else() {
+    let (mut scene, codes) = Scene::with(1);
+    let code = codes[0];
+    scene.is_by_token = true;
+    for text in ["approve", "yes", "always", "Allow!"] {
+        let named = format!("{} {code}", text.trim_end_matches('!'));
+        for text in [text, &named] {
+            scene.check_explained(text, &["token", &code.to_string(), "stays open"]);
+        }
+    }
+    let choice = scene.ask_choice(vec![options(&["red", "no"])]);
+    for words in ["1", "red", "2", "no"] {
+        scene.check_explained(&format!("{choice} {words}"), &["token", &choice.to_string()]);
+    }
+    scene.check_denied(&format!("deny {code} because no"), code, "no");
+    scene.check_denied(&format!("deny {choice}"), choice, "");
+    let (mut scene, codes) = Scene::with(1);
+    scene.is_by_token = true;
+    scene.check_explained("approve", &["token"]);
+    // The question is as open as it was.
+    scene.is_by_token = false;
+    scene.check("always", codes[0], &Verdict::AllowAlways);
+    let (mut scene, codes) = Scene::with(1);
+    scene.is_by_token = true;
+    scene.check_denied("do it otherwise", codes[0], "do it otherwise");
 }
 
 #[test]

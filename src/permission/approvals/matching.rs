@@ -54,6 +54,14 @@ impl<M> PendingApprovals<M> {
             (Parsed::Mistyped(name), _) => self.match_mistyped(name, incoming.thread),
             _ => self.match_bare(parsed, incoming, now),
         };
+        let matched = match matched {
+            Match::Answer(Decided { request, verdict })
+                if incoming.is_by_token && !matches!(verdict, Verdict::Deny { .. }) =>
+            {
+                Match::Explain(texts::by_token(&request))
+            }
+            matched => matched,
+        };
         if let Match::Answer(Decided { request, verdict }) = &matched {
             self.answer(&Key::of(request), verdict, incoming, message);
         }

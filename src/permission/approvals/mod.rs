@@ -7,7 +7,7 @@
 //!
 //! Nothing is ever allowed by a message that was written before the question was stored, that was
 //! read while catching up, that is late by any of three clocks, or that may have been meant for
-//! another question.
+//! another question; nor by one that came with a machine's token, which no person has signed in for.
 
 #[cfg(test)]
 mod bounds_tests;
@@ -64,6 +64,8 @@ pub struct Incoming<'a> {
     pub written: Option<Timestamp>,
     /// It was found while catching up, or in the inbox at the start: it never answers anything.
     pub is_caught_up: bool,
+    /// A program posted it with a machine's token: it may refuse, and nothing else.
+    pub is_by_token: bool,
 }
 
 /// What a message is.

@@ -352,6 +352,7 @@ impl World {
             text: &message.text,
             written: message.written.map(Timestamp::from_millis),
             is_caught_up: !message.is_live,
+            is_by_token: false,
         };
         let must = self.must_allow(&message);
         let now = self.now();
@@ -516,8 +517,9 @@ proptest! {
         approvals.ask(request, now);
         approvals.stored(&post, Some(wall));
         let written = Some(wall.plus(Duration::from_secs(1)));
+        let (id, author, is_caught_up, is_by_token) = (None, None, false, false);
         let incoming =
-            Incoming { thread: &thread, id: None, author: None, text: &text, written, is_caught_up: false };
+            Incoming { thread: &thread, id, author, text: &text, written, is_caught_up, is_by_token };
         let matched = approvals.match_message(&incoming, (), now);
         let bare = text.trim_matches([' ', '\t', '\n', '\r', '\u{c}']).to_ascii_lowercase();
         let bare = bare.strip_suffix(['.', '!']).unwrap_or(&bare);

@@ -60,6 +60,7 @@ pub(super) struct Scene {
     /// Since the questions were asked, by all clocks.
     passed: Duration,
     is_caught_up: bool,
+    pub(super) is_by_token: bool,
     has_times: bool,
 }
 
@@ -73,6 +74,7 @@ impl Scene {
             messages: 0,
             passed: Duration::from_secs(1),
             is_caught_up: false,
+            is_by_token: false,
             has_times: true,
         }
     }
@@ -114,7 +116,7 @@ impl Scene {
         code
     }
 
-    fn ask_choice(&mut self, choices: Vec<Choice>) -> Code {
+    pub(super) fn ask_choice(&mut self, choices: Vec<Choice>) -> Code {
         let mut request = self.next();
         request.question.choices = choices;
         let code = self.put(request);
@@ -157,9 +159,9 @@ impl Scene {
 
     fn say_as(&mut self, id: &MessageId, text: &str, written: Option<Timestamp>) -> Match {
         let (thread, author, now) = (self.thread.clone(), Some("ann"), self.now());
-        let is_caught_up = self.is_caught_up;
+        let (is_caught_up, is_by_token, id) = (self.is_caught_up, self.is_by_token, Some(id));
         let incoming =
-            Incoming { thread: &thread, id: Some(id), author, text, written, is_caught_up };
+            Incoming { thread: &thread, id, author, text, written, is_caught_up, is_by_token };
         self.approvals.match_message(&incoming, self.messages, now)
     }
 
@@ -457,7 +459,9 @@ fn any_clock_can_end_a_question() {
             let thread = scene.thread.clone();
             let (thread, text) = (&thread, &text);
             let (id, author, is_caught_up) = (None, None, false);
-            let incoming = Incoming { thread, id, author, text, written, is_caught_up };
+            let is_by_token = false;
+            let incoming =
+                Incoming { thread, id, author, text, written, is_caught_up, is_by_token };
             let matched = scene.approvals.match_message(&incoming, 1, now);
             assert!(
                 matches!(&matched, Match::Explain(why) if why.contains("expired")),

@@ -85,6 +85,15 @@ pub(super) fn caught_up(text: &str) -> String {
     )
 }
 
+pub(super) fn by_token(request: &ApprovalRequest) -> String {
+    format!(
+        "That came with a machine's token, and only a person may allow or choose something: sign in \
+         to the bridge's page and answer there. Nothing was done. Question `{}` stays open; a token \
+         may refuse it.",
+        request.code
+    )
+}
+
 pub(super) fn unknown(name: &str, open: &[Code]) -> String {
     let open = if open.is_empty() { "No question is open.".to_owned() } else { self::open(open) };
     format!("No question `{name}` is known here. Nothing was done. {open}")

@@ -60,6 +60,8 @@ pub(super) fn post_reply(api: &Api, caller: Caller, request: &Request) -> Answer
     }
     let author = api.store.account(caller)?.username;
     let draft = Draft {
+        // What the body says of it does not count.
+        by_token: caller.token().is_some(),
         client_msg_id: fields.optional_name("clientMsgId")?.map(ClientMsgId::new),
         agent: fields.optional_name("agent")?.map(|it| Engine::new(&it)),
         machine: fields.optional_name("agentId")?.map(MachineId::new),

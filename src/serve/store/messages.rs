@@ -10,8 +10,8 @@ use crate::{
     serve::store::{
         AccountKey, Sql, Store, Write, attachments, machines,
         rows::{
-            AccountChange, MESSAGE_COLUMNS, Message, Role, ThreadChange, message_from, millis,
-            one_line,
+            AccountChange, MESSAGE_COLUMNS, Message, Role, ThreadChange, VIA_TOKEN, message_from,
+            millis, one_line,
         },
         threads::{self, NewThread, SET_AGENT, ThreadRow},
     },
@@ -30,6 +30,8 @@ pub struct Draft {
     pub role: Role,
     pub kind: Option<String>,
     pub body: String,
+    /// A program says it, with a token: nobody has signed in for it.
+    pub by_token: bool,
     pub client_msg_id: Option<ClientMsgId>,
     /// The agent that the human chose with this message.
     pub agent: Option<Engine>,
@@ -52,6 +54,7 @@ impl Draft {
             role,
             kind: None,
             body,
+            by_token: false,
             client_msg_id: None,
             agent: None,
             machine: None,
@@ -282,8 +285,8 @@ fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Re
     write.tx.change(
         "INSERT INTO messages (thread, message_id, author, role, kind, body, created,
                                    question, question_code, question_expires, question_closed,
-                                   adoption)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                   adoption, via)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             row.key,
             new_id(created).as_str(),
@@ -297,6 +300,7 @@ fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Re
             question.map(|it| millis(it.expires)),
             draft.closing.as_ref().map(|it| json!(it).to_string()),
             adoption,
+            draft.by_token.then_some(VIA_TOKEN),
         ],
     )?;
     Ok(write.tx.last_insert_rowid())

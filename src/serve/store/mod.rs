@@ -45,10 +45,13 @@ use sql::Sql;
 
 /// The database, in the data directory.
 pub(super) const FILE: &str = "bridge.sqlite";
-/// The schema, and its version (`user_version`), that of the first release. A change to it takes a
-/// new version, and steps from the one before.
+/// The schema, and its version (`user_version`). A change to it takes a new version, and a step from
+/// the one before.
 const SCHEMA: &str = include_str!("schema.sql");
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
+/// That of the first release, and the steps from there on.
+const FIRST_VERSION: u32 = 4;
+const STEPS: [&str; 1] = ["ALTER TABLE messages ADD COLUMN via TEXT"];
 /// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 
@@ -385,19 +388,22 @@ fn connect(path: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-/// Makes the tables of a new file.
+/// Makes the tables of a new file, or changes those of an older version.
 fn prepare(conn: &mut Connection) -> Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match tx.query_row("PRAGMA user_version", (), |row| row.get(0))? {
         VERSION => return Ok(()),
-        0 => {
-            tx.execute_batch(SCHEMA)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
+        0 => tx.execute_batch(SCHEMA)?,
+        version @ FIRST_VERSION..VERSION => {
+            for step in STEPS.iter().skip((version - FIRST_VERSION) as usize) {
+                tx.execute_batch(step)?;
+            }
         }
-        version if version < VERSION => {
+        version if version < FIRST_VERSION => {
             bail!("its version {version} is of before the first release")
         }
         version => bail!("it was written by a newer obto-bridge (version {version} of the schema)"),
     }
+    tx.pragma_update(None, "user_version", VERSION)?;
     Ok(tx.commit()?)
 }

@@ -161,6 +161,8 @@ pub struct Message {
     pub role: Role,
     pub kind: Option<String>,
     pub body: String,
+    /// A program said it, with a token: nobody had signed in for it.
+    pub by_token: bool,
     /// Strictly increasing within a thread.
     pub created: Timestamp,
     /// The question that it puts, as `Question::card`.
@@ -194,12 +196,15 @@ pub struct File {
     pub height: Option<u32>,
 }
 
+/// How a message came, in the table and on the wire, if no person brought it.
+pub(in crate::serve) const VIA_TOKEN: &str = "token";
+
 /// The columns of a [`Message`], in the order in which [`message_from`] reads them.
 pub(super) const MESSAGE_COLUMNS: &str =
     "threads.thread_id, messages.message_id, messages.author, messages.role, messages.kind,
      messages.body, messages.created, messages.question, messages.closed,
      messages.question_closed, messages.adoption, messages.origin IS NOT NULL,
-     threads.agent, threads.machine, threads.project_dir,
+     threads.agent, threads.machine, threads.project_dir, messages.via,
      (SELECT json_group_array(json_object('id', attachment_id, 'name', name,
              'mediaType', media_type, 'bytes', bytes, 'width', width, 'height', height)
              ORDER BY position)
@@ -223,7 +228,8 @@ pub(super) fn message_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Message
         agent: row.get::<_, Option<String>>(at + 12)?.map(|it| Engine::new(&it)),
         machine: row.get::<_, Option<String>>(at + 13)?.map(MachineId::new),
         project_dir: row.get(at + 14)?,
-        files: json(row, at + 15)?.unwrap_or_default(),
+        by_token: row.get_ref(at + 15)?.as_str_or_null()? == Some(VIA_TOKEN),
+        files: json(row, at + 16)?.unwrap_or_default(),
     })
 }
 

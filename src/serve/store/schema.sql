@@ -72,6 +72,7 @@ CREATE TABLE messages (
     question_closed  TEXT,                  -- JSON: this message says such an end
     adoption         TEXT,                  -- JSON: the session to take over with it
     origin           TEXT,                  -- which turn of an adopted session it is
+    via              TEXT,                  -- 'token': a program said it for its human
     UNIQUE (thread, created)                -- so `since=` can't skip one of two
 ) STRICT;
 CREATE INDEX messages_open ON messages (thread, question_code)

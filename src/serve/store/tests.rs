@@ -291,7 +291,7 @@ fn a_store_that_can_not_be_written_is_not_ready() {
 #[test]
 fn the_schema_of_a_version_stays_as_it_is() {
     let digest = ids::hex(&Sha256::digest(SCHEMA));
-    assert_eq!((VERSION, &digest[..16]), (4, "6006d785be81f730"));
+    assert_eq!((VERSION, &digest[..16]), (5, "848f719faa843cc1"));
 }
 
 #[test]
@@ -300,11 +300,31 @@ fn a_file_of_another_version_is_refused_and_the_epoch_stays() {
     let open = || reopen(&dir);
     let epoch = open().unwrap().epoch;
     assert_eq!(open().unwrap().epoch, epoch);
-    for (version, word) in [(VERSION + 1, "newer"), (VERSION - 1, "before the first release")] {
+    let too_old = FIRST_VERSION - 1;
+    for (version, word) in [(VERSION + 1, "newer"), (too_old, "before the first release")] {
         let file = Connection::open(dir.path().join(FILE)).unwrap();
         file.pragma_update(None, "user_version", version).unwrap();
         let error = format!("{:#}", open().unwrap_err());
         assert!(error.contains(word), "{error}");
+    }
+}
+
+/// The first release's tables, with a message, become those of today.
+#[test]
+fn a_file_of_an_older_version_is_brought_up_to_date() {
+    let dir = private_dir();
+    drop(reopen(&dir).unwrap());
+    let columns = |file: &Connection| -> Vec<String> {
+        let mut query = file.prepare("SELECT name FROM pragma_table_info('messages')").unwrap();
+        query.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let file = Connection::open(dir.path().join(FILE)).unwrap();
+    let wanted = columns(&file);
+    file.execute_batch("ALTER TABLE messages DROP COLUMN via; PRAGMA user_version = 4").unwrap();
+    assert_ne!(columns(&file), wanted);
+    for _ in 0..2 {
+        drop(reopen(&dir).unwrap());
+        assert_eq!(columns(&file), wanted);
     }
 }
 

@@ -14,7 +14,7 @@ use obto_bridge::{
     bridge::Net,
     config::{Config, Env, Paths},
     daemon::{self, End, Setup},
-    serve::{Options, Server},
+    serve::{Options, Server, password::Cost},
     signals::Signal,
     store::Disk,
     task::{self, Task},
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::util::{
     bin::Home,
-    http::{Conn, Reply, patient_limits},
+    http::{Conn, Reply, patient_limits, person},
     patience,
 };
 
@@ -42,6 +42,7 @@ impl Bridge {
         let dir = TempDir::new().unwrap();
         let mut options = Options::new("127.0.0.1:0".parse().unwrap(), dir.path().join("bridge"));
         options.limits = patient_limits();
+        options.password_cost = Cost::CHEAP;
         options.limits.connections = 2_000;
         options.limits.per_address = 2_000;
         let server = Server::start(options).unwrap();
@@ -53,6 +54,8 @@ impl Bridge {
 pub(crate) struct Machine {
     bridge: Arc<Bridge>,
     token: String,
+    /// What the person has in place of a token.
+    person: String,
     pub(crate) home: Home,
     /// Kept open, for there is much to be asked.
     conn: RefCell<Option<Conn>>,
@@ -65,6 +68,7 @@ impl Machine {
         let machine = Machine {
             bridge: Arc::clone(bridge),
             token,
+            person: person(&bridge.server, name),
             home: Home::new(),
             conn: RefCell::default(),
         };
@@ -114,7 +118,7 @@ impl Machine {
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
         let mut conn = self.conn.borrow_mut();
         let conn = conn.get_or_insert_with(|| Conn::open(self.bridge.server.addr()));
-        conn.request(method, path, &self.token, body)
+        conn.request(method, path, &self.person, body)
     }
 
     /// A human writes. Returns the message as the bridge has it.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use obto_bridge::bridge::sse;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::util::{
     daemon::{Daemon, Line, MACHINE, Stage, is_for},
@@ -61,8 +61,7 @@ fn a_field_of_a_wrong_type_counts_as_missing() {
     let _daemon = stage.machine().start();
     let line = stage.stream();
     let wrong = [json!(7), json!(true), json!([1, {}]), json!({"a": null}), json!(1.5e300)];
-    let fields =
-        ["messageId", "author", "role", "createdAt", "agent", "attachmentIds", "externalAdoption"];
+    let fields = ["messageId", "author", "role", "agent", "attachmentIds", "externalAdoption"];
     for (number, value) in wrong.iter().enumerate() {
         for field in fields {
             let mut reply = json!({
@@ -91,6 +90,61 @@ fn a_field_of_a_wrong_type_counts_as_missing() {
         &json!({"threadId": "b", "body": {"x": 1}, "agentId": MACHINE}).to_string(),
     );
     assert_eq!(stage.post()["threadId"], "b");
+    still_answers(&stage, &line);
+}
+
+/// A time that can't be read is no time: the message waits for `run`, as an old one would.
+#[test]
+fn a_message_whose_time_can_not_be_read_is_asked_about() {
+    let stage = Stage::new(quiet);
+    let _daemon = stage.machine().start();
+    let line = stage.stream();
+    let times = [
+        json!("1969-12-31T23:59:59Z"),
+        json!("soon"),
+        json!(7),
+        json!([1]),
+        json!("9".repeat(70_000)),
+    ];
+    let say = |thread: &str, id: String, body: &str, time: Option<&Value>| {
+        let mut reply = json!({"threadId": thread, "messageId": id, "author": "ada", "role": "human",
+                               "body": body, "agentId": MACHINE});
+        if let Some(time) = time {
+            reply["createdAt"] = time.clone();
+        }
+        line.event("reply", &reply.to_string());
+    };
+    for (number, time) in times.iter().enumerate() {
+        let thread = format!("t{number}");
+        say(&thread, format!("m{number}"), "hello", Some(time));
+        let post = stage.expect(&thread, "status", "at an unknown time: `hello`");
+        assert!(post["body"].as_str().unwrap().contains("Reply `run`"), "{post}");
+        say(&thread, format!("r{number}"), "run", None);
+        stage.expect(&thread, "result", "said: hello");
+    }
+}
+
+#[test]
+fn ids_that_are_too_long_break_nothing() {
+    let stage = Stage::new(quiet);
+    let mut daemon = stage.machine().start();
+    let line = stage.stream();
+    for length in [1025, 65_536, 300_000] {
+        line.reply(&"t".repeat(length), "m", "hello");
+        daemon.log("whose threadId is over 1024 bytes");
+    }
+    let long = "m".repeat(300_000);
+    for _ in 0..2 {
+        line.reply("t", &long, "once");
+    }
+    let reply = json!({"threadId": "u", "messageId": "u", "role": "human", "body": "pictures",
+                       "agentId": MACHINE, "attachmentIds": [long, "a b"], "author": long, "agent": "echo"});
+    line.event("reply", &reply.to_string());
+    line.raw(format!("id: {long}\n\n"));
+    let mut posts = [stage.post(), stage.post()];
+    posts.sort_by_key(|post| post["threadId"].to_string());
+    assert!(posts[0]["body"].as_str().unwrap().ends_with("said: once"), "{posts:?}");
+    assert!(posts[1]["body"].as_str().unwrap().contains("pictures"), "{posts:?}");
     still_answers(&stage, &line);
 }
 

@@ -37,7 +37,7 @@ use tempfile::TempDir;
 
 use crate::util::{
     daemon::Machine,
-    http::{Conn, Event, Events, patient_limits},
+    http::{Conn, Event, Events, patient_limits, person},
     patience::Patience,
 };
 
@@ -46,6 +46,8 @@ struct Bridge {
     server: Option<Server>,
     addr: SocketAddr,
     token: String,
+    /// What the person has in place of a token.
+    person: String,
     dir: TempDir,
 }
 
@@ -54,7 +56,8 @@ impl Bridge {
         let dir = TempDir::new().unwrap();
         let server = server("127.0.0.1:0".parse().unwrap(), &dir);
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
-        Bridge { addr: server.addr(), server: Some(server), token, dir }
+        let person = person(&server, "ada");
+        Bridge { addr: server.addr(), server: Some(server), token, person, dir }
     }
 
     fn down(&mut self) {
@@ -77,7 +80,8 @@ impl Bridge {
     /// A person says something.
     #[track_caller]
     fn say(&self, thread: &str, body: &str) {
-        self.request("/api/reply", &json!({ "threadId": thread, "body": body }));
+        let message = json!({ "threadId": thread, "body": body });
+        Conn::open(self.addr).request("POST", "/api/reply", &self.person, Some(&message)).ok();
     }
 
     /// The bodies of what agents have said on a thread.

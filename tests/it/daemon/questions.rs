@@ -121,6 +121,38 @@ fn an_answer_by_code_or_by_a_bare_word_allows() {
     );
 }
 
+/// What an agent could read on this machine is the machine's token: with it nothing is allowed, by
+/// whatever words, and whatever the body claims.
+#[test]
+fn a_machine_s_token_approves_nothing() {
+    let asker = Asker::new();
+    let (_daemon, mut ears) = asker.start();
+    asker.say("ask make");
+    let code = question(&mut ears, "make");
+    asker.machine.wait_for(|machine| machine.count("outbox") == 0);
+    let by_token = |body: &str| {
+        let claims = json!({ "threadId": "t", "body": body, "via": "session", "role": "human",
+                             "author": "ada", "agent": "asker" });
+        asker.bridge.request("/api/reply", &claims);
+    };
+    for answer in ["approve", "yes", "always"] {
+        for text in [answer.to_owned(), format!("{answer} {code}")] {
+            by_token(&text);
+            let body = ears.expect("t", "status", "a machine's token");
+            assert!(body.contains(&code) && body.contains("stays open"), "{body}");
+        }
+    }
+    assert!(asker.done().is_empty());
+    // A person is heard as before, and the token's prompts are prompts.
+    asker.say(&format!("approve {code}"));
+    expect_all(&mut ears, &[("status", &code), ("result", "did make")]);
+    by_token("ask make clean");
+    let code = question(&mut ears, "make clean");
+    by_token(&format!("deny {code} because it is late"));
+    expect_all(&mut ears, &[("status", "Refused"), ("result", "did not make clean")]);
+    assert_eq!(asker.done(), ["make"]);
+}
+
 #[test]
 fn two_at_once_are_answered_in_any_order() {
     let asker = Asker::new();

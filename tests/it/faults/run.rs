@@ -27,7 +27,7 @@ use super::{
 use crate::util::{
     bin::{Home, Running},
     fake,
-    http::{Conn, Events, patient_limits},
+    http::{Conn, Events, patient_limits, person},
     patience,
 };
 
@@ -70,6 +70,7 @@ pub(super) struct Site {
     // Drop order matters: the network ends before the bridge.
     pub(super) proxy: Proxy,
     token: String,
+    person: String,
     pub(super) server: Server,
     pub(super) home: Home,
     /// The bridge seems to be one that replays nothing.
@@ -87,6 +88,7 @@ impl Site {
         options.limits = patient_limits();
         let server = Server::start(options).unwrap();
         let token = server.create_account("ada").unwrap().1.reveal().to_owned();
+        let person = person(&server, "ada");
         let proxy = Proxy::start(dice, forgets, server.addr());
         let records = home.path().join("records");
         let idle_limit = patience::scaled(IDLE_LIMIT);
@@ -105,7 +107,7 @@ impl Site {
             "streamIdleTimeoutMs": millis_of(idle_limit),
         });
         home.put(".obto-bridge/config.json", &config.to_string());
-        Site { proxy, token, server, home, forgets, idle_limit }
+        Site { proxy, token, person, server, home, forgets, idle_limit }
     }
 
     /// Starts the daemon; what it logs goes into a file.
@@ -154,7 +156,7 @@ impl Site {
     }
 
     pub(super) fn person(&self) -> Person {
-        Person { conn: Conn::open(self.server.addr()), token: self.token.clone() }
+        Person { conn: Conn::open(self.server.addr()), access: self.person.clone() }
     }
 
     /// One for each post that ends a message.
@@ -186,18 +188,18 @@ impl Site {
 /// Somebody in front of the page, with a sound network.
 pub(super) struct Person {
     conn: Conn,
-    token: String,
+    access: String,
 }
 
 impl Person {
     pub(super) fn write(&mut self, thread: &str, body: &str) {
         let body = json!({ "threadId": thread, "body": body });
-        self.conn.request("POST", "/api/reply", &self.token, Some(&body)).ok();
+        self.conn.request("POST", "/api/reply", &self.access, Some(&body)).ok();
     }
 
     pub(super) fn read(&mut self, thread: &str) -> Vec<Value> {
         let path = format!("/api/messages?threadId={thread}&limit=1000");
-        let answer = self.conn.request("GET", &path, &self.token, None);
+        let answer = self.conn.request("GET", &path, &self.access, None);
         match answer.status {
             // Nobody wrote on it.
             404 => Vec::new(),

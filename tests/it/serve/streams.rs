@@ -47,7 +47,7 @@ fn a_daemon_hears_replies_in_the_protocols_words() {
     let expected = json!({
         "threadId": "t", "messageId": sent["messageId"], "author": "ada", "role": "human",
         "body": "one", "createdAt": sent["createdAt"], "agent": null, "agentId": null,
-        "attachmentIds": [], "externalAdoption": null,
+        "attachmentIds": [], "externalAdoption": null, "via": "token",
     });
     assert_eq!(event.data, expected);
 

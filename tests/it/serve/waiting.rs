@@ -1,11 +1,15 @@
 //! Messages that wait for a daemon without a position in the stream: each is handed out once, in
 //! order, and what was answered or was no prompt is not.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use obto_bridge::time;
 use serde_json::{Value, json};
 
 use crate::{
-    serve::{Bridge, account},
+    serve::{
+        Bridge, account,
+        browser::{Browser, PASSWORD},
+    },
     util::{http::Events, patience::Patience},
 };
 
@@ -84,6 +88,36 @@ fn what_was_written_before_the_first_machine_came_is_handed_out() {
     assert_eq!(again.expect("reply"), live);
     // Browsers read threads.
     assert_eq!(bridge.events("", None).expect("hello").data["waiting"], Value::Null);
+}
+
+/// Live, replayed, handed out and in the history: it is told the same.
+#[test]
+fn what_came_with_a_token_says_so_wherever_it_is_told() {
+    let bridge = Bridge::start();
+    let ada = Browser::welcome(&bridge, "ada");
+    let mut before = bridge.events("?agentId=attic&instance=2", None);
+    let position = before.expect("hello").id;
+    for (text, claimed) in [("one", "session"), ("two", "")] {
+        let body = json!({ "threadId": "t", "body": text, "via": claimed });
+        bridge.post("/api/reply", &body).ok();
+    }
+    ada.post("/api/reply", &json!({ "threadId": "t", "body": "three", "via": "token" })).ok();
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("ada:{PASSWORD}")));
+    let four = json!({ "threadId": "t", "body": "four" });
+    bridge.conn().request("POST", "/api/reply", &basic, Some(&four)).ok();
+    let expected = [json!("token"), json!("token"), Value::Null, Value::Null];
+    let vias = |stream: &mut Events| [(); 4].map(|()| stream.expect("reply").data["via"].take());
+    assert_eq!(vias(&mut before), expected, "live");
+    let mut again = bridge.events("?agentId=attic&instance=2", position);
+    assert_eq!(again.expect("hello").data["replay"], "complete");
+    assert_eq!(vias(&mut again), expected, "replayed");
+    let mut first = bridge.events(BOX, None);
+    assert_eq!(first.expect("hello").data["waiting"], 4);
+    assert_eq!(vias(&mut first), expected, "handed out");
+    let history = bridge.get("/api/messages?threadId=t").ok();
+    let history = history["messages"].as_array().unwrap();
+    let history: Vec<Value> = history.iter().map(|it| it["via"].clone()).collect();
+    assert_eq!(history, expected, "in the history");
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn reply(message: &str) -> Reply {
         machine: None,
         attachment_ids: Vec::new(),
         project_dir: None,
+        is_by_token: false,
     }
 }
 

@@ -9,6 +9,20 @@ use serde_json::Value;
 
 use super::patience::Patience;
 
+/// The person whose account this is, who could not sign in so far: what to send in place of a token.
+/// What comes with a token approves nothing.
+#[cfg(feature = "serve")]
+#[track_caller]
+pub(crate) fn person(server: &obto_bridge::serve::Server, name: &str) -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    const PASSWORD: &str = "correct horse";
+    let code = server.welcome(name).unwrap().expect("nobody can sign in yet");
+    let body = serde_json::json!({ "code": code.reveal(), "password": PASSWORD });
+    let mut conn = Conn::open(server.addr());
+    conn.request("POST", "/api/session/redeem", "", Some(&body)).ok();
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{PASSWORD}")))
+}
+
 /// The bounds of a bridge that cuts nobody off for being slow.
 #[cfg(feature = "serve")]
 pub(crate) fn patient_limits() -> obto_bridge::serve::http::Limits {
@@ -139,7 +153,7 @@ impl Conn {
         tls.write_tls(&mut self.socket).unwrap();
     }
 
-    /// Sends a JSON request, or one without a body.
+    /// Sends a JSON request, or one without a body. The token of a program, or what [`person`] gave.
     pub(crate) fn request(
         &mut self,
         method: &str,
@@ -148,8 +162,9 @@ impl Conn {
         body: Option<&Value>,
     ) -> Reply {
         let body = body.map(Value::to_string).unwrap_or_default();
+        let access = if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") };
         self.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {access}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ));

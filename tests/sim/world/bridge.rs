@@ -121,5 +121,6 @@ pub(super) fn reply(message: &Message, number: usize, owner: Option<usize>) -> R
         machine: owner.map(machine_id),
         attachment_ids: Vec::new(),
         project_dir: None,
+        is_by_token: false,
     }
 }
