@@ -105,7 +105,7 @@ pub(super) fn run(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_
 }
 
 fn add(args: &Add, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let name = &args.name;
+    let name = &accounts::canonical(&args.name);
     if let Some(problem) = accounts::name_problem(name) {
         bail!("the name {name:?} {problem}");
     }
@@ -146,9 +146,11 @@ fn finish(
 }
 
 fn remove(args: &Remove, data: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let (store, name) = (existing(data)?, &args.name);
-    let user = store.users()?.into_iter().find(|it| it.username == *name);
-    let user = user.with_context(|| unknown(name))?;
+    let (store, users) = (existing(data)?, existing(data)?.users()?);
+    let named = |name: &str| users.iter().find(|it| it.username == name);
+    let user = named(&args.name).or_else(|| named(&accounts::canonical(&args.name)));
+    let user = user.with_context(|| unknown(&args.name))?;
+    let name = &user.username;
     let goes = format!(
         "its {} threads with all messages and attachments, its {} tokens, and who is signed in",
         user.threads, user.tokens

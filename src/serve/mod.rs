@@ -152,6 +152,12 @@ impl Server {
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
+        for names in store.clashing_names()? {
+            log::warn!(
+                "the accounts {names:?} have one name but for case and blanks: each is signed in to by \
+                 its exact name alone. Remove those that are not needed: obto-bridge serve user remove"
+            );
+        }
         let counters = Arc::default();
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
         let job = options.retention.messages.map(|_| Job::retention(Arc::clone(&store)));

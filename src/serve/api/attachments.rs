@@ -63,12 +63,10 @@ pub(super) fn fetch(api: &Api, caller: Caller, request: &Request) -> Answer {
     let found = api.store.attachment(caller.account, id)?;
     let (media_type, data) =
         found.ok_or_else(|| Response::error(404, "there is no such attachment on this account"))?;
-    // The id is ours now: it is that of a stored one.
+    // Nor does a browser keep it: whoever comes after its person has signed out must find nothing.
     Ok(Response::bytes(&media_type, data)
-        .with("Cache-Control", "private, max-age=31536000, immutable")
         .with("Content-Security-Policy", POLICY)
-        .with("Cross-Origin-Resource-Policy", "same-origin")
-        .with("ETag", format!("\"{id}\"")))
+        .with("Cross-Origin-Resource-Policy", "same-origin"))
 }
 
 #[cfg(test)]

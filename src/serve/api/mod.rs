@@ -36,7 +36,7 @@ use crate::{
         password::{self, Busy, Checked},
         store::{
             AccountKey, Caller, Credential, PasswordKey, SessionKey, Store,
-            accounts::hash as hash_of,
+            accounts::{canonical, hash as hash_of},
         },
         wire::NAME_CHARS,
     },
@@ -205,7 +205,7 @@ impl Api {
         often: bool,
     ) -> Result<Option<(AccountKey, PasswordKey)>, Response> {
         // No name is longer, and what is kept of those that are must not be much.
-        let name: String = username.chars().take(NAME_CHARS).collect();
+        let name: String = canonical(username).chars().take(NAME_CHARS).collect();
         let (address, now) = (origin::client(&self.options, head), self.options.clock.now());
         let found = self.store.login(username)?;
         let stored = found.as_ref().map(|(_, stored)| stored.as_str());

@@ -15,7 +15,7 @@ use crate::{
         presence::Machine,
         store::{
             Caller, Credential,
-            accounts::{NewAccount, name_problem},
+            accounts::{NewAccount, canonical, name_problem},
         },
         stream, wire,
     },
@@ -43,6 +43,7 @@ pub(super) fn register(api: &Api, request: &Request) -> Answer {
     if let Some(problem) = name_problem(&username) {
         return Err(wire::bad_field(400, "username", problem));
     }
+    let username = canonical(&username);
     if let Some(problem) = password::problem(&password) {
         return Err(wire::bad_field(400, "password", &problem));
     }

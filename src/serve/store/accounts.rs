@@ -1,6 +1,6 @@
 //! Accounts and their tokens. A token is shown once, when it is made; the file has its hash.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
 use rusqlite::{Connection, Params, Transaction, params};
@@ -46,16 +46,23 @@ impl fmt::Debug for Secret {
 }
 
 /// Characters of a user name.
-const NAME_CHARS: usize = 200;
+const NAME_CHARS: usize = 100;
 
-/// What is wrong with a user name that somebody chose.
+/// A user name as it is stored and compared: without blanks around it, in small letters.
+pub fn canonical(name: &str) -> String {
+    name.trim().to_lowercase()
+}
+
+/// What is wrong with a user name that somebody chose. Older ones may be anything.
 pub fn name_problem(name: &str) -> Option<&'static str> {
-    if name.trim().is_empty() {
+    let name = canonical(name);
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "._-+@".contains(c);
+    if name.is_empty() {
         Some("is blank")
-    } else if NAME_CHARS < name.chars().count() || name.contains(char::is_control) {
-        Some("is too long or has control characters")
-    } else if name.contains(':') {
-        Some("has a colon, which a browser can't send")
+    } else if NAME_CHARS < name.len() {
+        Some("is too long")
+    } else if !name.chars().all(is_good) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Some("must be letters a to z and digits, and after the first of them also . _ - + @")
     } else {
         None
     }
@@ -63,7 +70,7 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
 
 #[derive(Debug)]
 pub struct NewAccount<'a> {
-    /// Unique; compared byte for byte.
+    /// Unique in its [`canonical`] form.
     pub username: &'a str,
     pub email: Option<&'a str>,
     /// From [`crate::serve::password::hash`].
@@ -130,11 +137,11 @@ impl Store {
 
     /// The account of a user name, with the password's hash.
     pub fn login(&self, username: &str) -> Result<Option<(AccountKey, String)>> {
-        self.reader().first(
-            "SELECT id, password FROM accounts WHERE username = ? AND password IS NOT NULL",
-            [username],
-            |row| Ok((AccountKey(row.get(0)?), row.get(1)?)),
-        )
+        let conn = self.reader();
+        let Some(account) = account_of(&conn, username)? else { return Ok(None) };
+        let select = "SELECT password FROM accounts WHERE id = ? AND password IS NOT NULL";
+        let stored: Option<String> = conn.value(select, [account.0])?;
+        Ok(stored.map(|stored| (account, stored)))
     }
 
     /// Puts a better hash of the same password in the place of `old`, if that is still there.
@@ -193,6 +200,17 @@ impl Store {
         )
     }
 
+    /// User names that are one but for case and blanks, in groups.
+    pub fn clashing_names(&self) -> Result<Vec<Vec<String>>> {
+        let names = "SELECT username FROM accounts ORDER BY username";
+        let mut groups = BTreeMap::<String, Vec<String>>::new();
+        let names: Vec<String> = self.reader().all(names, (), |row| row.get(0))?;
+        for name in names {
+            groups.entry(canonical(&name)).or_default().push(name);
+        }
+        Ok(groups.into_values().filter(|it| 1 < it.len()).collect())
+    }
+
     /// Replaces a token. `closing` runs before any stream can start or event be published.
     /// None: another call has replaced it already.
     pub fn rotate(&self, old: TokenKey, closing: impl FnOnce()) -> Result<Option<Secret>> {
@@ -227,16 +245,30 @@ pub(super) fn insert_account(
     tx: &Transaction<'_>,
     new: &NewAccount<'_>,
 ) -> Result<Option<(i64, String)>> {
+    let username = canonical(new.username);
+    let names: Vec<String> = tx.all("SELECT username FROM accounts", (), |row| row.get(0))?;
+    if names.iter().any(|it| canonical(it) == username) {
+        return Ok(None);
+    }
     let account_id = format!("acc_{}", ids::random_hex());
     // Random, so that the id of an account that was removed is never another's: whoever still holds
     // it must find nothing.
     let id = tx.value(
         "INSERT INTO accounts (id, account_id, username, email, password, created)
-             VALUES (random() & 0x7fffffffffffffff, ?, ?, ?, ?, ?)
-             ON CONFLICT (username) DO NOTHING RETURNING id",
-        params![account_id, new.username, new.email, new.password, millis(time::now())],
+             VALUES (random() & 0x7fffffffffffffff, ?, ?, ?, ?, ?) RETURNING id",
+        params![account_id, username, new.email, new.password, millis(time::now())],
     )?;
     Ok(id.map(|id| (id, account_id)))
+}
+
+/// The account of a user name. One that is stored just so goes first: older bridges made `ALICE` and
+/// `alice` two accounts.
+pub(super) fn account_of(conn: &Connection, username: &str) -> Result<Option<AccountKey>> {
+    conn.first(
+        "SELECT id FROM accounts WHERE username IN (?1, ?2) ORDER BY username = ?1 DESC LIMIT 1",
+        [username, &canonical(username)],
+        |row| row.get(0).map(AccountKey),
+    )
 }
 
 /// Whether somebody who was let in still would be at that time.

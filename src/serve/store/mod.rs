@@ -51,7 +51,10 @@ const SCHEMA: &str = include_str!("schema.sql");
 const VERSION: u32 = 5;
 /// That of the first release, and the steps from there on.
 const FIRST_VERSION: u32 = 4;
-const STEPS: [&str; 1] = ["ALTER TABLE messages ADD COLUMN via TEXT"];
+const STEPS: [&str; 1] = ["ALTER TABLE messages ADD COLUMN via TEXT;
+     UPDATE accounts SET username = lower(trim(username))
+     WHERE (SELECT count(*) FROM accounts AS other
+            WHERE lower(trim(other.username)) = lower(trim(accounts.username))) = 1"];
 /// Writers of one process take turns before they get here; those of another, `serve user`, are quick.
 pub(super) const BUSY_TIME: Duration = Duration::from_secs(5);
 

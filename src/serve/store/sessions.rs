@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use crate::{
     serve::store::{
         AccountKey, Caller, Credential, PasswordKey, SessionKey, Sql, Store,
-        accounts::{self, NewAccount, Secret, USE_MILLIS, hash},
+        accounts::{self, NewAccount, Secret, USE_MILLIS, account_of, hash},
         rows::{millis, timestamp},
     },
     time::Timestamp,
@@ -82,12 +82,14 @@ impl Store {
     /// the place of an earlier one. None: there is no such account.
     pub fn welcome(&self, username: &str, now: Timestamp) -> Result<Option<Secret>> {
         let code = Secret::random("");
-        let made = self.change(
-            "INSERT OR REPLACE INTO welcomes (account, hash, expires)
-             SELECT id, ?, ? FROM accounts WHERE username = ?",
-            params![hash(code.reveal()), millis(now.plus(WELCOME_TIME)), username],
-        )?;
-        Ok(made.then_some(code))
+        self.write(|write| {
+            let Some(account) = account_of(&write.tx, username)? else { return Ok(None) };
+            write.tx.change(
+                "INSERT OR REPLACE INTO welcomes (account, hash, expires) VALUES (?, ?, ?)",
+                params![account.0, hash(code.reveal()), millis(now.plus(WELCOME_TIME))],
+            )?;
+            Ok(Some(code))
+        })
     }
 
     /// Whether the code could be redeemed now. A look, to spare the hashing of a password.
@@ -225,12 +227,6 @@ impl Store {
             Ok(true)
         })
     }
-}
-
-fn account_of(conn: &Connection, username: &str) -> Result<Option<AccountKey>> {
-    conn.first("SELECT id FROM accounts WHERE username = ?", [username], |row| {
-        row.get(0).map(AccountKey)
-    })
 }
 
 fn set_password(

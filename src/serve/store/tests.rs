@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     ids::{self, ClientMsgId, MachineId, ThreadId},
     serve::store::{
-        accounts::NewAccount,
+        accounts::{self, NewAccount},
         attachments::Upload,
         messages::{Draft, Range},
         replay::Replay,
@@ -322,9 +322,25 @@ fn a_file_of_an_older_version_is_brought_up_to_date() {
     let wanted = columns(&file);
     file.execute_batch("ALTER TABLE messages DROP COLUMN via; PRAGMA user_version = 4").unwrap();
     assert_ne!(columns(&file), wanted);
+    for (id, name) in (0_i64..).zip(["Ada ", "BOB", "bob", "bob ", "Eve L"]) {
+        let insert =
+            "INSERT INTO accounts (id, account_id, username, created) VALUES (?1, ?1, ?2, 0)";
+        file.execute(insert, rusqlite::params![id, name]).unwrap();
+    }
     for _ in 0..2 {
-        drop(reopen(&dir).unwrap());
+        let store = reopen(&dir).unwrap();
         assert_eq!(columns(&file), wanted);
+        let users = store.users().unwrap();
+        let names: Vec<&str> = users.iter().map(|it| it.username.as_str()).collect();
+        assert_eq!(names, ["BOB", "ada", "bob", "bob ", "eve l"]);
+        assert_eq!(store.clashing_names().unwrap(), [["BOB", "bob", "bob "]]);
+        let account =
+            |name: &str| accounts::account_of(&store.reader(), name).unwrap().map(|it| it.0);
+        let found = ["ADA", "BOB", "bob", " Bob", "bob ", "EVE L", "nobody"].map(account);
+        assert_eq!(found, [Some(0), Some(1), Some(2), Some(2), Some(3), Some(4), None]);
+        for taken in ["aDa", "Bob", "BOB ", "eve l"] {
+            assert!(!store.add_user(taken).unwrap(), "{taken}");
+        }
     }
 }
 

@@ -83,7 +83,7 @@ fn register(bridge: &Bridge, form: &str) -> Reply {
     conn.reply().unwrap()
 }
 
-const FORM: &str = "email=eve%40example.org&username=eve+l&password=p%26ss+w%C3%B6rd";
+const FORM: &str = "email=eve%40example.org&username=+Eve.L+&password=p%26ss+w%C3%B6rd";
 
 #[test]
 fn registration_is_closed_unless_opened() {
@@ -92,7 +92,7 @@ fn registration_is_closed_unless_opened() {
     let answer = register(&bridge, FORM).ok();
     assert_eq!(
         (&answer["basicAuthUser"], &answer["plan"]),
-        (&json!("eve l"), &json!("self-hosted"))
+        (&json!("eve.l"), &json!("self-hosted"))
     );
     let token = answer["apiToken"].as_str().unwrap();
     let whoami = bridge.conn().request("GET", "/api/bridge/whoami", token, None).ok();
@@ -106,7 +106,12 @@ fn registration_is_closed_unless_opened() {
     check(FORM, 409, "username");
     check("", 400, "email");
     check("email=x&username=u&password=long+enough", 400, "email");
-    check("email=a@b&username=a:b&password=long+enough", 400, "username");
+    check("email=a@b&username=EVE.l&password=long+enough", 409, "username");
+    for bad in
+        ["a:b", "+", "a+b", "%C3%A4da", "%D0%B0da", "-ada", "a%2Fb", "ada%C2%A0b", "a%E2%80%AEb"]
+    {
+        check(&format!("email=a@b&username={bad}&password=long+enough"), 400, "username");
+    }
     check("email=a@b&username=%00&password=long+enough", 400, "username");
     check("email=a@b&username=u&password=short", 400, "password");
     assert_eq!(register(&bridge, &"x".repeat(17 * 1024)).status, 413);
@@ -117,7 +122,7 @@ fn a_password_is_good_without_a_session_but_not_for_foreign_pages() {
     let bridge = Bridge::with(|options| options.allow_register = true);
     register(&bridge, FORM).ok();
     let ask = |password: &str, request: &str| {
-        let secret = BASE64_STANDARD.encode(format!("eve l:{password}"));
+        let secret = BASE64_STANDARD.encode(format!("Eve.L:{password}"));
         let mut conn = bridge.conn();
         let (line, rest) = request.split_once('\n').unwrap_or((request, ""));
         let rest = rest.replace('\n', "\r\n");

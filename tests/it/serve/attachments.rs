@@ -55,6 +55,16 @@ fn a_picture_goes_with_a_message_to_the_daemon_and_the_page() {
     assert_eq!(bridge.post("/api/reply", &reply).json()["field"], "attachmentIds");
 }
 
+/// Whoever sits at that browser next, or finds its files, must not find the picture.
+#[test]
+fn a_picture_stays_in_no_cache() {
+    let bridge = Bridge::start();
+    let id = uploaded(&bridge, &png(100));
+    let reply = bridge.get(&format!("/api/bridge/attachment/{id}"));
+    assert_eq!((reply.status, reply.header("cache-control")), (200, Some("no-store")));
+    assert_eq!((reply.header("etag"), reply.header("last-modified")), (None, None));
+}
+
 #[test]
 fn a_picture_is_shown_and_nothing_else() {
     let bridge = Bridge::start();
@@ -67,8 +77,7 @@ fn a_picture_is_shown_and_nothing_else() {
         ("content-type", "image/png"),
         ("x-content-type-options", "nosniff"),
         ("content-security-policy", "sandbox; default-src 'none'"),
-        ("cache-control", "private, max-age=31536000, immutable"),
-        ("etag", &format!("\"{id}\"")),
+        ("cache-control", "no-store"),
     ] {
         assert_eq!(reply.header(name), Some(value), "{name}");
     }

@@ -72,12 +72,15 @@ fn a_cookie_is_for_our_own_page_alone() {
 fn signing_in_and_out() {
     let (bridge, _, ada) = signed_in();
     for (name, password) in
-        [("ada", "wrong"), ("ada", ""), ("bob", PASSWORD), ("nobody", PASSWORD), ("ADA", PASSWORD)]
+        [("ada", "wrong"), ("ada", ""), ("bob", PASSWORD), ("nobody", PASSWORD), ("a da", PASSWORD)]
     {
         let reply = sign_in(&bridge, name, password);
         assert_eq!(reply.status, 401, "{name}");
         assert_eq!(reply.json()["error"], "the user name or the password is wrong");
         assert_eq!(reply.header("set-cookie"), None);
+    }
+    for name in ["ADA", "Ada ", "\u{a0}ada"] {
+        assert_eq!(sign_in(&bridge, name, PASSWORD).ok()["user"], "ada", "{name:?}");
     }
     let shown = ada.get("/api/session").ok();
     assert_eq!((&shown["user"], shown["csrf"].as_str()), (&json!("ada"), Some(&*ada.csrf)));
