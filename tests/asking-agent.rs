@@ -1,7 +1,9 @@
 //! Plays an ACP agent that asks before it acts. Each line `ask COMMAND` of a prompt is a question,
 //! all of a prompt at once; `ask-again COMMAND` is asked after the others are answered, `reask
-//! COMMAND` under the number of the question before, and at `die` it ends. What was allowed is a line
-//! in the file that is the operand, and the answer says what became of each.
+//! COMMAND` under the number of the question before, and at `die` it ends. In place of a command may
+//! stand a tool call, as a JSON object in one line. `offer ID …` says what can be answered: options of
+//! this id and kind, or without a kind if a `?` stands before the id. What was allowed is a line in
+//! the file that is the operand, and the answer says what became of each.
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +40,8 @@ struct Turn {
     session: Value,
     open: BTreeMap<String, String>,
     later: Vec<String>,
+    /// Ids of the options of each question.
+    offers: Vec<String>,
     said: Vec<String>,
 }
 
@@ -68,7 +72,9 @@ impl Agent {
         };
         let session = params["sessionId"].clone();
         let (open, later) = (BTreeMap::new(), after("ask-again "));
-        self.turn = Some(Turn { prompt, session, open, later, said: Vec::new() });
+        let offers = after("offer ").pop().unwrap_or("allow_once reject_once".to_owned());
+        let offers = offers.split_whitespace().map(str::to_owned).collect();
+        self.turn = Some(Turn { prompt, session, open, later, offers, said: Vec::new() });
         for line in text.lines() {
             if let Some(command) = line.strip_prefix("ask ") {
                 self.ask(command.to_owned())?;
@@ -86,17 +92,19 @@ impl Agent {
         let Some(turn) = &mut self.turn else { return Ok(()) };
         self.asked += 1;
         let id = format!("q{}", self.asked);
-        let option = |id: &str| json!({ "optionId": id, "name": id, "kind": id });
+        let option = |id: &String| match id.strip_prefix('?') {
+            Some(id) => json!({ "optionId": id, "name": id }),
+            None => json!({ "optionId": id, "name": id, "kind": id }),
+        };
+        let options: Vec<Value> = turn.offers.iter().map(option).collect();
+        let call = serde_json::from_str(&command).ok().filter(Value::is_object);
+        let mut call = call.unwrap_or_else(
+            || json!({ "title": command, "kind": "execute", "rawInput": { "command": command } }),
+        );
+        call["toolCallId"] = json!(id);
         tell(&json!({
             "jsonrpc": "2.0", "id": id, "method": "session/request_permission",
-            "params": {
-                "sessionId": turn.session,
-                "toolCall": {
-                    "toolCallId": id, "title": command, "kind": "execute",
-                    "rawInput": { "command": command },
-                },
-                "options": [option("allow_once"), option("reject_once")],
-            },
+            "params": { "sessionId": turn.session, "toolCall": call, "options": options },
         }))?;
         turn.open.insert(id, command);
         Ok(())
@@ -105,7 +113,9 @@ impl Agent {
     fn answered(&mut self, id: &Value, outcome: &Value) -> io::Result<()> {
         let Some(turn) = &mut self.turn else { return Ok(()) };
         let Some(command) = id.as_str().and_then(|id| turn.open.remove(id)) else { return Ok(()) };
-        if outcome["optionId"] == "allow_once" {
+        // Of some options only the id says what they are.
+        let is_no = |id: &str| ["reject", "no"].iter().any(|it| id.contains(it));
+        if outcome["optionId"].as_str().is_some_and(|id| !is_no(id)) {
             self.records.write_all(format!("{command}\n").as_bytes())?;
             turn.said.push(format!("did {command}"));
         } else {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Choice, ChoiceOption, Edit,
+    Change, Choice, ChoiceOption, Edit,
     text::{list, text},
 };
 
@@ -55,7 +55,29 @@ pub fn sole_path(edits: &[Edit]) -> String {
 
 /// The edit of a file that may be moved with it, which touches two.
 pub fn moved(path: &str, diff: String, target: Option<&str>) -> Vec<Edit> {
+    let change = if target.is_some() { Change::Move } else { Change::Modify };
     let note = format!(" (moved from {})\n", path.escape_debug());
-    let target = target.map(|target| Edit { path: target.to_owned(), diff: note });
-    [Edit { path: path.to_owned(), diff }].into_iter().chain(target).collect()
+    let target = target.map(|target| Edit {
+        path: target.to_owned(),
+        diff: note,
+        change: Change::MoveTarget,
+    });
+    [Edit { path: path.to_owned(), diff, change }].into_iter().chain(target).collect()
+}
+
+/// Those of the pointers that lead to a text in the input, or to nothing: what a question says of it
+/// is a text, and a value of another type is not said.
+pub fn texts(input: &Value, pointers: &[&str]) -> Vec<String> {
+    let is_text = |pointer: &&&str| {
+        input.pointer(pointer).is_some_and(|value| value.is_string() || value.is_null())
+    };
+    pointers.iter().filter(is_text).map(|pointer| (*pointer).to_owned()).collect()
+}
+
+/// The same for each object of the list at `list`.
+pub fn texts_of_each(input: &Value, list: &str, pointers: &[&str]) -> Vec<String> {
+    let count = self::list(input, list).len();
+    let each = (0..count).flat_map(|at| pointers.iter().map(move |it| format!("{list}/{at}{it}")));
+    let each: Vec<String> = each.collect();
+    texts(input, &each.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -123,8 +123,6 @@ impl<Q, C> Ledger<Q, C> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::agent::{ActionKind, Failure, FailureKind, tools::BridgeTool};
 
@@ -135,9 +133,7 @@ mod tests {
             kind: ActionKind::Run,
             subject: "ls".to_owned(),
             reason: None,
-            input: Value::Null,
-            edits: Vec::new(),
-            choices: Vec::new(),
+            ..Question::default()
         }
     }
 

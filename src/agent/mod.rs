@@ -261,21 +261,40 @@ pub struct Question {
     pub reason: Option<String>,
     /// The tool's whole input.
     pub input: Value,
+    /// What of the input the subject, the edits and the choices say already, as JSON pointers. All
+    /// else in it is shown beside them, so that nothing is left out that nobody thought of.
+    pub shown: Vec<String>,
     /// What an edit would change, file by file; empty if the engine does not tell.
     pub edits: Vec<Edit>,
+    /// What an edit does whose files are not told; of the others each file says it.
+    pub change: Change,
     /// The engine does not ask for permission but for words: these are its own questions. Answer
     /// with [`Verdict::Chosen`], or deny.
     pub choices: Vec<Choice>,
 }
 
 /// One file of an edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     /// As the engine names it; relative ones are inside the project.
     pub path: String,
     /// What changes, as lines that begin with `+`, `-` or a blank; the whole new text behind `+`
     /// if the engine does not say what it replaces.
     pub diff: String,
+    pub change: Change,
+}
+
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    #[default]
+    Modify,
+    /// It is made, or all that is in it is replaced.
+    Write,
+    Delete,
+    /// It gets another path; where that is told, it is the [`Change::MoveTarget`] that follows.
+    Move,
+    MoveTarget,
 }
 
 /// A question of the engine's own with options to choose from.

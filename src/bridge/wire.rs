@@ -144,6 +144,9 @@ pub struct Post {
     /// The question that this post says the end of. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question_closed: Option<Closing>,
+    /// The code of the question that this post and those before it have shown whole. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question_shown: Option<String>,
 }
 
 impl Post {
@@ -154,8 +157,17 @@ impl Post {
         body: String,
         client_msg_id: ClientMsgId,
     ) -> Post {
-        let (role, question, question_closed) = (Role::Agent, None, None);
-        Post { thread_id, body, kind, author, role, client_msg_id, question, question_closed }
+        Post {
+            thread_id,
+            body,
+            kind,
+            author,
+            role: Role::Agent,
+            client_msg_id,
+            question: None,
+            question_closed: None,
+            question_shown: None,
+        }
     }
 }
 
@@ -171,21 +183,69 @@ pub struct Card {
     pub kind: String,
     /// The engine's name of the tool.
     pub tool: String,
-    /// The command line, path or URL; whole but for a limit on its length.
+    /// What is asked in words, such as `asks to delete a file`.
+    pub asks: String,
+    /// The command line, path or URL, and the changes, as far as `details` has them: for a page that
+    /// does not know those.
     pub subject: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub diff: String,
+    /// All that it is about, part by part; what is too long has a [`DetailForm::Cut`] in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<CardDetail>,
+    /// If those are cut: all of it, uncut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<CardDetail>,
     /// Where it would act.
     pub directory: String,
+    /// The project, if that is elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What `always` would allow on this thread; none if it can't be said.
+    /// The rule by which it is asked, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it is asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// The rule that `always` would add on this thread; none if it can't be shown whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub always: Option<String>,
+    /// What that rule allows, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<CardChoice>,
     /// RFC 3339.
     pub expires_at: String,
+}
+
+/// A part of what a question is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardDetail {
+    pub form: DetailForm,
+    /// In our words: what is done to the file, or what is left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// The agent's: the path of a file, the name of an argument.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DetailForm {
+    /// The command line, path or address.
+    Text,
+    /// What changes in a file.
+    Diff,
+    /// An argument of the tool.
+    Field,
+    /// Here something is left out; the title says how much.
+    Cut,
 }
 
 /// One of the engine's own questions.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    control::Wanted,
     message::{Arrival, Message},
     names, texts,
 };
@@ -159,6 +160,32 @@ impl Approvals {
             Match::Answer(answer) => self.decide(answer, message, steps),
         }
         Matched::Yes
+    }
+
+    /// `/show`: posts the whole of a question.
+    pub(super) fn show(&mut self, message: Message, wanted: Wanted, steps: &mut Vec<Step>) {
+        let thread = message.thread().clone();
+        let request = match wanted {
+            Wanted::Any => self.pending.to_show(&thread, None),
+            Wanted::Code(code) => self.pending.to_show(&thread, Some(code)),
+            Wanted::Mistyped => Err(self.pending.nothing_to_show(&thread)),
+        };
+        let (key, whole) = match request {
+            Ok(request) => (Key::of(request), approval_prompt::whole(request)),
+            Err(text) => return steps.push(self.reply(message, text)),
+        };
+        let count = whole.len();
+        for (at, body) in whole.into_iter().enumerate() {
+            let is_last = at + 1 == count;
+            let mut post = self.post(thread.clone(), body, names::show(message.entry, at + 1));
+            if is_last {
+                // Nothing is allowed by what is written before this post is there.
+                self.pending.showing(&key, post.client_msg_id.clone());
+                post.question_shown = Some(key.code.to_string());
+            }
+            let finishes = is_last.then(|| message.clone());
+            steps.push(said(post, finishes));
+        }
     }
 
     /// Answers what was meant as an answer and is none.

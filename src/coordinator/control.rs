@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::message::Message;
-use crate::{ids::ThreadId, store::entry::EntryId, time::Timestamp};
+use crate::{ids::ThreadId, permission::code::Code, store::entry::EntryId, time::Timestamp};
 
 /// A control word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,20 @@ pub enum Word {
     Queue,
     /// Give the next message a session of its own.
     New,
+    /// Show the whole of a question that was cut.
+    Show(Wanted),
     /// List the words.
     Help,
+}
+
+/// The question that is to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The only one.
+    Any,
+    Code(Code),
+    /// What was meant as a code is none.
+    Mistyped,
 }
 
 /// Reads a message: it is a control word if it is nothing else, blanks and case aside. Everything
@@ -44,6 +56,9 @@ pub fn read(body: &str) -> Option<Word> {
         ["/queue"] => Some(Word::Queue),
         ["/new"] => Some(Word::New),
         ["/help"] => Some(Word::Help),
+        ["/show"] => Some(Word::Show(Wanted::Any)),
+        // An agent's own command of this name would hardly have such an operand.
+        ["/show", code] => Some(Word::Show(code.parse().map_or(Wanted::Mistyped, Wanted::Code))),
         _ => None,
     }
 }
@@ -127,6 +142,11 @@ mod tests {
         check("/queue", Some(Word::Queue));
         check("/new", Some(Word::New));
         check("/help", Some(Word::Help));
+        check("/show", Some(Word::Show(Wanted::Any)));
+        let code = "K7Q2".parse().unwrap();
+        check(" /SHOW  k7q2\n", Some(Word::Show(Wanted::Code(code))));
+        check("/show K702", Some(Word::Show(Wanted::Mistyped)));
+        check("/show me K7Q2", None);
         for text in [
             "",
             "/",

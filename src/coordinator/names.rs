@@ -19,6 +19,11 @@ pub fn say(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.say"))
 }
 
+/// The parts of a question's whole, counted from 1.
+pub fn show(entry: EntryId, part: usize) -> ClientMsgId {
+    ClientMsgId::new(format!("{entry}.show.{part}"))
+}
+
 /// What a message waits for.
 pub fn wait(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.wait"))

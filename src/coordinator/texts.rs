@@ -115,6 +115,7 @@ pub(super) fn help() -> String {
      - `/status`: what happens here, and where\n\
      - `/queue`: the messages that wait\n\
      - `/new`: the next message starts a new session, without what was said before\n\
+     - `/show CODE`: all of a question that was too long to be shown at once\n\
      - `/help`: this\n\
      \n\
      When the agent asks for something, your next words are the answer: `approve` or `yes`, \
@@ -409,7 +410,9 @@ mod tests {
     #[test]
     fn help_names_every_word() {
         let help = help();
-        for word in ["/stop`", "/stop all`", "/status`", "/queue`", "/new`", "/help`"] {
+        for word in
+            ["/stop`", "/stop all`", "/status`", "/queue`", "/new`", "/show CODE`", "/help`"]
+        {
             assert!(help.contains(word), "{word}");
         }
     }

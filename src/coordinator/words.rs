@@ -31,6 +31,11 @@ impl Coordinator {
                 self.answer(message, text, false);
             }
             Word::New => self.renew(message, cx),
+            Word::Show(wanted) => {
+                let mut steps = Vec::new();
+                self.approvals.show(message, wanted, &mut steps);
+                self.perform(steps, cx);
+            }
             Word::Help => self.answer(message, texts::help(), false),
         }
     }

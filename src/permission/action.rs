@@ -34,7 +34,7 @@ const PATH_KEYS: [&str; 10] = [
 /// Names of inputs that are lists of paths, or of objects with one.
 const LIST_KEYS: [&str; 6] = ["changes", "content", "edits", "locations", "paths", "patterns"];
 /// Names of inputs that are the directory in which a command runs.
-const PLACE_KEYS: [&str; 4] = ["cwd", "dir_path", "directory", "workdir"];
+pub(super) const PLACE_KEYS: [&str; 4] = ["cwd", "dir_path", "directory", "workdir"];
 /// Tools that read directories, over all engines, in whatever case; `search` is also ACP's word.
 const SEARCHES: [&str; 9] = [
     "glob",

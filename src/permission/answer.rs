@@ -11,6 +11,9 @@ const DENY: [&str; 2] = ["deny", "no"];
 
 const ALWAYS: &str = "always";
 
+/// What a page adds for a person who has opened the whole of a question. Nobody writes it by accident.
+const WHOLE: &str = "whole";
+
 /// What may follow a code or a denying word when people write sentences.
 const PUNCTUATION: [char; 5] = [',', ':', ';', '.', '!'];
 
@@ -19,6 +22,9 @@ const PUNCTUATION: [char; 5] = [',', ':', ';', '.', '!'];
 pub enum Parsed<'a> {
     Approve(Option<Code>),
     Always(Option<Code>),
+    /// The same from somebody who was shown all of a question that was cut: `approve CODE whole`.
+    ApproveWhole(Code),
+    AlwaysWhole(Code),
     Deny {
         code: Option<Code>,
         reason: Option<&'a str>,
@@ -38,7 +44,9 @@ impl Parsed<'_> {
     pub fn code(&self) -> Option<Code> {
         match self {
             Parsed::Approve(code) | Parsed::Always(code) | Parsed::Deny { code, .. } => *code,
-            Parsed::Choose { code, .. } => Some(*code),
+            Parsed::Choose { code, .. }
+            | Parsed::ApproveWhole(code)
+            | Parsed::AlwaysWhole(code) => Some(*code),
             Parsed::Mistyped(_) | Parsed::Other(_) => None,
         }
     }
@@ -75,17 +83,21 @@ fn is_any(word: &str, words: &[&str]) -> bool {
 fn approval(text: &str) -> Option<Parsed<'_>> {
     let mut words =
         text.strip_suffix(['.', '!']).unwrap_or(text).split([' ', '\t']).filter(|w| !w.is_empty());
-    let says: fn(Option<Code>) -> Parsed<'static> = match words.next()? {
-        verb if is_any(verb, &APPROVE) => Parsed::Approve,
-        verb if is_any(verb, &[ALWAYS]) => Parsed::Always,
+    type Says<T> = fn(T) -> Parsed<'static>;
+    let (says, says_whole): (Says<Option<Code>>, Says<Code>) = match words.next()? {
+        verb if is_any(verb, &APPROVE) => (Parsed::Approve, Parsed::ApproveWhole),
+        verb if is_any(verb, &[ALWAYS]) => (Parsed::Always, Parsed::AlwaysWhole),
         _ => return None,
     };
-    match (words.next(), words.next()) {
-        (None, _) => Some(says(None)),
-        (Some(name), None) => match name.parse() {
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => Some(says(None)),
+        (Some(name), None, _) => match name.parse() {
             Ok(code) => Some(says(Some(code))),
             Err(_) => is_near_code(name).then_some(Parsed::Mistyped(name)),
         },
+        (Some(name), Some(word), None) if is_any(word, &[WHOLE]) => {
+            name.parse().ok().map(says_whole)
+        }
         _ => None,
     }
 }
@@ -152,6 +164,11 @@ mod tests {
         check(&coded, Parsed::Approve(Some(code())));
         check(&["always", "Always.", "ALWAYS "], Parsed::Always(None));
         check(&["always K7Q2", "Always k7q2!"], Parsed::Always(Some(code())));
+        check(&["approve K7Q2 whole", "YES k7q2\tWhole."], Parsed::ApproveWhole(code()));
+        check(&["always K7Q2 whole"], Parsed::AlwaysWhole(code()));
+        for text in ["approve whole", "approve K7Q2 whole it", "approve whole K7Q2"] {
+            assert_eq!(read(text), Parsed::Other(text));
+        }
     }
 
     #[test]
@@ -233,7 +250,11 @@ mod tests {
         let text = text.replace('\t', " ");
         let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
         let is_verb = |word: &str| ["approve", "yes", "allow", "always"].contains(&word);
-        match words[..] {
+        let words = match &words[..] {
+            [verb, code, "whole"] => &[*verb, *code],
+            words => words,
+        };
+        match *words {
             [verb] => is_verb(verb),
             [verb, code] => {
                 let bytes = code.as_bytes();
@@ -255,14 +276,17 @@ mod tests {
         #[test]
         fn only_the_approving_forms_approve(parts in prop::collection::vec(prop_oneof![
             prop::sample::select(vec![
-                "approve", "yes", "ALLOW", "always", "deny", "no", "because", "K7Q2", "k7q2", "К7Q2", "K7Q0",
+                "approve", "yes", "ALLOW", "always", "deny", "no", "because", "whole", "K7Q2", "k7q2", "К7Q2", "K7Q0",
                 " ", " ", "\t", "\n", "\u{a0}", "\u{200b}", "\u{2028}", ".", "!", ",", "аpprove", "yеs", "\u{202e}",
             ]).prop_map(str::to_owned),
             any::<char>().prop_map(String::from),
             "[ -~]{0,6}",
         ], 0..6)) {
             let text = parts.concat();
-            let approved = matches!(read(&text), Parsed::Approve(_) | Parsed::Always(_));
+            let approved = matches!(
+                read(&text),
+                Parsed::Approve(_) | Parsed::Always(_) | Parsed::ApproveWhole(_) | Parsed::AlwaysWhole(_)
+            );
             prop_assert_eq!(approved, approves(&text), "{:?}", text);
         }
 

@@ -113,7 +113,8 @@ impl<'a> Asking<'a> {
         } else {
             policy.decide(&action, &self.grants)
         };
-        let always = permission::always(&action);
+        let always = permission::always(&action)
+            .filter(|rule| approval_prompt::can_be_offered(&rule.to_string()));
         log::info!(
             threadId = self.run.begin.thread.as_str(), tool = question.tool.as_str(),
             ruling = decision.ruling.as_str(), rule = decision.rule.as_deref().unwrap_or_default();
@@ -121,7 +122,9 @@ impl<'a> Asking<'a> {
         );
         match decision.ruling {
             Ruling::Allow => self.allow(question, &decision, attempt, commands),
-            Ruling::Ask if config.relay_permissions => self.put(question, always, attempt),
+            Ruling::Ask if config.relay_permissions => {
+                self.put(question, always, decision, attempt, commands);
+            }
             Ruling::Ask | Ruling::Deny => {
                 self.audit(&question, "deny", &decision, attempt);
                 let reason = permission::refusal(&question.tool, &decision);
@@ -164,18 +167,24 @@ impl<'a> Asking<'a> {
 
     /// The question is on record before anyone can see it, so that the next daemon knows what was
     /// orphaned, and an answer finds it.
-    fn put(&mut self, question: Question, always: Option<Rule>, attempt: &mut Attempt) {
+    fn put(
+        &mut self,
+        question: Question,
+        always: Option<Rule>,
+        decision: Decision,
+        attempt: &mut Attempt,
+        commands: &mut Vec<TurnCommand>,
+    ) {
         let run = self.run;
         let code = run.shared.codes.next();
-        attempt.note(run, |progress| progress.asking.push(code.to_string()));
-        let decision = decided(Ruling::Ask, "a person is asked");
-        self.audit(&question, "ask", &decision, attempt);
         let request = ApprovalRequest {
             thread: run.thread(),
             turn: attempt.turn().clone(),
             engine: run.engine().clone(),
             code,
             directory: self.project_dir.to_owned(),
+            rule: decision.rule.clone(),
+            why: decision.why.clone(),
             always: always.as_ref().map(ToString::to_string),
             post: attempt.next_post(),
             asked_at: time::now(),
@@ -183,6 +192,15 @@ impl<'a> Asking<'a> {
             takes_reasons: run.def.description.takes_reasons,
             question,
         };
+        if let Some(reason) = approval_prompt::too_large(&request) {
+            let decision = decided(Ruling::Deny, "it is too large to be shown whole");
+            self.audit(&request.question, "deny", &decision, attempt);
+            let notice = approval_prompt::not_put(&request, "it is too large to be shown whole");
+            run.say(request.post, &notice);
+            return commands.push(decide(request.question.id, Verdict::Deny { reason }));
+        }
+        attempt.note(run, |progress| progress.asking.push(code.to_string()));
+        self.audit(&request.question, "ask", &decision, attempt);
         let (body, fields) = approval_prompt::render(&request);
         let put = Put { code, kind: request.question.kind, always };
         self.put.insert(request.question.id.clone(), put);

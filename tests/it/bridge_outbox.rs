@@ -207,22 +207,34 @@ fn a_question_s_time_is_told_once_the_bridge_has_stored_it() {
         engine: Engine::CLAUDE,
         kind: "run".into(),
         tool: "Bash".into(),
+        asks: "asks to run a command".into(),
         subject: "make".into(),
         diff: String::new(),
+        details: Vec::new(),
+        whole: Vec::new(),
         directory: "/p".into(),
+        project: None,
         reason: None,
+        rule: None,
+        why: String::new(),
         always: None,
+        grant: None,
         choices: Vec::new(),
         expires_at: at.into(),
     });
     store.outbox.put(&question, None).unwrap();
+    // And when the last part of its whole is.
+    let mut shown = post(3, "t");
+    shown.question_shown = Some("K7Q2".into());
+    store.outbox.put(&shown, None).unwrap();
     let rig = rig_on(store, move |seen, conn| match body(seen) {
-        2 => conn.json(200, json!({"ok": true, "message": {"createdAt": at}})),
+        2 | 3 => conn.json(200, json!({"ok": true, "message": {"createdAt": at}})),
         _ => ok(conn),
     });
     rig.store.until_empty();
-    let expected = Notice::Asked { post: ClientMsgId::new("c2"), at: Timestamp::parse(at) };
-    assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), [expected]);
+    let expected = ["c2", "c3"]
+        .map(|post| Notice::Asked { post: ClientMsgId::new(post), at: Timestamp::parse(at) });
+    assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), expected);
     rig.stop();
 }
 

@@ -5,11 +5,16 @@ use camino::Utf8Path;
 use serde_json::Value;
 
 use crate::agent::{
-    ActionKind, Edit, Question, QuestionId, diff,
+    ActionKind, Change, Edit, Question, QuestionId,
+    asking::texts,
+    diff,
     progress::Doing,
     shell,
     text::{first_text, list, text},
 };
+
+/// Names of inputs that are the path which a call is about.
+const PATHS: [&str; 5] = ["file_path", "filePath", "filepath", "path", "abs_path"];
 
 /// What updates told about a tool call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,15 +95,77 @@ impl KnownCall {
             ("", None) => &self.kind,
             (name, _) => name,
         };
+        let input = if self.input.is_null() { call.clone() } else { self.input.clone() };
         Question {
             id,
             tool: tool.to_owned(),
             kind,
+            shown: self.shown(&input, &subject, &edits, reason.as_deref()),
             subject,
             reason,
-            input: if self.input.is_null() { call.clone() } else { self.input.clone() },
+            input,
             edits,
+            change: self.change(),
             choices: Vec::new(),
+        }
+    }
+
+    /// What of the input the subject, the edits and the reason say. An agent tells an edit twice, as
+    /// the tool's input and as a diff: the input is left out only as far as the diff was made of it.
+    fn shown(
+        &self,
+        input: &Value,
+        subject: &str,
+        edits: &[Edit],
+        reason: Option<&str>,
+    ) -> Vec<String> {
+        let is_path = |path: &str| path == subject || edits.iter().any(|edit| edit.path == path);
+        let blocks = || list(&self.content, "").iter().filter(|it| text(it, "/type") == "diff");
+        let is_block = |at: &str, value: &str| {
+            !edits.is_empty() && blocks().any(|block| text(block, at) == value)
+        };
+        let is_said = |key: &str, value: &str| match key {
+            "command" | "url" => value == subject || shell::unwrapped(value) == subject,
+            "query" => subject == format!("search: {value}"),
+            "title" | "reason" | "description" => value == subject || Some(value) == reason,
+            "old_string" | "oldString" | "old_str" => is_block("/oldText", value),
+            "content" | "new_string" | "newString" | "new_str" => is_block("/newText", value),
+            // Opencode 1.18.33 tells an edit as a patch besides.
+            "diff" => edits.len() == 1 && diff::of_patch(value) == edits[0].diff,
+            _ => PATHS.contains(&key) && is_path(value),
+        };
+        let texts_in = |object: &Value, at: &str| -> Vec<String> {
+            let fields = object.as_object().into_iter().flatten();
+            let said =
+                fields.filter(|(key, value)| value.as_str().is_some_and(|it| is_said(key, it)));
+            said.map(|(key, _)| format!("{at}/{key}")).collect()
+        };
+        let mut shown = texts_in(input, "");
+        if input["command"].is_array() && command(input).is_some_and(|it| it == subject) {
+            shown.push("/command".to_owned());
+        }
+        if self.input.is_null() {
+            // The call itself: what it is called, and its state.
+            shown.extend(texts(input, &["/toolCallId", "/status", "/kind", "/sessionUpdate"]));
+            for (at, place) in list(input, "/locations").iter().enumerate() {
+                shown.extend(texts_in(place, &format!("/locations/{at}")));
+            }
+            if !edits.is_empty() {
+                let is_diff = |(_, it): &(usize, &Value)| text(it, "/type") == "diff";
+                for (at, _) in list(input, "/content").iter().enumerate().filter(is_diff) {
+                    let said = ["type", "path", "oldText", "newText"];
+                    shown.extend(said.map(|key| format!("/content/{at}/{key}")));
+                }
+            }
+        }
+        shown
+    }
+
+    fn change(&self) -> Change {
+        match &self.kind[..] {
+            "delete" => Change::Delete,
+            "move" => Change::Move,
+            _ => Change::Modify,
         }
     }
 
@@ -161,10 +228,9 @@ impl KnownCall {
 
     /// All paths of the call, each once.
     fn paths(&self) -> Vec<&str> {
-        let named = ["/file_path", "/filePath", "/filepath", "/path", "/abs_path"];
-        let mut paths: Vec<&str> = named
+        let mut paths: Vec<&str> = PATHS
             .into_iter()
-            .map(|at| text(&self.input, at))
+            .filter_map(|key| self.input[key].as_str())
             .chain(list(&self.content, "").iter().map(|it| text(it, "/path")))
             .chain(list(&self.locations, "").iter().map(|it| text(it, "/path")))
             .filter(|path| !path.is_empty())
@@ -180,15 +246,17 @@ impl KnownCall {
             return Vec::new();
         }
         let blocks = list(&self.content, "").iter().filter(|it| text(it, "/type") == "diff");
+        let change = self.change();
         let mut edits: Vec<Edit> = blocks
             .map(|it| Edit {
                 path: text(it, "/path").to_owned(),
                 diff: diff::between(text(it, "/oldText"), text(it, "/newText")),
+                change,
             })
             .collect();
         for path in self.paths() {
             if !edits.iter().any(|edit| edit.path == path) {
-                edits.push(Edit { path: path.to_owned(), diff: String::new() });
+                edits.push(Edit { path: path.to_owned(), diff: String::new(), change });
             }
         }
         edits

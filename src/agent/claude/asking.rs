@@ -6,8 +6,8 @@ use camino::Utf8Path;
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Choice, Edit, Question, QuestionId,
-    asking::{choice, directory, glob, labelled},
+    ActionKind, Change, Choice, Edit, Question, QuestionId,
+    asking::{choice, directory, glob, labelled, texts, texts_of_each},
     diff,
     progress::Doing,
     text::{first_text, list, text},
@@ -33,12 +33,44 @@ pub(super) fn question(id: &str, asked: &Value) -> Question {
         id: QuestionId(id.to_owned()),
         tool: tool.to_owned(),
         kind,
+        shown: shown(tool, input, reason),
         reason: reason.map(str::to_owned),
         subject,
         input: input.clone(),
         edits: edits(tool, input),
+        change: Change::Modify,
         choices: if tool == ASK { choices(input) } else { Vec::new() },
     }
+}
+
+/// What of the input the subject, the edits, the choices and the reason say.
+fn shown(tool: &str, input: &Value, reason: Option<&str>) -> Vec<String> {
+    let said: &[&str] = match tool {
+        "Bash" | "PowerShell" | "Monitor" => &["/command"],
+        "Write" => &["/file_path", "/content"],
+        "Edit" => &["/file_path", "/old_string", "/new_string"],
+        "MultiEdit" | "Read" => &["/file_path"],
+        "NotebookEdit" if text(input, "/edit_mode") == "delete" => &["/notebook_path", "/cell_id"],
+        "NotebookEdit" => &["/notebook_path", "/new_source"],
+        "NotebookRead" => &["/notebook_path"],
+        "WebFetch" => &["/url"],
+        "WebSearch" => &["/query"],
+        "Skill" => &["/skill"],
+        "Task" | "Agent" => &["/description"],
+        _ => &[],
+    };
+    let mut shown = texts(input, said);
+    match tool {
+        "MultiEdit" => {
+            shown.extend(texts_of_each(input, "/edits", &["/old_string", "/new_string"]));
+        }
+        ASK => shown.push(QUESTIONS.to_owned()),
+        _ if reason.is_some_and(|reason| reason == text(input, "/description")) => {
+            shown.push("/description".to_owned());
+        }
+        _ => {}
+    }
+    shown
 }
 
 /// What kind of action a tool is, and what it acts on.
@@ -90,7 +122,8 @@ fn edits(tool: &str, input: &Value) -> Vec<Edit> {
         "NotebookEdit" => ("/notebook_path", diff::added(text(input, "/new_source"))),
         _ => return Vec::new(),
     };
-    vec![Edit { path: text(input, at).to_owned(), diff }]
+    let change = if tool == "Write" { Change::Write } else { Change::Modify };
+    vec![Edit { path: text(input, at).to_owned(), diff, change }]
 }
 
 fn choices(input: &Value) -> Vec<Choice> {

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Edit, Question, QuestionId, Verdict,
-    asking::{choice, moved, sole_path},
+    ActionKind, Change, Edit, Question, QuestionId, Verdict,
+    asking::{choice, moved, sole_path, texts, texts_of_each},
     codex::wire,
     diff,
     ledger::OPEN_MAX,
@@ -139,7 +139,15 @@ fn command(params: Value) -> Question {
     };
     let is_input = params["kind"] == "writeStdin";
     let tool = if is_input { "writeStdin" } else { "commandExecution" };
-    question(tool, kind, subject, params)
+    let shown = match kind {
+        ActionKind::Fetch => {
+            let network = ["/networkApprovalContext/host", "/networkApprovalContext/protocol"];
+            texts(&params, &network)
+        }
+        _ if subject.is_empty() => Vec::new(),
+        _ => texts(&params, &["/command"]),
+    };
+    Question { shown, ..question(tool, kind, subject, params) }
 }
 
 /// With a whole root it is never just one path.
@@ -148,13 +156,16 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
     let mut edits: Vec<Edit> = changes.iter().flat_map(edits_of).collect();
     if let Some(root) = params["grantRoot"].as_str() {
         let diff = " (everything below, for the rest of the session)\n".to_owned();
-        edits.push(Edit { path: root.to_owned(), diff });
+        edits.push(Edit { path: root.to_owned(), diff, change: Change::Modify });
     }
     let subject = sole_path(&edits);
     if let Some(params) = params.as_object_mut() {
         params.insert("changes".to_owned(), Value::Array(changes));
     }
-    Question { edits, ..question("fileChange", ActionKind::Edit, subject, params) }
+    let said = ["/path", "/diff", "/kind/type", "/kind/move_path"];
+    let mut shown = texts_of_each(&params, "/changes", &said);
+    shown.push("/grantRoot".to_owned());
+    Question { edits, shown, ..question("fileChange", ActionKind::Edit, subject, params) }
 }
 
 /// A change of one file; a move touches two. The `diff` of what is added or deleted is the text
@@ -162,15 +173,20 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
 fn edits_of(change: &Value) -> Vec<Edit> {
     let lines = text(change, "/diff");
     let target = change["kind"]["move_path"].as_str();
-    let diff = match text(change, "/kind/type") {
-        "add" => diff::added(lines),
-        "delete" => diff::removed(lines),
+    let (change_kind, diff) = match text(change, "/kind/type") {
+        "add" => (Change::Write, diff::added(lines)),
+        "delete" => (Change::Delete, diff::removed(lines)),
         _ => {
             let note = target.map(|target| format!("\n\nMoved to: {target}"));
-            diff::of_patch(note.and_then(|note| lines.strip_suffix(&note)).unwrap_or(lines))
+            let lines = note.and_then(|note| lines.strip_suffix(&note)).unwrap_or(lines);
+            (Change::Modify, diff::of_patch(lines))
         }
     };
-    moved(text(change, "/path"), diff, target)
+    let mut edits = moved(text(change, "/path"), diff, target);
+    if target.is_none() {
+        edits[0].change = change_kind;
+    }
+    edits
 }
 
 /// A wider sandbox for the rest of the turn (seen with the feature `request_permissions_tool`).
@@ -208,7 +224,10 @@ fn user_input(mut params: Value) -> Option<(Question, AnswerForm)> {
         return None;
     }
     let input = json!({ "questions": asked });
-    let question = question("requestUserInput", ActionKind::Other, String::new(), input);
+    let question = Question {
+        shown: vec!["/questions".to_owned()],
+        ..question("requestUserInput", ActionKind::Other, String::new(), input)
+    };
     let is_open = |it: &Value| it["isOther"] == true || list(it, "/options").is_empty();
     let choices = asked.iter().map(|it| choice(it, false, is_open(it))).collect();
     Some((Question { choices, ..question }, AnswerForm::Words(ids)))

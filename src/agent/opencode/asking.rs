@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::agent::{
-    ActionKind, Edit, Question, QuestionId,
-    asking::{choice, directory, glob, labelled, moved, sole_path},
+    ActionKind, Change, Edit, Question, QuestionId,
+    asking::{choice, directory, glob, labelled, moved, sole_path, texts, texts_of_each},
     diff,
     text::{list, text},
 };
@@ -38,22 +38,68 @@ pub(super) fn question(asked: &Value, call: Option<&Call>, servers: &[String]) -
         None => (ActionKind::Other, String::new()),
     };
     let (kind, subject) = describe(tool, asked, call, &edits).unwrap_or_else(foreign);
-    let known = metadata.as_object().is_some_and(|fields| !fields.is_empty());
-    let input = match call {
-        _ if known => metadata.clone(),
-        Some(call) if !call.input.is_null() => call.input.clone(),
-        _ => json!({ "patterns": patterns }),
-    };
+    let mut input = arguments(metadata, call);
+    if input.is_empty() {
+        input.insert("patterns".to_owned(), json!(patterns));
+    }
+    let input = Value::Object(input);
     Question {
         id: QuestionId(text(asked, "/id").to_owned()),
         tool: tool.to_owned(),
         kind,
+        shown: shown(&input, kind, &subject, &edits),
         subject,
         reason: (tool == OUTSIDE).then(|| "It is outside of the project.".to_owned()),
         input,
         edits,
+        change: Change::Modify,
         choices: Vec::new(),
     }
+}
+
+/// What the permission says of the call, and what else the tool was called with: the permission for
+/// a command has neither its directory nor its time limit.
+fn arguments(metadata: &Value, call: Option<&Call>) -> Map<String, Value> {
+    let mut all = metadata.as_object().cloned().unwrap_or_default();
+    for (key, value) in call.and_then(|call| call.input.as_object()).into_iter().flatten() {
+        match all.get(key) {
+            None => all.insert(key.clone(), value.clone()),
+            Some(known) if known != value => all.insert(format!("{key} (called)"), value.clone()),
+            Some(_) => None,
+        };
+    }
+    all
+}
+
+/// What of the arguments the subject and the edits say. The diff of an edit is opencode's own work,
+/// made of the texts that the tool was called with.
+fn shown(input: &Value, kind: ActionKind, subject: &str, edits: &[Edit]) -> Vec<String> {
+    let is_subject = |key: &&str| input[*key] == subject && !subject.is_empty();
+    let keys = ["command", "url", "filePath", "filepath"].into_iter().filter(is_subject);
+    let mut shown: Vec<String> = keys.map(|key| format!("/{key}")).collect();
+    if let (ActionKind::Fetch | ActionKind::Other, Some((_, what))) =
+        (kind, subject.split_once(": "))
+    {
+        let labelled = ["query", "description", "tool"].into_iter();
+        shown.extend(labelled.filter(|key| input[*key] == what).map(|key| format!("/{key}")));
+    }
+    if !edits.is_empty() {
+        let said = ["/diff", "/oldString", "/newString", "/content", "/patchText"];
+        shown.extend(texts(input, &said));
+        shown.extend(texts_of_each(input, "/edits", &["/oldString", "/newString"]));
+        // What is counted or said in another way there adds nothing.
+        let of_file = ["filePath", "relativePath", "movePath", "patch", "before", "after"];
+        for (at, file) in list(input, "/files").iter().enumerate() {
+            let counts = ["additions", "deletions"];
+            let keys = of_file.into_iter().chain(counts);
+            shown.extend(keys.map(|key| format!("/files/{at}/{key}")));
+            if let "add" | "delete" | "update" | "move" = text(file, "/type") {
+                shown.push(format!("/files/{at}/type"));
+            }
+        }
+        shown.push("/filediff".to_owned());
+    }
+    shown
 }
 
 /// What a tool of opencode's own would do. None: the name may be that of an MCP server's tool.
@@ -107,14 +153,22 @@ fn edits(metadata: &Value) -> Vec<Edit> {
     let files = list(metadata, "/files");
     if files.is_empty() {
         let path = text(metadata, "/filepath");
-        let edit = Edit { path: path.to_owned(), diff: diff::of_patch(text(metadata, "/diff")) };
+        let diff = diff::of_patch(text(metadata, "/diff"));
+        let edit = Edit { path: path.to_owned(), diff, change: Change::Modify };
         // That of a permission for a path outside is no edit.
         let is_edit = !path.is_empty() && metadata["diff"].is_string();
         return is_edit.then_some(edit).into_iter().collect();
     }
     let edits = files.iter().flat_map(|file| {
         let target = Some(text(file, "/movePath")).filter(|target| !target.is_empty());
-        moved(text(file, "/filePath"), diff::of_patch(text(file, "/patch")), target)
+        let mut edits =
+            moved(text(file, "/filePath"), diff::of_patch(text(file, "/patch")), target);
+        match text(file, "/type") {
+            "add" => edits[0].change = Change::Write,
+            "delete" => edits[0].change = Change::Delete,
+            _ => {}
+        }
+        edits
     });
     edits.collect()
 }
@@ -139,6 +193,7 @@ pub(super) fn own_question(asked: &Value) -> Question {
         id: QuestionId(text(asked, "/id").to_owned()),
         tool: "question".to_owned(),
         input: json!({ "questions": asked["questions"] }),
+        shown: vec!["/questions".to_owned()],
         choices: list(asked, "/questions").iter().map(choice).collect(),
         ..Question::default()
     }

@@ -318,9 +318,10 @@ impl Sending {
     }
 
     fn accepted(&mut self, entry: OutboxId, post: Post, posted: Posted) {
-        let Post { thread_id: thread, client_msg_id: post, question, .. } = post;
+        let is_awaited = post.question.is_some() || post.question_shown.is_some();
+        let Post { thread_id: thread, client_msg_id: post, .. } = post;
         if posted.is_ours {
-            if question.is_some() {
+            if is_awaited {
                 self.notify(Notice::Asked { post, at: posted.at });
             }
             self.remove(&thread, entry);

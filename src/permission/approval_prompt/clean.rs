@@ -104,6 +104,18 @@ pub(in crate::permission) fn cut(text: &str, chars: usize) -> String {
     kept + "…"
 }
 
+/// The beginning and the end, with the size of what is left out between them.
+pub(in crate::permission) fn clip(text: &str, chars: usize) -> String {
+    let count = text.chars().count();
+    if count <= chars {
+        return text.to_owned();
+    }
+    let (head, tail) = (chars - chars / 3, chars / 3);
+    let start: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(count - tail).collect();
+    format!("{start}[… {} characters …]{end}", count - head - tail)
+}
+
 /// One line as Markdown code. Backticks are shown by their number, since they would end it.
 pub(in crate::permission) fn code(line: &str) -> String {
     if line.trim().is_empty() {
@@ -124,41 +136,6 @@ pub(in crate::permission) fn fence(text: &str, language: &str) -> String {
 
 fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
-}
-
-/// A text that may have been cut, and how much is missing.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::permission) struct Cut {
-    pub(in crate::permission) text: String,
-    /// Lines that are not in it, the one that was cut within included.
-    pub(in crate::permission) lines: usize,
-    pub(in crate::permission) chars: usize,
-}
-
-impl Cut {
-    /// The first lines and characters of a text.
-    pub(in crate::permission) fn new(text: &str, lines: usize, chars: usize) -> Cut {
-        let by_lines = text.match_indices('\n').nth(lines.saturating_sub(1));
-        let by_lines = by_lines.map_or(text.len(), |(at, _)| at);
-        let by_chars = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
-        let end = if lines == 0 { 0 } else { by_lines.min(by_chars) };
-        let (kept, left) = text.split_at(end);
-        let rest = left.strip_prefix('\n').unwrap_or(left);
-        let lines = if left.is_empty() { 0 } else { rest.split('\n').count() };
-        Cut { text: kept.to_owned(), lines, chars: rest.chars().count() }
-    }
-
-    /// What a reader must know of what is missing.
-    pub(in crate::permission) fn note(&self) -> Option<String> {
-        (self.chars > 0 || self.lines > 0).then(|| {
-            let lines = if self.lines == 1 { "line" } else { "lines" };
-            let chars = if self.chars == 1 { "character" } else { "characters" };
-            format!(
-                "**Not all of it is shown: {} more {lines}, {} {chars}.**",
-                self.lines, self.chars
-            )
-        })
-    }
 }
 
 #[cfg(test)]
@@ -215,19 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_counted() {
-        let check = |text: &str, lines, chars, kept: &str, left: (usize, usize)| {
-            let cut = Cut::new(text, lines, chars);
-            assert_eq!((cut.text.as_str(), (cut.lines, cut.chars)), (kept, left), "{text:?}");
-        };
-        check("a\nb\nc", 2, 100, "a\nb", (1, 1));
-        check("a\nb\nc", 3, 100, "a\nb\nc", (0, 0));
-        check("äöü", 5, 2, "äö", (1, 1));
-        check("abc\nd", 5, 2, "ab", (2, 3));
-        check("abc", 0, 2, "", (1, 3));
-        check("", 0, 0, "", (0, 0));
-        assert_eq!(Cut::new("ab", 1, 9).note(), None);
-        let note = Cut::new("abc\nd", 5, 2).note().unwrap();
-        assert_eq!(note, "**Not all of it is shown: 2 more lines, 3 characters.**");
+    fn a_clipped_text_keeps_its_end() {
+        assert_eq!(clip("abcdef", 6), "abcdef");
+        assert_eq!(clip("abcdefghi", 6), "abcd[… 3 characters …]hi");
+        assert_eq!(clip("äöüäöüä", 3), "äö[… 4 characters …]ä");
     }
 }

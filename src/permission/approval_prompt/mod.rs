@@ -1,43 +1,46 @@
 //! The prompt for an approval: Markdown for every reader, and a card for a page that shows buttons.
-//! Humans decide by it, so text of the agent must not pass for the prompt's own: it appears only as
-//! code, cleaned, between a first and a last paragraph that are ours. Pure.
+//! Humans decide by it, so it says all that they consent to, and text of the agent must not pass
+//! for the prompt's own: it appears only as code, cleaned, between a first and a last paragraph
+//! that are ours. Pure.
 
 pub(in crate::permission) mod clean;
+mod details;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{path::PathBuf, time::Duration};
 
-use serde_json::Value;
-
-use self::clean::Cut;
 pub(super) use self::clean::is_hidden;
+use self::words::{choice_example, choice_rule, grant, wish};
+pub(in crate::permission) use self::words::{engine, wait};
 use crate::{
-    agent::{ActionKind, Choice, Question},
-    bridge::wire::{self, CardChoice, CardOption},
+    agent::{Choice, Question},
+    bridge::wire::{self, CardChoice, CardDetail, CardOption, DetailForm},
     ids::{ClientMsgId, Engine, ThreadId, TurnId},
     permission::{code::Code, kind_name},
     time::Timestamp,
 };
 
-/// What is shown of a command, an address, or all diffs together.
-const LINES: usize = 200;
-const CHARS: usize = 8_000;
-
-/// Characters of a path, a tool's name, a rule.
+/// Characters of a path, a tool's name, a rule, a reason. What is longer is shown whole among the
+/// details.
 const NAME_CHARS: usize = 400;
-
-/// Characters of the engine's reason, of one of its questions, of a description.
 const PROSE_CHARS: usize = 600;
 
-/// Characters of an option.
-const LABEL_CHARS: usize = 200;
+/// Characters of the rule that `always` adds: one that does not fit is not offered.
+const ALWAYS_CHARS: usize = 1_000;
 
-/// Files of an edit, options of a question, questions of a choice, fields of an unknown input.
-const FILES: usize = 20;
-const OPTIONS: usize = 50;
+/// Questions of a choice and their options, and characters of each. More is refused.
 const QUESTIONS: usize = 10;
-const FIELDS: usize = 20;
+const OPTIONS: usize = 50;
+const CHOICE_CHARS: usize = 4_000;
+const LABEL_CHARS: usize = 1_000;
+
+/// A value in the list of arguments that has a line of its own; a longer one has a block.
+const LINE_CHARS: usize = 200;
+
+/// Characters of a post that shows a part of the whole.
+const POST_CHARS: usize = 16_000;
 
 /// A question put to the humans of a thread, with everything that its prompt says.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +52,11 @@ pub struct ApprovalRequest {
     pub code: Code,
     /// Where the engine works.
     pub directory: PathBuf,
-    /// The rule that `always` would add on this thread, if there is one.
+    /// The rule by which it is asked, if there is one.
+    pub rule: Option<String>,
+    /// Why it is asked, half a sentence for people.
+    pub why: String,
+    /// The rule that `always` would add on this thread, if there is one that [`can_be_offered`].
     pub always: Option<String>,
     /// The post that asks.
     pub post: ClientMsgId,
@@ -60,26 +67,274 @@ pub struct ApprovalRequest {
     pub takes_reasons: bool,
 }
 
+/// Everything that a prompt says, cleaned.
+struct Prompt<'a> {
+    request: &'a ApprovalRequest,
+    /// Where it would act, and the project if that is elsewhere.
+    directory: String,
+    project: Option<String>,
+    tool: String,
+    reason: Option<String>,
+    rule: Option<String>,
+    why: String,
+    all: Vec<CardDetail>,
+    /// What is shown at once, if that is not all.
+    cut: Option<Vec<CardDetail>>,
+}
+
+impl Prompt<'_> {
+    fn of(request: &ApprovalRequest) -> Prompt<'_> {
+        let question = &request.question;
+        let project = request.directory.to_string_lossy();
+        let (elsewhere, said) = details::place(question, &project);
+        let is_permission = question.choices.is_empty();
+        let mut all = if is_permission { details::all(question, &said) } else { Vec::new() };
+        // What is too long for its place is clipped there, and whole among the details.
+        let mut short = |name: &str, text: String, chars: usize| {
+            let clipped = clean::clip(&text, chars);
+            if clipped != text && is_permission {
+                all.push(details::long(name, &text));
+            }
+            clipped
+        };
+        let mut place = |text: &str| short("Directory", clean::name(text, usize::MAX), NAME_CHARS);
+        let project_shown = place(&project);
+        let elsewhere = elsewhere.map(place);
+        let tool = short("Tool", clean::name(&question.tool, usize::MAX), NAME_CHARS);
+        let reason = question.reason.as_deref().filter(|reason| !reason.trim().is_empty());
+        let reason = reason.map(|it| short("Reason", clean::prose(it, usize::MAX), PROSE_CHARS));
+        let rule = request.rule.as_deref();
+        let rule = rule.map(|it| short("Rule", clean::name(it, usize::MAX), NAME_CHARS));
+        let (directory, project) = match elsewhere {
+            Some(elsewhere) => (elsewhere, Some(project_shown)),
+            None => (project_shown, None),
+        };
+        let why = clean::prose(&request.why, PROSE_CHARS);
+        let cut = details::cut(&all);
+        Prompt { request, directory, project, tool, reason, rule, why, all, cut }
+    }
+
+    fn shown(&self) -> &[CardDetail] {
+        self.cut.as_deref().unwrap_or(&self.all)
+    }
+
+    fn grant(&self) -> Option<String> {
+        self.request.always.as_ref().map(|_| grant(&self.request.question).to_owned())
+    }
+
+    fn card(&self) -> wire::Card {
+        let ApprovalRequest { question, code, engine, always, .. } = self.request;
+        let texts = |form| -> Vec<&CardDetail> {
+            self.shown().iter().filter(|it| it.form == form).collect()
+        };
+        let subject = texts(DetailForm::Text).iter().map(|it| it.text.as_str()).collect::<Vec<_>>();
+        let diffs = texts(DetailForm::Diff);
+        let diffs = diffs.iter().map(|it| format!("--- {}\n{}", it.name, it.text));
+        wire::Card {
+            code: code.to_string(),
+            engine: engine.clone(),
+            kind: kind(question).to_owned(),
+            tool: self.tool.clone(),
+            asks: wish(question),
+            subject: subject.join("\n…\n"),
+            diff: diffs.collect::<Vec<_>>().join("\n"),
+            details: self.shown().to_vec(),
+            whole: if self.cut.is_some() { self.all.clone() } else { Vec::new() },
+            directory: self.directory.clone(),
+            project: self.project.clone(),
+            reason: self.reason.clone(),
+            rule: self.rule.clone(),
+            why: self.why.clone(),
+            always: always.clone(),
+            grant: self.grant(),
+            choices: question.choices.iter().map(choice).collect(),
+            expires_at: self.request.asked_at.plus(self.request.limit).to_string(),
+        }
+    }
+
+    fn body(&self) -> String {
+        let ApprovalRequest { question, code, .. } = self.request;
+        let project = self.project.as_deref();
+        let project = project.map(|it| format!(" (the project is {})", clean::code(it)));
+        let mut parts = vec![format!(
+            "**{} {}** in {}{}. Question `{code}`.",
+            engine(&self.request.engine),
+            wish(question),
+            clean::code(&self.directory),
+            project.unwrap_or_default(),
+        )];
+        if question.choices.is_empty() {
+            for detail in self.shown() {
+                put(detail, &mut parts);
+            }
+        } else {
+            choices(&question.choices, &mut parts);
+        }
+        let reason = self.reason.as_deref().map(clean::code);
+        let reason = reason.map(|reason| format!(" The agent's reason: {reason}."));
+        parts.push(format!(
+            "Tool: {}.{}{}",
+            clean::code(&self.tool),
+            reason.unwrap_or_default(),
+            self.asked_because()
+        ));
+        parts.push(self.how_to_answer(self.cut.is_some()));
+        parts.join("\n\n")
+    }
+
+    /// Why a person is asked, and not the policy.
+    fn asked_because(&self) -> String {
+        // The policy's own words; code, should they ever be more than words.
+        let is_plain = |c: char| c.is_alphanumeric() || " ,.:;'()-/".contains(c);
+        let why =
+            if self.why.chars().all(is_plain) { self.why.clone() } else { clean::code(&self.why) };
+        match &self.rule {
+            _ if !self.request.question.choices.is_empty() || self.why.is_empty() => String::new(),
+            Some(rule) => format!(" Asked by the rule {}: {why}.", clean::code(rule)),
+            None => format!(" Asked because {why}."),
+        }
+    }
+
+    /// The last paragraph.
+    fn how_to_answer(&self, is_cut: bool) -> String {
+        let ApprovalRequest { code, question, .. } = self.request;
+        let engine = engine(&self.request.engine);
+        let mut lines = Vec::new();
+        if question.choices.is_empty() {
+            if is_cut {
+                lines.push(format!(
+                    "- `/show {code}` shows the whole of it here. Only what was shown whole can be allowed."
+                ));
+            }
+            lines.push(format!("- `approve {code}` allows it once."));
+            if let (Some(rule), Some(grant)) = (&self.request.always, self.grant()) {
+                lines.push(format!(
+                    "- `always {code}` allows it, and from now on, on this thread only, {grant}: {}.",
+                    clean::code(&clean::name(rule, usize::MAX))
+                ));
+            }
+        } else {
+            let example = choice_example(&question.choices);
+            let rule = choice_rule(&question.choices);
+            lines.push(format!("- `{code} {example}` answers it: {rule}."));
+        }
+        let (deny, reason) = if self.request.takes_reasons {
+            let reason = format!("and {engine} gets the text as the reason");
+            (format!("- `deny {code} because …` refuses it and tells {engine} why."), reason)
+        } else {
+            // A human who gives a reason should know that only the thread shows it.
+            let reason = format!("and {engine} is not told why");
+            (format!("- `deny {code}` refuses it; {engine} can't be told why."), reason)
+        };
+        lines.push(deny);
+        let expires = self.request.asked_at.plus(self.request.limit).to_string();
+        let minute = expires.get(..16).unwrap_or(&expires);
+        format!(
+            "How to answer:\n\n{}\n\nAny other text refuses it if no other question is open, {reason}. \
+             Without an answer it is refused at {minute}Z, in {}.",
+            lines.join("\n"),
+            wait(self.request.limit)
+        )
+    }
+}
+
 /// The post's body in Markdown, and the card that says the same.
 pub fn render(request: &ApprovalRequest) -> (String, wire::Card) {
-    let question = &request.question;
-    let files = diffs(question);
-    let body = body(request, &files);
-    let diffs = files.iter().map(|(path, diff)| format!("--- {path}\n{}", diff.text));
-    let card = wire::Card {
-        code: request.code.to_string(),
-        engine: request.engine.clone(),
-        kind: kind(question).to_owned(),
-        tool: clean::name(&question.tool, NAME_CHARS),
-        subject: Cut::new(&clean::lines(&question.subject), LINES, CHARS).text,
-        diff: diffs.collect::<Vec<_>>().join("\n"),
-        directory: clean::name(&request.directory.to_string_lossy(), NAME_CHARS),
-        reason: question.reason.as_deref().map(|reason| clean::prose(reason, PROSE_CHARS)),
-        always: request.always.as_deref().map(|rule| clean::name(rule, NAME_CHARS)),
-        choices: question.choices.iter().take(QUESTIONS).map(choice).collect(),
-        expires_at: request.asked_at.plus(request.limit).to_string(),
+    let prompt = Prompt::of(request);
+    (prompt.body(), prompt.card())
+}
+
+/// Whether the prompt leaves something out.
+pub fn is_cut(request: &ApprovalRequest) -> bool {
+    Prompt::of(request).cut.is_some()
+}
+
+/// Why a question can't be put to a person, if it can't: they could not be shown all of it. For the
+/// agent.
+pub fn too_large(request: &ApprovalRequest) -> Option<String> {
+    let choices = &request.question.choices;
+    let is_long = |text: &str, chars| clean::prose(text, usize::MAX).chars().count() > chars;
+    let is_large = |choice: &Choice| {
+        let options = &choice.options;
+        choice.options.len() > OPTIONS
+            || is_long(&choice.question, CHOICE_CHARS)
+            || options.iter().any(|it| is_long(&it.label, LABEL_CHARS))
+            || options.iter().any(|it| is_long(&it.description, CHOICE_CHARS))
     };
-    (body, card)
+    if choices.len() > QUESTIONS || choices.iter().any(is_large) {
+        return Some(
+            "Refused: these questions are too long for a person to be shown whole. Ask fewer, or \
+             in fewer words."
+                .to_owned(),
+        );
+    }
+    let why = details::too_large(&Prompt::of(request).all)?;
+    Some(format!(
+        "Refused: this is too large for a person to be shown whole before they allow it: {why}. \
+         Split it into smaller steps, or put the text into a file first and keep the call short."
+    ))
+}
+
+/// Tells a person that something was refused without asking them.
+pub fn not_put(request: &ApprovalRequest, why: &str) -> String {
+    let ApprovalRequest { question, engine, .. } = request;
+    let (engine, wish) = (words::engine(engine), wish(question));
+    format!("**{engine} {wish}**: {}. It was refused: {why}.", summary(question))
+}
+
+/// Whether a rule can be shown word for word. What people don't see whole they can't grant.
+pub fn can_be_offered(rule: &str) -> bool {
+    rule.chars().count() <= ALWAYS_CHARS
+        && clean::name(rule, usize::MAX) == rule
+        && !rule.contains('`')
+}
+
+/// The whole of a question, in as many posts as it takes.
+pub fn whole(request: &ApprovalRequest) -> Vec<String> {
+    let prompt = Prompt::of(request);
+    let mut pieces = Vec::new();
+    for detail in &prompt.all {
+        for piece in split(detail) {
+            put(&piece, &mut pieces);
+        }
+    }
+    let mut posts: Vec<String> = vec![String::new()];
+    for piece in pieces {
+        let last = posts.last_mut().expect("it begins with one");
+        if !last.is_empty() && last.chars().count() + piece.chars().count() > POST_CHARS {
+            posts.push(piece);
+        } else {
+            last.push_str(if last.is_empty() { "" } else { "\n\n" });
+            last.push_str(&piece);
+        }
+    }
+    let count = posts.len();
+    let number = |(at, post): (usize, String)| {
+        let end = if at + 1 == count {
+            format!("\n\nThat is all of it.\n\n{}", prompt.how_to_answer(false))
+        } else {
+            String::new()
+        };
+        format!(
+            "**The whole of question** `{}`, part {} of {count}:\n\n{post}{end}",
+            request.code,
+            at + 1
+        )
+    };
+    posts.into_iter().enumerate().map(number).collect()
+}
+
+/// A part in pieces that fit into a post, cut between lines where that is possible.
+fn split(detail: &CardDetail) -> Vec<CardDetail> {
+    const PIECE_CHARS: usize = POST_CHARS / 2;
+    let (mut pieces, mut rest) = (Vec::new(), detail.text.as_str());
+    while let Some((end, _)) = rest.char_indices().nth(PIECE_CHARS) {
+        let at = rest[..end].rfind('\n').map_or(end, |at| at + 1);
+        pieces.push(rest[..at].to_owned());
+        rest = &rest[at..];
+    }
+    pieces.push(rest.to_owned());
+    pieces.into_iter().map(|text| CardDetail { text, ..detail.clone() }).collect()
 }
 
 /// A question in one line of Markdown: its code and what it is about.
@@ -99,131 +354,58 @@ pub(in crate::permission) fn summary(question: &Question) -> String {
     clean::code(&text)
 }
 
+/// What a grant of `always` allows, in words and as the rule.
+pub(in crate::permission) fn granted(request: &ApprovalRequest) -> Option<String> {
+    let rule = request.always.as_deref()?;
+    let rule = clean::code(&clean::name(rule, usize::MAX));
+    Some(format!("{} ({rule})", grant(&request.question)))
+}
+
 fn kind(question: &Question) -> &'static str {
     if question.choices.is_empty() { kind_name(question.kind) } else { "choice" }
 }
 
 fn choice(choice: &Choice) -> CardChoice {
-    let options = choice.options.iter().take(OPTIONS).map(|option| CardOption {
-        label: clean::prose(&option.label, LABEL_CHARS),
-        description: clean::prose(&option.description, PROSE_CHARS),
+    let options = choice.options.iter().map(|option| CardOption {
+        label: clean::prose(&option.label, usize::MAX),
+        description: clean::prose(&option.description, usize::MAX),
     });
     CardChoice {
-        question: clean::prose(&choice.question, PROSE_CHARS),
+        question: clean::prose(&choice.question, usize::MAX),
         options: options.collect(),
         is_multiple: choice.is_multiple,
         is_open: choice.is_open,
     }
 }
 
-/// Paths and diffs of the edits as far as they are shown. The first files take the room that there
-/// is; of the others at least the path is shown.
-fn diffs(question: &Question) -> Vec<(String, Cut)> {
-    let (mut lines, mut chars) = (LINES, CHARS);
-    let mut files = Vec::new();
-    for edit in question.edits.iter().take(FILES) {
-        let diff = Cut::new(clean::lines(&edit.diff).trim_end_matches('\n'), lines, chars);
-        lines -= diff.text.split('\n').count().min(lines);
-        chars -= diff.text.chars().count().min(chars);
-        files.push((clean::name(&edit.path, NAME_CHARS), diff));
-    }
-    files
-}
-
-fn body(request: &ApprovalRequest, files: &[(String, Cut)]) -> String {
-    let question = &request.question;
-    let directory = clean::name(&request.directory.to_string_lossy(), NAME_CHARS);
-    let mut parts = vec![format!(
-        "**{} {}** in {}. Question `{}`.",
-        engine(&request.engine),
-        wish(question),
-        clean::code(&directory),
-        request.code
-    )];
-    if question.choices.is_empty() {
-        subject(question, files, &mut parts);
-    } else {
-        choices(&question.choices, &mut parts);
-    }
-    let tool = clean::code(&clean::name(&question.tool, NAME_CHARS));
-    let reason = question.reason.as_deref().filter(|reason| !reason.trim().is_empty());
-    let reason = reason.map(|reason| clean::code(&clean::prose(reason, PROSE_CHARS)));
-    let reason = reason.map(|reason| format!(" The agent's reason: {reason}."));
-    parts.push(format!("Tool: {tool}.{}", reason.unwrap_or_default()));
-    parts.push(how_to_answer(request));
-    parts.join("\n\n")
-}
-
-/// Engine names come from the config file and may contain Markdown, which must not be rendered.
-pub(in crate::permission) fn engine(engine: &Engine) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    let name: String = engine.as_str().chars().filter(|c| is_plain(*c)).take(40).collect();
-    if name.is_empty() { "The agent".to_owned() } else { name }
-}
-
-fn wish(question: &Question) -> String {
-    match (&question.choices[..], question.kind) {
-        ([_], _) => "asks you a question".to_owned(),
-        ([_, ..], _) => format!("asks you {} questions", question.choices.len()),
-        (_, ActionKind::Read) => "asks to read".to_owned(),
-        (_, ActionKind::Edit) if question.edits.len() > 1 => {
-            format!("asks to change {} files", question.edits.len())
-        }
-        (_, ActionKind::Edit) => "asks to change a file".to_owned(),
-        (_, ActionKind::Run) => "asks to run a command".to_owned(),
-        (_, ActionKind::Fetch) => "asks to fetch an address".to_owned(),
-        (_, ActionKind::Mcp) => "asks to use a tool of an MCP server".to_owned(),
-        (_, ActionKind::Other) => "asks to use a tool".to_owned(),
-    }
-}
-
-fn subject(question: &Question, files: &[(String, Cut)], parts: &mut Vec<String>) {
-    let subject = clean::lines(&question.subject);
-    let is_file = question.kind == ActionKind::Edit && !files.is_empty();
-    if !subject.trim().is_empty() && !is_file {
-        let subject = Cut::new(&subject, LINES, CHARS);
-        parts.push(clean::fence(&subject.text, ""));
-        parts.extend(subject.note());
-    }
-    for (path, diff) in files {
-        parts.push(format!("File {}:", clean::code(path)));
-        if !diff.text.is_empty() {
-            parts.push(clean::fence(&diff.text, "diff"));
-        }
-        parts.extend(diff.note());
-    }
-    if question.edits.len() > FILES {
-        parts.push(format!("**{} more files are not shown.**", question.edits.len() - FILES));
-    }
-    if subject.trim().is_empty() && files.is_empty() {
-        parts.extend(input(&question.input));
-    }
-}
-
-/// The input of an unknown tool, one field a line.
-fn input(input: &Value) -> Option<String> {
-    const FIELD_CHARS: usize = 300;
-    let field = |name: &str, value: &Value| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{}: {}", clean::name(name, 60), clean::name(&value, FIELD_CHARS))
-    };
-    let text = match input {
-        Value::Object(fields) if fields.is_empty() => return None,
-        Value::Null => return None,
-        Value::Object(fields) => {
-            let mut lines: Vec<_> = fields.iter().take(FIELDS).map(|(k, v)| field(k, v)).collect();
-            if fields.len() > FIELDS {
-                lines.push(format!("… and {} more", fields.len() - FIELDS));
+/// A part as Markdown.
+fn put(detail: &CardDetail, parts: &mut Vec<String>) {
+    let CardDetail { form, title, name, text } = detail;
+    let name = if name.is_empty() { String::new() } else { clean::code(name) };
+    let title = if title.is_empty() { name } else { format!("{title} {name}").trim().to_owned() };
+    match form {
+        DetailForm::Cut => parts.push(format!("**{title}**")),
+        DetailForm::Text => parts.push(clean::fence(text, "")),
+        DetailForm::Field if !text.contains('\n') && text.chars().count() <= LINE_CHARS => {
+            let line = format!("- {title}: {}", clean::code(text));
+            match parts.last_mut() {
+                Some(list) if list.starts_with("- ") => *list = format!("{list}\n{line}"),
+                _ => parts.push(line),
             }
-            lines.join("\n")
         }
-        other => field("input", other),
-    };
-    Some(clean::fence(&text, ""))
+        DetailForm::Diff | DetailForm::Field => {
+            if text.is_empty() {
+                return parts.push(format!("{title}."));
+            }
+            let language = if *form == DetailForm::Diff { "diff" } else { "" };
+            parts.push(format!("{title}:"));
+            parts.push(clean::fence(text, language));
+        }
+    }
 }
 
 fn choices(choices: &[Choice], parts: &mut Vec<String>) {
-    for (at, choice) in choices.iter().take(QUESTIONS).enumerate() {
+    for (at, choice) in choices.iter().enumerate() {
         let title = if choices.len() == 1 {
             "Question".to_owned()
         } else {
@@ -236,85 +418,14 @@ fn choices(choices: &[Choice], parts: &mut Vec<String>) {
             (_, false, true) => "one, or your own words",
             (_, false, false) => "one",
         };
-        let question = clean::code(&clean::prose(&choice.question, PROSE_CHARS));
+        let question = clean::code(&clean::prose(&choice.question, usize::MAX));
         let mut lines = vec![format!("**{title}** ({how}): {question}"), String::new()];
-        for (number, option) in choice.options.iter().take(OPTIONS).enumerate() {
-            let label = clean::code(&clean::prose(&option.label, LABEL_CHARS));
-            let about = clean::prose(&option.description, PROSE_CHARS);
+        for (number, option) in choice.options.iter().enumerate() {
+            let label = clean::code(&clean::prose(&option.label, usize::MAX));
+            let about = clean::prose(&option.description, usize::MAX);
             let about = if about.is_empty() { about } else { format!(": {}", clean::code(&about)) };
             lines.push(format!("{}. {label}{about}", number + 1));
         }
-        if choice.options.len() > OPTIONS {
-            lines.push(format!("\n**{} more are not shown.**", choice.options.len() - OPTIONS));
-        }
         parts.push(lines.join("\n").trim_end().to_owned());
     }
-    if choices.len() > QUESTIONS {
-        parts.push(format!("**{} more questions are not shown.**", choices.len() - QUESTIONS));
-    }
-}
-
-/// The last paragraph.
-fn how_to_answer(request: &ApprovalRequest) -> String {
-    let ApprovalRequest { code, question, .. } = request;
-    let engine = engine(&request.engine);
-    let mut lines = Vec::new();
-    if question.choices.is_empty() {
-        lines.push(format!("- `approve {code}` allows it once."));
-        if let Some(rule) = &request.always {
-            let rule = clean::code(&clean::name(rule, NAME_CHARS));
-            lines.push(format!(
-                "- `always {code}` allows it, and {rule} from now on, on this thread only."
-            ));
-        }
-    } else {
-        let example = choice_example(&question.choices);
-        lines.push(format!("- `{code} {example}` answers it: {}.", choice_rule(&question.choices)));
-    }
-    let (deny, reason) = if request.takes_reasons {
-        let reason = format!("and {engine} gets the text as the reason");
-        (format!("- `deny {code} because …` refuses it and tells {engine} why."), reason)
-    } else {
-        // A human who gives a reason should know that only the thread shows it.
-        let reason = format!("and {engine} is not told why");
-        (format!("- `deny {code}` refuses it; {engine} can't be told why."), reason)
-    };
-    lines.push(deny);
-    let expires = request.asked_at.plus(request.limit).to_string();
-    let minute = expires.get(..16).unwrap_or(&expires);
-    format!(
-        "How to answer:\n\n{}\n\nAny other text refuses it if no other question is open, {reason}. \
-         Without an answer it is refused at {minute}Z, in {}.",
-        lines.join("\n"),
-        wait(request.limit)
-    )
-}
-
-fn choice_example(choices: &[Choice]) -> String {
-    let one = |choice: &Choice| match (choice.options.len(), choice.is_multiple) {
-        (0, _) => "your words",
-        (2.., true) => "1, 2",
-        _ => "1",
-    };
-    choices.iter().take(QUESTIONS).map(one).collect::<Vec<_>>().join("; ")
-}
-
-fn choice_rule(choices: &[Choice]) -> &'static str {
-    match choices {
-        [_] => "the number or the words of what you choose",
-        _ => {
-            "for each question the number or the words of what you choose, with `;` or a new line between"
-        }
-    }
-}
-
-/// A time limit in words.
-pub(in crate::permission) fn wait(limit: Duration) -> String {
-    let (count, unit) = match limit.as_secs() {
-        secs @ 0..=119 => (secs, "second"),
-        secs @ 120..=7_199 => (secs / 60, "minute"),
-        secs => (secs / 3_600, "hour"),
-    };
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{s}")
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Decided, EndedQuestion, Given, Incoming, Key, Match, Now, Open, PendingApprovals, Stored,
+    Whole,
     choice::{self, NoChoice, own_words},
     texts,
 };
@@ -36,6 +37,33 @@ impl<M> Open<M> {
             Stored::NotYet => false,
             Stored::At(at) => written.is_none_or(|written| at < written),
             Stored::Untimed => true,
+        }
+    }
+
+    /// Whether the writer of a message may have been shown all of this question.
+    fn was_shown(&self, written: Option<Timestamp>) -> bool {
+        match self.whole {
+            Whole::InPrompt => true,
+            Whole::Hidden | Whole::Posting(_) => false,
+            Whole::Shown(at) => !matches!((written, at), (Some(written), Some(at)) if written < at),
+        }
+    }
+
+    /// What a text is to this question, which is what it is about. Nothing is allowed that was not
+    /// shown whole.
+    fn act(&self, parsed: Parsed<'_>, incoming: &Incoming<'_>) -> Match {
+        let (parsed, says_whole) = match parsed {
+            Parsed::ApproveWhole(code) => (Parsed::Approve(Some(code)), true),
+            Parsed::AlwaysWhole(code) => (Parsed::Always(Some(code)), true),
+            parsed => (parsed, false),
+        };
+        match act(&self.request, parsed, incoming.text) {
+            Match::Answer(Decided { verdict: Verdict::Allow | Verdict::AllowAlways, .. })
+                if !says_whole && !self.was_shown(incoming.written) =>
+            {
+                Match::Explain(texts::not_shown_whole(&self.request))
+            }
+            matched => matched,
         }
     }
 }
@@ -116,7 +144,7 @@ impl<M> PendingApprovals<M> {
         if matches!(times, (Some(written), Some(stored)) if written < stored) {
             return Match::Explain(texts::written_before(&open.request));
         }
-        act(&open.request, parsed, incoming.text)
+        open.act(parsed, incoming)
     }
 
     /// A text with a code that no open question has.
@@ -165,7 +193,7 @@ impl<M> PendingApprovals<M> {
         let [open] = pending[..] else {
             return Match::Explain(name_the_code(""));
         };
-        let matched = act(&open.request, parsed, incoming.text);
+        let matched = open.act(parsed, incoming);
         let is_consent =
             matches!(&matched, Match::Answer(it) if !matches!(it.verdict, Verdict::Deny { .. }));
         if !is_consent {
@@ -204,7 +232,7 @@ impl<M> PendingApprovals<M> {
     }
 
     /// The codes of what is not answered.
-    fn codes(&self, thread: &ThreadId) -> Vec<Code> {
+    pub(super) fn codes(&self, thread: &ThreadId) -> Vec<Code> {
         self.unanswered(thread).map(|open| open.request.code).collect()
     }
 }

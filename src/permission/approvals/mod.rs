@@ -8,6 +8,8 @@
 //! Nothing is ever allowed by a message that was written before the question was stored, that was
 //! read while catching up, that is late by any of three clocks, or that may have been meant for
 //! another question; nor by one that came with a machine's token, which no person has signed in for.
+//! Nor is a question that was cut, unless the whole of it was shown before: by `/show` on the thread, or
+//! on a page that says so.
 
 #[cfg(test)]
 mod bounds_tests;
@@ -18,6 +20,8 @@ mod property_tests;
 #[cfg(test)]
 mod tests;
 mod texts;
+#[cfg(test)]
+mod whole_tests;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,7 +32,10 @@ use crate::{
     agent::{QuestionId, Verdict},
     bridge::wire::{Closing, Outcome},
     ids::{ClientMsgId, MessageId, ThreadId, TurnId},
-    permission::{approval_prompt::ApprovalRequest, code::Code},
+    permission::{
+        approval_prompt::{self, ApprovalRequest},
+        code::Code,
+    },
     time::Timestamp,
 };
 
@@ -137,6 +144,7 @@ struct Open<M> {
     /// By the clock of [`Now::running`].
     since: Duration,
     stored: Stored,
+    whole: Whole,
     /// Another question ended without an answer while this one was open: a message that names none
     /// may have been meant for that one.
     needs_code: bool,
@@ -151,6 +159,18 @@ enum Stored {
     At(Timestamp),
     /// The bridge does not say when.
     Untimed,
+}
+
+/// Whether all that a question is about was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Whole {
+    InPrompt,
+    /// The prompt is cut, and nobody was shown the rest.
+    Hidden,
+    /// The last of the posts that show it is on its way.
+    Posting(ClientMsgId),
+    /// When the bridge had it, if it says.
+    Shown(Option<Timestamp>),
 }
 
 #[derive(Debug)]
@@ -254,8 +274,9 @@ impl<M> PendingApprovals<M> {
         let is_open = self.open(&new.thread).any(|open| open.code == new.code);
         let memory = self.memory(&new.thread);
         let is_taken = is_open || memory.past.iter().any(|past| past.code == new.code);
-        let (stored, needs_code) = (Stored::NotYet, false);
-        self.open.push(Open { request, since: now.running, stored, needs_code, answer: None });
+        let whole = if approval_prompt::is_cut(&request) { Whole::Hidden } else { Whole::InPrompt };
+        let (since, stored) = (now.running, Stored::NotYet);
+        self.open.push(Open { request, since, stored, whole, needs_code: false, answer: None });
         let refused =
             |reason: &str| QuestionEnd::denied(Outcome::Denied, texts::REFUSED, reason.to_owned());
         let mut closed = Vec::new();
@@ -277,8 +298,44 @@ impl<M> PendingApprovals<M> {
         closed
     }
 
-    /// A question's post is stored. `at` is the bridge's time of it, none if it gave none.
+    /// The question of which a person wants to see the whole: that with this code, or the only one.
+    ///
+    /// # Errors
+    /// What to tell them if there is none.
+    pub fn to_show(
+        &self,
+        thread: &ThreadId,
+        code: Option<Code>,
+    ) -> Result<&ApprovalRequest, String> {
+        let mut open = self.open(thread).filter(|it| code.is_none_or(|code| it.code == code));
+        match (open.next(), open.next()) {
+            (Some(request), None) => Ok(request),
+            (None, _) => Err(self.nothing_to_show(thread)),
+            (Some(_), Some(_)) => Err(texts::say_which_to_show(&self.codes(thread))),
+        }
+    }
+
+    /// What to tell a person who wants to see a question that there is not.
+    pub fn nothing_to_show(&self, thread: &ThreadId) -> String {
+        texts::none_to_show(&self.codes(thread))
+    }
+
+    /// Posts show the whole of a question; `last` is the last of them.
+    pub fn showing(&mut self, key: &Key, last: ClientMsgId) {
+        let open = self.open.iter_mut().find(|open| open.is(key));
+        if let Some(open) = open.filter(|open| open.whole == Whole::Hidden) {
+            open.whole = Whole::Posting(last);
+        }
+    }
+
+    /// A question's post, or the last of those that show it whole, is stored. `at` is the bridge's
+    /// time of it, none if it gave none.
     pub fn stored(&mut self, post: &ClientMsgId, at: Option<Timestamp>) {
+        for open in &mut self.open {
+            if matches!(&open.whole, Whole::Posting(last) if last == post) {
+                open.whole = Whole::Shown(at);
+            }
+        }
         for open in self.open.iter_mut().filter(|open| open.request.post == *post) {
             // The first time counts: a post that is sent again is stored once.
             if open.stored == Stored::NotYet {

@@ -26,11 +26,12 @@ pub(super) fn request(thread: &str, turn: &str, id: &str, code: Code) -> Approva
             subject: format!("echo {id}"),
             reason: None,
             input: json!({}),
-            edits: Vec::new(),
-            choices: Vec::new(),
+            ..Question::default()
         },
         code,
         directory: "/home/me/project".into(),
+        rule: None,
+        why: "no rule matches all of this".to_owned(),
         always: Some("run(echo*)".to_owned()),
         post: ClientMsgId::new(format!("post {code}")),
         asked_at: ASKED,
@@ -58,7 +59,7 @@ pub(super) struct Scene {
     asks: u32,
     messages: u32,
     /// Since the questions were asked, by all clocks.
-    passed: Duration,
+    pub(super) passed: Duration,
     is_caught_up: bool,
     pub(super) is_by_token: bool,
     has_times: bool,
@@ -136,11 +137,11 @@ impl Scene {
         self.approvals.confirmed(&key).expect("it is answered");
     }
 
-    fn server_time(&self) -> Timestamp {
+    pub(super) fn server_time(&self) -> Timestamp {
         POSTED.plus(self.passed)
     }
 
-    fn stored(&mut self, code: Code) {
+    pub(super) fn stored(&mut self, code: Code) {
         let at = self.has_times.then(|| self.server_time());
         self.approvals.stored(&ClientMsgId::new(format!("post {code}")), at);
         self.passed += Duration::from_secs(1);
@@ -151,7 +152,7 @@ impl Scene {
         self.say_at(text, self.has_times.then_some(at))
     }
 
-    fn say_at(&mut self, text: &str, written: Option<Timestamp>) -> Match {
+    pub(super) fn say_at(&mut self, text: &str, written: Option<Timestamp>) -> Match {
         self.messages += 1;
         let id = MessageId::new(format!("m{}", self.messages));
         self.say_as(&id, text, written)
@@ -262,7 +263,7 @@ fn a_bare_word_needs_the_only_open_question() {
     assert_eq!(closed.closing, Closing { code: codes[0].to_string(), outcome: Outcome::Allowed });
     let closed = scene.answer(&format!("always {}", codes[2]));
     assert_eq!(closed.closing.outcome, Outcome::Always);
-    assert!(closed.body.contains("`run(echo*)` is allowed"), "{}", closed.body);
+    assert!(closed.body.contains("project (`run(echo*)`)."), "{}", closed.body);
     let closed = scene.answer("not like this");
     assert_eq!((closed.request.code, closed.closing.outcome), (codes[1], Outcome::Denied));
     assert!(!closed.body.contains("Still open"));

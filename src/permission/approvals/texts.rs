@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     bridge::wire::Outcome,
     permission::{
-        approval_prompt::{self, ApprovalRequest, clean},
+        approval_prompt::{self, ApprovalRequest},
         code::Code,
     },
 };
@@ -128,11 +128,29 @@ pub(super) fn stays_open(request: &ApprovalRequest, why: &str) -> String {
     format!("{why}{space}Question `{}` stays open. {}", request.code, how(request))
 }
 
+pub(super) fn not_shown_whole(request: &ApprovalRequest) -> String {
+    let code = request.code;
+    format!(
+        "Question `{code}` was cut, so nothing was allowed: `/show {code}` shows it whole, then approve \
+         it. It stays open."
+    )
+}
+
+pub(super) fn none_to_show(open: &[Code]) -> String {
+    let open = if open.is_empty() { "No question is open.".to_owned() } else { self::open(open) };
+    format!("There is no such question to show. {open}")
+}
+
+pub(super) fn say_which_to_show(open: &[Code]) -> String {
+    format!("Say which question to show, as in `/show {}`. {}", open[0], self::open(open))
+}
+
 pub(super) fn no_rule(request: &ApprovalRequest) -> String {
     stays_open(
         request,
         if request.question.choices.is_empty() {
-            "No rule matches exactly this, so `always` is not possible here."
+            "No rule matches exactly this, or it is too long to be shown whole, so `always` is not \
+             possible here."
         } else {
             "This question asks for a choice, so there is nothing to allow."
         },
@@ -173,9 +191,8 @@ pub(super) fn closed(request: &ApprovalRequest, outcome: Outcome, by: &str, note
         Outcome::Expired => "Expired",
         Outcome::Gone => "Gone",
     };
-    let rule = request.always.as_deref().filter(|_| outcome == Outcome::Always);
-    let rule = rule.map(|rule| clean::code(&clean::name(rule, 200)));
-    let rule = rule.map(|rule| format!(". {rule} is allowed on this thread from now on."));
+    let granted = approval_prompt::granted(request).filter(|_| outcome == Outcome::Always);
+    let rule = granted.map(|it| format!(". Allowed on this thread from now on: {it}."));
     let what = approval_prompt::summary(&request.question);
     format!("**{title}** `{}`{by}: {what}{}{note}", request.code, rule.unwrap_or_default())
 }

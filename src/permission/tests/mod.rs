@@ -60,8 +60,7 @@ fn question(kind: ActionKind, tool: &str, subject: &str, input: Value) -> Questi
         subject: subject.to_owned(),
         reason: None,
         input,
-        edits: Vec::new(),
-        choices: Vec::new(),
+        ..Question::default()
     }
 }
 

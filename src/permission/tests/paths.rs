@@ -246,7 +246,11 @@ fn every_file_of_an_edit_counts() {
     let policy = policy(&["edit(src/**)"], &[], &["edit(**/.env)"]);
     let edits = |paths: &[&str]| {
         let mut question = question(ActionKind::Edit, "fileChange", "", json!({}));
-        let edit = |path: &&str| Edit { path: (*path).to_owned(), diff: "+x".to_owned() };
+        let edit = |path: &&str| Edit {
+            path: (*path).to_owned(),
+            diff: "+x".to_owned(),
+            ..Edit::default()
+        };
         question.edits = paths.iter().map(edit).collect();
         question
     };

@@ -149,8 +149,16 @@ fn is_stop(body: &str) -> bool {
 }
 
 fn is_control(body: &str) -> bool {
-    let words = ["/status", "/queue", "/new", "/help"];
-    is_stop(body) || words.iter().any(|word| body.trim().eq_ignore_ascii_case(word))
+    let words = ["/status", "/queue", "/new", "/help", "/show"];
+    let is_show = |body: &str| {
+        let mut words = body.split_whitespace();
+        words.next().is_some_and(|word| word.eq_ignore_ascii_case("/show"))
+            && words.next().is_some()
+            && words.next().is_none()
+    };
+    is_stop(body)
+        || is_show(body)
+        || words.iter().any(|word| body.trim().eq_ignore_ascii_case(word))
 }
 
 /// Whether a message answered an approval prompt: it names the prompt's code; or it is a bare

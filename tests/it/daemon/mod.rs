@@ -27,6 +27,7 @@ mod talk;
 mod two_daemons;
 mod unread;
 mod waiting;
+mod whole;
 mod words;
 
 use std::{collections::HashSet, net::SocketAddr, time::Duration};

@@ -83,8 +83,7 @@ fn question(id: String) -> Question {
         subject: String::new(),
         reason: None,
         input: Value::Null,
-        edits: Vec::new(),
-        choices: Vec::new(),
+        ..Question::default()
     }
 }
 

@@ -82,7 +82,11 @@ fn trap_a_command_that_reads_like_a_tool() {
 
 #[test]
 fn an_edit_shows_what_changes_in_every_file() {
-    let edit = |path: &str, diff: &str| Edit { path: path.to_owned(), diff: diff.to_owned() };
+    let edit = |path: &str, diff: &str| Edit {
+        path: path.to_owned(),
+        diff: diff.to_owned(),
+        ..Edit::default()
+    };
     let block = |path: &str, old: Value, new: &str| json!({ "type": "diff", "path": path, "oldText": old, "newText": new });
     let one = json!({
         "kind": "edit", "rawInput": {"file_path": "/p/a"}, "locations": [{"path": "/p/a"}],

@@ -54,7 +54,9 @@ fn tools_have_kinds_and_subjects() {
 
 #[track_caller]
 fn check_edit(tool: &str, input: Value, path: &str, diff: &str) {
-    let edit = Edit { path: path.to_owned(), diff: diff.to_owned() };
+    let change =
+        if tool == "Write" { crate::agent::Change::Write } else { crate::agent::Change::Modify };
+    let edit = Edit { path: path.to_owned(), diff: diff.to_owned(), change };
     assert_eq!(asked(tool, input).edits, [edit], "{tool}");
 }
 

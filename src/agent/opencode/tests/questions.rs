@@ -1,7 +1,7 @@
 //! What opencode asks, in words that are the same for all engines, and what becomes of it.
 
 use super::*;
-use crate::agent::{Choice, ChoiceOption, Edit};
+use crate::agent::{Change, Choice, ChoiceOption, Edit};
 
 fn deny(reason: &str) -> Verdict {
     Verdict::Deny { reason: reason.to_owned() }
@@ -132,7 +132,11 @@ fn a_command_that_leads_outside_is_put_once() {
 
 #[test]
 fn an_edit_shows_what_changes() {
-    let edit = |path: &str, diff: &str| Edit { path: path.to_owned(), diff: diff.to_owned() };
+    let edit = |path: &str, diff: &str| Edit {
+        path: path.to_owned(),
+        diff: diff.to_owned(),
+        ..Edit::default()
+    };
     let patch = "Index: /p/a\n===\n--- /p/a\n+++ /p/a\n@@ -1 +1 @@\n-a\n+b\n";
     let one = json!({ "filepath": "/p/a", "diff": patch });
     let question = asked_for("edit", json!({}), "edit", one);
@@ -144,9 +148,12 @@ fn an_edit_shows_what_changes() {
     let many = json!({ "filepath": "a, c", "diff": patch, "files": files });
     let question = asked_for("apply_patch", json!({}), "edit", many);
     assert_eq!(question.subject, "", "a rule for one must not allow all");
-    let edits = ["/p/a", "/p/c"].map(|path| edit(path, "-a\n+b\n"));
-    assert_eq!(question.edits[..2], edits);
-    assert_eq!(question.edits[2], edit("/q/d", " (moved from /p/c)\n"));
+    let changes = [Change::Modify, Change::Move, Change::MoveTarget];
+    let paths = [("/p/a", "-a\n+b\n"), ("/p/c", "-a\n+b\n"), ("/q/d", " (moved from /p/c)\n")];
+    let edits = paths.map(|(path, diff)| edit(path, diff));
+    let edits: Vec<_> =
+        edits.into_iter().zip(changes).map(|(it, change)| Edit { change, ..it }).collect();
+    assert_eq!(question.edits, edits);
 }
 
 #[test]
