@@ -53,7 +53,7 @@ require_namespaces
 
 cd "$root"
 # Together: for the binary alone cargo would compile everything again, without what tests need of it.
-cargo build --locked --bin obto-bridge --example model-server
+cargo build --locked --bin obto-bridge --example model-server --example asking-agent
 
 engines=${OBTO_E2E_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/obto-bridge-e2e}
 engine_pins=$(cat tests/e2e/engines/package.json tests/e2e/engines/package-lock.json | sha256sum | cut -c1-16)
@@ -62,6 +62,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export OBTO_PAGE_ROOT="$root"
 export OBTO_PAGE_BINARY="$target/debug/obto-bridge"
 export OBTO_PAGE_MODEL="$target/debug/examples/model-server"
+export OBTO_PAGE_ASKER="$target/debug/examples/asking-agent"
 OBTO_PAGE_CHROMIUM=$(command -v chromium)
 export OBTO_PAGE_CHROMIUM
 export OBTO_PAGE_SCREENSHOTS="$pins/screenshots"

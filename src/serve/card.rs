@@ -13,9 +13,13 @@ const CODE_CHARS: usize = 64;
 const WORD_CHARS: usize = 200;
 const TEXT_CHARS: usize = 20_000;
 const DIFF_CHARS: usize = 400_000;
+/// Characters of a name or a text among the details: a daemon shows at most 200,000 bytes whole.
+const DETAIL_CHARS: usize = 400_000;
+const DETAILS_MAX: usize = 400;
 const CHOICES_MAX: usize = 20;
 const OPTIONS_MAX: usize = 50;
 
+const FORMS: &[&str] = &["text", "diff", "field", "cut"];
 const OUTCOMES: &[&str] = &["allowed", "always", "denied", "answered", "expired", "gone"];
 
 /// None: it is no question.
@@ -35,15 +39,43 @@ pub fn question(value: &Value) -> Option<Question> {
         "agent": text(fields, "agent", WORD_CHARS)?,
         "kind": text(fields, "kind", WORD_CHARS)?,
         "tool": text(fields, "tool", WORD_CHARS)?,
+        "asks": optional(fields, "asks", TEXT_CHARS)?,
         "subject": text(fields, "subject", TEXT_CHARS)?,
         "diff": optional(fields, "diff", DIFF_CHARS)?.unwrap_or_default(),
+        "details": details(fields.get("details"))?,
+        "whole": details(fields.get("whole"))?,
         "directory": text(fields, "directory", TEXT_CHARS)?,
+        "project": optional(fields, "project", TEXT_CHARS)?,
         "reason": optional(fields, "reason", TEXT_CHARS)?,
+        "rule": optional(fields, "rule", TEXT_CHARS)?,
+        "why": optional(fields, "why", TEXT_CHARS)?,
         "always": optional(fields, "always", TEXT_CHARS)?,
+        "grant": optional(fields, "grant", TEXT_CHARS)?,
         "choices": choices,
         "expiresAt": expires,
     });
     Some(Question { code, expires, card })
+}
+
+/// The parts of what a question is about. One that is malformed makes all of it so: a page must not
+/// show the rest as if that were everything.
+fn details(value: Option<&Value>) -> Option<Vec<Value>> {
+    let parts = match value {
+        None | Some(Value::Null) => return Some(Vec::new()),
+        Some(Value::Array(parts)) if parts.len() <= DETAILS_MAX => parts,
+        Some(_) => return None,
+    };
+    let part = |part: &Value| {
+        let fields = part.as_object()?;
+        let form = text(fields, "form", WORD_CHARS)?;
+        let field = |name| Some(optional(fields, name, DETAIL_CHARS)?.unwrap_or_default());
+        let known = FORMS.contains(&form.as_str());
+        let part = json!({
+            "form": form, "title": field("title")?, "name": field("name")?, "text": field("text")?,
+        });
+        known.then_some(part)
+    };
+    parts.iter().map(part).collect()
 }
 
 fn choice(value: &Value) -> Option<Value> {
@@ -134,6 +166,10 @@ mod tests {
         assert_eq!(kept.card["reason"], Value::Null);
         assert_eq!(kept.card["choices"][0]["options"][0]["description"], "");
         assert_eq!(kept.card["expiresAt"], "2026-01-01T00:00:00.000Z");
+        assert_eq!(kept.card["details"], json!([]));
+        sent["details"] = json!([{ "form": "diff", "name": "a\u{202e}", "text": "+x", "more": 1 }]);
+        let part = json!({ "form": "diff", "title": "", "name": "a\u{fffd}", "text": "+x" });
+        assert_eq!(question(&sent).unwrap().card["details"], json!([part]));
     }
 
     #[test]
@@ -164,6 +200,11 @@ mod tests {
             ("subject", json!("x".repeat(20_001))),
             ("diff", json!("x".repeat(400_001))),
             ("reason", json!(["a"])),
+            ("details", json!("x")),
+            ("details", json!([{ "form": "html", "text": "x" }])),
+            ("details", json!([{ "form": "text", "text": 1 }])),
+            ("whole", json!([{ "form": "text", "text": "x".repeat(400_001) }])),
+            ("whole", json!(vec![json!({ "form": "text" }); 401])),
             ("expiresAt", json!("soon")),
             ("expiresAt", json!(1)),
             ("choices", json!({})),

@@ -1,6 +1,7 @@
 // Questions of agents as cards with buttons. A card is only ever made of the `question` field of a
 // message whose author is the daemon's own asker: text that looks like a card stays text. The
-// buttons send the same words that a human could write.
+// buttons send the same words that a human could write. What was cut can be allowed only once all of
+// it was opened here: then the words end with `whole`, which tells the daemon so.
 
 const ASKER = /-bridge-perm$/;
 
@@ -30,22 +31,24 @@ const isExpired = (question) => Date.parse(question.expiresAt) <= now();
 
 /** What shows on the card, so that it is made anew only when that changes. */
 function cardFace(known, message) {
-  const code = message.question.code;
-  return `${outcomeOf(known, message) ?? ""}|${known.sent.get(code)?.label ?? ""}|${known.sent.get(code)?.error ?? ""}`;
+  const { code } = message.question;
+  const sent = known.sent.get(code);
+  return [outcomeOf(known, message) ?? "", sent?.label ?? "", sent?.error ?? "", known.opened.has(code)].join("|");
 }
+
+const isCut = (question) => asList(question.whole).length > 0;
 
 function card(known, message) {
   const { question } = message;
   const outcome = outcomeOf(known, message);
   const sent = known.sent.get(question.code);
   const id = `card-${idOf(message)}`;
+  const wish = asText(question.asks) || (WANTS[question.kind] ?? `wants to use ${asText(question.tool)}`);
   const title = make("h3.card-title", { id }, icon("shield"),
-    make("span", {}, make("b", {}, asText(question.agent)), ` ${WANTS[question.kind] ?? `wants to use ${asText(question.tool)}`}`),
+    make("span", {}, make("b", {}, asText(question.agent)), ` ${wish}`),
     make("code.card-code", {}, question.code));
   const box = make("section.card", { "aria-labelledby": id, tabindex: "-1", "data-code": question.code }, title);
-  if (question.subject) box.append(make("pre.card-subject.scroll-x", { tabindex: "0", "aria-label": "What it would do" }, asText(question.subject)));
-  if (question.diff) box.append(diffBlock(asText(question.diff)));
-  box.append(facts(question));
+  box.append(...detailBlocks(known, question), facts(question));
   if (outcome !== null) {
     box.classList.add("closed");
     box.append(make("p.card-end", { "data-outcome": outcome }, OUTCOMES[outcome] ?? outcome));
@@ -58,12 +61,58 @@ function card(known, message) {
   return box;
 }
 
+/** All that the question is about; what is cut is opened by a button that stands where it is cut. */
+function detailBlocks(known, question) {
+  const isOpened = known.opened.has(question.code);
+  const details = asList(isCut(question) && isOpened ? question.whole : question.details);
+  if (details.length > 0) return details.map((it) => detailBlock(known, question, it));
+  // Of a daemon that does not tell parts.
+  return [
+    question.subject ? subjectBlock(asText(question.subject)) : null,
+    question.diff ? diffBlock(asText(question.diff)) : null,
+  ].filter(Boolean);
+}
+
+function detailBlock(known, question, { form, title, name, text }) {
+  if (form === "cut") {
+    return make("p.card-cut", {}, make("span", {}, asText(title)), wholeButton(known, question, "small"));
+  }
+  if (form === "text") return subjectBlock(asText(text));
+  const words = asText(title);
+  const head = make("p.card-part", {}, words && `${words} `, name ? make("code", {}, asText(name)) : null);
+  if (form === "diff") return make("div.card-detail", {}, head, text ? diffBlock(asText(text)) : null);
+  const value = asText(text) === "" ? make("em", {}, "nothing") : asText(text);
+  return make("div.card-detail.card-field", {}, head, make("pre.card-value", {}, value));
+}
+
+const wholeButton = (known, question, ...classes) =>
+  make(["button.button.card-open", ...classes].join("."), { type: "button", onclick: () => openWhole(known, question) }, "Show it whole");
+
+/** From its beginning: what was opened is to be read. */
+function openWhole(known, question) {
+  known.opened.add(question.code);
+  touch("messages");
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    const box = document.querySelector(`.card[data-code="${CSS.escape(question.code)}"]`);
+    box?.focus({ preventScroll: true });
+    box?.scrollIntoView({ block: "start" });
+  }));
+  announce("The whole is shown");
+}
+
+const subjectBlock = (text) => make("pre.card-subject.scroll-x", { tabindex: "0", "aria-label": "What it would do" }, text);
+
 function facts(question) {
   const list = make("dl.facts");
   const add = (name, value) => value && list.append(make("div", {}, make("dt", {}, name), make("dd", {}, value)));
   add("Tool", question.kind === "choice" ? "" : asText(question.tool));
   add("In", asText(question.directory));
-  add("Because", asText(question.reason));
+  add("Project", asText(question.project));
+  add("Reason", asText(question.reason));
+  if (question.kind !== "choice" && asText(question.why)) {
+    const rule = asText(question.rule);
+    add("Asked", rule ? make("span", {}, "by the rule ", make("code", {}, rule), `: ${asText(question.why)}`) : `because ${asText(question.why)}`);
+  }
   return list;
 }
 
@@ -93,6 +142,8 @@ function controls(known, question) {
 }
 
 function permissionControls(known, question) {
+  const whole = isCut(question) ? " whole" : "";
+  const isHidden = isCut(question) && !known.opened.has(question.code);
   const answer = (words, label) => answerCard(known, question.code, words, label);
   const reason = make("input", { type: "text", placeholder: "Reason, for the agent", "aria-label": "Reason for denying", maxlength: 2000 });
   const deny = form("Deny", () => {
@@ -110,10 +161,13 @@ function permissionControls(known, question) {
   const always = asText(question.always);
   return [
     make("div.card-buttons", {},
-      textButton("Allow once", () => answer(`approve ${question.code}`, "allow once"), {}, ".primary"),
-      always && textButton("Always for this thread", () => answer(`always ${question.code}`, "always for this thread"), { "aria-describedby": `always-${question.code}` }),
+      ...(isHidden ? [wholeButton(known, question, "primary")] : [
+        textButton("Allow once", () => answer(`approve ${question.code}${whole}`, "allow once"), {}, ".primary"),
+        always && textButton("Always for this thread", () => answer(`always ${question.code}${whole}`, "always for this thread"), { "aria-describedby": `always-${question.code}` }),
+      ]),
       showDeny),
-    always && make("p.hint", { id: `always-${question.code}` }, "Always allows: ", make("code", {}, always)),
+    isHidden && make("p.hint", {}, "It was cut. It can be allowed once it is shown whole."),
+    !isHidden && always && make("p.hint", { id: `always-${question.code}` }, question.grant ? `Always allows ${asText(question.grant)}: ` : "Always allows: ", make("code", {}, always)),
     deny,
   ].filter(Boolean);
 }

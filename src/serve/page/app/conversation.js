@@ -173,7 +173,7 @@ function faceOf(known, message) {
 }
 
 /** Words that steer, such as an answer to a card, are told small. */
-const COMMAND = /^(\/\w+( all)?|(approve|always|deny) \S{1,20}( because .*)?)$/;
+const COMMAND = /^(\/\w+( all| \w{4})?|(approve|always|deny) \S{1,20}( whole| because .*)?)$/;
 
 function messageItem(known, message) {
   const isHuman = message.role === "human";

@@ -19,6 +19,8 @@ function conversation(threadId) {
       error: null,
       /** Question code → what was sent for it, until the daemon closes it. */
       sent: new Map(),
+      /** Codes of the questions that were cut and are shown whole here. */
+      opened: new Set(),
     });
   }
   return state.conversations.get(threadId);
