@@ -268,6 +268,8 @@ pub struct Question {
     pub edits: Vec<Edit>,
     /// What an edit does whose files are not told; of the others each file says it.
     pub change: Change,
+    /// Why the engine could not act on a yes, if that is so: nobody is asked then, and it is denied.
+    pub cannot_allow: Option<&'static str>,
     /// The engine does not ask for permission but for words: these are its own questions. Answer
     /// with [`Verdict::Chosen`], or deny.
     pub choices: Vec<Choice>,

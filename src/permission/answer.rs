@@ -80,10 +80,12 @@ fn is_any(word: &str, words: &[&str]) -> bool {
     words.iter().any(|it| word.eq_ignore_ascii_case(it))
 }
 
+/// Makes of a code what an approving word says about it.
+type Says<T> = fn(T) -> Parsed<'static>;
+
 fn approval(text: &str) -> Option<Parsed<'_>> {
     let mut words =
         text.strip_suffix(['.', '!']).unwrap_or(text).split([' ', '\t']).filter(|w| !w.is_empty());
-    type Says<T> = fn(T) -> Parsed<'static>;
     let (says, says_whole): (Says<Option<Code>>, Says<Code>) = match words.next()? {
         verb if is_any(verb, &APPROVE) => (Parsed::Approve, Parsed::ApproveWhole),
         verb if is_any(verb, &[ALWAYS]) => (Parsed::Always, Parsed::AlwaysWhole),

@@ -14,7 +14,7 @@ use crate::{
     agent::{ActionKind, Edit, Question, QuestionId, TurnCommand, Verdict},
     bridge::wire::{PostKind, Reply},
     coordinator::Event,
-    ids::{self, Engine, ThreadId, TurnId},
+    ids::{self, ClientMsgId, Engine, ThreadId, TurnId},
     permission::{
         self, Action, Decision, RealPlaces, Rule, Ruling,
         approval_prompt::{self, ApprovalRequest},
@@ -106,6 +106,10 @@ impl<'a> Asking<'a> {
             home: config.home.as_std_path(),
             places: &RealPlaces,
         };
+        if let Some(why) = question.cannot_allow {
+            let reason = format!("Refused: {why}.");
+            return self.refuse(question, why, reason, attempt.next_post(), attempt, commands);
+        }
         let decision = if !question.choices.is_empty() {
             decided(Ruling::Ask, "it is a question to the user")
         } else if config.allow_all {
@@ -140,19 +144,22 @@ impl<'a> Asking<'a> {
         attempt: &Attempt,
         commands: &mut Vec<TurnCommand>,
     ) {
+        let waits = !self.has_lock && question.kind.may_write();
+        if waits && self.waiting.len() >= WAITING_MAX {
+            let decision = decided(Ruling::Deny, "too many actions wait for this directory");
+            self.audit(&question, "deny", &decision, attempt);
+            let reason =
+                "Too many actions wait for this directory already; try again later.".to_owned();
+            commands.push(decide(question.id, Verdict::Deny { reason }));
+            return;
+        }
         if !self.audit(&question, "allow", decision, attempt) {
             // Nothing is allowed that is not on record. The turn is being stopped, and the question
             // with it.
             return;
         }
-        if self.has_lock || !question.kind.may_write() {
+        if !waits {
             commands.push(decide(question.id, Verdict::Allow));
-            return;
-        }
-        if self.waiting.len() >= WAITING_MAX {
-            let reason =
-                "Too many actions wait for this directory already; try again later.".to_owned();
-            commands.push(decide(question.id, Verdict::Deny { reason }));
             return;
         }
         self.waiting.insert(question.id.clone());
@@ -163,6 +170,21 @@ impl<'a> Asking<'a> {
             question: question.id,
             directory: directory.unwrap_or_else(|_| self.project_dir.to_owned()),
         });
+    }
+
+    /// Refuses what a person can't be asked about, whatever the policy says, and tells the thread.
+    fn refuse(
+        &self,
+        question: Question,
+        why: &str,
+        reason: String,
+        post: ClientMsgId,
+        attempt: &Attempt,
+        commands: &mut Vec<TurnCommand>,
+    ) {
+        self.audit(&question, "deny", &decided(Ruling::Deny, why), attempt);
+        self.run.say(post, &approval_prompt::not_put(self.run.engine(), &question, why));
+        commands.push(decide(question.id, Verdict::Deny { reason }));
     }
 
     /// The question is on record before anyone can see it, so that the next daemon knows what was
@@ -193,11 +215,9 @@ impl<'a> Asking<'a> {
             question,
         };
         if let Some(reason) = approval_prompt::too_large(&request) {
-            let decision = decided(Ruling::Deny, "it is too large to be shown whole");
-            self.audit(&request.question, "deny", &decision, attempt);
-            let notice = approval_prompt::not_put(&request, "it is too large to be shown whole");
-            run.say(request.post, &notice);
-            return commands.push(decide(request.question.id, Verdict::Deny { reason }));
+            let why = "it is too large to be shown whole";
+            let ApprovalRequest { question, post, .. } = request;
+            return self.refuse(question, why, reason, post, attempt, commands);
         }
         attempt.note(run, |progress| progress.asking.push(code.to_string()));
         self.audit(&request.question, "ask", &decision, attempt);

@@ -106,7 +106,7 @@ impl KnownCall {
             input,
             edits,
             change: self.change(),
-            choices: Vec::new(),
+            ..Question::default()
         }
     }
 

@@ -31,6 +31,9 @@ use wire::{Capabilities, PermissionOptions, Setting};
 /// Characters of a refused command or path that are repeated.
 const REFUSED_CHARS: usize = 200;
 
+/// Why a permission can't be given: what agents store for always often has no end.
+const NO_SINGLE_YES: &str = "the agent offers no way to allow it just this once";
+
 /// What one of our requests was for.
 #[derive(Debug)]
 enum Sent {
@@ -358,7 +361,8 @@ impl Acp {
         // An agent that asks again under a number that is open takes the next answer for the newer
         // request, so the older one must not get any.
         self.ledger.withdraw(question.clone(), actions);
-        let question = known.question(question, call);
+        let mut question = known.question(question, call);
+        question.cannot_allow = options.allow.is_none().then_some(NO_SINGLE_YES);
         let Question { tool, subject, .. } = &question;
         let what = if subject.is_empty() { tool } else { subject };
         let pending = Pending { request: id, options, what: quotable(what, REFUSED_CHARS) };
@@ -369,7 +373,7 @@ impl Acp {
         }
         if !ours || !self.ledger.takes_questions() {
             actions.write(self.rpc.result(&pending.request, wire::outcome(None)));
-        } else if self.turn.gate == Gate::AllowAll {
+        } else if self.turn.gate == Gate::AllowAll && pending.options.allow.is_some() {
             self.settle(&pending, true, actions);
         } else {
             self.ledger.ask(question, pending, actions);
@@ -380,11 +384,6 @@ impl Acp {
     fn settle(&self, pending: &Pending, allow: bool, actions: &mut Actions) {
         let options = &pending.options;
         let option = if allow { &options.allow } else { &options.reject };
-        if allow && option.is_none() {
-            actions.event(TurnEvent::Progress(
-                "The agent can't be allowed this just once, so it was refused.".to_owned(),
-            ));
-        }
         actions.write(self.rpc.result(&pending.request, wire::outcome(option.as_deref())));
     }
 

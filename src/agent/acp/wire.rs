@@ -201,19 +201,30 @@ pub struct PermissionOptions {
 }
 
 impl PermissionOptions {
-    /// Goes by kind, never by id: those differ from agent to agent. `allow_always` is not used,
-    /// because many agents store it in the project, without an end.
+    /// Goes by kind: ids differ from agent to agent, and count only where the kind is missing and
+    /// the id says it in as many words. `allow_always` is not used, because many agents store it in
+    /// the project, without an end.
     pub fn read(params: &Value) -> PermissionOptions {
         let of = |kind: &str| {
             list(params, "/options")
                 .iter()
-                .find(|option| text(option, "/kind") == kind && option["optionId"].is_string())
+                .find(|option| kind_of(option) == kind && option["optionId"].is_string())
                 .map(|option| text(option, "/optionId").to_owned())
         };
         PermissionOptions {
             allow: of("allow_once"),
             reject: of("reject_once").or_else(|| of("reject_always")),
         }
+    }
+}
+
+/// The kind of an option, or what its id says if it has none.
+fn kind_of(option: &Value) -> &str {
+    let id = text(option, "/optionId").to_ascii_lowercase().replace('-', "_");
+    match (text(option, "/kind"), id.as_str()) {
+        ("", "allow_once" | "approve_once" | "proceed_once" | "once") => "allow_once",
+        ("", "reject_once" | "reject" | "deny_once" | "deny" | "cancel" | "no") => "reject_once",
+        (kind, _) => kind,
     }
 }
 

@@ -38,8 +38,8 @@ pub(super) fn question(id: &str, asked: &Value) -> Question {
         subject,
         input: input.clone(),
         edits: edits(tool, input),
-        change: Change::Modify,
         choices: if tool == ASK { choices(input) } else { Vec::new() },
+        ..Question::default()
     }
 }
 

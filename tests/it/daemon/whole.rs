@@ -1,4 +1,5 @@
-//! What a person is shown is all of what they allow, over the real bridge and the real daemon.
+//! What a person is shown is all of what they allow, and what the audit says is what the agent was
+//! given; over the real bridge and the real daemon.
 
 use serde_json::json;
 
@@ -77,4 +78,22 @@ fn a_question_says_where_with_what_and_why() {
     let call = json!({ "kind": "delete", "title": "T", "rawInput": { "path": "/p/a" } });
     asker.say(&format!("ask {call}"));
     ears.expect("t", "question", "**asker asks to delete a file**");
+}
+
+/// An agent that can only be allowed for always, or says of no option what it is, is not allowed.
+#[test]
+fn the_audit_says_what_the_agent_was_given() {
+    let asker = Asker::new().with("permissions", json!({ "allow": ["run"] }));
+    let (_daemon, mut ears) = asker.start();
+    for offer in ["allow_always reject_once", "allow_always", "?yes ?no", "?allow_always"] {
+        asker.say(&format!("offer {offer}\nask make"));
+        let why = "It was refused: the agent offers no way to allow it just this once.";
+        ears.expect("t", "status", why);
+        ears.expect("t", "result", "did not make");
+    }
+    asker.say("offer ?reject ?allow-once\nask make");
+    ears.expect("t", "result", "did make");
+    let rulings: Vec<_> = asker.audit().into_iter().map(|(ruling, _)| ruling).collect();
+    assert_eq!(rulings, ["deny", "deny", "deny", "deny", "allow"]);
+    assert_eq!(asker.done(), ["make"]);
 }

@@ -275,3 +275,46 @@ fn cost_is_that_of_the_turn() {
     check_cost(true, Some(0.5), Some(1.0));
     check_cost(true, None, None);
 }
+
+/// What the agent tells of its tool's input and what its diff shows may differ.
+#[test]
+fn only_what_is_said_is_left_out_of_the_arguments() {
+    let block =
+        |new: &str| json!({ "type": "diff", "path": "/p/a", "oldText": null, "newText": new });
+    let call = |new: &str| {
+        let input = json!({ "file_path": "/p/a", "content": "x\n", "mode": 7 });
+        json!({ "kind": "edit", "rawInput": input, "content": [block(new)] })
+    };
+    assert_eq!(asked(Value::Null, call("x\n")).shown, ["/content", "/file_path"]);
+    assert_eq!(asked(Value::Null, call("harmless\n")).shown, ["/file_path"]);
+    let input = json!({ "command": ["bash", "-lc", "ls"], "cwd": "/etc", "env": {} });
+    assert_eq!(asked(Value::Null, json!({ "rawInput": input })).shown, ["/command"]);
+    let deleted = json!({ "kind": "delete", "rawInput": { "path": "/p/a" } });
+    assert_eq!(asked(Value::Null, deleted).edits[0].change, crate::agent::Change::Delete);
+}
+
+/// Whether somebody can allow what is asked with these options, and what is answered then.
+#[track_caller]
+fn check_offer(options: Value, chosen: Option<&str>) {
+    let mut played = Played::prompted(&spec());
+    let call = json!({ "kind": "execute", "rawInput": { "command": "ls" } });
+    played.permission(7, call, options);
+    let question = played.questions()[0].clone();
+    assert_eq!(question.cannot_allow.is_none(), chosen.is_some());
+    let verdict = Verdict::Allow;
+    played.command(TurnCommand::Decide { question: question.id, verdict });
+    assert_eq!(played.outcome(7).unwrap()["optionId"].as_str(), chosen);
+}
+
+#[test]
+fn an_option_without_a_kind_counts_if_its_id_says_what_it_is() {
+    check_offer(json!([{ "optionId": "always", "kind": "allow_always" }]), None);
+    check_offer(
+        json!([{ "optionId": "allow-once" }, { "optionId": "reject" }]),
+        Some("allow-once"),
+    );
+    check_offer(json!([{ "optionId": "allow" }, { "optionId": "yes" }]), None);
+    check_offer(json!([{ "optionId": "once", "kind": "allow_always" }]), None);
+    check_offer(json!([{ "name": "allow_once" }]), None);
+    check_offer(json!([]), None);
+}

@@ -259,3 +259,21 @@ fn a_limit_is_told_with_the_time_of_its_end() {
     let Some(TurnEnd::Failed(failure)) = &play.end else { panic!("{:?}", play.end) };
     assert!(failure.advice.contains("2027-01-15T08:00:00"), "{}", failure.advice);
 }
+
+/// What is not said by the subject or a diff is shown beside them, whatever it is.
+#[test]
+fn only_what_is_said_is_left_out_of_the_arguments() {
+    let check = |tool: &str, input: Value, shown: &[&str]| {
+        assert_eq!(asked(tool, input).shown, shown, "{tool}");
+    };
+    let sandbox =
+        json!({"command": "ls", "dangerouslyDisableSandbox": true, "description": "look"});
+    check("Bash", sandbox, &["/command"]);
+    check("Bash", json!({"command": ["ls"], "timeout": 5}), &[]);
+    let edit = json!({"old_string": "a", "new_string": "b", "replace_all": true});
+    let edits = json!({"file_path": "/a", "edits": [edit, {"old_string": 7, "new_string": "c"}]});
+    let texts = ["/file_path", "/edits/0/old_string", "/edits/0/new_string", "/edits/1/new_string"];
+    check("MultiEdit", edits, &texts);
+    check("Glob", json!({"pattern": "*", "path": "/etc"}), &[]);
+    check("mcp__git__push", json!({"command": "x", "force": true}), &[]);
+}

@@ -417,3 +417,21 @@ fn usage_is_that_of_the_whole_turn() {
     let expected = crate::agent::Usage { input_tokens: 306, output_tokens: 3, cost_usd: Some(1.5) };
     assert_eq!(usage, Some(expected));
 }
+
+/// The permission tells less of a call than the call itself.
+#[test]
+fn all_arguments_of_a_call_are_told() {
+    let called = json!({ "command": "ls", "workdir": "/etc", "timeout": 5 });
+    let question = asked_for("bash", called.clone(), "bash", json!({ "command": "ls" }));
+    assert_eq!((question.input, &question.shown[..]), (called, &["/command".to_owned()][..]));
+    let question =
+        asked_for("bash", json!({ "command": "rm" }), "bash", json!({ "command": "ls" }));
+    assert_eq!(question.input["command (called)"], "rm");
+    let patch = "@@ -1 +1 @@\n-a\n+b\n";
+    let called =
+        json!({ "filePath": "/p/a", "oldString": "a", "newString": "b", "replaceAll": true });
+    let metadata = json!({ "filepath": "/p/a", "diff": patch });
+    let question = asked_for("edit", called, "edit", metadata);
+    assert!(!question.shown.contains(&"/replaceAll".to_owned()));
+    assert!(question.shown.contains(&"/oldString".to_owned()), "{:?}", question.shown);
+}
