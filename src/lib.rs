@@ -4,6 +4,7 @@
 pub mod ascii;
 pub mod ids;
 pub mod time;
+pub mod visible;
 
 pub mod cli;
 pub mod config;

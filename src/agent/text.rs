@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::visible;
+
 /// Characters of an error or a notice that are passed on. Providers answer with whole HTML pages.
 pub const MESSAGE_CHARS: usize = 1_000;
 
@@ -37,7 +39,7 @@ pub fn total(value: &Value, pointers: &[&str]) -> u64 {
 pub fn one_line(text: &str, limit: usize) -> String {
     // What is cut off need not be looked at; commands can be very long.
     let head: String =
-        text.chars().take(limit * 4).map(|c| if is_odd(c) { ' ' } else { c }).collect();
+        text.chars().take(limit * 4).map(|c| if visible::is_hidden(c) { ' ' } else { c }).collect();
     let words = head.split_whitespace().collect::<Vec<_>>().join(" ");
     if words.chars().count() <= limit && text.chars().nth(limit * 4).is_none() {
         return words;
@@ -76,12 +78,6 @@ fn without_colours(text: &str) -> String {
         }
     }
     plain
-}
-
-/// Control characters, line separators, and marks that reverse or hide text.
-fn is_odd(c: char) -> bool {
-    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    c.is_control() || hidden || matches!(c, '\u{2028}'..='\u{202e}')
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ const BANNED: [&str; 9] = [
 
 /// A module of the crate and those that it may use. Above is what knows more; nothing below a line
 /// knows anything above it, but for the wire types that the store keeps and the coordinator reads.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("main", &["cli"]),
     // The only place that knows both the daemon and the server.
     (
@@ -51,6 +51,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "store",
             "task",
             "time",
+            "visible",
         ],
     ),
     (
@@ -89,11 +90,11 @@ const MAY_USE: [(&str, &[&str]); 19] = [
         ],
     ),
     // Not the daemon: the two talk over HTTP.
-    ("serve", &["ascii", "ids", "task", "time"]),
+    ("serve", &["ascii", "ids", "task", "time", "visible"]),
     ("coordinator", &["agent", "bridge", "ids", "permission", "store", "time"]),
     // Not the bridge: an engine knows nothing of where its messages come from.
-    ("agent", &["ascii", "ids", "proc", "prompt", "task", "time"]),
-    ("permission", &["agent", "bridge", "config", "ids", "time"]),
+    ("agent", &["ascii", "ids", "proc", "prompt", "task", "time", "visible"]),
+    ("permission", &["agent", "bridge", "config", "ids", "time", "visible"]),
     ("prompt", &["ids", "time"]),
     ("bridge", &["ascii", "config", "ids", "store", "task", "time"]),
     ("store", &["bridge", "ids", "task", "time"]),
@@ -105,6 +106,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("time", &["ascii"]),
     ("ids", &["ascii"]),
     ("ascii", &[]),
+    ("visible", &[]),
 ];
 
 /// Words that ARCHITECTURE.md keeps out of names, and where one of them is the name of another thing.

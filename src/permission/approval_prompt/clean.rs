@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use crate::visible;
+
 /// Longer runs of blanks are named, not shown: they would push what follows out of sight.
 const BLANKS_MAX: usize = 24;
 
@@ -12,19 +14,10 @@ const EMPTY_LINES_MAX: usize = 4;
 /// Longer runs of backticks are shown by their number, so that no fence becomes a wall.
 const BACKTICKS_MAX: usize = 12;
 
-/// The characters that are shown by number: controls, those without a shape or a width, those that
-/// change the direction of what follows, blanks that are not the space, and what passes for a
+/// The characters that are shown by number: those that can't be seen, and what passes for a
 /// backtick.
 pub(in crate::permission) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || (c.is_whitespace() && c != ' ')
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-            | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-            | '\u{2cb}' | '\u{1fef}' | '\u{2035}' | '\u{ff40}')
+    visible::is_hidden(c) || matches!(c, '\u{2cb}' | '\u{1fef}' | '\u{2035}' | '\u{ff40}')
 }
 
 /// Shows every hidden character by its number; line breaks and tabs stay.
@@ -154,6 +147,8 @@ mod tests {
             ("a\u{2028}b", "a\\u{2028}b"),
             ("\u{e0041}x", "\\u{e0041}x"),
             ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
+            ("a\u{2800}b\u{3164}\u{115f}", "a\\u{2800}b\\u{3164}\\u{115f}"),
+            ("\u{fff9}\u{180e}\u{e0100}\u{378}", "\\u{fff9}\\u{180e}\\u{e0100}\\u{378}"),
             ("ˋˋˋ", "\\u{2cb}\\u{2cb}\\u{2cb}"),
             ("\0\u{7f}\u{9b}", "\\u{0}\\u{7f}\\u{9b}"),
             ("grüße\t日本", "grüße\t日本"),
