@@ -326,7 +326,7 @@ fn exe(pid: &str) -> Option<String> {
 isolated! {
     fn children_that_start_together_are_told_apart() {
         let markers: Vec<String> = (0..8).map(|turn| format!("mine.{turn}")).collect();
-        let tasks = markers.iter().cloned().chain(["".to_owned()]).map(|marker| {
+        let tasks = markers.iter().cloned().chain([String::new()]).map(|marker| {
             let start = move || (0..10).map(|_| spawn(&marker, &["hang"])).collect::<Vec<_>>();
             let (sender, receiver) = crossbeam_channel::bounded(1);
             drop(task::spawn("start", move || drop(sender.send(start()))).unwrap());

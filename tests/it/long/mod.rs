@@ -87,7 +87,7 @@ fn check_hour(world: &World, is_connected: bool) -> Hour {
     let coordinator = &process.coordinator;
     let left = coordinator.outstanding();
     assert_eq!((coordinator.held(), process.inbox.count()), (left, left), "{coordinator:?}");
-    assert!(process.turns.is_empty());
+    assert!(process.turns.is_empty(), "{:?}: {:?}", process.turns, process.coordinator);
     let sizes = process.disk.sizes();
     let size = |name: &str| sizes.iter().find(|(path, _)| path == name).map_or(0, |it| it.1);
     let (journal, state) = (size("/state/seen"), size("/state/state.json"));

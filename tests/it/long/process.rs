@@ -41,6 +41,7 @@ pub(super) struct Connection {
 }
 
 /// A turn in progress.
+#[derive(Debug)]
 pub(super) struct Turn {
     entry: EntryId,
     number: usize,
