@@ -19,11 +19,12 @@ command -v musl-gcc >/dev/null || missing+=" install musl-gcc (Debian: apt-get i
 underscored=${target//-/_}
 export "CC_$underscored=musl-gcc"
 
-# Panics and assertions name their source files. The standard library's are mapped already. Of
-# several that fit the last one counts, for both compilers.
+# Panics and assertions name their source files, those of the standard library too where its source
+# is installed. Of several that fit the last one counts, for both compilers.
 cargo fetch --locked --target "$target"
 crates=${CARGO_HOME:-$HOME/.cargo}
 built=${CARGO_TARGET_DIR:-$PWD/target}
+rust=$(rustc --print sysroot)
 flags=${CARGO_ENCODED_RUSTFLAGS:-}
 c_flags=${CFLAGS:-}
 map() { # a path, its name
@@ -31,6 +32,7 @@ map() { # a path, its name
     c_flags+=" -ffile-prefix-map=$1=$2"
 }
 map "$HOME" /home
+map "$rust" /rust
 map "$crates" /cargo
 for registry in "$crates"/registry/src/*; do map "$registry" /crates; done
 map "$PWD" /obto-bridge
@@ -39,7 +41,7 @@ export CARGO_ENCODED_RUSTFLAGS=$flags CFLAGS=$c_flags
 
 no_build_paths() { # a binary
     local path
-    for path in "$HOME/" "$crates/" "$PWD/" "$built/" /registry/src/ /.cargo/; do
+    for path in "$HOME/" "$crates/" "$PWD/" "$built/" "$rust/" /registry/src/ /.cargo/; do
         if grep -qaF -- "$path" "$1"; then
             strings "$1" | grep -F -m 3 -- "$path" >&2 || true
             die "$1 tells where it was built: $path"
