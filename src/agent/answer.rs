@@ -92,7 +92,11 @@ impl Answer {
             return;
         }
         if let Some(at) = self.last.position(id) {
-            return self.last.replace(at, text);
+            if self.last.phase == phase {
+                return self.last.replace(at, text);
+            }
+            // Its phase was not known when it began.
+            self.last.messages.remove(at);
         }
         let known = self.over.iter_mut().find_map(|segment| Some((segment.position(id)?, segment)));
         if let Some((at, segment)) = known {
@@ -261,7 +265,7 @@ mod tests {
     use super::*;
 
     /// What a model does: `m:words` is a chunk of the message m, `=m:words` the whole of it,
-    /// `(words` a chunk of commentary, `#call` a call, `|` a stream that broke off.
+    /// `(words` a chunk of commentary, `(m:words` a whole message of it, `#call` a call, `|` a stream that broke off.
     #[track_caller]
     fn check(said: &[&str], expected: &str, commentary: &[&str]) {
         let (mut answer, mut actions) = (Answer::default(), Actions::default());
@@ -271,6 +275,10 @@ mod tests {
             match kind {
                 "#" => answer.call(rest, &mut actions),
                 "|" => answer.end_segment(&mut actions),
+                "(" if rest.contains(':') => {
+                    let id = id.trim_start_matches('(');
+                    answer.message(id, text, Phase::Commentary, &mut actions);
+                }
                 "(" => answer.chunk("", rest, Phase::Commentary, &mut actions),
                 "=" => answer.message(id, text, Phase::Unmarked, &mut actions),
                 _ => answer.chunk(id, text, Phase::Unmarked, &mut actions),
@@ -322,6 +330,7 @@ mod tests {
         check(&[":done", "(bye"], "done", &["done", "bye"]);
         check(&[":done", "#1", "(by", "(e", "#2", "(e"], "done", &["done", "bye", "e"]);
         check(&["(a", "#1", "(b"], "b", &["a"]);
+        check(&["=1:loo", "(1:looking", "=2:done"], "done", &["looking"]);
     }
 
     #[test]

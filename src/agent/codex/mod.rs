@@ -47,6 +47,8 @@ pub struct Codex {
     thread: Option<String>,
     turn: Option<String>,
     session_told: bool,
+    /// The thread has nothing to do, so its turn is over.
+    is_idle: bool,
     /// Calls are the ids of their requests.
     ledger: Ledger<Pending, Value>,
     changes: Changes,
@@ -66,6 +68,8 @@ enum Sent {
     Account,
     OpenThread,
     Turn,
+    /// Asks how the turn ended.
+    Read,
     Interrupt,
     /// The turn goes on whatever comes back.
     Aside,
@@ -98,9 +102,16 @@ impl Codex {
             (Sent::Initialize | Sent::OpenThread | Sent::Turn, Err(error)) => {
                 self.finish(failure::of_refusal(&error, self.spec.session.is_some()), actions);
             }
+            (Sent::Read, Ok(result)) => {
+                let mut turns = list(&result, "/thread/turns").iter();
+                let ours = turns.rfind(|turn| Some(text(turn, "/id")) == self.turn.as_deref());
+                if let Some(turn) = ours.filter(|turn| text(turn, "/status") != "inProgress") {
+                    self.on_end(turn, actions);
+                }
+            }
             // There is no turn (any more) that could be stopped.
             (Sent::Interrupt, Err(_)) => self.finish(TurnEnd::Interrupted, actions),
-            (Sent::Interrupt, Ok(_)) | (Sent::Aside, _) => {}
+            (Sent::Interrupt, Ok(_)) | (Sent::Read, Err(_)) | (Sent::Aside, _) => {}
         }
     }
 
@@ -133,6 +144,17 @@ impl Codex {
             "turn/started" | "turn/completed" => self.on_turn_note(method, &params, actions),
             "serverRequest/resolved" => self.on_resolved(&params["requestId"], actions),
             "item/started" | "item/completed" => self.on_item(method, &params, actions),
+            "item/agentMessage/delta" if self.is_ours(&params) => {
+                self.ledger.answer.more(text(&params, "/itemId"), text(&params, "/delta"));
+            }
+            "thread/status/changed" if self.thread.as_deref() == params["threadId"].as_str() => {
+                self.is_idle = self.turn.is_some() && text(&params, "/status/type") == "idle";
+                if self.is_idle {
+                    // `turn/completed` is the next line, unless it is lost (0.139.0, after it has
+                    // condensed the conversation).
+                    actions.await_quiet();
+                }
+            }
             "thread/tokenUsage/updated" if self.is_ours(&params) => {
                 let usage = &params["tokenUsage"];
                 if usage["total"].is_object() && usage["last"].is_object() {
@@ -220,7 +242,7 @@ impl Codex {
                 self.changes.started(id.to_owned(), list(item, "/changes").to_vec());
             }
             "fileChange" => self.changes.completed(id),
-            _ if ours && !started => self.hear(item, actions),
+            _ if ours => self.hear(item, actions),
             _ => {}
         }
     }
@@ -349,6 +371,13 @@ impl Protocol for Codex {
     fn on_tool_result(&mut self, call: &str, result: ToolResult, actions: &mut Actions) {
         if let Some(request) = self.ledger.returned(call) {
             actions.write(self.rpc.result(&request, wire::tool_answer(result)));
+        }
+    }
+
+    fn on_quiet(&mut self, actions: &mut Actions) {
+        if self.is_idle {
+            let params = json!({ "threadId": self.thread, "includeTurns": true });
+            self.rpc.request("thread/read", params, Sent::Read, actions);
         }
     }
 

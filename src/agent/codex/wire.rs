@@ -10,15 +10,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// Notifications that would only cost time: text comes whole with its item, diffs with theirs. What
-/// stays on although unused is a sign of life (`outputDelta`, for one).
-const OPT_OUT: [&str; 5] = [
-    "item/agentMessage/delta",
-    "turn/diff/updated",
-    "thread/status/changed",
-    "thread/started",
-    "remoteControl/status/changed",
-];
+/// Notifications that would only cost time: diffs come whole with their item. What stays on although
+/// unused is a sign of life (`outputDelta`, for one).
+const OPT_OUT: [&str; 3] = ["turn/diff/updated", "thread/started", "remoteControl/status/changed"];
 
 /// Moves a field out; null if `value` has none or is no object, where `value[key]` would panic.
 pub(super) fn take(value: &mut Value, key: &str) -> Value {

@@ -160,40 +160,6 @@ fn other_threads_and_turns_do_not_touch_the_turn() {
     assert_eq!(player.log[1..], ["=> Answered { text: \"ours\" }"]);
 }
 
-#[track_caller]
-fn check_answer(messages: &[(&str, Value)], items: Value, expected: &str) {
-    let mut player = Player::working(&spec());
-    for (at, (text, phase)) in messages.iter().enumerate() {
-        let id = format!("msg_{at}");
-        let item = json!({"type": "agentMessage", "id": id, "text": text, "phase": phase});
-        player.note("item/completed", json!({ "item": item }));
-    }
-    let turn = json!({"id": "u", "status": "completed", "items": items});
-    player.note("turn/completed", json!({ "turn": turn }));
-    let end = end_text(&TurnEnd::Answered { text: expected.to_owned() });
-    assert_eq!(player.log.last(), Some(&format!("=> {end}")));
-}
-
-#[test]
-fn the_answer_is_what_is_no_commentary() {
-    let (none, commentary) = (Value::Null, json!("commentary"));
-    let message =
-        json!([{"type": "agentMessage", "id": "msg_0", "text": "final"}, {"type": "new"}, 7]);
-    check_answer(&[("a", none.clone()), ("b", none.clone())], json!([]), "a\n\nb");
-    check_answer(&[("a", json!("final_answer")), ("b", commentary.clone())], Value::Null, "a");
-    check_answer(&[("a", commentary.clone()), ("b", none.clone())], json!([]), "b");
-    check_answer(&[("a", commentary.clone()), ("b", commentary)], json!([]), "a\n\nb");
-    check_answer(&[("half", none)], message.clone(), "final");
-    check_answer(&[], message, "final");
-    check_answer(&[], Value::Null, "");
-}
-
-/// A stream that drops repeats whole messages.
-#[test]
-fn a_repeated_message_is_not_added_up() {
-    check_answer(&[("done", Value::Null), ("done", Value::Null)], json!([]), "done");
-}
-
 #[test]
 fn why_something_is_refused_is_told_once_and_before_the_refusal() {
     let mut player = Player::working(&spec());

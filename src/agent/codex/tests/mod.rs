@@ -36,6 +36,7 @@
 //! Not tested: that a late tool result is lost after 30 s with models that run scripts. Our own tools
 //! are done long before.
 
+mod answers;
 mod behaviour;
 mod recorded;
 

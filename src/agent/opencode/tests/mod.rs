@@ -23,6 +23,7 @@
 //! | who hangs up does not stop the turn | `http::tests::trap_a_prompt_that_nobody_waits_for_goes_on_unless_it_is_aborted` |
 //! | paths count from the repository, not from the project | `questions::permissions_have_kinds_and_subjects` |
 
+mod answers;
 mod questions;
 
 use proptest::prelude::*;
