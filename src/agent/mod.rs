@@ -14,6 +14,7 @@ pub mod detect;
 pub mod diff;
 pub mod echo;
 pub mod engines;
+pub mod garbage;
 pub mod http;
 pub mod launch;
 pub mod ledger;

@@ -14,6 +14,7 @@ use crate::{
     agent::{
         Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
         TurnEnd, TurnEvent, TurnSpec, Verdict,
+        garbage::Garbage,
         transport::{Transport, TransportEvent},
     },
     ids::TurnId,
@@ -231,13 +232,6 @@ struct Turn<'a> {
     end: Option<TurnEnd>,
     /// Steps of the exit ladder that were taken.
     steps: u32,
-}
-
-#[derive(Default)]
-struct Garbage {
-    count: u64,
-    /// How the first such line began.
-    first: String,
 }
 
 impl Turn<'_> {
@@ -550,27 +544,6 @@ impl Turn<'_> {
 /// A limit may be configured away with a duration that no clock can count.
 fn later(from: Instant, wait: Duration) -> Instant {
     from.checked_add(wait).unwrap_or(from + Duration::from_hours(24 * 365))
-}
-
-impl Garbage {
-    fn add(&mut self, text: String) {
-        self.count += 1;
-        if self.count.is_power_of_two() {
-            log::warn!(lines = self.count; "the engine writes lines that are no JSON");
-        }
-        log::debug!("no JSON: {text:?}");
-        if self.count == 1 {
-            self.first = text;
-        }
-    }
-
-    fn failure(&self) -> Failure {
-        Failure::new(
-            FailureKind::Protocol,
-            format!("The engine wrote nothing but text that is no JSON: {}", self.first),
-            "Check that the configured command is the right program, and start it in a terminal.",
-        )
-    }
 }
 
 impl Limit {
