@@ -33,6 +33,11 @@ pub struct Description {
     /// Where the engine keeps a session, if that is a file which tells whether someone else has
     /// written to the session.
     pub session_file: Option<SessionFile>,
+    /// It is made to ask for what it would read in the project without asking, so that it can be seen
+    /// where that leads.
+    pub asks_to_read: bool,
+    /// The tools that search the web, by their exact names. What another one gets may be an address.
+    pub search_tools: &'static [&'static str],
     pub mcp_names: McpNames,
 }
 

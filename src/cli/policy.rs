@@ -9,7 +9,7 @@ use crate::{
     cli::{CommandError, ExitCode, ExitResult, console::Console},
     config::{Config, ConfigError, Env, Paths},
     ids::Engine,
-    permission::{Action, Decision, Policy, RealPlaces, Ruling, kind_of},
+    permission::{Action, Decision, OwnFiles, Policy, RealPlaces, Ruling, kind_of},
 };
 
 /// see what agents may do on this machine
@@ -88,7 +88,8 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
 
 pub(super) fn load(paths: &Paths, env: &Env) -> Result<(Config, Policy), ConfigError> {
     let config = Config::load(paths, env)?;
-    let policy = Policy::new(&config.permissions)
+    let own = OwnFiles::new(paths.own(&config, env));
+    let policy = Policy::new(&config.permissions, own)
         .map_err(|bad| ConfigError(format!("in {} {bad}", paths.config_file.display())))?;
     Ok((config, policy))
 }

@@ -92,6 +92,27 @@ impl Paths {
             state_dir: home.join(".agent-bridge-daemon"),
         }
     }
+
+    /// The files and directories that hold this machine's token, or by which one could speak for the
+    /// human: those of the daemon, and those of `local` and `serve` where these have them by
+    /// themselves.
+    pub fn own(&self, config: &Config, env: &Env) -> Vec<PathBuf> {
+        let default = Paths::in_home(&env.home);
+        let dir_of = |file: &Path| file.parent().map(Path::to_owned);
+        let mut own = vec![self.config_file.clone(), self.state_dir.clone(), default.state_dir];
+        own.extend(dir_of(&default.config_file));
+        // With `local --data DIR` all of it is in one directory, which may be that of a project.
+        let beside = dir_of(&self.config_file);
+        let mut projects = config.project_dirs.iter().chain([&config.project_dir]);
+        match beside {
+            Some(dir) if projects.any(|project| project.as_std_path().starts_with(&dir)) => {
+                own.extend(["bridge", "token"].map(|name| dir.join(name)));
+            }
+            dir => own.extend(dir),
+        }
+        own.extend(env.var("BRIDGE_API_TOKEN_FILE").map(|file| env.cwd.join(file)));
+        own
+    }
 }
 
 /// What the daemon runs with.

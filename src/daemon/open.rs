@@ -18,7 +18,7 @@ use crate::{
     config::{Config, live::Live},
     coordinator::{Coordinator, Event, Recovered, Settings},
     ids::Engine,
-    permission::Policy,
+    permission::{OwnFiles, Policy},
     proc::sweep::{Before, Marked, sweep},
     store::{
         self,
@@ -75,8 +75,9 @@ impl Daemon {
         let state_id = engines::state_id(&dir);
         end_stragglers(&state_id);
         let (opencode, keeper) = engines::opencode(&setup, &table, &state_id)?;
+        let own = OwnFiles::new(setup.paths.own(&setup.config, &setup.env));
         let shared = Arc::new(Shared {
-            policy: Policy::new(&setup.config.permissions).map_err(anyhow::Error::msg)?,
+            policy: Policy::new(&setup.config.permissions, own).map_err(anyhow::Error::msg)?,
             // `Config` has refused other words.
             sandbox: Sandbox::parse(&setup.config.codex_sandbox).unwrap_or_default(),
             opencode_model: engines::opencode_model(&setup.config),

@@ -4,7 +4,7 @@
 //! What an engine calls the subject may be a title; what its tool gets as input is the truth. Where
 //! both are known, a rule must cover both.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    fn bases(&self) -> Bases<'a> {
+    pub(super) fn bases(&self) -> Bases<'a> {
         Bases::new(self.directory, self.home, self.places)
     }
 
@@ -124,6 +124,19 @@ impl<'a> Action<'a> {
         }
     }
 
+    /// opencode's `patterns`, if it tells nothing else, count from the root of the repository, which is
+    /// the project or a directory above it.
+    fn counted_from_above(&self, paths: Vec<&'a str>) -> Vec<Cow<'a, str>> {
+        let input = self.question.input.as_object();
+        let only = input.is_some_and(|it| it.len() == 1 && it.contains_key("patterns"));
+        let above = self.directory.ancestors().skip(1).filter_map(Path::to_str);
+        let joined: Vec<Cow<'_, str>> = above
+            .filter(|_| only && !self.is_search())
+            .flat_map(|dir| paths.iter().map(move |path| format!("{dir}/{path}").into()))
+            .collect();
+        paths.into_iter().map(Cow::Borrowed).chain(joined).collect()
+    }
+
     /// A search reads the directory that it is told to search, or the project; a pattern for file
     /// names may begin with another one.
     fn searched(&self, mut paths: Vec<&'a str>) -> Result<Vec<&'a str>, &'static str> {
@@ -151,6 +164,28 @@ impl<'a> Action<'a> {
             paths.push(".");
         }
         Ok(paths)
+    }
+
+    /// What is fetched, by what the tool gets: only tools that are known to do nothing else search.
+    fn fetched(&self) -> Facts<'a> {
+        let Question { tool, subject, input, .. } = self.question;
+        let (mut named, mut texts) = (Vec::new(), Vec::new());
+        let is_whole = addresses("", input, 0, &mut named, &mut texts).is_some();
+        if engines::describe(self.engine).search_tools.contains(&tool.as_str()) && named.is_empty()
+        {
+            let words = texts.into_iter().chain([subject.as_str()]).flat_map(Url::all_in);
+            return Facts::Query(words.filter_map(|it| Url::read(it).ok()).collect());
+        }
+        if named.is_empty() && (subject.is_empty() || !subject.contains("://")) {
+            named.extend(texts.into_iter().flat_map(Url::all_in));
+        }
+        if !subject.is_empty() && !named.contains(&subject.as_str()) {
+            named.push(subject);
+        }
+        if !is_whole || named.is_empty() {
+            return Facts::Urls(Err("which address it is can't be told"));
+        }
+        Facts::Urls(named.into_iter().map(Url::read).collect())
     }
 
     /// The engine says what its tool gets.
@@ -184,9 +219,10 @@ pub(super) enum Facts<'a> {
         is_search: bool,
         bases: Bases<'a>,
     },
-    Url(Result<Url, &'static str>),
-    /// A search of the web.
-    Query,
+    /// What is fetched; or why that can't be told.
+    Urls(Result<Vec<Url>, &'static str>),
+    /// A search of the web, and the addresses that are in the query.
+    Query(Vec<Url>),
     Names(McpReadings),
 }
 
@@ -200,13 +236,13 @@ impl<'a> Facts<'a> {
             ActionKind::Read | ActionKind::Edit => {
                 let bases = action.bases();
                 let spots = action.paths().and_then(|paths| {
+                    let paths = action.counted_from_above(paths);
                     let each = paths.iter().map(|path| bases.spots(path));
                     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
                 });
                 Facts::Places { spots, is_search: action.is_search(), bases }
             }
-            ActionKind::Fetch if tool.to_lowercase().contains("search") => Facts::Query,
-            ActionKind::Fetch => Facts::Url(Url::read(subject)),
+            ActionKind::Fetch => action.fetched(),
             ActionKind::Mcp => {
                 Facts::Names((engines::describe(action.engine).mcp_names.read)(tool))
             }
@@ -228,8 +264,40 @@ impl Facts<'_> {
                 }
                 Err(why) => Some(*why),
             },
+            Facts::Urls(Ok(urls)) => urls.iter().find_map(|url| url.oddity),
+            Facts::Urls(Err(why)) => Some(*why),
             _ => None,
         }
+    }
+}
+
+/// Collects from a tool's input the texts that are addresses by their names, and the others. None if
+/// there are too many.
+fn addresses<'v>(
+    key: &str,
+    value: &'v Value,
+    depth: usize,
+    named: &mut Vec<&'v str>,
+    texts: &mut Vec<&'v str>,
+) -> Option<()> {
+    if depth > 4 || named.len() + texts.len() > PATHS_MAX {
+        return None;
+    }
+    match value {
+        Value::String(text) => {
+            let key = key.to_lowercase();
+            let is_named =
+                ["url", "uri", "href", "link", "address"].iter().any(|it| key.contains(it));
+            if is_named { named } else { texts }.push(text);
+            Some(())
+        }
+        Value::Array(items) => {
+            items.iter().try_for_each(|item| addresses(key, item, depth + 1, named, texts))
+        }
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(key, it)| addresses(key, it, depth + 1, named, texts))
+        }
+        _ => Some(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod command;
 mod glob;
 mod guard;
 mod lex;
+mod own;
 mod place;
 mod policy;
 mod real_fs;
@@ -22,8 +23,9 @@ mod url;
 
 pub use self::{
     action::Action,
+    own::OwnFiles,
     place::{Found, Places},
-    policy::{Policy, always},
+    policy::Policy,
     real_fs::RealPlaces,
     rule::{Rule, kind_name, kind_of},
     ruling::{Decision, Ruling, refusal},

@@ -120,16 +120,18 @@ enum Part {
     One(Glob),
 }
 
+/// A directory or file as it is named, and where it really is, if that is elsewhere. None of them if
+/// its name is not UTF-8.
+pub(super) fn places_of(path: &Path, places: &dyn Places) -> Vec<Place> {
+    let Some(path) = path.to_str() else { return Vec::new() };
+    let written = lexical(&raw(&[], path));
+    let real = follow(&written, places).filter(|real| *real != written);
+    [written].into_iter().chain(real).collect()
+}
+
 impl<'a> Bases<'a> {
     pub(super) fn new(project: &Path, home: &Path, places: &'a dyn Places) -> Bases<'a> {
-        let both = |dir: &Path| {
-            let Some(dir) = dir.to_str() else { return Vec::new() };
-            let written = lexical(&raw(&[], dir));
-            let mut both = vec![written];
-            both.extend(follow(&both[0], places).filter(|real| *real != both[0]));
-            both
-        };
-        Bases { project: both(project), home: both(home), places }
+        Bases { project: places_of(project, places), home: places_of(home, places), places }
     }
 
     fn of(&self, base: Base) -> &[Place] {
@@ -170,6 +172,22 @@ impl<'a> Bases<'a> {
             .into_iter()
             .map(|raw| Spot { written: lexical(&raw), real: follow(&raw, self.places) })
             .collect())
+    }
+
+    /// A line of a shell with what it makes of the names of these directories.
+    pub(super) fn expanded(&self, line: &str) -> String {
+        let path = |bases: &[Place]| bases.first().map(|base| format!("/{}", base.join("/")));
+        let (project, home) = (path(&self.project), path(&self.home));
+        let mut line = line.to_owned();
+        for (names, path) in [(["${HOME}", "$HOME"], &home), (["${PWD}", "$PWD"], &project)] {
+            for name in names {
+                line = line.replace(name, path.as_deref().unwrap_or(name));
+            }
+        }
+        match self.home.first().and_then(|home| home.last()) {
+            Some(user) => line.replace(&format!("~{user}/"), "~/"),
+            None => line,
+        }
     }
 
     /// `spot` as a pattern for nothing else, if its two places are the same as seen from the
@@ -296,6 +314,9 @@ fn fit(parts: &[Part], place: &[String], case: Case) -> Fit {
 
 /// A name as file systems compare it that take upper and lower case for the same.
 pub(super) fn fold(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 

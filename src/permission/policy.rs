@@ -1,22 +1,28 @@
 //! What may be done: `deny` wins, then `ask`, then `allow`; anything no rule matches needs approval.
 //! Pure.
 
-use std::iter;
+use std::slice;
 
 use super::{
     action::{Action, Facts},
     glob::escape,
     guard::unguard,
+    own::{Nearness, OwnFiles},
     place::{Case, Place, Spot},
     rule::{Pattern, Rule, kind_name},
     ruling::{Decision, Ruling},
+    url::UrlGlob,
 };
-use crate::{agent::ActionKind, config::Permissions};
+use crate::{
+    agent::{ActionKind, engines},
+    config::Permissions,
+};
 
-/// What only looks, and the bridge's own tools: the reference's list (protocol section 8).
+/// What only looks, and the bridge's own tools: the reference's list (protocol section 8) without
+/// `fetch`, which would carry away what was read.
 const DEFAULT_ALLOW: [&str; 5] = [
     "read",
-    "fetch",
+    "fetch(search)",
     "other(TodoWrite)",
     "mcp(bridge:bridge_post)",
     "mcp(bridge:bridge_thread_read)",
@@ -25,9 +31,18 @@ const DEFAULT_ALLOW: [&str; 5] = [
 /// On a file system that folds case it is the same file; which one does is not known here.
 const OTHER_CASE: &str = "only upper and lower case tell it from what the rule is about";
 
+/// Schemes and ports are not what a host is denied for.
+const OTHER_SCHEME: &str = "only scheme or port tell it from what the rule is about";
+
+const OWN: &str = "the bridge's own files, which hold its token and its state, are for no agent";
+
+const LOCAL: &str =
+    "it is an address of this machine or its network, so the rule must name that very host";
+
 /// The rules of a machine.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    own: OwnFiles,
     deny: Vec<Rule>,
     ask: Vec<Rule>,
     allow: Vec<Rule>,
@@ -35,16 +50,18 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy::new(&Permissions::default()).expect("our own rules are good")
+        let own = OwnFiles::default();
+        Policy::new(&Permissions::default(), own).expect("our own rules are good")
     }
 }
 
 impl Policy {
-    /// Reads the rules of the config; a list that is not there is the default one.
+    /// Reads the rules of the config; a list that is not there is the default one. No rule allows
+    /// what would reach `own`.
     ///
     /// # Errors
     /// The first invalid rule, with the list that it is in.
-    pub fn new(permissions: &Permissions) -> Result<Policy, String> {
+    pub fn new(permissions: &Permissions, own: OwnFiles) -> Result<Policy, String> {
         let read = |key: &str, rules: &[String]| -> Result<Vec<Rule>, String> {
             let read = |rule: &String| {
                 Rule::parse(rule).map_err(|why| format!("{key:?} has the rule {rule:?}: {why}"))
@@ -53,24 +70,36 @@ impl Policy {
         };
         let default = DEFAULT_ALLOW.map(str::to_owned);
         Ok(Policy {
+            own,
             deny: read("permissions.deny", permissions.deny.as_deref().unwrap_or_default())?,
             ask: read("permissions.ask", permissions.ask.as_deref().unwrap_or_default())?,
             allow: read("permissions.allow", permissions.allow.as_deref().unwrap_or(&default))?,
         })
     }
 
+    /// What no rule gives to an agent.
+    pub fn own_files(&self) -> &OwnFiles {
+        &self.own
+    }
+
     /// Decides about an action. `grants` are the rules of `always` on this thread: they win over `ask`
     /// rules, and over nothing else.
     pub fn decide(&self, action: &Action<'_>, grants: &[Rule]) -> Decision {
-        let (kind, facts) = (action.question.kind, Facts::of(action));
-        let (ruling, rule, why) = if let Some((rule, unclear)) = first(&self.deny, kind, &facts) {
-            match unclear {
-                None => (Ruling::Deny, Some(rule), "this is denied".to_owned()),
-                Some(why) => {
-                    let why = format!("cannot tell whether this is denied: {why}");
-                    (Ruling::Ask, Some(rule), why)
-                }
-            }
+        let (kind, mut facts) = (action.question.kind, Facts::of(action));
+        let own = self.own.nearness(action, &facts);
+        if let (Nearness::Above, Facts::Command { elsewhere, .. }) = (own, &mut facts) {
+            elsewhere.get_or_insert("the bridge's own files are in a directory that it names");
+        }
+        let is_command = matches!(facts, Facts::Command { .. });
+        let denied = first(&self.deny, kind, &facts);
+        let (ruling, rule, why) = if own == Nearness::Inside {
+            (Ruling::Deny, None, OWN.to_owned())
+        } else if let Some((rule, None)) = denied {
+            (Ruling::Deny, Some(rule), "this is denied".to_owned())
+        } else if own == Nearness::Perhaps || (own == Nearness::Above && !is_command) {
+            (Ruling::Ask, None, "it may reach the bridge's own files".to_owned())
+        } else if let Some((rule, Some(why))) = denied {
+            (Ruling::Ask, Some(rule), format!("cannot tell whether this is denied: {why}"))
         } else if let Ok(rule) = covers(grants.iter(), kind, &facts) {
             (Ruling::Allow, Some(rule), "you allowed this for the whole thread".to_owned())
         } else if let Some((rule, unclear)) = first(&self.ask, kind, &facts) {
@@ -82,39 +111,60 @@ impl Policy {
         } else {
             match covers(self.allow.iter().chain(grants), kind, &facts) {
                 Ok(rule) => (Ruling::Allow, Some(rule), "this is allowed".to_owned()),
+                Err(None) if reads_in_project(action, &facts) => {
+                    (Ruling::Allow, None, "reading in the project needs no approval".to_owned())
+                }
                 Err(None) => (Ruling::Ask, None, "no rule matches all of this".to_owned()),
                 Err(Some(why)) => (Ruling::Ask, None, format!("no rule may allow this: {why}")),
             }
         };
         Decision { ruling, rule: rule.map(ToString::to_string), why }
     }
+
+    /// The rule that is granted by "always on this thread": this command line, this file, this host,
+    /// this tool, and nothing else. None if that can't be said safely, or would not be enough.
+    pub fn always(&self, action: &Action<'_>) -> Option<Rule> {
+        let (kind, facts) = (action.question.kind, Facts::of(action));
+        let pattern = match &facts {
+            Facts::Command { scan, elsewhere: None } => {
+                escape(&scan.sure.as_ref().ok()?.whole, unguard)
+            }
+            Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
+                [spot] => bases.name(spot)?,
+                _ => return None,
+            },
+            Facts::Urls(Ok(urls)) => match &urls[..] {
+                [url] if url.oddity.is_none() => format!("{}/*", escape(&url.origin(), |c| c)),
+                _ => return None,
+            },
+            Facts::Names(read) if kind == ActionKind::Mcp => match &read.names[..] {
+                [name] => escape(name, |c| c),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let rule = Rule::parse(&format!("{}({pattern})", kind_name(kind))).ok()?;
+        // What it is for is to allow this very action.
+        let decision = self.decide(action, slice::from_ref(&rule));
+        (decision.ruling == Ruling::Allow).then_some(rule)
+    }
 }
 
-/// The rule that is granted by "always on this thread": this command line, this file, this host,
-/// this tool, and nothing else. None if that can't be said safely.
-pub fn always(action: &Action<'_>) -> Option<Rule> {
-    let (kind, facts) = (action.question.kind, Facts::of(action));
-    let pattern = match &facts {
-        Facts::Command { scan, elsewhere: None } => {
-            escape(&scan.sure.as_ref().ok()?.whole, unguard)
+/// Whether an engine asks only because it is made to: others read in the project without asking. Not
+/// so what opencode asks for by itself.
+fn reads_in_project(action: &Action<'_>, facts: &Facts<'_>) -> bool {
+    let is_secret =
+        |name: &str| format!("{name}.").contains(".env.") && !name.contains(".env.example");
+    match facts {
+        Facts::Places { spots: Ok(spots), bases, .. } => {
+            let mut places = spots.iter().flat_map(Spot::places);
+            action.question.kind == ActionKind::Read
+                && engines::describe(action.engine).asks_to_read
+                && places
+                    .all(|it| bases.is_inside(it) && !it.last().is_some_and(|it| is_secret(it)))
         }
-        Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
-            [spot] => bases.name(spot)?,
-            _ => return None,
-        },
-        Facts::Url(Ok(url)) if url.oddity.is_none() => {
-            format!("{}/*", escape(&url.origin(), |c| c))
-        }
-        Facts::Names(read) if kind == ActionKind::Mcp => match &read.names[..] {
-            [name] => escape(name, |c| c),
-            _ => return None,
-        },
-        _ => return None,
-    };
-    let rule = Rule::parse(&format!("{}({pattern})", kind_name(kind))).ok()?;
-    // What it is for is to allow this very action.
-    covers(iter::once(&rule), kind, &facts).ok()?;
-    Some(rule)
+        _ => false,
+    }
 }
 
 /// The first rule that describes any part of an action for sure, or else one of which that can't
@@ -149,13 +199,20 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
             };
             (any(&|place| glob.reaches(place, bases, Case::Exact)), why)
         }
-        (Pattern::Url(glob), Facts::Url(Ok(url))) => (glob.matches(url), url.oddity),
-        (Pattern::Url(_), Facts::Url(Err(why))) => (false, Some(*why)),
+        (Pattern::Url(glob), Facts::Urls(urls)) => {
+            let urls = urls.as_deref().unwrap_or_default();
+            let resembles = urls.iter().any(|url| glob.resembles(url));
+            let why = resembles.then_some(OTHER_SCHEME).or(facts.unknown());
+            (urls.iter().any(|url| glob.matches(url)), why)
+        }
+        (Pattern::Url(glob), Facts::Query(urls)) => {
+            (urls.iter().any(|url| glob.resembles(url)), None)
+        }
+        (Pattern::Search, Facts::Query(_)) => (true, None),
         (Pattern::Name(glob), Facts::Names(read)) => (
             read.names.iter().any(|name| glob.matches(name)),
             read.names.is_empty().then_some("which tool it is can't be told"),
         ),
-        // A search query is no address.
         _ => (false, None),
     }
 }
@@ -171,7 +228,10 @@ fn covers<'r>(
     if let Some(why) = facts.unknown() {
         return Err(Some(why));
     }
-    if let Some(rule) = rules.iter().find(|rule| rule.pattern.is_none()) {
+    let bare = rules.iter().find(|rule| rule.pattern.is_none()).copied();
+    if let Some(rule) = bare
+        && !matches!(facts, Facts::Urls(_))
+    {
         return Ok(rule);
     }
     let with = |fits: &dyn Fn(&Pattern) -> bool| {
@@ -197,14 +257,16 @@ fn covers<'r>(
                 with(&|it| matches!(it, Pattern::Place(glob) if glob.covers(place, bases)))
             }))
         }
-        Facts::Url(url) => {
-            let url = url.as_ref().map_err(|why| Some(*why))?;
-            if url.oddity.is_some() {
-                return Err(url.oddity);
+        Facts::Urls(urls) => last(urls.as_deref().unwrap_or_default().iter().map(|url| {
+            let is_local = url.is_local();
+            let fits = |glob: &UrlGlob| glob.matches(url) && (!is_local || glob.names_host(url));
+            match (bare, with(&|it| matches!(it, Pattern::Url(glob) if fits(glob)))) {
+                (Some(rule), Err(_)) if !is_local => Ok(rule),
+                (_, Err(_)) if is_local => Err(Some(LOCAL)),
+                (_, found) => found,
             }
-            with(&|it| matches!(it, Pattern::Url(glob) if glob.matches(url)))
-        }
-        Facts::Query => Err(None),
+        })),
+        Facts::Query(_) => with(&|it| *it == Pattern::Search),
         Facts::Names(read) => {
             let fits = |name| with(&|it| matches!(it, Pattern::Name(glob) if glob.matches(name)));
             let mut found = read.names.iter().map(|name| fits(name));

@@ -48,6 +48,8 @@ pub(super) enum Pattern {
     Command(CommandGlob),
     Place(PlaceGlob),
     Url(UrlGlob),
+    /// Searches of the web, whatever they look for.
+    Search,
     Name(Glob),
 }
 
@@ -120,6 +122,7 @@ impl Pattern {
         Ok(match kind {
             ActionKind::Run => Pattern::Command(CommandGlob::parse(pattern)?),
             ActionKind::Read | ActionKind::Edit => Pattern::Place(PlaceGlob::parse(pattern)?),
+            ActionKind::Fetch if pattern == "search" => Pattern::Search,
             ActionKind::Fetch => Pattern::Url(UrlGlob::parse(pattern)?),
             ActionKind::Mcp if !pattern.contains(':') => {
                 return Err("a tool is written server:tool, like mcp(github:*)");
@@ -141,9 +144,15 @@ mod tests {
 
     #[test]
     fn rules_print_as_they_are_written() {
-        for text in
-            ["read", "run(git status*)", "edit(//**)", "edit(~/x)", "mcp(a:*)", "other(Task(x))"]
-        {
+        for text in [
+            "read",
+            "run(git status*)",
+            "edit(//**)",
+            "edit(~/x)",
+            "fetch(search)",
+            "mcp(a:*)",
+            "other(Task(x))",
+        ] {
             assert_eq!(Rule::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Rule::parse(" run ").unwrap().to_string(), "run");

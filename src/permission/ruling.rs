@@ -24,7 +24,8 @@ impl Ruling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub ruling: Ruling,
-    /// The rule that decided; none if no rule matches the action.
+    /// The rule that decided; none if no rule matches the action, or none is asked: nobody may have
+    /// the bridge's own files.
     pub rule: Option<String>,
     /// Half a sentence for people.
     pub why: String,
@@ -36,16 +37,18 @@ pub fn refusal(tool: &str, decision: &Decision) -> String {
     let why = &decision.why;
     let because = match (&decision.rule, decision.ruling) {
         (Some(rule), Ruling::Deny) => format!("the rule `{rule}` denies it"),
+        (None, Ruling::Deny) => why.clone(),
         (Some(rule), _) => {
             format!("the rule `{rule}` requires approval for it ({why}), and approvals are off")
         }
         (None, _) => format!("it needs approval ({why}), and approvals are off"),
     };
-    let settings = match decision.ruling {
-        Ruling::Deny => {
+    let settings = match (&decision.rule, decision.ruling) {
+        (None, Ruling::Deny) => "say what it is needed for: no rule and no approval allows it",
+        (Some(_), Ruling::Deny) => {
             "allow it by changing the rule under `permissions` in the machine's bridge configuration"
         }
-        Ruling::Ask | Ruling::Allow => {
+        (_, Ruling::Ask | Ruling::Allow) => {
             "allow it by a rule under `permissions`, by `relayPermissions` (they \
              approve each such action on the thread) or by `allowAll` (nothing needs approval) in the machine's bridge \
              configuration"

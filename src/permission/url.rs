@@ -8,9 +8,13 @@ use super::glob::Glob;
 /// Longer ones are not looked at.
 const URL_MAX: usize = 8 * 1024;
 
+/// Zones of names that are no one's on the Internet.
+const LOCAL_ZONES: [&str; 9] =
+    ["arpa", "corp", "home", "internal", "intranet", "lan", "local", "localdomain", "localhost"];
+
 /// An address in its one spelling: scheme and host in lower case, no default port, no user, no
 /// fragment, no `..`, nothing percent-encoded that need not be.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Url {
     pub(super) scheme: String,
     pub(super) host: String,
@@ -48,7 +52,7 @@ impl UrlGlob {
         if !authority.is_ascii() {
             return Err("a host is written in ASCII (`xn--…`)");
         }
-        let host = glob(&host.to_lowercase())?;
+        let host = glob(host.to_lowercase().trim_end_matches('.'))?;
         if host.is_open() && host.exact().is_none() && !host.matches("") {
             return Err(
                 "a host that ends in `*` is also that of `….evil.example`; end it by a `/`",
@@ -60,8 +64,21 @@ impl UrlGlob {
             host,
             port: glob(port)?,
             scheme: glob(&scheme)?,
-            rest: rest.map(glob).transpose()?,
+            rest: rest.map(|rest| glob(&decode(rest))).transpose()?,
         })
+    }
+
+    /// Whether it is an address of the same host and path, whatever its scheme and, if the pattern
+    /// names none, its port: hosts answer in several ways.
+    pub(super) fn resembles(&self, url: &Url) -> bool {
+        self.host.matches(&url.host)
+            && (self.port.exact() == Some("") || self.port.matches(&url.port))
+            && self.rest.as_ref().is_none_or(|rest| rest.matches(&url.rest))
+    }
+
+    /// Whether it is about the host of `url` and no other.
+    pub(super) fn names_host(&self, url: &Url) -> bool {
+        self.host.exact() == Some(&url.host)
     }
 
     pub(super) fn matches(&self, url: &Url) -> bool {
@@ -125,6 +142,29 @@ impl Url {
         Ok(Url { scheme, host, port, rest, oddity })
     }
 
+    /// The addresses in a text.
+    pub(super) fn all_in(text: &str) -> impl Iterator<Item = &str> {
+        let is_end = |c: char| c.is_whitespace() || "\"'`<>()[]{}|,".contains(c);
+        text.split(is_end).filter(|word| word.contains("://"))
+    }
+
+    /// Whether it is, or may be, of this machine or its network, where what answers often asks for no
+    /// password; cloud machines get their credentials so. A name that only leads there is not known.
+    pub(super) fn is_local(&self) -> bool {
+        if !matches!(&self.scheme[..], "http" | "https" | "ws" | "wss" | "ftp") {
+            return true;
+        }
+        let ip = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Some(ip) = ip {
+            return ip.parse().map_or(true, is_local_v6);
+        }
+        if ends_in_number(&self.host) {
+            return self.host.parse().map_or(true, is_local_v4);
+        }
+        let zone = self.host.rsplit('.').next().unwrap_or_default();
+        !self.host.contains('.') || LOCAL_ZONES.contains(&zone)
+    }
+
     /// Scheme, host and port.
     pub(super) fn origin(&self) -> String {
         let colon = if self.port.is_empty() { "" } else { ":" };
@@ -159,10 +199,45 @@ fn is_plain_host(host: &str) -> bool {
     if !name.split('.').all(|label| !label.is_empty() && label.chars().all(is_of_label)) {
         return false;
     }
-    // `0x7f.1` and `2130706433` are addresses, too.
+    !ends_in_number(name) || name.parse::<Ipv4Addr>().is_ok()
+}
+
+/// Whether a host is an IPv4 address: `0x7f.1` and `2130706433` are, too.
+fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
-    let is_number = last.starts_with("0x") || last.chars().all(|c| c.is_ascii_digit());
-    !is_number || name.parse::<Ipv4Addr>().is_ok()
+    last.starts_with("0x") || last.chars().all(|c| c.is_ascii_digit())
+}
+
+fn is_local_v4(ip: Ipv4Addr) -> bool {
+    // That of Azure's own services.
+    const WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+    let [a, b, c, _] = ip.octets();
+    ip.is_loopback()
+        || ip.is_private()
+        || ip.is_link_local()
+        || ip == WIRE_SERVER
+        || matches!(
+            (a, b, c),
+            (0 | 224.., ..) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _)
+        )
+}
+
+fn is_local_v6(ip: Ipv6Addr) -> bool {
+    let segments = ip.segments();
+    let embedded = |at: usize| {
+        let [a, b] = segments[at].to_be_bytes();
+        let [c, d] = segments[at + 1].to_be_bytes();
+        is_local_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // Loopback, unspecified, and IPv4 in its two spellings.
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => true,
+        // IPv4 behind a translator, and 6to4.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => embedded(6),
+        [0x2002, ..] => embedded(1),
+        // Of the network, of the link, of the site, and multicast.
+        [first, ..] => matches!(first, 0x64 | 0xfc00..=0xfdff | 0xfe80..=0xffff),
+    }
 }
 
 /// Percent-encoded letters, digits, `-`, `.`, `_` and `~` as themselves: they are the same address.
@@ -275,6 +350,77 @@ mod tests {
         ] {
             assert!(UrlGlob::parse(bad).unwrap_err().contains(why), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_of_this_machine_or_its_network_is_local() {
+        let local = [
+            "http://localhost:3000/",
+            "http://LOCALHOST./",
+            "http://a.localhost/",
+            "http://localhost.localdomain/",
+            "http://127.0.0.1/",
+            "http://127.1.2.3:8080/x",
+            "http://0.0.0.0/",
+            "http://2130706433/",
+            "http://0x7f000001/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://127.1/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://100.100.100.200/",
+            "http://192.0.0.192/",
+            "http://168.63.129.16/",
+            "http://metadata.google.internal/",
+            "http://metadata/",
+            "http://10.1.2.3/",
+            "http://172.31.0.1/",
+            "http://192.168.1.1/",
+            "http://[::1]/",
+            "http://[::]/",
+            "http://[fd00:ec2::254]/",
+            "http://[fe80::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://[::127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[fe80::1%25eth0]/",
+            "http://printer.local/",
+            "http://nas/",
+            "file://x/etc/passwd",
+            "gopher://docs.rs/",
+        ];
+        for url in local {
+            assert!(Url::read(url).unwrap().is_local(), "{url}");
+        }
+        let public = [
+            "https://docs.rs/",
+            "http://1.1.1.1/",
+            "http://172.32.0.1/",
+            "http://[2606:4700::1111]/",
+            "http://[64:ff9b::101:101]/",
+            "wss://localhost.example/",
+        ];
+        for url in public {
+            assert!(!Url::read(url).unwrap().is_local(), "{url}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_of_a_pattern_is_the_same_pattern() {
+        check("https://EVIL.example./a%62*", "https://evil.example/abc", true, false);
+        let resembles = |pattern: &str, url: &str| {
+            UrlGlob::parse(pattern).unwrap().resembles(&Url::read(url).unwrap())
+        };
+        let evil = "https://evil.example/*";
+        for same in ["http://evil.example/", "wss://evil.example:444/x", "http://u@EVIL.example./"]
+        {
+            assert!(resembles(evil, same), "{same}");
+        }
+        assert!(!resembles(evil, "http://evil.example.org/"));
+        assert!(!resembles("http://x:3000/*", "http://x:3001/"));
+        assert!(!resembles("http://x/a*", "https://x/b"));
     }
 
     #[test]

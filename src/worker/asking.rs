@@ -117,7 +117,8 @@ impl<'a> Asking<'a> {
         } else {
             policy.decide(&action, &self.grants)
         };
-        let always = permission::always(&action)
+        let always = policy
+            .always(&action)
             .filter(|rule| approval_prompt::can_be_offered(&rule.to_string()));
         log::info!(
             threadId = self.run.begin.thread.as_str(), tool = question.tool.as_str(),

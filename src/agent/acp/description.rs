@@ -32,6 +32,8 @@ pub static DESCRIPTION: Description = Description {
     writes_unasked: |_| false,
     resume_command: None,
     session_file: None,
+    asks_to_read: false,
+    search_tools: &["WebSearch", "codesearch", "google_web_search", "web_search", "websearch"],
     mcp_names: McpNames {
         name: McpNames::PREFIXED.name,
         // The adapters of Claude Code have its names, Gemini has titles.

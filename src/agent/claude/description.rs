@@ -38,5 +38,7 @@ pub static DESCRIPTION: Description = Description {
     resume_command: Some("claude --resume"),
     // It locks nothing itself (2.1.197).
     session_file: Some(files::session_file),
+    asks_to_read: false,
+    search_tools: &["WebSearch"],
     mcp_names: McpNames::PREFIXED,
 };

@@ -39,6 +39,8 @@ pub static DESCRIPTION: Description = Description {
     writes_unasked: |sandbox| sandbox != Sandbox::ReadOnly,
     resume_command: Some("codex resume"),
     session_file: None,
+    asks_to_read: false,
+    search_tools: &[],
     // The protocol composes these names itself.
     mcp_names: McpNames::PREFIXED,
 };

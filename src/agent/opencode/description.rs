@@ -16,6 +16,8 @@ pub static DESCRIPTION: Description = Description {
     writes_unasked: |_| false,
     resume_command: Some("opencode --session"),
     session_file: None,
+    asks_to_read: true,
+    search_tools: &["codesearch", "websearch"],
     // Both names may have a `_` of their own.
     mcp_names: McpNames {
         name: |server, tool| format!("{server}_{tool}"),

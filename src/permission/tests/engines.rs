@@ -33,8 +33,8 @@ fn the_defaults_are_what_only_looks() {
             (Read, "Glob", "**/*.rs", json!({"pattern": "**/*.rs"}), Allow),
             (Read, "Grep", "", json!({"pattern": "x"}), Allow),
             (Read, "NotebookRead", "a.ipynb", json!({"notebook_path": "a.ipynb"}), Allow),
-            (Fetch, "WebFetch", "https://docs.rs/", json!({"url": "https://docs.rs/"}), Allow),
-            (Fetch, "WebSearch", "rust", json!({"query": "rust"}), Allow),
+            (Fetch, "WebFetch", "https://docs.rs/", json!({"url": "https://docs.rs/"}), Ask),
+            (Fetch, "WebSearch", "search: rust", json!({"query": "rust"}), Allow),
             (Other, "TodoWrite", "", json!({"todos": []}), Allow),
             (Mcp, "mcp__bridge__bridge_post", "", none(), Allow),
             (Mcp, "mcp__bridge__bridge_thread_read", "", none(), Allow),
@@ -62,7 +62,7 @@ fn the_defaults_are_what_only_looks() {
             (Run, "commandExecution", "ls", json!({"command": "/bin/bash -lc ls"}), Ask),
             (Edit, "fileChange", "", json!({"changes": []}), Ask),
             (Other, "permissions", "", json!({"permissions": {}}), Ask),
-            (Fetch, "commandExecution", "https://docs.rs", none(), Allow),
+            (Fetch, "commandExecution", "https://docs.rs", none(), Ask),
             (Mcp, "mcp__github__merge", "", none(), Ask),
             (Mcp, "mcp__bridge", "", none(), Ask),
         ],
@@ -77,7 +77,7 @@ fn the_defaults_are_what_only_looks() {
             (Read, "list", ".", none(), Allow),
             (Read, "lsp", "src/a.rs", json!({"filePath": "src/a.rs"}), Allow),
             (Read, "lsp", "", none(), Ask),
-            (Fetch, "webfetch", "https://x/", json!({"url": "https://x/"}), Allow),
+            (Fetch, "webfetch", "https://x/", json!({"url": "https://x/"}), Ask),
             (Fetch, "websearch", "q", none(), Allow),
             (Fetch, "codesearch", "q", none(), Allow),
             (Run, "bash", "ls", json!({"command": "ls"}), Ask),
@@ -97,7 +97,8 @@ fn the_defaults_are_what_only_looks() {
         &[
             (Read, "read", "a", json!({"locations": [{"path": "a"}]}), Allow),
             (Read, "search", "x", json!({"title": "x"}), Allow),
-            (Fetch, "fetch", "Fetching x", json!({"title": "Fetching x"}), Allow),
+            (Fetch, "fetch", "Fetching x", json!({"title": "Fetching x"}), Ask),
+            (Fetch, "google_web_search", "search: x", json!({"query": "x"}), Allow),
             (Run, "execute", "ls", json!({"title": "ls"}), Ask),
             (Edit, "edit", "a", json!({"locations": [{"path": "a"}]}), Ask),
             (Edit, "delete", "a", none(), Ask),
@@ -108,6 +109,48 @@ fn the_defaults_are_what_only_looks() {
             (Mcp, "bridge_post (bridge MCP Server)", "", none(), Allow),
             (Mcp, "x (bridge_post (bridge MCP Server)", "", none(), Ask),
             (Mcp, "merge (github MCP Server)", "", none(), Ask),
+        ],
+    );
+}
+
+/// opencode asks for all that it reads; what is in the project it would read without asking.
+#[test]
+fn what_opencode_is_made_to_ask_is_allowed_where_it_would_not_have_asked() {
+    let file = |path: &str| json!({"filePath": path});
+    let rows = |policy: &Policy, rows: &[(&str, Value, Ruling)]| {
+        for (tool, input, ruling) in rows {
+            table(policy, "opencode", &[(Read, *tool, "", input.clone(), *ruling)]);
+        }
+    };
+    let strict = policy(&["run(ls)"], &["read(asked/**)"], &["read(denied/**)"]);
+    rows(
+        &strict,
+        &[
+            ("read", file("/home/ada/project/src/a.rs"), Allow),
+            ("grep", json!({"pattern": "x"}), Ask),
+            ("grep", json!({"pattern": "x", "path": "src"}), Allow),
+            ("read", file("asked/x"), Ask),
+            ("read", file("denied/x"), Deny),
+            ("read", file("/home/ada/x"), Ask),
+            ("read", file("../x"), Ask),
+            ("read", file("a.env"), Ask),
+            ("read", file("a.env.local"), Ask),
+            ("read", file("a.env.example"), Allow),
+            ("external_directory", json!({"filepath": "/etc/hosts"}), Ask),
+        ],
+    );
+    // The others ask only for what they would not do by themselves.
+    table(&strict, "claude", &[(Read, "Read", "src/a.rs", json!({"file_path": "src/a.rs"}), Ask)]);
+    // Before it tells the tool's input, it tells the path from the root of the repository.
+    let own = guarding(&["/home/ada/.obto-bridge"], &["read"], &[], &["read(~/.ssh/**)"]);
+    let patterns = |path: &str| json!({"patterns": [path]});
+    rows(
+        &own,
+        &[
+            ("read", patterns("src/a.rs"), Allow),
+            ("read", patterns(".obto-bridge/config.json"), Deny),
+            ("read", patterns("home/ada/.obto-bridge/config.json"), Deny),
+            ("read", patterns("ada/.ssh/id"), Deny),
         ],
     );
 }

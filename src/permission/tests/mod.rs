@@ -2,6 +2,7 @@
 
 mod commands;
 mod engines;
+mod own;
 mod paths;
 mod random;
 
@@ -44,12 +45,13 @@ fn rules(rules: &[&str]) -> Vec<String> {
 }
 
 fn policy(allow: &[&str], ask: &[&str], deny: &[&str]) -> Policy {
-    Policy::new(&Permissions {
-        allow: Some(rules(allow)),
-        ask: Some(rules(ask)),
-        deny: Some(rules(deny)),
-    })
-    .unwrap()
+    guarding(&[], allow, ask, deny)
+}
+
+fn guarding(own: &[&str], allow: &[&str], ask: &[&str], deny: &[&str]) -> Policy {
+    let lists =
+        Permissions { allow: Some(rules(allow)), ask: Some(rules(ask)), deny: Some(rules(deny)) };
+    Policy::new(&lists, OwnFiles::new(own.iter().map(PathBuf::from).collect())).unwrap()
 }
 
 fn question(kind: ActionKind, tool: &str, subject: &str, input: Value) -> Question {
@@ -106,7 +108,7 @@ fn a_grant_wins_over_ask_and_never_over_deny() {
 fn a_bad_rule_names_its_list() {
     let permissions =
         Permissions { ask: Some(rules(&["run", "Bash(x)"])), ..Permissions::default() };
-    let text = Policy::new(&permissions).unwrap_err();
+    let text = Policy::new(&permissions, OwnFiles::default()).unwrap_err();
     for part in ["permissions.ask", "Bash(x)", "run(git status *)"] {
         assert!(text.contains(part), "{text}");
     }
@@ -116,7 +118,7 @@ fn a_bad_rule_names_its_list() {
 #[track_caller]
 fn granted(question: &Question, rule: &str, near: &[Question]) {
     let disk = Disk::default();
-    let grant = always(&action(question, &disk)).expect("it can be granted");
+    let grant = Policy::default().always(&action(question, &disk)).expect("it can be granted");
     assert_eq!(grant.to_string(), rule);
     assert_eq!(Rule::parse(rule).unwrap(), grant, "it can be stored as text");
     let policy = policy(&[], &[], &[]);
@@ -173,11 +175,15 @@ fn what_cannot_be_said_safely_is_not_granted() {
         question(ActionKind::Other, "Skill", "", json!({})),
     ] {
         let disk = Disk::default();
-        assert_eq!(always(&action(&question, &disk)), None, "{question:?}");
+        assert_eq!(Policy::default().always(&action(&question, &disk)), None, "{question:?}");
     }
     let disk = Disk::with(&[("/home/ada/project/link", "/etc/passwd")]);
     let link = question(ActionKind::Edit, "Edit", "link", json!({ "file_path": "link" }));
-    assert_eq!(always(&action(&link, &disk)), None, "its name would be true only today");
+    assert_eq!(
+        Policy::default().always(&action(&link, &disk)),
+        None,
+        "its name would be true only today"
+    );
 }
 
 #[test]
@@ -192,4 +198,9 @@ fn a_refusal_tells_the_agent_and_the_human_what_to_do() {
     let denied = decided(&policy(&[], &[], &["run(git push*)"]));
     assert!(denied.contains("`run(git push*)`") && denied.contains("`permissions`"), "{denied}");
     assert!(!denied.contains("relayPermissions"), "asking would not help: {denied}");
+    let own = guarding(&["/home/ada/.obto-bridge"], &[], &[], &[]);
+    let line = run("cat ~/.obto-bridge/config.json");
+    let never = refusal("Bash", &own.decide(&action(&line, &Disk::default()), &[]));
+    assert!(never.contains("own files") && never.contains("no rule and no approval"), "{never}");
+    assert!(!never.contains("relayPermissions"), "{never}");
 }

@@ -143,7 +143,7 @@ fn a_project_behind_a_link_is_the_project() {
     all(&inside, &disk, &both, Ruling::Allow);
     all(&inside, &disk, &["/data/src/a", "/data/project/a"], Ruling::Ask);
     let question = edit("/data/project/src/a");
-    let grant = always(&action(&question, &disk)).unwrap();
+    let grant = Policy::default().always(&action(&question, &disk)).unwrap();
     assert_eq!(grant.to_string(), "edit(src/a)");
 }
 
@@ -199,7 +199,7 @@ fn what_each_process_sees_differently_is_asked_and_no_way_around_a_denial() {
         ["/proc/cpuinfo", "/proc/sys/kernel/hostname", "/dev/null", "/dev/fdx", "/procx/self"];
     all(&policy(&["edit"], &[], &["edit(.git/**)"]), &disk, &plain, Ruling::Allow);
     let grant = edit("/proc/self/cwd/x");
-    assert_eq!(always(&action(&grant, &disk)), None);
+    assert_eq!(Policy::default().always(&action(&grant, &disk)), None);
 }
 
 #[test]
@@ -377,4 +377,103 @@ fn addresses_must_be_what_they_seem() {
     let search = question(ActionKind::Fetch, "WebSearch", "https://docs.rs/", json!({}));
     check(&policy, &search, Ruling::Ask);
     check(&super::policy(&["fetch"], &[], &["fetch(https://x/*)"]), &search, Ruling::Allow);
+}
+
+fn fetch(tool: &str, subject: &str, input: Value) -> Question {
+    question(ActionKind::Fetch, tool, subject, input)
+}
+
+/// Whatever a tool is called, its input says whether it is an address.
+#[test]
+fn an_address_that_is_denied_is_found_in_other_spellings_and_under_any_name() {
+    let policy = policy(&["fetch"], &[], &["fetch(https://evil.example/*)"]);
+    let check = |question: &Question, expected| check(&policy, question, expected);
+    for tool in ["WebFetch", "research_fetch", "search", "web_search_and_open", "WEBSEARCH"] {
+        let by_url = |url: &str| fetch(tool, "", json!({ "url": url }));
+        let by_subject = |url: &str| fetch(tool, url, json!({}));
+        let by_words =
+            |url: &str| fetch(tool, "", json!({ "prompt": format!("Read {url} to me") }));
+        for same in
+            ["https://evil.example/", "HTTPS://EVIL.example.:443/x", "https://u@evil.example/"]
+        {
+            check(&by_url(same), Ruling::Deny);
+            check(&by_subject(same), Ruling::Deny);
+            check(&by_words(same), Ruling::Deny);
+        }
+        for near in ["http://evil.example/", "wss://evil.example/x", "https://evil.example:8443/"] {
+            check(&by_url(near), Ruling::Ask);
+            check(&by_subject(near), Ruling::Ask);
+            check(&by_words(near), Ruling::Ask);
+        }
+        for odd in ["https://ｅvil.example/", "https://evil%2eexample/"] {
+            check(&by_url(odd), Ruling::Ask);
+        }
+        check(&by_url("https://docs.rs/"), Ruling::Allow);
+        let two = json!({ "url": "https://docs.rs/", "fallback_urls": ["https://evil.example/"] });
+        check(&fetch(tool, "https://docs.rs/", two), Ruling::Deny);
+        // Which address it is can't be told.
+        check(&fetch(tool, "", json!({ "query": "rust" })), Ruling::Ask);
+    }
+    // A known search searches, but not for what is denied.
+    for query in ["rust", "see https://docs.rs/"] {
+        check(
+            &fetch("WebSearch", &format!("search: {query}"), json!({ "query": query })),
+            Ruling::Allow,
+        );
+    }
+    let denied = json!({ "query": "http://evil.example/ as text" });
+    check(&fetch("WebSearch", "search: x", denied), Ruling::Deny);
+    check(&fetch("WebSearch", "", json!({ "url": "http://evil.example/" })), Ruling::Ask);
+}
+
+#[test]
+fn addresses_of_the_machine_and_its_network_are_allowed_by_name_only() {
+    let local = [
+        "http://localhost:3000/",
+        "http://127.0.0.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
+        "http://0.0.0.0:80/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://169.254.169.254/latest/",
+        "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal/",
+        "http://192.168.0.1/",
+        "file:///etc/passwd",
+    ];
+    for allow in ["fetch", "fetch(*://*/*)", "fetch(http://*:*/*)", "fetch(http://*/*)"] {
+        let policy = policy(&[allow], &[], &[]);
+        for url in local {
+            check(&policy, &fetch("WebFetch", url, json!({ "url": url })), Ruling::Ask);
+        }
+    }
+    let named =
+        policy(&["fetch", "fetch(http://localhost:3000/*)", "fetch(http://[::1]/*)"], &[], &[]);
+    for (url, expected) in [
+        ("http://localhost:3000/x", Ruling::Allow),
+        ("http://LOCALHOST.:3000/x", Ruling::Allow),
+        ("http://[::1]/", Ruling::Allow),
+        ("http://localhost:3001/x", Ruling::Ask),
+        ("http://127.0.0.1:3000/", Ruling::Ask),
+        ("https://docs.rs/", Ruling::Allow),
+    ] {
+        check(&named, &fetch("WebFetch", url, json!({ "url": url })), expected);
+    }
+    granted(
+        &fetch("WebFetch", "http://localhost:3000/x", json!({ "url": "http://localhost:3000/x" })),
+        "fetch(http://localhost:3000/*)",
+        &[fetch("WebFetch", "http://localhost:8080/", json!({ "url": "http://localhost:8080/" }))],
+    );
+}
+
+#[test]
+fn searches_of_the_web_have_a_rule_of_their_own() {
+    let search = fetch("WebSearch", "search: rust", json!({ "query": "rust" }));
+    let page = fetch("WebFetch", "https://docs.rs/", json!({ "url": "https://docs.rs/" }));
+    check(&policy(&["fetch(search)"], &[], &[]), &search, Ruling::Allow);
+    check(&policy(&["fetch(search)"], &[], &[]), &page, Ruling::Ask);
+    check(&policy(&["fetch"], &[], &["fetch(search)"]), &search, Ruling::Deny);
+    check(&policy(&["fetch"], &["fetch(search)"], &[]), &page, Ruling::Allow);
 }

@@ -181,7 +181,7 @@ proptest! {
             let question = question(kind, &path, &line, json!({ "command": line, "path": path }));
             let action = action(&question, &disk);
             let decision = policy.decide(&action, &[]);
-            if let Some(grant) = always(&action) {
+            if let Some(grant) = Policy::default().always(&action) {
                 let again = policy.decide(&action, &[grant]).ruling;
                 prop_assert!(again == Ruling::Allow || decision.rule.is_some());
             }

@@ -20,6 +20,8 @@ fn without_a_config_the_defaults_count() {
     check(&home, &["opencode", "mcp", "bridge:bridge_post"], "allow", &["bridge_post"]);
     check(&home, &["claude", "other", "TodoWrite"], "allow", &["TodoWrite"]);
     check(&home, &["claude", "edit", "x"], "ask", &[]);
+    check(&home, &["claude", "fetch", "https://docs.rs/"], "ask", &["no rule"]);
+    check(&home, &["claude", "fetch", "rust", "--tool", "WebSearch"], "allow", &["fetch(search)"]);
 }
 
 #[test]
@@ -56,19 +58,52 @@ fn ways_around_a_denial_are_asked() {
         CONFIG,
         r#"{"permissions": {"allow": ["read", "edit"], "deny": ["edit(.git/**)", "read(keys/*)"]}}"#,
     );
-    fs::create_dir_all(home.path().join("keys")).unwrap();
+    fs::create_dir_all(home.path().join("p/keys")).unwrap();
     symlink("/proc/self/cwd", home.path().join("here")).unwrap();
     let pid = format!("/proc/{}/cwd/.git/config", std::process::id());
     for path in ["/proc/self/cwd/.git/config", "/dev/fd/3", "here/.git/config", &pid, ".GIT/x"] {
         check(&home, &["claude", "edit", path], "ask", &["edit"]);
     }
     check(&home, &["claude", "edit", ".git/config"], "deny", &["edit(.git/**)"]);
-    for above in [".", "..", "~", "/"] {
-        check(&home, &["claude", "read", above, "--tool", "Grep"], "ask", &["read(keys/*)"]);
+    let grep = |dir| ["claude", "read", dir, "--tool", "Grep", "--project", "p"];
+    for above in [".", "./", "keys"] {
+        check(&home, &grep(above), "ask", &["read(keys/*)"]);
     }
-    check(&home, &["claude", "read", "keys", "--tool", "Grep"], "ask", &["read(keys/*)"]);
-    check(&home, &["claude", "read", "keys/x", "--tool", "Grep"], "deny", &["read(keys/*)"]);
-    check(&home, &["claude", "read", "src", "--tool", "Grep"], "allow", &[]);
+    check(&home, &grep("keys/x"), "deny", &["read(keys/*)"]);
+    check(&home, &grep("src"), "allow", &[]);
+}
+
+/// Whatever the rules say, and by whatever name.
+#[test]
+fn the_files_of_the_bridge_are_denied() {
+    let home = Home::new();
+    home.put(
+        CONFIG,
+        r#"{"allowAll": true, "permissions": {"allow": ["read", "edit", "run", "mcp", "fetch"]}}"#,
+    );
+    fs::create_dir_all(home.path().join("p")).unwrap();
+    symlink("../.obto-bridge", home.path().join("p/link")).unwrap();
+    let own = home.path().join(".agent-bridge-daemon/state.json").display().to_string();
+    let project = ["--project", "p"];
+    for (kind, value) in [
+        ("read", "~/.obto-bridge/config.json"),
+        ("read", "link/config.json"),
+        ("read", "../.obto-bridge/serve/token"),
+        ("edit", &own),
+        ("run", "cat ~/.obto-bridge/config.json"),
+        ("run", "grep -r x link/"),
+        ("read", "/proc/self/environ"),
+    ] {
+        for engine in ["claude", "codex", "opencode"] {
+            let words = [&[engine, kind, value][..], &project].concat();
+            check(&home, &words, "deny", &["bridge's own files", "allowAll"]);
+        }
+    }
+    let grep = ["claude", "read", "..", "--tool", "Grep", "--project", "p"];
+    check(&home, &grep, "ask", &["bridge's own files"]);
+    check(&home, &["claude", "read", "src/a.rs", "--project", "p"], "allow", &[]);
+    check(&home, &["claude", "fetch", "http://127.0.0.1/"], "ask", &["very host"]);
+    check(&home, &["claude", "fetch", "https://docs.rs/"], "allow", &[]);
 }
 
 #[test]
