@@ -171,6 +171,8 @@ mod tests {
     #[test]
     fn the_host_for_acp_agents_gets_its_answer_from_it() {
         let turn = TurnSpec {
+            own_files: Vec::new(),
+            has_own_files: false,
             turn: TurnId::new("t"),
             prompt: "[Agent Bridge | thread=th]\n\nhello".to_owned(),
             images: Vec::new(),

@@ -66,6 +66,8 @@ mod tests {
 
     fn spec() -> TurnSpec {
         TurnSpec {
+            own_files: Vec::new(),
+            has_own_files: false,
             turn: TurnId::new("t1"),
             prompt: "hello".to_owned(),
             images: Vec::new(),

@@ -129,6 +129,11 @@ pub struct TurnSpec {
     /// `provider` and `model`, where the engine must be told (opencode). None leaves the choice to it.
     pub model: Option<Model>,
     pub login: Login,
+    /// The bridge's own files and directories, absolute: engines must keep from what they would read
+    /// of them without asking.
+    pub own_files: Vec<String>,
+    /// Some of them are in the project, where engines ask for less.
+    pub has_own_files: bool,
 }
 
 /// What an engine can be told to log in with, should it say that it has to (ACP).

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     coordinator::{Begin, STOPPED, names},
     ids::{self, ClientMsgId, SessionId, TurnId},
+    permission::RealPlaces,
     prompt::{self, Header},
     store::{
         binding::SessionRecord,
@@ -169,7 +170,10 @@ impl Drive<'_> {
         if config.allow_all {
             log::warn!(threadId = begin.thread.as_str(); "allowAll: this turn runs without any permission gate");
         }
+        let own = run.shared.policy.own_files();
         Ok(TurnSpec {
+            own_files: own.paths(&RealPlaces),
+            has_own_files: own.are_in(project_dir.as_std_path(), &RealPlaces),
             turn: TurnId::new(ids::random_hex()),
             prompt: self.prompt(record.is_some(), &note)?,
             images,

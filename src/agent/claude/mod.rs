@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use camino::Utf8PathBuf;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Actions, Exit, Gate, Protocol, QuestionId, ToolCall, ToolResult, TurnEnd, TurnEvent, TurnSpec,
@@ -70,11 +70,28 @@ pub fn args(spec: &TurnSpec) -> Vec<String> {
     // The project's `.mcp.json` would start programs of a directory that was not trusted.
     args.push("--strict-mcp-config");
     args.extend(["--disallowedTools", disallowed.as_str()]);
+    let settings = settings(spec);
+    if let Some(settings) = &settings {
+        args.extend(["--settings", settings]);
+    }
     match resumable(spec) {
         Some(session) => args.extend(["--resume", session.as_str()]),
         None => args.extend(["--session-id", spec.fresh_session.as_str()]),
     }
     args.into_iter().map(str::to_owned).collect()
+}
+
+/// Settings besides the person's own: what is in the project is read without asking, by tools and
+/// by commands that only read. Rules for `Read` also hold for searches, and for the files that
+/// such a command names, but not for those that it finds by itself (2.1.197).
+fn settings(spec: &TurnSpec) -> Option<String> {
+    if spec.own_files.is_empty() || spec.gate != Gate::Ask {
+        return None;
+    }
+    let rule = |path: &String| [format!("Read(/{path})"), format!("Read(/{path}/**)")];
+    let deny: Vec<String> = spec.own_files.iter().flat_map(rule).collect();
+    let ask: &[&str] = if spec.has_own_files { &["Bash", "Glob", "Grep", "Monitor"] } else { &[] };
+    Some(json!({ "permissions": { "deny": deny, "ask": ask } }).to_string())
 }
 
 /// The session to resume. `--resume` takes what is no UUID for a title, and would open whatever

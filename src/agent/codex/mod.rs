@@ -3,7 +3,7 @@
 //! with 0.169.0.
 //!
 //! ```text
-//! initialize → initialized, account/read → thread/start | thread/resume → turn/start
+//! initialize → initialized, account/read (→ config/read) → thread/start | thread/resume → turn/start
 //!   ← item/…, …/requestApproval, item/tool/call … ← turn/completed → end of input
 //! ```
 //!
@@ -59,6 +59,8 @@ pub struct Codex {
     tokens: Option<(Usage, Usage)>,
     /// When the account's limit that is used up is reset.
     resets: Option<Timestamp>,
+    /// The thread gets a profile of permissions.
+    wants_profile: bool,
 }
 
 /// What a response answers.
@@ -66,6 +68,7 @@ pub struct Codex {
 enum Sent {
     Initialize,
     Account,
+    Config,
     OpenThread,
     Turn,
     /// Asks how the turn ended.
@@ -85,12 +88,17 @@ impl Codex {
 
     fn on_response(&mut self, tag: Sent, result: Result<Value, RpcError>, actions: &mut Actions) {
         match (tag, result) {
-            (Sent::Initialize, Ok(_)) => {
+            (Sent::Initialize, Ok(initialized)) => {
+                self.wants_profile = wire::wants_profile(&self.spec, &initialized);
                 actions.write(self.rpc.notification("initialized", Value::Null));
                 let params = json!({ "refreshToken": false });
                 self.rpc.request("account/read", params, Sent::Account, actions);
             }
-            (Sent::Account, account) => self.open_thread(account, actions),
+            (Sent::Account, account) => self.on_account(account, actions),
+            (Sent::Config, config) => {
+                // Without the person's settings the profile is stricter than the mode.
+                self.open_thread(Some(&config.unwrap_or_default()), actions);
+            }
             (Sent::OpenThread, Ok(result)) => self.start_turn(&result, actions),
             (Sent::Turn, Ok(result)) => {
                 // `turn/started` usually tells the same a little later.
@@ -116,11 +124,19 @@ impl Codex {
     }
 
     /// An account that can't be read is no reason to stop: the turn itself will tell.
-    fn open_thread(&mut self, account: Result<Value, RpcError>, actions: &mut Actions) {
+    fn on_account(&mut self, account: Result<Value, RpcError>, actions: &mut Actions) {
         if account.is_ok_and(|account| wire::lacks_account(&account)) {
             return self.finish(failure::not_logged_in(), actions);
         }
-        let (method, params) = wire::open_thread(&self.spec);
+        if !self.wants_profile {
+            return self.open_thread(None, actions);
+        }
+        let params = json!({ "cwd": self.spec.project_dir.as_str(), "includeLayers": false });
+        self.rpc.request("config/read", params, Sent::Config, actions);
+    }
+
+    fn open_thread(&mut self, config: Option<&Value>, actions: &mut Actions) {
+        let (method, params) = wire::open_thread(&self.spec, config);
         self.rpc.request(method, params, Sent::OpenThread, actions);
     }
 

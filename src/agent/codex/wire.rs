@@ -3,10 +3,14 @@
 //! 0.130.0 and 0.169.0 unless noted.
 
 use camino::Utf8Path;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    agent::{Gate, Image, Sandbox, ToolResult, TurnSpec, Usage, text::total, tools},
+    agent::{
+        Gate, Image, Sandbox, ToolResult, TurnSpec, Usage,
+        text::{list, text, total},
+        tools,
+    },
     time::Timestamp,
 };
 
@@ -36,15 +40,66 @@ pub(super) fn initialize() -> Value {
     })
 }
 
-/// Method and params that open the thread. Directory, sandbox and policy go with both: a resume
+/// The name of our profile of permissions.
+const PROFILE: &str = "obto-bridge";
+/// The first version that is known to take one for a thread.
+const WITH_PROFILES: (u32, u32) = (0, 169);
+
+/// Whether the thread gets a profile in place of a mode of the sandbox: only a profile keeps commands
+/// from reading files. `initialized` is the result of `initialize`.
+pub(super) fn wants_profile(spec: &TurnSpec, initialized: &Value) -> bool {
+    let version = || {
+        let version = text(initialized, "/userAgent").split_once('/')?.1;
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    sandbox(spec) != Sandbox::DangerFullAccess
+        && !spec.own_files.is_empty()
+        && version().is_some_and(|version| version >= WITH_PROFILES)
+}
+
+/// The mode of the sandbox as a profile, without the bridge's own files. A profile knows nothing of
+/// the person's settings for the mode (`sandbox_workspace_write`), so they are said again. `config` is
+/// the result of `config/read` (0.169.0).
+fn profile(spec: &TurnSpec, config: &Value) -> Value {
+    let of_mode = &config["config"]["sandbox_workspace_write"];
+    let mut files = Map::new();
+    let mut network = false;
+    let base = if sandbox(spec) == Sandbox::ReadOnly {
+        ":read-only"
+    } else {
+        let roots = list(of_mode, "/writable_roots").iter().filter_map(Value::as_str);
+        files.extend(roots.map(|root| (root.to_owned(), json!("write"))));
+        let temporary =
+            [("exclude_slash_tmp", ":slash_tmp"), ("exclude_tmpdir_env_var", ":tmpdir")];
+        let excluded = temporary.into_iter().filter(|(key, _)| of_mode[*key] == true);
+        files.extend(excluded.map(|(_, place)| (place.to_owned(), json!("read"))));
+        network = of_mode["network_access"] == true;
+        ":workspace"
+    };
+    files.extend(spec.own_files.iter().map(|path| (path.clone(), json!("deny"))));
+    let mut profile = json!({ "extends": base, "filesystem": files });
+    if network {
+        profile["network"] = json!({ "enabled": true });
+    }
+    json!({ "permissions": { PROFILE: profile } })
+}
+
+/// Method and params that open the thread, with a profile if there is a result of `config/read`. Directory, sandbox and policy go with both: a resume
 /// without them comes back with the sandbox of an untrusted directory. Tools are taken on start
 /// only; a resumed thread has them from then.
-pub(super) fn open_thread(spec: &TurnSpec) -> (&'static str, Value) {
+pub(super) fn open_thread(spec: &TurnSpec, config: Option<&Value>) -> (&'static str, Value) {
     let mut params = json!({
         "cwd": spec.project_dir.as_str(),
-        "sandbox": sandbox(spec).as_str(),
         "approvalPolicy": approval_policy(spec),
     });
+    match config {
+        None => params["sandbox"] = json!(sandbox(spec).as_str()),
+        Some(config) => {
+            params["permissions"] = json!(PROFILE);
+            params["config"] = profile(spec, config);
+        }
+    }
     if let Some(session) = &spec.session {
         params["threadId"] = json!(session);
         params["excludeTurns"] = json!(true);

@@ -14,15 +14,13 @@ use crate::agent::{
 /// The provider that opencode falls back to when none is configured: its maker's own service.
 pub const HOSTED: &str = "opencode";
 
-/// What reads and does nothing else. Everything not named here asks, tools of MCP servers too.
-const READERS: [&str; 8] =
-    ["glob", "grep", "list", "lsp", "question", "skill", "todoread", "todowrite"];
+/// What does nothing outside of the session. Everything not named here asks, tools of MCP servers
+/// too; also what reads, which opencode would do in the whole repository and behind links. The
+/// policy allows it in the project.
+const HARMLESS: [&str; 4] = ["question", "skill", "todoread", "todowrite"];
 /// Named although `*` covers them, so that they win over the person's own `allow`.
-const ACTORS: [&str; 5] = ["bash", "edit", "task", "webfetch", "websearch"];
-/// `read` as opencode has it by default, in the order in which it is matched.
-const READ: [(&str, &str); 4] =
-    [("*", "allow"), ("*.env", "ask"), ("*.env.*", "ask"), ("*.env.example", "allow")];
-
+const ASKING: [&str; 10] =
+    ["bash", "edit", "glob", "grep", "list", "lsp", "read", "task", "webfetch", "websearch"];
 /// What is escaped in a segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
@@ -34,22 +32,19 @@ pub fn segment(id: &str) -> String {
 /// A session's permission rules; the last one that matches counts. By default bash, edit and
 /// write are allowed without asking.
 pub fn session_rules(gate: Gate) -> Value {
-    let rule = |permission: &str, pattern: &str, action: &str| json!({ "permission": permission, "pattern": pattern, "action": action });
+    let rule = |permission: &str, action: &str| json!({ "permission": permission, "pattern": "*", "action": action });
     if gate == Gate::AllowAll {
-        return json!([rule("*", "*", "allow")]);
+        return json!([rule("*", "allow")]);
     }
-    let mut rules = vec![rule("*", "*", "ask")];
-    rules.extend(READERS.map(|tool| rule(tool, "*", "allow")));
-    rules.extend(READ.map(|(pattern, action)| rule("read", pattern, action)));
-    Value::Array(rules)
+    let harmless = HARMLESS.map(|tool| rule(tool, "allow"));
+    [rule("*", "ask")].into_iter().chain(harmless).collect()
 }
 
 /// The same for the whole server. A session's rules are not handed on to those of its subagents,
 /// which without this run commands unasked.
 pub fn server_permission() -> Value {
-    let asking = ["*"].into_iter().chain(ACTORS).map(|tool| (tool, Value::from("ask")));
-    let allowed = READERS.into_iter().map(|tool| (tool, Value::from("allow")));
-    asking.chain(allowed).chain([("read", READ.into_iter().collect())]).collect()
+    let asking = ["*"].into_iter().chain(ASKING).map(|tool| (tool, Value::from("ask")));
+    asking.chain(HARMLESS.map(|tool| (tool, Value::from("allow")))).collect()
 }
 
 /// Whether the session has these rules already. A PATCH appends, so it is not repeated.

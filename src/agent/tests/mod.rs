@@ -19,6 +19,8 @@ pub(super) const FRESH: &str = "0f0f0f0f-1111-4222-8333-444444444444";
 /// A fresh session in the project `/p`.
 pub(super) fn spec() -> TurnSpec {
     TurnSpec {
+        own_files: Vec::new(),
+        has_own_files: false,
         turn: TurnId::new("turn-1"),
         prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
         images: Vec::new(),

@@ -18,6 +18,9 @@ tests_of! { Engine::Claude;
     a_daemon_killed_while_it_asks_says_so_and_continues,
     rules_decide_before_the_human,
     its_own_question_is_answered_by_number_and_in_words,
+    its_token_is_not_read_by_any_path,
+    its_token_is_not_read_in_a_project_that_it_is_in,
+    what_is_denied_is_not_written_by_another_name,
 }
 
 #[test]

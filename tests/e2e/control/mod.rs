@@ -8,6 +8,7 @@ mod acp;
 mod claude;
 mod codex;
 mod opencode;
+mod own;
 mod stop;
 
 use crate::{
@@ -49,6 +50,11 @@ const CONVERSATIONS: [&str; 12] = [
     ".local/share/opencode",
     ".local/state/opencode",
 ];
+
+pub(crate) use own::{
+    its_token_is_not_read_by_any_path, its_token_is_not_read_in_a_project_that_it_is_in,
+    what_is_denied_is_not_written_by_another_name,
+};
 
 /// How the model calls the engine's shell so that it is asked for.
 pub(crate) fn run(engine: Engine, command: &str) -> String {

@@ -89,6 +89,8 @@ fn question(id: String) -> Question {
 
 fn spec() -> TurnSpec {
     TurnSpec {
+        own_files: Vec::new(),
+        has_own_files: false,
         turn: TurnId::new("t1"),
         prompt: "hello".to_owned(),
         images: Vec::new(),

@@ -94,6 +94,18 @@ fn the_command_line() {
     check_args(both, &always, &[]);
 }
 
+/// In the project Claude Code reads without asking.
+#[test]
+fn the_bridges_own_files_are_denied_to_its_own_tools() {
+    let own = |spec: &mut TurnSpec| spec.own_files = vec!["/h/.own".to_owned()];
+    let deny = r#""deny":["Read(//h/.own)","Read(//h/.own/**)"]"#;
+    check_args(own, &["--settings {", deny, r#""ask":[]"#], &[]);
+    let within = |spec: &mut TurnSpec| (own(spec), spec.has_own_files = true).1;
+    check_args(within, &[deny, r#""ask":["Bash","Glob","Grep","Monitor"]"#], &[]);
+    let open = |spec: &mut TurnSpec| (own(spec), spec.gate = Gate::AllowAll).1;
+    check_args(open, &[], &["--settings"]);
+}
+
 /// Trap 8: `--resume` also takes titles, and then opens another conversation.
 #[test]
 fn trap_8_only_uuids_are_resumed() {

@@ -53,6 +53,54 @@ fn the_handshake_says_everything() {
     }
 }
 
+/// Only a profile keeps commands from reading; what the person set for the mode goes on to hold.
+#[test]
+fn the_bridges_own_files_are_denied_in_the_sandbox() {
+    let own = || TurnSpec { own_files: vec!["/home/me/.own".to_owned()], ..spec() };
+    let opened = |spec: &TurnSpec, version: &str, config: Value| {
+        let mut player = Player::new(spec);
+        player
+            .hear(json!({"id": 1, "result": {"userAgent": format!("obto-bridge/{version} (x)")}}));
+        player.hear(json!({"id": 2, "result": {"account": {}}}));
+        if player.host.writes[3]["method"] == "config/read" {
+            assert_eq!(player.host.writes[3]["params"]["cwd"], "/home/me/project");
+            player.hear(json!({"id": 3, "result": {"config": config}}));
+        }
+        player.host.writes.pop().unwrap()["params"].clone()
+    };
+    let settings = json!({"sandbox_workspace_write": {
+        "writable_roots": ["/more"], "network_access": true, "exclude_slash_tmp": true,
+    }});
+    let params = opened(&own(), "0.169.0", settings.clone());
+    assert_eq!((&params["permissions"], &params["sandbox"]), (&json!("obto-bridge"), &Value::Null));
+    let profile = |params: &Value| params["config"]["permissions"]["obto-bridge"].clone();
+    let files = json!({"/more": "write", ":slash_tmp": "read", "/home/me/.own": "deny"});
+    assert_eq!(
+        profile(&params),
+        json!({"extends": ":workspace", "filesystem": files, "network": {"enabled": true}})
+    );
+    let only = json!({"/home/me/.own": "deny"});
+    assert_eq!(
+        profile(&opened(&own(), "1.0.0", Value::Null)),
+        json!({"extends": ":workspace", "filesystem": only})
+    );
+    let reading = TurnSpec { sandbox: Sandbox::ReadOnly, ..own() };
+    assert_eq!(
+        profile(&opened(&reading, "0.170.1", settings)),
+        json!({"extends": ":read-only", "filesystem": only})
+    );
+    let all = TurnSpec { gate: Gate::AllowAll, ..own() };
+    for (spec, version, sandbox) in [
+        (&own(), "0.130.0", "workspace-write"),
+        (&own(), "new", "workspace-write"),
+        (&spec(), "0.169.0", "workspace-write"),
+        (&all, "0.169.0", "danger-full-access"),
+    ] {
+        let params = opened(spec, version, Value::Null);
+        assert_eq!((&params["sandbox"], &params["permissions"]), (&json!(sandbox), &Value::Null));
+    }
+}
+
 #[test]
 fn the_command_line_overrides_what_would_get_in_the_way() {
     let tricky = TurnSpec { project_dir: "/home/me/a \"b\"".into(), ..spec() };

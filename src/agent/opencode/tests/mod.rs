@@ -301,8 +301,8 @@ fn a_fresh_session_asks_before_it_acts() {
     assert_eq!(rules[0], json!({ "permission": "*", "pattern": "*", "action": "ask" }));
     let allowed =
         |tool: &str| rules.iter().any(|r| r["permission"] == tool && r["action"] == "allow");
-    assert!(allowed("glob") && allowed("read"));
-    for tool in ["bash", "edit", "webfetch", "task", "external_directory"] {
+    assert!(allowed("todowrite"));
+    for tool in ["bash", "edit", "webfetch", "task", "external_directory", "glob", "read"] {
         assert!(!allowed(tool), "{tool}");
     }
     let begun = [TurnEvent::Session(SessionId::new("ses_1"))];
