@@ -42,6 +42,8 @@ enum Sent {
     OldSession(&'static str),
     NewSession,
     Set(Setting),
+    /// The mode once more, to see whether the replay of an old session is over.
+    Again,
     Prompt,
     /// By this way, since the request was refused that is then made again.
     LogIn(String, Box<Sent>),
@@ -71,6 +73,10 @@ pub struct Acp {
     settings: VecDeque<Setting>,
     /// Before the prompt is sent, updates are the replay of an old session.
     prompted: bool,
+    /// The mode that a loaded session is in.
+    mode: Option<Setting>,
+    /// Something was replayed since the last request: there may be more to come.
+    replays: bool,
     calls: BTreeMap<String, KnownCall>,
     ledger: Ledger<Pending>,
     /// What was refused last, in words for people.
@@ -97,9 +103,16 @@ impl Acp {
                 self.ledger.finish(TurnEnd::SessionGone { detail }, actions);
             }
             (Sent::Initialize, Ok(result)) => self.on_initialized(&result, actions),
-            (Sent::OldSession(_) | Sent::NewSession, Ok(result)) => {
+            (Sent::OldSession(way), Ok(result)) => {
+                if way == wire::LOAD {
+                    self.mode = wire::mode_again(&self.session, &result);
+                    self.replays = true;
+                }
                 self.on_session(&result, actions);
             }
+            (Sent::NewSession, Ok(result)) => self.on_session(&result, actions),
+            // Whatever comes of it, it is an answer.
+            (Sent::Again, _) => self.go_on(actions),
             (Sent::Set(setting), Ok(result)) => self.on_set(&setting, &result, actions),
             (Sent::LogIn(_, refused), Ok(_)) => self.send(*refused, actions),
             (Sent::LogIn(way, _), Err(error)) => {
@@ -146,6 +159,10 @@ impl Acp {
                 (*way, params)
             }
             Sent::Set(setting) => (setting.method, setting.params.clone()),
+            Sent::Again => match &self.mode {
+                Some(mode) => (mode.method, mode.params.clone()),
+                None => return self.go_on(actions),
+            },
             Sent::Prompt => return self.prompt(actions),
             Sent::LogIn(way, _) => {
                 log::info!(method = way.as_str(); "the agent is told to log in");
@@ -194,14 +211,17 @@ impl Acp {
             return self.ledger.finish(failure::no_session(), actions);
         }
         match wire::mode_choice(turn.gate, &self.session, result) {
-            Ok(setting) => self.settings.extend(setting),
+            Ok(Some(setting)) => {
+                self.mode = self.mode.is_some().then(|| setting.clone());
+                self.settings.push_back(setting);
+            }
             Err(mode) if turn.gate == Gate::Ask => {
                 let mode = text::message(mode);
                 actions.event(TurnEvent::Progress(format!(
                     "This agent has no mode that is known to ask before it acts; it runs in {mode:?}."
                 )));
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         if let Some(model) = &turn.model {
             match wire::model_choice(&self.session, result, model) {
@@ -227,11 +247,18 @@ impl Acp {
         setting.what == "mode" && self.turn.gate == Gate::AllowAll
     }
 
-    /// The next setting; after the last one, the prompt.
+    /// The next setting; after the last one, the prompt. Gemini 0.61.0 answers `session/load` in the middle
+    /// of the replay, of which the rest would be taken for the answer: it is over when nothing of it came
+    /// while a further request was answered.
     fn go_on(&mut self, actions: &mut Actions) {
-        match self.settings.pop_front() {
-            Some(setting) => self.send(Sent::Set(setting), actions),
-            None => self.prompt(actions),
+        if let Some(setting) = self.settings.pop_front() {
+            return self.send(Sent::Set(setting), actions);
+        }
+        let replays = std::mem::take(&mut self.replays);
+        if replays && self.mode.is_some() {
+            self.send(Sent::Again, actions);
+        } else {
+            self.prompt(actions);
         }
     }
 
@@ -274,6 +301,7 @@ impl Acp {
             if text(update, "/sessionUpdate") == "usage_update" {
                 self.cost_before = cost(update).or(self.cost_before);
             }
+            self.replays |= wire::is_of_conversation(update);
             return;
         }
         match text(update, "/sessionUpdate") {

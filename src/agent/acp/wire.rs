@@ -12,12 +12,22 @@ use crate::agent::{
 /// `session/prompt` no longer means the end of the turn (claude-agent-acp 0.101.0).
 pub const PROTOCOL_VERSION: u64 = 1;
 
+/// Goes on with an earlier session, and replays it as updates.
+pub const LOAD: &str = "session/load";
+
 /// The error code for "log in first".
 pub const AUTH_REQUIRED: i64 = -32000;
 
 /// Modes in which an agent asks before it acts: claude, gemini and qwen `default`, opencode
-/// `build`, codex-acp 2.6.0 `read-only`. Some adapters start in one in which a model decides.
-const ASKING_MODES: [&str; 4] = ["default", "build", "read-only", "ask"];
+/// `build`, codex-acp 2.6.0 `read-only`, copilot 1.0.102 the address. Some adapters start in one in
+/// which a model decides.
+const ASKING_MODES: [&str; 5] = [
+    "default",
+    "build",
+    "read-only",
+    "ask",
+    "https://agentclientprotocol.com/protocol/session-modes#agent",
+];
 
 /// Modes without any gate, for `allowAll`: codex-acp 2.6.0, claude, and gemini and qwen. Codex's
 /// asking mode is also a sandbox, in which much that is allowed still fails.
@@ -55,7 +65,7 @@ impl Capabilities {
     pub fn read(result: &Value) -> Capabilities {
         let agent = &result["agentCapabilities"];
         let resumes = !agent["sessionCapabilities"]["resume"].is_null();
-        let reopens = [("session/resume", resumes), ("session/load", agent["loadSession"] == true)];
+        let reopens = [("session/resume", resumes), (LOAD, agent["loadSession"] == true)];
         Capabilities {
             reopens: reopens.iter().filter(|(_, offers)| *offers).map(|(way, _)| *way).collect(),
             image: agent["promptCapabilities"]["image"] == true,
@@ -136,6 +146,18 @@ pub fn mode_choice<'a>(
     }
     let mode = wanted.iter().find(|mode| has(mode)).ok_or(offer.current)?;
     Ok(Some(offer.choose(session, mode)))
+}
+
+/// The request that chooses the mode in which the agent is anyway; None if it has no modes.
+pub fn mode_again(session: &str, result: &Value) -> Option<Setting> {
+    let offer = Offer::read("mode", result);
+    (!offer.current.is_empty()).then(|| offer.choose(session, offer.current))
+}
+
+/// Whether an update is a piece of a conversation, so that a replay consists of such.
+pub fn is_of_conversation(update: &Value) -> bool {
+    let kind = text(update, "/sessionUpdate");
+    kind.ends_with("_chunk") || kind.starts_with("tool_call") || kind == "plan"
 }
 
 /// The request that chooses `model`; None if the agent already uses it. The error is for people.

@@ -421,6 +421,10 @@ fn trap_with_allow_all_the_asking_mode_would_be_in_the_way() {
     check_mode(Gate::AllowAll, &["plan", "build"], Some("build"));
     check_mode(Gate::AllowAll, &["build", "plan"], None);
     check_mode(Gate::AllowAll, &[], None);
+    let copilot = ["autopilot", "plan", "agent"]
+        .map(|mode| format!("https://agentclientprotocol.com/protocol/session-modes#{mode}"));
+    let copilot = copilot.each_ref().map(String::as_str);
+    check_mode(Gate::Ask, &copilot, Some(copilot[2]));
     // Claude Code takes no such mode from root.
     let mut spec = spec();
     spec.gate = Gate::AllowAll;

@@ -36,6 +36,37 @@ fn what_can_not_be_resumed_is_loaded() {
     }
 }
 
+/// Gemini 0.61.0 answers in the middle of the replay, and the rest became part of the answer.
+#[test]
+fn a_replay_that_goes_on_after_its_response_is_no_answer() {
+    let spec = TurnSpec { session: Some(SessionId::new("s")), ..spec() };
+    for refuses in [false, true] {
+        let mut played = Played::new(&spec);
+        let capabilities = json!({ "loadSession": true });
+        played.result(
+            "initialize",
+            json!({ "protocolVersion": 1, "agentCapabilities": capabilities }),
+        );
+        let modes = json!({ "currentModeId": "default", "availableModes": [{ "id": "default" }] });
+        played.result("session/load", json!({ "modes": modes }));
+        let again = |played: &mut Played| {
+            let response = if refuses { json!({ "error": { "code": -32601 } }) } else { json!({}) };
+            played.respond("session/set_mode", response);
+        };
+        for n in 1..4 {
+            assert_eq!(played.written("session/set_mode").len(), n);
+            played.update(said("an old answer"));
+            assert!(played.written("session/prompt").is_empty());
+            again(&mut played);
+        }
+        // Nothing came meanwhile.
+        again(&mut played);
+        played.update(said("a new one"));
+        played.result("session/prompt", json!({ "stopReason": "end_turn" }));
+        assert_eq!(played.answered(), "a new one");
+    }
+}
+
 #[test]
 fn a_session_is_gone_when_no_way_leads_to_it() {
     let mut played = resuming();
