@@ -41,7 +41,10 @@ install_engines() {
     (cd "$new/node_modules/.bin" && ln -sf ../node-linux-*/bin/node node)
     (cd "$new/node_modules/@anthropic-ai/claude-code" && node install.cjs)
     (cd "$new/node_modules/opencode-ai" && node postinstall.mjs)
-    for engine in node claude codex codex-acp opencode; do
+    # It unpacks itself when it starts for the first time, and a test's home is always new.
+    COPILOT_SEA_EXTRACT_ONLY=1 COPILOT_PKG_CACHE_HOME="$new/copilot" HOME="$new" "$new/node_modules/.bin/copilot"
+    [ -d "$new/copilot/pkg" ] || die "copilot did not unpack itself"
+    for engine in node claude claude-code-acp codex codex-acp copilot gemini opencode qwen; do
         [ -x "$new/node_modules/.bin/$engine" ] || die "the install brought no $engine"
     done
     put_in_place "$new" "$engines"

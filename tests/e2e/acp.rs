@@ -18,7 +18,7 @@ fn agents(rig: &Rig) -> Vec<Process> {
     all
 }
 
-tests_of! { Engine::Acp;
+tests_of! { Engine::CodexAcp;
     a_message_during_a_turn_waits_for_its_end,
     a_turn_goes_on_after_a_stop_of_the_daemon,
     a_turn_goes_on_after_the_daemon_was_killed,
@@ -33,8 +33,8 @@ tests_of! { Engine::Acp;
 #[test]
 fn threads_have_processes_and_memories_of_their_own() {
     let mut rig = Rig::start();
-    let one = rig.begin(Engine::Acp, "the word is quince [[gate:both]][[text:**noted**]]");
-    let two = rig.begin(Engine::Acp, "the word is medlar [[gate:both]][[text:noted, too]]");
+    let one = rig.begin(Engine::CodexAcp, "the word is quince [[gate:both]][[text:**noted**]]");
+    let two = rig.begin(Engine::CodexAcp, "the word is medlar [[gate:both]][[text:noted, too]]");
     let first = rig.model.wait_for(|it| it.mentions("quince"), PATIENCE);
     rig.model.wait_for(|it| it.mentions("medlar"), PATIENCE);
     rig.model.open("both");
@@ -58,7 +58,7 @@ fn threads_have_processes_and_memories_of_their_own() {
 #[test]
 fn the_human_is_told_what_ails_the_model() {
     let rig = Rig::start();
-    let thread = rig.begin(Engine::Acp, "the word is quince [[text:noted]]");
+    let thread = rig.begin(Engine::CodexAcp, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
     let ails = [
         (401, &["Authentication required", "Log in with"][..]),
@@ -81,11 +81,11 @@ fn the_human_is_told_what_ails_the_model() {
 #[test]
 fn an_agent_that_is_not_logged_in_says_how_to() {
     let mut rig = Setup::logged_out().start();
-    let thread = rig.begin(Engine::Acp, "[[text:never]]");
+    let thread = rig.begin(Engine::CodexAcp, "[[text:never]]");
     check(&rig.answer(&thread, 1), &[("error", &["codex-acp could not answer", "Log in with"])]);
     assert_eq!(rig.model.turns().len(), 0);
     let Rig { home, model, .. } = &mut rig;
-    home.log_in(Engine::Acp, model);
+    home.log_in(Engine::CodexAcp, model);
     rig.say(&thread, "[[text:at last]]");
     rig.expect(&thread, 2, "at last");
 }
@@ -93,9 +93,9 @@ fn an_agent_that_is_not_logged_in_says_how_to() {
 #[test]
 fn a_session_that_is_gone_is_replaced_and_the_human_told() {
     let rig = Rig::start();
-    let thread = rig.begin(Engine::Acp, "the word is quince [[text:noted]]");
+    let thread = rig.begin(Engine::CodexAcp, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
-    let before = rig.session(&thread, Engine::Acp);
+    let before = rig.session(&thread, Engine::CodexAcp);
     fs::remove_dir_all(rig.home.path(".codex/sessions")).unwrap();
     rig.say(&thread, "which word? [[text:see above]]");
     check(
@@ -109,7 +109,7 @@ fn a_session_that_is_gone_is_replaced_and_the_human_told() {
 #[test]
 fn an_agent_that_dies_costs_one_turn() {
     let rig = Rig::start();
-    let thread = rig.begin(Engine::Acp, "the word is quince [[text:noted]]");
+    let thread = rig.begin(Engine::CodexAcp, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
     rig.say(&thread, "[[text:begun]][[hang:600]]");
     rig.model.wait_for(|it| it.human().contains("hang") && it.status == Some(200), PATIENCE);
@@ -131,7 +131,7 @@ fn what_the_sandbox_forbids_is_refused_and_not_run() {
     let rig = Rig::start();
     let escalated = json!({"sandbox_permissions": "require_escalated", "justification": "because"});
     let thread = rig.begin(
-        Engine::Acp,
+        Engine::CodexAcp,
         &format!("[[text:let me see]][[shell:{escalated} | touch made]][[text:over]]"),
     );
     check(
@@ -155,7 +155,9 @@ fn a_missing_agent_is_named() {
     );
     let mut offered = rig.offered();
     offered.sort();
-    assert_eq!(offered, ["claude", "codex", "codex-acp", "opencode"]);
+    let mut all = Engine::ALL.map(Engine::name);
+    all.sort_unstable();
+    assert_eq!(offered, all);
 }
 
 #[test]

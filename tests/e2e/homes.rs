@@ -1,7 +1,7 @@
 //! Home directories in which the engines know no model but the scripted one.
 
 use crate::model::Model;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -10,14 +10,58 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The engines under test.
+/// The engines under test. Those after opencode speak the Agent Client Protocol, and are in the config
+/// with their command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     Claude,
     Codex,
     Opencode,
-    /// The adapter that speaks the Agent Client Protocol and runs codex.
-    Acp,
+    ClaudeAcp,
+    CodexAcp,
+    Copilot,
+    Gemini,
+    Qwen,
+}
+
+impl Engine {
+    pub(crate) const ALL: [Engine; 8] = [
+        Engine::Claude,
+        Engine::Codex,
+        Engine::Opencode,
+        Engine::ClaudeAcp,
+        Engine::CodexAcp,
+        Engine::Copilot,
+        Engine::Gemini,
+        Engine::Qwen,
+    ];
+
+    /// What it is called on the wire, and its command.
+    fn description(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Engine::Claude => ("claude", &["claude"]),
+            Engine::Codex => ("codex", &["codex"]),
+            Engine::Opencode => ("opencode", &["opencode"]),
+            Engine::ClaudeAcp => ("claude-acp", &["claude-code-acp"]),
+            Engine::CodexAcp => ("codex-acp", &["codex-acp"]),
+            Engine::Copilot => ("copilot", &["copilot", "--acp"]),
+            Engine::Gemini => ("gemini", &["gemini", "--acp"]),
+            Engine::Qwen => ("qwen", &["qwen", "--acp"]),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.description().0
+    }
+
+    /// The program and its arguments.
+    pub(crate) fn command(self) -> &'static [&'static str] {
+        self.description().1
+    }
+
+    pub(crate) fn speaks_acp(self) -> bool {
+        !matches!(self, Engine::Claude | Engine::Codex | Engine::Opencode)
+    }
 }
 
 /// A home directory and the environment that belongs to it.
@@ -54,6 +98,11 @@ impl Home {
             ("NO_BROWSER", "1".to_owned()),
             ("OPENCODE_DISABLE_AUTOUPDATE", "1".to_owned()),
             ("OPENCODE_DISABLE_MODELS_FETCH", "1".to_owned()),
+            ("GOOGLE_GEMINI_BASE_URL", url.clone()),
+            ("COPILOT_PKG_CACHE_HOME", engines().join("copilot").display().to_string()),
+            ("COPILOT_OFFLINE", "true".to_owned()),
+            ("COPILOT_PROVIDER_BASE_URL", format!("{url}/v1")),
+            ("COPILOT_MODEL", "scripted-1".to_owned()),
         ];
         let home = Home { env: env.map(|(name, value)| (name.to_owned(), value)).into(), dir };
         for name in ["tmp", "project"] {
@@ -64,13 +113,18 @@ impl Home {
             &codex_config(&format!("openai_base_url = \"{url}/v1\"\n"), ""),
         );
         home.write(".config/opencode/opencode.json", &opencode_config(&json!({})));
+        home.write(
+            ".gemini/settings.json",
+            &gemini_config(&json!({}), &json!({"name": GEMINI_MODEL})),
+        );
+        home.write(".qwen/settings.json", &gemini_config(&json!({}), &json!({})));
         home
     }
 
     /// A home in which all engines are logged in.
     pub(crate) fn logged_in(model: &Model) -> Home {
         let mut home = Home::new(model);
-        for engine in [Engine::Claude, Engine::Codex, Engine::Opencode] {
+        for engine in Engine::ALL {
             home.log_in(engine, model);
         }
         home
@@ -80,10 +134,10 @@ impl Home {
     pub(crate) fn log_in(&mut self, engine: Engine, model: &Model) {
         let url = model.url();
         match engine {
-            Engine::Claude => {
+            Engine::Claude | Engine::ClaudeAcp => {
                 self.set("ANTHROPIC_API_KEY", "sk-ant-scripted");
             }
-            Engine::Codex | Engine::Acp => {
+            Engine::Codex | Engine::CodexAcp => {
                 let provider = format!(
                     "[model_providers.scripted]\nname = \"scripted\"\nbase_url = \"{url}/v1\"\n\
                      wire_api = \"responses\"\nexperimental_bearer_token = \"sk-scripted\"\n\
@@ -97,7 +151,12 @@ impl Home {
                     "npm": "@ai-sdk/openai-compatible",
                     "name": "Scripted",
                     "options": {"baseURL": format!("{url}/v1"), "apiKey": "sk-scripted"},
-                    "models": {"scripted-1": {"name": "Scripted 1", "limit": {"context": 200_000, "output": 8_000}}},
+                    "models": {"scripted-1": {
+                        "name": "Scripted 1",
+                        "limit": {"context": 200_000, "output": 8_000},
+                        "attachment": true,
+                        "modalities": {"input": ["text", "image"], "output": ["text"]},
+                    }},
                 });
                 let config = opencode_config(&json!({
                     "model": "scripted/scripted-1",
@@ -105,6 +164,38 @@ impl Home {
                     "provider": {"scripted": provider},
                 }));
                 self.write(".config/opencode/opencode.json", &config);
+            }
+            Engine::Copilot => self.set("COPILOT_PROVIDER_API_KEY", "sk-scripted"),
+            Engine::Gemini => {
+                let auth = json!({"selectedType": "gemini-api-key"});
+                self.write(
+                    ".gemini/settings.json",
+                    &gemini_config(&auth, &json!({"name": GEMINI_MODEL})),
+                );
+                self.write(".gemini/.env", "GEMINI_API_KEY=scripted\n");
+            }
+            Engine::Qwen => {
+                let auth = json!({
+                    "selectedType": "openai", "apiKey": "sk-scripted", "baseUrl": format!("{url}/v1"),
+                });
+                let sees = json!({"modalities": {"image": true}});
+                let model = json!({"name": QWEN_MODEL, "generationConfig": sees});
+                self.write(".qwen/settings.json", &gemini_config(&auth, &model));
+            }
+        }
+    }
+
+    /// Gives an engine a key in the environment, and nothing in its files.
+    pub(crate) fn give_key(&mut self, engine: Engine, model: &Model) {
+        match engine {
+            Engine::Claude | Engine::ClaudeAcp => self.set("ANTHROPIC_API_KEY", "sk-ant-scripted"),
+            Engine::Codex | Engine::CodexAcp => self.set("OPENAI_API_KEY", "sk-scripted"),
+            Engine::Copilot => self.set("COPILOT_PROVIDER_API_KEY", "sk-scripted"),
+            Engine::Gemini => self.set("GEMINI_API_KEY", "scripted"),
+            Engine::Opencode | Engine::Qwen => {
+                self.set("OPENAI_API_KEY", "sk-scripted");
+                self.set("OPENAI_BASE_URL", &format!("{}/v1", model.url()));
+                self.set("OPENAI_MODEL", QWEN_MODEL);
             }
         }
     }
@@ -132,12 +223,9 @@ impl Home {
 
     /// A command that runs an engine in the project.
     pub(crate) fn command(&self, engine: Engine) -> Command {
-        let mut command = Command::new(bin().join(match engine {
-            Engine::Claude => "claude",
-            Engine::Codex => "codex",
-            Engine::Opencode => "opencode",
-            Engine::Acp => "codex-acp",
-        }));
+        let [program, args @ ..] = engine.command() else { panic!("a command has a program") };
+        let mut command = Command::new(bin().join(program));
+        command.args(args);
         command.env_clear().envs(self.env()).current_dir(self.project());
         command
     }
@@ -150,9 +238,29 @@ impl Home {
 }
 
 /// Where the engines are.
+fn engines() -> PathBuf {
+    env::var_os("OBTO_E2E_ENGINES").expect("scripts/e2e-agents.sh runs these tests").into()
+}
+
+/// Where their programs are.
 fn bin() -> PathBuf {
-    let engines = env::var_os("OBTO_E2E_ENGINES").expect("scripts/e2e-agents.sh runs these tests");
-    Path::new(&engines).join("node_modules/.bin")
+    engines().join("node_modules/.bin")
+}
+
+/// Its automatic choice of a model asks another one first.
+const GEMINI_MODEL: &str = "gemini-2.5-flash";
+const QWEN_MODEL: &str = "scripted-1";
+
+/// Qwen has gemini's.
+fn gemini_config(auth: &Value, model: &Value) -> String {
+    json!({
+        "security": {"auth": auth, "folderTrust": {"enabled": false}},
+        "privacy": {"usageStatisticsEnabled": false},
+        "telemetry": {"enabled": false},
+        "general": {"disableAutoUpdate": true, "enableAutoUpdate": false, "disableUpdateNag": true},
+        "model": model,
+    })
+    .to_string()
 }
 
 fn codex_config(top: &str, tables: &str) -> String {
@@ -163,7 +271,7 @@ fn codex_config(top: &str, tables: &str) -> String {
     )
 }
 
-fn opencode_config(more: &serde_json::Value) -> String {
+fn opencode_config(more: &Value) -> String {
     let mut config = json!({
         "$schema": "https://opencode.ai/config.json",
         "autoupdate": false,

@@ -55,7 +55,7 @@ endings_of! {
     claude Claude,
     codex Codex,
     opencode Opencode,
-    acp Acp,
+    acp CodexAcp,
 }
 
 /// A daemon in the middle of a turn, the turn's thread, and all its processes.

@@ -29,4 +29,5 @@ mod rig;
 mod run;
 mod scenarios;
 mod smoke;
+mod support;
 mod switch;

@@ -252,7 +252,7 @@ fn history_goes_along_to_another_engine_and_back() {
     let rig = Rig::start();
     let thread = rig.begin(Engine::Opencode, "the word is quince [[text:noted]]");
     rig.expect(&thread, 1, "noted");
-    rig.switch(&thread, Engine::Acp, "which word? [[text:quince]]");
+    rig.switch(&thread, Engine::CodexAcp, "which word? [[text:quince]]");
     rig.expect(&thread, 2, "quince");
     let handed = rig.model.wait_for(|it| it.human().contains("which word?"), PATIENCE);
     assert!(handed.prompt.contains("> the word is quince"), "{}", handed.prompt);

@@ -14,7 +14,7 @@ use crate::{
     process,
 };
 use obto_bridge::serve::{Options, Server};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -40,18 +40,6 @@ const VERSIONS_FILE: &str = ".agent-bridge-daemon/engines.json";
 
 /// What the machine is called on the wire.
 const MACHINE: &str = "e2e-machine";
-
-impl Engine {
-    /// What it is called on the wire. The config of a [`Setup`] knows the last one.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Engine::Claude => "claude",
-            Engine::Codex => "codex",
-            Engine::Opencode => "opencode",
-            Engine::Acp => "codex-acp",
-        }
-    }
-}
 
 /// What an agent or the daemon has said on a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,12 +90,15 @@ impl Setup {
     pub(crate) fn logged_out() -> Setup {
         let model = Model::start();
         let home = Home::new(&model);
+        let acp = Engine::ALL.into_iter().filter(|it| it.speaks_acp());
+        let agents: Map<_, _> =
+            acp.map(|it| (it.name().to_owned(), json!({"command": it.command()}))).collect();
         let config = json!({
             "agentId": MACHINE,
             "projectDir": home.project(),
             // How many such lines there are depends on how slow the machine is.
             "progress": false,
-            "agents": {(Engine::Acp.name()): {"command": ["codex-acp"]}},
+            "agents": agents,
         });
         Setup { model, home, config }
     }
@@ -115,7 +106,7 @@ impl Setup {
     /// All engines are logged in.
     pub(crate) fn logged_in() -> Setup {
         let mut setup = Setup::logged_out();
-        for engine in [Engine::Claude, Engine::Codex, Engine::Opencode] {
+        for engine in Engine::ALL {
             setup.home.log_in(engine, &setup.model);
         }
         setup
@@ -376,6 +367,15 @@ impl Bridge {
     #[track_caller]
     pub(crate) fn begin_with(&self, agent: &str, text: &str) -> String {
         self.reply(&json!({"agent": agent, "body": text}))
+    }
+
+    /// Says something on a new thread with a picture, a PNG in base64.
+    #[track_caller]
+    pub(crate) fn begin_with_picture(&self, engine: Engine, text: &str, picture: &str) -> String {
+        let picture = json!({"name": "picture.png", "data": picture});
+        let stored = self.call("POST", "/api/bridge/attachment/upload", Some(&picture));
+        let ids = [&stored["attachmentId"]];
+        self.reply(&json!({"agent": engine.name(), "body": text, "attachmentIds": ids}))
     }
 
     /// Says something on a thread, to whichever engine had it last.

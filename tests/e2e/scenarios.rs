@@ -49,7 +49,7 @@ pub(crate) fn engine_processes(rig: &Rig, engine: Engine) -> Vec<Process> {
     let mark = match engine {
         Engine::Claude => "stream-json",
         Engine::Codex => "app-server",
-        Engine::Opencode | Engine::Acp => engine.name(),
+        _ => engine.command()[0],
     };
     let mut found = rig.daemon().descendants();
     found.retain(|it| it.command.contains(mark));

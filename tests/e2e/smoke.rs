@@ -238,7 +238,7 @@ struct Agent {
 
 impl Agent {
     fn start(home: &Home) -> Agent {
-        let mut agent = Agent { run: Run::start(&mut home.command(Engine::Acp)), id: 0 };
+        let mut agent = Agent { run: Run::start(&mut home.command(Engine::CodexAcp)), id: 0 };
         let files = json!({"readTextFile": false, "writeTextFile": false});
         let hello =
             json!({"protocolVersion": 1, "clientCapabilities": {"fs": files, "terminal": false}});

@@ -7,7 +7,7 @@ use crate::{
 };
 use serde_json::json;
 
-tests_of! { Engine::Acp;
+tests_of! { Engine::CodexAcp;
     what_is_approved_happens_and_what_is_not_does_not,
     always_holds_for_the_same_and_for_nothing_else,
     an_edit_is_put_with_its_diff,
@@ -18,17 +18,17 @@ tests_of! { Engine::Acp;
 
 #[test]
 fn a_stop_ends_a_command() {
-    stop::a_stop_ends_a_command(Engine::Acp);
+    stop::a_stop_ends_a_command(Engine::CodexAcp);
 }
 
 #[test]
 fn a_stop_ends_the_wait_for_a_model() {
-    stop::a_stop_ends_the_wait_for_a_model(Engine::Acp);
+    stop::a_stop_ends_the_wait_for_a_model(Engine::CodexAcp);
 }
 
 #[test]
 fn an_engine_that_dies_asking_has_to_ask_again() {
-    stop::an_engine_that_dies_asking_has_to_ask_again(Engine::Acp);
+    stop::an_engine_that_dies_asking_has_to_ask_again(Engine::CodexAcp);
 }
 
 /// Two questions; which of them comes first, chance decides.
@@ -43,9 +43,9 @@ fn in_order(scene: &Scene, second: &str) -> [Question; 2] {
 fn two_at_once_are_answered_in_reverse_order() {
     let both = |name: &str| {
         let touch = |n: usize| format!("touch {name}-{n}");
-        format!("{name} {}[[text:over]]", run_both(Engine::Acp, &touch(1), &touch(2)))
+        format!("{name} {}[[text:over]]", run_both(Engine::CodexAcp, &touch(1), &touch(2)))
     };
-    let scene = Scene::begin(Engine::Acp, &both("both"));
+    let scene = Scene::begin(Engine::CodexAcp, &both("both"));
     let [one, two] = in_order(&scene, "touch both-2");
     scene.say(&format!("approve {}", two.code));
     assert_eq!(scene.outcome(&two), "allowed");
@@ -59,8 +59,8 @@ fn two_at_once_are_answered_in_reverse_order() {
 /// It ends the turn, so that what else was open is not done either, and nobody says that it was.
 #[test]
 fn trap_a_refusal_ends_the_turn_and_what_else_is_open() {
-    let both = run_both(Engine::Acp, "touch one", "touch two");
-    let scene = Scene::begin(Engine::Acp, &format!("the word is quince {both}[[text:over]]"));
+    let both = run_both(Engine::CodexAcp, "touch one", "touch two");
+    let scene = Scene::begin(Engine::CodexAcp, &format!("the word is quince {both}[[text:over]]"));
     let [one, two] = in_order(&scene, "touch two");
     scene.say(&format!("deny {} because it is late", two.code));
     assert_eq!(scene.outcome(&two), "denied");
@@ -77,14 +77,14 @@ fn trap_a_refusal_ends_the_turn_and_what_else_is_open() {
 #[test]
 fn rules_decide_before_the_human() {
     let rules = json!({"allow": ["run(touch fine*)"], "deny": ["run(touch bad*)"]});
-    let touch = |files: &str| run(Engine::Acp, files);
+    let touch = |files: &str| run(Engine::CodexAcp, files);
     let text = format!(
         "all of it {}{}{}[[text:over]]",
         touch("touch fine-1"),
         touch("touch fine-2 && touch other"),
         touch("touch fine-3; touch bad")
     );
-    let scene = Scene::with(Engine::Acp, &json!({"permissions": rules}), &text);
+    let scene = Scene::with(Engine::CodexAcp, &json!({"permissions": rules}), &text);
     scene.question(1, "touch fine-2 && touch other");
     assert!(scene.has("fine-1"), "a rule allows it");
     scene.say("yes");

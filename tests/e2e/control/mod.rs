@@ -60,11 +60,11 @@ pub(crate) use own::{
 pub(crate) fn run(engine: Engine, command: &str) -> String {
     match engine {
         // Inside of its sandbox codex asks nothing.
-        Engine::Codex | Engine::Acp => {
+        Engine::Codex | Engine::CodexAcp => {
             let more = r#"{"sandbox_permissions":"require_escalated","justification":"why not"}"#;
             format!("[[shell:{more} | {command}]]")
         }
-        Engine::Claude | Engine::Opencode => format!("[[shell:{command}]]"),
+        _ => format!("[[shell:{command}]]"),
     }
 }
 
@@ -165,7 +165,7 @@ impl Scene {
     /// has no place for a reason: codex-acp ends the turn, and the human is told of what.
     #[track_caller]
     pub(crate) fn refused(&self, n: usize, body: &str, what: &str, why: &str) {
-        if self.engine == Engine::Acp {
+        if self.engine == Engine::CodexAcp {
             let end = format!("(The agent ended its turn because this was refused: `{what}`)");
             self.result(n, &end);
             let turns = self.rig.model.turns();
@@ -360,9 +360,11 @@ pub(crate) fn an_edit_is_put_with_its_diff(engine: Engine) {
     // Some engines change nothing that they have not read.
     let path = setup.home.project().join("old.txt").display().to_string();
     let look = match engine {
-        Engine::Claude => format!(r#"[[tool:Read {{"file_path":"{path}"}}]]"#),
+        Engine::Claude | Engine::ClaudeAcp => {
+            format!(r#"[[tool:Read {{"file_path":"{path}"}}]]"#)
+        }
         Engine::Opencode => format!(r#"[[tool:read {{"filePath":"{path}"}}]]"#),
-        Engine::Codex | Engine::Acp => String::new(),
+        _ => String::new(),
     };
     let made = setup.home.project().join("new.txt").display().to_string();
     setup.config["relayTimeoutMs"] = json!(120_000);
@@ -521,7 +523,7 @@ fn ask_the_human(engine: Engine, question: &str) -> String {
             format!("[[tool:AskUserQuestion {}]]", json!({"questions": [asked]}))
         }
         Engine::Opencode => format!("[[tool:question {}]]", json!({"questions": [asked]})),
-        Engine::Codex | Engine::Acp => {
+        _ => {
             let mut asked = asked;
             asked["id"] = json!("colour");
             format!("[[tool:request_user_input {}]]", json!({"questions": [asked]}))

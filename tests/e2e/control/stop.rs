@@ -66,7 +66,7 @@ pub(crate) fn a_stop_ends_a_command(engine: Engine) {
     for (n, (command, line)) in SLEEPS.iter().enumerate() {
         let shell = match engine {
             // Its sandbox is another, and not ours to choose.
-            Engine::Acp => run(engine, line),
+            Engine::CodexAcp => run(engine, line),
             _ => format!("[[shell:{line}]]"),
         };
         scene.say(&format!("sleep {n} {shell}[[gate:never]]"));

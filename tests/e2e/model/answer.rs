@@ -166,6 +166,22 @@ impl Answer {
     }
 }
 
+/// What the engines call their tools: claude, opencode and copilot, codex in three versions, gemini and
+/// qwen. Qwen has a `todo_write`, too, so a shorter name that is the end of another comes after it.
+const SHELLS: [&str; 6] =
+    ["Bash", "bash", "exec_command", "shell_command", "shell", "run_shell_command"];
+const WRITERS: [&str; 5] = ["Write", "write_file", "create", "write", "apply_patch"];
+const EDITORS: [&str; 4] = ["Edit", "replace", "edit", "apply_patch"];
+
+/// How the engine with this tool for writing spells a file's path, its content, and a change of it.
+fn spelling(writer: &str) -> [&'static str; 4] {
+    match writer {
+        "write" => ["filePath", "content", "oldString", "newString"],
+        "create" => ["path", "file_text", "old_str", "new_str"],
+        _ => ["file_path", "content", "old_string", "new_string"],
+    }
+}
+
 /// Turns a call of the script into one of what the engine offers.
 fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
     let any = |names: &[&str]| names.iter().find_map(|it| seen.find(it)).cloned();
@@ -175,36 +191,41 @@ fn resolve(call: &Call, seen: &Seen) -> Result<(Offer, Value), String> {
             Some((seen.find(name).cloned().unwrap_or_else(|| Offer::unseen(name)), input.clone()))
         }
         Call::Shell { command, extra } => {
-            any(&["Bash", "bash", "exec_command", "shell_command", "shell"]).map(|offer| {
+            any(&SHELLS).map(|offer| {
                 let mut input = extra.clone();
+                let mut more = json!({"command": command, "description": "a scripted command"});
                 match offer.name.as_str() {
-                    "exec_command" => input.insert("cmd".to_owned(), json!(command)),
-                    "shell" => input.insert("command".to_owned(), json!(["bash", "-lc", command])),
-                    _ => input.insert("command".to_owned(), json!(command)),
-                };
-                input.entry("description").or_insert(json!("a scripted command"));
-                if offer.name == "exec_command" {
-                    input.remove("description");
+                    "exec_command" => more = json!({"cmd": command}),
+                    "shell" => more["command"] = json!(["bash", "-lc", command]),
+                    // Qwen wants it; gemini of the same origin does not mind.
+                    "run_shell_command" => more["is_background"] = json!(false),
+                    _ => {}
+                }
+                for (name, value) in more.as_object().expect("it is made above") {
+                    input.entry(name).or_insert(value.clone());
                 }
                 (offer, Value::Object(input))
             })
         }
-        Call::Write { path, content } => any(&["Write", "write", "apply_patch"]).map(|offer| {
-            let input = match offer.name.as_str() {
-                "Write" => json!({"file_path": path, "content": content}),
-                "write" => json!({"filePath": path, "content": content}),
-                _ => {
-                    let lines: String = content.lines().flat_map(|it| ["+", it, "\n"]).collect();
-                    patch(&offer, &format!("*** Add File: {path}\n{lines}"))
-                }
+        Call::Write { path, content } => any(&WRITERS).map(|offer| {
+            let lines: String = content.lines().flat_map(|it| ["+", it, "\n"]).collect();
+            let input = match (&offer.name[..], spelling(&offer.name)) {
+                ("apply_patch", _) => patch(&offer, &format!("*** Add File: {path}\n{lines}")),
+                (_, [file, text, ..]) => json!({file: path, text: content}),
             };
             (offer, input)
         }),
-        Call::Edit { path, old, new } => any(&["Edit", "edit", "apply_patch"]).map(|offer| {
-            let input = match offer.name.as_str() {
-                "Edit" => json!({"file_path": path, "old_string": old, "new_string": new}),
-                "edit" => json!({"filePath": path, "oldString": old, "newString": new}),
-                _ => patch(&offer, &format!("*** Update File: {path}\n@@\n-{old}\n+{new}\n")),
+        Call::Edit { path, old, new } => any(&EDITORS).map(|offer| {
+            let writer = any(&WRITERS).map(|it| it.name).unwrap_or_default();
+            let [file, _, before, after] = spelling(&writer);
+            let input = match &offer.name[..] {
+                "apply_patch" => {
+                    patch(&offer, &format!("*** Update File: {path}\n@@\n-{old}\n+{new}\n"))
+                }
+                "replace" => {
+                    json!({file: path, before: old, after: new, "instruction": "change it"})
+                }
+                _ => json!({file: path, before: old, after: new}),
             };
             (offer, input)
         }),

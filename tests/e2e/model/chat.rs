@@ -1,4 +1,4 @@
-//! The Chat Completions API, as opencode uses it through its provider for
+//! The Chat Completions API, as qwen uses it, and opencode through its provider for
 //! OpenAI-compatible servers.
 
 use super::{

@@ -36,7 +36,7 @@ pub(crate) fn read(stream: &TcpStream) -> io::Result<Incoming> {
         let Some((name, value)) = header.split_once(':') else { continue };
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
-            "authorization" | "x-api-key" => authorized = !value.is_empty(),
+            "authorization" | "x-api-key" | "x-goog-api-key" => authorized = !value.is_empty(),
             "content-length" => length = value.parse().map_err(io::Error::other)?,
             "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
             "content-encoding" => {

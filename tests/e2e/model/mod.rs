@@ -8,6 +8,7 @@
 mod answer;
 mod anthropic;
 mod chat;
+mod gemini;
 mod http;
 mod responses;
 mod script;
@@ -32,8 +33,73 @@ pub(crate) enum Api {
     Anthropic,
     Responses,
     Chat,
+    Gemini,
     /// Nothing of a model's, such as a probe for whether the server is there.
     Other,
+}
+
+impl Api {
+    /// Which one a path is of, and what is asked for in a request to it.
+    fn of(path: &str, body: &Value) -> (Api, Seen) {
+        match path.rsplit('/').next().unwrap_or_default() {
+            "messages" => (Api::Anthropic, anthropic::seen(body)),
+            "responses" => (Api::Responses, responses::seen(body)),
+            "completions" => (Api::Chat, chat::seen(body)),
+            call if call.ends_with("enerateContent") => (Api::Gemini, gemini::seen(body)),
+            _ => (Api::Other, Seen::default()),
+        }
+    }
+
+    fn streams(self, path: &str, body: &Value) -> bool {
+        match self {
+            Api::Anthropic | Api::Chat => body["stream"] == true,
+            Api::Gemini => path.ends_with(":streamGenerateContent"),
+            Api::Responses | Api::Other => true,
+        }
+    }
+
+    fn whole(self, answer: &Answer) -> Value {
+        match self {
+            Api::Anthropic => anthropic::whole(answer),
+            Api::Gemini => gemini::whole(answer),
+            _ => chat::whole(answer),
+        }
+    }
+
+    fn stream(self, events: &mut Events<'_>, answer: &Answer) -> io::Result<()> {
+        match self {
+            Api::Anthropic => anthropic::stream(events, answer),
+            Api::Chat => chat::stream(events, answer),
+            Api::Gemini => gemini::stream(events, answer),
+            Api::Responses | Api::Other => responses::stream(events, answer),
+        }
+    }
+
+    fn end(self, events: &mut Events<'_>, answer: &Answer) -> io::Result<()> {
+        match self {
+            Api::Anthropic => anthropic::end(events, answer),
+            Api::Chat => chat::end(events, answer),
+            Api::Gemini => gemini::end(events, answer),
+            Api::Responses | Api::Other => responses::end(events, answer),
+        }
+    }
+
+    fn fail(self, events: &mut Events<'_>, code: &str, message: &str) -> io::Result<()> {
+        match self {
+            Api::Anthropic => anthropic::fail(events, code, message),
+            Api::Chat => chat::fail(events, code, message),
+            Api::Gemini => gemini::fail(events, code, message),
+            Api::Responses | Api::Other => responses::fail(events, code, message),
+        }
+    }
+
+    fn error(self, status: u16) -> Value {
+        match self {
+            Api::Anthropic => anthropic::error(status),
+            Api::Gemini => gemini::error(status),
+            _ => responses::error(status),
+        }
+    }
 }
 
 /// A request that an engine has sent.
@@ -242,12 +308,7 @@ impl Shared {
         let incoming = http::read(stream)?;
         let body = serde_json::from_slice(&incoming.body).unwrap_or(Value::Null);
         let path = incoming.path.split('?').next().unwrap_or_default();
-        let (api, seen) = match path.rsplit('/').next() {
-            Some("messages") => (Api::Anthropic, anthropic::seen(&body)),
-            Some("responses") => (Api::Responses, responses::seen(&body)),
-            Some("completions") => (Api::Chat, chat::seen(&body)),
-            _ => (Api::Other, Seen::default()),
-        };
+        let (api, seen) = Api::of(path, &body);
         // A GET of the path of a model is an attempt to upgrade to a web socket.
         let is_upgrade = api != Api::Other && incoming.method == "GET";
         let shown_api = if is_upgrade { Api::Other } else { api };
@@ -261,7 +322,7 @@ impl Shared {
         let outcome = match (api, refusal) {
             (Api::Other, _) => self.answer_other(id, path, stream),
             (_, Some(refusal)) => self.refuse(id, api, &refusal, stream),
-            (_, None) => self.answer(id, api, &body, &seen, stream),
+            (_, None) => self.answer(id, (api, path), &body, &seen, stream),
         };
         self.update(id, |it| it.abandoned |= outcome.is_err());
         outcome
@@ -294,6 +355,8 @@ impl Shared {
     fn answer_other(&self, id: usize, path: &str, stream: &TcpStream) -> io::Result<()> {
         let (status, body) = if path.ends_with("/count_tokens") {
             (200, json!({"input_tokens": 100}))
+        } else if path.ends_with(":countTokens") {
+            (200, json!({"totalTokens": 100}))
         } else if path == "/" {
             (200, json!({}))
         } else {
@@ -306,7 +369,7 @@ impl Shared {
     fn answer(
         &self,
         id: usize,
-        api: Api,
+        (api, path): (Api, &str),
         body: &Value,
         seen: &Seen,
         stream: &TcpStream,
@@ -346,13 +409,8 @@ impl Shared {
         let model = body["model"].as_str().unwrap_or("scripted");
         let answer = Answer::play(format!("scripted{id}"), model, &ops, seen);
         self.update(id, |it| it.status = Some(200));
-        if body["stream"] != true && api != Api::Responses {
-            let whole = if api == Api::Anthropic {
-                anthropic::whole(&answer)
-            } else {
-                chat::whole(&answer)
-            };
-            return http::json(stream, 200, None, &whole);
+        if !api.streams(path, body) {
+            return http::json(stream, 200, None, &api.whole(&answer));
         }
         let pause = || {
             if !pace.is_zero() {
@@ -360,22 +418,12 @@ impl Shared {
             }
         };
         let mut events = Events::begin(stream, &pause)?;
-        match api {
-            Api::Anthropic => anthropic::stream(&mut events, &answer)?,
-            Api::Chat => chat::stream(&mut events, &answer)?,
-            Api::Responses | Api::Other => responses::stream(&mut events, &answer)?,
-        }
-        match (&answer.end, api) {
-            (End::Complete, Api::Anthropic) => anthropic::end(&mut events, &answer)?,
-            (End::Complete, Api::Chat) => chat::end(&mut events, &answer)?,
-            (End::Complete, _) => responses::end(&mut events, &answer)?,
-            (End::Fail { code, message }, Api::Anthropic) => {
-                anthropic::fail(&mut events, code, message)?;
-            }
-            (End::Fail { code, message }, Api::Chat) => chat::fail(&mut events, code, message)?,
-            (End::Fail { code, message }, _) => responses::fail(&mut events, code, message)?,
-            (End::Hang(time), _) => return hang(stream, *time),
-            (End::Cut, _) => return Ok(()),
+        api.stream(&mut events, &answer)?;
+        match &answer.end {
+            End::Complete => api.end(&mut events, &answer)?,
+            End::Fail { code, message } => api.fail(&mut events, code, message)?,
+            End::Hang(time) => return hang(stream, *time),
+            End::Cut => return Ok(()),
         }
         events.finish()
     }
@@ -398,8 +446,7 @@ impl Shared {
         self.update(id, |it| it.status = Some(refusal.status));
         let body = match &refusal.body {
             Some(body) => body.clone(),
-            None if api == Api::Anthropic => anthropic::error(refusal.status),
-            None => responses::error(refusal.status),
+            None => api.error(refusal.status),
         };
         http::json(stream, refusal.status, refusal.retry_after, &body)
     }

@@ -1,6 +1,6 @@
 //! The directives in a prompt that say what the model answers.
 //!
-//! One grammar serves all three APIs, so that a test reads the same whichever
+//! One grammar serves all APIs, so that a test reads the same whichever
 //! engine it drives:
 //!
 //! | directive | effect |
