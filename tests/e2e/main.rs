@@ -10,6 +10,7 @@
 )]
 
 mod acp;
+mod answers;
 mod claude;
 mod codex;
 mod control;

@@ -121,6 +121,8 @@ pub(crate) struct Request {
     pub(crate) authorized: bool,
     /// The HTTP status, once answered.
     pub(crate) status: Option<u16>,
+    /// When all but the end of a streamed answer was written.
+    pub(crate) over: Option<Instant>,
     /// The engine hung up before the answer was over.
     pub(crate) abandoned: bool,
 }
@@ -341,6 +343,7 @@ impl Shared {
             is_turn: api != Api::Other && !seen.aside,
             authorized: incoming.authorized,
             status: None,
+            over: None,
             abandoned: false,
         });
         self.changed.notify_all();
@@ -419,6 +422,8 @@ impl Shared {
         };
         let mut events = Events::begin(stream, &pause)?;
         api.stream(&mut events, &answer)?;
+        // Before the end is sent: a test that hears of the answer finds it.
+        self.update(id, |it| it.over = Some(Instant::now()));
         match &answer.end {
             End::Complete => api.end(&mut events, &answer)?,
             End::Fail { code, message } => api.fail(&mut events, code, message)?,
