@@ -58,8 +58,8 @@ fn row(engine: Engine) -> Vec<String> {
     let head = format!("| agent | entry | npm package | {} |", COLUMNS.join(" | "));
     let table = readme.split_once(&head).unwrap_or_else(|| panic!("no table under {head}")).1;
     let start = format!("| `{}` |", engine.name());
-    let row = table.lines().skip(1).take_while(|it| it.starts_with('|'));
-    let row = row.filter(|it| it.starts_with(&start)).next().unwrap_or_default();
+    let mut row = table.lines().skip(1).take_while(|it| it.starts_with('|'));
+    let row = row.find(|it| it.starts_with(&start)).unwrap_or_default();
     row.trim_matches('|').split('|').map(|it| it.trim().to_owned()).collect()
 }
 

@@ -93,7 +93,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("serve", &["ascii", "ids", "task", "time", "visible"]),
     ("coordinator", &["agent", "bridge", "ids", "permission", "store", "time"]),
     // Not the bridge: an engine knows nothing of where its messages come from.
-    ("agent", &["ascii", "ids", "proc", "prompt", "task", "time", "visible"]),
+    ("agent", &["ascii", "config", "ids", "proc", "prompt", "task", "time", "visible"]),
     ("permission", &["agent", "bridge", "config", "ids", "time", "visible"]),
     ("prompt", &["ids", "time"]),
     ("bridge", &["ascii", "config", "ids", "store", "task", "time"]),
@@ -470,8 +470,11 @@ fn the_readme_has_every_setting() {
     let readme = read("README.md");
     let source = code(&read("src/config/mod.rs"));
     let literals = literals(&source);
-    let is_var =
-        |text: &str| text.contains('_') && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let is_var = |text: &str| {
+        let mut parts = text.split('_');
+        text.contains('_')
+            && parts.all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_uppercase()))
+    };
     let is_key = |text: &str| {
         text.chars().all(|c| c.is_ascii_alphanumeric())
             && text.starts_with(|c: char| c.is_ascii_lowercase())

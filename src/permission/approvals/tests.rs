@@ -24,7 +24,6 @@ pub(super) fn request(thread: &str, turn: &str, id: &str, code: Code) -> Approva
             tool: "Bash".to_owned(),
             kind: ActionKind::Run,
             subject: format!("echo {id}"),
-            reason: None,
             input: json!({}),
             ..Question::default()
         },

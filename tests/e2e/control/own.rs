@@ -26,7 +26,7 @@ fn read(engine: Engine, path: &str) -> String {
     match engine {
         Engine::Claude => format!("[[tool:Read {}]]", json!({"file_path": path})),
         Engine::Opencode => format!("[[tool:read {}]]", json!({"filePath": path})),
-        Engine::Codex | Engine::Acp => String::new(),
+        _ => String::new(),
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn what_is_denied_is_not_written_by_another_name(engine: Engine) {
         "/proc/self/cwd/.git/hooks/pre-commit".to_owned(),
         own.clone(),
     ];
-    let writes: String = paths.iter().map(|path| format!("[[write:{path}|x]]")).collect();
+    let writes = paths.map(|path| format!("[[write:{path}|x]]")).concat();
     let text = format!("write {writes}[[write:{}|x]][[text:over]]", inside("fine"));
     let rules = json!({"permissions": {"allow": ["read", "edit"], "deny": ["edit(.git/**)"]}});
     let scene = Scene::of(setup, engine, &open(&rules), &text);
