@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    agent::{Protocol, Sandbox, TurnSpec, stdio::Ladder},
+    agent::{Protocol, Sandbox, TurnSpec, shell::Shell, stdio::Ladder},
     ids::SessionId,
 };
 
@@ -39,6 +39,8 @@ pub struct Description {
     /// The tools that search the web, by their exact names. What another one gets may be an address.
     pub search_tools: &'static [&'static str],
     pub mcp_names: McpNames,
+    /// What reads its command lines, from the environment that the engine is started with.
+    pub shell: fn(&[(OsString, OsString)]) -> Shell,
 }
 
 /// An engine that npm installs.

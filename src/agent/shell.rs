@@ -2,6 +2,37 @@
 //! a policy matches, and a person reads, is what the shell is told. The subject of a question is
 //! what may be allowed, so it is always all that would run. Pure.
 
+use std::ffi::OsString;
+
+/// The shell that an engine gives its command lines to, as far as it matters how it reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// As bash, dash, ksh, mksh and zsh read it where they agree.
+    Bourne,
+    /// In a way that is not known here: csh, fish and the like. Only plain words are sure.
+    Other,
+}
+
+/// For engines that look for bash, zsh or sh, whatever the user's own shell is.
+pub fn bourne(_: &[(OsString, OsString)]) -> Shell {
+    Shell::Bourne
+}
+
+/// For engines that use `$SHELL`, or else `sh`.
+pub fn of_environment(env: &[(OsString, OsString)]) -> Shell {
+    let shell = env.iter().rfind(|(name, value)| name == "SHELL" && !value.is_empty());
+    let name = shell.map_or("sh", |(_, path)| {
+        let path = path.to_str().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or(path)
+    });
+    match name {
+        "sh" | "ash" | "bash" | "dash" | "ksh" | "ksh93" | "mksh" | "rbash" | "zsh" => {
+            Shell::Bourne
+        }
+        _ => Shell::Other,
+    }
+}
+
 /// Where systems keep their shells. A program of that name elsewhere may be anything.
 const DIRS: [&str; 5] =
     ["/bin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin", "/run/current-system/sw/bin"];
@@ -82,6 +113,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_shells_that_are_known_count_as_such() {
+        let with = |shells: &[&str]| {
+            let each = shells.iter().map(|shell| ("SHELL".into(), (*shell).into()));
+            of_environment(&each.collect::<Vec<_>>())
+        };
+        for known in ["/bin/bash", "/usr/bin/zsh", "sh", "/opt/bin/mksh", ""] {
+            assert_eq!(with(&[known]), Shell::Bourne, "{known}");
+        }
+        for other in ["/bin/tcsh", "/bin/csh", "/usr/bin/fish", "nu", "/bin/bash-wrapper", "/bin/"]
+        {
+            assert_eq!(with(&[other]), Shell::Other, "{other}");
+        }
+        assert_eq!(with(&[]), Shell::Bourne);
+        assert_eq!(with(&["/bin/bash", "/bin/tcsh"]), Shell::Other, "an agent's own comes last");
+        assert_eq!(bourne(&[("SHELL".into(), "/bin/tcsh".into())]), Shell::Bourne);
+    }
 
     #[track_caller]
     fn check(command: &str, expected: &str) {

@@ -72,12 +72,15 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         subject: test.value,
         ..Question::default()
     };
+    let def = &engines[&engine];
+    let inherited: Vec<_> = env.vars.clone().into_iter().collect();
     let action = Action {
         question: &question,
         engine: &engine,
         directory: &env.cwd.join(test.project.unwrap_or(config.project_dir.into())),
         home: &env.home,
         places: &RealPlaces,
+        shell: (def.description.shell)(&def.environment(&inherited)),
     };
     console.say(sentence(&policy.decide(&action, &[])));
     if config.allow_all {

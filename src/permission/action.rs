@@ -14,7 +14,7 @@ use super::{
     url::Url,
 };
 use crate::{
-    agent::{ActionKind, Question, description::McpReadings, engines},
+    agent::{ActionKind, Question, description::McpReadings, engines, shell::Shell},
     ids::Engine,
 };
 
@@ -62,6 +62,8 @@ pub struct Action<'a> {
     /// The user's home directory; absolute.
     pub home: &'a Path,
     pub places: &'a dyn Places,
+    /// What the engine gives its command lines to.
+    pub shell: Shell,
 }
 
 impl<'a> Action<'a> {
@@ -210,6 +212,7 @@ impl<'a> Action<'a> {
 pub(super) enum Facts<'a> {
     Command {
         scan: Scan,
+        bases: Bases<'a>,
         elsewhere: Option<&'static str>,
     },
     Places {
@@ -231,7 +234,9 @@ impl<'a> Facts<'a> {
         let Question { kind, tool, subject, .. } = action.question;
         match kind {
             ActionKind::Run => {
-                Facts::Command { scan: Scan::of(subject), elsewhere: action.elsewhere() }
+                let home = action.home.to_string_lossy();
+                let scan = Scan::of(subject, action.shell, &home);
+                Facts::Command { scan, bases: action.bases(), elsewhere: action.elsewhere() }
             }
             ActionKind::Read | ActionKind::Edit => {
                 let bases = action.bases();

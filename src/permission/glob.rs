@@ -48,6 +48,11 @@ impl Glob {
         first.starts_with(start) || (self.pieces.len() > 1 && start.starts_with(first.as_str()))
     }
 
+    /// The texts between the stars.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().map(String::as_str)
+    }
+
     /// The one text that matches, if there are no stars.
     pub(super) fn exact(&self) -> Option<&str> {
         match &self.pieces[..] {

@@ -8,15 +8,20 @@ pub mod code;
 
 mod action;
 mod command;
+mod command_glob;
+mod files;
 mod glob;
 mod guard;
 mod lex;
+mod options;
 mod own;
 mod place;
 mod policy;
+mod programs;
 mod real_fs;
 mod rule;
 mod ruling;
+mod scripts;
 #[cfg(test)]
 mod tests;
 mod url;

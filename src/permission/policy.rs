@@ -126,7 +126,7 @@ impl Policy {
     pub fn always(&self, action: &Action<'_>) -> Option<Rule> {
         let (kind, facts) = (action.question.kind, Facts::of(action));
         let pattern = match &facts {
-            Facts::Command { scan, elsewhere: None } => {
+            Facts::Command { scan, elsewhere: None, .. } => {
                 escape(&scan.sure.as_ref().ok()?.whole, unguard)
             }
             Facts::Places { spots: Ok(spots), bases, .. } => match &spots[..] {
@@ -174,7 +174,7 @@ fn first<'r>(
     kind: ActionKind,
     facts: &Facts<'_>,
 ) -> Option<(&'r Rule, Option<&'static str>)> {
-    let rules = rules.iter().filter(|rule| rule.kind == kind);
+    let rules = rules.iter().filter(|rule| rule.kind == kind || reads(rule, facts));
     let reached = rules.filter_map(|rule| match reach(rule, facts) {
         (true, _) => Some((rule, None)),
         (false, unclear) => unclear.map(|why| (rule, Some(why))),
@@ -182,11 +182,24 @@ fn first<'r>(
     reached.min_by_key(|(_, unclear)| unclear.is_some())
 }
 
+/// Whether a rule for reading is also about a command, by the files that it names.
+fn reads(rule: &Rule, facts: &Facts<'_>) -> bool {
+    match facts {
+        Facts::Command { scan, .. } if rule.kind == ActionKind::Read => {
+            rule.pattern.is_some() || scan.files.are_read()
+        }
+        _ => false,
+    }
+}
+
 /// Whether a rule describes any part of an action, and why that can't be told of all of it.
 fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
     let Some(pattern) = &rule.pattern else { return (true, None) };
     match (pattern, facts) {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
+        (Pattern::Place(glob), Facts::Command { scan, bases, .. }) => {
+            scan.files.reaches(glob, bases)
+        }
         (Pattern::Place(glob), Facts::Places { spots, is_search, bases }) => {
             let spots = spots.as_deref().unwrap_or_default();
             let any = |fits: &dyn Fn(&Place) -> bool| spots.iter().flat_map(Spot::places).any(fits);
@@ -248,7 +261,15 @@ fn covers<'r>(
                 return Ok(rule);
             }
             last(sure.commands.iter().map(|command| {
-                with(&|it| matches!(it, Pattern::Command(glob) if glob.covers(command)))
+                let mut why = None;
+                let covering = rules.iter().find(|rule| match &rule.pattern {
+                    Some(Pattern::Command(glob)) => command.is_covered(glob).unwrap_or_else(|it| {
+                        why = Some(it);
+                        false
+                    }),
+                    _ => false,
+                });
+                covering.copied().ok_or(why)
             }))
         }
         Facts::Places { spots, bases, .. } => {

@@ -105,6 +105,7 @@ impl<'a> Asking<'a> {
             directory: self.project_dir,
             home: config.home.as_std_path(),
             places: &RealPlaces,
+            shell: self.run.shell(),
         };
         if let Some(why) = question.cannot_allow {
             let reason = format!("Refused: {why}.");

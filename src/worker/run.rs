@@ -10,7 +10,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, after, at, never, select_biased, unbounded};
 
 use crate::{
-    agent::{Failure, TurnCommand, launch::EngineDef},
+    agent::{Failure, TurnCommand, launch::EngineDef, shell::Shell},
     bridge::wire::{Activity, Post, PostKind},
     coordinator::{Begin, Event},
     ids::{ClientMsgId, Engine, ThreadId},
@@ -86,6 +86,11 @@ impl<'a> Run<'a> {
 
     pub(super) fn engine(&self) -> &Engine {
         &self.def.name
+    }
+
+    /// What reads the engine's command lines.
+    pub(super) fn shell(&self) -> Shell {
+        (self.def.description.shell)(&self.def.environment(&self.shared.env))
     }
 
     pub(super) fn report(&self, event: Event) {

@@ -29,6 +29,8 @@ mod long;
 mod proc;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(target_os = "linux")]
+mod shells;
 mod store;
 mod tidy;
 mod turn;

@@ -8,6 +8,7 @@ use super::{Acp, asking};
 use crate::{
     agent::{
         description::{Description, Launch, McpNames, McpReadings, Process},
+        shell,
         stdio::{KILL, LadderStep},
     },
     proc::kill::To,
@@ -47,4 +48,5 @@ pub static DESCRIPTION: Description = Description {
             }
         },
     },
+    shell: shell::of_environment,
 };

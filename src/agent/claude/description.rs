@@ -8,6 +8,7 @@ use super::{Claude, ENV, ENV_REMOVE, args, files};
 use crate::{
     agent::{
         description::{Description, Launch, McpNames, Package, Process},
+        shell,
         stdio::{KILL, LadderStep},
     },
     proc::kill::To,
@@ -41,4 +42,6 @@ pub static DESCRIPTION: Description = Description {
     asks_to_read: false,
     search_tools: &["WebSearch"],
     mcp_names: McpNames::PREFIXED,
+    // bash or zsh, also if `$SHELL` is another (2.1.197).
+    shell: shell::bourne,
 };

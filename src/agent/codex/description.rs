@@ -9,6 +9,7 @@ use crate::{
     agent::{
         Sandbox,
         description::{Description, Launch, McpNames, Package, Process},
+        shell,
         stdio::{KILL, LadderStep},
     },
     proc::kill::To,
@@ -43,4 +44,6 @@ pub static DESCRIPTION: Description = Description {
     search_tools: &[],
     // The protocol composes these names itself.
     mcp_names: McpNames::PREFIXED,
+    // bash, zsh or sh, and its command line says so; see `shell::unwrapped`.
+    shell: shell::bourne,
 };

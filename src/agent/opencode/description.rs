@@ -1,7 +1,10 @@
 //! opencode for the rest of the program.
 
 use super::Opencode;
-use crate::agent::description::{Description, Launch, McpNames, McpReadings, Package, splits};
+use crate::agent::{
+    description::{Description, Launch, McpNames, McpReadings, Package, splits},
+    shell,
+};
 
 pub static DESCRIPTION: Description = Description {
     package: Some(Package {
@@ -23,4 +26,5 @@ pub static DESCRIPTION: Description = Description {
         name: |server, tool| format!("{server}_{tool}"),
         read: |name| McpReadings { names: splits(name, "_"), is_any: true },
     },
+    shell: shell::of_environment,
 };

@@ -227,6 +227,8 @@ fn what_is_denied_is_found_wherever_it_hides() {
             "trap 'git push' EXIT",
             "xargs git push",
             "case x in x) git push;; esac",
+            ". git push",
+            "sh ./git push",
         ],
         Ruling::Deny,
     );

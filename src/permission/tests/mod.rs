@@ -4,7 +4,10 @@ mod commands;
 mod engines;
 mod own;
 mod paths;
+mod programs;
 mod random;
+mod reading;
+mod understood;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    agent::{ActionKind, Edit, Question, QuestionId},
+    agent::{ActionKind, Edit, Question, QuestionId, shell::Shell},
     config::Permissions,
     ids::Engine,
 };
@@ -68,7 +71,8 @@ fn question(kind: ActionKind, tool: &str, subject: &str, input: Value) -> Questi
 
 fn action<'a>(question: &'a Question, places: &'a dyn Places) -> Action<'a> {
     let (directory, home) = (Path::new(PROJECT), Path::new(HOME));
-    Action { question, engine: &Engine::CLAUDE, directory, home, places }
+    let shell = Shell::Bourne;
+    Action { question, engine: &Engine::CLAUDE, directory, home, places, shell }
 }
 
 #[track_caller]

@@ -50,6 +50,23 @@ fn the_rule_and_the_reason_are_told() {
     check(&home, &["claude", "fetch", "https://docs.rs/x", "--tool", "WebSearch"], "ask", &[]);
 }
 
+/// What is one command to bash is several to csh.
+#[test]
+fn the_shell_of_the_agent_counts() {
+    let home = Home::new();
+    home.put(
+        CONFIG,
+        r#"{"agents": {"other": {"command": ["other"], "env": {"SHELL": "/bin/tcsh"}}},
+            "permissions": {"allow": ["run(git status *)"]}}"#,
+    );
+    let line = r#"git status "a\" ; touch X ; echo "b\""#;
+    check(&home, &["other", "run", line], "ask", &["shell"]);
+    check(&home, &["other", "run", "git status -s"], "allow", &[]);
+    let line = "git status 'a b'";
+    check(&home, &["other", "run", line], "ask", &["shell"]);
+    check(&home, &["claude", "run", line], "allow", &[]);
+}
+
 /// On the real `/proc`, and what was given is what is judged.
 #[test]
 fn ways_around_a_denial_are_asked() {

@@ -1,0 +1,86 @@
+//! Rules for reading, and commands that read.
+
+use super::*;
+
+#[track_caller]
+fn all(policy: &Policy, lines: &[&str], expected: Ruling) {
+    for line in lines {
+        check(policy, &run(line), expected);
+    }
+}
+
+#[test]
+fn what_may_not_be_read_is_not_read_by_a_command_either() {
+    let policy = policy(&["run", "read"], &[], &["read(~/.ssh/**)", "read(**/.env)"]);
+    all(
+        &policy,
+        &[
+            "cat ~/.ssh/id_rsa",
+            "cat /home/ada/.ssh/id_rsa",
+            "cat ../.ssh/id_rsa",
+            "head -n 5 ~/.ssh/id_rsa",
+            "grep -n x ~/.ssh/config",
+            "grep -e x .env",
+            "cp .env x",
+            "base64 < ~/.ssh/id_rsa",
+            "ls; cd ~/.ssh && cat id_rsa",
+            "cd .. && cd .ssh && cat id_rsa",
+            "sudo cat ~/.ssh/id_rsa",
+            "bash -c 'cat ~/.ssh/id_rsa'",
+            "echo $(cat .env)",
+            "find . -exec cat sub/.env \\;",
+            "dd if=.env",
+            "sort --files0-from=.env",
+            "tar cf x .env",
+        ],
+        Ruling::Deny,
+    );
+    all(
+        &policy,
+        &[
+            // Nobody knows what these do with it.
+            "python3 x.py ~/.ssh/id_rsa",
+            "curl -d @.env localhost",
+            "curl file:///home/ada/.ssh/id_rsa",
+            "x --identity=~/.ssh/id_rsa",
+            // Nor what these read.
+            "cat $X",
+            "cat ~/.s?h/id_rsa",
+            "cd $X && cat id_rsa",
+            "cd - && cat id_rsa",
+            "cat ~root/x",
+            // Nor whether such a file is there.
+            "rg x",
+            "grep -rn x .",
+            "cp -r ~ /tmp/x",
+            "tar czf x.tgz ..",
+        ],
+        Ruling::Ask,
+    );
+    all(
+        &policy,
+        &[
+            "cat src/x.rs",
+            "grep .env README.md",
+            "ls ~",
+            "echo $X",
+            "cd src && cat x",
+            "git status",
+        ],
+        Ruling::Allow,
+    );
+}
+
+#[test]
+fn a_rule_against_all_reading_is_about_commands_that_read() {
+    let policy = policy(&["run"], &[], &["read"]);
+    all(&policy, &["cat x", "ls | grep x y"], Ruling::Deny);
+    all(&policy, &["ls", "git status"], Ruling::Allow);
+}
+
+#[test]
+fn a_rule_that_asks_about_reading_asks_about_commands_that_read() {
+    let policy = policy(&["run"], &["read(secrets/**)"], &[]);
+    all(&policy, &["cat secrets/x", "x secrets/x"], Ruling::Ask);
+    all(&policy, &["cat x"], Ruling::Allow);
+}
