@@ -109,7 +109,7 @@ for (const [name, [call, hidden, end]] of Object.entries(CUT)) {
 test("what is short has its buttons at once, and says where, with what and why", async () => {
   const card = await ask(run("git clean -fdx", { cwd: "/home/victim", timeout: 600, env: { LD_PRELOAD: "/tmp/x.so" } }));
   const text = await card.innerText();
-  for (const part of ["asks to run a command", "git clean -fdx", "/home/victim", "Project", "timeout", "600", "LD_PRELOAD", "because no pattern may allow this"]) {
+  for (const part of ["asks to run a command", "git clean -fdx", "/home/victim", "Project", "timeout", "600", "LD_PRELOAD", "because no rule may allow this"]) {
     assert.ok(text.includes(part), `${part} is not in ${text}`);
   }
   await shot(page, "whole card");
