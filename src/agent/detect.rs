@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -14,9 +13,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use crate::agent::description::Description;
 use crate::{
-    agent::{Exit, launch::EngineDef},
+    agent::{Exit, NOT_ON_PATH, launch::EngineDef},
     ids::Engine,
-    proc::is_program,
+    proc,
     time::Timestamp,
 };
 
@@ -108,24 +107,12 @@ pub fn detect(
 /// Whether the program of an engine is there, without starting it.
 pub fn look(row: &EngineDef, path: &OsStr, cwd: &Path) -> EngineStatus {
     let name = row.program();
-    let program = find_program(name, row.env.get("PATH").unwrap_or(path), cwd);
+    let program = proc::find(Path::new(name), row.env.get("PATH").unwrap_or(path), cwd);
     let problem = program.is_none().then(|| {
         let place = if name.contains('/') { "is no program" } else { "is not on the PATH" };
         format!("`{name}` {place}. {}", row.how_to_install())
     });
     EngineStatus { engine: row.name.clone(), program, version: None, problem, note: None }
-}
-
-/// Finds the program that a shell would start for `name`: through `path` (a `PATH`), or, if the
-/// name has a slash, there, seen from `cwd`. Relative directories in `path`, the empty one too, are
-/// passed over: they would mean another program in every project.
-fn find_program(name: &str, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
-    let dirs: Vec<PathBuf> = if name.contains('/') {
-        vec![cwd.to_owned()]
-    } else {
-        env::split_paths(path).filter(|dir| dir.is_absolute()).collect()
-    };
-    dirs.into_iter().map(|dir| dir.join(name)).find(|program| is_program(program))
 }
 
 /// The version in what `--version` printed: `2.1.197 (Claude Code)`, `codex-cli 0.169.0`, `1.18.3`.
@@ -153,6 +140,9 @@ fn ask(row: &EngineDef, program: &Path, run: &mut RunProgram<'_>) -> Result<Stri
         Some(line) => format!(": {}", line.chars().take(QUOTE_MAX).collect::<String>()),
         None => " and printed nothing".to_owned(),
     };
+    if exit == Exit::NOT_FOUND {
+        return Err(format!("{asked} ended with {exit}{quote}. {NOT_ON_PATH}"));
+    }
     if exit != Exit::Code(0) {
         return Err(format!("{asked} ended with {exit}{quote}"));
     }
@@ -177,6 +167,7 @@ fn stamp(program: &Path) -> Option<Stamp> {
 #[cfg(test)]
 mod tests {
     use std::{
+        env,
         ffi::OsString,
         fs::OpenOptions,
         io::Write,
@@ -265,7 +256,7 @@ mod tests {
         install(root, "fourth/codex", 0o755, "");
         let path = env::join_paths(["first", "second", "third", "fourth"].map(|it| root.join(it)));
         let path = path.unwrap();
-        let find = |name| find_program(name, &path, root);
+        let find = |name: &str| proc::find(Path::new(name), &path, root);
         assert_eq!(find("codex"), Some(codex.clone()));
         assert_eq!(find("third/codex"), Some(codex.clone()));
         assert_eq!(find(codex.to_str().unwrap()), Some(codex.clone()));
@@ -274,7 +265,8 @@ mod tests {
         }
         // A relative directory would be in the project, whose author could then choose the program.
         for relative in ["", "third", "./third", ":"] {
-            assert_eq!(find_program("codex", OsStr::new(relative), root), None, "{relative:?}");
+            let found = proc::find(Path::new("codex"), OsStr::new(relative), root);
+            assert_eq!(found, None, "{relative:?}");
         }
     }
 
@@ -333,7 +325,7 @@ mod tests {
         for asked in 1..=2 {
             let status = machine.detect(Engine::OPENCODE, answer);
             let problem = status.problem.clone().unwrap_or_default();
-            assert!(problem.ends_with(expected), "{problem:?} does not end with {expected:?}");
+            assert!(problem.contains(expected), "{problem:?} has no {expected:?}");
             assert!(!status.is_usable() && status.program.is_some());
             // What is broken now may be cured by the next start.
             assert_eq!(machine.asked, asked);
@@ -344,7 +336,7 @@ mod tests {
     fn a_program_that_does_not_work_is_told_in_words() {
         check_problem(
             Ok((Exit::Code(127), "\n env: node: No such file\nmore")),
-            "/opencode --version` ended with exit code 127: env: node: No such file",
+            "/opencode --version` ended with exit code 127: env: node: No such file. A program that",
         );
         check_problem(Ok((Exit::Signal(6), "")), "ended with signal 6 and printed nothing");
         check_problem(Ok((Exit::Code(0), " \n")), "told no version and printed nothing");

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    io::{self, ErrorKind},
     path::PathBuf,
 };
 
@@ -16,6 +17,10 @@ use crate::{
     ids::Engine,
     proc::{Plan, sweep::MARKER},
 };
+
+/// For a directory that went between two looks at it.
+const AGAIN: &str =
+    "Send the message again: a session whose directory is gone is replaced by a new one.";
 
 #[derive(Clone, Debug)]
 pub struct EngineDef {
@@ -83,13 +88,32 @@ impl EngineDef {
         )
     }
 
-    /// The end of a turn for which the program was not found.
-    pub fn not_installed(&self) -> Failure {
-        Failure::new(
-            FailureKind::NotInstalled,
-            format!("`{}` was not found on this machine.", self.program()),
-            self.how_to_install(),
-        )
+    /// The end of a turn for which the program was not started.
+    pub fn not_started(&self, error: &io::Error) -> Failure {
+        let program = self.program();
+        let (kind, message) =
+            (FailureKind::NotInstalled, format!("`{program}` could not be started: {error}."));
+        let limits = "Look at the daemon's log and at the limits of the machine (processes, open \
+                      files, memory), then send the message again.";
+        match error.kind() {
+            ErrorKind::NotFound => Failure::new(
+                kind,
+                format!("`{program}` was not found on this machine."),
+                self.how_to_install(),
+            ),
+            ErrorKind::InvalidData => {
+                let again = self.how_to_install();
+                Failure::new(kind, message, format!("What is installed is broken. {again}"))
+            }
+            ErrorKind::PermissionDenied => Failure::new(
+                kind,
+                message,
+                "Look at its permissions and those of its directories, and whether its file system is \
+                 mounted `noexec`.",
+            ),
+            ErrorKind::NotADirectory => Failure::new(FailureKind::Refused, message, AGAIN),
+            _ => Failure::new(kind, message, limits),
+        }
     }
 }
 

@@ -454,6 +454,16 @@ pub enum Exit {
     Unknown,
 }
 
+impl Exit {
+    /// How a shell, and `env`, say that they did not find a program.
+    pub const NOT_FOUND: Exit = Exit::Code(127);
+}
+
+/// What to do when an engine's own program ended with [`Exit::NOT_FOUND`].
+pub const NOT_ON_PATH: &str = "A program that it needs is not on the daemon's `PATH`, which for a service is another one than in \
+     your shell. Set it, as `Environment=PATH=…` in the service or as `PATH` in `env` of the agent's entry \
+     in the config file, and restart the daemon.";
+
 impl From<Option<ExitStatus>> for Exit {
     fn from(status: Option<ExitStatus>) -> Exit {
         let Some(status) = status else { return Exit::Unknown };

@@ -7,6 +7,26 @@ use crate::visible;
 /// Characters of an error or a notice that are passed on. Providers answer with whole HTML pages.
 pub const MESSAGE_CHARS: usize = 1_000;
 
+/// What cures a session that its model refuses as a whole, with every message: it has grown too long,
+/// or holds an image or a call that the model does not take.
+pub const NEW_SESSION: &str = "If this comes again, write `/new` and then the message: the session may be too long for the model, or \
+     hold something that it refuses, and a new one begins without what was said before.";
+
+/// Whether a model's error says that the session is too long for it.
+pub fn is_too_long(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    [
+        "is too long",
+        "context window",
+        "context length",
+        "context_length",
+        "maximum context",
+        "too many tokens",
+    ]
+    .iter()
+    .any(|words| lower.contains(words))
+}
+
 /// Bytes of an answer: more than any has. What is beyond is cut off.
 pub const ANSWER_BYTES: usize = 1 << 20;
 

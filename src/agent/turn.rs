@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, TryRecvError, never, select_biased};
 
 use crate::{
     agent::{
-        Actions, Exit, Failure, FailureKind, Limits, Protocol, Question, QuestionId, TurnCommand,
-        TurnEnd, TurnEvent, TurnSpec, Verdict,
+        Actions, Exit, Failure, FailureKind, Limits, NOT_ON_PATH, Protocol, Question, QuestionId,
+        TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
         garbage::Garbage,
         transport::{Transport, TransportEvent},
     },
@@ -119,6 +119,7 @@ pub fn run_turn(
         has_session: false,
         asked: 0,
         garbage: Garbage::default(),
+        exit: None,
         pending: VecDeque::new(),
         phase: Phase::Working,
         quiet: None,
@@ -219,6 +220,7 @@ struct Turn<'a> {
     /// Questions so far.
     asked: u64,
     garbage: Garbage,
+    exit: Option<Exit>,
     /// Commands that the protocol has not been given yet.
     pending: VecDeque<TurnCommand>,
     phase: Phase,
@@ -373,6 +375,7 @@ impl Turn<'_> {
 
     fn gone(&mut self, exit: Exit, stderr_tail: &str) {
         log::debug!("the engine is gone: {exit}");
+        self.exit = Some(exit);
         self.act(|protocol, actions| protocol.on_exit(exit, stderr_tail, actions));
         if self.told.is_none() {
             self.told = Some(TurnEnd::Failed(Failure::new(
@@ -526,14 +529,18 @@ impl Turn<'_> {
                 format!("The engine can't be written to: {error}. {what_was_done}"),
                 "Send the message again.",
             )),
-            (None, Some(TurnEnd::Failed(failure)))
-                if failure.kind == FailureKind::Crashed
-                    && !self.heard
-                    && self.garbage.count > 0 =>
+            (None, Some(TurnEnd::Failed(mut failure)))
+                if failure.kind == FailureKind::Crashed && !self.heard =>
             {
-                let said = &self.garbage.first;
-                let message = format!("{} All it wrote began with: {said}", failure.message);
-                TurnEnd::Failed(Failure { message, ..failure })
+                if self.garbage.count > 0 {
+                    let said = &self.garbage.first;
+                    failure.message =
+                        [&failure.message, " All it wrote began with: ", said].concat();
+                }
+                if self.exit == Some(Exit::NOT_FOUND) {
+                    NOT_ON_PATH.clone_into(&mut failure.advice);
+                }
+                TurnEnd::Failed(failure)
             }
             (None, Some(end)) => end,
             (None, None) => unreachable!("a turn ends with an end, or for a reason"),

@@ -5,12 +5,14 @@
 pub mod kill;
 mod limit;
 mod pipes;
+mod refusal;
 pub mod sweep;
 
 use std::{
-    env::split_paths,
+    env::{current_dir, split_paths},
     ffi::{OsStr, OsString},
-    fmt, io,
+    fmt,
+    io::{self, ErrorKind},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
@@ -46,10 +48,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whose child it will be; see [`sweep`].
-    fn marker(&self) -> Option<&OsStr> {
-        let marker = self.env.iter().rfind(|(name, _)| name == sweep::MARKER)?;
-        Some(&marker.1)
+    /// A variable of the child; of two values the last one counts.
+    fn var(&self, name: &str) -> Option<&OsStr> {
+        let (_, value) = self.env.iter().rfind(|(key, _)| key == name)?;
+        Some(value)
+    }
+
+    fn path(&self) -> &OsStr {
+        self.var("PATH").unwrap_or_default()
     }
 }
 
@@ -89,8 +95,9 @@ impl Child {
     /// Starts `plan`.
     ///
     /// # Errors
-    /// When the program or the directory is not there, and when the system gives no process or OS
-    /// thread. Nothing is left running then.
+    /// `NotFound` when the program is not there, `NotADirectory` when the directory is not,
+    /// `InvalidData` when the program can't run here, and others when the system refuses or gives no
+    /// process or OS thread. Nothing is left running then.
     pub fn spawn(plan: &Plan) -> io::Result<Child> {
         Child::spawn_with(plan, Some)
     }
@@ -132,7 +139,8 @@ impl<T: Send + 'static> Child<T> {
         })?;
 
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut child = limit::spawn(plan.marker(), || command.spawn())?;
+        let child = limit::spawn(plan.var(sweep::MARKER), || command.spawn());
+        let mut child = child.map_err(|error| refusal::explain(&command, error))?;
         hand_over(&stdin, child.stdin.take());
         hand_over(&stdout, child.stdout.take());
         hand_over(&stderr, child.stderr.take());
@@ -157,7 +165,7 @@ impl<T> Child<T> {
     /// `BrokenPipe` when its input was closed, by us or by it; `QuotaExceeded` when it does not read
     /// and too much waits already.
     pub fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
-        self.input.as_ref().ok_or(io::ErrorKind::BrokenPipe)?.send(bytes)
+        self.input.as_ref().ok_or(ErrorKind::BrokenPipe)?.send(bytes)
     }
 
     /// Its standard input ends after what is queued.
@@ -219,14 +227,16 @@ pub fn run(plan: &Plan, deadline: Duration, max_output: usize) -> io::Result<Out
     }
 }
 
-/// Finds `program` as a shell would: a path stays as it is, a name is looked up in the `PATH` of
-/// `env`.
-pub fn find(program: &Path, env: &[(OsString, OsString)]) -> Option<PathBuf> {
-    if program.components().count() != 1 || program.is_absolute() {
-        return is_program(program).then(|| program.to_owned());
-    }
-    let path = env.iter().rev().find(|(name, _)| name == OsStr::new("PATH"))?;
-    split_paths(&path.1).map(|dir| dir.join(program)).find(|path| is_program(path))
+/// Finds the program that a shell would start for `program`: a name through `path` (a `PATH`), and
+/// what has a slash there, seen from `cwd`. Relative directories in `path`, the empty one too, are
+/// passed over: they would mean another program in every project.
+pub fn find(program: &Path, path: &OsStr, cwd: &Path) -> Option<PathBuf> {
+    let dirs: Vec<PathBuf> = if program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        vec![cwd.to_owned()]
+    } else {
+        split_paths(path).filter(|dir| dir.is_absolute()).collect()
+    };
+    dirs.into_iter().map(|dir| dir.join(program)).find(|path| is_program(path))
 }
 
 /// Whether this is a file that can be executed.
@@ -234,16 +244,19 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The program is looked up here, and there is no `pre_exec`: either would make the standard library
+/// The program is looked up here, not from the child's directory, and there is no `pre_exec`: either would make the standard library
 /// fork, which takes 35 to 60 ms in a process of 500 MB, instead of using `posix_spawn`.
 fn command(plan: &Plan) -> io::Result<Command> {
     // The system's error for a missing directory is the same as for a missing program.
-    let not_found = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
     if !plan.dir.is_dir() {
-        return Err(not_found(format!("the directory {} does not exist", plan.dir.display())));
+        let what = format!("the directory {} does not exist", plan.dir.display());
+        return Err(io::Error::new(ErrorKind::NotADirectory, what));
     }
-    let program = find(&plan.program, &plan.env)
-        .ok_or_else(|| not_found(format!("no program {} found", plan.program.display())))?;
+    let program =
+        find(&plan.program, plan.path(), &current_dir().unwrap_or_default()).ok_or_else(|| {
+            let what = format!("no program {} found", plan.program.display());
+            io::Error::new(ErrorKind::NotFound, what)
+        })?;
     let mut command = Command::new(program);
     command.args(&plan.args).current_dir(&plan.dir).env_clear();
     command.envs(plan.env.iter().map(|(name, value)| (name, value)));

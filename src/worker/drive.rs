@@ -1,6 +1,6 @@
 //! One message from the inbox to its answer in the outbox.
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::{
     agent::{
@@ -97,7 +97,16 @@ impl Drive<'_> {
             self.end_with(PostKind::Error, texts::live_elsewhere(run.engine()));
             return Ok(());
         }
-        let Some(detail) = self.turn(Some(&record))? else { return Ok(()) };
+        let detail = match lost_directory(&record) {
+            Some(lost) => {
+                let now = directory(&run.shared.config, &begin.reply, Some(&record));
+                texts::directory_lost(lost, &now.map_err(refused)?)
+            }
+            None => match self.turn(Some(&record))? {
+                Some(detail) => detail,
+                None => return Ok(()),
+            },
+        };
         run.check()?;
         self.session.forget();
         if begin.progress.is_some() {
@@ -106,9 +115,9 @@ impl Drive<'_> {
             return Ok(());
         }
         let text = texts::session_gone(run.engine(), &record.session_id, &detail);
-        if let Some(attempt) = &mut self.attempt {
-            run.say(attempt.next_post(), &text);
-        }
+        // A name of its own, if there is no attempt yet; said again, it is the same post.
+        let name = self.attempt.as_mut().map(Attempt::next_post);
+        run.say(name.unwrap_or_else(|| ClientMsgId::new(format!("{}.gone", begin.entry))), &text);
         self.turn(None).map(drop)
     }
 
@@ -122,10 +131,13 @@ impl Drive<'_> {
         let Some(session) = progress.session.as_ref().filter(|_| progress.engine == *engine) else {
             return Err(texts::interrupted_without_session(engine));
         };
+        let known = self.run.job.session.as_ref().filter(|known| known.session_id == *session);
+        if known.is_some_and(|known| lost_directory(known).is_some()) {
+            return Err(texts::interrupted_without_session(engine));
+        }
         // This attempt is not on disk yet. Made again, the post has the same name and text.
         let name = format!("{}.resumed.{}", self.run.begin.entry, self.number);
         self.run.say(ClientMsgId::new(name), &texts::resumed_after_interruption(engine));
-        let known = self.run.job.session.as_ref().filter(|known| known.session_id == *session);
         Ok(known.cloned().unwrap_or_else(|| {
             sessions::record(session.clone(), &self.run.shared.config.project_dir)
         }))
@@ -164,8 +176,7 @@ impl Drive<'_> {
     fn spec(&self, record: Option<&SessionRecord>) -> Result<TurnSpec, Unstarted> {
         let (run, begin) = (self.run, self.run.begin);
         let Shared { config, sandbox, opencode_model, .. } = run.shared;
-        let project_dir = directory(config, &begin.reply, record)
-            .map_err(|text| Failure::new(FailureKind::Refused, text, ""))?;
+        let project_dir = directory(config, &begin.reply, record).map_err(refused)?;
         let (images, note) = history::images(run)?;
         if config.allow_all {
             log::warn!(threadId = begin.thread.as_str(); "allowAll: this turn runs without any permission gate");
@@ -245,25 +256,30 @@ fn begin<'a>(
     Ok(attempt.insert(begun.ok_or_else(unstarted)?))
 }
 
-/// Where the turn works: where its session does, or where the thread asked to begin, if that is
-/// one of the places that this machine offers. The error is for people.
+fn refused(text: String) -> Failure {
+    Failure::new(FailureKind::Refused, text, "")
+}
+
+/// The directory of a session, if it is not there any more: no engine can go on in it.
+fn lost_directory(record: &SessionRecord) -> Option<&Utf8Path> {
+    record.project_dir.as_deref().map(Utf8Path::new).filter(|dir| !dir.is_dir())
+}
+
+/// Where the turn works: where its session does, or else where the thread asked to begin, if that
+/// is one of the places that this machine offers. The error is for people.
 pub(super) fn directory(
     config: &Config,
     reply: &Reply,
     record: Option<&SessionRecord>,
 ) -> Result<Utf8PathBuf, String> {
     let Config { project_dir, project_dirs, .. } = config;
-    let known = record.and_then(|record| record.project_dir.as_ref()).map(Utf8PathBuf::from);
-    let dir = match (known, &reply.project_dir) {
-        (Some(dir), _) => dir,
-        (None, None) => project_dir.clone(),
-        (None, Some(asked)) => {
-            let asked = Utf8PathBuf::from(asked);
-            if asked != *project_dir && !project_dirs.contains(&asked) {
-                return Err(texts::directory_not_offered(&asked));
-            }
-            asked
-        }
-    };
+    let known = record.filter(|record| lost_directory(record).is_none());
+    if let Some(dir) = known.and_then(|record| record.project_dir.as_ref()) {
+        return Ok(dir.into());
+    }
+    let dir = reply.project_dir.as_ref().map_or_else(|| project_dir.clone(), Utf8PathBuf::from);
+    if dir != *project_dir && !project_dirs.contains(&dir) {
+        return Err(texts::directory_not_offered(&dir));
+    }
     if dir.is_dir() { Ok(dir) } else { Err(texts::no_directory(&dir)) }
 }

@@ -99,10 +99,15 @@ pub(super) fn unknown_engine(asked: &Engine, taken: &Engine) -> String {
     format!("This machine knows no agent called {asked}; {taken} answers instead.")
 }
 
+/// Why the session can't be resumed, as the detail of [`session_gone`].
+pub(super) fn directory_lost(lost: &Utf8Path, now: &Utf8Path) -> String {
+    format!("its directory `{lost}` does not exist any more, so that the work goes on in `{now}`")
+}
+
 pub(super) fn no_directory(dir: &Utf8Path) -> String {
     format!(
-        "The project directory `{dir}` does not exist on this machine. Create it, or set another one \
-         (`projectDir` in the config file) and restart the daemon."
+        "The project directory `{dir}` does not exist on this machine. Create it, begin a thread in \
+         another one, or set another one (`projectDir` in the config file) and restart the daemon."
     )
 }
 

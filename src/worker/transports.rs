@@ -1,7 +1,7 @@
 //! Opens the transport to an engine: a process of the turn's own, or a lease of the shared server.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     time::{Duration, Instant},
 };
 
@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::{
     agent::{
-        Failure, FailureKind, TurnSpec, description::Launch, opencode::server,
-        stdio::StdioTransport, transport::Transport,
+        TurnSpec, description::Launch, opencode::server, stdio::StdioTransport,
+        transport::Transport,
     },
     proc::sweep,
     worker::run::{Run, Unstarted},
@@ -43,9 +43,6 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
     loop {
         match StdioTransport::start(&plan, &marker, process.ladder) {
             Ok(transport) => return Ok(Box::new(transport)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(def.not_installed().into());
-            }
             // That passes, and the engine has had no prompt.
             Err(error) if is_shortage(&error) && Instant::now() < until => {
                 if !is_logged {
@@ -53,21 +50,14 @@ pub(super) fn open(run: &Run<'_>, spec: &TurnSpec) -> Result<Box<dyn Transport>,
                     is_logged = true;
                 }
             }
-            Err(error) => {
-                return Err(Unstarted::Failed(Failure::new(
-                    FailureKind::NotInstalled,
-                    format!("`{}` could not be started: {error}.", def.program()),
-                    "Look at the daemon's log and at the limits of the machine (processes, open files, \
-                     memory), then send the message again.",
-                )));
-            }
+            Err(error) => return Err(def.not_started(&error).into()),
         }
         run.wait::<()>(&never(), Instant::now() + AGAIN)?;
     }
 }
 
-/// Descriptors, processes or memory are used up.
+/// Descriptors, processes or memory are used up, or the program is just being installed.
 fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY];
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

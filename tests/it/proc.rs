@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -113,29 +114,67 @@ fn a_spawn_that_fails_says_why() {
     let no_program = Plan { program: PathBuf::from("no-such-engine"), ..good.clone() };
     check(&no_program, ErrorKind::NotFound, "no-such-engine");
     let no_dir = Plan { dir: PathBuf::from("/no/such/directory"), ..good.clone() };
-    check(&no_dir, ErrorKind::NotFound, "/no/such/directory");
+    check(&no_dir, ErrorKind::NotADirectory, "/no/such/directory");
     let directory = Plan { program: PathBuf::from("/"), ..good.clone() };
     check(&directory, ErrorKind::NotFound, "no program /");
-    // It is there and may be executed, and the system refuses all the same.
+}
+
+/// Both were told as a program that is not installed, or as a machine at its limits.
+#[test]
+fn a_program_that_is_there_and_can_not_run_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let broken = dir.path().join("broken");
-    fs::copy(&good.program, &broken).unwrap();
-    File::options().write(true).open(&broken).unwrap().set_len(10).unwrap();
-    let broken = Plan { program: broken, ..good };
-    assert!(Child::spawn(&broken).is_err());
+    let good = fake::plan("", &[]);
+    let check = |start: &[u8], word: &str| {
+        let program = dir.path().join("broken");
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        // The file is closed before it is run.
+        options.mode(0o755).open(&program).unwrap().write_all(start).unwrap();
+        // Another test may be in the middle of starting something, with our file still open.
+        let plan = Plan { program, ..good.clone() };
+        let spawn = || Child::spawn(&plan).unwrap_err();
+        until(|| spawn().kind() != ErrorKind::ExecutableFileBusy);
+        let error = spawn();
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    };
+    check(
+        b"#!/opt/old-venv/bin/python3 -s\n",
+        "interpreter /opt/old-venv/bin/python3 does not exist",
+    );
+    check(b"#! /no/such/node\n", "interpreter /no/such/node does not exist");
+    check(
+        b"#!/bin/sh\r\nexit\r\n",
+        "names the interpreter /bin/sh and ends like a line of Windows",
+    );
+    check(b"", "it is empty");
+    check(b"echo hello\n", "names no interpreter");
+    let mut elf = fs::read(&good.program).unwrap();
+    elf.truncate(10);
+    check(&elf, "incomplete, or made for another kind of machine");
+    let mut other = fs::read("/bin/sh").unwrap();
+    other[18] = 0x15; // PowerPC
+    check(&other, "made for another kind of machine");
+    check(b"MZ\x90\0", "made for Windows");
+    check(b"\xcf\xfa\xed\xfe", "made for macOS");
+    check(b"\0\0\0\0", "no program");
 }
 
 #[test]
 fn a_name_is_looked_up_in_the_plans_path() {
-    let env = |path: &str| vec![("PATH".into(), path.into())];
-    assert_eq!(proc::find(Path::new("sh"), &env("/nowhere:/bin")), Some("/bin/sh".into()));
-    assert_eq!(proc::find(Path::new("sh"), &env("/nowhere")), None);
-    assert_eq!(proc::find(Path::new("sh"), &[]), None);
-    assert_eq!(proc::find(Path::new("/bin/sh"), &[]), Some("/bin/sh".into()));
+    let find = |name: &str, path: &str| proc::find(Path::new(name), path.as_ref(), Path::new("/"));
+    assert_eq!(find("sh", "/nowhere:/bin"), Some("/bin/sh".into()));
+    assert_eq!((find("sh", "/nowhere"), find("sh", "")), (None, None));
+    assert_eq!(find("/bin/sh", ""), Some("/bin/sh".into()));
+    // Seen from the directory in which we were started, not from the child's.
+    assert_eq!(find("bin/sh", ""), Some("/bin/sh".into()));
+    assert_eq!(find("./bin/sh", ""), Some("/./bin/sh".into()));
+    for relative in ["bin", "./bin", ":", ""] {
+        assert_eq!(find("sh", relative), None, "{relative:?}");
+    }
     let dir = tempfile::tempdir().unwrap();
     File::create(dir.path().join("notes")).unwrap();
-    let path = env(dir.path().to_str().unwrap());
-    assert_eq!(proc::find(Path::new("notes"), &path), None, "not executable");
+    assert_eq!(find("notes", dir.path().to_str().unwrap()), None, "not executable");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::agent::{
     Exit, Failure, FailureKind,
     rpc::RpcError,
-    text::{last_words, text},
+    text::{NEW_SESSION, is_too_long, last_words, text},
 };
 
 const UPDATE: &str = "The agent and this program don't fit together; update them.";
@@ -71,6 +71,11 @@ fn classify(message: String, status: u64, code: i64) -> Failure {
         (FailureKind::RateLimited, "Try again later.")
     } else if status == 401 || says(&["401", "unauthorized", "authentication"]) {
         (FailureKind::Model, "Check the agent's login or API key on this machine.")
+    } else if matches!(status, 400 | 413)
+        || is_too_long(&message)
+        || says(&["error: 400", "status 400", "400 bad request", "invalid_request"])
+    {
+        (FailureKind::Model, NEW_SESSION)
     } else if matches!(code, -32601 | -32602 | -32700 | -32600) {
         (FailureKind::Protocol, UPDATE)
     } else {

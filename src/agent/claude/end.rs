@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     agent::{
         Exit, Failure, FailureKind, TurnEnd,
-        text::{self, ANSWER_BYTES, last_words, list, text},
+        text::{self, ANSWER_BYTES, NEW_SESSION, is_too_long, last_words, list, text},
     },
     time::Timestamp,
 };
@@ -73,7 +73,9 @@ fn classify(result: &Value, api_error: &str) -> (FailureKind, &'static str) {
         (Some(404), _) | (None, "model_not_found") => {
             (FailureKind::Model, "Choose another model in Claude Code's settings.")
         }
-        (Some(413), _) => (FailureKind::Model, "Send less, or start a new thread."),
+        // Of a prompt that is too long, or of an image that every request of the session repeats.
+        (Some(400 | 413), _) | (None, "invalid_request") => (FailureKind::Model, NEW_SESSION),
+        _ if is_too_long(text(result, "/result")) => (FailureKind::Model, NEW_SESSION),
         (Some(500..), _) | (None, "server_error") => (FailureKind::Model, later),
         _ => (FailureKind::Model, "Send the message again, perhaps in other words."),
     }

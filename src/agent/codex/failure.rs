@@ -6,7 +6,7 @@ use crate::{
     agent::{
         Exit, Failure, FailureKind, TurnEnd,
         rpc::RpcError,
-        text::{self, last_words},
+        text::{self, NEW_SESSION, is_too_long, last_words},
     },
     time::Timestamp,
 };
@@ -38,10 +38,7 @@ pub(super) fn of_turn(error: &Value, resets: Option<Timestamp>) -> Failure {
             FailureKind::NotLoggedIn,
             "Set the variable where the daemon is started, then restart the daemon.",
         ),
-        ("contextWindowExceeded" | "sessionBudgetExceeded", _) => (
-            FailureKind::Model,
-            "The session is full. Start a new thread, or ask for less at once.",
-        ),
+        ("contextWindowExceeded" | "sessionBudgetExceeded", _) => (FailureKind::Model, NEW_SESSION),
         ("serverOverloaded" | "internalServerError", _) | (_, Some(500..)) => {
             (FailureKind::Model, "The model's service has a problem. Try again in a few minutes.")
         }
@@ -54,6 +51,8 @@ pub(super) fn of_turn(error: &Value, resets: Option<Timestamp>) -> Failure {
         ("modelNotFound", _) => {
             (FailureKind::Model, "Choose another model in Codex's configuration.")
         }
+        ("badRequest", _) | (_, Some(400 | 413)) => (FailureKind::Model, NEW_SESSION),
+        _ if is_too_long(&text) => (FailureKind::Model, NEW_SESSION),
         _ => (
             FailureKind::Model,
             "Send the message again. If that does not help, try `codex` in a terminal in the \
@@ -169,7 +168,10 @@ mod tests {
         check(status("anything", 503), Model, "few minutes");
         check(json!({"message": "m", "codexErrorInfo": "usageLimitExceeded"}), RateLimited, "Wait");
         check(json!({"message": "m", "codexErrorInfo": "unauthorized"}), NotLoggedIn, "login");
-        check(json!({"message": "m", "codexErrorInfo": "contextWindowExceeded"}), Model, "full");
+        check(json!({"message": "m", "codexErrorInfo": "contextWindowExceeded"}), Model, "`/new`");
+        check(json!({"message": "m", "codexErrorInfo": "badRequest"}), Model, "`/new`");
+        check(status("other", 400), Model, "`/new`");
+        check(json!({"message": "the context window is full"}), Model, "`/new`");
         check(
             json!({"message": "unexpected status 401 Unauthorized: no", "codexErrorInfo": "other"}),
             NotLoggedIn,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::agent::{
     Failure, FailureKind, Gate, Image, Model, Usage,
     progress::Doing,
-    text::{list, text, total},
+    text::{NEW_SESSION, list, text, total},
 };
 
 /// The provider that opencode falls back to when none is configured: its maker's own service.
@@ -156,13 +156,12 @@ pub fn failure(error: &Value) -> Failure {
             (FailureKind::NotLoggedIn, "Run `opencode auth login` on this machine.")
         }
         (_, 429 | 529) => (FailureKind::RateLimited, "Try again later."),
-        ("ContextOverflowError", _) => {
-            (FailureKind::Model, "The session is too long for the model: start a new thread.")
-        }
+        ("ContextOverflowError", _) => (FailureKind::Model, NEW_SESSION),
         _ if message.contains("odel not found") => (
             FailureKind::Refused,
             "Name another provider and model in the config; `opencode models` lists them.",
         ),
+        (_, 400 | 413) => (FailureKind::Model, NEW_SESSION),
         _ => (FailureKind::Model, "Try again; opencode's log on this machine says more."),
     };
     let message =

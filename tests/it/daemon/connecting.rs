@@ -1,7 +1,11 @@
 //! From an engine's start to its prompt: agents that want a login, that refuse or forget a session,
 //! or that do not get that far.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -151,4 +155,97 @@ fn a_stop_is_obeyed_wherever_an_agent_hangs() {
         r#"*'"session/new"'*) refuse -32000 'log in' ;;
         *'"method":"authenticate"'*) HANG ;;"#,
     );
+}
+
+const LOADS: &str = r#""agentCapabilities":{"loadSession":true}"#;
+
+/// It was told to create the directory, or to set another one, and told so again.
+#[test]
+fn a_thread_whose_directory_is_gone_goes_on_in_the_configured_one() {
+    let bridge = Bridge::start();
+    let cases = r#"*'"session/load"'*) how=loaded; reply '"result":null' ;;
+        *'"session/prompt"'*) say "$how in $PWD"; reply '"result":{"stopReason":"end_turn"}' ;;"#;
+    let machine = bridge.machine().with_agent("acp", &agent(LOADS, cases));
+    let daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    ears.expect("t", "result", "/project");
+    daemon.stop();
+    machine.home.put("other/README", "");
+    fs::remove_dir_all(machine.project()).unwrap();
+
+    // Where there is none that could be taken, both ways out are named.
+    let daemon = machine.connected();
+    bridge.say("t", "and now?");
+    let told = ears.expect("t", "error", "does not exist on this machine");
+    assert!(told.contains("Create it") && told.contains("`projectDir`"), "{told}");
+    daemon.stop();
+
+    let other = machine.home.path().join("other");
+    let machine = machine.with("projectDir", other.to_str().unwrap());
+    let _daemon = machine.connected();
+    bridge.say("t", "again");
+    let told = ears.expect("t", "status", "cannot be resumed here");
+    assert!(told.contains("/project` does not exist any more"), "{told}");
+    assert!(told.contains(&format!("goes on in `{}`", other.display())), "{told}");
+    ears.expect("t", "result", &format!("new in {}", other.display()));
+    bridge.say("t", "once more");
+    ears.expect("t", "result", &format!("loaded in {}", other.display()));
+}
+
+#[test]
+fn what_is_advised_for_a_session_that_is_full_helps() {
+    let bridge = Bridge::start();
+    let cases = r#"*'"session/load"'*) how=loaded; reply '"result":null' ;;
+        *'"session/prompt"'*) if [ $how = loaded ]; then refuse -32603 'prompt is too long';
+            else say "$how"; reply '"result":{"stopReason":"end_turn"}'; fi ;;"#;
+    let machine = bridge.machine().with_agent("acp", &agent(LOADS, cases));
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    ears.expect("t", "result", "new");
+    bridge.say("t", "more");
+    let told = ears.expect("t", "error", "prompt is too long");
+    assert!(told.contains("write `/new` and then the message"), "{told}");
+    bridge.say("t", "/new");
+    ears.expect("t", "status", "new session");
+    bridge.say("t", "more");
+    ears.expect("t", "result", "new");
+}
+
+/// A program that is there and can't run was told as one that is to be installed.
+#[test]
+fn what_is_advised_for_a_program_that_lacks_another_helps() {
+    let bridge = Bridge::start();
+    let machine = bridge.machine();
+    let program = |name: &str, text: &str| {
+        machine.home.put(name, text);
+        let path = machine.home.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let broken = program("broken", "#!/opt/old-venv/bin/python3\n");
+    let lacking = program("lacking", "#!/usr/bin/env my-node\n");
+    program("tools/my-node", &format!("#!/bin/sh\n{}", agent(LOADS, "")[2]));
+    let path = format!("{}:/usr/bin:/bin", machine.home.path().join("tools").display());
+    let agents = json!({
+        "broken": { "command": [broken] },
+        "lacking": { "command": [lacking] },
+        "cured": { "command": [lacking], "env": { "PATH": path } },
+    });
+    let machine = machine.with("agents", agents).with("agent", "broken");
+    let _daemon = machine.connected();
+    let mut ears = bridge.listen();
+    let ask = |thread: &str, agent: &str| {
+        let body = json!({ "threadId": thread, "body": "hello", "agent": agent });
+        bridge.request("/api/reply", &body);
+    };
+    ask("a", "broken");
+    let told = ears.expect("a", "error", "interpreter /opt/old-venv/bin/python3 does not exist");
+    assert!(told.contains("What is installed is broken."), "{told}");
+    ask("b", "lacking");
+    let told = ears.expect("b", "error", "my-node");
+    assert!(told.contains("`Environment=PATH=…`") && told.contains("`PATH` in `env`"), "{told}");
+    ask("c", "cured");
+    ears.expect("c", "result", "new");
 }

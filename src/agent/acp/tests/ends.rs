@@ -157,3 +157,28 @@ fn trap_the_end_of_an_answer_comes_after_the_end_of_the_turn() {
     played.exit(Exit::Signal(9), "");
     assert_eq!(played.answered(), "done");
 }
+
+/// The advice was to try again, which fails for ever: only a new session helps.
+#[test]
+fn a_session_that_the_model_refuses_is_left_by_new() {
+    let fails = |response: Value| {
+        let mut played = Played::prompted(&spec());
+        played.respond("session/prompt", json!({ "error": response }));
+        let (_, message, advice) = played.failed();
+        (message.to_owned(), advice.contains("`/new`"))
+    };
+    for words in [
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "Codex ran out of room in the model's context window",
+        "This model's maximum context length is 128000 tokens",
+        "API Error: 400 messages.3.content.1.image: Could not process image",
+        "unexpected status 400 Bad Request: Invalid image",
+    ] {
+        assert!(fails(json!({ "code": -32603, "message": words })).1, "{words}");
+    }
+    let info = json!({ "codex_error_info": { "other": { "http_status_code": 400 } } });
+    assert!(fails(json!({ "code": -32603, "message": "no", "data": info })).1);
+    for words in ["the model took too long", "unexpected status 500", "mock 404"] {
+        assert!(!fails(json!({ "code": -32603, "message": words })).1, "{words}");
+    }
+}

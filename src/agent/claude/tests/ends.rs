@@ -210,3 +210,25 @@ fn trap_13_the_ladder_has_no_term() {
     assert!(signals.len() == 1 && signals[0].contains("INT"), "{signals:?}");
     assert!(matches!(ladder.last(), Some((LadderStep::Kill, _))));
 }
+
+/// The advice was to say it in other words, which fails for ever: only a new session helps.
+#[test]
+fn a_session_that_the_model_refuses_is_left_by_new() {
+    let advice = |status: Value, said: &str| {
+        let result = json!({ "type": "result", "subtype": "success", "is_error": true,
+            "api_error_status": status, "result": said });
+        match end::of_result(&result, String::new(), "", true, None) {
+            TurnEnd::Failed(failure) => failure.advice,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (status, said) in [
+        (json!(400), "API Error: 400 messages.3.content.1.image: Could not process image"),
+        (json!(413), "Request too large"),
+        (Value::Null, "Prompt is too long"),
+    ] {
+        assert!(advice(status, said).contains("`/new`"), "{said}");
+    }
+    assert!(!advice(json!(500), "overloaded").contains("`/new`"));
+    assert!(!advice(Value::Null, "It took too long").contains("`/new`"));
+}

@@ -1,7 +1,7 @@
 //! A turn's use of the server: a connection to it, and the lease that keeps it.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Error};
 
 use super::ServerHandle;
 use crate::agent::{
-    Failure, FailureKind,
+    Exit, Failure, FailureKind, NOT_ON_PATH,
     http::{HttpTransport, Lease},
     launch::EngineDef,
     transport::Transport,
@@ -34,21 +34,30 @@ pub fn connect(
     row: &EngineDef,
     lease: Option<anyhow::Result<Lease>>,
 ) -> Result<Box<dyn Transport>, Failure> {
-    let lease = lease.context("it did not start in time").and_then(|lease| lease);
-    let connected =
-        lease.and_then(|lease| HttpTransport::connect(lease).context("connecting to it"));
-    match connected {
-        Ok(transport) => Ok(Box::new(transport)),
-        Err(error) if is_missing(&error) => Err(row.not_installed()),
-        Err(error) => Err(Failure::new(
-            FailureKind::NotInstalled,
-            format!("opencode's server could not be started: {error:#}."),
-            "Run `opencode serve` on the machine to see why, then send the message again.",
-        )),
-    }
+    let lease = match lease.context("it did not start in time").and_then(|lease| lease) {
+        Ok(lease) => lease,
+        Err(error) => return Err(not_started(row, &error)),
+    };
+    let connected = HttpTransport::connect(lease).context("connecting to it");
+    connected
+        .map(|transport| Box::new(transport) as Box<dyn Transport>)
+        .map_err(|error| failure(format!("{error:#}"), ""))
 }
 
-fn is_missing(error: &Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|cause| cause.kind() == ErrorKind::NotFound)
+fn not_started(row: &EngineDef, error: &Error) -> Failure {
+    if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()) {
+        return row.not_started(error);
+    }
+    let said = format!("{error:#}");
+    let path = if said.contains(&Exit::NOT_FOUND.to_string()) { NOT_ON_PATH } else { "" };
+    failure(said, path)
+}
+
+fn failure(said: String, more: &str) -> Failure {
+    let advice = "Run `opencode serve` on the machine to see why, then send the message again.";
+    Failure::new(
+        FailureKind::NotInstalled,
+        format!("opencode's server could not be started: {said}."),
+        [advice, more].join(" ").trim(),
+    )
 }

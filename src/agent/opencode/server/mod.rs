@@ -27,6 +27,7 @@ use crate::{
         launch::EngineDef,
         opencode::wire,
         stdio::{KILL, Ladder, LadderStep, StdioTransport},
+        text::last_words,
         transport::{Transport, TransportEvent},
     },
     ids::random_hex,
@@ -248,9 +249,14 @@ impl Keeper {
                     self.waiting.push_back(wanted.map_err(|_| anyhow!("the daemon stops"))?);
                     continue;
                 }
-                recv(process.incoming()) -> said => printed(said.ok()).with_context(|| {
-                    format!("`opencode serve` ended before it listened: {last:?}")
-                })?,
+                recv(process.incoming()) -> said => match said.ok() {
+                    Some(TransportEvent::Exit { exit, stderr_tail }) => {
+                        let complaint = last_words(&stderr_tail);
+                        let said = if complaint.is_empty() { &last } else { &complaint };
+                        bail!("`opencode serve` ended before it listened ({exit}): {said:?}");
+                    }
+                    said => printed(said).context("`opencode serve` is gone")?,
+                },
                 recv(deadline) -> _ => {
                     let limit = self.config.startup.as_secs();
                     bail!("`opencode serve` did not listen within {limit} s: {last:?}");

@@ -241,7 +241,10 @@ fn a_server_that_ends_at_once_is_reported_with_its_last_words() {
     });
     let error = format!("{:#}", kept.lease().unwrap_err());
     assert_eq!(ender.unwrap().join(), Ok(()));
-    assert!(error.contains(r#"ended before it listened: "Configuration is invalid""#), "{error}");
+    assert!(
+        error.contains(r#"ended before it listened (an unknown end): "Configuration is invalid""#),
+        "{error}"
+    );
     kept.check_did(&[Did::Spawn, Did::Kill]);
 }
 
