@@ -13,7 +13,7 @@ use crate::{
         Failure, FailureKind, Login, TurnSpec,
         description::{Description, Package, Process},
     },
-    config::{agents::Vars, is_ours},
+    config::agents::{Vars, is_ours},
     ids::Engine,
     proc::{Plan, sweep::MARKER},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, Source, is_ours, strings, token};
+use super::{ConfigError, Source, strings, token};
 use crate::ids::Engine;
 
 /// An engine of the config file.
@@ -40,6 +40,12 @@ impl fmt::Debug for Vars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
+}
+
+/// Whether a variable is this program's own, or of the one that it replaces.
+pub fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
 }
 
 const KEYS: [&str; 3] = ["command", "env", "authMethod"];

@@ -453,12 +453,6 @@ fn token(source: &Source<'_>) -> Result<Option<Token>, ConfigError> {
     Ok(token.map(|token| Token::new(token.trim())))
 }
 
-/// Whether a variable is this program's own, or of the one that it replaces.
-pub fn is_ours(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
-}
-
 /// None for null; the error is the value if it is no list, or the first of its items that is no
 /// string.
 fn strings(value: Option<&Value>) -> Result<Option<Vec<String>>, &Value> {

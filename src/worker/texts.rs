@@ -106,8 +106,8 @@ pub(super) fn directory_lost(lost: &Utf8Path, now: &Utf8Path) -> String {
 
 pub(super) fn no_directory(dir: &Utf8Path) -> String {
     format!(
-        "The project directory `{dir}` does not exist on this machine. Create it, begin a thread in \
-         another one, or set another one (`projectDir` in the config file) and restart the daemon."
+        "The project directory `{dir}` does not exist on this machine. Create it, or set another one \
+         (`projectDir` in the config file) and restart the daemon, or begin a thread in another one."
     )
 }
 

@@ -101,8 +101,8 @@ fn an_agent_with_a_key_in_its_environment_is_logged_in() {
     bridge.say("t", "hello");
     assert_eq!(ears.expect("t", "result", "keyed"), "keyed");
     // It is the agent's alone, and nobody else's business.
-    let machine_state = machine.state().to_string();
     let log = daemon.stop();
+    let machine_state = machine.state().to_string();
     assert!(log.contains("the agent is told to log in"), "{log}");
     assert!(!log.contains("s3cret") && !machine_state.contains("s3cret"), "{log}");
 }
