@@ -15,7 +15,7 @@ use crate::{
     util::{
         bin::Running,
         hosted::Hosted,
-        namespace::isolated,
+        namespace::{is_alive, isolated},
         patience::{self, comes_true},
     },
 };
@@ -60,12 +60,6 @@ impl Bystander {
         assert_eq!(heard, "", "a bystander was signalled");
         assert!(self.child.events().is_empty() && is_alive(self.pid()), "a bystander is gone");
     }
-}
-
-/// Whether a process runs; a dead one that nobody has reaped does not.
-pub(crate) fn is_alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
 }
 
 /// The process that the engine left behind.

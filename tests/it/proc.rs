@@ -21,7 +21,7 @@ use rustix::process::Signal;
 
 use crate::util::{
     fake,
-    namespace::{in_own_pid_namespace, isolated},
+    namespace::{in_own_pid_namespace, is_alive, isolated},
     patience::{self, check_quick},
 };
 
@@ -52,12 +52,6 @@ fn exit(child: &Child) -> i32 {
         }
         other => panic!("{other:?}"),
     }
-}
-
-/// Whether a process runs; a dead one that nobody has reaped does not.
-fn is_alive(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
 }
 
 #[test]
@@ -376,7 +370,7 @@ isolated! {
         for marker in &markers {
             assert_eq!(sweep(Marked::Turn(marker), &Before::default(), SOON), 10, "{marker}");
         }
-        assert!(children[8].iter().all(|child| is_alive(&child.handle().id().to_string())));
+        assert!(children[8].iter().all(|child| is_alive(child.handle().id())));
         let limits = fs::read_to_string("/proc/self/limits").unwrap();
         let own = limits.lines().find(|line| line.starts_with("Max file locks")).unwrap();
         assert!(own.contains("unlimited"), "ours is what it was: {own}");
@@ -395,7 +389,7 @@ isolated! {
         assert_eq!(exit(&mine.0), -9);
         until(|| !is_alive(&mine.1));
         for (child, straggler) in [&other, &none] {
-            assert!(is_alive(straggler) && is_alive(&child.handle().id().to_string()));
+            assert!(is_alive(straggler) && is_alive(child.handle().id()));
         }
         assert_eq!(sweep(Marked::Daemon("mine2"), &Before::default(), SOON), 2);
         assert_eq!(sweep(Marked::Daemon(""), &Before::default(), SOON), 0);
@@ -434,7 +428,7 @@ isolated! {
         for _ in 0..20 {
             assert!(Child::spawn(&plan).is_err());
         }
-        assert!(is_alive(&bystander.handle().id().to_string()));
+        assert!(is_alive(bystander.handle().id()));
         assert!(is_alive("1") && in_own_pid_namespace());
     }
 }

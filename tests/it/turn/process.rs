@@ -19,13 +19,10 @@ use obto_bridge::{
 use rustix::process::Signal;
 
 use super::{MS, Setup, answered, failure};
-use crate::{
-    leftovers::is_alive,
-    util::{
-        fake,
-        namespace::isolated,
-        patience::{self, check_quick},
-    },
+use crate::util::{
+    fake,
+    namespace::{is_alive, isolated},
+    patience::{self, check_quick},
 };
 
 const MARKER: &str = "state.t1";

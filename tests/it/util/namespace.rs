@@ -3,6 +3,7 @@
 
 use std::{
     env::{current_exe, temp_dir, vars_os},
+    fmt::Display,
     fs,
     path::Path,
     time::Duration,
@@ -20,6 +21,12 @@ const OUTER: &str = "OBTO_TEST_OUTER_NAMESPACE";
 const GOES_ON: &str = "(it goes on)";
 
 const LATELY: Duration = Duration::from_secs(1);
+
+/// Whether a process runs; a dead one that nobody has reaped does not.
+pub(crate) fn is_alive(pid: impl Display) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X']))
+}
 
 /// A test that may kill.
 macro_rules! isolated {

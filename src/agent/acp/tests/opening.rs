@@ -50,7 +50,11 @@ fn a_replay_that_goes_on_after_its_response_is_no_answer() {
         let modes = json!({ "currentModeId": "default", "availableModes": [{ "id": "default" }] });
         played.result("session/load", json!({ "modes": modes }));
         let again = |played: &mut Played| {
-            let response = if refuses { json!({ "error": { "code": -32601 } }) } else { json!({ "result": {} }) };
+            let response = if refuses {
+                json!({ "error": { "code": -32601 } })
+            } else {
+                json!({ "result": {} })
+            };
             played.respond("session/set_mode", response);
         };
         for n in 1..4 {
