@@ -166,7 +166,9 @@ impl World {
 
     fn human(&mut self) {
         if is_quiet(self.now) {
-            return self.after(HOUR.saturating_sub(in_hour(self.now)), Due::Human);
+            // Not in the moment in which the hour ends: it is to be over then.
+            let left = HOUR.saturating_sub(in_hour(self.now));
+            return self.after(left + Duration::from_secs(1), Due::Human);
         }
         let is_theirs = self.rng.u32(0..20) == 0;
         let thread =
