@@ -18,6 +18,7 @@ pub mod garbage;
 pub mod http;
 pub mod launch;
 pub mod ledger;
+pub mod limit;
 pub mod opencode;
 pub mod progress;
 pub mod rpc;

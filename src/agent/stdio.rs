@@ -87,20 +87,24 @@ impl Transport for StdioTransport {
                         log::warn!("the engine can't be signalled: {error}");
                     }
                 }
-                LadderStep::Kill => self.kill(),
+                LadderStep::Kill => {
+                    self.kill();
+                }
             }
             return Some(*wait);
         }
     }
 
-    fn kill(&mut self) {
-        if let Err(error) = self.child.handle().signal(Signal::KILL, To::Group) {
+    fn kill(&mut self) -> bool {
+        let signalled = self.child.handle().signal(Signal::KILL, To::Group);
+        if let Err(error) = &signalled {
             log::warn!("the engine can't be killed: {error}");
         }
         let ended = sweep(Marked::Turn(&self.marker), &self.before, SWEEP);
         if ended > 0 {
             log::info!(ended; "processes that a turn left behind were ended");
         }
+        matches!(signalled, Ok(false))
     }
 }
 

@@ -23,8 +23,9 @@ pub trait Transport: Send {
     /// before the one after it. None when there is nothing left to do.
     fn escalate(&mut self) -> Option<Duration>;
 
-    /// Ends the engine at once, with every process that carries the turn's marker.
-    fn kill(&mut self);
+    /// Ends the engine at once, with every process that carries the turn's marker. True: its process
+    /// has ended, though [`TransportEvent::Exit`] may still be behind what it had written.
+    fn kill(&mut self) -> bool;
 }
 
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::{
         Actions, Exit, Failure, FailureKind, Limits, NOT_ON_PATH, Protocol, Question, QuestionId,
         TurnCommand, TurnEnd, TurnEvent, TurnSpec, Verdict,
         garbage::Garbage,
+        limit::Limit,
         transport::{Transport, TransportEvent},
     },
     ids::TurnId,
@@ -128,6 +129,7 @@ pub fn run_turn(
         told: None,
         end: None,
         steps: 0,
+        has_ended: false,
     };
     turn.act(|protocol, actions| protocol.begin(spec, actions));
     loop {
@@ -189,15 +191,6 @@ enum Why {
     Deaf(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    Startup,
-    /// Of a request before the prompt.
-    Opening,
-    Silence,
-    Turn,
-}
-
 struct Turn<'a> {
     id: &'a TurnId,
     protocol: &'a mut dyn Protocol,
@@ -234,6 +227,8 @@ struct Turn<'a> {
     end: Option<TurnEnd>,
     /// Steps of the exit ladder that were taken.
     steps: u32,
+    /// It was given up with its process ended: not all that it had written was read.
+    has_ended: bool,
 }
 
 impl Turn<'_> {
@@ -498,8 +493,12 @@ impl Turn<'_> {
             log::info!("the engine does not stop: step {} of its exit ladder", self.steps);
             Phase::Escalating(self.patience(wait))
         } else {
-            log::warn!("the engine could not be ended in time");
-            self.transport.kill();
+            self.has_ended = self.transport.kill();
+            if self.has_ended {
+                log::warn!("the engine has ended, and what it had written is not read to its end");
+            } else {
+                log::warn!("the engine could not be ended in time");
+            }
             Phase::GivenUp
         };
         if matches!(self.phase, Phase::GivenUp) {
@@ -512,7 +511,9 @@ impl Turn<'_> {
     fn judge(&self) -> TurnEnd {
         let what_was_done = match (self.steps, self.phase) {
             (0, _) => "It stopped when it was asked to.",
-            (_, Phase::GivenUp) => "It did not stop, and its process could not be ended in time.",
+            (_, Phase::GivenUp) if !self.has_ended => {
+                "It did not stop, and its process could not be ended in time."
+            }
             _ => "It did not stop when it was asked to, and its process was ended.",
         };
         match (&self.why, self.told.clone()) {
@@ -551,44 +552,4 @@ impl Turn<'_> {
 /// A limit may be configured away with a duration that no clock can count.
 fn later(from: Instant, wait: Duration) -> Instant {
     from.checked_add(wait).unwrap_or(from + Duration::from_hours(24 * 365))
-}
-
-impl Limit {
-    /// `has_session`: what the engine has done so far can be gone on with.
-    fn failure(self, limits: &Limits, has_session: bool, what_was_done: &str) -> Failure {
-        let time = |limit| humantime::format_duration(limit).to_string();
-        let no_session = "Check what was done, then send the message again: there is no session to \
-                          go on with.";
-        let (message, advice) = match self {
-            Limit::Opening => (
-                format!(
-                    "The engine did not get ready for the message within {} (`startupSeconds`); \
-                     the message was not sent to it.",
-                    time(limits.startup)
-                ),
-                "Send the message again. If that does not help, start the engine in a terminal: it \
-                 may wait for a login or for the network.",
-            ),
-            Limit::Startup => (
-                format!(
-                    "The engine said nothing for {} after its start (`startupSeconds`).",
-                    time(limits.startup)
-                ),
-                "Start it in a terminal: it may wait for a login or for the network.",
-            ),
-            Limit::Silence => (
-                format!("The engine was silent for {} (`silenceSeconds`).", time(limits.silence)),
-                if has_session {
-                    "Ask it to go on: what it did until then is kept in its session."
-                } else {
-                    no_session
-                },
-            ),
-            Limit::Turn => (
-                format!("The turn took longer than {} (`turnSeconds`).", time(limits.turn)),
-                if has_session { "Ask it to go on, in smaller steps." } else { no_session },
-            ),
-        };
-        Failure::new(FailureKind::TimedOut, format!("{message} {what_was_done}"), advice)
-    }
 }

@@ -371,9 +371,10 @@ impl Transport for HttpTransport {
         }
     }
 
-    fn kill(&mut self) {
+    fn kill(&mut self) -> bool {
         self.abort_prompts();
         self.close_sockets();
+        false
     }
 }
 

@@ -27,6 +27,8 @@ struct Memory {
     log: Vec<String>,
     /// Steps of its exit ladder.
     steps: usize,
+    /// Its process has ended when it is killed, and says nothing of that.
+    has_ended: bool,
     refuse: Option<io::ErrorKind>,
     tx: Option<Sender<TransportEvent>>,
     rx: Receiver<TransportEvent>,
@@ -35,7 +37,15 @@ struct Memory {
 impl Memory {
     fn new(react: React) -> Memory {
         let (tx, rx) = unbounded();
-        Memory { react, log: Vec::new(), steps: 2, refuse: None, tx: Some(tx), rx }
+        Memory {
+            react,
+            log: Vec::new(),
+            steps: 2,
+            has_ended: false,
+            refuse: None,
+            tx: Some(tx),
+            rx,
+        }
     }
 
     fn note(&mut self, entry: String) {
@@ -66,8 +76,9 @@ impl Transport for Memory {
         Some(30 * MS)
     }
 
-    fn kill(&mut self) {
+    fn kill(&mut self) -> bool {
         self.note("kill".to_owned());
+        self.has_ended
     }
 }
 
@@ -341,6 +352,11 @@ fn an_engine_that_ignores_a_limit_is_ended() {
     let log = [PROMPT, INTERRUPT, "step", "step", "kill"];
     let (_, message) = failure(check(&mut setup, |_| vec![], &log));
     assert!(message.ends_with("could not be ended in time."), "{message}");
+
+    // Its end stands behind so much output that it is not read in time.
+    let mut transport = Memory { has_ended: true, ..Memory::new(|_| vec![]) };
+    let (_, message) = failure(setup.run(&mut transport));
+    assert!(message.ends_with("and its process was ended."), "{message}");
 }
 
 #[test]

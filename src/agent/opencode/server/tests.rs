@@ -64,9 +64,10 @@ impl Transport for Fake {
         None
     }
 
-    fn kill(&mut self) {
+    fn kill(&mut self) -> bool {
         self.did.send(Did::Kill).unwrap();
         self.says.send(exit()).unwrap();
+        true
     }
 }
 
