@@ -72,16 +72,6 @@ impl<P: Speaks> Turn<P> {
     }
 }
 
-impl<P> Host<P> {
-    fn commentary(&self) -> Vec<&str> {
-        let said = self.events.iter().filter_map(|event| match event {
-            TurnEvent::Commentary(said) => Some(&said[..]),
-            _ => None,
-        });
-        said.collect()
-    }
-}
-
 impl Speaks for Claude {
     fn prompted() -> Host<Claude> {
         let mut host = Host::begun(&spec());

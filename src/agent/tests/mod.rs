@@ -123,6 +123,14 @@ impl<P: Protocol + Default> Host<P> {
         questions.collect()
     }
 
+    pub(super) fn commentary(&self) -> Vec<&str> {
+        let said = self.events.iter().filter_map(|event| match event {
+            TurnEvent::Commentary(said) => Some(&said[..]),
+            _ => None,
+        });
+        said.collect()
+    }
+
     #[track_caller]
     pub(super) fn answered(&self) -> &str {
         match &self.end {

@@ -74,14 +74,6 @@ fn said(text: &str, meta: Value) -> Value {
         "_meta": meta })
 }
 
-fn commentary(played: &Played) -> Vec<&str> {
-    let said = played.events.iter().filter_map(|event| match event {
-        TurnEvent::Commentary(said) => Some(&said[..]),
-        _ => None,
-    });
-    said.collect()
-}
-
 /// Newer versions of codex-acp say what is commentary; there need be no call in between.
 #[test]
 fn what_codex_calls_commentary_is_no_answer() {
@@ -92,7 +84,7 @@ fn what_codex_calls_commentary_is_no_answer() {
     played.update(said("Done", phase("final_answer")));
     played.update(said(".", phase("final_answer")));
     played.result("session/prompt", json!({ "stopReason": "end_turn" }));
-    assert_eq!((played.answered(), &commentary(&played)[..]), ("Done.", &["Checking."][..]));
+    assert_eq!((played.answered(), &played.commentary()[..]), ("Done.", &["Checking."][..]));
 }
 
 #[test]
@@ -107,7 +99,7 @@ fn a_failure_that_codex_recovers_from_is_no_answer() {
     played.update(status("active"));
     played.update(said("fine", Value::Null));
     played.result("session/prompt", json!({ "stopReason": "end_turn" }));
-    assert_eq!((played.answered(), &commentary(&played)[..]), ("fine", &["oops"][..]));
+    assert_eq!((played.answered(), &played.commentary()[..]), ("fine", &["oops"][..]));
 }
 
 /// Its last words are the failure's, and are not told twice.
@@ -120,7 +112,7 @@ fn the_words_of_a_failure_are_not_the_models() {
     played.update(said("unexpected status 500", Value::Null));
     played.result("session/prompt", json!({ "stopReason": "end_turn" }));
     assert_eq!(played.failed().1, "unexpected status 500");
-    assert_eq!(commentary(&played), ["I look."]);
+    assert_eq!(played.commentary(), ["I look."]);
 }
 
 /// opencode says the end of an answer after the response that ends the turn; an agent that has said

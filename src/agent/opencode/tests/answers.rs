@@ -22,14 +22,6 @@ fn delta(played: &mut Played, part: &str, delta: &str) {
     played.event("message.part.delta", properties);
 }
 
-fn commentary(played: &Played) -> Vec<&str> {
-    let said = played.events.iter().filter_map(|event| match event {
-        TurnEvent::Commentary(said) => Some(&said[..]),
-        _ => None,
-    });
-    said.collect()
-}
-
 /// The summary that takes the place of a session that had become too long, and the prompt itself.
 #[test]
 fn what_the_model_does_not_say_to_the_person_is_no_answer() {
@@ -44,7 +36,7 @@ fn what_the_model_does_not_say_to_the_person_is_no_answer() {
     let info = json!({ "id": "msg_3", "finish": "stop" });
     played.answer(200, json!({ "info": info, "parts": [] }));
     played.check_answered("THE-ANSWER");
-    assert_eq!(commentary(&played), ["THE-ANSWER"]);
+    assert_eq!(played.commentary(), ["THE-ANSWER"]);
 }
 
 /// The pieces of a part are heard when the server dies, those of a thought are not.
@@ -58,7 +50,7 @@ fn half_a_part_is_heard() {
     delta(&mut played, "prt_2", "The cause ");
     delta(&mut played, "prt_2", "is");
     played.exit(Exit::Signal(9), "");
-    assert_eq!(commentary(&played), ["The cause is"]);
+    assert_eq!(played.commentary(), ["The cause is"]);
 }
 
 /// A stop finds words before the call that it ends; they are no answer, but not lost.
@@ -73,5 +65,5 @@ fn a_stop_in_a_call_is_no_answer() {
     let info = json!({ "id": "msg_1", "finish": "tool-calls" });
     played.answer(200, json!({ "info": info, "parts": [call] }));
     assert_eq!(played.end, Some(TurnEnd::Interrupted));
-    assert_eq!(commentary(&played), ["I look."]);
+    assert_eq!(played.commentary(), ["I look."]);
 }
