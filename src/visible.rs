@@ -12,6 +12,17 @@ pub fn is_hidden(c: char) -> bool {
     is_unprintable(c) || is_ignorable(c) || matches!(c, '\u{2800}' | '\u{1d159}')
 }
 
+/// Whether a character does something to what stands beside it on a terminal, or is not seen there:
+/// controls, what turns the direction of text, what has no width and is no part of a word. Of what
+/// [`is_hidden`] knows, blanks and what words of some languages and emoji are made with stay.
+pub fn drives_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 /// The general categories, by the Unicode data of the standard library: within a text it escapes
 /// exactly these for `Debug`, and a few of ASCII.
 fn is_unprintable(c: char) -> bool {
@@ -48,6 +59,20 @@ mod tests {
         }
         for c in " a~äß漢한ا́\u{301}\u{308}→✓😀\u{fffd}`'\"\\".chars() {
             assert!(!is_hidden(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_driven_by_less() {
+        for hidden in "\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{e0041}\u{9b}\u{7f}".chars() {
+            assert!(drives_terminal(hidden), "{hidden:?}");
+        }
+        // Words of some languages, and emoji, are made with these.
+        for seen in "aé\u{a0}\u{3000}\u{200d}\u{200c}\u{fe0f}\u{301}👩".chars() {
+            assert!(!drives_terminal(seen), "{seen:?}");
+        }
+        for c in (char::MIN..=char::MAX).filter(|c| drives_terminal(*c)) {
+            assert!(is_hidden(c), "{c:?}");
         }
     }
 }

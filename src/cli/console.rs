@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::logging::drives_terminal;
+use crate::visible::drives_terminal;
 
 /// The streams of this process, or a test's.
 pub(super) struct Console<'a> {

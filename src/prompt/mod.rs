@@ -2,6 +2,8 @@
 //! touch what the bridge is, and what was said on the thread before. Names and earlier messages are
 //! untrusted: they must not pass for our own framing. Pure.
 
+use crate::visible;
+
 /// Characters of a header field.
 const FIELD_CHARS: usize = 200;
 
@@ -220,26 +222,9 @@ fn is_line_break(c: char) -> bool {
 }
 
 /// Characters without a picture: they hide text, or show it in another order. The joiners of emoji
-/// and of some scripts are among them; in a quote they can be missed.
+/// and of some scripts are among them; in a quote they can be missed. Blanks part words and stay.
 fn is_hidden(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
+    visible::is_hidden(c) && !c.is_whitespace()
 }
 
 #[cfg(test)]

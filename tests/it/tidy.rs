@@ -95,10 +95,10 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     // Not the bridge: an engine knows nothing of where its messages come from.
     ("agent", &["ascii", "config", "ids", "proc", "prompt", "task", "time", "visible"]),
     ("permission", &["agent", "bridge", "config", "ids", "time", "visible"]),
-    ("prompt", &["ids", "time"]),
+    ("prompt", &["ids", "time", "visible"]),
     ("bridge", &["ascii", "config", "ids", "store", "task", "time"]),
     ("store", &["bridge", "ids", "task", "time"]),
-    ("logging", &["config", "time"]),
+    ("logging", &["config", "time", "visible"]),
     ("signals", &["task"]),
     ("proc", &["task"]),
     ("config", &["ids"]),
