@@ -21,7 +21,7 @@ use obto_bridge::{
 };
 
 use self::stage::{Ran, Stage};
-use crate::util::namespace::isolated;
+use crate::util::{namespace::isolated, patience};
 
 /// Lines for one start of all shells.
 const BATCH: usize = 24;
@@ -99,6 +99,7 @@ isolated! {
         while started.elapsed() < time {
             for shell in [Shell::Bourne, Shell::Other] {
                 fuzz.batch(shell);
+                patience::step();
             }
         }
         let Fuzz { made, run, ran, .. } = fuzz;
