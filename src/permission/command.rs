@@ -111,12 +111,10 @@ impl Scan {
             scan.sure = sure(&lexed);
             scan.taint = lexed.taint;
             scan.is_writing = !lexed.outputs.is_empty();
-            for word in &lexed.inputs {
-                scan.files.add_input(word);
-            }
             for words in &lexed.commands {
                 scan.command(words, 0);
             }
+            scan.files.add_redirected(&lexed);
             let tilde = |word: &ShellWord| word.is_home;
             if lexed.commands.iter().any(|words| words.iter().any(tilde)) {
                 for words in lexed.commands {
@@ -434,12 +432,10 @@ impl Scan {
             self.taint = self.taint.or(lexed.taint);
         }
         self.is_writing |= !lexed.outputs.is_empty();
-        for word in &lexed.inputs {
-            self.files.add_input(word);
-        }
         for words in &lexed.commands {
             self.command(words, depth + 1);
         }
+        self.files.add_redirected(&lexed);
     }
 
     /// Notes that a variable is set.

@@ -1,11 +1,14 @@
-//! The files that a command line names: what rules for reading are about is also what `cat` reads.
-//! Only what is written there is found, not what a program does by itself. Pure.
+//! The files that a command line names: what rules for reading are about is also what `cat` reads, and
+//! what rules for changes are about is also what `>` writes. Only what stands there is found, not what a
+//! program does by itself. Pure.
 
 use super::{
-    lex::ShellWord,
+    lex::{Lexed, ShellWord},
+    options::effects,
     place::{Bases, Case, Place, PlaceGlob, Spot},
     programs::{self, Operands},
 };
+use crate::agent::ActionKind;
 
 /// Files, and directories to which they may be relative, that a line may name.
 const FILES_MAX: usize = 512;
@@ -17,19 +20,37 @@ pub(super) struct Files {
     named: Vec<File>,
     /// Directories that commands of the line go to, each as seen from where it is run.
     dirs: Vec<String>,
-    /// Why more files may be read.
+    /// Why other files may be meant.
     unclear: Option<&'static str>,
+    /// Why more files may be read, or written.
+    unclear_read: Option<&'static str>,
+    unclear_written: Option<&'static str>,
 }
 
 /// Something that may be a file.
 #[derive(Debug)]
 struct File {
     path: String,
+    uses: Uses,
+}
+
+/// What is done with a file; all false: that is not known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
     /// A program that reads files is given it.
     is_read: bool,
     /// That program reads all that is in a directory.
     is_tree: bool,
+    /// The output of a command goes there.
+    is_written: bool,
+    /// It is not changed.
+    is_kept: bool,
 }
+
+/// It is where the standard input comes from.
+const INPUT: Uses = Uses { is_read: true, is_tree: false, is_written: false, is_kept: true };
+/// It is where the standard output, or another one, goes.
+const OUTPUT: Uses = Uses { is_read: false, is_tree: false, is_written: true, is_kept: false };
 
 impl Files {
     /// Takes in a command that begins with its program.
@@ -53,29 +74,33 @@ impl Files {
             rest.iter().any(|it| it.text.starts_with("-e") || it.text.starts_with("--regexp"));
         let mut skips = operands == Some(Operands::AfterFirst) && !is_pattern_given;
         let mut has_operand = false;
+        let is_read = operands.is_some();
+        let is_kept = programs::keeps_files(name) && effects(words).is_empty();
+        let uses = Uses { is_read, is_tree, is_written: false, is_kept };
         for word in rest {
             let is_option = word.text.starts_with('-');
             // What it looks for is no file.
             if is_option || !std::mem::take(&mut skips) {
                 has_operand |= !is_option;
-                self.word(word, operands.is_some(), is_tree);
+                self.word(word, uses);
             }
         }
         if is_tree && !has_operand && operands == Some(Operands::AfterFirst) {
-            self.push(".".to_owned(), true, true);
+            self.push(".".to_owned(), uses);
         }
     }
 
-    /// Takes in what is redirected from.
-    pub(super) fn add_input(&mut self, word: &ShellWord) {
-        self.word(word, true, false);
+    /// Takes in the files of a line's redirections, once the directories are known that it goes to.
+    pub(super) fn add_redirected(&mut self, line: &Lexed) {
+        line.inputs.iter().for_each(|word| self.word(word, INPUT));
+        line.outputs.iter().for_each(|word| self.word(word, OUTPUT));
     }
 
     fn goes_to(&mut self, words: &[ShellWord]) {
         let to = words.iter().find(|it| !it.text.starts_with('-') || it.text == "-");
         match to {
             Some(word) if word.known.is_some() || word.text == "-" => {
-                self.unclear = Some("where it reads files is not known before");
+                self.unclear = Some("in which directory its files are is not known before");
             }
             _ if self.dirs.len() >= DIRS_MAX => self.unclear = Some("it goes to many directories"),
             to => {
@@ -86,11 +111,14 @@ impl Files {
         }
     }
 
-    fn word(&mut self, word: &ShellWord, is_read: bool, is_tree: bool) {
+    fn word(&mut self, word: &ShellWord, uses: Uses) {
         if word.known.is_some() {
             // A pattern may stand for any file that it matches, a variable for any at all.
-            if is_read && !word.text.starts_with('-') {
-                self.unclear = Some("which files it reads is not known before");
+            if uses.is_read && !word.text.starts_with('-') {
+                self.unclear_read = Some("which files it reads is not known before");
+            }
+            if uses.is_written {
+                self.unclear_written = Some("which files it writes is not known before");
             }
             // But a `~` within a word is read by some shells and programs.
             if word.text.contains(['$', '`', '*', '?', '[', '{']) {
@@ -107,52 +135,67 @@ impl Files {
             if path.is_empty() {
                 continue;
             }
-            self.push(path.to_owned(), is_read, is_tree);
+            self.push(path.to_owned(), uses);
             if !path.starts_with(['/', '~']) {
                 for dir in self.dirs.clone() {
-                    self.push(format!("{dir}/{path}"), is_read, is_tree);
+                    self.push(format!("{dir}/{path}"), uses);
                 }
             }
         }
     }
 
-    fn push(&mut self, path: String, is_read: bool, is_tree: bool) {
+    fn push(&mut self, path: String, uses: Uses) {
         if let Some(file) = self.named.iter_mut().find(|file| file.path == path) {
-            file.is_read |= is_read;
-            file.is_tree |= is_tree;
+            file.uses.is_read |= uses.is_read;
+            file.uses.is_tree |= uses.is_tree;
+            file.uses.is_written |= uses.is_written;
+            file.uses.is_kept &= uses.is_kept;
         } else if self.named.len() >= FILES_MAX {
             self.unclear = Some("it names too many files");
         } else {
-            self.named.push(File { path, is_read, is_tree });
+            self.named.push(File { path, uses });
         }
     }
 
-    /// Whether any file is read for sure.
-    pub(super) fn are_read(&self) -> bool {
-        self.named.iter().any(|file| file.is_read)
+    /// Whether any file is read, or changed, for sure.
+    pub(super) fn are(&self, kind: ActionKind) -> bool {
+        self.named.iter().any(|file| file.is(kind))
     }
 
-    /// Whether a pattern is about a file that is read, and why it may be about one.
+    /// Whether a pattern is about a file that is read, or changed, and why it may be about one.
     pub(super) fn reaches(
         &self,
+        kind: ActionKind,
         glob: &PlaceGlob,
         bases: &Bases<'_>,
     ) -> (bool, Option<&'static str>) {
-        let mut unclear = self.unclear;
-        for file in &self.named {
+        let reads = kind == ActionKind::Read;
+        let mut unclear =
+            self.unclear.or(if reads { self.unclear_read } else { self.unclear_written });
+        for file in self.named.iter().filter(|file| reads || !file.uses.is_kept) {
             let spots = bases.spots(&file.path).unwrap_or_default();
             let any = |fits: &dyn Fn(&Place) -> bool| spots.iter().flat_map(Spot::places).any(fits);
-            if file.is_read && any(&|place| glob.reaches(place, bases, Case::Exact)) {
+            if file.is(kind) && any(&|place| glob.reaches(place, bases, Case::Exact)) {
                 return (true, None);
             }
+            let is_around = |place: &Place| match kind {
+                ActionKind::Read => file.uses.is_tree && glob.reaches_into(place, bases),
+                _ => glob.is_within(place, bases),
+            };
             if any(&|place| glob.reaches(place, bases, Case::Folded)) {
                 unclear = Some("it names a file that the rule may be about");
-            } else if file.is_tree && any(&|place| glob.reaches_into(place, bases)) {
-                unclear = Some("it reads a directory with files that the rule may be about");
-            } else if file.is_read && spots.iter().any(|spot| spot.real.is_none()) {
+            } else if any(&is_around) {
+                unclear = Some("it names a directory with files that the rule may be about");
+            } else if file.is(kind) && spots.iter().any(|spot| spot.real.is_none()) {
                 unclear = Some("where links lead is not known");
             }
         }
         (false, unclear)
+    }
+}
+
+impl File {
+    fn is(&self, kind: ActionKind) -> bool {
+        if kind == ActionKind::Read { self.uses.is_read } else { self.uses.is_written }
     }
 }

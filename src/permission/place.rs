@@ -260,13 +260,29 @@ impl PlaceGlob {
         self.fits(place, bases, Case::Folded).any(|fit| fit.is_above)
     }
 
-    /// How it fits a place, as seen from where it begins and from where its links lead.
-    fn fits(&self, place: &Place, bases: &Bases<'_>, case: Case) -> impl Iterator<Item = Fit> {
+    /// Whether all that it covers is in `place`.
+    pub(super) fn is_within(&self, place: &Place, bases: &Bases<'_>) -> bool {
+        let head = self.head();
+        let begins = |base: &Place| {
+            let from = [base.as_slice(), &head].concat();
+            let real = follow(&from, bases.places);
+            [Some(from), real].into_iter().flatten().any(|it| it.starts_with(place))
+        };
+        bases.of(self.base).iter().any(begins)
+    }
+
+    /// The names that it begins with.
+    fn head(&self) -> Vec<String> {
         let literal = |part: &Part| match part {
             Part::One(glob) => glob.exact().map(str::to_owned),
             Part::Any => None,
         };
-        let head: Vec<String> = self.parts.iter().map_while(literal).collect();
+        self.parts.iter().map_while(literal).collect()
+    }
+
+    /// How it fits a place, as seen from where it begins and from where its links lead.
+    fn fits(&self, place: &Place, bases: &Bases<'_>, case: Case) -> impl Iterator<Item = Fit> {
+        let head = self.head();
         bases.of(self.base).iter().flat_map(move |base| {
             let real = follow(&[base.as_slice(), &head].concat(), bases.places);
             let real = real.map(|real| case.fit(&real, &self.parts[head.len()..], place));

@@ -174,7 +174,7 @@ fn first<'r>(
     kind: ActionKind,
     facts: &Facts<'_>,
 ) -> Option<(&'r Rule, Option<&'static str>)> {
-    let rules = rules.iter().filter(|rule| rule.kind == kind || reads(rule, facts));
+    let rules = rules.iter().filter(|rule| rule.kind == kind || is_about_files_of(rule, facts));
     let reached = rules.filter_map(|rule| match reach(rule, facts) {
         (true, _) => Some((rule, None)),
         (false, unclear) => unclear.map(|why| (rule, Some(why))),
@@ -182,14 +182,11 @@ fn first<'r>(
     reached.min_by_key(|(_, unclear)| unclear.is_some())
 }
 
-/// Whether a rule for reading is also about a command, by the files that it names.
-fn reads(rule: &Rule, facts: &Facts<'_>) -> bool {
-    match facts {
-        Facts::Command { scan, .. } if rule.kind == ActionKind::Read => {
-            rule.pattern.is_some() || scan.files.are_read()
-        }
-        _ => false,
-    }
+/// Whether a rule for reading or for changes is also about a command, by the files that it names.
+fn is_about_files_of(rule: &Rule, facts: &Facts<'_>) -> bool {
+    let Facts::Command { scan, .. } = facts else { return false };
+    matches!(rule.kind, ActionKind::Read | ActionKind::Edit)
+        && (rule.pattern.is_some() || scan.files.are(rule.kind))
 }
 
 /// Whether a rule describes any part of an action, and why that can't be told of all of it.
@@ -198,7 +195,7 @@ fn reach(rule: &Rule, facts: &Facts<'_>) -> (bool, Option<&'static str>) {
     match (pattern, facts) {
         (Pattern::Command(glob), Facts::Command { scan, .. }) => scan.reaches(glob),
         (Pattern::Place(glob), Facts::Command { scan, bases, .. }) => {
-            scan.files.reaches(glob, bases)
+            scan.files.reaches(rule.kind, glob, bases)
         }
         (Pattern::Place(glob), Facts::Places { spots, is_search, bases }) => {
             let spots = spots.as_deref().unwrap_or_default();

@@ -337,6 +337,21 @@ pub(super) const READERS: &[(&str, Operands, &str)] = &[
     (". source", Operands::All, "POSIX, Shell Command Language"),
 ];
 
+/// Programs that change none of the files which they are given, but by their [`OPTIONS`] and
+/// [`SCRIPTS`].
+pub(super) const KEEPERS: &[(&str, &str)] = &[
+    (
+        "base32 base64 basename cat cksum comm cut dirname du echo expand fmt fold head join ls md5sum nl od paste pr printf pwd readlink realpath sha1sum sha256sum sha512sum shuf sort stat sum tac tail test tsort unexpand wc",
+        "GNU coreutils",
+    ),
+    ("awk egrep fgrep gawk grep mawk nawk sed zgrep", "their manual pages"),
+    ("ack ag bat batcat fd fdfind find jq less more rg tree", "their manual pages"),
+    ("bzcat xzcat zcat zless zmore zstdcat", "gzip(1), xz(1), zstd(1)"),
+    ("cmp colordiff diff diff3 sdiff", "GNU diffutils"),
+    ("column file hexdump look rev strings", "their manual pages"),
+    ("cd chdir popd pushd type which", "POSIX, Shell Command Language; which(1)"),
+];
+
 /// Readers that read all that is in a directory, and those that do so with an option.
 pub(super) const TREES: &[(&str, &str)] = &[
     ("ack ag rg ugrep bsdtar tar 7z rsync", ""),
@@ -392,6 +407,11 @@ pub(super) fn script_of(name: &str) -> Option<Script> {
 pub(super) fn operands(name: &str) -> Option<Operands> {
     let row = READERS.iter().find(|row| row.0.split(' ').any(|it| it == name));
     row.map(|row| row.1)
+}
+
+/// Whether a program changes no file that it is given, as far as its name says.
+pub(super) fn keeps_files(name: &str) -> bool {
+    KEEPERS.iter().any(|row| row.0.split(' ').any(|it| it == name))
 }
 
 pub(super) fn reads_trees(name: &str) -> bool {

@@ -7,8 +7,8 @@ use expect_test::expect_file;
 use super::*;
 use crate::{
     permission::programs::{
-        Does, FIRST, OPTIONS, Operands, READERS, ROLES, Role, SCRIPTS, Script, TREES, VARIABLES,
-        role,
+        Does, FIRST, KEEPERS, OPTIONS, Operands, READERS, ROLES, Role, SCRIPTS, Script, TREES,
+        VARIABLES, role,
     },
     proc::{self, Plan},
 };
@@ -108,6 +108,14 @@ fn page() -> String {
         code(TREES[1].1)
     )
     .unwrap();
+    page += "\n## Programs that change no files\n\n\
+        `edit` rules that deny or ask are also about the files that a command's output is redirected to. \
+        If such a file, or the directory that it is in, is given to any other program than these, or if \
+        it is not known which files are written, the command is asked. Arguments that write or run are \
+        as above.\n\n| programs | source |\n|---|---|\n";
+    for (names, source) in KEEPERS {
+        writeln!(page, "| {} | {source} |", code(names)).unwrap();
+    }
     page += "\n## Scripts\n\n| program | what is known of its scripts | source |\n|---|---|---|\n";
     for (names, script, source) in SCRIPTS {
         let known = match script {

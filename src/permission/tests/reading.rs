@@ -1,4 +1,4 @@
-//! Rules for reading, and commands that read.
+//! Rules for reading and for changes, and commands that read and write.
 
 use super::*;
 
@@ -23,6 +23,7 @@ fn what_may_not_be_read_is_not_read_by_a_command_either() {
             "grep -e x .env",
             "cp .env x",
             "base64 < ~/.ssh/id_rsa",
+            "cd ~/.ssh; base64 <id_rsa",
             "ls; cd ~/.ssh && cat id_rsa",
             "cd .. && cd .ssh && cat id_rsa",
             "sudo cat ~/.ssh/id_rsa",
@@ -83,4 +84,67 @@ fn a_rule_that_asks_about_reading_asks_about_commands_that_read() {
     let policy = policy(&["run"], &["read(secrets/**)"], &[]);
     all(&policy, &["cat secrets/x", "x secrets/x"], Ruling::Ask);
     all(&policy, &["cat x"], Ruling::Allow);
+}
+
+#[test]
+fn what_may_not_be_changed_is_not_written_by_a_command_either() {
+    let policy = policy(&["run", "edit"], &[], &["edit(~/notes/**)", "edit(**/.env)"]);
+    all(
+        &policy,
+        &[
+            "echo x > .env",
+            "echo x >> ../notes/a",
+            "cd ~/notes && ls >a",
+            "git log > '/home/ada/notes/a'",
+            "sudo sh -c 'echo x > ~/notes/a'",
+            "echo $(ls 2> sub/.env)",
+            "{ ls; } > .env",
+            "cat .env > sub/.env",
+        ],
+        Ruling::Deny,
+    );
+    all(
+        &policy,
+        &[
+            // Nobody knows what these do with it.
+            "rm .env",
+            "cp x ~/notes/a",
+            "ls | tee .env",
+            "python3 x.py ~/notes/a",
+            "sort -o .env x",
+            "sed -i s/a/b/ .env",
+            "dd if=x of=.env",
+            // With all that is in it.
+            "rm -r ~",
+            "mv ../notes x",
+            "prettier --write .",
+            // Nor where these write.
+            "ls > $X",
+            "ls > .e?v",
+            "cd $X && ls > a",
+            "ls > .ENV",
+        ],
+        Ruling::Ask,
+    );
+    all(
+        &policy,
+        &[
+            "cat .env",
+            "sort .env > x",
+            "wc -l < .env",
+            "ls ~ 2>/dev/null",
+            "ls 2>&1 | cat",
+            "cd .. && cat notes/a",
+            "rm src/x.rs",
+            "git status",
+        ],
+        Ruling::Allow,
+    );
+}
+
+#[test]
+fn a_rule_against_all_changes_is_about_commands_that_write() {
+    let policy = policy(&["run"], &[], &["edit"]);
+    all(&policy, &["ls > x", "cd $X; ls >> y"], Ruling::Deny);
+    all(&policy, &["ls", "cat x", "ls > /dev/null"], Ruling::Allow);
 }
