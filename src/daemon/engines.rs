@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -118,7 +119,14 @@ impl Detection {
             dir: self.cwd.clone(),
             env: row.environment(&self.env),
         };
-        let output = proc::run(&plan, VERSION, OUTPUT_BYTES).map_err(|error| error.to_string())?;
+        let output =
+            proc::run(&plan, VERSION, OUTPUT_BYTES).map_err(|error| match error.kind() {
+                // Of the program itself, which is the same when it is started for a turn.
+                ErrorKind::InvalidData | ErrorKind::PermissionDenied => {
+                    format!("{error}. {}", row.not_started(&error).advice)
+                }
+                _ => error.to_string(),
+            })?;
         if output.timed_out {
             return Err(format!("no answer in {} s", VERSION.as_secs()));
         }

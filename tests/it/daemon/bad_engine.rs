@@ -10,13 +10,19 @@ use crate::util::fake::{self, ACP_BEGIN, acp_answer};
 /// echo agent is asked.
 #[track_caller]
 fn check(directives: &[&str], limits: &[(&str, u64)], kind: &str, words: &[&str]) {
+    check_as("fake", directives, limits, kind, words);
+}
+
+/// Likewise, in the place of this engine.
+#[track_caller]
+fn check_as(name: &str, directives: &[&str], limits: &[(&str, u64)], kind: &str, words: &[&str]) {
     let bridge = Bridge::start();
-    let machine = bridge.machine().with_agent("fake", &fake::command(directives));
+    let machine = bridge.machine().with_agent(name, &fake::command(directives));
     let machine = machine.with("agent", "echo").with("maxTurns", 1);
     let machine = limits.iter().fold(machine, |machine, (key, value)| machine.with(key, *value));
     let _daemon = machine.connected();
     let mut ears = bridge.listen();
-    bridge.request("/api/reply", &json!({ "threadId": "t", "body": "x", "agent": "fake" }));
+    bridge.request("/api/reply", &json!({ "threadId": "t", "body": "x", "agent": name }));
     let body = ears.expect("t", kind, "");
     for word in words {
         assert!(body.contains(word), "{directives:?}: {word:?} is not in: {body}");
@@ -150,4 +156,21 @@ fn an_engine_that_does_not_end() {
     let polite = [&ACP_BEGIN[..], &["read", "read", "print", cancelled, "wait-eof"]].concat();
     let asked = "It stopped when it was asked to.";
     check(&polite, &[("silenceSeconds", 1)], "error", &[silence, asked]);
+}
+
+/// Claude Code is sent the message along with its first request, so that nothing tells the time to
+/// start from the turn but its first line. After that hooks of the person's own may run in silence.
+#[test]
+fn claude_that_says_nothing_or_nothing_more() {
+    let startup = "said nothing for 1s after its start (`startupSeconds`)";
+    let check = |steps: &[&str], limit: &str, words: &[&str]| {
+        check_as("claude", steps, &[(limit, 1)], "error", words);
+    };
+    check(&["hang"], "startupSeconds", &[startup, "and its process was ended."]);
+    let initialized = r#"{"type":"control_response","response":{"subtype":"success",
+        "request_id":"initialize","response":{}}}"#;
+    let initialized = initialized.replace('\n', "");
+    let steps = ["read", "read", "print", &initialized, "hang"];
+    let silence = "was silent for 1s (`silenceSeconds`)";
+    check(&steps, "silenceSeconds", &[silence, "there is no session to go on with"]);
 }

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
@@ -218,15 +217,9 @@ fn what_is_advised_for_a_session_that_is_full_helps() {
 fn what_is_advised_for_a_program_that_lacks_another_helps() {
     let bridge = Bridge::start();
     let machine = bridge.machine();
-    let program = |name: &str, text: &str| {
-        machine.home.put(name, text);
-        let path = machine.home.path().join(name);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let broken = program("broken", "#!/opt/old-venv/bin/python3\n");
-    let lacking = program("lacking", "#!/usr/bin/env my-node\n");
-    program("tools/my-node", &format!("#!/bin/sh\n{}", agent(LOADS, "")[2]));
+    let broken = machine.home.put_program("broken", "#!/opt/old-venv/bin/python3\n");
+    let lacking = machine.home.put_program("lacking", "#!/usr/bin/env my-node\n");
+    machine.home.put_program("tools/my-node", &format!("#!/bin/sh\n{}", agent(LOADS, "")[2]));
     let path = format!("{}:/usr/bin:/bin", machine.home.path().join("tools").display());
     let agents = json!({
         "broken": { "command": [broken] },
@@ -248,4 +241,38 @@ fn what_is_advised_for_a_program_that_lacks_another_helps() {
     assert!(told.contains("`Environment=PATH=…`") && told.contains("`PATH` in `env`"), "{told}");
     ask("c", "cured");
     ears.expect("c", "result", "new");
+}
+
+/// The turns of opencode share a server, which is what lacks the program then.
+#[test]
+fn what_is_advised_for_a_server_that_lacks_a_program_helps() {
+    let bridge = Bridge::start();
+    let machine = bridge.machine();
+    let lacking = machine.home.put_program("opencode", "#!/usr/bin/env my-node\n");
+    let machine = machine.with_agent("opencode", std::slice::from_ref(&lacking));
+    let daemon = machine.connected();
+    let mut ears = bridge.listen();
+    bridge.say("t", "hello");
+    let told = ears.expect("t", "error", "opencode's server could not be started");
+    assert!(told.contains("my-node") && told.contains("`opencode serve`"), "{told}");
+    assert!(told.contains("`Environment=PATH=…`") && told.contains("`PATH` in `env`"), "{told}");
+    daemon.stop();
+
+    // It is found now, and has troubles of its own.
+    machine.home.put_program("tools/my-node", "#!/bin/sh\necho a port is in use; exit 3\n");
+    let path = format!("{}:/usr/bin:/bin", machine.home.path().join("tools").display());
+    let entry = json!({ "command": [lacking], "env": { "PATH": path } });
+    let machine = machine.with("agents", json!({ "opencode": entry }));
+    let daemon = machine.connected();
+    bridge.say("t", "again");
+    let told = ears.expect("t", "error", "a port is in use");
+    assert!(!told.contains("PATH"), "{told}");
+    daemon.stop();
+
+    machine.home.put_program("opencode", "#!/opt/old-venv/bin/node\n");
+    let _daemon = machine.connected();
+    bridge.say("t", "and now?");
+    let told = ears.expect("t", "error", "interpreter /opt/old-venv/bin/node does not exist");
+    assert!(told.contains("What is installed is broken."), "{told}");
+    assert!(told.contains("npm install -g opencode-ai"), "{told}");
 }

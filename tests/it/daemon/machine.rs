@@ -61,6 +61,33 @@ fn the_page_is_told_what_a_machine_has_and_told_again_by_a_bridge_that_was_away(
     }
 }
 
+/// Engines are asked for their versions when the daemon starts, long before anybody needs them.
+#[test]
+fn the_page_is_told_what_an_installed_engine_lacks() {
+    let bridge = Bridge::start();
+    let machine = bridge.machine();
+    let lacking = machine.home.put_program("lacking", "#!/usr/bin/env my-node\n");
+    let broken = machine.home.put_program("broken", "#!/opt/old-venv/bin/python3\n");
+    machine.home.put_program("tools/my-node", "#!/bin/sh\necho 1.18.33\n");
+    let path = format!("{}:/usr/bin:/bin", machine.home.path().join("tools").display());
+    let agents = json!({
+        "claude": { "command": [lacking] },
+        "codex": { "command": [broken] },
+        "opencode": { "command": [lacking], "env": { "PATH": path } },
+    });
+    let machine = machine.with("agents", agents);
+    let _daemon = machine.connected();
+    let known = known_when(&bridge, is_detected);
+    let check = |name: &str, words: &[&str]| {
+        let missing = engine(&known, name)["missing"].as_str().unwrap();
+        assert!(words.iter().all(|word| missing.contains(word)), "{words:?}: {missing}");
+    };
+    check("claude", &["my-node", "`Environment=PATH=…`", "`PATH` in `env`"]);
+    let gone = "interpreter /opt/old-venv/bin/python3 does not exist. What is installed is broken.";
+    check("codex", &[gone, "npm install -g @openai/codex"]);
+    assert_eq!(engine(&known, "opencode")["version"], "1.18.33", "{known:#}");
+}
+
 #[test]
 fn a_new_thread_works_in_an_offered_directory() {
     let (bridge, gate) = (Bridge::start(), Gate::new());

@@ -106,6 +106,14 @@ impl Home {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Puts a program there; its path.
+    pub(crate) fn put_program(&self, name: &str, text: &str) -> String {
+        self.put(name, text);
+        let path = self.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let env = [("HOME", self.path().as_os_str()), ("PATH", "/usr/bin:/bin".as_ref())];
         let plan = Plan {
