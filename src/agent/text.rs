@@ -12,19 +12,36 @@ pub const MESSAGE_CHARS: usize = 1_000;
 pub const NEW_SESSION: &str = "If this comes again, write `/new` and then the message: the session may be too long for the model, or \
      hold something that it refuses, and a new one begins without what was said before.";
 
+/// How the services of models say that the session is too long for the model, in small letters. What
+/// opencode 1.18.33 takes for that, and Qwen's own words.
+const TOO_LONG: &[&str] = &[
+    "is too long",
+    "prompt too long",
+    "too large for model",
+    "request_too_large",
+    "request entity too large",
+    "context window",
+    "context_window",
+    "context length",
+    "context_length",
+    "context size",
+    "context limit",
+    "maximum context",
+    "exceeds the maximum number of tokens",
+    "more than max tokens allowed",
+    "maximum allowed input length",
+    "range of input length",
+    "maximum prompt length",
+    "reduce the length of the messages",
+    "model token limit",
+    "token limit exceeded",
+    "too many tokens",
+];
+
 /// Whether a model's error says that the session is too long for it.
 pub fn is_too_long(message: &str) -> bool {
     let lower = message.to_lowercase();
-    [
-        "is too long",
-        "context window",
-        "context length",
-        "context_length",
-        "maximum context",
-        "too many tokens",
-    ]
-    .iter()
-    .any(|words| lower.contains(words))
+    TOO_LONG.iter().any(|words| lower.contains(words))
 }
 
 /// Bytes of an answer: more than any has. What is beyond is cut off.
@@ -115,6 +132,29 @@ mod tests {
         check("0123456789a", "012345678…");
         check("ééééééééééé", "ééééééééé…");
         check(&format!("a{}b", " ".repeat(100)), "a…");
+    }
+
+    #[test]
+    fn a_session_that_is_too_long_is_recognised_in_the_words_of_each_service() {
+        for message in [
+            "prompt is too long: 210000 tokens > 200000 maximum",
+            "Input is too long for requested model.",
+            "Your input exceeds the context window of this model.",
+            "This model's maximum context length is 128000 tokens.",
+            "The input token count (1161421) exceeds the maximum number of tokens allowed (1048576).",
+            "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+            "Please reduce the length of the messages or completion.",
+            "Invalid request: Your request exceeded model token limit: 131072",
+            "InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]",
+            "request (40000 tokens) exceeds the available context size (4096 tokens)",
+            "model_context_window_exceeded",
+            "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000",
+        ] {
+            assert!(is_too_long(message), "{message}");
+        }
+        for message in ["429 rate limit reached", "It took too long", "overloaded", ""] {
+            assert!(!is_too_long(message), "{message}");
+        }
     }
 
     #[test]

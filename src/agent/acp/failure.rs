@@ -65,11 +65,15 @@ pub(super) fn of_words(words: String) -> Failure {
 fn classify(message: String, status: u64, code: i64) -> Failure {
     let lower = message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    // Not a part of another number: of how many tokens there were.
+    let numbers: Vec<&str> = lower.split(|it: char| !it.is_ascii_digit()).collect();
+    let has_code = |codes: &[&str]| codes.iter().any(|code| numbers.contains(code));
     let (kind, advice) = if status == 429
-        || says(&["429", "529", "rate limit", "usage limit", "quota", "overloaded"])
+        || has_code(&["429", "529"])
+        || says(&["rate limit", "usage limit", "quota", "overloaded"])
     {
         (FailureKind::RateLimited, "Try again later.")
-    } else if status == 401 || says(&["401", "unauthorized", "authentication"]) {
+    } else if status == 401 || has_code(&["401"]) || says(&["unauthorized", "authentication"]) {
         (FailureKind::Model, "Check the agent's login or API key on this machine.")
     } else if matches!(status, 400 | 413)
         || is_too_long(&message)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::agent::{
     Failure, FailureKind, Gate, Image, Model, Usage,
     progress::Doing,
-    text::{NEW_SESSION, list, text, total},
+    text::{NEW_SESSION, is_too_long, list, text, total},
 };
 
 /// The provider that opencode falls back to when none is configured: its maker's own service.
@@ -157,6 +157,8 @@ pub fn failure(error: &Value) -> Failure {
         }
         (_, 429 | 529) => (FailureKind::RateLimited, "Try again later."),
         ("ContextOverflowError", _) => (FailureKind::Model, NEW_SESSION),
+        // In the middle of a stream it comes without a name and a status (1.18.33).
+        _ if is_too_long(message) => (FailureKind::Model, NEW_SESSION),
         _ if message.contains("odel not found") => (
             FailureKind::Refused,
             "Name another provider and model in the config; `opencode models` lists them.",

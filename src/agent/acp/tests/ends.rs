@@ -160,7 +160,8 @@ fn a_session_that_the_model_refuses_is_left_by_new() {
         (message.to_owned(), advice.contains("`/new`"))
     };
     for words in [
-        "prompt is too long: 210000 tokens > 200000 maximum",
+        "prompt is too long: 214290 tokens > 200000 maximum",
+        "prompt is too long: 401234 tokens > 200000 maximum",
         "Codex ran out of room in the model's context window",
         "This model's maximum context length is 128000 tokens",
         "API Error: 400 messages.3.content.1.image: Could not process image",

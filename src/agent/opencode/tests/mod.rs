@@ -252,6 +252,33 @@ fn a_sick_provider_is_seen_and_then_reported() {
     play("no-key", &Verdict::Allow).check_failed(FailureKind::NotLoggedIn, "API key is missing");
 }
 
+/// As the server has it: of a prompt that its compaction does not help with, of an image that a
+/// provider refuses, and of a prompt that a provider refuses in the middle of its stream.
+#[test]
+fn a_session_that_the_model_refuses_is_left_by_new() {
+    let advice = |error: Value| {
+        let mut played = Played::prompted(&spec());
+        let info = json!({ "role": "assistant", "error": error, "id": "msg_1" });
+        played.answer(200, json!({ "info": info, "parts": [] }));
+        let (_, message, advice) = played.failed();
+        assert!(!message.is_empty());
+        advice.to_owned()
+    };
+    let overflow = "Session too large to compact - context exceeds model limit even after \
+                    stripping media";
+    let streamed = r#"{"message":"prompt is too long: 210000 tokens > 200000 maximum","code":"x"}"#;
+    for error in [
+        json!({ "name": "ContextOverflowError", "data": { "message": overflow } }),
+        json!({ "name": "APIError", "data": { "message": "Invalid image data", "statusCode": 400,
+            "isRetryable": false } }),
+        json!({ "name": "UnknownError", "data": { "message": streamed } }),
+    ] {
+        assert!(advice(error.clone()).contains("`/new`"), "{error}");
+    }
+    let other = json!({ "name": "UnknownError", "data": { "message": "socket hang up" } });
+    assert!(!advice(other).contains("`/new`"));
+}
+
 #[test]
 fn trap_without_a_provider_the_prompt_would_go_to_the_makers_hosted_model() {
     let mut played = Played::new(&TurnSpec { model: None, ..spec() });
