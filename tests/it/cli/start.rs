@@ -41,6 +41,11 @@ fn a_path_that_is_no_text_is_78() {
     home.command(&["start"]).after(&itself).run().expect(78, &["BRIDGE_PROJECT_DIR", "UTF-8"]);
     let moved = format!("{go}; export HOME=\"$odd\"");
     home.command(&["start"]).after(&moved).run().expect(78, &["home directory", "UTF-8", "HOME"]);
+    #[cfg(feature = "serve")]
+    home.command(&["local", "--send", "hi", "--agent", "echo"])
+        .after(&away)
+        .run()
+        .expect(78, &["current directory", "UTF-8", "config.json"]);
     // What runs no engine works anywhere.
     home.command(&["status"]).after(&moved).run().expect(69, &["No daemon"]);
     let set = format!("{away}; export BRIDGE_PROJECT_DIR=/");
