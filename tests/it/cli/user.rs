@@ -144,3 +144,37 @@ fn it_needs_no_running_bridge() {
     home.run(&["serve", "user", "add"]).expect(2, &["name"]);
     home.run(&["serve", "user"]).expect(2, &["add"]);
 }
+
+/// Of an older bridge, for which these were two people. The fourth has its name to itself.
+#[test]
+fn accounts_whose_names_clash_are_told_at_the_start() {
+    let home = Home::new();
+    home.run(&at(&["add", "ada"])).expect(0, &[]);
+    let file = rusqlite::Connection::open(home.path().join("d/bridge.sqlite")).unwrap();
+    for name in ["ADA", " ada", "Bob"] {
+        let insert =
+            "INSERT INTO accounts (account_id, username, created) VALUES ('acc_' || ?1, ?1, 0)";
+        file.execute(insert, [name]).unwrap();
+    }
+    drop(file);
+    let log = || {
+        let serve = ["serve", "--data", "d", "--listen", "127.0.0.1:0"];
+        let mut serve = home.command(&serve).start();
+        serve.line("http://");
+        serve.signal(Signal::TERM);
+        let ran = serve.end().expect(0, &[]);
+        let said = ran.stdout + &ran.stderr;
+        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let warned: Vec<Value> = lines.filter(|line| line["level"] == "warn").collect();
+        warned.iter().map(|line| line["msg"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let said = log();
+    assert_eq!(said.len(), 1, "{said:?}");
+    for part in [r#"[" ada", "ADA", "ada"]"#, "exact name alone", "serve user remove"] {
+        assert!(said[0].contains(part), "{part:?} is missing: {said:?}");
+    }
+    for name in ["ADA", " ada"] {
+        home.run(&at(&["remove", name, "--yes"])).expect(0, &[]);
+    }
+    assert_eq!(log(), [""; 0], "what it advises is enough");
+}
