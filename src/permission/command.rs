@@ -6,7 +6,7 @@
 
 use super::{
     command_glob::CommandGlob,
-    files::Files,
+    files::{self, Files},
     guard::{is_guard, unguard},
     lex::{self, Lexed, ShellWord},
     options::{Effect, effects},
@@ -37,6 +37,8 @@ pub(super) struct Scan {
     pub(super) sure: Result<Sure, &'static str>,
     /// Everything that might run, and the line itself.
     reached: Vec<Reached>,
+    /// Commands of programs that no table knows, which may run the rest of their words.
+    unknown: Vec<String>,
     /// Of what might run.
     bytes: usize,
     /// Why there may be more.
@@ -100,6 +102,7 @@ impl Scan {
         let mut scan = Scan {
             sure: Err(LONG),
             reached,
+            unknown: Vec::new(),
             bytes: 0,
             taint: Some(LONG),
             files: Files::default(),
@@ -133,7 +136,9 @@ impl Scan {
         let expands = self.reached.iter().any(expands);
         let expands =
             expands.then_some("what the shell would make of the line is not known before");
-        (self.reached.iter().any(|it| glob.reaches(&it.text)), self.taint.or(expands))
+        let wraps = self.unknown.iter().any(|it| ends(it).any(|end| glob.covers(end)));
+        let wraps = wraps.then_some("a program in it may run the rest of its words");
+        (self.reached.iter().any(|it| glob.reaches(&it.text)), self.taint.or(expands).or(wraps))
     }
 
     fn taint(&mut self, why: &'static str) {
@@ -191,6 +196,10 @@ impl Scan {
                 self.wrapped(&words, depth);
                 self.taint_if(is_fed_program, "what `xargs` would run is not known before");
             }
+            _ if !programs::is_known(base(&words[0].text)) => {
+                let words: Vec<&str> = words.iter().map(|it| it.text.as_str()).collect();
+                self.unknown.push(words.join(" "));
+            }
             _ => {}
         }
     }
@@ -240,7 +249,7 @@ impl Scan {
         let (first, rest) = words.split_first().expect("callers have one");
         self.text("", words);
         let name = base(&first.text);
-        if programs::operands(name).is_some() {
+        if files::reader(words).is_some() {
             self.files.add(words);
         }
         if name != first.text {
@@ -335,6 +344,9 @@ impl Scan {
                 "-exec".starts_with(&word.text[..known]) || "-ok".starts_with(&word.text[..known])
             });
             self.taint_if(may_run, "what `find` would run is not known before");
+            if matches!(&word.text[..], "-execdir" | "-okdir") {
+                self.files.goes_anywhere();
+            }
             if runs(&word.text) && at + 1 < words.len() {
                 if depth >= DEPTH_MAX || self.is_full() {
                     return self.taint(DEEP);
@@ -466,6 +478,15 @@ impl Scan {
         }
         self.reached.push(Reached { text, known });
     }
+}
+
+/// What begins at each further word of a command, by the name of its program.
+fn ends(command: &str) -> impl Iterator<Item = &str> {
+    command.match_indices(' ').map(|(at, _)| {
+        let end = &command[at + 1..];
+        let program = end.split(' ').next().unwrap_or(end);
+        &end[program.rfind('/').map_or(0, |at| at + 1)..]
+    })
 }
 
 fn sure(lexed: &Lexed) -> Result<Sure, &'static str> {

@@ -4,9 +4,10 @@
 
 use super::{
     lex::{Lexed, ShellWord},
-    options::effects,
+    options::{self, effects},
     place::{Bases, Case, Place, PlaceGlob, Spot},
     programs::{self, Operands},
+    scripts::odd_script,
 };
 use crate::agent::ActionKind;
 
@@ -60,18 +61,26 @@ impl Files {
         if matches!(name, "cd" | "chdir" | "pushd") {
             self.goes_to(rest);
         }
+        self.works_in(name, rest);
+        let (name, rest) = reader(words).unwrap_or((name, rest));
         let operands = programs::operands(name);
+        if programs::script_of(name).is_some_and(|it| odd_script(it, rest).is_some()) {
+            self.unclear = Some("its script may read other files");
+        }
         let is_recursive = |it: &ShellWord| {
             let letters = it.text.strip_prefix('-').filter(|it| !it.starts_with('-'));
             letters.is_some_and(|it| it.contains(['r', 'R', 'a']))
                 || it.text.starts_with("--rec")
                 || it.text.starts_with("--dereference-rec")
                 || it.text.starts_with("--archive")
+                || it.text.ends_with("recurse")
         };
         let is_tree = programs::reads_trees(name)
             || (programs::may_read_trees(name) && rest.iter().any(is_recursive));
-        let is_pattern_given =
-            rest.iter().any(|it| it.text.starts_with("-e") || it.text.starts_with("--regexp"));
+        let gives_pattern = |it: &ShellWord| {
+            ["-e", "-f", "--regexp", "--file"].iter().any(|o| it.text.starts_with(o))
+        };
+        let is_pattern_given = rest.iter().any(gives_pattern);
         let mut skips = operands == Some(Operands::AfterFirst) && !is_pattern_given;
         let mut has_operand = false;
         let is_read = operands.is_some();
@@ -96,12 +105,42 @@ impl Files {
         line.outputs.iter().for_each(|word| self.word(word, OUTPUT));
     }
 
+    /// Takes in that something runs in a directory that is not known before.
+    pub(super) fn goes_anywhere(&mut self) {
+        self.unclear = Some("in which directory its files are is not known before");
+    }
+
+    /// Takes in the directory that a program is told to work in.
+    fn works_in(&mut self, program: &str, words: &[ShellWord]) {
+        for option in programs::directories(program) {
+            for (at, word) in words.iter().enumerate() {
+                let value = match word.text.strip_prefix(option) {
+                    Some("") => words.get(at + 1).cloned(),
+                    Some(rest) => {
+                        let rest = if option.starts_with("--") {
+                            rest.strip_prefix('=')
+                        } else {
+                            Some(rest)
+                        };
+                        rest.map(|rest| ShellWord {
+                            text: rest.to_owned(),
+                            known: word.known,
+                            ..ShellWord::default()
+                        })
+                    }
+                    None => None,
+                };
+                if let Some(value) = value {
+                    self.goes_to(&[value]);
+                }
+            }
+        }
+    }
+
     fn goes_to(&mut self, words: &[ShellWord]) {
         let to = words.iter().find(|it| !it.text.starts_with('-') || it.text == "-");
         match to {
-            Some(word) if word.known.is_some() || word.text == "-" => {
-                self.unclear = Some("in which directory its files are is not known before");
-            }
+            Some(word) if word.known.is_some() || word.text == "-" => self.goes_anywhere(),
             _ if self.dirs.len() >= DIRS_MAX => self.unclear = Some("it goes to many directories"),
             to => {
                 let to = to.map_or("~", |word| word.text.as_str());
@@ -129,9 +168,15 @@ impl Files {
         let value = text.split_once('=').map(|(_, value)| value);
         let behind_letter =
             (text.starts_with('-') && !text.starts_with("--")).then(|| text.get(2..)).flatten();
-        for path in [Some(text.as_str()), value, behind_letter].into_iter().flatten() {
-            let path =
-                path.strip_prefix('@').or_else(|| path.strip_prefix("file://")).unwrap_or(path);
+        let paths = [Some(text.as_str()), value, behind_letter].into_iter().flatten();
+        // `HEAD:x`, `name@x`: some programs read that.
+        let ends = [':', '@'].into_iter().filter_map(|mark| Some(text.rsplit_once(mark)?.1));
+        let perhaps = Uses { is_read: false, is_written: false, ..uses };
+        for (path, uses) in paths.map(|it| (it, uses)).chain(ends.map(|it| (it, perhaps))) {
+            let path = path
+                .strip_prefix(['@', '<'])
+                .or_else(|| path.strip_prefix("file://"))
+                .unwrap_or(path);
             if path.is_empty() {
                 continue;
             }
@@ -197,5 +242,16 @@ impl Files {
 impl File {
     fn is(&self, kind: ActionKind) -> bool {
         if kind == ActionKind::Read { self.uses.is_read } else { self.uses.is_written }
+    }
+}
+
+/// A command that reads the files which it is given: what reads, by its name in the tables, and its
+/// words.
+pub(super) fn reader(words: &[ShellWord]) -> Option<(&str, &[ShellWord])> {
+    let (program, rest) = words.split_first()?;
+    let name = programs::base(&program.text);
+    match options::subcommand(name, rest) {
+        Some(at) if name == "git" && rest[at].text == "grep" => Some(("git-grep", &rest[at + 1..])),
+        _ => programs::operands(name).map(|_| (name, rest)),
     }
 }

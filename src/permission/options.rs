@@ -49,6 +49,12 @@ pub(super) fn effects(words: &[ShellWord]) -> Vec<Effect> {
     effects
 }
 
+/// Where the word stands that says what a program is to do, if it is one that has such words.
+pub(super) fn subcommand(program: &str, words: &[ShellWord]) -> Option<usize> {
+    let row = programs::options(program).find(|row| row.after == programs::FIRST)?;
+    Some(lead(row, words)).filter(|at| *at < words.len())
+}
+
 /// How many words stand before the first that is no option.
 fn lead(row: &Options, words: &[ShellWord]) -> usize {
     let mut at = 0;

@@ -77,7 +77,7 @@ pub(super) const ROLES: &[Row] = &[
     ("always end float foreach integer nocorrect private repeat", Role::Differs, "zshmisc(1)"),
     ("namespace", Role::Differs, "ksh(1)"),
     ("done esac fi for in {  } ]]", Role::Plain, POSIX),
-    ("- builtin command exec noglob rtk time", Role::Wraps, "bash(1), zshmisc(1)"),
+    ("- builtin command exec jobs noglob rtk time", Role::Wraps, "bash(1), zshmisc(1)"),
     ("and begin hup not or", Role::Wraps, "fish(1)"),
     ("chroot env nice nohup stdbuf timeout gtimeout gnice gstdbuf", Role::Wraps, "GNU coreutils"),
     ("chrt ionice nsenter prlimit setarch setpriv setsid taskset unshare", Role::Wraps, UTIL_LINUX),
@@ -135,9 +135,9 @@ pub(super) const ROLES: &[Row] = &[
     ("[ test", Role::Tests, POSIX),
     ("at batch crontab", Role::Changes, "at(1), crontab(1)"),
     ("set", Role::Options, POSIX),
-    ("break continue exit printf return shift ulimit umask", Role::Computes, POSIX),
+    ("break continue exit printf return shift ulimit umask wait", Role::Computes, POSIX),
     ("bye dirs getopts limit logout popd pushd unlimit", Role::Computes, "bash(1), zshbuiltins(1)"),
-    (": bg cd chdir echo false fg jobs kill pwd sleep times true type wait", Role::Plain, POSIX),
+    (": bg cd chdir echo false fg kill pwd sleep times true type", Role::Plain, POSIX),
     (
         "breaksw caller default disown endif endsw goto hashstat help log login ls-F notify printenv stop suspend termname ttyctl whence where which",
         Role::Plain,
@@ -220,14 +220,14 @@ impl Options {
 }
 
 pub(super) const OPTIONS: &[Options] = &[
-    runs("ag", "--pager", "ag(1)"),
+    runs("ack ag", "--pager", "ack(1), ag(1)"),
     runs("awk gawk mawk nawk", "-f --file -i --include -l --load -E --exec -D --debug", "gawk(1)"),
     writes("awk gawk mawk nawk", "-o --pretty-print -p --profile -d --dump-variables", "gawk(1)"),
     runs("bat batcat", "--pager", "bat(1)"),
     runs("cargo", "--config --manifest-path -Z", "cargo(1)"),
-    writes("cargo", "--target-dir --artifact-dir --out-dir", "cargo-build(1)"),
+    writes("cargo", "--target-dir --artifact-dir --out-dir --fix", "cargo-build(1), cargo clippy --help"),
     runs("cpio", "--rsh-command", "cpio(1)"),
-    writes("curl", "-o --output -O --remote-name --remote-name-all --output-dir -c --cookie-jar -D --dump-header --trace --trace-ascii --libcurl --stderr --hsts --alt-svc --etag-save", "curl(1)"),
+    writes("curl", "-o --output -O --remote-name --remote-name-all --output-dir -c --cookie-jar -D --dump-header --trace --trace-ascii --libcurl --stderr --hsts --alt-svc --etag-save -w --write-out", "curl(1); `%output{}` in what -w writes"),
     runs("curl", "-K --config -T --upload-file --engine", "curl(1)"),
     writes("dd", "of=", "dd(1)"),
     runs("diff3 sdiff", "--diff-program", "diff3(1), sdiff(1)"),
@@ -235,6 +235,7 @@ pub(super) const OPTIONS: &[Options] = &[
     runs("env", "-S --split-string", "env(1)"),
     writes("eslint prettier", "--fix --output-file -o --write -w", "eslint --help, prettier --help"),
     runs("eslint prettier jest mocha vitest", "--config -c --plugin --parser --resolve-plugins-relative-to --rulesdir --require -r --globalSetup --setupFiles", "their own --help"),
+    runs("eslint", "-f --format", "eslint --help: a formatter is code"),
     runs("fd fdfind", "-x --exec -X --exec-batch", "fd(1)"),
     writes("file", "-C --compile", "file(1)"),
     runs("find gfind", "-exec! -execdir! -ok! -okdir!", "find(1)"),
@@ -248,6 +249,8 @@ pub(super) const OPTIONS: &[Options] = &[
     runs("git", "-c --config --template -u", "git-clone(1)").after("clone"),
     runs("git", "-x --extcmd", "git-difftool(1)").after("difftool"),
     runs("git", "--setup --env-filter --tree-filter --index-filter --parent-filter --msg-filter --commit-filter --tag-name-filter", "git-filter-branch(1)").after("filter-branch"),
+    writes("git", "--export-marks", "git-fast-export(1)").after("fast-export"),
+    runs("git", "--config", "git-for-each-repo(1)").after("for-each-repo"),
     writes("git", "-o --output-directory", "git-format-patch(1)").after("format-patch"),
     runs("git", "-O --open-files-in-pager", "git-grep(1)").after("grep"),
     runs("git", "-x --exec", "git-rebase(1)").after("rebase"),
@@ -255,20 +258,29 @@ pub(super) const OPTIONS: &[Options] = &[
     runs("git", "foreach!", "git-submodule(1)").after("submodule"),
     runs("go", "-exec! -toolexec! -vettool! -overlay! -modfile! --exec --toolexec --vettool --overlay --modfile", "go help build, go help vet"),
     writes("go", "-o! -coverprofile! -cpuprofile! -memprofile! -blockprofile! -mutexprofile! -trace! -outputdir!", "go help testflag"),
+    writes("gpg", "-o --output", "gpg(1)"),
+    writes("iconv", "-o --output", "iconv(1)"),
     runs("less more", "-k --lesskey-file --lesskey-src --lesskey-content", "less(1)"),
     writes("less more", "-o -O --log-file --LOG-FILE", "less(1)"),
     runs("make gmake", "-f --file --makefile -C --directory --eval -I --include-dir SHELL= MAKEFLAGS= MAKEFILES=", "make(1)"),
     runs("man", "-P --pager -H --html -C --config-file", "man(1)"),
+    runs("nc ncat netcat", "-e -c --exec --sh-exec --lua-exec", "nc(1), ncat(1)"),
     runs("npm npx pnpm yarn", "--script-shell --prefix -C --dir --cwd --node-options --userconfig --globalconfig --shell --git --editor --viewer", "npm-config(7)"),
+    writes("openssl", "-out!", "openssl(1)"),
     writes("patch", "-o --output -r --reject-file -d --directory", "patch(1)"),
     runs("pytest py.test", "-p -c --config-file --rootdir --confcutdir -o --override-ini --pdbcls", "pytest --help"),
     writes("pytest py.test", "--basetemp --junitxml --junit-xml --log-file", "pytest --help"),
     runs("rg", "--pre --hostname-bin", "rg(1)"),
+    runs("rpm", "--pipe -E --eval -D --define --load", "rpm(8): macros run commands"),
     runs("rsync", "-e --rsh --rsync-path --early-exec", "rsync(1)"),
     writes("rsync", "--delete --remove-source-files --log-file --write-batch --only-write-batch --backup-dir", "rsync(1)"),
     runs("scp sftp ssh", "-o -F -S -D", "ssh_config(5): ProxyCommand, LocalCommand"),
+    writes("ruff", "--fix --output-file -o", "ruff check --help"),
+    writes("ssh", "-E", "ssh(1)"),
     writes("sed gsed", "-i --in-place", "sed(1)"),
     runs("sed gsed", "-f --file", "sed(1)"),
+    writes("shuf gshuf", "-o --output", "shuf(1)"),
+    writes("strace ltrace", "-o --output", "strace(1), ltrace(1)"),
     writes("sort gsort", "-o --output", "sort(1)"),
     runs("sort gsort", "--compress-program", "sort(1)"),
     runs("split gsplit", "--filter", "split(1)"),
@@ -276,6 +288,7 @@ pub(super) const OPTIONS: &[Options] = &[
     runs("tcpdump", "-z --postrotate-command", "tcpdump(8)"),
     writes("tcpdump", "-w", "tcpdump(8)"),
     writes("tree", "-o", "tree(1)"),
+    runs("ugrep ug", "--pager --view --filter --save-config --config", "ugrep(1)"),
     writes("uniq", "#2", "uniq(1)").values("-f -s -w --skip-fields --skip-chars --check-chars"),
     runs("wget", "-e --execute --use-askpass --config --post-file --body-file -i --input-file", "wget(1)"),
     writes("wget", "-O --output-document -o --output-file -a --append-output -P --directory-prefix --save-cookies --warc-file", "wget(1)"),
@@ -330,7 +343,7 @@ pub(super) const READERS: &[(&str, Operands, &str)] = &[
     ),
     ("gpg openssl ssh-add ssh-keygen", Operands::All, "their manual pages"),
     (
-        "ack ag awk egrep fgrep gawk grep jq mawk nawk perl rg sed ugrep yq zgrep",
+        "ack ag awk egrep fgrep gawk git-grep grep jq mawk nawk perl rg sed ugrep yq zgrep",
         Operands::AfterFirst,
         "their manual pages",
     ),
@@ -345,17 +358,31 @@ pub(super) const KEEPERS: &[(&str, &str)] = &[
         "GNU coreutils",
     ),
     ("awk egrep fgrep gawk grep mawk nawk sed zgrep", "their manual pages"),
-    ("ack ag bat batcat fd fdfind find jq less more rg tree", "their manual pages"),
+    ("ack ag bat batcat fd fdfind find git-grep jq less more rg tree", "their manual pages"),
     ("bzcat xzcat zcat zless zmore zstdcat", "gzip(1), xz(1), zstd(1)"),
     ("cmp colordiff diff diff3 sdiff", "GNU diffutils"),
     ("column file hexdump look rev strings", "their manual pages"),
     ("cd chdir popd pushd type which", "POSIX, Shell Command Language; which(1)"),
 ];
 
-/// Readers that read all that is in a directory, and those that do so with an option.
+/// Readers that read all that is in a directory, or put it elsewhere, and those that do so with an
+/// option.
 pub(super) const TREES: &[(&str, &str)] = &[
-    ("ack ag rg ugrep bsdtar tar 7z rsync", ""),
-    ("cp egrep fgrep grep mv scp zgrep zip", "-r -R -a --recursive --archive"),
+    ("ack ag rg ugrep git-grep bsdtar tar 7z rsync ln mv", ""),
+    (
+        "cp diff egrep fgrep grep scp zgrep zip",
+        "-r -R -a --recursive --archive --directories=recurse",
+    ),
+];
+
+/// Options by which a program, and what it runs, works in another directory; of their manual pages.
+pub(super) const DIRECTORIES: &[(&str, &str)] = &[
+    ("bwrap", "--chdir"),
+    ("env", "-C --chdir"),
+    ("git", "-C"),
+    ("nsenter unshare", "-w --wd"),
+    ("sudo", "-D --chdir"),
+    ("systemd-run", "--working-directory"),
 ];
 
 static BY_NAME: LazyLock<HashMap<&str, Role>> = LazyLock::new(|| {
@@ -412,6 +439,19 @@ pub(super) fn operands(name: &str) -> Option<Operands> {
 /// Whether a program changes no file that it is given, as far as its name says.
 pub(super) fn keeps_files(name: &str) -> bool {
     KEEPERS.iter().any(|row| row.0.split(' ').any(|it| it == name))
+}
+
+/// Options of a program that name the directory in which it works.
+pub(super) fn directories(name: &str) -> impl Iterator<Item = &'static str> {
+    let rows = DIRECTORIES.iter().filter(move |row| row.0.split(' ').any(|it| it == name));
+    rows.flat_map(|row| row.1.split(' '))
+}
+
+/// Whether any of the tables says which of its words a program runs, if it runs any.
+pub(super) fn is_known(name: &str) -> bool {
+    role(name).is_some()
+        || operands(name).is_some()
+        || options(name).any(|row| !row.after.is_empty())
 }
 
 pub(super) fn reads_trees(name: &str) -> bool {

@@ -7,8 +7,8 @@ use expect_test::expect_file;
 use super::*;
 use crate::{
     permission::programs::{
-        Does, FIRST, KEEPERS, OPTIONS, Operands, READERS, ROLES, Role, SCRIPTS, Script, TREES,
-        VARIABLES, role,
+        DIRECTORIES, Does, FIRST, KEEPERS, OPTIONS, Operands, READERS, ROLES, Role, SCRIPTS,
+        Script, TREES, VARIABLES, role,
     },
     proc::{self, Plan},
 };
@@ -55,7 +55,8 @@ fn page() -> String {
         "# Programs that the policy knows\n\n\
          How `run` rules read these words of command lines; the [README](../../README.md#permissions) \
          says what the rules are. What is in none of the tables is taken for a program that does what \
-         its name says. This page is made from `programs.rs` by its test.\n\n\
+         its name says; if its further words are a command that a `deny` or `ask` rule is about, the \
+         line is asked. This page is made from `programs.rs` by its test.\n\n\
          ## Words\n\n\
          | words | what is behind them | source |\n|---|---|---|\n",
     );
@@ -106,6 +107,16 @@ fn page() -> String {
         code(TREES[0].0),
         code(TREES[1].0),
         code(TREES[1].1)
+    )
+    .unwrap();
+    let directories = DIRECTORIES.iter().map(|(names, options)| {
+        let names = code(names).replace(' ', ", ");
+        format!("{} of {names}", code(options).replace(' ', ", "))
+    });
+    writeln!(
+        page,
+        "\nThe directory in which they read may be said by {}.",
+        directories.collect::<Vec<_>>().join("; ")
     )
     .unwrap();
     page += "\n## Programs that change no files\n\n\

@@ -112,6 +112,15 @@ fn what_is_not_understood_is_never_passed_by() {
         "tmux new-session 'git push'",
         "GIT push",
         "SUDO git push",
+        // Of programs that nobody knows, the rest of the words may run.
+        "docker exec -it x git push",
+        "runcon x:y /usr/bin/git push",
+        "npm exec -- git push",
+        "ssh localhost git push",
+        "sudo nobody-knows git push origin",
+        "jobs -x git push",
+        "wait -n -p 'a[$(git push)]'",
+        "git for-each-repo --config=x push",
         "git -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P -P push",
         // A variable, in zsh.
         "1=2 eval 'git push'",
@@ -144,6 +153,8 @@ fn everyday_lines_are_understood() {
             "find . -name '*.rs' -not -path './target/*' | xargs grep -n foo",
             r"find . -type f -exec grep -l x {} \;",
             "grep -rn 'git push' . # where is it?",
+            "docker run --rm x git pull && apt-get install git -y",
+            "jj describe -m 'do not git push yet'; echo git push; wait",
             "sed -n '1,80p' src/x.rs; sed -i 's/a\\/b/c/g; /x/d' y",
             "awk -F: '{print $1}' /etc/passwd",
             "bash -c 'ls; git status'",
@@ -251,6 +262,15 @@ fn an_option_that_writes_or_runs_must_be_named() {
         ("run(env *)", &["env sort -o x y", "env -S x"]),
         ("run(dd *)", &["dd if=x of=y"]),
         ("run(uniq *)", &["uniq a b", "uniq -f 1 a b"]),
+        ("run(shuf *)", &["shuf -n 1 -o x y", "shuf --outp=x y"]),
+        ("run(iconv *)", &["iconv -f x -o y z"]),
+        ("run(curl *)", &["curl -s -w '%output{x}y' z", "curl --write-out=x y"]),
+        ("run(nc *)", &["nc -e x y 1", "nc -c x y 1"]),
+        ("run(git *)", &["git for-each-repo --config=x y", "git fast-export --export-marks=x"]),
+        ("run(ugrep *)", &["ugrep --filter='*:x' y", "ugrep --pager=x y"]),
+        ("run(cargo clippy *)", &["cargo clippy --fix"]),
+        ("run(strace *)", &["strace -fo x ls"]),
+        ("run(rpm *)", &["rpm -q x --pipe y", "rpm -E '%(x)'"]),
     ] {
         all(&policy(&[rule], &[], &[]), lines, Ruling::Ask);
     }

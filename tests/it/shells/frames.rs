@@ -118,6 +118,8 @@ pub(super) const FRAMES: &[&str] = &[
     "eval \"C\"",
     "eval echo x \\; C",
     "eval 'echo ' '; C'",
+    "jobs -x C",
+    "ls & wait -n -p 'a[$(C)]'",
     "env -S c",
     "env -S'C'",
     "env -vS c",
