@@ -211,7 +211,7 @@ impl<'a> Action<'a> {
 #[derive(Debug)]
 pub(super) enum Facts<'a> {
     Command {
-        scan: Scan,
+        scan: Box<Scan>,
         bases: Bases<'a>,
         elsewhere: Option<&'static str>,
     },
@@ -235,7 +235,7 @@ impl<'a> Facts<'a> {
         match kind {
             ActionKind::Run => {
                 let home = action.home.to_string_lossy();
-                let scan = Scan::of(subject, action.shell, &home);
+                let scan = Box::new(Scan::of(subject, action.shell, &home));
                 Facts::Command { scan, bases: action.bases(), elsewhere: action.elsewhere() }
             }
             ActionKind::Read | ActionKind::Edit => {

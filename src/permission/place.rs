@@ -69,6 +69,8 @@ pub(super) enum Case {
     Exact,
     /// As file systems do that take upper and lower case for the same.
     Folded,
+    /// The same, and as those that take a letter with an accent for the letter and the accent.
+    FoldedMarks,
 }
 
 impl Case {
@@ -76,6 +78,7 @@ impl Case {
         match self {
             Case::Exact => Cow::Borrowed(name),
             Case::Folded => Cow::Owned(fold(name)),
+            Case::FoldedMarks => Cow::Owned(fold_marks(name)),
         }
     }
 
@@ -83,6 +86,7 @@ impl Case {
         match self {
             Case::Exact => Cow::Borrowed(glob),
             Case::Folded => Cow::Owned(glob.each_piece(fold)),
+            Case::FoldedMarks => Cow::Owned(glob.each_piece(fold_marks)),
         }
     }
 
@@ -280,8 +284,17 @@ impl PlaceGlob {
         self.parts.iter().map_while(literal).collect()
     }
 
+    fn has_marks(&self) -> bool {
+        self.parts.iter().any(|part| match part {
+            Part::One(glob) => glob.pieces().any(|piece| piece.contains(is_mark)),
+            Part::Any => false,
+        })
+    }
+
     /// How it fits a place, as seen from where it begins and from where its links lead.
     fn fits(&self, place: &Place, bases: &Bases<'_>, case: Case) -> impl Iterator<Item = Fit> {
+        let is_marked = place.iter().any(|name| name.contains(is_mark)) || self.has_marks();
+        let case = if case == Case::Folded && is_marked { Case::FoldedMarks } else { case };
         let head = self.head();
         bases.of(self.base).iter().flat_map(move |base| {
             let real = follow(&[base.as_slice(), &head].concat(), bases.places);
@@ -334,6 +347,25 @@ pub(super) fn fold(name: &str) -> String {
         return name.to_ascii_lowercase();
     }
     name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// The same for names of which one is written with marks. Without the tables of Unicode it is not known
+/// which letters have one built in, so all letters beyond ASCII count as such.
+fn fold_marks(name: &str) -> String {
+    const OTHER: char = '\u{fffd}';
+    fold(name).chars().fold(String::new(), |mut folded, c| {
+        if is_mark(c) {
+            folded.pop();
+        }
+        folded.push(if c.is_ascii() { c } else { OTHER });
+        folded
+    })
+}
+
+/// What is written behind a letter and belongs to it: accents, and the later parts of a syllable of
+/// Japanese and Korean.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{1161}'..='\u{11ff}' | '\u{3099}' | '\u{309a}')
 }
 
 /// What some tools take away or read as something else.

@@ -28,8 +28,9 @@ const DEFAULT_ALLOW: [&str; 5] = [
     "mcp(bridge:bridge_thread_read)",
 ];
 
-/// On a file system that folds case it is the same file; which one does is not known here.
-const OTHER_CASE: &str = "only upper and lower case tell it from what the rule is about";
+/// On some file systems it is the same file; which ones do that is not known here.
+const OTHER_CASE: &str =
+    "only upper and lower case, or how accents are written, tell it from what the rule is about";
 
 /// Schemes and ports are not what a host is denied for.
 const OTHER_SCHEME: &str = "only scheme or port tell it from what the rule is about";

@@ -241,6 +241,26 @@ fn what_differs_from_a_denied_file_only_in_case_is_asked() {
     all(&allowing, &disk, &["SRC/a", "/HOME/ada/project/src/a"], Ruling::Ask);
 }
 
+/// As macOS has it: `é` is one character, or `e` and an accent.
+#[test]
+fn accents_that_are_written_in_another_way_are_asked() {
+    let disk = Disk::default();
+    let (one, two) = ("B\u{fc}cher/caf\u{e9}", "Bu\u{308}cher/cafe\u{301}");
+    for deny in [one, two] {
+        let policy = policy(&["edit"], &[], &[&format!("edit({deny}*)"), "edit(\u{ac00}\u{304c})"]);
+        let same = [one, two, "B\u{fc}cher/cafe\u{301}", "BU\u{308}CHER/CAF\u{c9}.txt"];
+        for path in same {
+            let expected = if path == deny { Ruling::Deny } else { Ruling::Ask };
+            all(&policy, &disk, &[path], expected);
+        }
+        all(&policy, &disk, &["\u{1100}\u{1161}\u{304b}\u{3099}"], Ruling::Ask);
+        let apart = ["Bucher/cafe", "B\u{fc}cher/cafes", "Bu\u{308}cher/tea", "\u{ac00}\u{304b}"];
+        all(&policy, &disk, &apart, Ruling::Allow);
+    }
+    let line = policy(&["run"], &[], &["read(caf\u{e9})"]);
+    check(&line, &run("cat cafe\u{301}"), Ruling::Ask);
+}
+
 #[test]
 fn every_file_of_an_edit_counts() {
     let policy = policy(&["edit(src/**)"], &[], &["edit(**/.env)"]);
