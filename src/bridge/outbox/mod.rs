@@ -201,7 +201,7 @@ impl Sending {
         self.client.shutdown();
         drop((self.jobs, self.done));
         for sender in senders {
-            // A panic is logged by `join`; there is nothing to add.
+            // A panic is in the log already.
             drop(sender.join());
         }
     }

@@ -126,7 +126,7 @@ impl Link {
     pub(super) fn close(self) {
         self.agent.shutdown();
         drop(self.news);
-        // A panic is logged by `join`; there is nothing to add.
+        // A panic is in the log already.
         drop(self.task.join());
     }
 }

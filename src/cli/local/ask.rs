@@ -72,7 +72,7 @@ impl Ask {
     /// Waits for the end. The bridge must have been stopped: that is what wakes a reader.
     pub(super) fn stop(self) {
         drop((self.stop, self.said));
-        // A panic is logged by `join`.
+        // A panic is in the log already.
         self.task.join().ok();
     }
 }

@@ -1,38 +1,36 @@
 //! OS threads: every one has a name, a small stack, its panics caught and its end reported. Nothing
-//! else in the program starts threads. (A *thread* is a conversation on the bridge; an OS thread is
-//! a *task* here.)
+//! else in the program starts threads. (A *thread* is a conversation on the bridge; what an OS thread
+//! runs is a *task* here.) One whose task has ended takes the next one for some seconds: `resting`.
 //!
 //! A loop that must know when a task ends starts it through its [`Registry`] and selects on the
 //! channel of [`Ended`]. [`spawn`] alone is for tasks that are joined, or whose end shows elsewhere.
+
+mod resting;
 
 use std::{
     any::Any,
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    thread::{Builder, JoinHandle},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-/// Deep enough for JSON of the depth that `serde_json` allows and a TLS handshake, and small enough
-/// that a hundred workers cost little. It is address space; only touched pages are memory.
-const STACK_BYTES: usize = 512 * 1024;
+use resting::Work;
 
 /// A running task. Dropping it detaches; an owner that must not outlive it calls [`Task::join`].
 #[derive(Debug)]
-pub struct Task(JoinHandle<Result<(), String>>);
+pub struct Task {
+    end: Receiver<Result<(), String>>,
+}
 
 impl Task {
     /// Waits for the end. The error is the text of a panic.
     pub fn join(self) -> Result<(), String> {
-        let name = self.0.thread().name().unwrap_or_default().to_owned();
-        self.0.join().unwrap_or_else(|panic| Err(panic_text(&*panic))).inspect_err(|panic| {
-            log::error!("task {name} panicked: {panic}");
-        })
+        self.end.recv().expect("every task reports its end")
     }
 
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        !self.end.is_empty()
     }
 }
 
@@ -49,7 +47,7 @@ impl From<Task> for Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        // A panic is logged by `join`; there is nothing to add.
+        // A panic is in the log already.
         drop(self.0.take().map(Task::join));
     }
 }
@@ -60,16 +58,32 @@ impl Drop for Joined {
 /// # Errors
 /// When the system gives no more threads: the caller decides who waits.
 pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Task> {
-    start(name, || catch(run))
+    let label = name.to_owned();
+    start(name, run, move |outcome| {
+        if let Err(panic) = outcome {
+            log::error!("the task {label} panicked: {panic}");
+        }
+    })
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// `tell` hears of the end when another task can have the OS thread.
 fn start(
     name: &str,
-    run: impl FnOnce() -> Result<(), String> + Send + 'static,
+    run: impl FnOnce() + Send + 'static,
+    tell: impl FnOnce(&Result<(), String>) + Send + 'static,
 ) -> io::Result<Task> {
     debug_assert!(name.len() <= 15, "the system cuts {name:?}");
-    Ok(Task(Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run)?))
+    let (report, end) = bounded(1);
+    let run = Box::new(move || {
+        let outcome = catch(run);
+        let tell = move || {
+            tell(&outcome);
+            report.send(outcome).ok(); // Nobody may want to know.
+        };
+        Box::new(tell) as resting::Report
+    });
+    resting::start(Work { name: name.to_owned(), run })?;
+    Ok(Task { end })
 }
 
 /// What the end of a task means to the loop that started it. `K` says which helper it was, so that
@@ -128,10 +142,8 @@ impl<K: Send + 'static> Registry<K> {
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<Task> {
         let (ends, label) = (self.ends.clone(), name.to_owned());
-        start(name, move || {
-            let outcome = catch(run);
+        start(name, run, move |outcome| {
             ends.send(Ended { name: label, role, outcome: outcome.clone() }).ok(); // The loop may have ended.
-            outcome
         })
     }
 }
@@ -151,7 +163,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashSet, fs, thread, time::Duration};
 
     use super::*;
 
@@ -164,6 +176,28 @@ mod tests {
         assert_eq!(task.join(), Err("on purpose".to_owned()));
         let task = spawn("fine", || ()).unwrap();
         assert_eq!(task.join(), Ok(()));
+    }
+
+    /// Others take OS threads at the same time, so that now and then a new one is needed.
+    #[test]
+    fn a_task_takes_the_os_thread_of_one_that_has_ended() {
+        let mut used = HashSet::new();
+        for number in 0..200 {
+            let name = format!("rested-{number}");
+            let (say, said) = bounded(1);
+            let run = move || {
+                let system = fs::read_to_string("/proc/thread-self/comm").ok();
+                say.send((thread::current().id(), system)).unwrap();
+                assert!(number % 3 > 0, "one that panicked is as good as any");
+            };
+            assert_eq!(spawn(&name, run).unwrap().join().is_ok(), number % 3 > 0);
+            let (id, system) = said.recv().unwrap();
+            used.insert(id);
+            if let Some(system) = system {
+                assert_eq!(system.trim(), name);
+            }
+        }
+        assert!(used.len() < 100 || cfg!(not(target_os = "linux")), "{} were started", used.len());
     }
 
     #[test]
