@@ -2,14 +2,12 @@
 //! daemon, so everything that is not understood is kept and written back: fields we do not know,
 //! and fields we know whose value is of another type.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Number, Value};
 
 use crate::{
     ids::{Engine, MachineId, SessionId},
-    store::entry::EntryId,
+    store::{entry::EntryId, vec_map::VecMap},
     time::Timestamp,
 };
 
@@ -25,7 +23,7 @@ pub struct Binding {
     pub created_at: Option<Timestamp>,
     /// What was written earlier, by the bridge's time, was another machine's. Ours.
     pub ours_since: Option<Timestamp>,
-    pub sessions: BTreeMap<Engine, SessionRecord>,
+    pub sessions: VecMap<Engine, SessionRecord>,
     /// Rules that a person allowed for good on this thread, as the config file writes them. Ours.
     pub grants: Vec<String>,
     /// Codes of the questions that ended with an earlier daemon, until a person writes something else.
@@ -34,7 +32,7 @@ pub struct Binding {
     /// A person had stale messages run, up to this entry. Ours.
     pub released: Option<EntryId>,
     /// Of these engines, messages that came in after this entry need a new session. Ours.
-    pub fresh_after: BTreeMap<Engine, EntryId>,
+    pub fresh_after: VecMap<Engine, EntryId>,
     /// What else is there.
     rest: Map<String, Value>,
     /// What else is under `sessions`.
@@ -118,7 +116,7 @@ impl From<Value> for Binding {
         binding.orphaned_questions = take(&mut rest, "diedAsking").unwrap_or_default();
         let released: Option<String> = take(&mut rest, "released");
         binding.released = released.as_deref().and_then(EntryId::parse);
-        binding.rest = rest;
+        binding.rest = left(rest);
         binding
     }
 }
@@ -141,7 +139,7 @@ impl Binding {
             };
             match record {
                 Some((record, rest)) => {
-                    self.sessions.insert(engine, SessionRecord { rest, ..record });
+                    self.sessions.insert(engine, SessionRecord { rest: left(rest), ..record });
                 }
                 None => {
                     self.rest_of_sessions.insert(name, value);
@@ -171,7 +169,7 @@ impl Binding {
             object.insert(FRESH_AFTER.to_owned(), Value::Object(marks.collect()));
         }
         let mut sessions = self.rest_of_sessions.clone();
-        for (engine, record) in &self.sessions {
+        for (engine, record) in self.sessions.iter() {
             sessions.insert(engine.as_str().to_owned(), record.to_value());
         }
         for (key, texts) in [("grants", &self.grants), ("diedAsking", &self.orphaned_questions)] {
@@ -191,12 +189,17 @@ fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, key: &str) -> Opti
     Some(value)
 }
 
-fn marks(value: &Value) -> Option<BTreeMap<Engine, EntryId>> {
+/// What is left of an object. An emptied one would keep its memory.
+fn left(rest: Map<String, Value>) -> Map<String, Value> {
+    if rest.is_empty() { Map::new() } else { rest }
+}
+
+fn marks(value: &Value) -> Option<VecMap<Engine, EntryId>> {
     let mark = |(name, value): (&String, &Value)| {
         let engine = Some(Engine::new(name)).filter(|engine| engine.as_str() == name)?;
         Some((engine, EntryId::parse(value.as_str()?)?))
     };
-    let marks: BTreeMap<_, _> = value.as_object()?.iter().map(mark).collect::<Option<_>>()?;
+    let marks: VecMap<_, _> = value.as_object()?.iter().map(mark).collect::<Option<_>>()?;
     (!marks.is_empty()).then_some(marks)
 }
 

@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod seen;
 pub mod spool;
 pub mod state;
+pub mod vec_map;
 mod writer;
 
 use std::{

@@ -180,8 +180,9 @@ fn cursor_path(dir: &Path) -> PathBuf {
     dir.join("cursor.json")
 }
 
-fn text(binding: &Binding) -> String {
-    binding.to_value().to_string()
+/// Without the room that it grew in.
+fn text(binding: &Binding) -> Box<str> {
+    binding.to_value().to_string().into_boxed_str()
 }
 
 /// The fields of an object as JSON, with a comma behind each.

@@ -30,7 +30,7 @@ pub(super) enum WriterCommand {
     Binding {
         thread: ThreadId,
         /// As JSON on one line.
-        text: String,
+        text: Box<str>,
     },
     /// The whole of cursor.json.
     Cursor(Vec<u8>),
@@ -44,7 +44,7 @@ pub(super) struct Writer {
     pub(super) state_path: PathBuf,
     pub(super) cursor_path: PathBuf,
     /// Each as JSON on one line.
-    pub(super) bindings: BTreeMap<ThreadId, String>,
+    pub(super) bindings: BTreeMap<ThreadId, Box<str>>,
     /// The fields beside `bindings`, as JSON with a comma behind each.
     pub(super) rest: String,
     /// How many changes were made in `bindings` or `cursor`.
