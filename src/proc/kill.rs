@@ -4,11 +4,13 @@
 
 use std::{
     io,
-    os::fd::BorrowedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     process::{Child, ExitStatus},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
+#[cfg(target_os = "linux")]
+use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::{
     io::Errno,
     process::{
@@ -16,6 +18,21 @@ use rustix::{
         waitid,
     },
 };
+
+/// Whether [`ChildHandle::hold`] works here: not before Linux 5.3, under some system call filters,
+/// and elsewhere.
+pub(super) fn can_hold() -> bool {
+    static CAN: LazyLock<bool> = LazyLock::new(|| {
+        #[cfg(target_os = "linux")]
+        return !matches!(
+            pidfd_open(getpid(), PidfdFlags::empty()),
+            Err(Errno::NOSYS | Errno::PERM)
+        );
+        #[cfg(not(target_os = "linux"))]
+        false
+    });
+    *CAN
+}
 
 /// A child, until it has been reaped: from then on its number may belong to another process, and
 /// every signal is refused. Clones are the same handle.
@@ -59,6 +76,14 @@ impl ChildHandle {
             To::Group => SignalTarget::Group(self.pid),
         };
         send(target, signal).map(|()| true)
+    }
+
+    /// A descriptor that is readable once the child has ended. For a child that was not reaped.
+    pub(super) fn hold(&self) -> io::Result<OwnedFd> {
+        #[cfg(target_os = "linux")]
+        return Ok(pidfd_open(self.pid, PidfdFlags::empty())?);
+        #[cfg(not(target_os = "linux"))]
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Waits for the child's end and reaps it. What is left of its group is killed in between: only

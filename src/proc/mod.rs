@@ -1,19 +1,24 @@
-//! Child processes: each in a group of its own, its pipes emptied by tasks of their own,
-//! its end seen by `wait` and not by the end of a pipe, which a grandchild may hold open without
+//! Child processes: each in a group of its own, with one task that empties its pipes and sees its
+//! end, by itself and not by the end of a pipe, which a grandchild may hold open without
 //! end. Nothing else in the program starts processes, and only [`kill`] sends signals.
 
+mod input;
 pub mod kill;
 mod limit;
 mod pipes;
 mod refusal;
 pub mod sweep;
+mod watch;
 
 use std::{
     env::{current_dir, split_paths},
     ffi::{OsStr, OsString},
     fmt,
     io::{self, ErrorKind},
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{self, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -23,8 +28,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::process::Signal;
 
 use crate::task;
+use input::{Input, Waker};
 use kill::{ChildHandle, To};
-use pipes::{Draining, Input, Tail};
+use pipes::OutputPipe;
+use watch::{Exit, Watch};
 
 /// The longest line that is kept. Claude Code 2.1.197 was seen to write images of 14 MB in one line.
 pub const MAX_LINE: usize = 64 << 20;
@@ -107,45 +114,65 @@ impl<T: Send + 'static> Child<T> {
     /// Like [`Child::spawn`], with every event put through `convert` on the task that read it;
     /// None drops it.
     pub fn spawn_with(plan: &Plan, convert: fn(ChildEvent) -> Option<T>) -> io::Result<Child<T>> {
+        Child::start(plan, convert, kill::can_hold())
+    }
+
+    /// `holds`: the exit is learned of by a descriptor, and needs no task that waits for it.
+    fn start(
+        plan: &Plan,
+        convert: fn(ChildEvent) -> Option<T>,
+        holds: bool,
+    ) -> io::Result<Child<T>> {
         let mut command = command(plan)?;
         let (events_in, events) = bounded(MAX_EVENTS);
-        let (input, queue) = Input::new();
-        let tail = Tail::default();
-        let (draining, out_end, err_end) = Draining::new()?;
-
+        let (waker, woken) = Waker::new()?;
         // The tasks come before the process: a system that has no thread left to give then leaves
         // no process behind either. Without one, they end as soon as these slots are dropped.
-        let stdin = waiting("agent-in", move |stdin| queue.write_to(stdin))?;
-        let stdout = waiting("agent-out", {
-            let sink = events_in.clone();
-            move |stdout| {
-                pipes::read_lines(out_end.reads(stdout), MAX_LINE, |event| {
-                    convert(event).is_none_or(|event| sink.send(event).is_ok())
-                });
-            }
-        })?;
-        let stderr = waiting("agent-err", {
-            let tail = tail.clone();
-            move |stderr| tail.fill_from(err_end.reads(stderr))
-        })?;
-        let wait = waiting("agent-wait", move |(child, handle): (process::Child, ChildHandle)| {
-            let status = handle.reap(child).inspect_err(|error| log::warn!("wait: {error}")).ok();
-            draining.wait();
-            let exit = ChildEvent::Exit { status, stderr_tail: tail.text() };
-            if let Some(exit) = convert(exit) {
-                // An error means that the owner of the child is gone.
-                events_in.send(exit).ok();
-            }
-        })?;
+        let watching = waiting("agent-io", |watch: Watch<T>| watch.run(MAX_LINE))?;
+        let (tell, told) = bounded(1);
+        let reaping = if holds {
+            None
+        } else {
+            let waker = waker.clone();
+            Some(waiting("agent-wait", move |(child, handle): (process::Child, ChildHandle)| {
+                tell.send(watch::reap(&handle, child)).ok(); // It may be gone.
+                waker.wake();
+            })?)
+        };
 
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let child = limit::spawn(plan.var(sweep::MARKER), || command.spawn());
         let mut child = child.map_err(|error| refusal::explain(&command, error))?;
-        hand_over(&stdin, child.stdin.take());
-        hand_over(&stdout, child.stdout.take());
-        hand_over(&stderr, child.stderr.take());
         let handle = ChildHandle::of(&child);
-        hand_over(&wait, Some((child, handle.clone())));
+        let (out, err) = (output(child.stdout.take()), output(child.stderr.take()));
+        let stdin = child.stdin.take().expect("it was asked to be a pipe");
+        let opened = Input::new(stdin.into(), waker);
+        let held = if holds { handle.hold().map(Some) } else { Ok(None) };
+        let (exit, (input, queue)) = match (reaping, held, opened) {
+            (None, Ok(Some(held)), Ok(opened)) => (Exit::Held(held, child), opened),
+            (Some(reaping), _, Ok(opened)) => {
+                hand_over(&reaping, (child, handle.clone()));
+                (Exit::Told(told), opened)
+            }
+            (_, held, opened) => {
+                handle.signal(Signal::KILL, To::Group).ok();
+                watch::reap(&handle, child);
+                let error = held.err().or_else(|| opened.err());
+                return Err(error.expect("one of both has failed"));
+            }
+        };
+        let watch = Watch {
+            handle: handle.clone(),
+            exit,
+            input: queue,
+            out: Some(out),
+            err: Some(err),
+            woken,
+            events: events_in,
+            convert,
+            handed: 0,
+        };
+        hand_over(&watching, watch);
         Ok(Child { handle, input: Some(input), events })
     }
 }
@@ -265,7 +292,7 @@ fn command(plan: &Plan) -> io::Result<Command> {
     Ok(command)
 }
 
-/// A task that waits for the thing it works on. It is not joined: it may be blocked on a pipe that a
+/// A task that waits for the thing it works on. It is not joined: it may watch a pipe that a
 /// grandchild holds.
 fn waiting<S: Send + 'static>(
     name: &str,
@@ -281,7 +308,40 @@ fn waiting<S: Send + 'static>(
     Ok(slot)
 }
 
-fn hand_over<S>(slot: &Sender<S>, thing: Option<S>) {
-    let thing = thing.expect("all three were asked to be pipes");
+fn hand_over<S>(slot: &Sender<S>, thing: S) {
     slot.try_send(thing).expect("the task has waited for just this one");
+}
+
+fn output(pipe: Option<impl Into<OwnedFd>>) -> OutputPipe {
+    OutputPipe::new(pipe.expect("it was asked to be a pipe").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a shell takes.
+    const SOON: Duration = Duration::from_mins(1);
+
+    /// Where the system has no descriptor for a child, as macOS.
+    #[test]
+    fn an_exit_is_seen_with_and_without_a_descriptor_for_the_child() {
+        let script = "echo line; echo complaint >&2; read it; echo $it; exit 3";
+        let plan = Plan {
+            program: "/bin/sh".into(),
+            args: ["-c", script].map(Into::into).into(),
+            dir: "/".into(),
+            env: Vec::new(),
+        };
+        for holds in [kill::can_hold(), false] {
+            let child = Child::start(&plan, Some, holds).unwrap();
+            let next = || child.events().recv_timeout(SOON).unwrap();
+            assert!(matches!(next(), ChildEvent::Line(line) if line == b"line"));
+            child.send(b"given\n".to_vec()).unwrap();
+            assert!(matches!(next(), ChildEvent::Line(line) if line == b"given"));
+            let ChildEvent::Exit { status, stderr_tail } = next() else { panic!("no exit") };
+            assert_eq!((status.unwrap().code(), stderr_tail.as_str()), (Some(3), "complaint"));
+            assert!(!child.handle().signal(Signal::KILL, To::Group).unwrap(), "it is reaped");
+        }
+    }
 }

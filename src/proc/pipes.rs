@@ -1,37 +1,26 @@
-//! A child's three pipes. Each has a task of its own, and every one of them may be stuck for as long
-//! as some grandchild lives: so none is joined, and what they share is small and bounded.
+//! A child's output: cut into lines, or kept as a tail. Some grandchild may hold a pipe open for as
+//! long as it lives, and write to it: so an output ends by rules of ours.
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead as _, BufReader, Read, Write},
+    io::BufRead as _,
     mem,
-    os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-#[cfg(target_os = "linux")]
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 use super::ChildEvent;
-
-/// What may wait for a child that does not read. Attachments make lines of many megabytes.
-const MAX_QUEUED_BYTES: usize = 256 << 20;
-const MAX_QUEUED: usize = 4096;
 
 const TAIL_BYTES: usize = 8 << 10;
 const TAIL_LINES: usize = 40;
 
 /// How much of a line that is too long is kept.
 const LONG_LINE_START: usize = 200;
+
+/// What is read at a time.
+const READ_BYTES: usize = 64 << 10;
 
 /// What a pipe holds at most, so what a child may have written before its exit and we have not read.
 const PIPE_BYTES: usize = 1 << 20;
@@ -41,187 +30,10 @@ const QUIET: Duration = Duration::from_millis(500);
 /// And never longer than this: that process may write without end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The near end of a child's standard input.
-#[derive(Debug)]
-pub(super) struct Input {
-    queue: Sender<Vec<u8>>,
-    bytes: Arc<AtomicUsize>,
-}
-
-/// The far end: what the writing task works off.
-pub(super) struct InputQueue {
-    queue: Receiver<Vec<u8>>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Input {
-    pub(super) fn new() -> (Input, InputQueue) {
-        let (sender, receiver) = bounded(MAX_QUEUED);
-        let bytes = Arc::new(AtomicUsize::new(0));
-        let input = Input { queue: sender, bytes: Arc::clone(&bytes) };
-        (input, InputQueue { queue: receiver, bytes })
-    }
-
-    pub(super) fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
-        let len = bytes.len();
-        let waiting = self.bytes.fetch_add(len, Relaxed);
-        let full = || {
-            let text = format!("the process does not read its input: {waiting} bytes wait");
-            io::Error::new(io::ErrorKind::QuotaExceeded, text)
-        };
-        let sent = if waiting.saturating_add(len) > MAX_QUEUED_BYTES {
-            Err(full())
-        } else {
-            self.queue.try_send(bytes).map_err(|error| match error {
-                TrySendError::Full(_) => full(),
-                TrySendError::Disconnected(_) => io::ErrorKind::BrokenPipe.into(),
-            })
-        };
-        sent.inspect_err(|_| {
-            self.bytes.fetch_sub(len, Relaxed);
-        })
-    }
-}
-
-impl InputQueue {
-    /// Writes until the near end is closed or the child reads no more.
-    pub(super) fn write_to(self, mut pipe: impl Write) {
-        for bytes in self.queue {
-            if let Err(error) = pipe.write_all(&bytes) {
-                log::debug!("a child's input: {error}");
-                return;
-            }
-            self.bytes.fetch_sub(bytes.len(), Relaxed);
-        }
-    }
-}
-
-/// Hands over every line until the pipe ends or `emit` says false.
-pub(super) fn read_lines(pipe: impl Read, limit: usize, mut emit: impl FnMut(ChildEvent) -> bool) {
-    let mut reader = BufReader::with_capacity(64 << 10, pipe);
-    let mut line = Vec::new();
-    loop {
-        let most = u64::try_from(limit).map_or(u64::MAX, |limit| limit.saturating_add(1));
-        match reader.by_ref().take(most).read_until(b'\n', &mut line) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) => return log::debug!("a child's output: {error}"),
-        }
-        let wanted = if line.pop_if(|byte| *byte == b'\n').is_some() || line.len() <= limit {
-            emit(ChildEvent::Line(mem::take(&mut line)))
-        } else {
-            let start = line[..LONG_LINE_START.min(line.len())].to_vec();
-            // Handed over before the rest is skipped, for there may be no end to it.
-            line = Vec::new();
-            emit(ChildEvent::LongLine(start)) && reader.skip_until(b'\n').is_ok()
-        };
-        if !wanted {
-            return;
-        }
-    }
-}
-
-/// The end of a child's standard error.
-#[derive(Clone, Default)]
-pub(super) struct Tail(Arc<Mutex<VecDeque<u8>>>);
-
-impl Tail {
-    /// Reads to the end, so that the child never blocks on its complaints.
-    pub(super) fn fill_from(&self, mut pipe: impl Read) {
-        let mut buffer = [0; 4 << 10];
-        loop {
-            match pipe.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(len) => self.push(&buffer[..len]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return log::debug!("a child's error output: {error}"),
-            }
-        }
-    }
-
-    fn push(&self, bytes: &[u8]) {
-        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.extend(bytes);
-        let surplus = tail.len().saturating_sub(TAIL_BYTES);
-        tail.drain(..surplus);
-    }
-
-    pub(super) fn text(&self) -> String {
-        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(tail.make_contiguous());
-        let lines: Vec<&str> = text.trim().lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-    }
-}
-
-/// The waiting side of a child's exit and the end of its output.
-pub(super) struct Draining {
-    ends: Receiver<()>,
-    exit: ExitSignal,
-}
-
-/// Dropping it says that the child has exited.
-struct ExitSignal(Arc<OwnedFd>);
-
-impl ExitSignal {
-    /// With the descriptor that becomes readable then.
-    #[cfg(target_os = "linux")]
-    fn new() -> io::Result<(ExitSignal, Arc<OwnedFd>)> {
-        // One descriptor for each child, where a pipe takes two.
-        let fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        Ok((ExitSignal(Arc::clone(&fd)), fd))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn new() -> io::Result<(ExitSignal, Arc<OwnedFd>)> {
-        let (exited, exit) = io::pipe()?;
-        Ok((ExitSignal(Arc::new(exit.into())), Arc::new(exited.into())))
-    }
-}
-
-impl Drop for ExitSignal {
-    fn drop(&mut self) {
-        // Eight bytes are one event of an eventfd. It has room for them, and so has an empty pipe.
-        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).unwrap_or_default();
-    }
-}
-
-/// For the task of a pipe: dropping it says that the pipe has been read to its end.
-pub(super) struct PipeEnd {
-    /// Readable once the child has exited.
-    exit: Arc<OwnedFd>,
-    _end: Sender<()>,
-}
-
-impl Draining {
-    pub(super) fn new() -> io::Result<(Draining, PipeEnd, PipeEnd)> {
-        let (end, ends) = bounded(0);
-        let (exit, exited) = ExitSignal::new()?;
-        let pipe_end = |end| PipeEnd { exit: Arc::clone(&exited), _end: end };
-        let (out, err) = (pipe_end(end.clone()), pipe_end(end));
-        Ok((Draining { ends, exit }, out, err))
-    }
-
-    /// The child has exited: waits until all that it wrote is read and handed over. That takes as
-    /// long as our own side needs, and what others write into its pipes is bounded by the reader.
-    pub(super) fn wait(self) {
-        drop(self.exit);
-        self.ends.recv().expect_err("nothing is ever sent");
-    }
-}
-
-impl PipeEnd {
-    /// The child's end of `pipe`, as far as the child itself has written to it.
-    pub(super) fn reads<R: Read + AsFd>(&self, pipe: R) -> OutputPipe<'_, R> {
-        OutputPipe { pipe, exit: &self.exit, phase: Phase::Running }
-    }
-}
-
-/// The output of a child. It ends where the pipe ends, or once the child has exited and the pipe
-/// is empty: another process may hold it open.
-pub(super) struct OutputPipe<'a, R> {
-    pipe: R,
-    exit: &'a OwnedFd,
+/// The output of a child, as far as the child itself has written to it. It ends where the pipe ends,
+/// or once the child has exited and the pipe is empty.
+pub(super) struct OutputPipe {
+    pub(super) pipe: OwnedFd,
     phase: Phase,
 }
 
@@ -230,59 +42,158 @@ enum Phase {
     Running,
     /// The child has exited, and so many bytes may still be its own.
     Exited(usize),
-    /// What comes now was written by others, and is read until then at most.
-    Others(Instant),
+    /// What comes now was written by others, and is read until then at most, and only until they are
+    /// quiet.
+    Others {
+        until: Instant,
+        quiet: Instant,
+    },
 }
 
-impl<R: Read + AsFd> OutputPipe<'_, R> {
-    /// Waits until there is something to read. False: nothing more is to be read.
-    fn is_ready(&mut self) -> io::Result<bool> {
+/// What to do about an output that was polled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Read,
+    Wait,
+    End,
+}
+
+impl OutputPipe {
+    pub(super) fn new(pipe: OwnedFd) -> OutputPipe {
+        OutputPipe { pipe, phase: Phase::Running }
+    }
+
+    pub(super) fn child_has_exited(&mut self) {
+        self.phase = Phase::Exited(PIPE_BYTES);
+    }
+
+    /// When it is to be polled again at the latest.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::Running => None,
+            Phase::Exited(_) => Some(now),
+            Phase::Others { until, quiet } => Some(until.min(quiet)),
+        }
+    }
+
+    pub(super) fn next(&mut self, is_ready: bool, now: Instant) -> Next {
+        match self.phase {
+            Phase::Running | Phase::Exited(1..) if is_ready => Next::Read,
+            Phase::Exited(_) => {
+                self.phase = Phase::Others { until: now + DRAIN, quiet: now + QUIET };
+                Next::Wait
+            }
+            Phase::Others { until, .. } if until <= now => Next::End,
+            Phase::Others { until, .. } if is_ready => {
+                self.phase = Phase::Others { until, quiet: now + QUIET };
+                Next::Read
+            }
+            Phase::Others { quiet, .. } if quiet <= now => Next::End,
+            Phase::Running | Phase::Others { .. } => Next::Wait,
+        }
+    }
+
+    /// Reads what is there, at most what fits. None: nothing more comes.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
         loop {
-            match self.phase {
-                Phase::Running => match self.poll(true, None)? {
-                    (true, _) => return Ok(true),
-                    (false, true) => self.phase = Phase::Exited(PIPE_BYTES),
-                    (false, false) => {}
-                },
-                Phase::Exited(left) => {
-                    if left > 0 && self.poll(false, Some(Duration::ZERO))?.0 {
-                        return Ok(true);
+            match rustix::io::read(&self.pipe, &mut *buffer) {
+                Ok(0) => return None,
+                Ok(length) => {
+                    if let Phase::Exited(left) = &mut self.phase {
+                        *left = left.saturating_sub(length);
                     }
-                    self.phase = Phase::Others(Instant::now() + DRAIN);
+                    return Some(length);
                 }
-                Phase::Others(until) => {
-                    let wait = QUIET.min(until.saturating_duration_since(Instant::now()));
-                    return Ok(!wait.is_zero() && self.poll(false, Some(wait))?.0);
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    log::debug!("a child's output: {error}");
+                    return None;
                 }
             }
         }
-    }
-
-    /// Whether the pipe is readable, or at its end, and, if asked for, whether the child has exited.
-    fn poll(&self, with_exit: bool, wait: Option<Duration>) -> io::Result<(bool, bool)> {
-        let mut fds =
-            [PollFd::new(&self.pipe, PollFlags::IN), PollFd::new(&self.exit, PollFlags::IN)];
-        let count = if with_exit { 2 } else { 1 };
-        let wait = wait.map(|wait| Timespec::try_from(wait).expect("it is short"));
-        while let Err(error) = poll(&mut fds[..count], wait.as_ref()) {
-            if error != Errno::INTR {
-                return Err(error.into());
-            }
-        }
-        Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
     }
 }
 
-impl<R: Read + AsFd> Read for OutputPipe<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.is_ready()? {
-            return Ok(0);
+/// Cuts what is read into lines. They are asked for one by one, so that what waits for a slow reader
+/// is one buffer.
+pub(super) struct Lines {
+    limit: usize,
+    buffer: Box<[u8]>,
+    /// What of the buffer is filled, and how much of that is taken.
+    filled: usize,
+    taken: usize,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+    /// The rest of this line is not wanted: it is too long.
+    is_skipping: bool,
+    has_ended: bool,
+}
+
+impl Lines {
+    pub(super) fn new(limit: usize) -> Lines {
+        Lines {
+            limit,
+            buffer: vec![0; READ_BYTES].into(),
+            filled: 0,
+            taken: 0,
+            line: Vec::new(),
+            is_skipping: false,
+            has_ended: false,
         }
-        let len = self.pipe.read(buffer)?;
-        if let Phase::Exited(left) = &mut self.phase {
-            *left = left.saturating_sub(len);
+    }
+
+    /// Fills the buffer, of which everything was taken. None: nothing more comes.
+    pub(super) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<()> {
+        (self.filled, self.taken) = (read(&mut self.buffer)?, 0);
+        Some(())
+    }
+
+    /// Nothing more comes: the line that has no end is one.
+    pub(super) fn end(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// The next line; none until there is more in the buffer.
+    pub(super) fn next(&mut self) -> Option<ChildEvent> {
+        if self.is_skipping {
+            let mut rest = &self.buffer[self.taken..self.filled];
+            let skipped = rest.skip_until(b'\n').expect("memory can be read");
+            self.is_skipping = skipped == 0 || self.buffer[self.taken + skipped - 1] != b'\n';
+            self.taken += skipped;
         }
-        Ok(len)
+        let room = self.limit.saturating_add(1) - self.line.len();
+        let until = self.filled.min(self.taken.saturating_add(room));
+        let mut rest = &self.buffer[self.taken..until];
+        self.taken += rest.read_until(b'\n', &mut self.line).expect("as above");
+        if self.line.pop_if(|byte| *byte == b'\n').is_some() {
+            return Some(ChildEvent::Line(mem::take(&mut self.line)));
+        }
+        if self.line.len() > self.limit {
+            let start = self.line[..LONG_LINE_START.min(self.line.len())].to_vec();
+            // Handed over before the rest is skipped, for there may be no end to it.
+            (self.line, self.is_skipping) = (Vec::new(), true);
+            return Some(ChildEvent::LongLine(start));
+        }
+        let is_last = self.has_ended && !self.line.is_empty();
+        is_last.then(|| ChildEvent::Line(mem::take(&mut self.line)))
+    }
+}
+
+/// The end of a child's standard error.
+#[derive(Default)]
+pub(super) struct Tail(VecDeque<u8>);
+
+impl Tail {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        let surplus = self.0.len().saturating_sub(TAIL_BYTES);
+        self.0.drain(..surplus);
+    }
+
+    pub(super) fn text(&mut self) -> String {
+        let text = String::from_utf8_lossy(self.0.make_contiguous());
+        let lines: Vec<&str> = text.trim().lines().collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
 }
 
@@ -290,20 +201,40 @@ impl<R: Read + AsFd> Read for OutputPipe<'_, R> {
 mod tests {
     use super::*;
 
+    /// The lines of an input that comes in parts of this length.
+    fn lines(input: &str, limit: usize, part: usize) -> Vec<String> {
+        let mut lines = Lines::new(limit);
+        let mut told = Vec::new();
+        let mut parts = input.as_bytes().chunks(part);
+        loop {
+            while let Some(event) = lines.next() {
+                told.push(match event {
+                    ChildEvent::Line(line) => String::from_utf8(line).unwrap(),
+                    ChildEvent::LongLine(start) => {
+                        format!("long {}", String::from_utf8(start).unwrap())
+                    }
+                    ChildEvent::Exit { .. } => unreachable!("reading sees no exit"),
+                });
+            }
+            let read = |buffer: &mut [u8]| {
+                let part = parts.next()?;
+                buffer[..part.len()].copy_from_slice(part);
+                Some(part.len())
+            };
+            if lines.fill(read).is_none() {
+                if lines.has_ended {
+                    return told;
+                }
+                lines.end();
+            }
+        }
+    }
+
     #[track_caller]
     fn check(input: &str, limit: usize, expected: &[&str]) {
-        let mut lines = Vec::new();
-        read_lines(input.as_bytes(), limit, |event| {
-            lines.push(match event {
-                ChildEvent::Line(line) => String::from_utf8(line).unwrap(),
-                ChildEvent::LongLine(start) => {
-                    format!("long {}", String::from_utf8(start).unwrap())
-                }
-                ChildEvent::Exit { .. } => unreachable!("reading sees no exit"),
-            });
-            true
-        });
-        assert_eq!(lines, expected, "{input:?}");
+        for part in 1..=input.len().max(1) {
+            assert_eq!(lines(input, limit, part), expected, "{input:?} in parts of {part}");
+        }
     }
 
     #[test]
@@ -315,50 +246,39 @@ mod tests {
         check("12345\n6\n", 4, &["long 12345", "6"]);
         check("12345", 4, &["long 12345"]);
         check("1234567890\n1234", 4, &["long 12345", "1234"]);
-    }
-
-    #[test]
-    fn reading_ends_when_the_receiver_is_gone() {
-        let mut told = 0;
-        read_lines(&b"1\n2\n3\n"[..], 10, |_| {
-            told += 1;
-            told < 2
-        });
-        assert_eq!(told, 2);
+        check("1234567890\n\n12345\n", 4, &["long 12345", "", "long 12345"]);
     }
 
     #[test]
     fn the_tail_keeps_the_end() {
-        let tail = Tail::default();
+        let mut tail = Tail::default();
         let lines: Vec<String> = (0..10_000).map(|n| format!("line {n}\n")).collect();
-        tail.fill_from(lines.concat().as_bytes());
+        for line in lines {
+            tail.push(line.as_bytes());
+        }
         let kept = tail.text();
         assert!(kept.starts_with("line 9960\n") && kept.ends_with("line 9999"), "{kept}");
-        tail.fill_from("ä".repeat(100_000).as_bytes());
+        tail.push("ä".repeat(100_000).as_bytes());
         assert!(tail.text().len() <= TAIL_BYTES + "\u{fffd}".len());
     }
 
     #[test]
-    fn a_child_that_does_not_read_makes_sending_fail_and_not_wait() {
-        let (input, queue) = Input::new();
-        let block = MAX_QUEUED_BYTES / 4;
-        for _ in 0..4 {
-            input.send(vec![0; block]).unwrap();
-        }
-        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
-        let writer = std::thread::scope(|scope| {
-            let near = scope.spawn(move || drop(input));
-            queue.write_to(io::sink());
-            near.join()
-        });
-        assert!(writer.is_ok());
-
-        let (input, queue) = Input::new();
-        for _ in 0..MAX_QUEUED {
-            input.send(vec![0]).unwrap();
-        }
-        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
-        drop(queue);
-        assert_eq!(input.send(vec![0]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    fn after_the_exit_an_output_is_read_as_far_as_the_child_may_have_written() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let mut output = OutputPipe::new(reader.into());
+        let now = Instant::now();
+        let later = |after: Duration| now + after;
+        assert_eq!((output.next(true, now), output.next(false, now)), (Next::Read, Next::Wait));
+        assert_eq!(output.due(now), None);
+        output.child_has_exited();
+        // However long its reader takes.
+        let late = later(DRAIN * 10);
+        assert_eq!((output.due(late), output.next(true, late)), (Some(late), Next::Read));
+        assert_eq!(output.next(false, now), Next::Wait);
+        assert_eq!(output.due(now), Some(later(QUIET)));
+        assert_eq!(output.next(true, later(QUIET)), Next::Read, "others write");
+        assert_eq!(output.next(false, later(QUIET * 3 / 2)), Next::Wait);
+        assert_eq!(output.next(false, later(QUIET * 2)), Next::End, "they are quiet");
+        assert_eq!(output.next(true, later(DRAIN)), Next::End, "they never end");
     }
 }

@@ -264,6 +264,25 @@ fn what_was_written_before_the_exit_comes_before_it_however_long_that_takes() {
     assert_eq!(exit(&child), 0);
 }
 
+/// More than waits for its reader, which is asked for room again and again.
+#[test]
+fn a_flood_is_as_fast_as_its_reader() {
+    const LINES: usize = 100_000;
+    let plan = Plan {
+        program: "/bin/sh".into(),
+        args: ["-c", &format!("yes | head -n {LINES}")].map(Into::into).into(),
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        ..fake::plan("", &[])
+    };
+    let begin = Instant::now();
+    let child = Child::spawn(&plan).unwrap();
+    for _ in 0..LINES {
+        assert_eq!(line(&child), "y");
+    }
+    assert_eq!(exit(&child), 0);
+    check_quick(begin.elapsed(), Duration::from_secs(5));
+}
+
 isolated! {
     fn a_grandchild_that_never_stops_writing_does_not_hide_the_exit() {
         let plan = Plan {
