@@ -41,7 +41,7 @@ pub struct StdioTransport {
     marker: String,
     /// The steps that were not taken yet.
     ladder: Ladder,
-    /// What ran already.
+    /// What ran already, as far as it was seen.
     before: Before,
 }
 
@@ -52,7 +52,7 @@ impl StdioTransport {
     /// # Errors
     /// When it can't be started; nothing is left running then.
     pub fn start(plan: &Plan, marker: &str, ladder: Ladder) -> io::Result<StdioTransport> {
-        let before = Before::now();
+        let before = Before::last();
         let child = Child::spawn_with(plan, incoming)?;
         log::debug!(pid = child.handle().id(); "engine started");
         Ok(StdioTransport { child, marker: marker.to_owned(), ladder, before })

@@ -5,9 +5,10 @@
 //!
 //! Works on Linux, where `/proc` shows both. Elsewhere nothing is found.
 
-use std::{collections::HashSet, time::Duration};
-
-use rustix::process::Pid;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// The variable. Its value is the daemon's state id, a dot, and the turn's id: see [`marker`].
 pub const MARKER: &str = "OBTO_BRIDGE_TURN";
@@ -40,24 +41,24 @@ impl Marked<'_> {
     }
 }
 
-/// The processes that were there before a turn began, none of which is the turn's. Looking at the
+/// Processes that were there before a turn began, none of which is the turn's. Looking at the
 /// others alone saves most of a sweep.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     /// With the inodes of their directories in `/proc`: a number alone may be another process's a
-    /// moment later.
+    /// moment later. Sorted.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "see above"))]
-    known: HashSet<(Pid, u64)>,
+    known: Arc<[(i32, u64)]>,
 }
 
+/// What the last sweep saw.
+static LAST: Mutex<Option<Before>> = Mutex::new(None);
+
 impl Before {
-    /// The processes of this moment.
-    pub fn now() -> Before {
-        #[cfg(target_os = "linux")]
-        let known = linux::processes().filter(|(_, inode)| *inode > linux::NO_INODE).collect();
-        #[cfg(not(target_os = "linux"))]
-        let known = HashSet::new();
-        Before { known }
+    /// The processes that the last sweep saw, so that no start waits for a look at all of them. What
+    /// has come since then is looked at once more than it needs to be.
+    pub fn last() -> Before {
+        LAST.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 }
 
@@ -80,6 +81,7 @@ mod linux {
         fs::{self, File},
         io::{self, Read as _},
         os::{fd::AsFd as _, unix::fs::DirEntryExt as _},
+        sync::PoisonError,
         time::{Duration, Instant},
     };
 
@@ -91,7 +93,7 @@ mod linux {
 
     use super::{
         super::{kill, limit},
-        Before, MARKER, Marked,
+        Before, LAST, MARKER, Marked,
     };
 
     /// A killed process keeps its environment for a moment.
@@ -100,7 +102,7 @@ mod linux {
     const MAX_ENVIRON: u64 = 8 << 20;
 
     /// What the kernel lists where it can't tell the number of an inode.
-    pub(super) const NO_INODE: u64 = 1;
+    const NO_INODE: u64 = 1;
 
     /// A process as it was when its marker was read: a reused number has another start time.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,29 +150,29 @@ mod linux {
     }
 
     fn find(marked: Marked<'_>, before: &Before) -> Vec<Found> {
+        let mut all: Vec<(i32, u64)> = processes().collect();
+        all.sort_unstable();
         let mut environ = Vec::new();
-        processes()
-            .filter(|process| !before.known.contains(process))
-            .filter_map(|(pid, _)| carries(pid, marked, &mut environ))
-            .collect()
+        let others = all.iter().filter(|process| before.known.binary_search(process).is_err());
+        let others = others.filter_map(|(pid, _)| Pid::from_raw(*pid));
+        let found = others.filter_map(|pid| carries(pid, marked, &mut environ)).collect();
+        all.retain(|(_, inode)| *inode > NO_INODE);
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Before { known: all.into() });
+        found
     }
 
     /// All processes but this one, with the inode of each one's directory. The kernel numbers these
     /// anew for every process, and also when memory is short: one process may have several over
     /// time, but two with one number never share one.
-    pub(super) fn processes() -> impl Iterator<Item = (Pid, u64)> {
+    fn processes() -> impl Iterator<Item = (i32, u64)> {
+        let own = getpid().as_raw_nonzero().get();
         let entries = fs::read_dir("/proc").inspect_err(|error| {
             log::warn!(error:% = error; "/proc can't be read: stragglers are not found");
         });
-        entries
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| {
-                let number = entry.file_name().to_str()?.parse().ok()?;
-                Some((Pid::from_raw(number)?, entry.ino()))
-            })
-            .filter(|(pid, _)| *pid != getpid())
+        entries.into_iter().flatten().flatten().filter_map(move |entry| {
+            let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+            (number != own).then(|| (number, entry.ino()))
+        })
     }
 
     /// The process with this number, if it carries the marker. `environ` is a buffer.

@@ -421,7 +421,8 @@ isolated! {
     fn a_sweep_finds_what_has_the_number_of_an_older_process() {
         let old = [""; 4].map(|marker| spawn(marker, &["hang"]));
         let numbers = old.each_ref().map(|child| child.handle().id());
-        let before = Before::now();
+        assert_eq!(sweep(Marked::Turn("mine.2"), &Before::default(), SOON), 0);
+        let before = Before::last();
         for child in &old {
             child.handle().signal(Signal::KILL, To::Process).unwrap();
             assert_eq!(exit(child), -9);
