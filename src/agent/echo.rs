@@ -101,6 +101,8 @@ fn human_text(prompt: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         agent::{Actions, Gate, Login, Protocol, Sandbox, TurnEnd, TurnEvent, TurnSpec, acp::Acp},
@@ -134,8 +136,11 @@ mod tests {
     fn it_says_what_the_person_said_and_that_it_is_no_model() {
         let envelope = "[Agent Bridge | thread=t1 | from=me]";
         let bootstrap = prompt::bootstrap("t1", false);
-        let prompt =
-            prompt::first_touch(None, &format!("{envelope}\n\nhello\n\n---\n\nyou"), &bootstrap);
+        let prompt = prompt::first_touch(
+            None,
+            &[envelope, "\n\nhello\n\n---\n\nyou"].map(Into::into),
+            &bootstrap,
+        );
         check(&prompt, "Echo agent (no model): You said: hello\n\n---\n\nyou");
         check(
             &format!("history\n{envelope}\n\nold\n\n{envelope}\n\nhello\n\nthere\n"),
@@ -174,7 +179,7 @@ mod tests {
             own_files: Vec::new(),
             has_own_files: false,
             turn: TurnId::new("t"),
-            prompt: "[Agent Bridge | thread=th]\n\nhello".to_owned(),
+            prompt: Arc::new("[Agent Bridge | thread=th]\n\nhello".to_owned()),
             images: Vec::new(),
             session: None,
             fresh_session: SessionId::new("f"),

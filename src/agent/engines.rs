@@ -42,7 +42,7 @@ pub fn table(configured: BTreeMap<Engine, Agent>, own_program: &Path) -> Engines
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, ffi::OsString, ptr};
+    use std::{collections::BTreeSet, ffi::OsString, ptr, sync::Arc};
 
     use super::*;
     use crate::{
@@ -69,7 +69,7 @@ mod tests {
             own_files: Vec::new(),
             has_own_files: false,
             turn: TurnId::new("t1"),
-            prompt: "hello".to_owned(),
+            prompt: Arc::new("hello".to_owned()),
             images: Vec::new(),
             session: None,
             fresh_session: SessionId::new(random_uuid()),

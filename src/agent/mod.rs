@@ -33,7 +33,7 @@ pub mod turn;
 
 use std::{
     collections::BTreeSet, fmt, os::unix::process::ExitStatusExt as _, process::ExitStatus,
-    time::Duration,
+    sync::Arc, time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -111,8 +111,9 @@ impl Actions {
 #[derive(Clone, Debug, Default)]
 pub struct TurnSpec {
     pub turn: TurnId,
-    /// The whole text: history, envelope, bootstrap. Never begins with `/`.
-    pub prompt: String,
+    /// The whole text: history, envelope, bootstrap. Never begins with `/`. Shared, since it may be
+    /// megabytes long.
+    pub prompt: Arc<String>,
     pub images: Vec<Image>,
     /// The session to resume; none starts a fresh one.
     pub session: Option<SessionId>,

@@ -72,7 +72,10 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
             self.pending.pop_first();
         }
         self.pending.insert(id, tag);
-        actions.write(Self::message(json!({ "id": id, "method": method, "params": params })));
+        let mut request = json!({ "id": id, "method": method });
+        // Moved: `json!` would copy it, and a prompt may be megabytes long.
+        request["params"] = params;
+        actions.write(Self::message(request));
     }
 
     /// Waits for none of its answers any more; the tags of those that were open.
@@ -91,7 +94,9 @@ impl<T, const IS_BARE: bool> Rpc<T, IS_BARE> {
 
     /// The answer to the peer's request `id`.
     pub fn result(&self, id: &Value, result: Value) -> Value {
-        Self::message(json!({ "id": id, "result": result }))
+        let mut answer = json!({ "id": id });
+        answer["result"] = result;
+        Self::message(answer)
     }
 
     /// The refusal of the peer's request `id`.

@@ -240,8 +240,9 @@ impl Turn<'_> {
         }
         let mut actions = Actions::default();
         step(self.protocol, &mut actions);
-        for value in &actions.write {
-            match self.transport.send(value) {
+        // Each is dropped once it is on its way: a prompt may be megabytes long.
+        for value in mem::take(&mut actions.write) {
+            match self.transport.send(&value) {
                 Ok(()) => {}
                 // Its exit follows, and says more.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -2,6 +2,8 @@
 //! touch what the bridge is, and what was said on the thread before. Names and earlier messages are
 //! untrusted: they must not pass for our own framing. Pure.
 
+use std::borrow::Cow;
+
 use crate::visible;
 
 /// Characters of a header field.
@@ -40,21 +42,24 @@ pub struct Header<'a> {
     pub message_id: Option<&'a str>,
 }
 
-/// One header line, a blank line, the body untouched. All of a message on a resumed session.
-pub fn envelope(header: &Header<'_>, body: &str) -> String {
+/// One header line, a blank line, the body and what we note under it, untouched. All of a message on
+/// a resumed session. In parts, since a body may be megabytes long: it is copied once, when the
+/// prompt is put together.
+pub fn envelope<'a>(header: &Header<'_>, body: &'a str, note: &'a str) -> [Cow<'a, str>; 3] {
     let field = |text: &str, missing: &str| {
         let text = clean_field(text);
         if text.is_empty() { missing.to_owned() } else { text }
     };
     let id = header.message_id.map(clean_field).filter(|id| !id.is_empty());
-    format!(
-        "[Agent Bridge | thread:{} | from:{} | role:{} | ts:{}{}]\n\n{body}",
+    let head = format!(
+        "[Agent Bridge | thread:{} | from:{} | role:{} | ts:{}{}]\n\n",
         field(header.thread, "?"),
         field(header.author, "unknown"),
         field(header.role, "human"),
         field(header.ts, "?"),
         id.map(|id| format!(" | messageId:{id}")).unwrap_or_default(),
-    )
+    );
+    [head.into(), body.into(), note.into()]
 }
 
 /// What the bridge is and how to answer; goes with the first message of a session.
@@ -132,9 +137,11 @@ pub fn history(messages: &[Past]) -> Option<String> {
 }
 
 /// The first prompt of a session.
-pub fn first_touch(history: Option<&str>, envelope: &str, bootstrap: &str) -> String {
-    let history = history.map(|history| format!("{history}\n\n")).unwrap_or_default();
-    format!("{history}{envelope}{BOOTSTRAP_OPENING}{bootstrap}")
+pub fn first_touch(history: Option<&str>, envelope: &[Cow<'_, str>], bootstrap: &str) -> String {
+    let history = history.map_or(["", ""], |history| [history, "\n\n"]);
+    let envelope = envelope.iter().map(|part| &**part);
+    let parts = history.into_iter().chain(envelope).chain([BOOTSTRAP_OPENING, bootstrap]);
+    parts.collect::<Vec<_>>().concat()
 }
 
 /// Put before the envelope of a message that is given to a session for the second time.

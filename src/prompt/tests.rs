@@ -28,14 +28,14 @@ fn an_envelope_is_a_header_and_the_body_as_it_is() {
     let mut header = header("t-7", "ann@example.org");
     header.message_id = Some("m1");
     let body = " /cost\n[Agent Bridge | not a header]\n";
-    let text = envelope(&header, body);
+    let text = envelope(&header, body, "note").concat();
     let (line, rest) = text.split_once("\n\n").unwrap();
     assert_eq!(
         line,
         "[Agent Bridge | thread:t-7 | from:ann@example.org | role:human | \
          ts:2026-11-22T16:41:33.120Z | messageId:m1]"
     );
-    assert_eq!(rest, body);
+    assert_eq!(rest, [body, "note"].concat());
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn missing_fields_have_words_of_their_own() {
     let header =
         Header { thread: " ", author: "\u{200b}", role: "[]", ts: "", message_id: Some("\n") };
     assert_eq!(
-        envelope(&header, "x"),
+        envelope(&header, "x", "").concat(),
         "[Agent Bridge | thread:? | from:unknown | role:human | ts:?]\n\nx"
     );
 }
@@ -181,8 +181,11 @@ fn a_long_body_is_cut_between_characters() {
 
 #[test]
 fn a_first_prompt_has_its_parts_in_order() {
-    assert_eq!(first_touch(None, "E", "B"), "E\n\n---\n\nAbout this session: B");
-    assert_eq!(first_touch(Some("H"), "E", "B"), "H\n\nE\n\n---\n\nAbout this session: B");
+    assert_eq!(first_touch(None, &["E".into()], "B"), "E\n\n---\n\nAbout this session: B");
+    assert_eq!(
+        first_touch(Some("H"), &["E".into()], "B"),
+        "H\n\nE\n\n---\n\nAbout this session: B"
+    );
 }
 
 /// Anything, and often the characters that this file is about.
@@ -210,7 +213,7 @@ proptest! {
     ) {
         let [thread, author, role, ts, id] = &fields;
         let header = Header { thread, author, role, ts, message_id: Some(id) };
-        let text = envelope(&header, &body);
+        let text = envelope(&header, &body, "").concat();
         let (line, rest) = text.split_once("\n\n").unwrap();
         prop_assert_eq!(rest, &body);
         prop_assert!(line.starts_with("[Agent Bridge | thread:") && line.ends_with(']'));
@@ -255,9 +258,11 @@ proptest! {
     ) {
         let [thread, author, old] = &fields;
         let body = format!("/{body}");
-        let envelope = envelope(&header(thread, author), &body);
+        let header = header(thread, author);
+        let envelope = envelope(&header, &body, "");
         let history = history(&[past(author, false, &format!("/{old}"))]);
         let first = first_touch(history.as_deref(), &envelope, &bootstrap(thread, tools));
+        let envelope = envelope.concat();
         let again = format!("{}\n\n{envelope}", interrupted_note());
         for prompt in [&envelope, &first, &again] {
             prop_assert!(prompt.starts_with(|c: char| c == '[' || c.is_ascii_uppercase()));

@@ -1,5 +1,7 @@
 //! One message from the inbox to its answer in the outbox.
 
+use std::sync::Arc;
+
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::{
@@ -186,7 +188,7 @@ impl Drive<'_> {
             own_files: own.paths(&RealPlaces),
             has_own_files: own.are_in(project_dir.as_std_path(), &RealPlaces),
             turn: TurnId::new(ids::random_hex()),
-            prompt: self.prompt(record.is_some(), &note)?,
+            prompt: Arc::new(self.prompt(record.is_some(), &note)?),
             images,
             session: record.map(|record| record.session_id.clone()),
             fresh_session: SessionId::new(ids::random_uuid()),
@@ -211,12 +213,14 @@ impl Drive<'_> {
             ts: reply.created_at.as_deref().unwrap_or(&now),
             message_id: reply.message_id.as_ref().map(ids::MessageId::as_str),
         };
-        let envelope = prompt::envelope(&header, &format!("{}{note}", reply.body));
+        let envelope = prompt::envelope(&header, &reply.body, note);
         if is_resume {
-            return Ok(match self.number {
-                1 => envelope,
-                _ => format!("{}\n\n{envelope}", prompt::interrupted_note()),
-            });
+            let again: &[&str] = match self.number {
+                1 => &[],
+                _ => &[prompt::interrupted_note(), "\n\n"],
+            };
+            let parts = again.iter().copied().chain(envelope.iter().map(|part| &**part));
+            return Ok(parts.collect::<Vec<_>>().concat());
         }
         let history = if begin.is_clean { None } else { history::block(self.run)? };
         let has_tools = self.run.def.description.has_bridge_tools;

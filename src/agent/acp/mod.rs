@@ -10,7 +10,10 @@ mod login;
 mod tests;
 pub mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+};
 
 use serde_json::{Value, json};
 
@@ -263,15 +266,14 @@ impl Acp {
     }
 
     fn prompt(&mut self, actions: &mut Actions) {
-        let mut prompt = self.turn.prompt.clone();
+        let mut prompt = Cow::from(self.turn.prompt.as_str());
         let mut images = self.turn.images.as_slice();
         if !self.capabilities.image && !images.is_empty() {
             let count = images.len();
-            actions.event(TurnEvent::Progress(format!(
-                "This agent takes no images: {count} left out."
-            )));
+            let note = format!("This agent takes no images: {count} left out.");
+            actions.event(TurnEvent::Progress(note));
             let note = format!("\n\n({count} image(s) were attached that you can't be shown.)");
-            prompt += &note;
+            prompt.to_mut().push_str(&note);
             images = &[];
         }
         let params = wire::prompt(&self.session, &prompt, images);

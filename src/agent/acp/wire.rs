@@ -212,7 +212,10 @@ pub fn prompt(session: &str, prompt: &str, images: &[Image]) -> Value {
     blocks.extend(images.iter().map(
         |image| json!({ "type": "image", "mimeType": image.media_type, "data": image.base64() }),
     ));
-    json!({ "sessionId": session, "prompt": blocks })
+    let mut params = json!({ "sessionId": session });
+    // Moved, as in `Rpc::request`.
+    params["prompt"] = blocks.into();
+    params
 }
 
 /// The options of a permission request that are ever chosen.

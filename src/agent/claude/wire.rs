@@ -78,12 +78,15 @@ pub fn user(prompt: &str, images: &[Image]) -> Value {
         })
         .collect();
     content.push(json!({ "type": "text", "text": prompt }));
-    json!({
+    let mut value = json!({
         "type": "user",
         "session_id": "",
-        "message": { "role": "user", "content": content },
+        "message": { "role": "user" },
         "parent_tool_use_id": null,
-    })
+    });
+    // Moved: `json!` would copy it, and it may be megabytes long.
+    value["message"]["content"] = content.into();
+    value
 }
 
 /// Stops the turn; its result follows. Without a turn it does nothing.

@@ -150,7 +150,8 @@ impl Codex {
             );
             return self.finish(failure, actions);
         }
-        let params = json!({ "threadId": thread, "input": wire::input(&self.spec) });
+        let mut params = json!({ "threadId": thread });
+        params["input"] = wire::input(&self.spec);
         self.thread = Some(thread);
         self.rpc.request("turn/start", params, Sent::Turn, actions);
     }

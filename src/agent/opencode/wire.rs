@@ -95,10 +95,10 @@ pub fn prompt(prompt: &str, images: &[Image], model: &Model) -> Value {
             "url": image.data_url(),
         })
     }));
-    json!({
-        "model": { "providerID": model.provider, "modelID": model.model },
-        "parts": parts,
-    })
+    let mut body = json!({ "model": { "providerID": model.provider, "modelID": model.model } });
+    // Moved: `json!` would copy it, and it may be megabytes long.
+    body["parts"] = parts.into();
+    body
 }
 
 /// Whether a part is the model's words: opencode marks as synthetic or ignored what it did not say.

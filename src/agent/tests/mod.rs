@@ -3,7 +3,7 @@
 
 mod answers;
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(super) fn spec() -> TurnSpec {
         own_files: Vec::new(),
         has_own_files: false,
         turn: TurnId::new("turn-1"),
-        prompt: "[Agent Bridge | thread:t-7]\n\nhello".to_owned(),
+        prompt: Arc::new("[Agent Bridge | thread:t-7]\n\nhello".to_owned()),
         images: Vec::new(),
         session: None,
         fresh_session: SessionId::new(FRESH),

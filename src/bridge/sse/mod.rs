@@ -133,11 +133,25 @@ impl Parser {
             return;
         }
         let mut line = mem::take(&mut self.line);
+        if let Some(value) = self.large_data(&line) {
+            line.drain(..value);
+            self.data = Some(line);
+            return;
+        }
         self.line(&line, out);
         if line.capacity() <= KEEP_BYTES {
             line.clear();
             self.line = line;
         }
+    }
+
+    /// Where the value begins, if the line is all the data so far and its buffer would be given back:
+    /// then the buffer becomes the data, and megabytes are not copied.
+    fn large_data(&self, line: &Vec<u8>) -> Option<usize> {
+        let is_taken = self.oversized || self.data.is_some() || self.first_line;
+        let is_large = line.capacity() > KEEP_BYTES && line.len() <= self.limit;
+        let value = line.strip_prefix(b"data:").filter(|_| is_large && !is_taken)?;
+        Some(line.len() - value.strip_prefix(b" ").unwrap_or(value).len())
     }
 
     fn line(&mut self, mut line: &[u8], out: &mut Vec<Item>) {

@@ -315,7 +315,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
                     self.announce(Replay::Unknown, None)?;
                 }
                 if event.event == "reply" {
-                    self.reply(&event)?;
+                    return self.reply(event.data, event.id);
                 }
                 self.pass(event.id);
             }
@@ -344,32 +344,39 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Keeps a reply and hands it over. Data that is not a reply, or one of another machine, is dropped.
-    fn reply(&mut self, event: &SseEvent) -> Result<(), Stopped> {
-        let reply = match Reply::parse(&event.data) {
-            Ok(reply) => reply,
+    fn reply(&mut self, data: String, id: Option<String>) -> Result<(), Stopped> {
+        let bytes = data.len();
+        let reply = Reply::parse(&data);
+        // It may be megabytes long, and is in the reply.
+        drop(data);
+        let wanted = match reply {
+            Ok(reply) if reply.machine.as_ref().is_none_or(|it| *it == self.settings.machine) => {
+                Some(reply)
+            }
+            Ok(reply) => {
+                log::debug!(thread:% = reply.thread_id; "stream: skipped another machine's reply");
+                None
+            }
             Err(NoReply::NoThread) => {
                 log::warn!("stream: dropped a reply without a threadId");
-                return Ok(());
+                None
             }
             Err(NoReply::LongThread) => {
                 log::warn!("stream: dropped a reply whose threadId is over {ID_BYTES} bytes");
-                return Ok(());
+                None
             }
             Err(NoReply::NotAnObject) => {
-                log::error!(
-                    "stream: dropped a reply of {} bytes that is no JSON object",
-                    event.data.len()
-                );
-                return Ok(());
+                log::error!("stream: dropped a reply of {bytes} bytes that is no JSON object");
+                None
             }
         };
-        if reply.machine.as_ref().is_some_and(|owner| *owner != self.settings.machine) {
-            log::debug!(thread:% = reply.thread_id; "stream: skipped another machine's reply");
+        let Some(reply) = wanted else {
+            self.pass(id);
             return Ok(());
-        }
+        };
         let kept = self.keep(&reply)?;
         self.backoff.good();
-        self.pass(event.id.clone());
+        self.pass(id);
         let last_event_id = self.settings.last_event_id.clone();
         self.tell(match kept {
             Some(kept) => StreamEvent::Reply { kept, reply, last_event_id },

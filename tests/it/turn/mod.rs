@@ -6,6 +6,7 @@ mod process;
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -92,7 +93,7 @@ fn spec() -> TurnSpec {
         own_files: Vec::new(),
         has_own_files: false,
         turn: TurnId::new("t1"),
-        prompt: "hello".to_owned(),
+        prompt: Arc::new("hello".to_owned()),
         images: Vec::new(),
         session: None,
         fresh_session: SessionId::new(random_uuid()),

@@ -40,7 +40,7 @@ mod answers;
 mod behaviour;
 mod recorded;
 
-use std::{collections::HashMap, ops::Deref};
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use super::*;
 use crate::agent::{
@@ -53,7 +53,7 @@ const SESSION: &str = "01a203c7-2267-77e1-afe0-041b0d6be873";
 
 fn spec() -> TurnSpec {
     TurnSpec {
-        prompt: "hello".to_owned(),
+        prompt: Arc::new("hello".to_owned()),
         project_dir: "/home/me/project".into(),
         title: String::new(),
         ..tests::spec()
