@@ -60,15 +60,14 @@ pub(super) fn start(work: Work) -> io::Result<()> {
 fn live(mut work: Work) {
     let place = Arc::new(Place::default());
     loop {
-        rename(work.name);
+        rename(&work.name);
         let report = (work.run)();
         // First, so that whoever waits for this end finds a place for its next task.
         let rests = lie_down(&place);
         report();
-        match rests.then(|| place.wait()).flatten() {
-            Some(next) => work = next,
-            None => return,
-        }
+        rename("resting");
+        let Some(next) = rests.then(|| place.wait()).flatten() else { return };
+        work = next;
     }
 }
 
@@ -112,14 +111,14 @@ impl Place {
     }
 }
 
-fn rename(name: String) {
+/// For people who look at the system's list of threads.
+fn rename(name: &str) {
     #[cfg(target_os = "linux")]
     if let Ok(name) = std::ffi::CString::new(name) {
-        // It is for people who look at the system's list of threads.
         rustix::thread::set_name(&name).unwrap_or_default();
     }
     #[cfg(not(target_os = "linux"))]
-    drop(name);
+    let _ = name;
 }
 
 /// No code of others runs under these locks.

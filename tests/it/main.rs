@@ -21,6 +21,8 @@ mod daemon;
 #[cfg(feature = "serve")]
 mod faults;
 #[cfg(all(feature = "serve", target_os = "linux"))]
+mod footprint;
+#[cfg(all(feature = "serve", target_os = "linux"))]
 mod leftovers;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod limits;
