@@ -262,13 +262,14 @@ impl Turn<'_> {
             self.talks(Instant::now() + QUIET_WITHIN);
         }
         if let Some(end) = actions.finished {
-            self.transport.close_input();
             let is_answer = matches!(end, TurnEnd::Answered { .. });
             self.told = Some(end);
             // What we ended ourselves comes to what had to be done about the engine.
             if is_answer || matches!(self.why, None | Some(Why::Interrupted)) {
                 self.ends();
             }
+            // The answer is on its way before the engine's leave takes a processor.
+            self.transport.close_input();
             if matches!(self.phase, Phase::Working | Phase::Stopping(_)) {
                 self.phase = Phase::Leaving(self.patience(self.grace.leave));
             }
