@@ -6,6 +6,7 @@ pub mod backoff;
 mod error;
 mod http;
 mod net;
+mod one_piece;
 pub mod outbox;
 mod resolver;
 pub mod sse;

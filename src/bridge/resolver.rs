@@ -13,18 +13,19 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
-        transport::{DefaultConnector, NextTimeout},
+        transport::{Connector as _, DefaultConnector, NextTimeout},
     },
 };
 
+use super::one_piece::OnePiece;
 use crate::task;
 
 /// As many addresses of one name as ureq tries.
 const ADDRESSES: usize = 16;
 
-/// An agent that looks names up by [`Lookup`].
+/// An agent that looks names up by [`Lookup`] and sends each request in one piece.
 pub(super) fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, DefaultConnector::default(), Lookup)
+    Agent::with_parts(config, DefaultConnector::default().chain(OnePiece), Lookup)
 }
 
 #[derive(Debug)]
