@@ -123,7 +123,7 @@ fn rig_leaving(
     script: impl Fn(&Seen, &mut Conn) + Send + Sync + 'static,
 ) -> Rig {
     let ms = Duration::from_millis;
-    let pace = Pace { base: ms(250), cap: ms(300), slow: ms(500) };
+    let pace = Pace { base: ms(250), cap: ms(300), slow: ms(500), ..Pace::default() };
     let settings = Settings { pace, drain };
     let bridge = SickBridge::start(script);
     let access = Access {

@@ -87,7 +87,7 @@ fn rig(script: impl Fn(&Streams, &Seen, &mut Conn) + Send + Sync + 'static) -> R
     let settings = Settings {
         // The config is looked at five times as often.
         idle: ms(2_000),
-        pace: Pace { base: ms(250), cap: ms(250), slow: ms(250) },
+        pace: Pace { base: ms(250), cap: ms(250), slow: ms(250), ..Pace::default() },
         ..Settings::new(MachineId::new("mac"))
     };
     let source: Arc<dyn AccessSource> = Arc::<Config>::clone(&config);

@@ -40,7 +40,7 @@ fn settings() -> Settings {
     Settings {
         capabilities: vec!["claude".into(), "a b".into()],
         instance: "c0ffee".into(),
-        pace: Pace { base: ms(250), cap: ms(500), slow: ms(600) },
+        pace: Pace { base: ms(250), cap: ms(500), slow: ms(600), ..Pace::default() },
         ..Settings::new(MachineId::new("my mac"))
     }
 }
@@ -325,13 +325,43 @@ fn waits_are_what_the_bridge_asks_for_within_bounds() {
         conn.stream();
         conn.raw("retry: 7000\n\n");
     });
-    assert!((secs(7)..secs(9)).contains(&wait), "{wait:?}");
+    assert!((secs(7)..secs(11)).contains(&wait), "{wait:?}");
     assert_eq!(first_wait(|conn| conn.answer(503, "Retry-After: 40\r\n", "")), secs(40));
     assert_eq!(first_wait(|conn| conn.answer(429, "Retry-After: 99999\r\n", "")), secs(300));
     for code in [401, 403, 409, 204] {
         let wait = first_wait(move |conn| conn.answer(code, "", ""));
         assert!(wait >= secs(30), "{code}: {wait:?}");
     }
+}
+
+/// A machine behind a balancer that cuts after some seconds was out of reach for a third of the time:
+/// the waits doubled with each cut.
+#[test]
+fn connections_that_live_are_followed_soon_however_often_they_are_cut() {
+    let ms = Duration::from_millis;
+    let pace = Pace { base: ms(300), steady: ms(380), ..Pace::default() };
+    let (cut, cuts) = crossbeam_channel::bounded::<()>(0);
+    let rig = rig(Settings { pace, ..settings() }, move |_, conn| {
+        conn.stream();
+        cuts.recv().ok(); // The test is over.
+    });
+    let mut lost = None;
+    for _ in 0..8 {
+        rig.bridge.next();
+        if let Some((at, wait)) = lost {
+            check_quick(Instant::now().duration_since(at), wait + ms(500));
+        }
+        rig.expect(&["Unknown"]);
+        // That is how long it lives, and the stream knows by now that it does.
+        crossbeam_channel::after(ms(400)).recv().unwrap();
+        cut.send(()).unwrap();
+        let event = patience::recv(&rig.events).unwrap();
+        let StreamEvent::Disconnected { next, .. } = event else { panic!("{event:?}") };
+        assert!((ms(250)..=ms(375)).contains(&next), "{next:?}");
+        lost = Some((Instant::now(), next));
+    }
+    drop(cut);
+    rig.stop();
 }
 
 /// When a bridge wrote last, and the longest time for which it wrote nothing.

@@ -177,7 +177,7 @@ fn daemon(addr: SocketAddr, token: &str, name: &str, heard: &Heard) -> stream::S
     };
     let ms = Duration::from_millis;
     let settings = Settings {
-        pace: Pace { base: ms(20), cap: ms(100), slow: ms(100) },
+        pace: Pace { base: ms(20), cap: ms(100), slow: ms(100), ..Pace::default() },
         ..Settings::new(MachineId::new(name))
     };
     let heard = Arc::clone(heard);
