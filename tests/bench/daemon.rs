@@ -32,7 +32,7 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(2);
 pub(crate) struct Bench {
     pub(crate) program: PathBuf,
     pub(crate) agent: PathBuf,
-    /// Homes are made below, so that they are on the disk that users have and not in memory.
+    /// Homes are made below.
     pub(crate) dir: PathBuf,
     /// The binaries to be weighed: a label and a path.
     pub(crate) binaries: Vec<(String, PathBuf)>,
@@ -156,6 +156,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Turn {
     pub(crate) started: u64,
+    pub(crate) prompted: u64,
     pub(crate) answered: u64,
     pub(crate) thread: String,
     pub(crate) message: String,
@@ -166,12 +167,13 @@ pub(crate) struct Turn {
 impl Turn {
     fn parse(line: &str) -> Result<Turn> {
         let words: Vec<&str> = line.split(' ').collect();
-        let &[started, answered, thread, message, session, how] = words.as_slice() else {
+        let &[started, prompted, answered, thread, message, session, how] = words.as_slice() else {
             bail!("the agents' log has the line {line:?}");
         };
         let time = |word: &str| word.parse().with_context(|| format!("a time in {line:?}"));
         Ok(Turn {
             started: time(started)?,
+            prompted: time(prompted)?,
             answered: time(answered)?,
             thread: thread.to_owned(),
             message: message.to_owned(),
@@ -281,11 +283,12 @@ mod tests {
 
     #[test]
     fn notes_of_agents_are_read() {
-        let turn = Turn::parse("12 15 t1 m1 s1 new").unwrap();
-        assert_eq!((turn.started, turn.answered, turn.is_new_session), (12, 15, true));
+        let turn = Turn::parse("12 13 15 t1 m1 s1 new").unwrap();
+        assert_eq!((turn.started, turn.prompted, turn.answered), (12, 13, 15));
+        assert!(turn.is_new_session);
         assert_eq!((&*turn.thread, &*turn.message, &*turn.session), ("t1", "m1", "s1"));
-        assert!(!Turn::parse("12 15 t1 m1 s1 resumed").unwrap().is_new_session);
-        for wrong in ["", "12 15 t1 m1 s1", "x 15 t1 m1 s1 new"] {
+        assert!(!Turn::parse("12 13 15 t1 m1 s1 resumed").unwrap().is_new_session);
+        for wrong in ["", "12 13 15 t1 m1 s1", "x 13 15 t1 m1 s1 new"] {
             assert!(Turn::parse(wrong).is_err(), "{wrong:?}");
         }
     }

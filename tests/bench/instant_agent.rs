@@ -1,8 +1,8 @@
 //! An ACP agent that thinks for no time at all: what a turn takes with it is what the daemon takes.
 //! Told `bench:hold` it never answers; told `bench:ask` it asks for permission again and again, and
 //! notes in `LOG.verdicts` when it had each answer.
-//! It notes when it ran its first instruction and when it had written its answer, one line a turn in
-//! the file that its first argument names. The standard library alone, so that `scripts/bench.sh` can
+//! It notes when it ran its first instruction, when it had read its prompt and when it wrote its answer,
+//! one line a turn in the file that its first argument names. The standard library alone, so that `scripts/bench.sh` can
 //! build it statically and the dynamic linker takes no part in what is measured.
 
 use std::{
@@ -47,11 +47,13 @@ fn main() -> io::Result<()> {
             "session/prompt" => {
                 // From the envelope, which begins the prompt on a resume and follows the history on a
                 // first touch.
+                let prompted = now();
                 let thread = until(&line, "thread:", " |").to_owned();
                 let message = until(&line, "messageId:", "]").to_owned();
                 let answered = reply(id, &session.0, &message)?;
                 let (session, how) = &session;
-                let note = format!("{started} {answered} {thread} {message} {session} {how}\n");
+                let times = format!("{started} {prompted} {answered}");
+                let note = format!("{times} {thread} {message} {session} {how}\n");
                 append(&log, &note)?;
             }
             _ => {}

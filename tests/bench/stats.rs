@@ -1,5 +1,4 @@
-//! From samples to a line of the table. Medians and the spread between rounds, because a figure of a
-//! busy machine without its spread says nothing.
+//! From samples to figures.
 
 use std::fmt;
 
@@ -28,6 +27,11 @@ impl Rounds {
         percentile(self.0.iter().flatten().copied().collect(), percent)
     }
 
+    pub(crate) fn mean(&self) -> f64 {
+        let samples: Vec<f64> = self.0.iter().flatten().copied().collect();
+        samples.iter().sum::<f64>() / f64::from(u32::try_from(samples.len()).unwrap_or(u32::MAX))
+    }
+
     /// The lowest and the highest of the rounds' medians.
     fn spread(&self) -> (f64, f64) {
         let medians = self.0.iter().map(|round| percentile(round.clone(), 50));
@@ -46,7 +50,7 @@ impl fmt::Display for Rounds {
 }
 
 /// By nearest rank; no samples have none.
-fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
+pub(crate) fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
     samples.sort_by(f64::total_cmp);
     let rank = (samples.len() * percent).div_ceil(100).max(1);
     samples.get(rank - 1).copied().unwrap_or(f64::NAN)
@@ -62,60 +66,52 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// A line of the table.
+/// A figure of one round.
 #[derive(Debug)]
 pub(crate) struct Row {
-    metric: String,
-    ours: String,
-    bar: String,
-    pub(crate) met: Option<bool>,
-    notes: String,
+    /// One that begins with an ellipsis goes on with what the last one without began.
+    pub(crate) metric: String,
+    /// Not a number if it could not be measured.
+    pub(crate) value: f64,
+    pub(crate) unit: String,
+    pub(crate) bar: Option<f64>,
+    /// Of several rounds the highest counts, not the median: what must not be at all.
+    pub(crate) is_worst: bool,
+    pub(crate) notes: String,
 }
 
 impl Row {
     /// A figure that must not be higher than `bar`.
     pub(crate) fn at_most(metric: impl Into<String>, ours: f64, bar: f64, unit: &str) -> Row {
-        Row {
-            metric: metric.into(),
-            ours: format!("{} {unit}", figure(ours)).trim_end().to_owned(),
-            bar: format!("{} {unit}", figure(bar)).trim_end().to_owned(),
-            // A figure that is none is not met.
-            met: Some(ours <= bar),
-            notes: String::new(),
-        }
+        Row { bar: Some(bar), ..Row::told(metric, ours, unit) }
     }
 
     /// A figure without a bar.
     pub(crate) fn told(metric: impl Into<String>, ours: f64, unit: &str) -> Row {
-        Row { bar: "–".to_owned(), met: None, ..Row::at_most(metric, ours, 0.0, unit) }
+        Row {
+            metric: metric.into(),
+            value: ours,
+            unit: unit.to_owned(),
+            bar: None,
+            is_worst: false,
+            notes: String::new(),
+        }
     }
 
     /// What could not be measured.
     pub(crate) fn failed(metric: &str, error: &anyhow::Error) -> Row {
         let notes = format!("{error:#}").replace(['\n', '|'], " ");
-        let (ours, bar) = ("failed".to_owned(), "–".to_owned());
-        Row { metric: metric.to_owned(), ours, bar, met: Some(false), notes }
+        Row::told(metric, f64::NAN, "").note(notes)
+    }
+
+    pub(crate) fn worst(self) -> Row {
+        Row { is_worst: true, ..self }
     }
 
     pub(crate) fn note(mut self, note: impl fmt::Display) -> Row {
         let separator = if self.notes.is_empty() { "" } else { "; " };
         self.notes = format!("{}{separator}{note}", self.notes);
         self
-    }
-}
-
-pub(crate) const HEAD: &str =
-    "| metric | ours | bar | met | spread, notes |\n|---|---|---|---|---|";
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let met = match self.met {
-            Some(true) => "yes",
-            Some(false) => "**no**",
-            None => "",
-        };
-        let Row { metric, ours, bar, notes, .. } = self;
-        write!(f, "| {metric} | {ours} | {bar} | {met} | {notes} |")
     }
 }
 
@@ -141,15 +137,5 @@ mod tests {
         assert_eq!(rounds.median(), 4.0);
         assert_eq!(rounds.to_string(), "1.00–4.00, 3 rounds, 7 samples");
         assert_eq!(Rounds::each([1.0, 2.0]).to_string(), "1.00–2.00, 2 rounds");
-    }
-
-    #[test]
-    fn what_was_not_measured_is_not_met() {
-        assert_eq!(Row::at_most("x", 2.0, 2.0, "ms").met, Some(true));
-        assert_eq!(Row::at_most("x", 2.1, 2.0, "ms").met, Some(false));
-        assert_eq!(Row::at_most("x", f64::NAN, 2.0, "ms").met, Some(false));
-        assert_eq!(Row::told("x", 2.0, "ms").met, None);
-        let row = Row::at_most("x", 123.4, 10.0, "MB").note("a").note("b");
-        assert_eq!(row.to_string(), "| x | 123 MB | 10.0 MB | **no** | a; b |");
     }
 }

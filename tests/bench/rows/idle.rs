@@ -34,7 +34,7 @@ pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>> {
     }
     let tasks: usize = after.values().map(|it| it.tasks).sum();
     Ok(vec![
-        Row::at_most("idle resident memory", resident, 8.0, "MB")
+        Row::at_most("idle resident memory", resident, 6.0, "MB")
             .note(format!("peak {}", figure(peak)))
             .note(format!("{tasks} threads")),
         Row::at_most("idle CPU in a minute", cpu, 6.0, "ms").note(who.join(", ")),

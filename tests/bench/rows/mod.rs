@@ -7,8 +7,10 @@ pub(crate) mod large;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod serve;
+pub(crate) mod short;
 pub(crate) mod sparse;
 pub(crate) mod start;
+pub(crate) mod syscalls;
 
 use std::time::Duration;
 

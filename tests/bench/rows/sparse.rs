@@ -15,99 +15,151 @@ use crate::{
     stats::{Rounds, Row, figure},
 };
 
-const EVENTS: usize = 250;
-const ROUNDS: usize = 5;
-const PACE: Duration = Duration::from_millis(100);
+const EVENTS: usize = 150;
+/// Of unclaimed threads; each takes three round trips and more.
+const UNCLAIMED: usize = 60;
+const PACE: Duration = Duration::from_millis(50);
 /// Threads that take turns.
 const THREADS: usize = 10;
 
-/// What was measured of each message, in milliseconds.
-struct Run {
-    to_agent: Vec<f64>,
-    to_post: Vec<f64>,
-    to_idle: Vec<f64>,
-    cpu_each: f64,
-    children_cpu_each: f64,
-}
-
 pub(crate) fn ours(bench: &Bench) -> Result<Vec<Row>> {
-    let stage = Stage::new(bench, |_| Ok(()))?;
-    let thread = |number: usize| format!("t{}", number % THREADS);
-    // The first turn of each thread is another matter.
-    run(&stage, 0..THREADS * 2, true, thread)?;
-    let run = run(&stage, THREADS * 2..THREADS * 2 + EVENTS, true, thread)?;
-    let (agent, post) = (Rounds::cut(&run.to_agent, ROUNDS), Rounds::cut(&run.to_post, ROUNDS));
-    let idle = Rounds::cut(&run.to_idle, ROUNDS);
-    let p99 = agent.percentile(99);
-    Ok(vec![
-        Row::at_most(
-            "event → agent's first instruction, thread ours: p50",
-            agent.median(),
-            1.8,
-            "ms",
-        )
-        .note(&agent),
-        Row::at_most("… p99", p99, 6.0, "ms")
-            .note(format!("max {}", figure(agent.percentile(100)))),
-        Row::at_most("agent's answer → POST arrives: p50", post.median(), 1.5, "ms")
-            .note(&post)
-            .note(format!("p99 {}", figure(post.percentile(99)))),
-        Row::told("event → idle: p50", idle.median(), "ms").note(&idle),
-        Row::at_most("CPU per event, sparse", run.cpu_each, 2.5, "ms")
-            .note(format!("agents {} ms more", figure(run.children_cpu_each))),
-    ])
+    let mut talk = Talk::owned(bench)?;
+    for _ in 0..EVENTS {
+        talk.say_at_pace()?;
+    }
+    let run = talk.end()?;
+    let mut rows = run.rows(50);
+    rows.insert(1, Row::told("… p99", run.to_agent.percentile(99), "ms"));
+    Ok(rows)
 }
 
 pub(crate) fn unclaimed(bench: &Bench) -> Result<Vec<Row>> {
-    let stage = Stage::new(bench, |_| Ok(()))?;
-    let thread = |number: usize| format!("t{number}");
-    run(&stage, 0..10, false, thread)?;
-    stage.bridge.set_round_trip(Duration::from_millis(50));
-    // One more, so that connections are warm, as they are after a thread's first message.
-    run(&stage, 10..15, false, thread)?;
-    let run = run(&stage, 15..15 + 200, false, thread)?;
-    let agent = Rounds::cut(&run.to_agent, ROUNDS);
-    let p99 = agent.percentile(99);
-    Ok(vec![
-        Row::at_most("the same, unclaimed, round trip 50 ms: p50", agent.median(), 60.0, "ms")
-            .note(&agent),
-        Row::told("… p99", p99, "ms").note(format!("max {}", figure(agent.percentile(100)))),
-    ])
+    let mut talk = Talk::new(bench, None)?;
+    for number in 0..15 + UNCLAIMED {
+        if number == 10 {
+            talk.stage.bridge.set_round_trip(Duration::from_millis(50));
+        }
+        // And until then connections get warm, as they are after a thread's first message.
+        if number == 15 {
+            talk.begin()?;
+        }
+        talk.say_at_pace()?;
+    }
+    let metric = "event → agent's first instruction, unclaimed, round trip 50 ms: p50";
+    Ok(vec![Row::at_most(metric, talk.end()?.to_agent.median(), 60.0, "ms")])
 }
 
-fn run(
-    stage: &Stage,
-    numbers: std::ops::Range<usize>,
-    is_ours: bool,
-    thread: impl Fn(usize) -> String,
-) -> Result<Run> {
-    let count = numbers.len();
-    let process = stage.daemon.process();
-    let before = process.cpu()?;
-    let mut passed = HashMap::<String, Passed>::new();
-    let total = numbers.end;
-    for number in numbers {
+/// One message after the other, to one daemon.
+pub(crate) struct Talk {
+    stage: Stage,
+    /// Threads that take turns, and are the machine's; without, each message has a new one.
+    threads: Option<usize>,
+    /// The number of the next message.
+    next: usize,
+    /// What counts.
+    passed: HashMap<String, Passed>,
+    cpu: (f64, f64),
+}
+
+impl Talk {
+    fn new(bench: &Bench, threads: Option<usize>) -> Result<Talk> {
+        let stage = Stage::new(bench, |_| Ok(()))?;
+        Ok(Talk { stage, threads, next: 0, passed: HashMap::new(), cpu: (0.0, 0.0) })
+    }
+
+    /// On threads that the bridge says are this machine's. The first turn of each thread is another
+    /// matter.
+    pub(crate) fn owned(bench: &Bench) -> Result<Talk> {
+        let mut talk = Talk::new(bench, Some(THREADS))?;
+        for _ in 0..THREADS * 2 {
+            talk.say()?;
+        }
+        talk.begin()?;
+        Ok(talk)
+    }
+
+    /// What was said before does not count.
+    fn begin(&mut self) -> Result<()> {
+        self.passed.clear();
+        self.cpu = self.stage.daemon.process().cpu()?;
+        Ok(())
+    }
+
+    fn say_at_pace(&mut self) -> Result<()> {
         let next = Instant::now() + PACE;
-        let (thread, message) = (thread(number), format!("m{number}"));
-        let event = Event { thread: &thread, message: &message, body: "How is it going?", is_ours };
-        passed.insert(message.clone(), stage.turn(&event)?);
+        self.say()?;
         pause(next.saturating_duration_since(Instant::now()));
+        Ok(())
     }
-    let after = process.cpu()?;
-    let turns = stage.home.turns(total)?;
-    let each = |sum: f64| sum / f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    let mut run = Run {
-        to_agent: Vec::new(),
-        to_post: Vec::new(),
-        to_idle: Vec::new(),
-        cpu_each: each(after.0 - before.0),
-        children_cpu_each: each(after.1 - before.1),
-    };
-    for Turn { started, answered, message, .. } in turns {
-        let Some(times) = passed.remove(&message) else { continue };
-        run.to_agent.push(ms(times.written, started));
-        run.to_post.push(ms(answered, times.posted));
-        run.to_idle.push(ms(times.written, times.idle));
+
+    /// Sends a message and waits until its turn is over.
+    pub(super) fn say(&mut self) -> Result<()> {
+        let number = self.next;
+        self.next += 1;
+        let thread = format!("t{}", self.threads.map_or(number, |threads| number % threads));
+        let message = format!("m{number}");
+        let (body, is_ours) = ("How is it going?", self.threads.is_some());
+        let event = Event { thread: &thread, message: &message, body, is_ours };
+        let passed = self.stage.turn(&event)?;
+        self.passed.insert(message, passed);
+        Ok(())
     }
-    passed.is_empty().then_some(run).context("a message had no turn")
+
+    pub(super) fn end(mut self) -> Result<Run> {
+        let process = self.stage.daemon.process();
+        let (cpu, resident) = (process.cpu()?, process.memory()?.0);
+        let count = f64::from(u32::try_from(self.passed.len()).unwrap_or(u32::MAX));
+        let mut samples: [Vec<f64>; 4] = Default::default();
+        for turn in self.stage.home.turns(self.next)? {
+            let Turn { started, prompted, answered, message, .. } = turn;
+            let Some(Passed { written, posted, idle }) = self.passed.remove(&message) else {
+                continue;
+            };
+            let times =
+                [(written, started), (written, prompted), (answered, posted), (written, idle)];
+            for (samples, (from, to)) in samples.iter_mut().zip(times) {
+                samples.push(ms(from, to));
+            }
+        }
+        let [to_agent, to_prompt, to_post, to_idle] = samples.map(Rounds::each);
+        let run = Run {
+            to_agent,
+            to_prompt,
+            to_post,
+            to_idle,
+            cpu_each: (cpu.0 - self.cpu.0) / count,
+            children_cpu_each: (cpu.1 - self.cpu.1) / count,
+            resident,
+        };
+        self.passed.is_empty().then_some(run).context("a message had no turn")
+    }
+}
+
+/// What was measured of each message, in milliseconds.
+pub(super) struct Run {
+    to_agent: Rounds,
+    to_prompt: Rounds,
+    to_post: Rounds,
+    to_idle: Rounds,
+    cpu_each: f64,
+    children_cpu_each: f64,
+    resident: f64,
+}
+
+impl Run {
+    /// The times by this percentile.
+    pub(super) fn rows(&self, percent: usize) -> Vec<Row> {
+        let time = |metric: &str, of: &Rounds, bar| {
+            Row::at_most(format!("{metric}: p{percent}"), of.percentile(percent), bar, "ms")
+        };
+        vec![
+            time("event → agent's first instruction, thread ours", &self.to_agent, 1.8),
+            time("event → prompt read by the agent", &self.to_prompt, 3.0),
+            time("agent's answer → POST arrives", &self.to_post, 1.5),
+            time("event → idle, the whole turn", &self.to_idle, 3.5),
+            Row::at_most("CPU per event, sparse", self.cpu_each, 2.5, "ms")
+                .note(format!("agents {} ms more", figure(self.children_cpu_each))),
+            Row::told("resident memory after these", self.resident, "MB"),
+        ]
+    }
 }
