@@ -75,6 +75,8 @@ pub(crate) fn reconnect(bench: &Bench) -> Result<Vec<Row>> {
     for _ in 0..3 {
         // A fresh daemon each time: back-off grows with every loss in a row.
         let stage = Stage::new(bench, |_| Ok(()))?;
+        // What a daemon learns of its engines right after its start ends a wait.
+        pause(SETTLE);
         gaps.push(gap(&stage)?);
     }
     Ok(vec![row("stream dropped → new request", gaps)])
