@@ -2,8 +2,8 @@
 # Measures the release binary against the bar and prints a table: medians, and the spread between rounds.
 #
 #   scripts/bench.sh                     everything, in ten minutes after the builds
-#   scripts/bench.sh ours burst          some groups: machine start idle ours unclaimed burst bound
-#                                        asking bindings event syscalls reconnect cut serve load installed
+#   scripts/bench.sh ours burst          some groups: machine start idle ours unclaimed engines burst
+#                                        bound asking bindings event syscalls reconnect cut serve load installed
 #   scripts/bench.sh --against PATH      another build of the daemon in turn with this one, and the ratio
 #   scripts/bench.sh --rounds N          how often (3); what takes a minute is measured once
 #   scripts/bench.sh --dir PATH          on the disk of this directory (target/bench); /dev/shm is a tmpfs

@@ -77,6 +77,12 @@ impl Home {
         write(&path, config.to_string().as_bytes(), 0o600)
     }
 
+    /// The agent speaks as this engine does; for before the start.
+    pub(crate) fn set_engine(&self, bench: &Bench, engine: &str) -> Result<()> {
+        self.set("agent", engine.into())?;
+        self.set("agents", json!({engine: {"command": [&bench.agent, self.agent_log()]}}))
+    }
+
     /// What the asking agent noted.
     pub(crate) fn verdicts(&self) -> String {
         let path = self.dir.path().join("agent.log.verdicts");

@@ -1,6 +1,7 @@
-//! An ACP agent that thinks for no time at all: what a turn takes with it is what the daemon takes.
-//! Told `bench:hold` it never answers; told `bench:ask` it asks for permission again and again, and
-//! notes in `LOG.verdicts` when it had each answer.
+//! An agent that thinks for no time at all: what a turn takes with it is what the daemon takes. By its
+//! arguments it speaks as `codex app-server`, as Claude Code or by ACP. By ACP, told `bench:hold` it
+//! never answers; told `bench:ask` it asks for permission again and again, and notes in `LOG.verdicts`
+//! when it had each answer.
 //! It notes when it ran its first instruction, when it had read its prompt and when it wrote its answer,
 //! one line a turn in the file that its first argument names. The standard library alone, so that `scripts/bench.sh` can
 //! build it statically and the dynamic linker takes no part in what is measured.
@@ -14,52 +15,167 @@ use std::{
 
 fn main() -> io::Result<()> {
     let started = now();
-    let Some(log) = env::args().nth(1) else { return Err(io::Error::other("no log file named")) };
+    let args: Vec<String> = env::args().skip(1).collect();
+    let Some(log) = args.first().cloned() else {
+        return Err(io::Error::other("no log file named"));
+    };
     if log == "--probe" {
         return writeln!(io::stdout(), "{started}");
     }
-    let mut session = (String::new(), "none");
-    let mut asked = 0;
-    let mut lines = io::stdin().lock().lines();
-    while let Some(line) = lines.next().transpose()? {
-        let id = number(&line, "\"id\":");
-        match string(&line, "\"method\":\"") {
-            "initialize" => answer(
-                id,
-                r#"{"protocolVersion":1,"agentCapabilities":{"sessionCapabilities":{"resume":{}}}}"#,
-            )?,
-            "session/new" => {
-                session = (format!("s{started}-{}", std::process::id()), "new");
-                answer(id, &format!(r#"{{"sessionId":"{}"}}"#, session.0))?;
-            }
-            "session/resume" => {
-                session = (string(&line, "\"sessionId\":\"").to_owned(), "resumed");
-                answer(id, "{}")?;
-            }
-            "session/prompt" if line.contains("bench:hold") => {}
-            "session/prompt" if line.contains("bench:ask") => ask(&session.0, asked)?,
-            // Nothing but verdicts has no method.
-            "" if line.contains("\"outcome\"") => {
-                append(&format!("{log}.verdicts"), &format!("{}\n", now()))?;
-                asked += 1;
-                ask(&session.0, asked)?;
-            }
-            "session/prompt" => {
-                // From the envelope, which begins the prompt on a resume and follows the history on a
-                // first touch.
-                let prompted = now();
-                let thread = until(&line, "thread:", " |").to_owned();
-                let message = until(&line, "messageId:", "]").to_owned();
-                let answered = reply(id, &session.0, &message)?;
-                let (session, how) = &session;
-                let times = format!("{started} {prompted} {answered}");
-                let note = format!("{times} {thread} {message} {session} {how}\n");
-                append(&log, &note)?;
-            }
-            _ => {}
-        }
+    let session =
+        format!("{:08x}-0000-4000-8000-{:012x}", std::process::id(), started & 0xffff_ffff_ffff);
+    let agent = Agent { started, log, session, how: "new" };
+    if args.iter().any(|arg| arg == "app-server") {
+        agent.codex()
+    } else if args.iter().any(|arg| arg == "stream-json") {
+        agent.claude(&args)
+    } else {
+        agent.acp()
     }
-    Ok(())
+}
+
+struct Agent {
+    started: u128,
+    log: String,
+    session: String,
+    /// Whether it is `new` or `resumed`.
+    how: &'static str,
+}
+
+impl Agent {
+    fn acp(mut self) -> io::Result<()> {
+        let mut asked = 0;
+        let mut lines = io::stdin().lock().lines();
+        while let Some(line) = lines.next().transpose()? {
+            let id = number(&line, "\"id\":");
+            let answer = |result: &str| {
+                say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).map(drop)
+            };
+            match string(&line, "\"method\":\"") {
+                "initialize" => answer(concat!(
+                    r#"{"protocolVersion":1,"agentCapabilities":"#,
+                    r#"{"sessionCapabilities":{"resume":{}}}}"#
+                ))?,
+                "session/new" => answer(&format!(r#"{{"sessionId":"{}"}}"#, self.session))?,
+                "session/resume" => {
+                    self.resume(string(&line, "\"sessionId\":\""));
+                    answer("{}")?;
+                }
+                "session/prompt" if line.contains("bench:hold") => {}
+                "session/prompt" if line.contains("bench:ask") => ask(&self.session, asked)?,
+                // Nothing but verdicts has no method.
+                "" if line.contains("\"outcome\"") => {
+                    append(&format!("{}.verdicts", self.log), &format!("{}\n", now()))?;
+                    asked += 1;
+                    ask(&self.session, asked)?;
+                }
+                "session/prompt" => self.turn(&line, |session, text| {
+                    format!(
+                        concat!(
+                            r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"#,
+                            r#""sessionId":"{}","update":{{"sessionUpdate":"agent_message_chunk","#,
+                            r#""content":{{"type":"text","text":"{}"}}}}}}}}"#,
+                            "\n",
+                            r#"{{"jsonrpc":"2.0","id":{},"result":{{"stopReason":"end_turn"}}}}"#,
+                        ),
+                        session, text, id
+                    )
+                })?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn codex(mut self) -> io::Result<()> {
+        let mut lines = io::stdin().lock().lines();
+        while let Some(line) = lines.next().transpose()? {
+            let id = number(&line, "\"id\":");
+            let answer =
+                |result: &str| say(&format!(r#"{{"id":{id},"result":{result}}}"#)).map(drop);
+            let method = string(&line, "\"method\":\"");
+            match method {
+                "initialized" => {}
+                "initialize" => answer(r#"{"userAgent":"bench/0.169.0"}"#)?,
+                "thread/start" | "thread/resume" => {
+                    if method == "thread/resume" {
+                        self.resume(string(&line, "\"threadId\":\""));
+                    }
+                    answer(&format!(r#"{{"thread":{{"id":"{}"}}}}"#, self.session))?;
+                }
+                "turn/start" => {
+                    answer(r#"{"turn":{"id":"u"}}"#)?;
+                    self.turn(&line, |session, text| {
+                        format!(
+                            concat!(
+                                r#"{{"method":"item/completed","params":{{"threadId":"{0}","#,
+                                r#""turnId":"u","item":{{"type":"agentMessage","id":"m","#,
+                                r#""text":"{1}"}}}}}}"#,
+                                "\n",
+                                r#"{{"method":"turn/completed","params":{{"threadId":"{0}","#,
+                                r#""turn":{{"id":"u","status":"completed"}}}}}}"#,
+                            ),
+                            session, text
+                        )
+                    })?;
+                }
+                _ => answer("{}")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn claude(mut self, args: &[String]) -> io::Result<()> {
+        let after = |flag: &str| args.iter().skip_while(|arg| *arg != flag).nth(1);
+        if let Some(session) = after("--resume") {
+            self.resume(session);
+        } else if let Some(session) = after("--session-id") {
+            self.session.clone_from(session);
+        }
+        let mut lines = io::stdin().lock().lines();
+        while let Some(line) = lines.next().transpose()? {
+            if line.contains(r#""type":"control_request""#) {
+                let id = string(&line, "\"request_id\":\"");
+                say(&format!(
+                    concat!(
+                        r#"{{"type":"control_response","response":{{"subtype":"success","#,
+                        r#""request_id":"{}","response":{{}}}}}}"#
+                    ),
+                    id
+                ))?;
+            } else if line.contains(r#""type":"user""#) {
+                let session = &self.session;
+                say(&format!(r#"{{"type":"system","subtype":"init","session_id":"{session}"}}"#))?;
+                self.turn(&line, |session, text| {
+                    format!(
+                        concat!(
+                            r#"{{"type":"result","subtype":"success","is_error":false,"#,
+                            r#""result":"{1}","session_id":"{0}"}}"#
+                        ),
+                        session, text
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, session: &str) {
+        session.clone_into(&mut self.session);
+        self.how = "resumed";
+    }
+
+    /// The answer and the end of the turn, in one write, and then the note.
+    fn turn(&self, line: &str, end: impl Fn(&str, &str) -> String) -> io::Result<()> {
+        let prompted = now();
+        // From the envelope, which begins the prompt on a resume and follows the history on a first
+        // touch.
+        let (thread, message) = (until(line, "thread:", " |"), until(line, "messageId:", "]"));
+        let Agent { started, log, session, how } = self;
+        let answered = say(&end(session, &format!("re {message}")))?;
+        let times = format!("{started} {prompted} {answered}");
+        append(log, &format!("{times} {thread} {message} {session} {how}\n"))
+    }
 }
 
 /// One short write at the end of the file: notes of several agents don't mix.
@@ -74,41 +190,21 @@ fn ask(session: &str, number: u64) -> io::Result<()> {
             r#"{{"sessionId":"{0}","toolCall":{{"toolCallId":"p{1}","title":"act","kind":"execute","#,
             r#""rawInput":{{"command":"act {1}"}}}},"options":["#,
             r#"{{"optionId":"yes","name":"yes","kind":"allow_once"}},"#,
-            r#"{{"optionId":"no","name":"no","kind":"reject_once"}}]}}}}"#,
-            "\n"
+            r#"{{"optionId":"no","name":"no","kind":"reject_once"}}]}}}}"#
         ),
         session, number
     );
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    say(&text).map(drop)
 }
 
-/// The text and the end of the turn, in one write. Returns when that began.
-fn reply(id: u64, session: &str, message: &str) -> io::Result<u128> {
-    let text = format!(
-        concat!(
-            r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"{}","update":"#,
-            r#"{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"re {}"}}}}}}}}"#,
-            "\n",
-            r#"{{"jsonrpc":"2.0","id":{},"result":{{"stopReason":"end_turn"}}}}"#,
-            "\n"
-        ),
-        session, message, id
-    );
+/// A line, or some, in one write. Returns when that began.
+fn say(text: &str) -> io::Result<u128> {
+    let text = format!("{text}\n");
     let at = now();
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
     Ok(at)
-}
-
-fn answer(id: u64, result: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(
-        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n").as_bytes(),
-    )?;
-    stdout.flush()
 }
 
 /// Nanoseconds of the wall clock: the one clock of the standard library that processes share.

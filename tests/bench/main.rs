@@ -79,6 +79,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("idle", idle::idle),
     ("ours", sparse::ours),
     ("unclaimed", sparse::unclaimed),
+    ("engines", sparse::engines),
     ("burst", burst::unclaimed),
     ("bound", burst::bound),
     ("asking", asking::asking),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::{Passed, Stage, pause};
 use crate::{
     bridge::Event,
-    daemon::{Bench, Turn},
+    daemon::{Bench, Home, Turn},
     proc::ms,
     stats::{Rounds, Row, figure},
 };
@@ -33,8 +33,26 @@ pub(crate) fn ours(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The whole way to an engine and back, which is longer than with ACP.
+pub(crate) fn engines(bench: &Bench) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (engine, bar) in [("codex", 3.5), ("claude", 3.0)] {
+        let mut talk = Talk::warm(bench, |home| home.set_engine(bench, engine))?;
+        for _ in 0..EVENTS / 3 {
+            talk.say_at_pace()?;
+        }
+        let run = talk.end()?;
+        rows.extend([
+            Row::told(format!("{engine}: event → prompt read: p50"), run.to_prompt.median(), "ms"),
+            Row::at_most(format!("{engine}: whole turn: p50"), run.to_idle.median(), bar, "ms"),
+            Row::told(format!("{engine}: CPU per event, sparse"), run.cpu_each, "ms"),
+        ]);
+    }
+    Ok(rows)
+}
+
 pub(crate) fn unclaimed(bench: &Bench) -> Result<Vec<Row>> {
-    let mut talk = Talk::new(bench, None)?;
+    let mut talk = Talk::new(bench, None, |_| Ok(()))?;
     for number in 0..15 + UNCLAIMED {
         if number == 10 {
             talk.stage.bridge.set_round_trip(Duration::from_millis(50));
@@ -62,15 +80,23 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    fn new(bench: &Bench, threads: Option<usize>) -> Result<Talk> {
-        let stage = Stage::new(bench, |_| Ok(()))?;
+    fn new(
+        bench: &Bench,
+        threads: Option<usize>,
+        prepare: impl FnOnce(&Home) -> Result<()>,
+    ) -> Result<Talk> {
+        let stage = Stage::new(bench, prepare)?;
         Ok(Talk { stage, threads, next: 0, passed: HashMap::new(), cpu: (0.0, 0.0) })
     }
 
     /// On threads that the bridge says are this machine's. The first turn of each thread is another
     /// matter.
     pub(crate) fn owned(bench: &Bench) -> Result<Talk> {
-        let mut talk = Talk::new(bench, Some(THREADS))?;
+        Talk::warm(bench, |_| Ok(()))
+    }
+
+    fn warm(bench: &Bench, prepare: impl FnOnce(&Home) -> Result<()>) -> Result<Talk> {
+        let mut talk = Talk::new(bench, Some(THREADS), prepare)?;
         for _ in 0..THREADS * 2 {
             talk.say()?;
         }
