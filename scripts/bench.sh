@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the release binary against the bar and prints a table: medians, and the spread between rounds.
 #
-#   scripts/bench.sh                     everything, in ten minutes after the builds
+#   scripts/bench.sh                     everything, in seven minutes after the builds
 #   scripts/bench.sh ours burst          some groups: machine start idle ours unclaimed engines burst
 #                                        bound asking bindings event syscalls reconnect cut serve load installed
 #   scripts/bench.sh --against PATH      another build of the daemon in turn with this one, and the ratio
