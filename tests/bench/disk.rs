@@ -117,7 +117,7 @@ mod tests {
             31 22 0:27 / /with\\040blank rw - xfs /dev/vdb rw\n";
         let of = |path: &str| mount(mounts, Path::new(path)).unwrap().0;
         assert_eq!(
-            (&*of("/work/x"), &*of("/dev/shm/a"), &*of("/dev/shmx")),
+            (&*of("/data/x"), &*of("/dev/shm/a"), &*of("/dev/shmx")),
             ("ext4", "tmpfs", "ext4")
         );
         assert_eq!(of("/with blank/a"), "xfs");
