@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use rusqlite::{Connection, Params, Transaction, params};
+use rusqlite::{Connection, Params, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -106,10 +106,10 @@ impl Store {
     /// is taken.
     pub fn create_account(&self, new: NewAccount<'_>) -> Result<Option<(String, Secret)>> {
         self.write(|write| {
-            let Some((account, account_id)) = insert_account(&write.tx, &new)? else {
+            let Some((account, account_id)) = insert_account(write.tx, &new)? else {
                 return Ok(None);
             };
-            Ok(Some((account_id, insert_token(&write.tx, account, None)?)))
+            Ok(Some((account_id, insert_token(write.tx, account, None)?)))
         })
     }
 
@@ -175,7 +175,7 @@ impl Store {
             if write.tx.has(&format!("{good} LIMIT 1 OFFSET ?"), [account.0, TOKENS_MAX - 1])? {
                 return Ok(None);
             }
-            let token = insert_token(&write.tx, account.0, None)?;
+            let token = insert_token(write.tx, account.0, None)?;
             Ok(Some((TokenKey(write.tx.last_insert_rowid()), token)))
         })
     }
@@ -242,7 +242,7 @@ impl Store {
 
 /// None: the user name is taken.
 pub(super) fn insert_account(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     new: &NewAccount<'_>,
 ) -> Result<Option<(i64, String)>> {
     let username = canonical(new.username);
@@ -294,7 +294,7 @@ pub(super) fn password(conn: &Connection, account: i64) -> Result<Option<Passwor
     Ok(stored.as_deref().map(PasswordKey::of))
 }
 
-fn insert_token(tx: &Transaction<'_>, account: i64, machine: Option<&str>) -> Result<Secret> {
+fn insert_token(tx: &Connection, account: i64, machine: Option<&str>) -> Result<Secret> {
     let token = Secret::random("obto_");
     tx.execute(
         "INSERT INTO tokens (account, hash, prefix, machine, created) VALUES (?, ?, ?, ?, ?)",

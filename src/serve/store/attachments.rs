@@ -41,7 +41,7 @@ impl Store {
             height: upload.size.map(|it| it.1),
         };
         self.write(|write| {
-            let tx = &write.tx;
+            let tx = write.tx;
             tx.execute("DELETE FROM attachments WHERE message IS NULL AND created < ?", [oldest])?;
             let used: i64 = tx.query_row(
                 "SELECT ifnull(sum(bytes), 0) FROM attachments WHERE account = ?",

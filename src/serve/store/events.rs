@@ -1,7 +1,7 @@
 //! What happened, numbered: the source of every stream and of its replay.
 
 use anyhow::Result;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use crate::{
     serve::store::{
@@ -26,17 +26,13 @@ impl Write<'_> {
             params![account.0, change.kind(), thread.key, message, millis(time::now())],
         )?;
         let seq = self.tx.last_insert_rowid();
-        self.events.push(AccountEvent { epoch: self.epoch, seq, account, change });
+        self.changes.events.push(AccountEvent { epoch: self.epoch, seq, account, change });
         Ok(())
     }
 }
 
 /// Forgets events that are too many or too old, now and then.
-pub(super) fn prune(
-    tx: &Transaction<'_>,
-    event: &AccountEvent,
-    retention: Retention,
-) -> Result<()> {
+pub(super) fn prune(tx: &Connection, event: &AccountEvent, retention: Retention) -> Result<()> {
     let every = retention.events.div_ceil(32).max(1);
     if event.seq % i64::from(every) != 0 {
         return Ok(());

@@ -120,9 +120,9 @@ impl Store {
         present: &[String],
     ) -> Result<Synced> {
         self.write(|write| {
-            let before = vanished(&write.tx, account, machine)?;
+            let before = vanished(write.tx, account, machine)?;
             for session in sessions {
-                upsert(&write.tx, account, machine, session)?;
+                upsert(write.tx, account, machine, session)?;
             }
             if !present.is_empty() {
                 // What was just reported is there.
@@ -136,7 +136,7 @@ impl Store {
                     params![account.0, machine.as_str(), serde_json::to_string(&there)?],
                 )?;
             }
-            let after = vanished(&write.tx, account, machine)?;
+            let after = vanished(write.tx, account, machine)?;
             write.tx.execute(
                 "DELETE FROM external_sessions WHERE id IN (SELECT id FROM external_sessions
                  WHERE account = ? AND machine = ? AND thread IS NULL
@@ -180,7 +180,7 @@ impl Store {
     ) -> Result<Option<ThreadId>> {
         let Listed { machine, session: ExternalSession { source, id, .. }, .. } = known;
         self.write(|write| {
-            let Some(listed) = find(&write.tx, account, machine, source, id)? else {
+            let Some(listed) = find(write.tx, account, machine, source, id)? else {
                 return Ok(None);
             };
             if let Some(thread) = listed.thread {
@@ -229,12 +229,12 @@ impl Store {
         let account = caller.account;
         let author = self.account(caller)?.username;
         self.write(|write| {
-            let Some(row) = threads::find(&write.tx, account, thread)? else {
+            let Some(row) = threads::find(write.tx, account, thread)? else {
                 return Ok(Err(NoBackfill::NoThread));
             };
             let owns = match &row.machine {
                 None => false,
-                Some(machine) => connected(machine) || has_token_of(&write.tx, caller, machine)?,
+                Some(machine) => connected(machine) || has_token_of(write.tx, caller, machine)?,
             };
             if !owns {
                 return Ok(Err(NoBackfill::OtherMachine));

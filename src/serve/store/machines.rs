@@ -63,7 +63,7 @@ impl Store {
                      SET capabilities = excluded.capabilities, last_seen = excluded.last_seen",
                 params![account.0, machine.as_str(), capabilities, millis(time::now())],
             )?;
-            make_room(&write.tx, account)
+            make_room(write.tx, account)
         })
     }
 
@@ -93,7 +93,7 @@ impl Store {
                     millis(time::now())
                 ],
             )?;
-            make_room(&write.tx, account)?;
+            make_room(write.tx, account)?;
             Ok(0 < changed)
         })
     }

@@ -127,11 +127,11 @@ impl Store {
     pub fn post(&self, account: AccountKey, draft: Draft) -> Result<Result<Box<Message>, Refusal>> {
         self.write(|write| {
             if let Some(id) = &draft.client_msg_id
-                && let Some(stored) = posted(&write.tx, account, id)?
+                && let Some(stored) = posted(write.tx, account, id)?
             {
                 return Ok(Ok(Box::new(stored)));
             }
-            let found = threads::find(&write.tx, account, &draft.thread)?;
+            let found = threads::find(write.tx, account, &draft.thread)?;
             // Nothing may be written before all is found good.
             if let Some(refusal) = refuse(write, account, found.as_ref(), &draft)? {
                 return Ok(Err(refusal));
@@ -210,12 +210,12 @@ fn refuse(
     let machine = draft.machine.as_ref().map(MachineId::as_str);
     let refusal = match found {
         None if draft.role == Role::Agent => Some(Refusal::NoThread),
-        None if threads::is_deleted(&write.tx, account, &draft.thread)? => Some(Refusal::NoThread),
-        None if machine.is_some() && !machines::is_known(&write.tx, account, machine)? => {
+        None if threads::is_deleted(write.tx, account, &draft.thread)? => Some(Refusal::NoThread),
+        None if machine.is_some() && !machines::is_known(write.tx, account, machine)? => {
             Some(Refusal::Machine)
         }
         None => match &draft.project_dir {
-            Some(dir) if !machines::offers(&write.tx, account, machine, dir)? => {
+            Some(dir) if !machines::offers(write.tx, account, machine, dir)? => {
                 Some(Refusal::ProjectDir)
             }
             _ => None,
@@ -231,7 +231,7 @@ fn refuse(
     if refusal.is_some() {
         return Ok(refusal);
     }
-    let free = attachments::are_free(&write.tx, account, &draft.attachments)?;
+    let free = attachments::are_free(write.tx, account, &draft.attachments)?;
     Ok((!free).then_some(Refusal::Attachment))
 }
 
@@ -258,8 +258,8 @@ fn append(write: &mut Write<'_>, row: &ThreadRow, draft: &Draft) -> Result<Box<M
     // Two messages of one millisecond, or a clock set back, must not share or swap their times.
     let created = millis(time::now()).max(row.last + 1);
     let key = insert(write, row, draft, created)?;
-    write.stored += 1;
-    attachments::attach(&write.tx, row.account, key, &draft.attachments)?;
+    write.changes.stored += 1;
+    attachments::attach(write.tx, row.account, key, &draft.attachments)?;
     if let Some(id) = &draft.client_msg_id {
         write.tx.change(
             "INSERT INTO client_msg_ids VALUES (?, ?, ?)",
@@ -272,7 +272,7 @@ fn append(write: &mut Write<'_>, row: &ThreadRow, draft: &Draft) -> Result<Box<M
                                 adoption = iif(?2, NULL, adoption) WHERE id = ?3",
         params![created, draft.role == Role::Human, row.key],
     )?;
-    let message = Box::new(by_key(&write.tx, key)?);
+    let message = Box::new(by_key(write.tx, key)?);
     let change = AccountChange::Message(message.clone());
     write.event(row, change, Some(key))?;
     Ok(message)
@@ -321,6 +321,6 @@ fn close_question(write: &mut Write<'_>, thread: &ThreadRow, closing: &Closing) 
         params![closing.outcome, thread.key, closing.code],
     )?;
     let Some(key) = closed else { return Ok(()) };
-    let change = AccountChange::Message(Box::new(by_key(&write.tx, key)?));
+    let change = AccountChange::Message(Box::new(by_key(write.tx, key)?));
     write.event(thread, change, Some(key))
 }

@@ -1,16 +1,17 @@
 //! The bridge's database: one SQLite file. Everything is scoped by account, so another account's id
 //! is an id that does not exist.
 //!
-//! Writes take turns on one connection and are synced before they are answered. Events get their
-//! sequence numbers there, and are published before the turn is over: the order in which the hub
-//! sees them is the order of their numbers. Reads have a connection of their own and wait for no sync,
-//! and searches another.
+//! Writes take turns on one connection and are synced before they are answered, those that come at the
+//! same time by one sync. Events get their sequence numbers there, and are handed to the hub before
+//! the next transaction begins: the order in which it gets them is the order of their numbers. Reads
+//! have a connection of their own and wait for no sync, and searches another.
 
 pub mod accounts;
 pub mod attachments;
 mod events;
 mod expiry;
 pub mod external;
+mod group;
 pub mod machines;
 pub mod messages;
 pub mod replay;
@@ -29,17 +30,18 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, TryLockError,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use rusqlite::{Connection, ErrorCode, Params, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, Params, TransactionBehavior, ffi};
 use serde::{Serialize, Serializer};
 
 use crate::{ascii, serve::lock};
+use group::{Alone, Changes, Writer};
 use rows::{AccountEvent, Epoch};
 use sql::Sql;
 
@@ -154,7 +156,7 @@ impl Default for Retention {
 pub type Publish = Box<dyn Fn(AccountEvent) + Send + Sync>;
 
 pub struct Store {
-    write: Mutex<Connection>,
+    write: Writer,
     read: Mutex<Connection>,
     /// For searches, which read much, so that no other reader waits for them.
     search: Mutex<Connection>,
@@ -214,7 +216,8 @@ impl Store {
         private_file(&path)?;
         let opened = open_file(&path, lock.is_some());
         let (connections, epoch) = opened.map_err(|error| name_remedy(error, &path))?;
-        let [write, read, search] = connections.map(Mutex::new);
+        let [write, read, search] = connections;
+        let (write, read, search) = (Writer::new(write), Mutex::new(read), Mutex::new(search));
         let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
         Ok(Store { write, read, search, path, epoch, written, stored, retention, publish, lock })
     }
@@ -227,9 +230,9 @@ impl Store {
         lock(&self.search)
     }
 
-    /// A panic in a write rolled its transaction back; the connection is as good as before.
-    fn writer(&self) -> MutexGuard<'_, Connection> {
-        lock(&self.write)
+    /// The connection that writes, between two transactions.
+    fn writer(&self) -> Alone<'_> {
+        self.write.alone()
     }
 
     /// Whether a message could be stored now. Most often a write of late tells; if not, one is
@@ -239,11 +242,10 @@ impl Store {
         if last.elapsed() < FRESH {
             return Ok(());
         }
-        let conn = match self.write.try_lock() {
-            Ok(conn) => conn,
-            Err(TryLockError::Poisoned(conn)) => conn.into_inner(),
-            Err(TryLockError::WouldBlock) if last.elapsed() < STUCK => return Ok(()),
-            Err(TryLockError::WouldBlock) => bail!("a write has not ended for {STUCK:?}"),
+        let conn = match self.write.try_alone() {
+            Some(conn) => conn,
+            None if last.elapsed() < STUCK => return Ok(()),
+            None => bail!("a write has not ended for {STUCK:?}"),
         };
         conn.pragma_update(None, "user_version", VERSION)?;
         *lock(&self.written) = Instant::now();
@@ -257,22 +259,22 @@ impl Store {
         size(&self.path) + size(&log)
     }
 
-    /// Runs `change` in a transaction. When it is durable, and before any other write, the events
-    /// it left are published.
+    /// Runs `change` in a transaction, which it may share with others. When it is durable, and before
+    /// any other write, the events it left are published.
     fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
-        let mut conn = self.writer();
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut write = Write { tx, epoch: self.epoch, events: Vec::new(), stored: 0 };
-        let done = change(&mut write)?;
-        if let Some(last) = write.events.last() {
-            events::prune(&write.tx, last, self.retention)?;
-        }
-        let Write { tx, events, stored, .. } = write;
-        tx.commit().context("committing")?;
-        *lock(&self.written) = Instant::now();
-        self.stored.fetch_add(stored, Ordering::Relaxed);
-        events.into_iter().for_each(&self.publish);
-        Ok(done)
+        let change = |tx: &Connection, changes: &mut Changes| {
+            let mut write = Write { tx, epoch: self.epoch, changes };
+            let done = change(&mut write)?;
+            if let Some(last) = changes.events.last() {
+                events::prune(tx, last, self.retention)?;
+            }
+            Ok(done)
+        };
+        self.write.write(change, |changes| {
+            *lock(&self.written) = Instant::now();
+            self.stored.fetch_add(changes.stored, Ordering::Relaxed);
+            changes.events.into_iter().for_each(&self.publish);
+        })
     }
 
     /// Writes with one statement. Whether that changed anything.
@@ -282,11 +284,9 @@ impl Store {
 }
 
 struct Write<'a> {
-    tx: Transaction<'a>,
+    tx: &'a Connection,
     epoch: Epoch,
-    events: Vec<AccountEvent>,
-    /// New messages. Events tell of some a second time.
-    stored: u64,
+    changes: &'a mut Changes,
 }
 
 /// Makes the directory private and ours; the lock lasts as long as the file is open. None: somebody

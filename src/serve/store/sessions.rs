@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use crate::{
     serve::store::{
@@ -75,7 +75,7 @@ impl Store {
     /// Makes an account that has no token, and no password yet. False: the name is taken.
     pub fn add_user(&self, username: &str) -> Result<bool> {
         let new = NewAccount { username, email: None, password: None };
-        self.write(|write| Ok(accounts::insert_account(&write.tx, &new)?.is_some()))
+        self.write(|write| Ok(accounts::insert_account(write.tx, &new)?.is_some()))
     }
 
     /// Makes the code of a one-time link, which lets its bearer set the account's password. It takes
@@ -83,7 +83,7 @@ impl Store {
     pub fn welcome(&self, username: &str, now: Timestamp) -> Result<Option<Secret>> {
         let code = Secret::random("");
         self.write(|write| {
-            let Some(account) = account_of(&write.tx, username)? else { return Ok(None) };
+            let Some(account) = account_of(write.tx, username)? else { return Ok(None) };
             write.tx.change(
                 "INSERT OR REPLACE INTO welcomes (account, hash, expires) VALUES (?, ?, ?)",
                 params![account.0, hash(code.reveal()), millis(now.plus(WELCOME_TIME))],
@@ -107,7 +107,7 @@ impl Store {
                 params![hash(code), millis(now)],
             )?;
             let Some(account) = account.map(AccountKey) else { return Ok(None) };
-            set_password(&write.tx, account, password, None)?;
+            set_password(write.tx, account, password, None)?;
             Ok(Some(account))
         })
     }
@@ -120,13 +120,13 @@ impl Store {
         password: &str,
         keep: Option<SessionKey>,
     ) -> Result<bool> {
-        self.write(|write| set_password(&write.tx, account, password, keep))
+        self.write(|write| set_password(write.tx, account, password, keep))
     }
 
     /// As [`Store::set_password`], for whoever holds the machine.
     pub fn set_password_of(&self, username: &str, password: &str) -> Result<bool> {
-        self.write(|write| match account_of(&write.tx, username)? {
-            Some(account) => set_password(&write.tx, account, password, None),
+        self.write(|write| match account_of(write.tx, username)? {
+            Some(account) => set_password(write.tx, account, password, None),
             None => Ok(false),
         })
     }
@@ -141,7 +141,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<(SessionKey, Secret)>> {
         self.write(|write| {
-            if accounts::password(&write.tx, account.0)? != Some(password) {
+            if accounts::password(write.tx, account.0)? != Some(password) {
                 return Ok(None);
             }
             let secret = Secret::random("");
@@ -220,7 +220,7 @@ impl Store {
     /// Removes an account and all rows of all tables that are its own. Whether there was one.
     pub fn remove_user(&self, username: &str) -> Result<bool> {
         self.write(|write| {
-            let Some(account) = account_of(&write.tx, username)? else { return Ok(false) };
+            let Some(account) = account_of(write.tx, username)? else { return Ok(false) };
             for rows in ITS_ROWS {
                 write.tx.execute(&format!("DELETE FROM {rows}"), [account.0])?;
             }
@@ -230,7 +230,7 @@ impl Store {
 }
 
 fn set_password(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     account: AccountKey,
     password: &str,
     keep: Option<SessionKey>,

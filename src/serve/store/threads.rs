@@ -1,7 +1,7 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
 use anyhow::{Context, Result};
-use rusqlite::{Connection, ToSql, Transaction, params};
+use rusqlite::{Connection, ToSql, params};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
@@ -107,7 +107,7 @@ impl Store {
         machine: &MachineId,
     ) -> Result<Option<(bool, MachineId)>> {
         self.write(|write| {
-            let Some(row) = find(&write.tx, account, thread)? else { return Ok(None) };
+            let Some(row) = find(write.tx, account, thread)? else { return Ok(None) };
             if let Some(winner) = row.machine {
                 return Ok(Some((false, winner)));
             }
@@ -158,7 +158,7 @@ impl Store {
         value: impl ToSql,
     ) -> Result<bool> {
         self.write(|write| {
-            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
+            let Some(row) = find(write.tx, account, thread)? else { return Ok(false) };
             write.change_thread(&row, change, update, value)?;
             Ok(true)
         })
@@ -168,7 +168,7 @@ impl Store {
     /// still under way does not bring back half of it. False: there is no such thread.
     pub fn delete_thread(&self, account: AccountKey, thread: &ThreadId) -> Result<bool> {
         self.write(|write| {
-            let Some(row) = find(&write.tx, account, thread)? else { return Ok(false) };
+            let Some(row) = find(write.tx, account, thread)? else { return Ok(false) };
             for sql in [
                 "DELETE FROM events WHERE thread = ?",
                 "DELETE FROM client_msg_ids
@@ -204,7 +204,7 @@ impl Write<'_> {
     }
 
     pub(super) fn thread_event(&mut self, row: &ThreadRow, change: ThreadChange) -> Result<()> {
-        let thread = Box::new(thread_by_key(&self.tx, row.key)?);
+        let thread = Box::new(thread_by_key(self.tx, row.key)?);
         self.event(row, AccountChange::Thread { change, thread }, None)
     }
 }
@@ -247,11 +247,7 @@ pub(super) fn find(
 }
 
 /// Whether there was a thread of this id.
-pub(super) fn is_deleted(
-    tx: &Transaction<'_>,
-    account: AccountKey,
-    thread: &ThreadId,
-) -> Result<bool> {
+pub(super) fn is_deleted(tx: &Connection, account: AccountKey, thread: &ThreadId) -> Result<bool> {
     tx.has(
         "SELECT 1 FROM threads WHERE account = ? AND thread_id = ? AND deleted IS NOT NULL",
         params![account.0, thread.as_str()],
@@ -273,7 +269,7 @@ pub(super) fn insert(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?8)",
         params![account.0, id, title, agent, machine, project_dir, adoption, created],
     )?;
-    let row = find(&write.tx, account, thread)?.context("a new thread is not there")?;
+    let row = find(write.tx, account, thread)?.context("a new thread is not there")?;
     write.thread_event(&row, ThreadChange::Created)?;
     Ok(row)
 }
