@@ -1,11 +1,13 @@
-//! The hub: one bounded queue per subscriber. A subscriber that does not keep up is dropped, never
-//! waited for: it comes back with `Last-Event-ID` and reads on from the store.
+//! The hub: who publishes puts events into one queue, in their order, and waits for no subscriber. The
+//! task `streams` hands them on, to one bounded queue per subscriber. A subscriber that does not keep
+//! up is dropped, never waited for: it comes back with `Last-Event-ID` and reads on from the store.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
+    io,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +19,7 @@ use crate::{
     ids::MachineId,
     serve::{
         http::Hangup,
+        live::{Live, Waker},
         lock,
         presence::{Machine, Presence},
         store::{
@@ -32,8 +35,11 @@ use crate::{
 const QUEUE_MAX: usize = 256;
 /// And what they may hold of messages, which may be large: memory that a slow reader keeps.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
-/// One event, shared by all subscribers. The first that sends it renders it, not the publisher:
-/// rendering takes time, and publishing is done while the store is locked.
+/// What is published and not handed on yet. Over that, who publishes waits.
+const ITEMS_MAX: usize = 256;
+
+/// One event, shared by all subscribers. The first to which it is sent has it rendered, not the
+/// publisher: rendering takes time, and publishing is done while the store is locked.
 pub(super) type Frame = Arc<Words>;
 
 #[derive(Debug)]
@@ -83,9 +89,30 @@ pub(super) fn words_of(event: &AccountEvent, daemon: bool, presence: &Presence) 
     frame(Some(event.id()), name, &data)
 }
 
+/// What comes to the task `streams`.
+#[derive(Debug)]
+pub(super) enum Item {
+    Frame(Published),
+    /// It has begun and goes on.
+    Stream(Box<Live>),
+}
+
+#[derive(Debug)]
+pub(super) struct Published {
+    /// Counts what was published.
+    number: u64,
+    account: AccountKey,
+    to_daemons: bool,
+    frame: Frame,
+}
+
 #[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
+    /// The number of the last item, held while one is added.
+    last: Mutex<u64>,
+    items: (Sender<Item>, Receiver<Item>),
+    pub(super) waker: Waker,
     pub(super) heartbeat: Duration,
     /// The most streams of one account.
     pub(super) per_account: usize,
@@ -115,46 +142,103 @@ struct Subscriber {
     caller: Caller,
     /// None for browsers.
     machine: Option<Machine>,
-    queue: Sender<Frame>,
-    /// Bytes in the queue. Shared with the subscription, which it is recognised by.
-    waiting: Arc<AtomicUsize>,
+    /// It came after this item.
+    after: u64,
+    /// Shared with the subscription, which it is recognised by.
+    queue: Arc<Queue>,
     hangup: Hangup,
 }
 
 /// A place in the hub, given up on drop.
+#[derive(Debug)]
 pub(super) struct Subscription {
     hub: Arc<Hub>,
-    pub(super) frames: Receiver<Frame>,
-    pub(super) waiting: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
+}
+
+/// The frames that wait for one subscriber.
+#[derive(Debug, Default)]
+struct Queue(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// What a subscriber gets next.
+pub(super) enum Next {
+    Frame(Frame),
+    Nothing,
+    /// Nothing, and nothing will come.
+    Closed,
 }
 
 impl Hub {
-    pub fn new(heartbeat: Duration, per_account: usize) -> Hub {
-        let (dropped, published) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (state, presence) = (Mutex::default(), Presence::default());
-        Hub { state, heartbeat, per_account, dropped, published, presence }
+    /// # Errors
+    /// When the system gives no more descriptors.
+    pub fn new(heartbeat: Duration, per_account: usize) -> io::Result<Hub> {
+        Ok(Hub {
+            state: Mutex::default(),
+            last: Mutex::default(),
+            items: bounded(ITEMS_MAX),
+            waker: Waker::new()?,
+            heartbeat,
+            per_account,
+            dropped: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            presence: Presence::default(),
+        })
     }
 
     /// Queues an event of the store for the streams it concerns.
     pub fn publish(&self, event: AccountEvent) {
         self.published.fetch_add(1, Ordering::Relaxed);
         let (account, to_daemons) = (event.account, event.change.is_for_daemons());
-        self.send(account, to_daemons, &Arc::new(Words::of(event)));
+        self.add(account, to_daemons, Words::of(event));
     }
 
-    /// Sends browsers a transient event, about something that is true only now: not stored, not
+    /// Queues a transient event for browsers, about something that is true only now: not stored, not
     /// numbered.
     pub fn publish_transient(&self, account: AccountKey, name: &str, data: &Value) {
-        self.send(account, false, &Arc::new(Words::transient(name, data)));
+        self.add(account, false, Words::transient(name, data));
     }
 
-    fn send(&self, account: AccountKey, to_daemons: bool, frame: &Frame) {
+    fn add(&self, account: AccountKey, to_daemons: bool, words: Words) {
+        let mut last = lock(&self.last);
+        *last += 1;
+        let published = Published { number: *last, account, to_daemons, frame: Arc::new(words) };
+        self.items.0.send(Item::Frame(published)).expect("the hub has the other end");
+        drop(last);
+        self.waker.wake();
+    }
+
+    /// Has a stream that has begun go on.
+    pub(super) fn go_on(&self, live: Live) {
+        self.items.0.send(Item::Stream(Box::new(live))).expect("the hub has the other end");
+        self.waker.wake();
+    }
+
+    /// What has come, for the task `streams`.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> {
+        self.items.1.try_iter()
+    }
+
+    pub(super) fn has_items(&self) -> bool {
+        !self.items.1.is_empty()
+    }
+
+    /// Hands something on to the subscribers that it concerns.
+    pub(super) fn hand_out(&self, published: &Published) {
+        let Published { number, account, to_daemons, frame } = published;
         lock(&self.state).subscribers.retain(|subscriber| {
-            let wants = to_daemons || subscriber.machine.is_none();
-            if subscriber.caller.account != account || !wants {
+            let wants = *to_daemons || subscriber.machine.is_none();
+            let is_new = subscriber.after < *number;
+            if subscriber.caller.account != *account || !wants || !is_new {
                 return true;
             }
-            let sent = subscriber.send(frame);
+            let sent = subscriber.queue.push(frame);
             if !sent {
                 let machine = subscriber.id().map_or("browser", MachineId::as_str);
                 log::warn!(machine; "a stream did not keep up and was dropped");
@@ -227,15 +311,20 @@ impl Hub {
         let mut state = lock(&self.state);
         state.stopped = true;
         state.subscribers.clear();
+        drop(state);
+        self.waker.wake();
     }
 
-    /// None: there is no room, or another daemon of this name came first.
+    /// What is published from now on goes to the subscription, and nothing before. None: there is no
+    /// room, or another daemon of this name came first.
     pub(super) fn subscribe(
         self: &Arc<Hub>,
         caller: Caller,
         machine: Option<Machine>,
         hangup: Hangup,
     ) -> Option<Subscription> {
+        // Not while the state is locked: who publishes may wait for the task that hands out.
+        let after = *lock(&self.last);
         let mut state = lock(&self.state);
         if let Some(machine) = &machine {
             // A daemon that comes back replaces the stream that it had.
@@ -250,11 +339,9 @@ impl Hub {
         if state.stopped || !state.has_room(caller.account, self.per_account) {
             return None;
         }
-        let (queue, frames) = bounded(QUEUE_MAX);
-        let waiting = Arc::<AtomicUsize>::default();
-        let subscription =
-            Subscription { hub: Arc::clone(self), frames, waiting: Arc::clone(&waiting) };
-        state.subscribers.push(Subscriber { caller, machine, queue, waiting, hangup });
+        let queue = Arc::<Queue>::default();
+        let subscription = Subscription { hub: Arc::clone(self), queue: Arc::clone(&queue) };
+        state.subscribers.push(Subscriber { caller, machine, after, queue, hangup });
         Some(subscription)
     }
 }
@@ -281,24 +368,51 @@ impl State {
     }
 }
 
-impl Subscriber {
-    /// False: it does not keep up.
-    fn send(&self, frame: &Frame) -> bool {
-        let before = self.waiting.fetch_add(frame.bytes, Ordering::Relaxed);
+impl Queue {
+    /// False: its subscriber does not keep up.
+    fn push(&self, frame: &Frame) -> bool {
+        let mut waiting = lock(&self.0);
+        let bytes = waiting.bytes + frame.bytes;
         // One that is alone may be of any length.
-        let has_room = before == 0 || before + frame.bytes <= QUEUE_BYTES;
-        has_room && self.queue.try_send(Arc::clone(frame)).is_ok()
+        let has_room = waiting.bytes == 0 || bytes <= QUEUE_BYTES;
+        if !has_room || QUEUE_MAX <= waiting.frames.len() {
+            return false;
+        }
+        waiting.bytes = bytes;
+        waiting.frames.push_back(Arc::clone(frame));
+        true
     }
+}
 
+impl Subscription {
+    pub(super) fn next(&self) -> Next {
+        let mut waiting = lock(&self.queue.0);
+        let Some(frame) = waiting.frames.pop_front() else {
+            // There may be thousands of quiet ones.
+            waiting.frames.shrink_to(4);
+            return if waiting.closed { Next::Closed } else { Next::Nothing };
+        };
+        waiting.bytes -= frame.bytes;
+        Next::Frame(frame)
+    }
+}
+
+impl Subscriber {
     fn id(&self) -> Option<&MachineId> {
         self.machine.as_ref().map(|it| &it.id)
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        lock(&self.queue.0).closed = true;
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = lock(&self.hub.state);
-        state.subscribers.retain(|it| !Arc::ptr_eq(&it.waiting, &self.waiting));
+        state.subscribers.retain(|it| !Arc::ptr_eq(&it.queue, &self.queue));
     }
 }
 
@@ -306,4 +420,87 @@ impl Drop for Subscription {
 pub(super) fn frame(id: Option<String>, name: &str, data: &Value) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("{id}event: {name}\ndata: {data}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::serve::store::{Credential, TokenKey};
+
+    fn hub() -> Arc<Hub> {
+        Arc::new(Hub::new(Duration::from_secs(1), 9).unwrap())
+    }
+
+    fn subscribe(hub: &Arc<Hub>, account: i64) -> Subscription {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let access = Credential::Token(TokenKey::parse("1").unwrap());
+        let caller = Caller { account: AccountKey::test(account), access };
+        hub.subscribe(caller, None, Hangup::test(socket)).expect("there is room")
+    }
+
+    fn publish(hub: &Hub, text: &str) {
+        hub.publish_transient(AccountKey::test(1), text, &json!(0));
+    }
+
+    /// What the task `streams` does with what has come.
+    fn hand_out(hub: &Hub) {
+        for item in hub.items() {
+            let Item::Frame(frame) = item else { panic!("no stream has begun") };
+            hub.hand_out(&frame);
+        }
+    }
+
+    fn heard(hub: &Hub, subscription: &Subscription) -> Vec<String> {
+        let next = || match subscription.next() {
+            Next::Frame(frame) => Some(frame.get(false, &hub.presence).to_owned()),
+            Next::Nothing | Next::Closed => None,
+        };
+        let name = |frame: String| frame["event: ".len()..].lines().next().unwrap().to_owned();
+        std::iter::from_fn(next).map(name).collect()
+    }
+
+    #[test]
+    fn who_publishes_waits_for_no_subscriber() {
+        let hub = hub();
+        let (one, other) = (subscribe(&hub, 1), subscribe(&hub, 2));
+        let texts: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        for text in &texts {
+            publish(&hub, text);
+        }
+        assert_eq!(heard(&hub, &one), [""; 0], "nobody has handed it out yet");
+        hand_out(&hub);
+        assert_eq!((heard(&hub, &one), heard(&hub, &other)), (texts, vec![]));
+    }
+
+    /// The store tells a subscriber how far it is when it comes; what is still under way is before that.
+    #[test]
+    fn a_subscriber_gets_nothing_that_was_published_before_it_came() {
+        let hub = hub();
+        publish(&hub, "before");
+        let subscription = subscribe(&hub, 1);
+        publish(&hub, "after");
+        hand_out(&hub);
+        assert_eq!(heard(&hub, &subscription), ["after"]);
+    }
+
+    #[test]
+    fn a_subscriber_that_lags_gives_up_its_place_and_keeps_nobody_else() {
+        let hub = hub();
+        let (slow, quick) = (subscribe(&hub, 1), subscribe(&hub, 1));
+        for n in 0..=QUEUE_MAX {
+            publish(&hub, &n.to_string());
+            hand_out(&hub);
+            assert_eq!(heard(&hub, &quick), [n.to_string()]);
+        }
+        assert_eq!((hub.counts().browsers, hub.dropped.load(Ordering::Relaxed)), (1, 1));
+        // What it has got before the gap, and no more.
+        assert_eq!(heard(&hub, &slow).len(), QUEUE_MAX);
+        assert!(matches!(slow.next(), Next::Closed));
+        assert!(matches!(quick.next(), Next::Nothing));
+    }
 }

@@ -100,7 +100,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let data = dir.path().join("data");
         let store = Store::open(&data, Retention::default(), Box::new(|_| ())).unwrap();
-        let hub = Arc::new(Hub::new(Duration::from_secs(1), 1));
+        let hub = Arc::new(Hub::new(Duration::from_secs(1), 1).unwrap());
         let metrics = Metrics::new(Arc::default(), Arc::clone(&hub), Arc::new(store));
         metrics.ready().unwrap();
         hub.stop();

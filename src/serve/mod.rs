@@ -10,6 +10,7 @@ pub mod http;
 pub mod hub;
 pub mod image;
 mod jobs;
+mod live;
 pub mod markdown;
 pub mod metrics;
 pub mod page;
@@ -34,6 +35,7 @@ use clock::Clock;
 use http::tls::Tls;
 use hub::Hub;
 use jobs::Job;
+use live::Streams;
 use metrics::Metrics;
 use store::{
     Retention, Store,
@@ -114,6 +116,7 @@ impl Options {
 pub struct Server {
     // Drop order matters: connections end before the store is closed and its directory unlocked.
     http: http::HttpServer,
+    _streams: Streams,
     _reaper: Job,
     hub: Arc<Hub>,
     _retention_job: Option<Job>,
@@ -148,7 +151,8 @@ impl Server {
             // All connections are the proxy's.
             limits.per_address = limits.connections;
         }
-        let hub = Arc::new(Hub::new(options.heartbeat, options.account_streams));
+        let hub = Hub::new(options.heartbeat, options.account_streams);
+        let hub = Arc::new(hub.context("starting the hub")?);
         let publisher = Arc::clone(&hub);
         let publish = Box::new(move |event| publisher.publish(event));
         let store = Arc::new(Store::open(&options.data, options.retention, publish)?);
@@ -165,12 +169,21 @@ impl Server {
         let clock = options.clock.clone();
         let reaper = Job::reaper(Arc::clone(&store), Arc::clone(&hub), clock.clone())
             .context("starting the session reaper")?;
+        let streams = Streams::start(&hub, &store, limits.write).context("starting the streams")?;
         let api = Arc::new(Api::new(Arc::clone(&store), Arc::clone(&hub), metrics, options));
         let setup = http::Setup { addr: listen, limits, tls, counters };
         let http = http::HttpServer::start(setup, api)
             .with_context(|| format!("listening on {listen}"))?;
         log::info!(addr:% = http.addr(); "the bridge listens");
-        Ok(Server { http, _reaper: reaper, hub, _retention_job: job, store, clock })
+        Ok(Server {
+            http,
+            _streams: streams,
+            _reaper: reaper,
+            hub,
+            _retention_job: job,
+            store,
+            clock,
+        })
     }
 
     pub fn addr(&self) -> SocketAddr {

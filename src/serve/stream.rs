@@ -1,17 +1,15 @@
-//! Event streams: what a subscriber gets, from `hello` on, as `text/event-stream`.
+//! Event streams, as `text/event-stream`: how they begin, with `hello` and what was missed. What happens
+//! from then on is sent by the task `streams` (`live`).
 
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{io, sync::Arc};
 
-use crossbeam_channel::RecvTimeoutError;
 use serde_json::json;
 
 use crate::{
     serve::{
-        http::{StreamWriter, message::Response},
-        hub::{Hub, Subscription, frame, words_of},
+        http::{Detach, StreamWriter, message::Response},
+        hub::{Hub, frame, words_of},
+        live::Live,
         presence::Machine,
         store::{
             Caller, Store,
@@ -62,6 +60,7 @@ pub fn respond(
     Response::stream("text/event-stream", run).with("X-Accel-Buffering", "no")
 }
 
+/// Begins a stream. None: it is over.
 fn run(
     store: &Store,
     hub: &Arc<Hub>,
@@ -69,7 +68,7 @@ fn run(
     machine: Option<Machine>,
     last: Option<&str>,
     writer: &mut StreamWriter<'_>,
-) -> io::Result<()> {
+) -> io::Result<Option<Detach>> {
     // Until when a daemon that names no instance has had everything: it does not recognise a message
     // that it gets twice, so it must not get one again that it may be working on.
     let since = match &machine {
@@ -78,14 +77,12 @@ fn run(
         }
         _ => None,
     };
-    // It outlives the subscription, so that it sees the machine gone when it ends.
-    let mut visit = None;
     let hangup = writer.hangup();
     let resumed = store
         .resume(caller, last, || hub.subscribe(caller, machine.clone(), hangup))
         .map_err(store_failed)?;
     // Shut out, or out of room, between the request and now: the stream ends as soon as it begins.
-    let Some((resume, Some(subscription))) = resumed else { return Ok(()) };
+    let Some((resume, Some(subscription))) = resumed else { return Ok(None) };
     let scope = machine.clone().filter(|_| resume.kind == Replay::None).map(|machine| Scope {
         account: caller.account,
         machine: machine.id,
@@ -93,23 +90,26 @@ fn run(
         head: resume.newest_message,
     });
     let mut feed = Feed { store, hub, caller, daemon: machine.is_some(), resume, writer };
-    let run = || {
+    // Those of browsers are not noted.
+    let mut visit = None;
+    let start = || {
         let waiting = scope.as_ref().map(|scope| store.waiting(scope)).transpose();
         let waiting = waiting.map_err(store_failed)?;
         feed.writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
-        // Those of browsers are not noted.
         visit = machine.map(|machine| Visit::begin(store, hub, caller.account, machine));
         match (&scope, waiting) {
-            (Some(scope), Some(waiting)) => feed.hand_out(scope, waiting)?,
-            _ => feed.replay()?,
+            (Some(scope), Some(waiting)) => feed.hand_out(scope, waiting),
+            _ => feed.replay(),
         }
-        feed.live(&subscription)
     };
-    let ended = run();
-    if let Some(visit) = &visit {
-        visit.saw();
+    if let Err(error) = start() {
+        if let Some(visit) = visit {
+            visit::end(store, hub, vec![(visit, subscription)]);
+        }
+        return Err(error);
     }
-    ended
+    let hub = Arc::clone(hub);
+    Ok(Some(Box::new(move |stream| hub.go_on(Live::new(stream, subscription, visit)))))
 }
 
 /// The first event. `waiting` is what is handed out next, to a daemon without a position.
@@ -128,7 +128,7 @@ fn hello(resume: &Resume, waiting: Option<&[WaitingThread]>) -> String {
     format!("{RETRY}{}", frame(id, "hello", &hello))
 }
 
-/// A stream in progress.
+/// A stream that begins.
 struct Feed<'a, 'b> {
     store: &'a Store,
     hub: &'a Hub,
@@ -172,21 +172,6 @@ impl Feed<'_, '_> {
             for event in page {
                 let words = words_of(&event, self.daemon, &self.hub.presence);
                 self.writer.send(words.as_bytes())?;
-            }
-        }
-    }
-
-    /// Sends what happens from now on.
-    fn live(&mut self, subscription: &Subscription) -> io::Result<()> {
-        loop {
-            match subscription.frames.recv_timeout(self.hub.heartbeat) {
-                Ok(frame) => {
-                    subscription.waiting.fetch_sub(frame.bytes, Ordering::Relaxed);
-                    self.writer.send(frame.get(self.daemon, &self.hub.presence).as_bytes())?;
-                }
-                Err(RecvTimeoutError::Timeout) if self.writer.peer_is_gone() => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => self.writer.send(b":\n\n")?,
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     ids::MachineId,
     serve::{
-        hub::Hub,
+        hub::{Hub, Subscription},
         lock,
         presence::Machine,
         store::{AccountKey, Store},
@@ -29,44 +29,36 @@ pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) 
     }
 }
 
-/// A daemon's stream, from its beginning to its end.
+/// A daemon's stream, from its beginning to its [`end`].
 #[derive(Debug)]
-pub struct Visit<'a> {
-    store: &'a Store,
-    hub: &'a Hub,
+pub(super) struct Visit {
     account: AccountKey,
     machine: Machine,
 }
 
-impl Visit<'_> {
-    pub fn begin<'a>(
-        store: &'a Store,
-        hub: &'a Hub,
-        account: AccountKey,
-        machine: Machine,
-    ) -> Visit<'a> {
-        let visit = Visit { store, hub, account, machine };
-        visit.saw();
-        visit.tell();
+impl Visit {
+    pub(super) fn begin(store: &Store, hub: &Hub, account: AccountKey, machine: Machine) -> Visit {
+        let visit = Visit { account, machine };
+        saw(store, [&visit]);
+        tell(store, hub, account, &visit.machine.id);
         visit
-    }
-
-    /// The machine is here. Noted once more when the stream is over and its subscription not yet
-    /// given up: what comes in from then on counts as missed.
-    pub fn saw(&self) {
-        let Machine { id, capabilities, .. } = &self.machine;
-        if let Err(error) = self.store.saw_machine(self.account, id, capabilities) {
-            log::error!("a machine could not be noted: {error:#}");
-        }
-    }
-
-    fn tell(&self) {
-        tell(self.store, self.hub, self.account, &self.machine.id);
     }
 }
 
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        self.tell();
+/// These streams are over. Their machines were here until now: that is noted before their subscriptions
+/// are given up, and what comes in from then on counts as missed.
+pub(super) fn end(store: &Store, hub: &Hub, all: Vec<(Visit, Subscription)>) {
+    saw(store, all.iter().map(|(visit, _)| visit));
+    for (visit, subscription) in all {
+        drop(subscription);
+        tell(store, hub, visit.account, &visit.machine.id);
+    }
+}
+
+/// These machines are here.
+fn saw<'a>(store: &Store, visits: impl IntoIterator<Item = &'a Visit>) {
+    let seen = visits.into_iter().map(|it| (it.account, &it.machine.id, &*it.machine.capabilities));
+    if let Err(error) = store.saw_machines(seen) {
+        log::error!("machines could not be noted: {error:#}");
     }
 }

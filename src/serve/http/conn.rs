@@ -12,6 +12,7 @@ use crate::{
     serve::http::{
         Limits, RequestHandler, Setup, Shared,
         budget::{SMALL_BYTES, Share},
+        live::Detach,
         message::{Body, Framing, Head, Origin, Request, Response, StreamBody},
         socket::{Hangup, Socket, first_byte},
     },
@@ -67,21 +68,41 @@ pub(super) fn begin(tcp: Arc<TcpStream>, setup: &Setup) -> Option<Socket> {
     shaken.ok()
 }
 
-/// Serves requests until the peer closes, idles too long or breaks the rules.
-pub(super) fn serve<H: RequestHandler>(socket: Socket, peer: IpAddr, server: &Shared<H>) {
+/// What becomes of a connection after an answer.
+enum Next {
+    Request,
+    Close,
+    Detach(Detached),
+}
+
+/// A stream that goes on without this task.
+pub(super) struct Detached {
+    pub(super) detach: Detach,
+    pub(super) chunked: bool,
+}
+
+/// Serves requests until the peer closes, idles too long or breaks the rules, or until a stream has
+/// begun.
+pub(super) fn serve<H: RequestHandler>(
+    socket: Socket,
+    peer: IpAddr,
+    server: &Shared<H>,
+) -> Option<(Socket, Detached)> {
     let from = Origin { peer, tls: socket.is_tls() };
     let mut conn = Conn { socket, from, server, buffer: Vec::new(), used: 0 };
     let mut first = true;
     loop {
         match conn.exchange(first) {
-            Ok(true) => first = false,
-            Ok(false) | Err(Close::Closed) => {
+            Ok(Next::Request) => first = false,
+            Ok(Next::Detach(detached)) => return Some((conn.socket, detached)),
+            Ok(Next::Close) | Err(Close::Closed) => {
                 // Whoever left already does not mind, and whoever does not read is not waited for.
                 conn.socket.end_writing(Instant::now() + LINGER_TIME).ok();
-                return;
+                return None;
             }
             Err(Close::Refused(response)) => {
-                return refuse(&mut conn.socket, &response, &server.setup);
+                refuse(&mut conn.socket, &response, &server.setup);
+                return None;
             }
         }
     }
@@ -132,8 +153,8 @@ impl<'a, H: RequestHandler> Conn<'a, H> {
         &self.server.setup.limits
     }
 
-    /// One request and its response. Whether the connection stays.
-    fn exchange(&mut self, first: bool) -> Result<bool, Close> {
+    /// One request and its response.
+    fn exchange(&mut self, first: bool) -> Result<Next, Close> {
         let handler = &self.server.handler;
         let (head, body_deadline) = self.read_head(first)?;
         let has_body = head.framing != Framing::Length(0);
@@ -306,14 +327,14 @@ impl<'a, H: RequestHandler> Conn<'a, H> {
         }
     }
 
-    /// Writes the response; whether the connection stays.
+    /// Writes the response.
     fn answer(
         &mut self,
         response: Response,
         is_head: bool,
         http11: bool,
         keep: bool,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Next> {
         let mut share = self.server.budget.share();
         let response = match &response.body {
             // A client that reads slowly holds it for long.
@@ -335,20 +356,26 @@ impl<'a, H: RequestHandler> Conn<'a, H> {
             }
             Body::Stream(run) => {
                 self.write_all(&bytes)?;
-                self.run_stream(run, http11)?;
+                return self.run_stream(run, http11);
             }
         }
-        Ok(keep)
+        Ok(if keep { Next::Request } else { Next::Close })
     }
 
-    fn run_stream(&mut self, run: StreamBody, chunked: bool) -> io::Result<()> {
+    fn run_stream(&mut self, run: StreamBody, chunked: bool) -> io::Result<Next> {
         let write = self.limits().write;
         let mut writer = StreamWriter { socket: &mut self.socket, chunked, write };
-        task::catch(|| run(&mut writer)).unwrap_or_else(|panic| {
+        let begun = task::catch(|| run(&mut writer)).unwrap_or_else(|panic| {
             log::error!("an event stream panicked: {panic}");
             Err(io::ErrorKind::Other.into())
-        })?;
-        if chunked { self.write_all(b"0\r\n\r\n") } else { Ok(()) }
+        });
+        if let Some(detach) = begun? {
+            return Ok(Next::Detach(Detached { detach, chunked }));
+        }
+        if chunked {
+            self.write_all(b"0\r\n\r\n")?;
+        }
+        Ok(Next::Close)
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -389,11 +416,6 @@ impl StreamWriter<'_> {
         chunk.extend_from_slice(bytes);
         chunk.extend_from_slice(b"\r\n");
         self.socket.write_all(&chunk, deadline)
-    }
-
-    /// Whether the peer has closed. A look, not a wait.
-    pub fn peer_is_gone(&mut self) -> bool {
-        self.socket.peer_is_gone()
     }
 
     /// Has the connection end when the peer acknowledges nothing for so long.

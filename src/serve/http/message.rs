@@ -7,7 +7,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use ureq::http::StatusCode;
 
-use crate::{ascii, serve::http::StreamWriter};
+use crate::{
+    ascii,
+    serve::http::{Detach, StreamWriter},
+};
 
 /// On every response that does not say otherwise: it is no page, and nobody else's business.
 const DEFAULT_HEADERS: [(&str, &str); 6] = [
@@ -236,11 +239,12 @@ pub struct Response {
 
 pub(super) enum Body {
     Bytes(Vec<u8>),
-    /// Written piece by piece until the function returns.
+    /// Written piece by piece until the function returns, and from then on by who takes it over.
     Stream(StreamBody),
 }
 
-pub(super) type StreamBody = Box<dyn FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send>;
+pub(super) type StreamBody =
+    Box<dyn FnOnce(&mut StreamWriter<'_>) -> io::Result<Option<Detach>> + Send>;
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -276,11 +280,11 @@ impl Response {
         Response::new(200, content_type, Body::Bytes(bytes.into()))
     }
 
-    /// A body without an end of its own. `run` returns when the stream is over; its errors are
-    /// those of the socket.
+    /// A body without an end of its own. `run` returns who takes the stream over; none if it is over.
+    /// Its errors are those of the socket.
     pub fn stream(
         content_type: &str,
-        run: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send + 'static,
+        run: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<Option<Detach>> + Send + 'static,
     ) -> Response {
         Response::new(200, content_type, Body::Stream(Box::new(run)))
     }

@@ -1,11 +1,13 @@
 //! A small HTTP/1.1 server: blocking, a task per connection. Written here because the small ones
-//! to be had hold an event stream back until it ends. It knows nothing of bridges.
+//! to be had hold an event stream back until it ends. It knows nothing of bridges. A stream that has
+//! begun leaves its task and goes on as a [`LiveStream`], which somebody else writes to.
 //!
 //! Nothing polls: an idle server does not wake. Whoever is blocked is woken by its socket being
 //! shut, the accepting task by a connection from ourselves.
 
 mod budget;
 mod conn;
+mod live;
 pub mod message;
 mod socket;
 pub mod tls;
@@ -30,7 +32,9 @@ use crate::{
 };
 
 use budget::Budget;
+use conn::Detached;
 pub use conn::StreamWriter;
+pub use live::{Detach, LiveStream};
 use message::{Head, Request, Response};
 pub use socket::Hangup;
 use tls::Tls;
@@ -258,16 +262,24 @@ fn start_connection<H: RequestHandler>(
     let name = format!("http-conn-{}", place.number % 100_000);
     let task = task::spawn(&name, move || {
         // Drop order matters: whoever waits for `alive` may rely on the handler being let go.
-        let _alive = alive;
-        let place = place;
-        let shared = &*place.shared;
+        let place = (place, alive);
+        let shared = &*place.0.shared;
         let Some(mut socket) = conn::begin(tcp, &shared.setup) else { return };
         match refusal {
             Some(refusal) => {
                 let refusal = refusal.with("Retry-After", "1");
                 conn::refuse(&mut socket, &refusal, &shared.setup);
             }
-            None => conn::serve(socket, peer, shared),
+            None => {
+                if let Some((socket, Detached { detach, chunked })) =
+                    conn::serve(socket, peer, shared)
+                {
+                    match LiveStream::new(socket, chunked, Box::new(place)) {
+                        Ok(stream) => detach(stream),
+                        Err(error) => log::warn!("a stream could not go on: {error}"),
+                    }
+                }
+            }
         }
     })?;
     // Detached: it is waited for through `alive`, and its handler's panics are caught inside.

@@ -2,8 +2,9 @@
 //! belongs to the connection's own task; others may only shut the TCP socket below, which wakes it.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConnection, Stream};
 
-/// How many pieces of what a stream's client says are looked at for its farewell in one go.
+/// How many pieces of what a stream's client says are read in one go.
 const LOOKS_MAX: usize = 16;
 
 /// One end of a connection.
@@ -67,19 +68,74 @@ impl Socket {
         self.tcp.shutdown(Shutdown::Write)
     }
 
-    /// Whether the peer has closed. A look, not a wait.
-    pub(super) fn peer_is_gone(&mut self) -> bool {
-        if self.tcp.set_nonblocking(true).is_err() {
-            return true;
-        }
-        let gone = match &mut self.tls {
-            None => match self.tcp.peek(&mut [0]) {
-                Ok(count) => count == 0,
-                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-            },
-            Some(tls) => said_farewell(tls, &self.tcp),
+    /// From now on nothing here waits for the peer.
+    pub(super) fn stop_waiting(&self) -> io::Result<()> {
+        self.tcp.set_nonblocking(true)
+    }
+
+    /// Writes what the peer takes now, after [`Socket::stop_waiting`]; how much. Under TLS some of
+    /// that may still be here.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut tcp = &*self.tcp;
+        let Some(tls) = &mut self.tls else {
+            return if bytes.is_empty() { Ok(0) } else { none_if_full(|| tcp.write(bytes)) };
         };
-        self.tcp.set_nonblocking(false).is_err() || gone
+        let mut taken = 0;
+        loop {
+            while tls.wants_write() {
+                if none_if_full(|| tls.write_tls(&mut tcp))? == 0 {
+                    return Ok(taken);
+                }
+            }
+            if taken == bytes.len() {
+                return Ok(taken);
+            }
+            taken += tls.writer().write(&bytes[taken..])?;
+        }
+    }
+
+    /// Whether something that was taken has not gone yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// [`Socket::end_writing`] without waiting.
+    pub(super) fn try_end_writing(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
+        self.try_write(&[])?;
+        self.tcp.shutdown(Shutdown::Write)
+    }
+
+    /// Reads what a stream's client says, after [`Socket::stop_waiting`], and throws it away: no
+    /// further request is read from its connection. How much that was.
+    ///
+    /// # Errors
+    /// The peer has closed. Under TLS its farewell is a message among others.
+    pub(super) fn throw_away(&mut self) -> io::Result<usize> {
+        let (mut tcp, mut unwanted, mut heard) = (&*self.tcp, [0; 1024], 0);
+        for _ in 0..LOOKS_MAX {
+            let read = match &mut self.tls {
+                None => tcp.read(&mut unwanted),
+                Some(tls) => tls.read_tls(&mut tcp),
+            };
+            match read {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => heard += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            if let Some(tls) = &mut self.tls {
+                let state = tls.process_new_packets().map_err(io::Error::other)?;
+                if state.peer_has_closed() {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                while let Ok(1..) = tls.reader().read(&mut unwanted) {}
+            }
+        }
+        Ok(heard)
     }
 
     /// The system gives the connection up when the peer acknowledges nothing for so long. Without
@@ -101,22 +157,22 @@ impl Socket {
     }
 }
 
-/// Under TLS the end is a message among others, so these have to be read. What else a client says
-/// on a stream is thrown away: no further request is read from its connection.
-fn said_farewell(tls: &mut ServerConnection, mut tcp: &TcpStream) -> bool {
-    let mut unwanted = [0; 1024];
-    for _ in 0..LOOKS_MAX {
-        while let Ok(1..) = tls.reader().read(&mut unwanted) {}
-        match tls.read_tls(&mut tcp) {
-            Ok(0) => return true,
-            Ok(_) => match tls.process_new_packets() {
-                Ok(state) if !state.peer_has_closed() => {}
-                Ok(_) | Err(_) => return true,
-            },
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+}
+
+/// What a socket took, which is nothing if it has no room now.
+fn none_if_full(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match write() {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
-    false
 }
 
 /// The first byte that a peer sends, left where it is. None: it left.
@@ -142,14 +198,14 @@ impl Timed<'_> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(ErrorKind::TimedOut.into());
             }
             set_timeout(self.tcp, Some(left))?;
             match work(self.tcp) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // What a time-out of a blocking socket looks like depends on the system.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(ErrorKind::TimedOut.into());
                 }
                 done => return done,
             }
@@ -178,6 +234,11 @@ impl Write for Timed<'_> {
 pub struct Hangup(Arc<TcpStream>);
 
 impl Hangup {
+    #[cfg(test)]
+    pub(in crate::serve) fn test(tcp: TcpStream) -> Hangup {
+        Hangup(Arc::new(tcp))
+    }
+
     pub fn hang_up(&self) {
         shut(&self.0, Shutdown::Both);
     }

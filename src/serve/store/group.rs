@@ -97,7 +97,8 @@ fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T>
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-type Panic = Box<dyn Any + Send>;
+/// What a change came to, a panic included, and how its group will end.
+type Joined<T> = (Result<Result<T>, Box<dyn Any + Send>>, Arc<End>);
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Writer {
@@ -203,12 +204,11 @@ impl Writer {
 }
 
 impl Turn {
-    /// Runs a change in the group's transaction, which is begun if need be. What the change came to,
-    /// a panic included, and how the group will end.
+    /// Runs a change in the group's transaction, which is begun if need be.
     fn join<T>(
         &mut self,
         change: impl FnOnce(&Connection, &mut Changes) -> Result<T>,
-    ) -> Result<(Result<Result<T>, Panic>, Arc<End>)> {
+    ) -> Result<Joined<T>> {
         if self.group.is_none() {
             self.conn.change("BEGIN IMMEDIATE", ())?;
             self.group =

@@ -48,22 +48,23 @@ const COLUMNS: &str =
     "SELECT machine, version, capabilities, engines, project_dirs, last_seen FROM machines";
 
 impl Store {
-    /// The machine is here, or was until now. With the capabilities that it came with.
-    pub fn saw_machine(
+    /// These machines are here, or were until now. With the capabilities that they came with.
+    pub fn saw_machines<'a>(
         &self,
-        account: AccountKey,
-        machine: &MachineId,
-        capabilities: &[String],
+        seen: impl IntoIterator<Item = (AccountKey, &'a MachineId, &'a [String])>,
     ) -> Result<()> {
-        let capabilities = serde_json::to_string(capabilities)?;
         self.write(|write| {
-            write.tx.change(
-                "INSERT INTO machines (account, machine, capabilities, last_seen)
-                     VALUES (?, ?, ?, ?) ON CONFLICT (account, machine) DO UPDATE
-                     SET capabilities = excluded.capabilities, last_seen = excluded.last_seen",
-                params![account.0, machine.as_str(), capabilities, millis(time::now())],
-            )?;
-            make_room(write.tx, account)
+            for (account, machine, capabilities) in seen {
+                let capabilities = serde_json::to_string(capabilities)?;
+                write.tx.change(
+                    "INSERT INTO machines (account, machine, capabilities, last_seen)
+                         VALUES (?, ?, ?, ?) ON CONFLICT (account, machine) DO UPDATE
+                         SET capabilities = excluded.capabilities, last_seen = excluded.last_seen",
+                    params![account.0, machine.as_str(), capabilities, millis(time::now())],
+                )?;
+                make_room(write.tx, account)?;
+            }
+            Ok(())
         })
     }
 

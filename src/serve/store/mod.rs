@@ -152,7 +152,7 @@ impl Default for Retention {
     }
 }
 
-/// Told of every event in the order of their numbers. Must not block.
+/// Told of every event in the order of their numbers, while nobody else can write.
 pub type Publish = Box<dyn Fn(AccountEvent) + Send + Sync>;
 
 pub struct Store {

@@ -297,7 +297,7 @@ mod tests {
         let draft = Draft { client_msg_id: Some(ClientMsgId::new("1")), ..draft };
         store.post(caller.account, draft).unwrap().unwrap();
         let machine = MachineId::new("box");
-        store.saw_machine(caller.account, &machine, &[]).unwrap();
+        store.saw_machines([(caller.account, &machine, &[][..])]).unwrap();
         let data = vec![1];
         let upload = Upload { name: "a".to_owned(), media_type: "image/png", size: None, data };
         store.upload(caller.account, &upload, 9).unwrap().unwrap();
