@@ -14,12 +14,16 @@ use crate::{
     cli::{ExitCode, ExitResult, account, backup, console::Console, logs, user},
     config::{Env, Paths},
     logging::Format,
-    serve::{Options, Server, http::tls},
+    serve::{
+        Options, Server,
+        http::{Limits, tls},
+    },
     signals::{self, Signal},
 };
 
-/// Open files that the bridge may need: connections, and some for itself.
-const FILES: u64 = 4096;
+/// Open files that the bridge needs besides a connection's: its database, and the refusals of connections
+/// that find no place.
+const OWN_FILES: usize = 128;
 
 /// The account of the person who runs the bridge.
 const OWNER: &str = "owner";
@@ -59,6 +63,15 @@ pub(super) struct Args {
     /// remove messages that are older, but never a thread's newest; default 0, keep all
     #[argh(option, default = "0")]
     keep_days: u32,
+    /// connections at the same time; default 1024. Each is an open file
+    #[argh(option)]
+    max_connections: Option<usize>,
+    /// connections from one address (an IPv6 network of 64 bits) at the same time; default 512
+    #[argh(option)]
+    max_connections_per_address: Option<usize>,
+    /// event streams of one account at the same time: its machines and open pages; default 256
+    #[argh(option)]
+    max_streams_per_account: Option<usize>,
     /// json or text; text if standard error is a terminal
     #[argh(option, from_str_fn(Format::parse))]
     log_format: Option<Format>,
@@ -92,23 +105,61 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     Ok(ExitCode::OK)
 }
 
-/// Every connection is an open file, and the usual limit leaves room for few.
-fn allow_files() {
+/// Every connection is an open file, and the usual limit leaves room for few: it is raised as far as
+/// need be. Gives how many connections there is room for.
+fn allow_files(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(FILES, |it| it.min(FILES));
-    let enough = limit.current.is_none_or(|it| wanted <= it);
-    if enough {
-        return;
+    let wanted = u64::try_from(connections.saturating_add(OWN_FILES)).unwrap_or(u64::MAX);
+    let possible = limit.maximum.map_or(wanted, |it| it.min(wanted));
+    let mut allowed = limit.current.unwrap_or(u64::MAX);
+    if allowed < possible {
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(possible), ..limit }) {
+            Ok(()) => allowed = possible,
+            Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+        }
     }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }) {
-        log::warn!("the limit of open files stays as it is: {error}");
+    let room = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(OWN_FILES);
+    connections.min(room)
+}
+
+/// The limits that were asked for.
+///
+/// # Errors
+/// One is 0, or the system does not allow so many open files.
+fn limit(args: &Args, options: &mut Options) -> anyhow::Result<()> {
+    let given = [
+        ("--max-connections", args.max_connections),
+        ("--max-connections-per-address", args.max_connections_per_address),
+        ("--max-streams-per-account", args.max_streams_per_account),
+    ];
+    if let Some((name, _)) = given.iter().find(|(_, count)| *count == Some(0)) {
+        bail!("{name} is 0, which would let nobody in; give 1 or more");
     }
+    let Limits { connections, per_address, .. } = &mut options.limits;
+    *connections = args.max_connections.unwrap_or(*connections);
+    *per_address = args.max_connections_per_address.unwrap_or(*per_address);
+    options.account_streams = args.max_streams_per_account.unwrap_or(options.account_streams);
+    let room = allow_files(*connections);
+    if room < *connections {
+        let needed = connections.saturating_add(OWN_FILES);
+        let short = format!(
+            "{connections} connections need {needed} open files, and the system allows no more than \
+             leave room for {room}: raise its limit (`ulimit -Hn {needed}`, or LimitNOFILE={needed} \
+             of a systemd service)"
+        );
+        if args.max_connections.is_some() || room == 0 {
+            bail!("{short}, or give a lower --max-connections");
+        }
+        log::warn!("{short}; only {room} connections are taken");
+        *connections = room;
+    }
+    Ok(())
 }
 
 fn serve(args: Args, data: PathBuf, env: &Env, console: &mut Console<'_>) -> anyhow::Result<()> {
     let signals = signals::watch()?;
-    allow_files();
     let mut options = Options::new(args.listen, data.clone());
+    limit(&args, &mut options)?;
     options.tls = match (args.tls_cert, args.tls_key) {
         (Some(cert), Some(key)) => {
             Some(tls::Files { cert: env.cwd.join(cert), key: env.cwd.join(key) })

@@ -13,13 +13,14 @@ use obto_bridge::serve::{
         message::{Head, Request, Response},
     },
 };
-use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::{net::sockopt::set_socket_recv_buffer_size, process::Signal};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    serve::{Bridge, account},
+    serve::{Bridge, account, address, prepared},
     util::{
+        bin::{Home, Running},
         http::{Conn, Events},
         patience::{Patience, check_quick},
     },
@@ -157,23 +158,97 @@ fn an_account_has_so_many_streams_and_another_its_own() {
     let reply = bridge.get("/api/bridge/stream");
     assert_eq!((reply.status, reply.header("retry-after")), (429, Some("30")));
     Events::open(bridge.server.addr(), &other, "", None).expect("hello");
-    drop(streams.pop());
-    // What is published makes the server notice who left.
-    let mut patience = Patience::new();
-    let mut conn = bridge.conn();
-    loop {
-        bridge.reply("t", "anybody there?");
-        conn.send(format!(
-            "GET /api/bridge/stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
-            bridge.token
-        ));
-        match conn.reply_head().unwrap().status {
-            200 => break,
-            429 => conn = bridge.conn(),
-            other => panic!("{other}"),
+}
+
+/// Nothing is sent on these streams, so no write can show who left.
+#[test]
+fn a_stream_that_is_closed_gives_its_place_up_at_once() {
+    let bridge = Bridge::with(|options| {
+        options.account_streams = 20;
+        options.heartbeat = Duration::from_hours(1);
+    });
+    for query in ["?agentId=box", ""] {
+        let mut streams: Vec<Events> = (0..20).map(|_| bridge.events(query, None)).collect();
+        for stream in &mut streams {
+            stream.expect("hello");
         }
-        assert!(patience.lasts(), "no place becomes free");
+        assert_eq!(bridge.get("/api/bridge/stream").status, 429);
+        drop(streams);
+        let mut patience = Patience::new();
+        while !metrics(&bridge).contains("obto_bridge_streams{kind=\"browser\"} 0\n")
+            || !metrics(&bridge).contains("obto_bridge_streams{kind=\"daemon\"} 0\n")
+        {
+            assert!(patience.pause(), "their places are still taken");
+        }
     }
+    // The connections are over as well, but for the one that asks.
+    let mut patience = Patience::new();
+    while !metrics(&bridge).contains("obto_bridge_connections 1\n") {
+        assert!(patience.pause(), "their connections are still open");
+    }
+}
+
+fn metrics(bridge: &Bridge) -> String {
+    String::from_utf8(bridge.get("/metrics").body).unwrap()
+}
+
+/// The real command with these options, and what it says of its address.
+fn serve(home: &Home, script: &str, options: &[&str]) -> Running {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--data", "bridge"];
+    home.command(&[&args, options].concat()).after(script).start()
+}
+
+#[test]
+fn limits_are_options() {
+    let home = Home::new();
+    let token = prepared(&home.path().join("bridge"));
+    let options = ["--max-connections", "4", "--max-streams-per-account", "2"];
+    let mut running = serve(&home, "true", &options);
+    let addr = address(&running.line("The bridge is at"));
+    let mut streams: Vec<Events> = (0..2).map(|_| Events::open(addr, &token, "", None)).collect();
+    for stream in &mut streams {
+        stream.expect("hello");
+    }
+    let mut third = Conn::open(addr);
+    let answer = third.request("GET", "/api/bridge/stream", &token, None);
+    assert_eq!(answer.status, 429);
+    assert!(answer.json()["error"].as_str().unwrap().contains("2 streams"));
+    let mut fourth = Conn::open(addr);
+    assert_eq!(fourth.request("GET", "/healthz", "", None).status, 200);
+    let answer = Conn::open(addr).reply().unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.json()["error"].as_str().unwrap().contains("all 4 connections"));
+    running.signal(Signal::TERM);
+    running.end().expect(0, &[]);
+
+    let options = ["--max-connections-per-address", "1"];
+    let mut running = serve(&home, "true", &options);
+    let addr = address(&running.line("The bridge is at"));
+    let mut first = Conn::open(addr);
+    assert_eq!(first.request("GET", "/healthz", "", None).status, 200);
+    assert_eq!(Conn::open(addr).reply().unwrap().status, 429);
+    running.signal(Signal::TERM);
+    running.end().expect(0, &[]);
+    home.run(&["serve", "--max-connections", "0"]).expect(1, &["--max-connections is 0"]);
+}
+
+#[test]
+fn connections_that_the_system_has_no_files_for_are_refused_or_left_out() {
+    let home = Home::new();
+    prepared(&home.path().join("bridge"));
+    let asked = ["serve", "--data", "bridge", "--max-connections", "1000"];
+    let words = ["1000 connections need 1128 open files", "ulimit -Hn 1128", "--max-connections"];
+    home.command(&asked).after("ulimit -n 300").run().expect(1, &words);
+    // Nobody asked for the usual number: it takes what it gets.
+    let mut running = serve(&home, "ulimit -n 300", &["--log-format", "text"]);
+    running.line("The bridge is at");
+    running.signal(Signal::TERM);
+    running.end().expect(0, &["only 172 connections are taken"]);
+    // A soft limit is raised.
+    let mut running = serve(&home, "ulimit -Sn 100", &["--max-connections", "400"]);
+    running.line("The bridge is at");
+    running.signal(Signal::TERM);
+    running.end().expect(0, &[]);
 }
 
 #[test]
