@@ -18,6 +18,13 @@ use crate::{
 /// A removed account's streams end after at most this long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A message is in the index after at most this long; until then searches read it.
+const INDEX_EVERY: Duration = Duration::from_millis(500);
+/// The indexer works one part of the time and rests so many.
+const INDEX_REST: u32 = 3;
+/// Messages that are gone are looked for so often.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
 /// Messages are kept for days, so an hour more does not matter.
 const EVERY: Duration = Duration::from_hours(1);
 /// A large backlog is worked off in parts, with some rest between two.
@@ -57,6 +64,14 @@ impl Job {
         })
     }
 
+    /// The indexer puts messages into the index for searches, and takes out those that are gone.
+    ///
+    /// # Errors
+    /// As [`Job::reaper`].
+    pub(super) fn indexer(store: Arc<Store>) -> io::Result<Job> {
+        Job::start("indexer", move |stopped| keep_index(&store, stopped))
+    }
+
     /// The retention job removes messages that are older than `--keep-days`.
     ///
     /// # Errors
@@ -80,6 +95,36 @@ fn hang_up_on_the_shut_out(store: &Store, hub: &Hub, clock: &Clock) {
                 log::warn!("the session reaper could not read the store: {error:#}");
                 return;
             }
+        }
+    }
+}
+
+/// New messages are there at once, and all of an older database little by little: others have most of
+/// the time.
+fn keep_index(store: &Store, stopped: &Receiver<Infallible>) {
+    let mut swept = None::<Instant>;
+    loop {
+        let begun = Instant::now();
+        let mut step = || {
+            if store.index_some()? {
+                return anyhow::Ok(true);
+            }
+            if swept.is_none_or(|it| SWEEP_EVERY < it.elapsed()) {
+                store.sweep_index()?;
+                swept = Some(Instant::now());
+            }
+            Ok(false)
+        };
+        let rest = match step() {
+            Ok(true) => begun.elapsed() * INDEX_REST,
+            Ok(false) => INDEX_EVERY,
+            Err(error) => {
+                log::error!("the index for searches could not be written: {error:#}");
+                REST
+            }
+        };
+        if is_stopped_within(stopped, rest) {
+            return;
         }
     }
 }

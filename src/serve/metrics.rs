@@ -61,6 +61,7 @@ impl Metrics {
             counter("events_published_total", "Numbered events.", count(&hub.published)),
             counter("messages_stored_total", "Messages since the start.", count(&store.stored)),
             gauge("database_bytes", "The database with its log.", store.bytes()),
+            gauge("search_index_bytes", "The index for searches.", store.index_bytes()),
         ]
         .concat()
     }

@@ -120,6 +120,7 @@ pub struct Server {
     _reaper: Job,
     hub: Arc<Hub>,
     _retention_job: Option<Job>,
+    _indexer: Job,
     store: Arc<Store>,
     clock: Clock,
 }
@@ -166,6 +167,7 @@ impl Server {
         let metrics = Metrics::new(Arc::clone(&counters), Arc::clone(&hub), Arc::clone(&store));
         let job = options.retention.messages.map(|_| Job::retention(Arc::clone(&store)));
         let job = job.transpose().context("starting the retention job")?;
+        let indexer = Job::indexer(Arc::clone(&store)).context("starting the indexer")?;
         let clock = options.clock.clone();
         let reaper = Job::reaper(Arc::clone(&store), Arc::clone(&hub), clock.clone())
             .context("starting the session reaper")?;
@@ -181,6 +183,7 @@ impl Server {
             _reaper: reaper,
             hub,
             _retention_job: job,
+            _indexer: indexer,
             store,
             clock,
         })

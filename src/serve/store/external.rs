@@ -300,8 +300,8 @@ fn add_turns(
     let taken: HashSet<i64> = stored.values().copied().collect();
     let (mut next, mut added) = (row.created, 0);
     let mut query = write.tx.prepare_cached(
-        "INSERT INTO messages (thread, message_id, author, role, kind, body, created, origin)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages (id, thread, message_id, author, role, kind, body, created, origin)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     for (turn, origin) in turns.into_iter().rev() {
         if let Some(created) = stored.get(&origin) {
@@ -319,6 +319,7 @@ fn add_turns(
             (Role::Agent, names.agent, Some("result"))
         };
         query.execute(params![
+            write.next_message(),
             row.key,
             messages::new_id(next).as_str(),
             author,

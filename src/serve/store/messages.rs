@@ -282,12 +282,14 @@ fn append(write: &mut Write<'_>, row: &ThreadRow, draft: &Draft) -> Result<Box<M
 fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Result<i64> {
     let question = draft.question.as_ref();
     let adoption = row.adoption.as_ref().filter(|_| draft.role == Role::Human);
+    let key = write.next_message();
     write.tx.change(
-        "INSERT INTO messages (thread, message_id, author, role, kind, body, created,
+        "INSERT INTO messages (id, thread, message_id, author, role, kind, body, created,
                                    question, question_code, question_expires, question_closed,
                                    adoption, via)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
+            key,
             row.key,
             new_id(created).as_str(),
             draft.author,
@@ -303,7 +305,7 @@ fn insert(write: &Write<'_>, row: &ThreadRow, draft: &Draft, created: i64) -> Re
             draft.by_token.then_some(VIA_TOKEN),
         ],
     )?;
-    Ok(write.tx.last_insert_rowid())
+    Ok(key)
 }
 
 /// Ids sort as the times do.

@@ -4,7 +4,8 @@
 //! Writes take turns on one connection and are synced before they are answered, those that come at the
 //! same time by one sync. Events get their sequence numbers there, and are handed to the hub before
 //! the next transaction begins: the order in which it gets them is the order of their numbers. Reads
-//! have a connection of their own and wait for no sync, and searches another.
+//! have a connection of their own and wait for no sync. So do searches, several, so that those of one
+//! account do not hold up those of all others.
 
 pub mod accounts;
 pub mod attachments;
@@ -16,6 +17,7 @@ pub mod machines;
 pub mod messages;
 pub mod replay;
 pub mod rows;
+mod search;
 pub mod sessions;
 mod sql;
 #[cfg(test)]
@@ -31,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,6 +45,7 @@ use serde::{Serialize, Serializer};
 use crate::{ascii, serve::lock};
 use group::{Alone, Changes, Writer};
 use rows::{AccountEvent, Epoch};
+use search::Index;
 use sql::Sql;
 
 /// The database, in the data directory.
@@ -131,6 +134,8 @@ impl TokenKey {
     }
 }
 
+/// Searches that run at the same time.
+const SEARCHES: usize = 4;
 /// A write that went well so lately shows that the next one will.
 const FRESH: Duration = Duration::from_secs(5);
 /// A write that takes so long does not come to an end.
@@ -158,8 +163,12 @@ pub type Publish = Box<dyn Fn(AccountEvent) + Send + Sync>;
 pub struct Store {
     write: Writer,
     read: Mutex<Connection>,
-    /// For searches, which read much, so that no other reader waits for them.
-    search: Mutex<Connection>,
+    /// For searches, which may read much; those of an account have one of them. None but in a server.
+    search: Vec<Mutex<Connection>>,
+    /// None: it could not be made, and every search reads.
+    index: Option<Index>,
+    /// The newest message. No other ever gets its id, also when it is gone: the index relies on that.
+    last_message: AtomicI64,
     path: PathBuf,
     epoch: Epoch,
     /// When a write went well.
@@ -190,7 +199,27 @@ impl Store {
                 dir.display()
             );
         };
-        Store::connect(dir, retention, publish, Some(lock))
+        let mut store = Store::connect(dir, retention, publish, Some(lock))?;
+        store.prepare_searches()?;
+        Ok(store)
+    }
+
+    fn prepare_searches(&mut self) -> Result<()> {
+        match Index::open(&self.path, self.epoch) {
+            Ok(index) => {
+                self.last_message.fetch_max(index.newest()?, Ordering::Relaxed);
+                self.index = Some(index);
+            }
+            Err(error) => log::error!("searches go without an index: {error:#}"),
+        }
+        for _ in 0..SEARCHES {
+            let conn = reader(&self.path)?;
+            if let Some(index) = &self.index {
+                index.attach(&conn)?;
+            }
+            self.search.push(Mutex::new(conn));
+        }
+        Ok(())
     }
 
     /// Opens the store for a short while, also while a server uses it. Events that are written here
@@ -216,18 +245,42 @@ impl Store {
         private_file(&path)?;
         let opened = open_file(&path, lock.is_some());
         let (connections, epoch) = opened.map_err(|error| name_remedy(error, &path))?;
-        let [write, read, search] = connections;
-        let (write, read, search) = (Writer::new(write), Mutex::new(read), Mutex::new(search));
-        let (written, stored) = (Mutex::new(Instant::now()), AtomicU64::new(0));
-        Ok(Store { write, read, search, path, epoch, written, stored, retention, publish, lock })
+        let [write, read] = connections;
+        let newest = "SELECT ifnull(max(id), 0) FROM messages";
+        let newest = read.one(newest, (), |row| row.get(0))?;
+        Ok(Store {
+            write: Writer::new(write),
+            read: Mutex::new(read),
+            search: Vec::new(),
+            index: None,
+            last_message: AtomicI64::new(newest),
+            path,
+            epoch,
+            written: Mutex::new(Instant::now()),
+            stored: AtomicU64::new(0),
+            retention,
+            publish,
+            lock,
+        })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
         lock(&self.read)
     }
 
-    fn searcher(&self) -> MutexGuard<'_, Connection> {
-        lock(&self.search)
+    fn searcher(&self, account: AccountKey) -> MutexGuard<'_, Connection> {
+        let place = usize::try_from(account.0).unwrap_or_default();
+        lock(place.checked_rem(self.search.len()).map_or(&self.read, |place| &self.search[place]))
+    }
+
+    /// Brings the index for searches a step further. False: all messages are in it.
+    pub fn index_some(&self) -> Result<bool> {
+        self.index.as_ref().map_or(Ok(false), Index::advance)
+    }
+
+    /// Takes messages that are gone out of the index for searches; how many.
+    pub fn sweep_index(&self) -> Result<i64> {
+        self.index.as_ref().map_or(Ok(0), Index::sweep)
     }
 
     /// The connection that writes, between two transactions.
@@ -254,16 +307,20 @@ impl Store {
 
     /// How large the database is on disk, with its log.
     pub fn bytes(&self) -> u64 {
-        let log = self.path.with_file_name(format!("{FILE}-wal"));
-        let size = |path: &Path| path.metadata().map_or(0, |it| it.size());
-        size(&self.path) + size(&log)
+        bytes(&self.path)
+    }
+
+    /// And the index for searches.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.as_ref().map_or(0, |it| bytes(it.path()))
     }
 
     /// Runs `change` in a transaction, which it may share with others. When it is durable, and before
     /// any other write, the events it left are published.
     fn write<T>(&self, change: impl FnOnce(&mut Write<'_>) -> Result<T>) -> Result<T> {
         let change = |tx: &Connection, changes: &mut Changes| {
-            let mut write = Write { tx, epoch: self.epoch, changes };
+            let last_message = &self.last_message;
+            let mut write = Write { tx, epoch: self.epoch, last_message, changes };
             let done = change(&mut write)?;
             if let Some(last) = changes.events.last() {
                 events::prune(tx, last, self.retention)?;
@@ -286,7 +343,23 @@ impl Store {
 struct Write<'a> {
     tx: &'a Connection,
     epoch: Epoch,
+    last_message: &'a AtomicI64,
     changes: &'a mut Changes,
+}
+
+impl Write<'_> {
+    /// The id of a new message.
+    fn next_message(&self) -> i64 {
+        1 + self.last_message.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A file of SQLite with its log.
+fn bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| path.metadata().map_or(0, |it| it.size());
+    size(path) + size(Path::new(&log))
 }
 
 /// Makes the directory private and ours; the lock lasts as long as the file is open. None: somebody
@@ -330,21 +403,22 @@ fn refuse_if_shared(path: &Path, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// The connections to write, to read and to search with. A file that is ours `alone` is checked.
-fn open_file(path: &Path, alone: bool) -> Result<([Connection; 3], Epoch)> {
-    let open = || connect(path).with_context(|| format!("opening {}", path.display()));
-    let mut write = open()?;
+/// The connections to write and to read with. A file that is ours `alone` is checked.
+fn open_file(path: &Path, alone: bool) -> Result<([Connection; 2], Epoch)> {
+    let mut write = connect(path)?;
     if alone {
         check(&write)?;
     }
     prepare(&mut write).with_context(|| format!("preparing {}", path.display()))?;
-    let reader = || {
-        let conn = open()?;
-        conn.pragma_update(None, "query_only", true)?;
-        anyhow::Ok(conn)
-    };
     let epoch = write.query_row("SELECT value FROM epoch", (), |row| row.get(0).map(Epoch))?;
-    Ok(([write, reader()?, reader()?], epoch))
+    Ok(([write, reader(path)?], epoch))
+}
+
+/// A connection that only reads.
+fn reader(path: &Path) -> Result<Connection> {
+    let conn = connect(path)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
 }
 
 /// Reads the whole file. About three seconds per gigabyte of messages; better before the first
@@ -377,6 +451,10 @@ fn name_remedy(error: anyhow::Error, path: &Path) -> anyhow::Error {
 }
 
 fn connect(path: &Path) -> Result<Connection> {
+    open_durable(path).with_context(|| format!("opening {}", path.display()))
+}
+
+fn open_durable(path: &Path) -> Result<Connection> {
     let conn = Connection::open(path)?;
     conn.busy_timeout(BUSY_TIME)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;

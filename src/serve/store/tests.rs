@@ -1,7 +1,8 @@
 //! The store without a server: what can't be seen, or not be brought about, over HTTP.
 
-use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt, sync::Arc};
 
+use rusqlite::params;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -362,4 +363,167 @@ fn a_picture_that_no_message_took_goes_after_a_day() {
     opened.store.writer().execute("UPDATE attachments SET created = ?", [long_ago]).unwrap();
     let new = upload().unwrap();
     assert_eq!([&old, &used, &new].map(|it| is_there(&it.id)), [false, true, true]);
+}
+
+/// The threads that a search finds, page by page.
+fn search(opened: &Opened, text: &str) -> Vec<String> {
+    search_in(&opened.store, opened.caller.account, text)
+}
+
+fn search_in(store: &Store, account: AccountKey, text: &str) -> Vec<String> {
+    let (mut found, mut before) = (Vec::new(), Timestamp::from_millis(u64::MAX));
+    loop {
+        let page = store.threads(account, before, 3, Some(text)).unwrap();
+        found.extend(page.threads.into_iter().map(|it| it.id.as_str().to_owned()));
+        match page.next {
+            Some(next) => before = next,
+            None => break found,
+        }
+    }
+}
+
+/// Brings the index up to date; how many messages are in it.
+fn index_all(store: &Store) -> u32 {
+    while store.index_some().unwrap() {}
+    store.sweep_index().unwrap();
+    indexed(store)
+}
+
+fn indexed(store: &Store) -> u32 {
+    let conn = store.search[0].lock().unwrap();
+    conn.one("SELECT count(*) FROM found.words_docsize", (), |row| row.get(0)).unwrap()
+}
+
+/// Messages on a thread that is there, quicker than one by one.
+fn fill(store: &Store, count: u32, body: &str) {
+    let first = store.last_message.fetch_add(i64::from(count), Ordering::Relaxed) + 1;
+    let sql = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+         INSERT INTO messages (id, thread, message_id, author, role, body, created)
+         SELECT ?1 + i, (SELECT max(id) FROM threads), ?1 + i, 'a', 'agent', ?3, i FROM n";
+    store.writer().execute(sql, params![first, count, body]).unwrap();
+}
+
+/// Whatever the index has, a search finds what reading everything finds.
+#[test]
+fn a_search_finds_the_same_with_and_without_the_index() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let chars: Vec<char> = "aAbB \"'%_*ßẞΣςİıé\u{301}\u{0}漢\u{f0000}".chars().collect();
+    let opened = open(Retention::default());
+    let mut said = Vec::<(String, String)>::new();
+    for round in 0..4 {
+        for n in 0..40 {
+            let thread = format!("t{}", n % 7);
+            let length = random.usize(1..30);
+            let body: String = (0..length).map(|_| *random.choice(&chars).unwrap()).collect();
+            post(&opened, &thread, &body);
+            said.push((thread, body.to_lowercase()));
+        }
+        if round % 2 == 1 {
+            index_all(&opened.store);
+        }
+        let titles = opened.store.threads(opened.caller.account, time::now().plus(STUCK), 99, None);
+        let titles = titles.unwrap().threads;
+        said.extend(titles.into_iter().map(|it| (it.id.to_string(), it.title.to_lowercase())));
+        for _ in 0..200 {
+            let length = random.usize(1..6);
+            let text: String = (0..length).map(|_| *random.choice(&chars).unwrap()).collect();
+            let lower = text.to_lowercase();
+            let has_it = said.iter().filter(|it| it.1.contains(&lower)).map(|it| it.0.clone());
+            let mut expected: Vec<String> = has_it.collect();
+            expected.sort();
+            expected.dedup();
+            let mut found = search(&opened, &text);
+            found.sort();
+            assert_eq!(found, expected, "{text:?}, seed {seed}");
+        }
+    }
+}
+
+/// What is read to find nothing would be many pages.
+#[test]
+fn a_word_that_is_nowhere_is_looked_up_and_not_read_for() {
+    let opened = open(Retention::default());
+    post(&opened, "t", "first");
+    fill(&opened.store, 50, &"some text ".repeat(100_000));
+    let page = |text: &str| {
+        let end = Timestamp::from_millis(u64::MAX);
+        opened.store.threads(opened.caller.account, end, 9, Some(text)).unwrap()
+    };
+    for n in 0..40 {
+        post(&opened, &format!("t{n}"), &"other text ".repeat(100_000));
+    }
+    assert!(page("absent").next.is_some(), "it reads as much as it may");
+    index_all(&opened.store);
+    assert!(page("absent").next.is_none() && page("absent").threads.is_empty());
+    assert_eq!(page("first").threads.len(), 1);
+    // Too short for the index: as much is read as may be, and then it says where to go on.
+    assert!(page("zz").next.is_some());
+}
+
+#[test]
+fn what_is_removed_leaves_the_index_and_its_place_is_taken_by_nobody() {
+    let retention = Retention { messages: Some(Duration::from_hours(1)), ..Retention::default() };
+    let opened = open(retention);
+    let store = &opened.store;
+    post(&opened, "keep", "stays here");
+    post(&opened, "gone", "needle one");
+    assert_eq!(index_all(store), 2);
+    store.delete_thread(opened.caller.account, &ThreadId::new("gone")).unwrap();
+    assert_eq!(search(&opened, "needle"), [""; 0]);
+    // The newest message is gone; another comes before the index knows.
+    post(&opened, "new", "needle two");
+    assert_eq!(search(&opened, "needle"), ["new"]);
+    assert_eq!((index_all(store), search(&opened, "needle").len()), (2, 1));
+    assert_eq!(search(&opened, "needle"), ["new"]);
+    // Nothing has changed.
+    assert_eq!(store.sweep_index().unwrap(), 0);
+    post(&opened, "new", "the newest stays");
+    assert_eq!(index_all(store), 3);
+    // Titles are not in the index.
+    store.rename(opened.caller.account, &ThreadId::new("new"), "title").unwrap();
+    assert_eq!(search(&opened, "needle"), ["new"]);
+    assert_eq!(store.expire(time::now().plus(Duration::from_hours(2))).unwrap(), 1);
+    assert_eq!((index_all(store), search(&opened, "needle").len()), (2, 0));
+    store.remove_user("ada").unwrap();
+    assert_eq!(index_all(store), 0);
+}
+
+#[test]
+fn an_index_that_is_lost_damaged_or_of_another_database_is_made_anew() {
+    let dir = private_dir();
+    let file = dir.path().join("search.sqlite");
+    let store = reopen(&dir).unwrap();
+    let new = NewAccount { username: "ada", email: None, password: None };
+    let (_, token) = store.create_account(new).unwrap().unwrap();
+    let account = store.authenticate(token.reveal()).unwrap().unwrap().account;
+    store.post(account, draft("t", "needle")).unwrap().unwrap();
+    drop(store);
+    for spoil in ["nothing", "lost", "damaged", "cut", "other", "newer", "nothing"] {
+        match spoil {
+            "lost" => fs::remove_file(&file).unwrap(),
+            "damaged" => File::create(&file).unwrap().write_all(&[7; 9999]).unwrap(),
+            "cut" => {
+                let whole = OpenOptions::new().write(true).open(&file).unwrap();
+                whole.set_len(5000).unwrap();
+            }
+            "newer" => {
+                Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
+            }
+            _ => {}
+        }
+        let mut store = reopen(&dir).unwrap();
+        if spoil == "other" {
+            store.writer().execute("UPDATE epoch SET value = 7", ()).unwrap();
+            drop(store);
+            store = reopen(&dir).unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(search_in(&store, account, "needle"), ["t"], "{spoil}");
+            assert_eq!(index_all(&store), 1, "{spoil}");
+        }
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{spoil}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Threads: the list, their marks, and what is done to them as a whole.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result};
 use rusqlite::{Connection, ToSql, params};
 
@@ -8,8 +10,10 @@ use crate::{
     serve::store::{
         AccountKey, Sql, Store, Write,
         rows::{
-            AccountChange, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key, thread_from,
+            AccountChange, SELECT_THREADS, Thread, ThreadChange, millis, thread_by_key,
+            thread_from, timestamp,
         },
+        search,
     },
     time::{self, Timestamp},
 };
@@ -59,37 +63,33 @@ impl Store {
         limit: usize,
         search: Option<&str>,
     ) -> Result<Threads> {
-        let conn = if search.is_some() { self.searcher() } else { self.reader() };
-        let mut query = conn.prepare_cached(&format!(
-            "{SELECT_THREADS}
-             WHERE threads.account = ? AND threads.deleted IS NULL AND threads.last < ?
-             ORDER BY threads.last DESC, threads.id DESC"
-        ))?;
-        let mut rows = query.query(params![account.0, millis(before)])?;
-        let search = search.map(str::to_lowercase);
-        let mut found = Threads::default();
-        let (mut budget, mut last_at) = (READ_BYTES, None);
-        while let Some(row) = rows.next()? {
-            let thread = thread_from(row)?;
-            // Threads of one time go together: the next answer starts before that time.
-            if (limit <= found.threads.len() || budget == 0) && last_at != Some(thread.last_at) {
-                found.next = last_at;
-                break;
-            }
-            last_at = Some(thread.last_at);
-            // All of a newest message is read for a few words of it.
-            let newest = row.get_ref(11)?.as_str_or_null()?.map_or(0, str::len);
-            budget = budget.saturating_sub(newest);
-            let is_wanted = match &search {
-                None => true,
-                Some(text) if thread.title.to_lowercase().contains(text) => true,
-                Some(text) => is_said(&conn, row.get(0)?, text, &mut budget)?,
-            };
-            if is_wanted {
-                found.threads.push(thread);
-            }
+        let page = Page { account, before, limit };
+        let Some(text) = search.map(str::to_lowercase) else {
+            return page.read(&self.reader(), |_, _, _| Ok(true));
+        };
+        let conn = self.searcher(account);
+        match self.threads_with(&conn, account, &text) {
+            Some(keys) => page.read(&conn, |key, title, _| {
+                Ok(keys.contains(&key) || title.to_lowercase().contains(&text))
+            }),
+            None => page.read(&conn, |key, title, budget| {
+                Ok(title.to_lowercase().contains(&text) || is_said(&conn, key, &text, budget)?)
+            }),
         }
-        Ok(found)
+    }
+
+    /// What the index knows of a text. None: every thread has to be read.
+    fn threads_with(
+        &self,
+        conn: &Connection,
+        account: AccountKey,
+        text: &str,
+    ) -> Option<HashSet<i64>> {
+        self.index.as_ref()?;
+        search::threads_with(conn, account, text, READ_BYTES).unwrap_or_else(|error| {
+            log::error!("the index for searches could not be used: {error:#}");
+            None
+        })
     }
 
     pub fn thread(&self, account: AccountKey, thread: &ThreadId) -> Result<Option<Thread>> {
@@ -206,6 +206,53 @@ impl Write<'_> {
     pub(super) fn thread_event(&mut self, row: &ThreadRow, change: ThreadChange) -> Result<()> {
         let thread = Box::new(thread_by_key(self.tx, row.key)?);
         self.event(row, AccountChange::Thread { change, thread }, None)
+    }
+}
+
+/// What is listed.
+struct Page {
+    account: AccountKey,
+    before: Timestamp,
+    limit: usize,
+}
+
+impl Page {
+    /// Those threads that are wanted, by their keys and titles. What is read to find out counts
+    /// against the budget.
+    fn read(
+        self,
+        conn: &Connection,
+        mut is_wanted: impl FnMut(i64, &str, &mut usize) -> Result<bool>,
+    ) -> Result<Threads> {
+        let mut query = conn.prepare_cached(
+            "SELECT id, title, last FROM threads
+             WHERE account = ? AND deleted IS NULL AND last < ? ORDER BY last DESC, id DESC",
+        )?;
+        let mut rows = query.query(params![self.account.0, millis(self.before)])?;
+        let mut found = Threads::default();
+        let (mut budget, mut last_at) = (READ_BYTES, None);
+        while let Some(row) = rows.next()? {
+            let (key, at) = (row.get(0)?, timestamp(row.get(2)?));
+            // Threads of one time go together: the next answer starts before that time.
+            if (self.limit <= found.threads.len() || budget == 0) && last_at != Some(at) {
+                found.next = last_at;
+                break;
+            }
+            last_at = Some(at);
+            if is_wanted(key, row.get_ref(1)?.as_str()?, &mut budget)? {
+                // All of a newest message is read for a few words of it.
+                let (thread, newest) =
+                    conn.one(&format!("{SELECT_THREADS} WHERE threads.id = ?"), [key], |row| {
+                        Ok((
+                            thread_from(row)?,
+                            row.get_ref(11)?.as_str_or_null()?.map_or(0, str::len),
+                        ))
+                    })?;
+                budget = budget.saturating_sub(newest);
+                found.threads.push(thread);
+            }
+        }
+        Ok(found)
     }
 }
 

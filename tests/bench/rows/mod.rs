@@ -2,6 +2,7 @@
 
 pub(crate) mod asking;
 pub(crate) mod burst;
+mod fleet;
 pub(crate) mod idle;
 pub(crate) mod large;
 pub(crate) mod load;

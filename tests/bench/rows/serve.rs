@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::json;
 
-use super::pause;
+use super::{fleet, pause};
 use crate::{
     bridge::Bridge,
     daemon::{Bench, GLANCE, Home, PATIENCE, Program},
@@ -31,7 +31,8 @@ pub(crate) fn serve(bench: &Bench) -> Result<Vec<Row>> {
     let rows = server.explain(Access::of(&server, &home).and_then(|access| measure(&access)))?;
     let (resident, _) = server.process().memory()?;
     server.stop()?;
-    Ok(rows.into_iter().chain([Row::told("… resident memory", resident, "MB")]).collect())
+    let memory = Row::told("… resident memory", resident, "MB");
+    Ok(rows.into_iter().chain([memory]).chain(fleet::rows(bench)).collect())
 }
 
 fn measure(access: &Access) -> Result<Vec<Row>> {
@@ -130,12 +131,18 @@ pub(super) struct Connection {
 impl Connection {
     /// Asks, and reads the answer whole.
     pub(super) fn request(&mut self, head: &str, body: &str) -> Result<()> {
+        self.ask(head, body).map(drop)
+    }
+
+    /// Asks, and gives the answer's body.
+    pub(super) fn ask(&mut self, head: &str, body: &str) -> Result<Vec<u8>> {
         let length = body.len();
         let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         self.socket.write_all(format!("{head}{rest}{body}").as_bytes())?;
         let length = self.response_head()?.context("an answer without a length")?;
-        self.reader.by_ref().take(length).read_to_end(&mut Vec::new())?;
-        Ok(())
+        let mut answer = Vec::new();
+        self.reader.by_ref().take(length).read_to_end(&mut answer)?;
+        Ok(answer)
     }
 
     /// The next line of a stream.

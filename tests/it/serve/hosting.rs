@@ -75,6 +75,7 @@ fn figures_follow_what_happens() {
         ("obto_bridge_responses_total{class=\"4xx\"}", 1, 1),
         ("obto_bridge_responses_total{class=\"5xx\"}", 0, 0),
         ("obto_bridge_database_bytes", 4096, 100_000_000),
+        ("obto_bridge_search_index_bytes", 4096, 100_000_000),
     ] {
         let value = figure(&bridge, name);
         assert!((least..=most).contains(&value), "{name} is {value}");
