@@ -18,14 +18,14 @@ use serde_json::Value;
 use crate::{
     ids::MachineId,
     serve::{
-        http::Hangup,
-        live::{Live, Waker},
+        http::{Hangup, LiveStream},
         lock,
-        presence::{Machine, Presence},
+        presence::{Machine, Presence, Visit},
         store::{
             AccountKey, Caller,
             rows::{AccountChange, AccountEvent},
         },
+        waker::Waker,
         wire,
     },
     time,
@@ -93,8 +93,16 @@ pub(super) fn words_of(event: &AccountEvent, daemon: bool, presence: &Presence) 
 #[derive(Debug)]
 pub(super) enum Item {
     Frame(Published),
-    /// It has begun and goes on.
-    Stream(Box<Live>),
+    Stream(Box<Begun>),
+}
+
+/// A stream that has begun and goes on.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) stream: LiveStream,
+    pub(super) subscription: Subscription,
+    /// None for browsers, whose visits are not noted.
+    pub(super) visit: Option<Visit>,
 }
 
 #[derive(Debug)]
@@ -215,8 +223,8 @@ impl Hub {
     }
 
     /// Has a stream that has begun go on.
-    pub(super) fn go_on(&self, live: Live) {
-        self.items.0.send(Item::Stream(Box::new(live))).expect("the hub has the other end");
+    pub(super) fn go_on(&self, begun: Begun) {
+        self.items.0.send(Item::Stream(Box::new(begun))).expect("the hub has the other end");
         self.waker.wake();
     }
 

@@ -4,12 +4,8 @@
 
 use std::{
     convert::Infallible,
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     serve::{
-        http::LiveStream,
-        hub::{Hub, Item, Next, Subscription},
+        hub::{Begun, Hub, Item, Next, Subscription},
+        presence::Visit,
         store::Store,
-        visit::{self, Visit},
+        visit,
     },
     task::{self, Joined},
 };
@@ -35,45 +31,10 @@ const EARLY_PART: u32 = 16;
 /// Daemons whose leaving is noted by one write.
 const LEFT_MAX: usize = 64;
 
-/// Ends a wait for sockets.
-#[derive(Debug)]
-pub(super) struct Waker {
-    writer: UnixStream,
-    reader: UnixStream,
-    /// It was used, and the wait has not ended yet.
-    is_used: AtomicBool,
-}
-
-impl Waker {
-    pub(super) fn new() -> io::Result<Waker> {
-        let (writer, reader) = UnixStream::pair()?;
-        writer.set_nonblocking(true)?;
-        reader.set_nonblocking(true)?;
-        Ok(Waker { writer, reader, is_used: AtomicBool::new(false) })
-    }
-
-    pub(super) fn wake(&self) {
-        if !self.is_used.swap(true, Ordering::SeqCst)
-            && let Err(error) = (&self.writer).write(&[0])
-        {
-            log::error!("the task of the streams could not be woken: {error}");
-        }
-    }
-
-    /// Whoever wakes from here on ends the next wait.
-    fn reset(&self) {
-        self.is_used.store(false, Ordering::SeqCst);
-        while let Ok(1..) = (&self.reader).read(&mut [0; 8]) {}
-    }
-}
-
 /// A stream after its beginning.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) stream: LiveStream,
-    pub(super) subscription: Subscription,
-    /// None for browsers, whose visits are not noted.
-    pub(super) visit: Option<Visit>,
+struct Live {
+    begun: Begun,
     /// When something was last sent.
     sent: Instant,
     /// Since when its peer does not take what was sent.
@@ -81,14 +42,6 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(
-        stream: LiveStream,
-        subscription: Subscription,
-        visit: Option<Visit>,
-    ) -> Live {
-        Live { stream, subscription, visit, sent: Instant::now(), stuck: None }
-    }
-
     /// Sends what there is and what the peer takes. Whether the stream goes on.
     fn step(
         &mut self,
@@ -96,11 +49,11 @@ impl Live {
         now: Instant,
         writing: &mut Writing<'_>,
     ) -> io::Result<bool> {
-        self.stream.hear(ready)?;
+        self.begun.stream.hear(ready)?;
         if ready.contains(PollFlags::OUT) {
-            self.stream.flush()?;
+            self.begun.stream.flush()?;
         }
-        while self.stream.is_flushed() {
+        while self.begun.stream.is_flushed() {
             self.stuck = None;
             writing.batch.clear();
             let is_open = self.fill(writing);
@@ -112,9 +65,9 @@ impl Live {
                 if silence < early(writing.hub.heartbeat) {
                     return Ok(true);
                 }
-                self.stream.add(b":\n\n", &mut writing.batch);
+                self.begun.stream.add(b":\n\n", &mut writing.batch);
             }
-            self.stream.send(&writing.batch)?;
+            self.begun.stream.send(&writing.batch)?;
             self.sent = now;
         }
         let stuck = *self.stuck.get_or_insert(now);
@@ -127,10 +80,10 @@ impl Live {
     /// Puts frames into the batch. False: there are no more, and none will come.
     fn fill(&self, writing: &mut Writing<'_>) -> bool {
         while writing.batch.len() < BATCH_BYTES {
-            match self.subscription.next() {
+            match self.begun.subscription.next() {
                 Next::Frame(frame) => {
-                    let words = frame.get(self.visit.is_some(), &writing.hub.presence);
-                    self.stream.add(words.as_bytes(), &mut writing.batch);
+                    let words = frame.get(self.begun.visit.is_some(), &writing.hub.presence);
+                    self.begun.stream.add(words.as_bytes(), &mut writing.batch);
                 }
                 Next::Nothing => return true,
                 Next::Closed => return false,
@@ -226,7 +179,9 @@ fn run(hub: &Hub, patience: Duration, leave: &Sender<Left>, stopped: &Receiver<I
         for item in hub.items().take(ITEMS_MAX) {
             match item {
                 Item::Frame(frame) => hub.hand_out(&frame),
-                Item::Stream(live) => streams.push(*live),
+                Item::Stream(begun) => {
+                    streams.push(Live { begun: *begun, sent: Instant::now(), stuck: None });
+                }
             }
         }
         let now = Instant::now();
@@ -254,8 +209,8 @@ fn run(hub: &Hub, patience: Duration, leave: &Sender<Left>, stopped: &Receiver<I
 fn wait(streams: &[Live], writing: &Writing<'_>) -> Vec<PollFlags> {
     let hub = writing.hub;
     let mut fds = Vec::with_capacity(1 + streams.len());
-    fds.push(PollFd::new(&hub.waker.reader, PollFlags::IN));
-    fds.extend(streams.iter().map(|it| PollFd::new(&it.stream, it.stream.interest())));
+    fds.push(PollFd::new(&hub.waker, PollFlags::IN));
+    fds.extend(streams.iter().map(|it| PollFd::new(&it.begun.stream, it.begun.stream.interest())));
     let due = streams.iter().map(|it| it.due(writing)).min();
     let patience = due.map(|due| {
         let left = due.saturating_duration_since(Instant::now());
@@ -271,7 +226,7 @@ fn wait(streams: &[Live], writing: &Writing<'_>) -> Vec<PollFlags> {
 }
 
 fn end(live: Live, is_whole: bool, leave: &Sender<Left>) {
-    let Live { stream, subscription, visit, .. } = live;
+    let Begun { stream, subscription, visit } = live.begun;
     if is_whole {
         stream.end();
     }

@@ -19,6 +19,7 @@ pub mod presence;
 pub mod store;
 pub mod stream;
 pub mod visit;
+mod waker;
 pub mod wire;
 
 use std::{

@@ -33,6 +33,14 @@ impl Machine {
         self.id == machine.id && self.instance.is_some() && self.instance == machine.instance
     }
 }
+
+/// A daemon's stream.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) account: AccountKey,
+    pub(super) machine: Machine,
+}
+
 /// A machine that comes back within this time is taken to have gone on with its work.
 const AWAY_TIME: Duration = Duration::from_mins(3);
 /// Threads of an account that are worked on at the same time; more are not shown.

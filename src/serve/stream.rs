@@ -8,16 +8,14 @@ use serde_json::json;
 use crate::{
     serve::{
         http::{Detach, StreamWriter, message::Response},
-        hub::{Hub, frame, words_of},
-        live::Live,
+        hub::{Begun, Hub, frame, words_of},
         presence::Machine,
         store::{
             Caller, Store,
             replay::{Replay, Resume},
             waiting::{Scope, WaitingThread},
         },
-        visit::{self, Visit},
-        wire,
+        visit, wire,
     },
     time,
 };
@@ -96,7 +94,7 @@ fn run(
         let waiting = scope.as_ref().map(|scope| store.waiting(scope)).transpose();
         let waiting = waiting.map_err(store_failed)?;
         feed.writer.send(hello(&resume, waiting.as_deref()).as_bytes())?;
-        visit = machine.map(|machine| Visit::begin(store, hub, caller.account, machine));
+        visit = machine.map(|machine| visit::begin(store, hub, caller.account, machine));
         match (&scope, waiting) {
             (Some(scope), Some(waiting)) => feed.hand_out(scope, waiting),
             _ => feed.replay(),
@@ -109,7 +107,7 @@ fn run(
         return Err(error);
     }
     let hub = Arc::clone(hub);
-    Ok(Some(Box::new(move |stream| hub.go_on(Live::new(stream, subscription, visit)))))
+    Ok(Some(Box::new(move |stream| hub.go_on(Begun { stream, subscription, visit }))))
 }
 
 /// The first event. `waiting` is what is handed out next, to a daemon without a position.

@@ -5,7 +5,7 @@ use crate::{
     serve::{
         hub::{Hub, Subscription},
         lock,
-        presence::Machine,
+        presence::{Machine, Visit},
         store::{AccountKey, Store},
         wire,
     },
@@ -29,20 +29,12 @@ pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) 
     }
 }
 
-/// A daemon's stream, from its beginning to its [`end`].
-#[derive(Debug)]
-pub(super) struct Visit {
-    account: AccountKey,
-    machine: Machine,
-}
-
-impl Visit {
-    pub(super) fn begin(store: &Store, hub: &Hub, account: AccountKey, machine: Machine) -> Visit {
-        let visit = Visit { account, machine };
-        saw(store, [&visit]);
-        tell(store, hub, account, &visit.machine.id);
-        visit
-    }
+/// A daemon's stream has begun.
+pub(super) fn begin(store: &Store, hub: &Hub, account: AccountKey, machine: Machine) -> Visit {
+    let visit = Visit { account, machine };
+    saw(store, [&visit]);
+    tell(store, hub, account, &visit.machine.id);
+    visit
 }
 
 /// These streams are over. Their machines were here until now: that is noted before their subscriptions
