@@ -36,8 +36,9 @@ impl Waker {
 
     /// Whoever wakes from here on ends the next wait.
     pub(super) fn reset(&self) {
-        self.is_used.store(false, Ordering::SeqCst);
+        // In this order: a byte that comes after the flag is down must stay.
         while let Ok(1..) = (&self.reader).read(&mut [0; 8]) {}
+        self.is_used.store(false, Ordering::SeqCst);
     }
 }
 
@@ -45,5 +46,42 @@ impl Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use crossbeam_channel::unbounded;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    /// Whatever comes while the wait that it ends is just over.
+    #[test]
+    fn nobody_wakes_in_vain() {
+        const WAKERS: usize = 4;
+        const EACH: usize = 100_000;
+        let waker = Waker::new().unwrap();
+        let (sender, items) = unbounded();
+        thread::scope(|scope| {
+            for _ in 0..WAKERS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        sender.send(()).unwrap();
+                        waker.wake();
+                    }
+                });
+            }
+            let mut count = 0;
+            while count < WAKERS * EACH {
+                let mut fds = [PollFd::new(&waker, PollFlags::IN)];
+                let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+                assert_eq!(poll(&mut fds, Some(&minute)), Ok(1), "after {count}");
+                waker.reset();
+                count += items.try_iter().count();
+            }
+        });
     }
 }
