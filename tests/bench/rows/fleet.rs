@@ -119,7 +119,8 @@ impl Fleet {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
         let mut sockets = Vec::with_capacity(count);
         for n in 0..count {
-            let path = if n % 2 == 0 {
+            // Browsers come last: each hears of every daemon that comes.
+            let path = if n < count / 2 {
                 format!("/api/bridge/stream?agentId=box{}", n % 50)
             } else {
                 "/api/bridge/stream".to_owned()
@@ -183,15 +184,16 @@ fn posted(event: &[u8]) -> Option<(usize, u64)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// Posts at a steady pace; how long each took.
-fn post(access: &Access, posts: usize) -> Result<Vec<f64>> {
+/// Posts at a steady pace; how long each took. `word` is in front of each.
+fn post(access: &Access, posts: usize, word: &str) -> Result<Vec<f64>> {
     let mut connection = access.connect()?;
     let (begun, mut took) = (Instant::now(), Vec::new());
     for n in 0..posts {
         let due = begun + PACE * u32::try_from(n)?;
         pause(due.saturating_duration_since(Instant::now()));
         let before = now();
-        let body = json!({"threadId": "t", "body": format!("{n} {before} {}", "x".repeat(200))});
+        let body =
+            json!({"threadId": "t", "body": format!("{word}{n} {before} {}", "x".repeat(200))});
         connection.request(&access.head("POST", "/api/reply"), &body.to_string())?;
         took.push(ms(before, now()));
     }
@@ -201,13 +203,13 @@ fn post(access: &Access, posts: usize) -> Result<Vec<f64>> {
 fn with_streams(bench: &Bench, streams: usize) -> Result<Vec<Row>> {
     let (server, _home, access) = start(bench, streams)?;
     let measured = || {
-        let alone = Rounds::cut(&post(&access, POSTS)?, 1);
+        let alone = Rounds::cut(&post(&access, POSTS, "alone ")?, 1);
         let (before, _) = server.process().memory()?;
         let mut fleet = Fleet::open(&access, streams)?;
         let (after, _) = server.process().memory()?;
         let mut hear = || {
             thread::scope(|scope| {
-                let poster = scope.spawn(|| post(&access, POSTS));
+                let poster = scope.spawn(|| post(&access, POSTS, ""));
                 let delays = fleet.hear(POSTS)?;
                 anyhow::Ok((delays, poster.join().expect("it does not panic")?))
             })
@@ -243,7 +245,7 @@ fn most_streams(bench: &Bench) -> Result<Vec<Row>> {
         let mut fleet = Fleet::open(&access, MOST_STREAMS)?;
         let (after, _) = server.process().memory()?;
         let delays = thread::scope(|scope| {
-            let poster = scope.spawn(|| post(&access, HEARD));
+            let poster = scope.spawn(|| post(&access, HEARD, ""));
             let delays = fleet.hear(HEARD)?;
             poster.join().expect("it does not panic")?;
             anyhow::Ok(delays)
@@ -316,6 +318,9 @@ fn search(bench: &Bench) -> Result<Vec<Row>> {
     server.stop()?;
     let dir = home.token_file().with_file_name("");
     let text = fill(&dir.join("bridge.sqlite"))?;
+    // It has the address of before.
+    let root = dir.ancestors().nth(2).context("a home is above it")?;
+    std::fs::remove_file(root.join("program.log"))?;
     let server = Program::start(&bench.program, &["serve", "--listen", "127.0.0.1:0"], &home)?;
     let access = server.explain(Access::of(&server, &home))?;
     let measured = || {
