@@ -266,6 +266,13 @@ impl Hub {
         machines.map(|it| (it.id.clone(), it)).collect()
     }
 
+    /// One of them.
+    pub(super) fn machine(&self, account: AccountKey, id: &MachineId) -> Option<Machine> {
+        let state = lock(&self.state);
+        let subscribers = state.subscribers.iter().filter(|it| it.caller.account == account);
+        subscribers.filter_map(|it| it.machine.as_ref()).rfind(|it| it.id == *id).cloned()
+    }
+
     /// Whether a machine is here with the caller's own token.
     pub fn is_connected(&self, caller: Caller, machine: &MachineId) -> bool {
         lock(&self.state)

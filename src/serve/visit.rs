@@ -15,7 +15,7 @@ use crate::{
 pub fn tell(store: &Store, hub: &Hub, account: AccountKey, machine: &MachineId) {
     let presence = &hub.presence;
     let _telling = lock(&presence.telling);
-    let connected = hub.machines(account).remove(machine);
+    let connected = hub.machine(account, machine);
     for (thread, since) in presence.turn(account, machine, connected.is_some()) {
         hub.publish_transient(account, "activity", &wire::activity(&thread, since));
     }
@@ -41,6 +41,10 @@ pub(super) fn begin(store: &Store, hub: &Hub, account: AccountKey, machine: Mach
 /// are given up, and what comes in from then on counts as missed.
 pub(super) fn end(store: &Store, hub: &Hub, all: Vec<(Visit, Subscription)>) {
     saw(store, all.iter().map(|(visit, _)| visit));
+    if hub.is_stopped() {
+        // Nobody is left who could be told.
+        return;
+    }
     for (visit, subscription) in all {
         drop(subscription);
         tell(store, hub, visit.account, &visit.machine.id);

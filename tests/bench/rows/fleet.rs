@@ -39,10 +39,10 @@ const P99_MS: f64 = 30.0;
 /// What streams may add to the time of a post.
 const POST_FACTOR: f64 = 1.2;
 
-const MESSAGES: usize = 100_000;
+const MESSAGES: usize = 200_000;
 const SEARCH_MS: f64 = 50.0;
 /// The index is made in the background, most of the time at rest.
-const INDEX_TIME: Duration = Duration::from_mins(2);
+const INDEX_TIME: Duration = Duration::from_mins(3);
 
 type Group = fn(&Bench) -> Result<Vec<Row>>;
 
