@@ -62,25 +62,32 @@ mod tests {
     #[test]
     fn nobody_wakes_in_vain() {
         const WAKERS: usize = 4;
-        const EACH: usize = 100_000;
+        const EACH: usize = 20_000;
         let waker = Waker::new().unwrap();
         let (sender, items) = unbounded();
+        let (heard, hear): (Vec<_>, Vec<_>) = (0..WAKERS).map(|_| unbounded::<()>()).unzip();
         thread::scope(|scope| {
-            for _ in 0..WAKERS {
-                scope.spawn(|| {
+            for (n, hear) in hear.iter().enumerate() {
+                let (waker, sender) = (&waker, &sender);
+                scope.spawn(move || {
                     for _ in 0..EACH {
-                        sender.send(()).unwrap();
+                        sender.send(n).unwrap();
                         waker.wake();
+                        // Nobody else may come who would wake in its place.
+                        hear.recv().unwrap();
                     }
                 });
             }
-            let mut count = 0;
+            let (heard, mut count) = (heard, 0);
             while count < WAKERS * EACH {
                 let mut fds = [PollFd::new(&waker, PollFlags::IN)];
                 let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
                 assert_eq!(poll(&mut fds, Some(&minute)), Ok(1), "after {count}");
                 waker.reset();
-                count += items.try_iter().count();
+                for n in items.try_iter() {
+                    heard[n].send(()).unwrap();
+                    count += 1;
+                }
             }
         });
     }
