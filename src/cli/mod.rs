@@ -8,6 +8,7 @@ mod backup;
 mod client;
 mod console;
 mod init;
+mod journal;
 #[cfg(feature = "serve")]
 mod local;
 mod logout;
@@ -71,6 +72,7 @@ enum Command {
     RotateToken(rotate_token::Args),
     Logout(logout::Args),
     Policy(policy::Args),
+    Journal(journal::Args),
     #[cfg(feature = "serve")]
     Local(local::Args),
     #[cfg(feature = "serve")]
@@ -215,6 +217,7 @@ fn command(console: &mut Console<'_>) -> ExitResult {
         Some(Command::RotateToken(args)) => rotate_token::run(args, env, &paths, console),
         Some(Command::Logout(args)) => logout::run(args, env, &paths, console),
         Some(Command::Policy(args)) => policy::run(args, env, &paths, console),
+        Some(Command::Journal(args)) => journal::run(args, &paths, console),
         #[cfg(feature = "serve")]
         Some(Command::Local(args)) => local::run(args, env, &paths, console),
         #[cfg(feature = "serve")]

@@ -80,7 +80,7 @@ impl Env {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     pub config_file: PathBuf,
-    /// Bindings, spools and the lock.
+    /// Bindings, the journal and the lock.
     pub state_dir: PathBuf,
 }
 

@@ -1,5 +1,5 @@
 //! The end of a message, and what is said by the daemon itself, in the order that survives a crash:
-//! a post is in the outbox before its message is done; a message is in the journal of done messages,
+//! a post is in the outbox before its message is done; a message is remembered as done,
 //! and what it changed in state.json or in the cursor is on disk, and so is all that is to be said on
 //! its thread, before its entry goes. Pure.
 
@@ -46,7 +46,7 @@ struct WaitingPost {
     after: u64,
     post: Box<Post>,
     finishes: Option<EntryId>,
-    /// It confirms what the journal of done messages says.
+    /// It confirms that messages are done.
     is_confirmation: bool,
     /// What a turn is told once this is stored.
     then: Option<TurnVerdict>,
@@ -189,6 +189,11 @@ impl Acks {
         let waits = !self.posts.is_empty() || !self.removals.is_empty();
         let retry = self.retry_at.filter(|_| waits);
         retry.or(self.remove_due.filter(|_| !self.removals.is_empty()))
+    }
+
+    /// Whether a post waits for a change to be on disk.
+    pub(super) fn awaits_written(&self) -> bool {
+        self.posts.iter().any(|waiting| self.written < waiting.after)
     }
 
     /// Whether a post is not stored yet.

@@ -23,7 +23,7 @@ use super::{
     DELAY_MAX, delay,
     message::{Arrival, Message},
 };
-use crate::{bridge::stream::Replay, ids::ThreadId, store::state::Cursor, time::Timestamp};
+use crate::{bridge::stream::Replay, ids::ThreadId, store::cursor::Cursor, time::Timestamp};
 
 /// Histories of threads with waiting messages that are read at the same time.
 pub const URGENT_MAX: usize = 8;

@@ -10,8 +10,8 @@ use crate::{
     permission::approval_prompt::ApprovalRequest,
     store::{
         binding::{Binding, SessionRecord},
+        cursor::Cursor,
         entry::{EntryId, Progress},
-        state::Cursor,
     },
     time::Timestamp,
 };
@@ -35,10 +35,10 @@ pub enum Effect {
     /// Write a decision down, then say `Event::Recorded`.
     Record { request: Box<ApprovalRequest>, verdict: Verdict, by: DecidedBy },
     /// Put a post into the outbox, then say `Event::Put` or `Event::NotPut`. A confirmation
-    /// only after the journal of done messages.
+    /// only once what is done is remembered.
     Put { post: Box<Post>, finishes: Option<EntryId>, is_confirmation: bool },
-    /// Note a message in the journal of done messages: in memory at once, on disk before anything is
-    /// removed.
+    /// Remember that a message is done: in memory at once, on disk with the removal of its entry at
+    /// the latest.
     Remember { message: MessageId },
     /// Remove entries from the inbox.
     Remove { entries: Vec<EntryId> },

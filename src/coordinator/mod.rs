@@ -78,7 +78,7 @@ use crate::{
     },
     ids::{ClientMsgId, Engine, MachineId, MessageId, ThreadId},
     permission::{approvals::Now, code::Code},
-    store::{binding::Binding, entry::EntryId, state::Cursor},
+    store::{binding::Binding, cursor::Cursor, entry::EntryId},
     time::Timestamp,
 };
 
@@ -111,7 +111,7 @@ pub struct Settings {
 
 /// What the coordinator may look at. The loop owns it.
 pub trait View {
-    /// Whether the message is in the journal of done messages.
+    /// Whether the message is remembered as done.
     fn is_done(&self, message: &MessageId) -> bool;
 
     fn binding(&self, thread: &ThreadId) -> Option<&Binding>;
@@ -244,6 +244,11 @@ impl Coordinator {
     }
 
     /// Whether no post waits for the disk.
+    /// Whether a post waits until changes of state.json are on disk, and a person for the post.
+    pub fn awaits_written(&self) -> bool {
+        self.acks.awaits_written()
+    }
+
     pub fn has_stored_all(&self) -> bool {
         !self.acks.has_posts()
     }

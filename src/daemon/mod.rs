@@ -1,6 +1,6 @@
 //! The daemon: one loop owns the state. It selects over everything that can happen, hands it to the
 //! coordinator as an event, and carries out what that decides. It never waits for the network, a
-//! lock that is held over a flush, or a child.
+//! disk, a lock that is held over a flush, or a child.
 
 mod calls;
 mod engines;
@@ -43,7 +43,12 @@ use crate::{
     logging,
     permission::approvals::{Key, Now},
     signals::Signal,
-    store::{Disk, entry::EntryId, lock::Lock},
+    store::{
+        Disk,
+        entry::EntryId,
+        journal::{PostRequest, Stored},
+        lock::Lock,
+    },
     task::{Ended, Task, TaskRole},
     time::{self, Timestamp},
     worker,
@@ -119,6 +124,10 @@ struct Daemon {
     sent: Receiver<Notice>,
     capabilities: Receiver<Vec<EngineStatus>>,
     ended: Receiver<Ended<Owed>>,
+    /// What became of the daemon's own posts.
+    stored: Receiver<Stored>,
+    /// Closes with the task that writes the journal.
+    journal: Receiver<Infallible>,
     drain: Option<Sender<Infallible>>,
     stop: Option<Sender<Infallible>>,
 }
@@ -131,6 +140,7 @@ enum Woken {
     /// gone, so those that are installed go on counting as usable.
     Capabilities(Option<Vec<EngineStatus>>),
     Written,
+    Stored(Stored),
     Time,
     Ended(Ended<Owed>),
     /// A task is gone that the daemon can't go on without.
@@ -162,6 +172,10 @@ impl Daemon {
             recv(signals) -> signal => signal.map_or(Woken::Lost("signals"), Woken::Signal),
             recv(self.ended) -> ended => ended.map_or(Woken::Lost("main"), Woken::Ended),
             recv(self.events) -> event => event.map_or(Woken::Lost("main"), Woken::Event),
+            recv(self.stored) -> stored => {
+                stored.map_or(Woken::Lost("journal"), Woken::Stored)
+            },
+            recv(self.journal) -> _ => Woken::Lost("journal"),
             recv(self.sent) -> notice => {
                 notice.map_or(Woken::Lost("outbox"), |notice| Woken::Event(posted(notice)))
             },
@@ -206,10 +220,11 @@ impl Daemon {
                 }
             }
             Woken::Written => self.step(self.records.all_written()),
+            Woken::Stored(stored) => self.step(self.records.stored(stored)),
             Woken::Ended(ended) => self.helper_ended(ended),
             Woken::Time | Woken::Lost(_) => self.step(Event::Tick),
         }
-        self.board.publish(&self.calls.shared);
+        self.board.publish(&self.calls.shared, &self.records.store);
     }
 
     /// A task that panicked still owes the loop an event.
@@ -311,6 +326,9 @@ impl Daemon {
                 events.extend(self.carry_out(effect));
             }
         }
+        if self.coordinator.awaits_written() {
+            self.records.store.hurry();
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
@@ -342,7 +360,7 @@ impl Daemon {
                 return Some(Event::Recorded { key: Key::of(&full.request), is_written: false });
             }
             Effect::Put { post, finishes, is_confirmation } => {
-                return Some(self.records.put(post, finishes, is_confirmation));
+                return self.records.put(PostRequest { post, finishes, is_confirmation });
             }
             Effect::Remember { message } => self.records.seen.remember(&message),
             Effect::Remove { entries } => {

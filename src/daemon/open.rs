@@ -23,11 +23,11 @@ use crate::{
     store::{
         self,
         audit::Audit,
+        cursor::Cursor,
         entry::{Entry, EntryId},
-        outbox::Outbox,
-        seen::Seen,
-        spool::Inbox,
-        state::{Cursor, StateStore},
+        inbox::Inbox,
+        messages::{self, Opened},
+        state::StateStore,
     },
     task,
     worker::{self, Answers, Codes, Shared},
@@ -42,10 +42,8 @@ impl Daemon {
         let dir = setup.paths.state_dir.clone();
         let disk = Arc::clone(&setup.disk);
         let shared_disk = || Arc::clone(&disk);
-        let what = |what: &str| format!("opening the {what} in {}", dir.display());
-        let (inbox, entries) =
-            Inbox::open(shared_disk(), &dir.join("inbox")).with_context(|| what("inbox"))?;
-        let cursor = Cursor::load(&*disk, &dir)?;
+        let Opened { journal, inbox, entries, outbox, seen, cursor, stored, running } =
+            messages::open(shared_disk(), &dir)?;
 
         // The connection is made while the rest is read.
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
@@ -54,14 +52,9 @@ impl Daemon {
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
 
-        let store = StateStore::open(shared_disk(), &dir)?;
-        let seen = Seen::open(shared_disk(), &dir.join("seen"))
-            .with_context(|| what("journal of done messages"))?;
-        let outbox =
-            Outbox::open(shared_disk(), &dir.join("outbox")).with_context(|| what("outbox"))?;
-        let audit =
-            Audit::open(shared_disk(), &dir.join("audit.jsonl")).with_context(|| what("audit"))?;
-        outbox.expect_acknowledged(&entries.iter().map(|entry| entry.id).collect());
+        let store = StateStore::open(shared_disk(), journal, &dir)?;
+        let audit = Audit::open(shared_disk(), &dir.join("audit.jsonl"))
+            .with_context(|| format!("opening the audit in {}", dir.display()))?;
         let client = Client::new(Arc::clone(&live), &setup.net)?;
         let (stop_now, stop) = bounded(0);
         let (drain_now, drain) = bounded(0);
@@ -118,6 +111,8 @@ impl Daemon {
             sent: notices,
             capabilities,
             ended,
+            stored,
+            journal: running,
             drain: Some(drain_now),
             stop: Some(stop_now),
             exit_on_auth_failure: setup.exit_on_auth_failure,

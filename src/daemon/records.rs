@@ -1,14 +1,20 @@
-//! What is on disk, as far as the loop owns it: bindings, the journal of done messages, and the
+//! What is on disk, as far as the loop owns it: bindings, the memory of done messages, and the
 //! daemon's own posts. It does what the coordinator decides, and shows the coordinator what is there.
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
-    bridge::wire::{Post, Reply},
+    bridge::wire::Reply,
     coordinator::{Change, Event, View},
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::code::Code,
-    store::{binding::Binding, entry::EntryId, seen::Seen, state::StateStore},
+    store::{
+        binding::Binding,
+        entry::EntryId,
+        journal::{PostRequest, Stored},
+        seen::Seen,
+        state::StateStore,
+    },
     time::{self, Timestamp},
     worker::{self, Shared},
 };
@@ -55,44 +61,29 @@ impl Records {
         debug_assert_eq!(written, number, "the coordinator counts the same changes");
     }
 
-    pub(super) fn put(
-        &mut self,
-        post: Box<Post>,
-        finishes: Option<EntryId>,
-        is_confirmation: bool,
-    ) -> Event {
-        match self.try_put(&post, finishes, is_confirmation) {
-            Ok(()) => Event::Put { thread: post.thread_id, finishes },
-            Err(error) => {
-                complain(&error);
-                Event::NotPut { post, finishes, is_confirmation }
+    /// Has a post stored: later [`Records::stored`] says what became of it. Some: it won't be.
+    pub(super) fn put(&mut self, request: PostRequest) -> Option<Event> {
+        let flushed = if request.is_confirmation { self.seen.flush() } else { Ok(()) };
+        let handed_over = match flushed {
+            Ok(()) => self.shared.outbox.put_later(request),
+            Err(error) => Err((error, request)),
+        };
+        handed_over.err().map(|(error, request)| not_put(&error, request))
+    }
+
+    pub(super) fn stored(&self, Stored { request, result }: Stored) -> Event {
+        match result {
+            Ok(()) => {
+                self.shared.wake();
+                Event::Put { thread: request.post.thread_id, finishes: request.finishes }
             }
+            Err(error) => not_put(&error, request),
         }
     }
 
-    fn try_put(
-        &mut self,
-        post: &Post,
-        finishes: Option<EntryId>,
-        is_confirmation: bool,
-    ) -> io::Result<()> {
-        if is_confirmation {
-            self.seen.flush()?;
-        }
-        self.shared.put(post, finishes)
-    }
-
-    /// Removes the entries of messages that are done. None if all are gone.
-    pub(super) fn remove(&mut self, mut entries: Vec<EntryId>) -> Option<Event> {
-        let removed = self.seen.flush().and_then(|()| {
-            while let Some(entry) = entries.last() {
-                self.shared.inbox.done(entry)?;
-                self.shared.outbox.acknowledged(*entry)?;
-                entries.pop();
-            }
-            Ok(())
-        });
-        removed.err().map(|error| {
+    /// Removes the entries of messages that are done. None if that is on its way.
+    pub(super) fn remove(&mut self, entries: Vec<EntryId>) -> Option<Event> {
+        self.seen.done(&entries).err().map(|error| {
             complain(&error);
             Event::NotRemoved { entries }
         })
@@ -129,6 +120,12 @@ impl View for Records {
         let session = binding.and_then(|binding| binding.sessions.get(&self.engine(reply)));
         worker::writes(&self.shared, reply, session)
     }
+}
+
+fn not_put(error: &io::Error, request: PostRequest) -> Event {
+    complain(error);
+    let PostRequest { post, finishes, is_confirmation } = request;
+    Event::NotPut { post, finishes, is_confirmation }
 }
 
 fn complain(error: &io::Error) {

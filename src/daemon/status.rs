@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Engine, MachineId, ThreadId},
-    store::{Disk, RealDisk},
+    store::{Disk, RealDisk, state::StateStore},
     time::{self, Timestamp},
     worker::Shared,
 };
@@ -143,8 +143,8 @@ impl Board {
         self.changed();
     }
 
-    /// Writes the status if it is time to.
-    pub(super) fn publish(&mut self, shared: &Shared) {
+    /// Has the status written if it is time to.
+    pub(super) fn publish(&mut self, shared: &Shared, store: &StateStore) {
         if self.due.is_none_or(|due| Instant::now() < due) {
             return;
         }
@@ -155,12 +155,7 @@ impl Board {
         self.status.outbox = outbox.count();
         self.status.refused = outbox.refused();
         let bytes = serde_json::to_vec(&self.status).expect("a status is plain data");
-        let dir = self.file.parent().expect("the file is in a directory");
-        let written =
-            RealDisk.create_dir(dir).and_then(|()| RealDisk.write_atomic(&self.file, &bytes));
-        if let Err(error) = written {
-            log::debug!(error:% = error; "the status could not be written");
-        }
+        store.replace_later(self.file.clone(), bytes);
     }
 
     /// No daemon runs from now on.

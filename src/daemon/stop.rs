@@ -53,6 +53,7 @@ impl Daemon {
             log::error!("state.json could not be written; what it lacks is in the inbox");
         }
         self.step(self.records.all_written());
+        self.wait_for(&never(), Instant::now() + FLUSH, Coordinator::has_stored_all);
         // The last handles close the channel that wakes the sending task, which then tries what it
         // has for three seconds and ends. Dropping them ends opencode's server as well: the
         // recorder may be the last, so it is waited for below.
@@ -84,6 +85,9 @@ impl Daemon {
                 },
                 recv(self.events) -> event => if let Ok(event) = event {
                     self.step(event);
+                },
+                recv(self.stored) -> stored => if let Ok(stored) = stored {
+                    self.step(self.records.stored(stored));
                 },
                 recv(self.records.store.written()) -> _ => self.step(self.records.all_written()),
                 recv(at(patience)) -> _ => return None,

@@ -1,4 +1,4 @@
-//! The names and contents of spool entries, apart from the disk that holds them, so that the
+//! The names and contents of entries of inbox and outbox, apart from the disk that holds them, so that the
 //! coordinator can speak of them. Pure.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::{
     ids::{Engine, MessageId, SessionId, TurnId},
 };
 
-/// Names an entry of a spool. Ordered by arrival, and never used twice, not even by the entries of
+/// Names an entry. Ordered by arrival, and never used twice, not even by the entries of
 /// an earlier process. As a file name it holds nothing that came from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {

@@ -1,14 +1,17 @@
-//! What must survive a crash: a [`Disk`] that makes writes durable, and on it the spools, the
-//! bindings, the memory of messages that are done, and the lock. Everything here goes through
-//! [`Disk`], so that tests can stop it between any two operations and look at what is left.
+//! What must survive a crash: a [`Disk`] that makes writes durable, and on it the journal of messages
+//! and posts, the bindings, the audit, and the lock. Everything here goes through [`Disk`], so that
+//! tests can stop it between any two operations and look at what is left.
 
 pub mod audit;
 pub mod binding;
+pub mod cursor;
 pub mod entry;
+pub mod inbox;
+pub mod journal;
 pub mod lock;
+pub mod messages;
 pub mod outbox;
 pub mod seen;
-pub mod spool;
 pub mod state;
 pub mod vec_map;
 mod writer;
@@ -17,7 +20,7 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
@@ -51,8 +54,27 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Makes a directory for the owner alone, with its parents; one that is there is left as it is.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a directory that is empty. Not durable.
+    fn remove_empty_dir(&self, path: &Path) -> io::Result<()>;
+
     /// Adds to the end of a file, which is made if need be. Durable, but a crash may leave a part.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes an empty file for the owner alone, in place of one that may be there. Not durable.
+    fn create(&self, path: &Path) -> io::Result<()>;
+
+    /// Adds to the end of a file that is there. Durable with the next [`Disk::sync`]; before that a
+    /// crash may leave any part of it, and so may an error.
+    fn extend(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes durable what a file holds.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+
+    /// Cuts a file off behind its first `bytes`. Durable.
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()>;
+
+    /// The bytes from `offset` on, and fewer than `bytes` only at the end of the file.
+    fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>>;
 
     /// Removes the temporary files that a crash left in `dir`. For the one who holds the lock.
     fn sweep(&self, dir: &Path) -> io::Result<()>;
@@ -106,12 +128,43 @@ impl Disk for RealDisk {
         sync_dir(parent(path))
     }
 
+    fn remove_empty_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let is_new = !path.exists();
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
         file.sync_data()?;
         if is_new { sync_dir(parent(path)) } else { Ok(()) }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<()> {
+        create(path).map(drop)
+    }
+
+    fn extend(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().append(true).open(path)?.write_all(bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        OpenOptions::new().append(true).open(path)?.sync_data()
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(bytes)?;
+        file.sync_data()
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let left = file.metadata()?.len().saturating_sub(offset);
+        let mut content = Vec::with_capacity(bytes.min(usize::try_from(left).unwrap_or(bytes)));
+        file.take(u64::try_from(bytes).unwrap_or(u64::MAX)).read_to_end(&mut content)?;
+        Ok(content)
     }
 
     fn sweep(&self, dir: &Path) -> io::Result<()> {
@@ -146,10 +199,22 @@ fn is_temporary(path: &Path) -> bool {
 }
 
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Replaces a file that nothing relies on: in one step, and not durably.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = parent(path).join(temporary_name());
+    let written = create(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&temporary, path));
+    written.inspect_err(|_| fs::remove_file(&temporary).unwrap_or_default())
 }
 
 /// A rename is in the directory, which has to be written as well.

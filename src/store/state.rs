@@ -4,8 +4,8 @@
 //! when it may write again. Nothing that must survive a crash relies on it alone: an entry of the
 //! inbox is done only when [`StateStore::newest_written`] says so of what its message changed.
 //!
-//! How far the stream was read ([`Cursor`]) is in a file of its own, because it is no part of what
-//! we share with the reference daemon.
+//! How far the stream was read ([`Cursor`]) is in the journal, because it is no part of what we share
+//! with the reference daemon.
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +16,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -29,10 +29,12 @@ use crate::{
     store::{
         Disk,
         binding::Binding,
+        cursor::Cursor,
+        journal::{self, Journal},
         writer::{Writer, WriterCommand},
     },
     task::{self, Joined},
-    time::{self, Timestamp},
+    time,
 };
 
 /// The bindings in memory, and the way to the task that writes them. Owned by the main task.
@@ -42,6 +44,8 @@ pub struct StateStore {
     bindings: BTreeMap<ThreadId, Binding>,
     /// Of the newest change: how many there were.
     generation: u64,
+    /// Up to which change somebody waits.
+    hurried: u64,
     /// Of the newest change that is on disk.
     written: Arc<AtomicU64>,
     wake: Receiver<()>,
@@ -54,26 +58,13 @@ pub struct StateStore {
     is_broken: bool,
 }
 
-/// How far the stream was read. Everything before it is in the inbox or was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Cursor {
-    /// For `Last-Event-ID`.
-    pub last_event_id: Option<String>,
-    /// Up to when every thread was read: the server's time, never ours.
-    pub seen_until: Option<Timestamp>,
-    /// Threads that were read only up to an earlier time.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub behind: BTreeMap<ThreadId, Timestamp>,
-}
-
 impl StateStore {
     /// Reads `dir/state.json` of either version and starts the writer. A file that can't be
     /// understood is set aside under a name that the log tells, and no binding is known then.
     ///
     /// # Errors
     /// When the file can't be read or set aside: going on would overwrite it.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<StateStore> {
+    pub fn open(disk: Arc<dyn Disk>, journal: Journal, dir: &Path) -> Result<StateStore> {
         disk.create_dir(dir)
             .and_then(|()| disk.sweep(dir))
             .with_context(|| format!("preparing the state directory {}", dir.display()))?;
@@ -88,15 +79,17 @@ impl StateStore {
         let (changes, receiver) = unbounded();
         let writer = Writer {
             disk,
+            journal,
             state_path,
-            cursor_path: cursor_path(dir),
             bindings: bindings.iter().map(|(id, it)| (id.clone(), text(it))).collect(),
             rest: fields(&rest),
             generation: 0,
             has_changed: false,
+            has_cursor: false,
+            due: Instant::now(),
+            not_before: Instant::now(),
             written: Arc::clone(&written),
             wake: wake_sender,
-            cursor: None,
             is_failing: false,
         };
         let writer = task::spawn("state", move || writer.run(&receiver))
@@ -104,6 +97,7 @@ impl StateStore {
         Ok(StateStore {
             bindings,
             generation: 0,
+            hurried: 0,
             written,
             wake,
             changes,
@@ -149,9 +143,21 @@ impl StateStore {
     /// [`StateStore::newest_written`].
     pub fn set_cursor(&mut self, cursor: &Cursor) -> u64 {
         self.generation += 1;
-        let bytes = serde_json::to_vec(cursor).expect("a cursor is plain data");
-        self.send(WriterCommand::Cursor(bytes));
+        self.send(WriterCommand::Cursor(journal::cursor(cursor)));
         self.generation
+    }
+
+    /// Has all changes so far written soon: somebody waits for them.
+    pub fn hurry(&mut self) {
+        if self.hurried < self.generation {
+            self.hurried = self.generation;
+            self.send(WriterCommand::Hurry);
+        }
+    }
+
+    /// Has a file replaced that nothing relies on, and is not durable.
+    pub fn replace_later(&self, path: PathBuf, bytes: Vec<u8>) {
+        self.send(WriterCommand::Replace { path, bytes });
     }
 
     /// Has everything written now. False when that failed or took longer than `patience`.
@@ -166,18 +172,6 @@ impl StateStore {
             log::error!("the task that writes state.json is gone; restart the daemon");
         }
     }
-}
-
-impl Cursor {
-    /// Reads `dir/cursor.json`. Without one, or with one that can't be understood, the stream is
-    /// read from now on and threads are caught up from their history.
-    pub fn load(disk: &dyn Disk, dir: &Path) -> Result<Cursor> {
-        Ok(read(disk, &cursor_path(dir))?.unwrap_or_default())
-    }
-}
-
-fn cursor_path(dir: &Path) -> PathBuf {
-    dir.join("cursor.json")
 }
 
 /// Without the room that it grew in.

@@ -1,10 +1,11 @@
-//! The task that writes state.json and cursor.json. It has a copy of the text of every binding, so
-//! that the main task neither serializes all of them for each change nor waits for the disk.
+//! The task that writes state.json, hands the cursor to the journal, and writes what `obto-bridge
+//! status` shows. It has a copy of the text of every binding, so that the main task neither serializes
+//! all of them for each change nor waits for the disk.
 
 use std::{
     collections::BTreeMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,10 +15,20 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::{ids::ThreadId, store::Disk};
+use crate::{
+    ids::ThreadId,
+    store::{
+        Disk, RealDisk,
+        journal::{Journal, Slot},
+        replace,
+    },
+};
+
+/// A change is written this much later, with all that follow it: a turn makes several.
+const LAZINESS: Duration = Duration::from_millis(250);
 
 /// Between two writes at least this passes, and a millisecond more for each 20 KB of the file, so
-/// that a burst costs a few writes and a large file does not keep the disk busy.
+/// that a large file does not keep the disk busy.
 const PAUSE: Duration = Duration::from_millis(20);
 const BYTES_PER_MILLISECOND: usize = 20 * 1024;
 
@@ -32,40 +43,47 @@ pub(super) enum WriterCommand {
         /// As JSON on one line.
         text: Box<str>,
     },
-    /// The whole of cursor.json.
+    /// A record for the journal.
     Cursor(Vec<u8>),
+    /// Somebody waits for what is not written yet.
+    Hurry,
     /// Write now; answered with whether everything is on disk.
     Flush(Sender<bool>),
+    /// Replace a file that nothing relies on.
+    Replace { path: PathBuf, bytes: Vec<u8> },
 }
 
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) journal: Journal,
     pub(super) state_path: PathBuf,
-    pub(super) cursor_path: PathBuf,
     /// Each as JSON on one line.
     pub(super) bindings: BTreeMap<ThreadId, Box<str>>,
     /// The fields beside `bindings`, as JSON with a comma behind each.
     pub(super) rest: String,
-    /// How many changes were made in `bindings` or `cursor`.
+    /// How many changes were made of `bindings` and the cursor.
     pub(super) generation: u64,
     /// Whether `bindings` have changed since they were written.
     pub(super) has_changed: bool,
+    /// Whether the journal has a cursor that may not be durable.
+    pub(super) has_cursor: bool,
+    /// When what has changed is to be written, and when that may be at the earliest.
+    pub(super) due: Instant,
+    pub(super) not_before: Instant,
     /// The newest change that is on disk.
     pub(super) written: Arc<AtomicU64>,
     /// Says that `written` grew.
     pub(super) wake: Sender<()>,
-    pub(super) cursor: Option<Vec<u8>>,
     pub(super) is_failing: bool,
 }
 
 impl Writer {
     /// Runs until `changes` closes, and writes what is left then.
     pub(super) fn run(mut self, changes: &Receiver<WriterCommand>) {
-        let mut not_before = Instant::now();
         loop {
             let change = if self.is_dirty() {
-                changes.recv_deadline(not_before)
+                changes.recv_deadline(self.due)
             } else {
                 changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
@@ -74,10 +92,9 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if not_before <= Instant::now() && self.is_dirty() {
+            if self.due <= Instant::now() && self.is_dirty() {
                 changes.try_iter().for_each(|change| self.apply(change));
-                let pause = self.write();
-                not_before = Instant::now() + pause;
+                self.write();
             }
         }
         if self.is_dirty() {
@@ -86,20 +103,22 @@ impl Writer {
     }
 
     fn is_dirty(&self) -> bool {
-        self.cursor.is_some() || self.has_changed
+        self.has_cursor || self.has_changed
     }
 
     fn apply(&mut self, change: WriterCommand) {
         match change {
             WriterCommand::Binding { thread, text } => {
+                self.changes();
                 self.bindings.insert(thread, text);
                 self.has_changed = true;
-                self.generation += 1;
             }
-            WriterCommand::Cursor(bytes) => {
-                self.cursor = Some(bytes);
-                self.generation += 1;
+            WriterCommand::Cursor(record) => {
+                self.changes();
+                self.journal.note(record, Some(Slot::Cursor));
+                self.has_cursor = true;
             }
+            WriterCommand::Hurry => self.due = self.not_before,
             WriterCommand::Flush(done) => {
                 if self.is_dirty() {
                     self.write();
@@ -107,12 +126,25 @@ impl Writer {
                 // The caller may have stopped waiting.
                 done.try_send(!self.is_dirty()).unwrap_or_default();
             }
+            WriterCommand::Replace { path, bytes } => {
+                let dir = path.parent().unwrap_or(Path::new("."));
+                if let Err(error) = RealDisk.create_dir(dir).and_then(|()| replace(&path, &bytes)) {
+                    log::debug!(error:% = error; "{} could not be written", path.display());
+                }
+            }
         }
     }
 
-    /// Writes what changed. Returns how long to wait until the next time.
-    fn write(&mut self) -> Duration {
-        match self.try_write() {
+    fn changes(&mut self) {
+        if !self.is_dirty() {
+            self.due = (Instant::now() + LAZINESS).max(self.not_before);
+        }
+        self.generation += 1;
+    }
+
+    /// Writes what changed.
+    fn write(&mut self) {
+        let pause = match self.try_write() {
             Ok(pause) => {
                 if self.is_failing {
                     log::info!("{} is written again", self.state_path.display());
@@ -128,15 +160,17 @@ impl Writer {
                 self.is_failing = true;
                 PAUSE_AFTER_FAILURE
             }
-        }
+        };
+        self.not_before = Instant::now() + pause;
+        self.due = self.not_before;
     }
 
     fn try_write(&mut self) -> io::Result<Duration> {
         let mut pause = PAUSE;
         // First, since it names what is missing on threads that the bindings make ours.
-        if let Some(bytes) = &self.cursor {
-            self.disk.write_atomic(&self.cursor_path, bytes)?;
-            self.cursor = None;
+        if self.has_cursor {
+            self.journal.sync()?;
+            self.has_cursor = false;
         }
         if self.has_changed {
             let bytes = self.file()?;

@@ -8,7 +8,7 @@ use crate::{
     ids::{ClientMsgId, TurnId},
     store::{
         entry::{EntryId, Progress},
-        spool::Inbox,
+        inbox::Inbox,
     },
     worker::run::Run,
 };
@@ -74,10 +74,17 @@ mod tests {
     use std::{fs, path::Path, sync::Arc};
 
     use super::*;
-    use crate::{ids::Engine, store::RealDisk};
+    use crate::{
+        ids::Engine,
+        store::{
+            RealDisk,
+            journal::{self},
+            messages::{self, Opened},
+        },
+    };
 
     fn open(dir: &Path) -> (Inbox, Vec<(EntryId, u32)>) {
-        let (inbox, entries) = Inbox::open(Arc::new(RealDisk), dir).unwrap();
+        let Opened { inbox, entries, .. } = messages::open(Arc::new(RealDisk), dir).unwrap();
         let attempts = |progress: Option<Progress>| progress.map_or(0, |it| it.attempts);
         (inbox, entries.into_iter().map(|it| (it.id, attempts(it.progress))).collect())
     }
@@ -102,16 +109,20 @@ mod tests {
         let reply = Reply::parse(r#"{"threadId":"t","messageId":"M"}"#).unwrap();
         let (inbox, _) = open(dir.path());
         let entry = inbox.put(&reply, 0).unwrap();
-        let started = dir.path().join("started");
-        fs::remove_dir(&started).unwrap();
+        let (journal, away) = (journal::path(dir.path()), dir.path().join("away"));
+        fs::rename(&journal, &away).unwrap();
+        fs::create_dir(&journal).unwrap();
         assert!(Attempt::begin(&inbox, entry, &reply, progress(1), 0).is_err());
-        fs::create_dir(&started).unwrap();
+        fs::remove_dir(&journal).unwrap();
+        fs::rename(&away, &journal).unwrap();
+        drop(inbox);
         let (inbox, left) = open(dir.path());
         assert_eq!(left, [(entry, 0)]);
 
         let mut attempt = Attempt::begin(&inbox, entry, &reply, progress(1), 0).unwrap();
         let names = [attempt.next_post(), attempt.next_post()].map(|it| it.to_string());
         assert_eq!(names, ["M.1.1", "M.1.2"]);
+        drop(inbox);
         let (inbox, left) = open(dir.path());
         assert_eq!(left, [(entry, 1)], "what has named posts is on disk");
         let mut attempt =

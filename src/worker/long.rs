@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     ids::ClientMsgId,
-    store::{Disk, spool::short_hash},
+    store::{Disk, journal::short_hash},
 };
 
 /// What a bridge takes in any case; ours takes 1 MiB characters.

@@ -41,7 +41,7 @@ use crate::{
     coordinator::{Begin, Event},
     ids::{Engine, ThreadId},
     permission::{Policy, Rule},
-    store::{audit::Audit, binding::SessionRecord, entry::EntryId, outbox::Outbox, spool::Inbox},
+    store::{audit::Audit, binding::SessionRecord, entry::EntryId, inbox::Inbox, outbox::Outbox},
     task,
     worker::run::Run,
 };
@@ -108,8 +108,13 @@ impl Shared {
     /// answer this is.
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         self.outbox.put(post, finishes)?;
-        self.wake.try_send(()).ok(); // Full means that it is awake already.
+        self.wake();
         Ok(())
+    }
+
+    /// Wakes the outbox task: there is a new post.
+    pub fn wake(&self) {
+        self.wake.try_send(()).ok(); // Full means that it is awake already.
     }
 }
 

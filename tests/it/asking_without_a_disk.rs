@@ -82,6 +82,8 @@ fn an_answer(breaks: fn(&Machine, &str), mends: fn(&Machine, &str)) {
     scene.machine.say("t", "m", "ask", None);
     let code = scene.question();
     breaks(&scene.machine, &scene.state);
+    // It does not fit into what is left of the last block of a file, and the answer is behind it.
+    scene.machine.say("another", &"x".repeat(5_000), "answer", None);
     scene.machine.write("t", &format!("approve {code}"));
     scene.daemon.line("can't store a reply");
     assert_eq!(scene.done(), [""; 0]);

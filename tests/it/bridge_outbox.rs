@@ -20,7 +20,12 @@ use obto_bridge::{
     },
     config::Token,
     ids::{ClientMsgId, Engine, ThreadId},
-    store::{Disk, outbox::Outbox},
+    store::{
+        Disk,
+        journal::{self},
+        messages::{self, Opened},
+        outbox::Outbox,
+    },
     task::Task,
     time::Timestamp,
 };
@@ -33,6 +38,9 @@ use crate::{
         sick_bridge::{Conn, Seen, SickBridge},
     },
 };
+
+/// The state directory.
+const DIR: &str = "/d";
 
 /// The outbox on a disk in memory, which can fail.
 #[derive(Clone)]
@@ -55,11 +63,17 @@ impl Store {
     fn new(posts: &[(u32, &str)]) -> Store {
         let disk: Arc<MemoryDisk> = Arc::default();
         let dir: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&disk);
-        let store = Store { outbox: Outbox::open(dir, Path::new("/outbox")).unwrap(), disk };
+        let Opened { outbox, .. } = messages::open(dir, Path::new(DIR)).unwrap();
+        let store = Store { outbox, disk };
         for (entry, thread) in posts {
             store.put(*entry, thread);
         }
         store
+    }
+
+    /// How many posts the next start would find.
+    fn on_disk(&self) -> usize {
+        journal::look(&*self.disk, Path::new(DIR)).unwrap().contents.posts.len()
     }
 
     fn put(&self, entry: u32, thread: &str) {
@@ -75,7 +89,7 @@ impl Store {
 
     /// Those that it will never take, with the reasons.
     fn refused(&self) -> Vec<(u32, String)> {
-        let files = self.disk.list(Path::new("/outbox/refused")).unwrap();
+        let files = self.disk.list(&Path::new(DIR).join("outbox/refused")).unwrap();
         let refused = files.iter().map(|path| {
             let file: Value = serde_json::from_slice(&self.disk.read(path).unwrap()).unwrap();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -407,7 +421,10 @@ fn leaving_tries_what_there_is_and_keeps_the_rest() {
     rig.store.put(2, "fine");
     let store = rig.store.clone();
     let (took, seen) = rig.stop();
-    assert_eq!((store.entries(), seen.len()), (vec![1], 2), "not even woken, and still tried");
+    // The one may have been tried before as well.
+    let tried = |name: &str| seen.iter().filter(|seen| thread(seen) == name).count();
+    assert_eq!((store.entries(), tried("fine")), (vec![1], 1), "not even woken, and still tried");
+    assert!(matches!(tried("dead"), 1 | 2));
     assert!(took < drain / 2, "there was nothing to wait for: {took:?}");
 }
 
@@ -443,7 +460,7 @@ fn a_disk_that_cant_remove_does_not_make_posts_repeat() {
     rig.wake.try_send(()).ok();
     assert_eq!(body(&rig.bridge.next()), 2);
     // Both go when the disk can, and 1 is not sent again for it.
-    rig.store.until(|store| store.disk.paths().is_empty());
+    rig.store.until(|store| store.on_disk() == 0);
     let (_, seen) = rig.stop();
     assert!(seen.is_empty());
 }
@@ -451,12 +468,12 @@ fn a_disk_that_cant_remove_does_not_make_posts_repeat() {
 #[test]
 fn a_post_that_cant_be_read_is_read_again() {
     let store = Store::new(&[(1, "a"), (2, "b")]);
-    let (disk, first) = (Arc::clone(&store.disk), store.disk.paths().remove(0));
-    let bytes = disk.read(Path::new(&first)).unwrap();
-    disk.put(&first, b"{");
+    let disk = Arc::clone(&store.disk);
+    let flip = || disk.flip(&journal::path(Path::new(DIR)), b"\"body\":\"1\"");
+    flip();
     let rig = rig_on(store, |_, conn| ok(conn));
     assert_eq!(body(&rig.bridge.next()), 2, "the oldest one was tried before");
-    disk.put(&first, &bytes);
+    flip();
     rig.store.until_empty();
     let (_, seen) = rig.stop();
     assert_eq!(seen.iter().map(body).collect::<Vec<_>>(), [1]);

@@ -5,7 +5,7 @@
 mod lanes;
 
 use std::{
-    io, mem,
+    io,
     time::{Duration, Instant},
 };
 
@@ -29,8 +29,6 @@ use crate::{
 const SENDERS: usize = 4;
 /// How often a refused token is complained about in the log.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
-/// When a store that failed is asked again.
-const STORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Indicators that wait; more are dropped.
 const ACTIVITIES: usize = 16;
@@ -107,8 +105,6 @@ pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Ou
         on_their_way: 0,
         showing: false,
         gate: BridgeGate { backoff: Backoff::new(settings.pace), until: None, complained: None },
-        sent: Vec::new(),
-        list_again: None,
         leave_at: None,
     };
     let task = task::spawn("outbox", move || sending.run(senders))?;
@@ -176,10 +172,6 @@ struct Sending {
     /// An activity is on its way. One at a time, so that they keep their order.
     showing: bool,
     gate: BridgeGate,
-    /// Accepted, and still in the store, which could not remove them.
-    sent: Vec<OutboxId>,
-    /// The store could not remove a post and is asked again then.
-    list_again: Option<Instant>,
     /// Set when the task is to stop.
     leave_at: Option<Instant>,
 }
@@ -226,11 +218,7 @@ impl Sending {
                 Ok((thread, state)) => self.show(thread, state),
                 Err(_) => self.activity = never(),
             },
-            recv(alarm) -> _ => {
-                if self.list_again.is_some_and(|at| at <= Instant::now()) {
-                    self.refresh();
-                }
-            }
+            recv(alarm) -> _ => {}
         }
     }
 
@@ -242,7 +230,7 @@ impl Sending {
         let gate = self.gate.until.filter(|open| *open > now && self.lanes.len() > 0);
         // While every sender is busy, nothing that becomes due can be sent.
         let sendable = due.into_iter().chain(gate).filter(|_| self.on_their_way < SENDERS).min();
-        sendable.into_iter().chain(self.leave_at).chain(self.list_again).min()
+        sendable.into_iter().chain(self.leave_at).min()
     }
 
     /// Everything is due once more, and what fails now is left for the next start.
@@ -255,19 +243,7 @@ impl Sending {
 
     /// Looks for new posts.
     fn refresh(&mut self) {
-        self.list_again = None;
-        for entry in mem::take(&mut self.sent) {
-            if self.store.remove(entry).is_err() {
-                self.remove_again(entry);
-            }
-        }
         self.lanes.refresh(self.store.list());
-    }
-
-    /// A post that was sent and is still there would be sent again at the next start.
-    fn remove_again(&mut self, entry: OutboxId) {
-        self.sent.push(entry);
-        self.list_again.get_or_insert_with(|| Instant::now() + STORE_AGAIN);
     }
 
     /// Gives the senders what is due.
@@ -324,7 +300,7 @@ impl Sending {
             if is_awaited {
                 self.notify(Notice::Asked { post, at: posted.at });
             }
-            self.remove(&thread, entry);
+            self.store.remove(entry);
         } else {
             self.notify(Notice::Conflict { thread: thread.clone(), post });
             self.refuse(&thread, entry, "the bridge has the post of another daemon of this name");
@@ -357,14 +333,6 @@ impl Sending {
         } else {
             self.refuse(thread, entry, &error.to_string());
             self.lanes.done(thread);
-        }
-    }
-
-    fn remove(&mut self, thread: &ThreadId, entry: OutboxId) {
-        if let Err(error) = self.store.remove(entry) {
-            log::error!(thread:% = thread; "outbox: removing a post that was sent failed, \
-                trying again: {error}");
-            self.remove_again(entry);
         }
     }
 

@@ -138,7 +138,7 @@ fn another_daemon_of_this_name_has_the_work() {
     bench.connects(Replay::Complete, "");
 }
 
-/// The bridge had sent it again before the crash, and the journal of done messages was not written.
+/// The bridge had sent it again before the crash, and that it is done was not written.
 #[test]
 fn a_message_that_is_left_twice_is_driven_once() {
     let mut bench = Bench::new(&["t"]);

@@ -152,7 +152,7 @@ struct World {
     notes: Vec<Noted>,
     said: Vec<Message>,
     used: Vec<String>,
-    /// Those of earlier daemons: their journal of done messages has them, so they are not matched again.
+    /// Those of earlier daemons: they are remembered as done, so they are not matched again.
     settled: Vec<String>,
     waiting: Vec<Decided>,
     allowed: usize,

@@ -2,6 +2,7 @@
 
 mod account;
 mod init;
+mod journal;
 #[cfg(feature = "serve")]
 mod local;
 mod policy;

@@ -82,7 +82,7 @@ impl FaultyDisk {
             return Ok(Go::On);
         }
         let number = inside.operations.len();
-        // The entries of spools have numbers for names.
+        // Refused posts have numbers for names.
         let name = match path.extension() {
             Some(_)
                 if path.file_stem() > Some("0".as_ref())
@@ -168,6 +168,10 @@ impl Disk for FaultyDisk {
         RealDisk.create_dir(path)
     }
 
+    fn remove_empty_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_empty_dir(path)
+    }
+
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         match self.count("append", path)? {
             Go::On => RealDisk.append(path, bytes),
@@ -176,6 +180,36 @@ impl Disk for FaultyDisk {
                 Err(full())
             }
         }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<()> {
+        self.whole("create", path)?;
+        RealDisk.create(path)
+    }
+
+    fn extend(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        match self.count("extend", path)? {
+            Go::On => RealDisk.extend(path, bytes),
+            Go::Half => {
+                RealDisk.extend(path, &bytes[..bytes.len() / 2])?;
+                Err(full())
+            }
+        }
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.whole("sync", path)?;
+        RealDisk.sync(path)
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        self.whole("truncate", path)?;
+        RealDisk.truncate(path, bytes)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        self.whole("read", path)?;
+        RealDisk.read_at(path, offset, bytes)
     }
 
     fn sweep(&self, dir: &Path) -> io::Result<()> {

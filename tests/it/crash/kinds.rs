@@ -5,7 +5,13 @@ use std::sync::Arc;
 use obto_bridge::{
     bridge::wire::Reply,
     ids::{Engine, TurnId},
-    store::{Disk, RealDisk, entry::Progress, spool::Inbox},
+    store::{
+        RealDisk,
+        cursor::Cursor,
+        entry::Progress,
+        messages::{self, Opened},
+        state::StateStore,
+    },
 };
 use serde_json::{Value, json};
 
@@ -181,12 +187,12 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
     match kind {
         // `EPOCH-NUMBER`: from the first event of this bridge's on.
         Kind::Duplicate => change_cursor(machine, |cursor| {
-            let epoch = cursor["lastEventId"].as_str().unwrap().split('-').next().unwrap();
-            json!({ "lastEventId": format!("{epoch}-0"), "seenUntil": null })
+            let epoch = cursor.last_event_id.as_ref().unwrap().split('-').next().unwrap();
+            *cursor = Cursor { last_event_id: Some(format!("{epoch}-0")), ..Cursor::default() };
         }),
         Kind::Missed => change_cursor(machine, |cursor| {
-            assert!(cursor["seenUntil"].is_string(), "{cursor}");
-            json!({ "lastEventId": null, "seenUntil": cursor["seenUntil"] })
+            assert!(cursor.seen_until.is_some(), "{cursor:?}");
+            *cursor = Cursor { seen_until: cursor.seen_until, ..Cursor::default() };
         }),
         _ => {}
     }
@@ -215,16 +221,18 @@ pub(super) fn prepare(kind: Kind, machine: &Machine) {
     }
 }
 
-fn change_cursor(machine: &Machine, change: fn(Value) -> Value) {
-    let file = machine.state("cursor.json");
-    let cursor = serde_json::from_slice(&RealDisk.read(&file).unwrap()).unwrap();
-    RealDisk.write_atomic(&file, change(cursor).to_string().as_bytes()).unwrap();
+fn change_cursor(machine: &Machine, change: fn(&mut Cursor)) {
+    let dir = machine.state("");
+    let mut opened = messages::open(Arc::new(RealDisk), &dir).unwrap();
+    let mut store = StateStore::open(Arc::new(RealDisk), opened.journal.clone(), &dir).unwrap();
+    change(&mut opened.cursor);
+    store.set_cursor(&opened.cursor);
 }
 
 /// Puts a message into the inbox, as an earlier daemon did.
 fn receive(machine: &Machine, message: &Value, progress: Option<Progress>) {
     let reply = Reply::parse(&message.to_string()).unwrap();
-    let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state("inbox")).unwrap();
+    let Opened { inbox, .. } = messages::open(Arc::new(RealDisk), &machine.state("")).unwrap();
     let entry = inbox.put(&reply, 0).unwrap();
     if let Some(progress) = progress {
         inbox.started(&entry, &progress).unwrap();

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 
 use crate::util::{
     bin::Home,
+    daemon::left,
     http::{Conn, Reply, patient_limits, person},
     patience,
 };
@@ -178,9 +179,9 @@ impl Machine {
         self.left().iter().all(|left| *left == 0)
     }
 
-    /// How many files are in the inbox (messages, and turns that began) and in the outbox.
+    /// How many messages, turns that began, and posts the journal has.
     pub(crate) fn left(&self) -> [usize; 3] {
-        ["inbox/new", "inbox/started", "outbox"].map(|dir| files(&self.state(dir)))
+        left(&self.state(""))
     }
 
     /// Starts a daemon in this process.
@@ -254,10 +255,4 @@ pub(crate) fn program() -> PathBuf {
     let program = target.join("examples/journal-agent");
     assert!(program.exists(), "{} is missing: cargo build --examples", program.display());
     program
-}
-
-/// How many files are in a directory. One that is not there has none.
-pub(crate) fn files(dir: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_file())).count()
 }

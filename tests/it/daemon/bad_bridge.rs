@@ -35,7 +35,7 @@ fn check(bytes: impl Into<Vec<u8>>, words: &[&str]) {
     }
     still_answers(&stage, &line);
     daemon.stop();
-    assert_eq!(machine.count("inbox/new"), 0);
+    assert_eq!(machine.left()[0], 0);
 }
 
 #[test]

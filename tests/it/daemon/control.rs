@@ -21,7 +21,7 @@ fn busy(gate: &Gate) -> Vec<String> {
 /// Waits until nothing is left of the messages that were answered.
 #[track_caller]
 fn settled(machine: &Machine, left: usize) {
-    machine.wait_for(|machine| machine.count("inbox/new") == left);
+    machine.wait_for(|machine| machine.left()[0] == left);
 }
 
 isolated! {

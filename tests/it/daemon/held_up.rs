@@ -6,8 +6,9 @@ use std::{fs, sync::Arc, time::Duration};
 use obto_bridge::{
     bridge::wire::Reply,
     store::{
-        RealDisk,
-        spool::{INBOX_ENTRIES_MAX, Inbox},
+        Disk, RealDisk,
+        inbox::INBOX_ENTRIES_MAX,
+        messages::{self, Opened},
     },
     time::{self, Timestamp},
 };
@@ -30,7 +31,7 @@ use crate::{
 /// As many old messages as the inbox holds.
 fn fill_the_inbox(machine: &Machine) {
     let written = Timestamp::from_millis(time::now().as_millis() - 3 * 24 * 3_600_000);
-    let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state_file("inbox")).unwrap();
+    let Opened { inbox, .. } = messages::open(Arc::new(RealDisk), &machine.state_file("")).unwrap();
     for number in 0..INBOX_ENTRIES_MAX {
         let reply = json!({
             "threadId": "t", "messageId": format!("old-{number}"), "agentId": MACHINE,
@@ -103,14 +104,15 @@ isolated! {
         let mut daemon = leftovers::start(&machine);
         machine.say("t", "m", "waitask", None);
         assert!(comes_true(|| !machine.prompts("m").is_empty()));
-        let outbox = format!("{state}/outbox");
-        freeze(&machine, &outbox);
+        let audit = format!("{state}/audit.jsonl");
+        RealDisk.write_atomic(audit.as_ref(), b"").unwrap();
+        freeze(&machine, &audit);
         machine.home.put("go", "");
         daemon.line("cannot write to the state directory");
         assert_eq!(engines(), 1);
         machine.write("t", "/stop");
         let is_ended = comes_true(|| engines() == 0);
-        thaw(&machine, &outbox);
+        thaw(&machine, &audit);
         assert!(is_ended, "it is not stopped while the disk takes nothing");
         assert!(comes_true(|| machine.is_settled()), "{:?}", machine.left());
         daemon.signal(Signal::TERM);

@@ -4,7 +4,10 @@ use std::{fs, sync::Arc};
 
 use obto_bridge::{
     bridge::wire::Reply,
-    store::{RealDisk, spool::Inbox},
+    store::{
+        RealDisk,
+        messages::{self, Opened},
+    },
     time,
 };
 use serde_json::json;
@@ -16,7 +19,7 @@ use crate::util::{
 
 /// Puts a message into the inbox, as an earlier daemon did.
 fn receive(machine: &Machine, messages: &[&str]) {
-    let (inbox, _) = Inbox::open(Arc::new(RealDisk), &machine.state_file("inbox")).unwrap();
+    let Opened { inbox, .. } = messages::open(Arc::new(RealDisk), &machine.state_file("")).unwrap();
     for (number, body) in messages.iter().enumerate() {
         let reply = json!({
             "threadId": "t", "messageId": format!("left-{number}"), "agentId": MACHINE,

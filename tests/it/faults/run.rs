@@ -1,18 +1,13 @@
 //! One run: a home, a bridge, a sick network between them, a daemon that is killed and started
 //! again, and people who go on writing meanwhile. Then everything calms down.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crossbeam_channel::{Receiver, after, unbounded};
 use fastrand::Rng;
 use obto_bridge::{
     serve::{Options, Server, password::Cost},
+    store::{RealDisk, journal},
     task::{self, Task},
 };
 use rustix::process::Signal;
@@ -26,6 +21,7 @@ use super::{
 };
 use crate::util::{
     bin::{Home, Running},
+    daemon::left,
     fake,
     http::{Conn, Events, patient_limits, person},
     patience,
@@ -121,10 +117,12 @@ impl Site {
     pub(super) fn connected(&self) -> Result<(), String> {
         let hello = patience::recv(&self.proxy.hellos);
         hello.map_err(|_| "the daemon does not connect".to_owned())?;
-        let cursor = self.state("cursor.json");
-        let place = if self.forgets { "\"seenUntil\":\"" } else { "\"lastEventId\":\"" };
-        let has_place = |path: &Path| fs::read_to_string(path).is_ok_and(|it| it.contains(place));
-        if patience::comes_true(|| has_place(&cursor)) {
+        let has_place = || {
+            let cursor = journal::look(&RealDisk, &self.state("")).unwrap().cursor();
+            let place = cursor.unwrap_or_default();
+            if self.forgets { place.seen_until.is_some() } else { place.last_event_id.is_some() }
+        };
+        if patience::comes_true(has_place) {
             Ok(())
         } else {
             Err("the daemon does not keep its place in the stream".to_owned())
@@ -137,17 +135,13 @@ impl Site {
 
     /// Waits until nothing is left to do.
     fn settled(&self) -> Result<(), String> {
-        for spool in ["inbox/new", "inbox/started", "outbox"] {
-            let mut last = None;
-            let mut left = || {
-                let entries = fs::read_dir(self.state(spool)).unwrap();
-                let mut entries = entries.map(|entry| entry.unwrap().path());
-                last = entries.find(|path| path.extension().is_some_and(|it| it == "json"));
-                last.is_none()
-            };
-            if !patience::comes_true(&mut left) {
-                return Err(format!("{last:?} is left"));
-            }
+        let mut last = [0; 3];
+        let is_settled = || {
+            last = left(&self.state(""));
+            last == [0; 3]
+        };
+        if !patience::comes_true(is_settled) {
+            return Err(format!("{last:?} messages, turns and posts are left"));
         }
         match fs::read_dir(self.state("outbox/refused")).unwrap().next() {
             None => Ok(()),

@@ -20,11 +20,14 @@ use obto_bridge::{
     store::{
         Disk,
         binding::{Binding, SessionRecord},
+        cursor::Cursor,
         entry::{EntryId, Progress},
+        inbox::Inbox,
+        journal::{self, Fact, Journal, Record},
+        messages::{self, Opened},
         outbox::Outbox,
         seen::Seen,
-        spool::Inbox,
-        state::{Cursor, StateStore},
+        state::StateStore,
     },
 };
 
@@ -78,6 +81,7 @@ impl View for Records<'_> {
 /// One life of the daemon.
 pub(super) struct Process {
     pub(super) disk: Arc<MemoryDisk>,
+    journal: Journal,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     pub(super) seen: Seen,
@@ -99,10 +103,9 @@ impl Process {
     pub(super) fn start(disk: MemoryDisk) -> Process {
         let disk = Arc::new(disk);
         let on = || -> Arc<dyn Disk> { Arc::<MemoryDisk>::clone(&disk) };
-        let (inbox, recovered) = Inbox::open(on(), &dir().join("inbox")).unwrap();
-        let outbox = Outbox::open(on(), &dir().join("outbox")).unwrap();
-        outbox.expect_acknowledged(&recovered.iter().map(|entry| entry.id).collect());
-        let store = StateStore::open(on(), &dir()).unwrap();
+        let Opened { journal, inbox, entries, outbox, seen, cursor, .. } =
+            messages::open(on(), &dir()).unwrap();
+        let store = StateStore::open(on(), journal.clone(), &dir()).unwrap();
         let settings = Settings {
             machine: machine(),
             author: Engine::CODEX.author(),
@@ -113,8 +116,7 @@ impl Process {
             has_lost_bindings: false,
         };
         let ours = store.bindings().keys().map(|thread| (thread.clone(), Vec::new()));
-        let cursor = Cursor::load(&*disk, &dir()).unwrap();
-        let recovered = recovered.into_iter().map(|entry| Recovered {
+        let recovered = entries.into_iter().map(|entry| Recovered {
             entry: entry.id,
             reply: Arc::new(entry.reply),
             progress: entry.progress,
@@ -123,7 +125,8 @@ impl Process {
         });
         Process {
             coordinator: Coordinator::new(settings, cursor, ours),
-            seen: Seen::open(on(), &dir().join("seen")).unwrap(),
+            seen,
+            journal,
             events: VecDeque::from([Event::Recovered(recovered.collect())]),
             inbox,
             outbox,
@@ -220,27 +223,33 @@ impl Process {
         self.events.push_back(Event::Left { thread: thread.clone(), entry });
     }
 
-    /// Entries go once the journal has their messages.
-    pub(super) fn remove(&mut self, entries: Vec<EntryId>) {
-        self.seen.flush().unwrap();
-        for entry in entries {
-            self.inbox.done(&entry).unwrap();
-            self.outbox.acknowledged(entry).unwrap();
+    /// Entries go together with the memory of their messages.
+    pub(super) fn remove(&mut self, entries: &[EntryId]) {
+        while self.seen.done(entries).is_err() {
+            self.journal.sync().unwrap();
         }
     }
 
-    /// Bindings, cursor and journal go to the disk.
+    /// Bindings, cursor and what is noted go to the disk.
     pub(super) fn write(&mut self) {
         assert!(self.store.flush(PATIENCE));
-        self.seen.flush().unwrap();
+        self.journal.sync().unwrap();
         self.events.push_back(Event::Written { change: self.store.newest_written() });
     }
+}
 
-    /// The event id that a process would find that starts now.
-    pub(super) fn position_on_disk(&self) -> Option<usize> {
-        let cursor = Cursor::load(&*self.disk, &dir()).unwrap();
-        cursor.last_event_id.map(|id| id.parse().unwrap())
-    }
+/// The event id that a process would find that starts on this disk. It is asked for often, so the
+/// journal is read from its end.
+pub(super) fn position_on(disk: &MemoryDisk) -> Option<usize> {
+    let journal = disk.read(&journal::path(&dir())).unwrap();
+    let payload = |line| str::from_utf8(line).ok()?.get("00000000 00000000 ".len()..);
+    let cursor = journal.rsplit(|byte| *byte == b'\n').filter_map(payload).find_map(|payload| {
+        match Record::parse(payload)?.fact {
+            Fact::Cursor { cursor } => Some(serde_json::from_str::<Cursor>(cursor).unwrap()),
+            _ => None,
+        }
+    });
+    cursor?.last_event_id.map(|id| id.parse().unwrap())
 }
 
 pub(super) fn clocks(now: Duration) -> Now {

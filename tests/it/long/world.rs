@@ -16,7 +16,7 @@ use obto_bridge::{
 
 use super::{
     bridge::{Away, Bridge, OURS, OUTAGES, THEIRS, machine, outage, server_time, thread_of},
-    process::{Connection, Process},
+    process::{Connection, Process, position_on},
 };
 use crate::store::disk::MemoryDisk;
 
@@ -155,9 +155,9 @@ impl World {
             }
             Due::Left(thread) => self.process.leave(&thread),
             Due::Write => {
-                let before = self.process.position_on_disk();
+                let before = position_on(&self.process.disk);
                 self.process.write();
-                assert!(before <= self.process.position_on_disk(), "the cursor went back");
+                assert!(before <= position_on(&self.process.disk), "the cursor went back");
                 self.deliver_posts();
                 self.after(WRITE, Due::Write);
             }
@@ -183,9 +183,10 @@ impl World {
     fn restart(&mut self) {
         let is_power_loss = self.figures.restarts.is_multiple_of(2);
         self.figures.restarts += 1;
-        let before = self.process.position_on_disk();
+        let disk = self.process.disk.after_crash(is_power_loss);
+        let before = position_on(&disk);
         self.line.retain(|_, due| due.is_outside());
-        self.process = Process::start(self.process.disk.after_crash(is_power_loss));
+        self.process = Process::start(disk);
         assert_eq!(self.process.position(), before);
         if self.now + 6 * HOUR <= RESTARTS_END {
             self.after(6 * HOUR, Due::Restart);
@@ -300,7 +301,7 @@ impl World {
             if !is_quiet(self.now) && self.rng.u32(0..100) == 0 {
                 return;
             }
-            self.process.outbox.remove(id).unwrap();
+            self.process.outbox.remove(id);
         }
     }
 
@@ -342,7 +343,7 @@ impl World {
             }
             Effect::Remove { entries } => {
                 self.figures.removed += entries.len();
-                process.remove(entries);
+                process.remove(&entries);
             }
             Effect::ReadHistory(reading) => {
                 self.figures.histories += 1;

@@ -1,17 +1,15 @@
 //! The way of two messages through the store, cut off at every operation: what is there at the next
 //! start, with and without the removed files that a loss of power brings back.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use obto_bridge::{
     bridge::wire::Reply,
     ids::{MessageId, SessionId},
     store::{
         Disk,
-        entry::{Entry, EntryId},
-        outbox::Outbox,
-        seen::Seen,
-        spool::Inbox,
+        entry::EntryId,
+        messages::{self, Opened},
     },
 };
 
@@ -30,15 +28,12 @@ struct Promised {
     sent_was_called: bool,
 }
 
-fn open(disk: &Arc<dyn Disk>) -> io::Result<(Inbox, Vec<Entry>, Outbox, Seen)> {
-    let (inbox, entries) = Inbox::open(Arc::clone(disk), Path::new("/inbox"))?;
-    let outbox = Outbox::open(Arc::clone(disk), Path::new("/outbox"))?;
-    let seen = Seen::open(Arc::clone(disk), Path::new("/seen"))?;
-    Ok((inbox, entries, outbox, seen))
+fn open(disk: &Arc<dyn Disk>) -> anyhow::Result<Opened> {
+    messages::open(Arc::clone(disk), Path::new("/d"))
 }
 
-fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
-    let (inbox, _, outbox, mut seen) = open(disk)?;
+fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> anyhow::Result<()> {
+    let Opened { journal, inbox, outbox, mut seen, .. } = open(disk)?;
     let mut ids: Vec<EntryId> = Vec::new();
     for message in ["first", "second"] {
         ids.push(inbox.put(&reply(message), 0)?);
@@ -50,19 +45,20 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> io::Result<()> {
     promised.has_session = true;
     outbox.put(&post("answer"), Some(ids[0]))?;
     promised.is_answered = true;
-    seen.remember(&MessageId::new("first"));
-    seen.flush()?;
-    promised.is_seen = true;
     promised.done_was_called = true;
-    inbox.done(&ids[0])?;
-    outbox.acknowledged(ids[0])?;
+    seen.remember(&MessageId::new("first"));
+    seen.done(&ids[..1])?;
+    journal.sync()?;
+    promised.is_seen = true;
     promised.sent_was_called = true;
-    outbox.remove(outbox.list()[0].0)
+    outbox.remove(outbox.list()[0].0);
+    journal.sync()?;
+    Ok(())
 }
 
 fn check_next_start(disk: MemoryDisk, promised: &Promised) {
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    let (inbox, entries, outbox, seen) = open(&disk).unwrap();
+    let Opened { inbox, entries, outbox, seen, .. } = open(&disk).unwrap();
     let is_seen = seen.contains(&MessageId::new("first"));
     assert!(is_seen || !promised.is_seen);
     assert!(!is_seen || promised.is_answered, "nothing is done before its answer is safe");
@@ -112,18 +108,4 @@ fn a_crash_at_any_operation_loses_nothing_and_repeats_nothing() {
             check_next_start(failing.after_crash(removed_are_back), &promised);
         }
     }
-}
-
-/// Nothing rests on the order in which a file system forgets removals.
-#[test]
-fn a_message_that_is_half_removed_is_never_taken_for_a_new_one() {
-    let memory: Arc<MemoryDisk> = Arc::default();
-    let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&memory);
-    let (inbox, _) = Inbox::open(Arc::clone(&disk), Path::new("/inbox")).unwrap();
-    let id = inbox.put(&reply("first"), 0).unwrap();
-    inbox.started(&id, &progress(None)).unwrap();
-    disk.remove(Path::new(&format!("/inbox/new/{id}.json"))).unwrap();
-    let (_, entries) = Inbox::open(disk, Path::new("/inbox")).unwrap();
-    assert_eq!(entries, []);
-    assert_eq!(memory.paths(), Vec::<String>::new(), "the progress is cleaned up");
 }

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use obto_bridge::store::{Disk, RealDisk};
+use obto_bridge::store::{Disk, RealDisk, journal};
 
 /// Directories are not modelled: a file is its path.
 #[derive(Debug, Default)]
@@ -26,15 +26,20 @@ struct Inside {
     operations: usize,
     /// From this one on all operations fail.
     fails_from: Option<usize>,
+    /// And this one fails alone.
+    fails_at: Option<usize>,
 }
 
 impl Inside {
     fn count(&mut self) -> io::Result<()> {
         self.operations += 1;
+        let (number, full) =
+            (self.operations, || io::Error::new(ErrorKind::StorageFull, "the disk is full"));
+        if self.fails_at == Some(number - 1) {
+            return Err(full());
+        }
         match self.fails_from {
-            Some(first) if first < self.operations => {
-                Err(io::Error::new(ErrorKind::StorageFull, "the disk is full"))
-            }
+            Some(first) if first < number => Err(full()),
             _ => Ok(()),
         }
     }
@@ -59,8 +64,22 @@ impl MemoryDisk {
         self.inside().fails_from = is_failing.then_some(0);
     }
 
+    /// The operation of this number fails, counted as [`MemoryDisk::operations`] does.
+    pub(super) fn fail_once(&self, operation: usize) {
+        self.inside().fails_at = Some(operation);
+    }
+
     pub(crate) fn put(&self, path: &str, bytes: &[u8]) {
         self.inside().files.insert(PathBuf::from(path), bytes.to_vec());
+    }
+
+    /// Damages a file at the first place where this stands, or mends it.
+    pub(crate) fn flip(&self, path: &Path, text: &[u8]) {
+        let mut inside = self.inside();
+        let file = inside.files.get_mut(path).unwrap();
+        let is_there = |part: &[u8]| part[1..] == text[1..];
+        let at = file.windows(text.len()).position(is_there).unwrap();
+        file[at] ^= 1;
     }
 
     pub(crate) fn paths(&self) -> Vec<String> {
@@ -71,6 +90,11 @@ impl MemoryDisk {
     pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
         let size = |(path, bytes): (&PathBuf, &Vec<u8>)| (path.display().to_string(), bytes.len());
         self.inside().files.iter().map(size).collect()
+    }
+
+    /// What the files take in memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.inside().files.values().map(Vec::capacity).sum()
     }
 
     /// Some time has passed: what is removed stays so, whatever happens.
@@ -122,11 +146,18 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let is_in = |path: &&PathBuf| path.parent() == Some(dir);
+        let is_temporary = |path: &Path| {
+            path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(".tmp-"))
+        };
+        let is_in = |path: &&PathBuf| path.parent() == Some(dir) && !is_temporary(path);
         Ok(self.inside().files.keys().filter(is_in).cloned().collect())
     }
 
     fn create_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove_empty_dir(&self, _path: &Path) -> io::Result<()> {
         Ok(())
     }
 
@@ -139,7 +170,49 @@ impl Disk for MemoryDisk {
         result
     }
 
-    fn sweep(&self, _dir: &Path) -> io::Result<()> {
+    fn create(&self, path: &Path) -> io::Result<()> {
+        let mut inside = self.inside();
+        inside.count()?;
+        inside.files.insert(path.to_owned(), Vec::new());
+        Ok(())
+    }
+
+    /// A failing one leaves half of it.
+    fn extend(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut inside = self.inside();
+        let result = inside.count();
+        let written = if result.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+        let file = inside.files.get_mut(path).ok_or(ErrorKind::NotFound)?;
+        file.extend_from_slice(written);
+        result
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        let mut inside = self.inside();
+        inside.count()?;
+        if inside.files.contains_key(path) { Ok(()) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
+    fn truncate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let mut inside = self.inside();
+        inside.count()?;
+        let file = inside.files.get_mut(path).ok_or(ErrorKind::NotFound)?;
+        file.truncate(usize::try_from(bytes).unwrap());
+        Ok(())
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        let inside = self.inside();
+        let file = inside.files.get(path).ok_or(ErrorKind::NotFound)?;
+        Ok(journal::part(file, offset, bytes).to_vec())
+    }
+
+    fn sweep(&self, dir: &Path) -> io::Result<()> {
+        let is_left = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            path.parent() == Some(dir) && name.starts_with(".tmp-")
+        };
+        self.inside().files.retain(|path, _| !is_left(path));
         Ok(())
     }
 }

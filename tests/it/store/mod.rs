@@ -4,9 +4,11 @@
 
 mod crash;
 pub(crate) mod disk;
+mod inbox_and_outbox;
+mod journal;
 mod seen_and_lock;
-mod spool;
 mod state;
+mod takeover;
 
 use obto_bridge::{
     bridge::wire::{Post, PostKind, Reply},

@@ -1,14 +1,21 @@
 //! state.json: what the reference daemon wrote is read, and what we write is still its format.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use obto_bridge::{
     ids::{Engine, MachineId, SessionId, ThreadId},
     store::{
         Disk, RealDisk,
         binding::{Binding, SessionRecord},
+        cursor::Cursor,
         entry::EntryId,
-        state::{Cursor, StateStore},
+        messages,
+        state::StateStore,
     },
     time::Timestamp,
 };
@@ -24,7 +31,12 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 fn open(disk: &Arc<MemoryDisk>) -> StateStore {
     let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(disk);
-    StateStore::open(disk, Path::new("/d")).unwrap()
+    open_in(disk, Path::new("/d")).unwrap()
+}
+
+fn open_in(disk: Arc<dyn Disk>, dir: &Path) -> anyhow::Result<StateStore> {
+    let journal = messages::open(Arc::clone(&disk), dir).unwrap().journal;
+    StateStore::open(disk, journal, dir)
 }
 
 fn with_file(text: &str) -> Arc<MemoryDisk> {
@@ -151,7 +163,7 @@ fn a_file_that_cannot_be_understood_is_set_aside() {
 fn a_file_that_cannot_be_read_stops_the_start() {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir(temp.path().join("state.json")).unwrap();
-    let error = StateStore::open(Arc::new(RealDisk), temp.path()).unwrap_err();
+    let error = open_in(Arc::new(RealDisk), temp.path()).unwrap_err();
     assert!(format!("{error:#}").contains("state.json"), "{error:#}");
 }
 
@@ -160,7 +172,8 @@ fn nothing_and_null_are_no_bindings() {
     for text in ["{}", "{\"bindings\": null}", "{\"bindings\": {}}"] {
         let disk = with_file(text);
         assert!(open(&disk).bindings().is_empty());
-        assert_eq!(disk.operations(), 0, "a file is not rewritten without a change");
+        let file = disk.read(Path::new("/d/state.json")).unwrap();
+        assert_eq!(file, text.as_bytes(), "a file is not rewritten without a change");
     }
     assert!(open(&Arc::default()).bindings().is_empty());
 }
@@ -211,28 +224,56 @@ fn a_failed_write_is_tried_again() {
 }
 
 #[test]
-fn the_cursor_has_a_file_of_its_own() {
+fn the_cursor_is_in_the_journal() {
     let disk: Arc<MemoryDisk> = Arc::default();
-    let dir = Path::new("/d");
-    assert_eq!(Cursor::load(&*disk, dir).unwrap(), Cursor::default());
-    let cursor = Cursor {
+    let cursor_on_disk = || {
+        let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&disk);
+        messages::open(disk, Path::new("/d")).unwrap().cursor
+    };
+    assert_eq!(cursor_on_disk(), Cursor::default());
+    let mut cursor = Cursor {
         last_event_id: Some("42".to_owned()),
         seen_until: Timestamp::parse("2026-03-02T09:30:15.250Z"),
         behind: [(ThreadId::new("t"), Timestamp::from_millis(7))].into(),
     };
     let mut store = open(&disk);
-    store.set_cursor(&cursor);
+    for event in ["41", "42"] {
+        cursor.last_event_id = Some(event.to_owned());
+        store.set_cursor(&cursor);
+    }
+    let generation = store.set_cursor(&cursor);
+    assert!(store.flush(PATIENCE) && generation <= store.newest_written());
     drop(store);
-    assert_eq!(Cursor::load(&*disk, dir).unwrap(), cursor);
-    assert_eq!(disk.paths(), ["/d/cursor.json"]);
-    disk.put("/d/cursor.json", b"{");
-    assert_eq!(Cursor::load(&*disk, dir).unwrap(), Cursor::default());
+    assert_eq!(cursor_on_disk(), cursor);
+    assert_eq!(disk.paths(), ["/d/journal"]);
+}
+
+/// A turn makes several changes, and each write of the file is a write of all of it.
+#[test]
+fn changes_wait_for_each_other_unless_somebody_waits_for_them() {
+    let disk: Arc<MemoryDisk> = Arc::default();
+    let mut store = open(&disk);
+    let before = disk.operations();
+    let began = Instant::now();
+    store.set(&thread("a"), bound());
+    let generation = store.set(&thread("b"), bound());
+    while store.newest_written() < generation {
+        patience::recv(store.written()).unwrap();
+    }
+    assert!(Duration::from_millis(200) < began.elapsed(), "{:?}", began.elapsed());
+    assert_eq!(disk.operations(), before + 1);
+    let generation = store.set(&thread("c"), bound());
+    store.hurry();
+    while store.newest_written() < generation {
+        patience::recv(store.written()).unwrap();
+    }
+    assert_eq!(disk.operations(), before + 2);
 }
 
 #[test]
 fn one_binding_is_one_line_for_people() {
     let temp = tempfile::tempdir().unwrap();
-    let mut store = StateStore::open(Arc::new(RealDisk), temp.path()).unwrap();
+    let mut store = open_in(Arc::new(RealDisk), temp.path()).unwrap();
     store.set(&thread("a"), bound());
     store.set(&thread("b"), bound());
     drop(store);

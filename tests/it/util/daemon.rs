@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     thread,
     time::{Duration, Instant},
@@ -13,6 +13,10 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, after, unbounded};
 use obto_bridge::{
     proc::{Child, ChildEvent, kill::To},
+    store::{
+        RealDisk,
+        journal::{self, Contents},
+    },
     task,
 };
 use rustix::process::Signal;
@@ -82,10 +86,11 @@ impl Machine {
         self.home.path().join(".agent-bridge-daemon").join(name)
     }
 
-    /// state.json, as it is now.
+    /// state.json, as it is now; null before it was written.
     #[track_caller]
     pub(crate) fn state(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.state_file("state.json")).unwrap()).unwrap()
+        let bytes = fs::read(self.state_file("state.json"));
+        bytes.map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap())
     }
 
     /// The state as soon as it is so: it is written a moment after it has changed.
@@ -107,10 +112,9 @@ impl Machine {
         assert!(patience::comes_true(|| is_so(self)), "it never comes true");
     }
 
-    /// Files in a directory of the state directory.
-    pub(crate) fn count(&self, dir: &str) -> usize {
-        let entries = fs::read_dir(self.state_file(dir)).map(|dir| dir.map(Result::unwrap));
-        entries.map_or(0, |it| it.filter(|it| it.file_type().unwrap().is_file()).count())
+    /// How many messages, turns that began, and posts the journal has.
+    pub(crate) fn left(&self) -> [usize; 3] {
+        left(&self.state_file(""))
     }
 
     pub(crate) fn start(&self) -> Daemon {
@@ -381,4 +385,12 @@ impl Line {
         });
         self.event("reply", &reply.to_string());
     }
+}
+
+/// How many messages, turns that began, and posts the journal of a state directory has.
+pub(crate) fn left(state_dir: &Path) -> [usize; 3] {
+    let looked = journal::look(&RealDisk, state_dir).unwrap();
+    let Contents { entries, posts, .. } = &looked.contents;
+    let begun = entries.values().filter(|entry| entry.progress.is_some()).count();
+    [entries.len(), begun, posts.len()]
 }

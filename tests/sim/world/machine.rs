@@ -15,8 +15,8 @@ use obto_bridge::{
     permission::{approval_prompt::ApprovalRequest, code::Code},
     store::{
         binding::Binding,
+        cursor::Cursor,
         entry::{EntryId, Progress},
-        state::Cursor,
     },
     time::Timestamp,
 };
