@@ -20,8 +20,8 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -159,11 +159,10 @@ impl Disk for RealDisk {
     }
 
     fn read_at(&self, path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
+        let file = File::open(path)?;
         let left = file.metadata()?.len().saturating_sub(offset);
-        let mut content = Vec::with_capacity(bytes.min(usize::try_from(left).unwrap_or(bytes)));
-        file.take(u64::try_from(bytes).unwrap_or(u64::MAX)).read_to_end(&mut content)?;
+        let mut content = vec![0; bytes.min(usize::try_from(left).unwrap_or(bytes))];
+        file.read_exact_at(&mut content, offset)?;
         Ok(content)
     }
 

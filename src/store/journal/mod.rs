@@ -116,10 +116,17 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> anyhow::Result<Opened> {
     let (stored_sender, stored) = unbounded();
     let (running_sender, running) = bounded(0);
     let files = Arc::new(Files::new(Arc::clone(&disk), path.clone(), found.contents));
-    let mut writer = Writer::new(Arc::clone(&files), found.bytes, stored_sender, running_sender);
     let mut loaded = load(&files).with_context(reading)?;
     more.extend(loaded.doubts);
-    if !found.is_whole || loaded.is_less || !more.is_empty() {
+    let is_new = !found.is_whole || loaded.is_less || !more.is_empty();
+    let mut bytes = found.bytes;
+    if let Some(at) = found.torn_at.filter(|_| !is_new) {
+        // Which needs no room: a full disk is what leaves this behind.
+        disk.truncate(&path, at).with_context(|| format!("cutting off {}", path.display()))?;
+        bytes = at;
+    }
+    let mut writer = Writer::new(Arc::clone(&files), bytes, stored_sender, running_sender);
+    if is_new {
         writer.rotate_with(&more).with_context(|| format!("writing {} anew", path.display()))?;
         let found = scan(&mut Damage::default()).with_context(reading)?;
         *files.contents() = found.contents;
@@ -179,8 +186,10 @@ struct Read {
     contents: Contents,
     /// Of the file.
     bytes: u64,
-    /// There is a file, and nothing of it is damaged or torn.
+    /// There is a file, and nothing of it is damaged.
     is_whole: bool,
+    /// Where an unfinished record begins.
+    torn_at: Option<u64>,
 }
 
 /// Reads the file. What is damaged is added to `damage`.
@@ -189,12 +198,12 @@ fn read(
     read_at: impl FnMut(u64, usize) -> io::Result<Vec<u8>>,
     damage: &mut Damage,
 ) -> io::Result<Read> {
-    let mut found = Read { contents: Contents::default(), bytes: 0, is_whole: true };
+    let mut found = Read { contents: Contents::default(), bytes: 0, is_whole: true, torn_at: None };
     let mut is_empty = true;
     let header = scan(read_at, |piece| {
         found.bytes = piece.offset + piece.bytes.len() as u64;
         // Nothing can be added behind a record without an end.
-        found.is_whole &= piece.bytes.ends_with(b"\n");
+        found.is_whole &= piece.bytes.ends_with(b"\n") || matches!(piece.what, What::Torn);
         match &piece.what {
             What::Record(record) => {
                 is_empty = false;
@@ -206,7 +215,7 @@ fn read(
                 found.contents.doubt();
             }
             What::Torn => {
-                found.is_whole = false;
+                found.torn_at = Some(piece.offset);
                 let (path, bytes) = (path.display(), piece.bytes.len());
                 log::warn!(
                     "{path} ends with {bytes} bytes of an unfinished record, as after a crash; dropping them"

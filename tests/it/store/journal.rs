@@ -153,6 +153,20 @@ fn cut_at_every_byte_it_is_what_it_was_at_some_moment() {
     assert_eq!(before, set(&expected));
 }
 
+/// It is what a full disk leaves behind, so it must not keep a daemon from its start on one.
+#[test]
+fn an_unfinished_end_is_cut_off_without_any_room() {
+    let whole = every_kind();
+    let (at, length, _) = *pieces(&whole).last().unwrap();
+    let disk = on(&whole[..at + length - 2]);
+    let opened = open(&disk).unwrap();
+    assert_eq!(disk.operations(), 1, "it is cut off");
+    assert_eq!(read(&disk), whole[..at]);
+    opened.inbox.put(&reply("next"), 0).unwrap();
+    drop(opened);
+    assert_eq!(open(&disk).unwrap().entries.last().unwrap().reply, reply("next"));
+}
+
 /// Whatever bit is wrong: what is not damaged is used, what is damaged is kept, and no message whose
 /// turn may have begun counts as new.
 #[test]
