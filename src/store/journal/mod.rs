@@ -56,8 +56,8 @@ use crate::{
 /// Records that wait for the task. One more waits, or, if its sender must not, is tried again later.
 const QUEUE: usize = 256;
 
-/// A message whose turn may have come further than its records say counts as begun so often, which is
-/// often enough for a person to be asked.
+/// A message whose turn may have come further than its records say counts as begun at least so often:
+/// often enough that it is not begun again by itself, and no name of a post is used again.
 const DOUBTFUL_ATTEMPTS: u32 = 2;
 
 /// The way to the journal, shared by clones. Dropping the last one ends the task when everything is
@@ -327,8 +327,12 @@ fn load(files: &Files) -> io::Result<Loaded> {
             Some(Err(error)) => return Err(error),
         };
         if waiting.is_doubtful {
-            let mut doubt = progress.unwrap_or_else(|| unknown_progress(&reply));
-            doubt.attempts = doubt.attempts.max(DOUBTFUL_ATTEMPTS);
+            let doubt = match progress {
+                Some(known) => {
+                    Progress { attempts: known.attempts.max(DOUBTFUL_ATTEMPTS), ..known }
+                }
+                None => unknown_progress(&reply),
+            };
             loaded.doubts.push(record::progress(id, &doubt));
             progress = Some(doubt);
         }

@@ -222,6 +222,11 @@ impl Writer {
                 if self.notes.is_empty() {
                     self.notes_due = Instant::now() + PATIENCE;
                 }
+                // Only the newest place counts, and a disk may be full for days.
+                let is_cursor = |it: &Command| matches!(it.change, Change::Has(Slot::Cursor));
+                if is_cursor(&command) {
+                    self.notes.retain(|note| !is_cursor(note));
+                }
                 self.notes.push(command);
             } else {
                 waiting.push(command);

@@ -330,6 +330,29 @@ fn a_file_that_is_taken_away_is_written_anew() {
     assert_eq!(open().entries.len(), 1);
 }
 
+/// A disk may be full for days, and what waits for it has a bound.
+#[test]
+fn of_the_places_that_wait_for_a_full_disk_the_newest_is_kept() {
+    let disk: Arc<MemoryDisk> = Arc::default();
+    let Opened { journal, .. } = open(&disk).unwrap();
+    let state: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&disk);
+    let mut store = StateStore::open(state, journal, Path::new(DIR)).unwrap();
+    disk.fail(true);
+    let mut cursor = Cursor::default();
+    for number in 0..1_000 {
+        cursor.last_event_id = Some(number.to_string());
+        store.set_cursor(&cursor);
+    }
+    assert!(!store.flush(Duration::from_mins(1)));
+    disk.fail(false);
+    assert!(patience::comes_true(|| store.flush(Duration::from_mins(1))));
+    drop(store);
+    let bytes = read(&disk);
+    let cursors = pieces(&bytes).iter().filter(|(.., kind)| *kind == Some("cursor")).count();
+    assert!(cursors < 10, "{cursors}");
+    assert_eq!(open(&disk).unwrap().cursor, cursor);
+}
+
 /// The loop never waits: what it hands over is reported.
 #[test]
 fn a_post_that_nobody_waits_for_is_reported_either_way() {
@@ -405,8 +428,7 @@ fn a_month_of_messages_leaves_a_small_journal() {
     let opened = open(&disk).unwrap();
     let start = began.elapsed();
     println!(
-        "{count} messages: journal at most {largest} bytes with a new one beside it, {left} at the \
-         end; memory without it at most {memory} KiB; opened in {start:?}"
+        "{count} messages: journal at most {largest} bytes, {left} at the end; memory without it at most {memory} KiB; opened in {start:?}"
     );
     assert!(opened.entries.is_empty() && opened.outbox.count() == 0);
     let size_max = usize::try_from(journal::ROTATE_BYTES).unwrap() + (2 << 20);
