@@ -243,12 +243,12 @@ impl Coordinator {
         self.turns.in_progress()
     }
 
-    /// Whether no post waits for the disk.
     /// Whether a post waits until changes of state.json are on disk, and a person for the post.
     pub fn awaits_written(&self) -> bool {
         self.acks.awaits_written()
     }
 
+    /// Whether no post waits for the disk.
     pub fn has_stored_all(&self) -> bool {
         !self.acks.has_posts()
     }

@@ -1,10 +1,12 @@
 //! Sessions that were started on a machine: reported, listed, taken over, and their history.
 
+use std::iter;
+
 use serde_json::{Value, json};
 
 use crate::{
     serve::{Bridge, account, bodies},
-    util::http::{Events, Reply},
+    util::http::{Event, Events, Reply},
 };
 
 fn session(id: &str) -> Value {
@@ -53,6 +55,15 @@ fn connect(bridge: &Bridge) -> Events {
     daemon
 }
 
+/// What comes next but for the news that the daemon is there, which may be late.
+#[track_caller]
+fn expect(page: &mut Events, name: &str) -> Event {
+    let mut news = iter::from_fn(|| page.next()).skip_while(|it| it.name == "machine");
+    let event = news.next().expect("the stream goes on");
+    assert_eq!(event.name, name, "{event:?}");
+    event
+}
+
 fn said(bridge: &Bridge, thread: &str) -> Value {
     bridge.get(&format!("/api/messages?threadId={thread}&limit=1000")).ok()
 }
@@ -99,9 +110,9 @@ fn a_session_becomes_one_thread_that_goes_on_with_it() {
     let mut page = bridge.events("", None);
     page.expect("hello");
     let thread = adopted(&bridge, "a");
-    let made = page.expect("thread").data;
+    let made = expect(&mut page, "thread").data;
     assert_eq!((&made["change"], &made["agentId"]), (&json!("created"), &json!("box")));
-    assert_eq!(page.expect("thread").data["change"], "history");
+    assert_eq!(expect(&mut page, "thread").data["change"], "history");
     assert_eq!(adopted(&bridge, "a"), thread, "once more is the same");
     let listed = bridge.get("/api/threads").ok()["threads"][0].take();
     assert_eq!((&listed["title"], &listed["agent"]), (&json!("Title of a"), &json!("claude")));
@@ -154,7 +165,7 @@ fn a_history_is_put_before_the_thread_once() {
     let answer = backfill(&bridge, &thread, "a", &turns).ok();
     assert_eq!(answer, json!({ "ok": true, "inserted": 7, "deduped": 0, "removedPartial": 2 }));
     assert_eq!(bodies(&said(&bridge, &thread)), all);
-    let event = page.expect("thread").data;
+    let event = expect(&mut page, "thread").data;
     assert_eq!((&event["change"], &event["unread"]), (&json!("history"), &json!(0)));
     let first = said(&bridge, &thread);
     let again = backfill(&bridge, &thread, "a", &turns).ok();
