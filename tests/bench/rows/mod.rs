@@ -2,6 +2,7 @@
 
 pub(crate) mod asking;
 pub(crate) mod burst;
+#[cfg(feature = "serve")]
 mod fleet;
 pub(crate) mod idle;
 pub(crate) mod large;

@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail};
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::json;
 
-use super::{fleet, pause};
+#[cfg(feature = "serve")]
+use super::fleet;
+use super::pause;
 use crate::{
     bridge::Bridge,
     daemon::{Bench, GLANCE, Home, PATIENCE, Program},
@@ -32,7 +34,10 @@ pub(crate) fn serve(bench: &Bench) -> Result<Vec<Row>> {
     let (resident, _) = server.process().memory()?;
     server.stop()?;
     let memory = Row::told("… resident memory", resident, "MB");
-    Ok(rows.into_iter().chain([memory]).chain(fleet::rows(bench)).collect())
+    let rows = rows.into_iter().chain([memory]);
+    #[cfg(feature = "serve")]
+    let rows = rows.chain(fleet::rows(bench));
+    Ok(rows.collect())
 }
 
 fn measure(access: &Access) -> Result<Vec<Row>> {
