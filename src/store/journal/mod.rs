@@ -1,6 +1,6 @@
 //! The journal: everything that must survive about messages and posts, in one file that is only ever
 //! added to. A message costs a record when it comes in, when its turn begins, when its answer is
-//! known and when it is done, and one task ([`writer`]) has them share what a disk is slow at. What
+//! known and when it is done, and one task (`writer`) has them share what a disk is slow at. What
 //! came earlier is on disk whenever what came later is, so a crash leaves some earlier moment
 //! of it, and never a later step without the one before.
 //!
