@@ -211,6 +211,25 @@ test("a walk by keys alone", async () => {
   await page.waitForFunction(() => document.querySelector("#announcer").innerText.includes("heard: by keys"));
 });
 
+test("the focus stays on its row when others move, and comes back to it from a dialog", async () => {
+  const page = await signedIn({});
+  const row = (title) => page.locator("a.thread", { hasText: title });
+  const isFocused = (title) => row(title).evaluate((it) => it === document.activeElement);
+  const below = (await page.locator("a.thread .thread-title").allTextContents())[1];
+  const thread = (await row(below).getAttribute("href")).slice("#t/".length);
+  await row(below).focus();
+  await machine.say(thread, "It is now the first");
+  await page.waitForFunction((title) => document.querySelector("a.thread .thread-title").textContent === title, below);
+  assert.ok(await isFocused(below), "it moved up");
+  await page.keyboard.press("n");
+  await page.getByRole("dialog", { name: "New thread" }).waitFor();
+  await machine.say(thread, "And says something else");
+  await row(below).getByText("And says something else").waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  assert.ok(await isFocused(below), "the dialog was opened from it");
+});
+
 test("on a phone the list leads to the conversation and back", async () => {
   const page = await signedIn({ viewport: PHONE, hasTouch: true });
   await page.locator("a.thread", { hasText: "Please shorten" }).tap();

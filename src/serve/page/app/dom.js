@@ -80,6 +80,7 @@ function field(label, control, hint) {
  * and scroll positions stay. `update` may return another element to replace the old one.
  */
 function reconcile(parent, items, keyOf, create, update = (element) => element) {
+  const focused = document.activeElement;
   const old = new Map([...parent.children].map((it) => [it.dataset.key, it]));
   let place = parent.firstElementChild;
   for (const item of items) {
@@ -96,6 +97,8 @@ function reconcile(parent, items, keyOf, create, update = (element) => element) 
     else parent.insertBefore(element, place);
   }
   for (const element of old.values()) element.remove();
+  // What is moved loses it.
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
 /** Works where the page is not in a secure context, too. */

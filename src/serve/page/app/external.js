@@ -17,18 +17,11 @@ function externalRow(session, old) {
   const { agentId, source, sessionId } = session;
   const at = Number(session.lastActivityAt);
   const time = timeElement(Number.isFinite(at) ? new Date(at).toISOString() : asText(session.lastActivityAt));
-  const link = make("a.thread", { href: hashOf({ view: "external", agentId, source, sessionId }) },
+  return listRow(old, face, hashOf({ view: "external", agentId, source, sessionId }), isCurrent,
     make("span.thread-head", {}, make("span.thread-title", {}, titleOf(session)), time),
     make("span.thread-last", {}, asText(session.lastMessagePreview)),
     make("span.marks", {}, make("span.tag", {}, asText(source)), make("span.tag", {}, asText(session.projectName)),
       session.vanished && make("span.mark", {}, "gone from the machine")));
-  if (isCurrent) link.setAttribute("aria-current", "page");
-  if (!old) return Object.assign(make("li", {}, link), { face });
-  const hadFocus = old.contains(document.activeElement);
-  old.replaceChildren(link);
-  old.face = face;
-  if (hadFocus) link.focus({ preventScroll: true });
-  return old;
 }
 
 async function showExternalView({ agentId, source, sessionId }) {

@@ -78,26 +78,27 @@ function showThreads() {
   showTitle();
 }
 
-/** The row, or the one that stands there if nothing of it changed. */
+/** The row of a thread; nothing is done to one that stands there if nothing of it changed. */
 function threadRow(thread, old) {
   const isCurrent = state.route.threadId === thread.threadId;
   const face = JSON.stringify([thread.title, thread.last, thread.lastAt, thread.unread, thread.working, thread.agent,
     thread.openQuestions, isCurrent, hasDraft(thread.threadId)]);
   if (old?.face === face) return old;
-  const link = make("a.thread", { href: hashOf({ view: "thread", threadId: thread.threadId }) },
+  const row = listRow(old, face, hashOf({ view: "thread", threadId: thread.threadId }), isCurrent,
     make("span.thread-head", {},
       make("span.thread-title", {}, titleOf(thread)),
       timeElement(thread.lastAt)),
     make("span.thread-last", {}, ...lastLine(thread)),
     marks(thread));
-  if (isCurrent) link.setAttribute("aria-current", "page");
-  if (thread.unread) link.classList.add("unread");
-  if (!old) return Object.assign(make("li", {}, link), { face });
-  const hadFocus = old.contains(document.activeElement);
-  old.replaceChildren(link);
-  old.face = face;
-  if (hadFocus) link.focus({ preventScroll: true });
-  return old;
+  row.firstElementChild.classList.toggle("unread", Boolean(thread.unread));
+  return row;
+}
+
+/** A row that is a link. One that stands there keeps its link: it may have the focus, or get it back when a dialog closes. */
+function listRow(old, face, href, isCurrent, ...parts) {
+  const row = old ?? make("li", {}, make("a.thread", { href }));
+  set(row.firstElementChild, { "aria-current": isCurrent && "page" }).replaceChildren(...parts);
+  return Object.assign(row, { face });
 }
 
 const titleOf = (thread) => asText(thread?.title).trim() || "Untitled";
