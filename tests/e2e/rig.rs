@@ -13,7 +13,10 @@ use crate::{
     patience::Patience,
     process,
 };
-use obto_bridge::serve::{Options, Server};
+use obto_bridge::{
+    serve::{Options, Server},
+    store::{RealDisk, journal},
+};
 use serde_json::{Map, Value, json};
 use std::{
     fs,
@@ -207,12 +210,10 @@ impl Rig {
     /// word without a code as the answer to a question.
     #[track_caller]
     pub(crate) fn all_is_posted(&self) {
-        let is_post =
-            |entry: &fs::DirEntry| entry.path().extension().is_some_and(|it| it == "json");
+        let dir = self.home.path(".agent-bridge-daemon");
         let mut patience = Patience::of(PATIENCE);
         loop {
-            let outbox = fs::read_dir(self.home.path(".agent-bridge-daemon/outbox")).unwrap();
-            if !outbox.flatten().any(|entry| is_post(&entry)) {
+            if journal::look(&RealDisk, &dir).unwrap().contents.unsent().count() == 0 {
                 return;
             }
             assert!(patience.lasts(), "the outbox was not empty in {PATIENCE:?}");
