@@ -1,7 +1,7 @@
 //! `journal show`: what the journal of messages and posts says, record by record, also of one that is
 //! damaged, and while a daemon runs. It only reads.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::ErrorKind, path::PathBuf};
 
 use anyhow::Context;
 use argh::FromArgs;
@@ -45,7 +45,16 @@ struct Show {
 pub(super) fn run(args: Args, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let Show { bodies, file } = args.show;
     let file = file.unwrap_or_else(|| journal::path(&paths.state_dir));
-    let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    let bytes = match fs::read(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(failed(format!(
+                "there is no {}: no daemon has begun one there; another one, such as DIR/daemon/journal \
+                 of `local --data DIR`, has to be named",
+                file.display()
+            )));
+        }
+        bytes => bytes.with_context(|| format!("reading {}", file.display()))?,
+    };
     let mut contents = Contents::default();
     let mut damaged = 0;
     console.say("TIME                      KIND            BYTES  WHAT");

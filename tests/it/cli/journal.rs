@@ -83,5 +83,5 @@ fn it_goes_on_behind_what_is_damaged_and_changes_nothing() {
 #[test]
 fn what_is_not_there_or_of_a_later_version_is_an_error() {
     let home = Home::new();
-    home.run(&["journal", "show"]).expect(1, &["reading", "journal", "No such file"]);
+    home.run(&["journal", "show"]).expect(1, &["there is no", "no daemon has begun"]);
 }
