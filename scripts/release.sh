@@ -1,23 +1,45 @@
 #!/usr/bin/env bash
 # Builds the static binaries: with the embedded bridge, and client only, into target/release-static.
-# Needs `rustup target add x86_64-unknown-linux-musl` and a C compiler; musl-gcc where there is one.
-# It installs nothing, and nothing in the binaries tells where they were built.
+#
+#   scripts/release.sh                               for x86_64
+#   scripts/release.sh aarch64-unknown-linux-musl    for aarch64, on a machine of either kind
+#
+# Needs the target (`rustup target add`), a C compiler for it and musl's headers; it says what is
+# missing. It installs nothing, and nothing in the binaries tells where they were built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=release
 . scripts/common.sh
 
 target=${1:-x86_64-unknown-linux-musl}
+machine=${target%%-*}
 out=target/release-static
+[ "$target" = x86_64-unknown-linux-musl ] || out=target/release-static-$machine
 mkdir -p "$out"
 
 # ring and SQLite hold C.
 missing=
 rustup target list --installed | grep -qx "$target" || missing+=" rustup target add $target;"
-command -v musl-gcc >/dev/null || missing+=" install musl-gcc (Debian: apt-get install musl-tools);"
+if [ "$machine" = "$(uname -m)" ]; then
+    compiler=musl-gcc package=musl-tools
+else
+    compiler=$machine-linux-gnu-gcc package=gcc-${machine//_/-}-linux-gnu
+fi
+command -v "$compiler" >/dev/null || missing+=" install $compiler (Debian: apt-get install $package);"
+headers=/usr/include/$machine-linux-musl
+if [ "$compiler" != musl-gcc ] && ! [ -d "$headers" ]; then
+    missing+=" install musl's headers (Debian: dpkg --add-architecture DEBIAN_ARCH && apt-get install"
+    missing+=" musl-dev:DEBIAN_ARCH, where DEBIAN_ARCH is arm64 for aarch64, amd64 for x86_64);"
+fi
 [ -z "$missing" ] || die "something is missing here:${missing%;}"
 underscored=${target//-/_}
-export "CC_$underscored=musl-gcc"
+export "CC_$underscored=$compiler"
+c_flags=${CFLAGS:-}
+if [ "$compiler" != musl-gcc ]; then
+    export "CARGO_TARGET_$(tr a-z A-Z <<<"$underscored")_LINKER=$compiler"
+    # Its own headers are those of glibc.
+    c_flags+=" -nostdinc -isystem $headers -isystem $("$compiler" -print-file-name=include)"
+fi
 
 # Panics and assertions name their source files, those of the standard library too where its source
 # is installed. Of several that fit the last one counts, for both compilers.
@@ -26,7 +48,8 @@ crates=${CARGO_HOME:-$HOME/.cargo}
 built=${CARGO_TARGET_DIR:-$PWD/target}
 rust=$(rustc --print sysroot)
 flags=${CARGO_ENCODED_RUSTFLAGS:-}
-c_flags=${CFLAGS:-}
+# Where the parts of the file are that its start has to move, in less space. musl has read that since 1.2.4.
+flags+=${flags:+$'\x1f'}-Clink-arg=-Wl,-z,pack-relative-relocs
 map() { # a path, its name
     flags+=${flags:+$'\x1f'}--remap-path-prefix=$1=$2
     c_flags+=" -ffile-prefix-map=$1=$2"
