@@ -1,7 +1,7 @@
 //! How the journal is laid out. Pure.
 //!
 //! The first line names the format and its version. Each record is a line of its own: the length of
-//! its payload and a checksum of it, both in hexadecimal, and the payload, which never holds a
+//! its payload and its CRC-32, both in hexadecimal, and the payload, which never holds a
 //! line break. So a record is read by its length even when the end of its line is damaged, and what
 //! is damaged ends at the latest with its line. A person can read the file, and a search
 //! for a line break cannot be misled by what people and engines wrote.
@@ -21,7 +21,7 @@ pub(super) fn header() -> Vec<u8> {
 
 fn header_of(version: u32) -> String {
     let text = format!("{NAME}{version}");
-    format!("{text} {:08x}\n", checksum(text.as_bytes()))
+    format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()))
 }
 
 /// What the first line of a file says.
@@ -68,7 +68,7 @@ pub(super) fn begin(capacity: usize) -> Vec<u8> {
 pub(super) fn end(record: &mut Vec<u8>) {
     let payload = &record[HEAD..];
     debug_assert!(!payload.contains(&b'\n'), "a line break would end the record");
-    let head = format!("{:08x} {:08x} ", payload.len(), checksum(payload));
+    let head = format!("{:08x} {:08x} ", payload.len(), crc32fast::hash(payload));
     record[..HEAD].copy_from_slice(head.as_bytes());
     record.push(b'\n');
 }
@@ -100,7 +100,7 @@ pub(super) fn find(bytes: &[u8], is_all: bool) -> Found<'_> {
         let end = HEAD + length;
         match bytes.get(HEAD..end) {
             None if !is_all => return Found::Incomplete,
-            Some(payload) if checksum(payload) == sum => {
+            Some(payload) if crc32fast::hash(payload) == sum => {
                 // The line break behind it, unless the file ends here.
                 let bytes = (end + 1).min(bytes.len());
                 if bytes == end && !is_all {
@@ -138,52 +138,6 @@ fn number(digits: &[u8]) -> Option<u32> {
     u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// CRC-32, as zip has it, eight bytes at a time: a message may be megabytes long.
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut sum = u32::MAX;
-    let (eights, rest) = bytes.as_chunks::<8>();
-    for eight in eights {
-        let mixed = u64::from_le_bytes(*eight) ^ u64::from(sum);
-        let bytes = mixed.to_le_bytes();
-        let tables = bytes.iter().zip(TABLES.iter().rev());
-        sum = tables.fold(0, |sum, (byte, table)| sum ^ table[usize::from(*byte)]);
-    }
-    for byte in rest {
-        sum = (sum >> 8) ^ TABLES[0][usize::from(sum.to_le_bytes()[0] ^ byte)];
-    }
-    !sum
-}
-
-/// The table of number `n` is for a byte with `n` more behind it.
-static TABLES: [[u32; 256]; 8] = tables();
-
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "it is below 256")]
-        let mut sum = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 1 == 1 { (sum >> 1) ^ 0xedb8_8320 } else { sum >> 1 };
-            bit += 1;
-        }
-        tables[0][byte] = sum;
-        byte += 1;
-    }
-    let mut table = 1;
-    while table < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let before = tables[table - 1][byte];
-            tables[table][byte] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
-            byte += 1;
-        }
-        table += 1;
-    }
-    tables
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,13 +147,6 @@ mod tests {
         record.extend_from_slice(payload.as_bytes());
         end(&mut record);
         record
-    }
-
-    #[test]
-    fn the_checksum_is_the_usual_one() {
-        assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
-        assert_eq!(checksum(b""), 0);
-        assert_eq!(checksum(b"The quick brown fox jumps over the lazy dog"), 0x414f_a339);
     }
 
     #[test]
