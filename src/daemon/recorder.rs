@@ -95,5 +95,5 @@ fn keep_answer(shared: &Shared, request: &ApprovalRequest, entry: EntryId) -> io
         answers: Some(request.code.to_string()),
         ..Progress::new(request.turn.clone(), request.engine.clone())
     };
-    shared.inbox.started(&entry, &progress)
+    shared.inbox.progressed(&entry, &progress)
 }

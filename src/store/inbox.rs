@@ -72,7 +72,7 @@ impl Inbox {
 
     /// Notes how far the turn of an entry came; durable when it returns. Called before the engine
     /// is given the prompt, and whenever there is more to say.
-    pub fn started(&self, id: &EntryId, progress: &Progress) -> io::Result<()> {
+    pub fn progressed(&self, id: &EntryId, progress: &Progress) -> io::Result<()> {
         self.journal.write(journal::progress(*id, progress), Slot::Progress(*id))
     }
 

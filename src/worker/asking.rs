@@ -221,7 +221,7 @@ impl<'a> Asking<'a> {
             let ApprovalRequest { question, post, .. } = request;
             return self.refuse(question, why, reason, post, attempt, commands);
         }
-        attempt.note(run, |progress| progress.asking.push(code.to_string()));
+        attempt.record(run, |progress| progress.asking.push(code.to_string()));
         self.audit(&request.question, "ask", &decision, attempt);
         let (body, fields) = approval_prompt::render(&request);
         let put = Put { code, kind: request.question.kind, always };
@@ -277,7 +277,7 @@ impl<'a> Asking<'a> {
 
     fn no_longer_asking(&self, code: Code, attempt: &mut Attempt) {
         let code = code.to_string();
-        attempt.note(self.run, |progress| progress.asking.retain(|open| *open != code));
+        attempt.record(self.run, |progress| progress.asking.retain(|open| *open != code));
     }
 
     /// Durable before the engine has the verdict. False when the turn is being stopped before that

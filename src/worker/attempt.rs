@@ -35,7 +35,7 @@ impl Attempt {
         progress: Progress,
         posts: u32,
     ) -> io::Result<Attempt> {
-        inbox.started(&entry, &progress)?;
+        inbox.progressed(&entry, &progress)?;
         let message =
             reply.message_id.as_ref().map_or_else(|| entry.to_string(), ToString::to_string);
         Ok(Attempt { entry, message, progress, posts, is_over: false })
@@ -56,10 +56,10 @@ impl Attempt {
     }
 
     /// Writes down how far the turn has come.
-    pub(super) fn note(&mut self, run: &Run<'_>, change: impl FnOnce(&mut Progress)) {
+    pub(super) fn record(&mut self, run: &Run<'_>, change: impl FnOnce(&mut Progress)) {
         change(&mut self.progress);
         if !self.is_over {
-            run.persist(|shared| shared.inbox.started(&self.entry, &self.progress));
+            run.persist(|shared| shared.inbox.progressed(&self.entry, &self.progress));
         }
     }
 

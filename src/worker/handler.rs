@@ -249,7 +249,7 @@ impl TurnHandler for Handler<'_, '_> {
             TurnEvent::Session(session) => {
                 if self.attempt.progress().session.as_ref() != Some(&session) {
                     let known = Some(session.clone());
-                    self.attempt.note(self.run, |progress| progress.session = known);
+                    self.attempt.record(self.run, |progress| progress.session = known);
                 }
                 self.session.learned(session, &self.spec.project_dir);
             }

@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
         match ending {
             Ending::Post { post, body } => put(self.shared, post, body, Some(entry))?,
             Ending::Posted { progress, note } => {
-                self.shared.inbox.started(&entry, progress)?;
+                self.shared.inbox.progressed(&entry, progress)?;
                 if let Some(note) = note
                     && let Err(error) = self.shared.put(note, None)
                 {

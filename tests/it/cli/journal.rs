@@ -25,7 +25,7 @@ fn some_journal(home: &Home) -> (PathBuf, [EntryId; 3]) {
         let json = serde_json::json!({ "threadId": "t", "messageId": message, "body": body });
         inbox.put(&Reply::parse(&json.to_string()).unwrap(), 0).unwrap()
     });
-    inbox.started(&ids[1], &Progress::new(TurnId::new("turn"), Engine::CODEX)).unwrap();
+    inbox.progressed(&ids[1], &Progress::new(TurnId::new("turn"), Engine::CODEX)).unwrap();
     let thread = ThreadId::new("t");
     let (name, author) = (ClientMsgId::new("p"), "codex-bridge".to_owned());
     let post = Post::new(thread, PostKind::Result, author, "the answer".to_owned(), name);

@@ -235,7 +235,7 @@ fn receive(machine: &Machine, message: &Value, progress: Option<Progress>) {
     let Opened { inbox, .. } = messages::open(Arc::new(RealDisk), &machine.state("")).unwrap();
     let entry = inbox.put(&reply, 0).unwrap();
     if let Some(progress) = progress {
-        inbox.started(&entry, &progress).unwrap();
+        inbox.progressed(&entry, &progress).unwrap();
     }
 }
 

@@ -194,7 +194,7 @@ impl Process {
             answers: None,
             is_answered: false,
         };
-        self.inbox.started(&entry, &progress).unwrap();
+        self.inbox.progressed(&entry, &progress).unwrap();
         let turn = Turn { entry, number: number_of(&reply) };
         assert!(self.turns.insert(thread, turn).is_none(), "one turn a thread");
     }

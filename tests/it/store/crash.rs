@@ -39,9 +39,9 @@ fn script(disk: &Arc<dyn Disk>, promised: &mut Promised) -> anyhow::Result<()> {
         ids.push(inbox.put(&reply(message), 0)?);
         promised.arrived.push(reply(message));
     }
-    inbox.started(&ids[0], &progress(None))?;
+    inbox.progressed(&ids[0], &progress(None))?;
     promised.is_begun = true;
-    inbox.started(&ids[0], &progress(Some("session")))?;
+    inbox.progressed(&ids[0], &progress(Some("session")))?;
     promised.has_session = true;
     outbox.put(&post("answer"), Some(ids[0]))?;
     promised.is_answered = true;

@@ -27,7 +27,7 @@ fn the_real_disk_carries_both() {
     let open = || messages::open(Arc::new(RealDisk), temp.path()).unwrap();
     let Opened { inbox, outbox, .. } = open();
     let id = inbox.put(&reply("message"), 0).unwrap();
-    inbox.started(&id, &progress(Some("session"))).unwrap();
+    inbox.progressed(&id, &progress(Some("session"))).unwrap();
     outbox.put(&post("answer"), None).unwrap();
     drop((inbox, outbox));
     let Opened { inbox, entries, outbox, mut seen, .. } = open();

@@ -47,7 +47,7 @@ fn every_kind() -> Vec<u8> {
     let (_waits, begun, answered, done) =
         (put("waits"), put("begun"), put("answered"), put("done"));
     for entry in [begun, answered, done] {
-        inbox.started(&entry, &progress(Some("session"))).unwrap();
+        inbox.progressed(&entry, &progress(Some("session"))).unwrap();
     }
     let mut store =
         StateStore::open(Arc::<MemoryDisk>::clone(&disk), journal.clone(), Path::new(DIR)).unwrap();
@@ -270,7 +270,7 @@ fn on_a_disk_that_is_full_at_any_record_nothing_that_was_promised_is_lost() {
         for message in ["one", "two"] {
             again(&mut || inbox.put(&reply(message), 0).map(|id| ids.push(id)));
         }
-        again(&mut || inbox.started(&ids[0], &progress(Some("session"))));
+        again(&mut || inbox.progressed(&ids[0], &progress(Some("session"))));
         again(&mut || outbox.put(&post("answer"), Some(ids[0])));
         again(&mut || outbox.put(&post("status"), None));
         outbox.remove(outbox.list()[0].0);
@@ -408,7 +408,7 @@ fn a_month_of_messages_leaves_a_small_journal() {
         reply.thread_id = ThreadId::new(format!("thread-{}", number % 500));
         reply.engine = Some(Engine::CODEX);
         let entry = inbox.put(&reply, 0).unwrap();
-        inbox.started(&entry, &progress(Some("session"))).unwrap();
+        inbox.progressed(&entry, &progress(Some("session"))).unwrap();
         let mut answer = post("answer");
         answer.client_msg_id = ClientMsgId::new(format!("{message}.1.1"));
         outbox.put(&answer, Some(entry)).unwrap();
