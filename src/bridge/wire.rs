@@ -349,8 +349,8 @@ pub struct Claim {
 pub struct Posted {
     /// When it was stored, by the bridge's clock; none if the bridge does not say.
     pub at: Option<Timestamp>,
-    /// False if the bridge had another message under this `clientMsgId` and kept that one: another
-    /// daemon of this name does the same work.
+    /// False if the post is a turn's and the bridge had another message under its `clientMsgId` and kept
+    /// that one: another daemon of this name does the same work.
     pub is_ours: bool,
 }
 
@@ -363,9 +363,16 @@ impl Posted {
             |stored: &str| name == post.client_msg_id.as_str() && !is_same_text(&post.body, stored);
         Posted {
             at: field("createdAt").and_then(Timestamp::parse),
-            is_ours: !field("body").is_some_and(is_other),
+            is_ours: !is_of_turn(&post.client_msg_id) || !field("body").is_some_and(is_other),
         }
     }
+}
+
+/// Whether this is the name of a turn's post, which no later process of ours uses again (protocol section
+/// 12). What the daemon itself says may be said once more after a crash, in other words.
+fn is_of_turn(name: &ClientMsgId) -> bool {
+    let mut parts = name.as_str().rsplit('.').map(str::parse::<u32>);
+    matches!((parts.next(), parts.next()), (Some(Ok(_)), Some(Ok(1..))))
 }
 
 /// Whether `stored` may be what a bridge made of `ours`: it may trim it, cut it at some length, change
@@ -453,10 +460,13 @@ mod tests {
     /// Whether a bridge that answers `message` to a post of `ours` has another one's post.
     #[track_caller]
     fn check_posted(ours: &str, message: Value, is_ours: bool) {
-        let name = ClientMsgId::new("m.1.1");
-        let author = "claude-bridge".to_owned();
+        assert_eq!(posted("m.1.1", ours, &message).is_ours, is_ours, "{ours:?} {message}");
+    }
+
+    fn posted(name: &str, ours: &str, message: &Value) -> Posted {
+        let (name, author) = (ClientMsgId::new(name), "claude-bridge".to_owned());
         let post = Post::new(ThreadId::new("t"), PostKind::Result, author, ours.to_owned(), name);
-        assert_eq!(Posted::read(&post, &message).is_ours, is_ours, "{ours:?} {message}");
+        Posted::read(&post, message)
     }
 
     #[test]
@@ -473,6 +483,20 @@ mod tests {
         check_posted(ours, serde_json::json!({"body": 7, "clientMsgId": "m.1.1"}), true);
         check_posted(ours, serde_json::json!({"body": "x", "clientMsgId": "m.1.1"}), false);
         check_posted(ours, serde_json::json!({"body": "Done: all 4 tests pass."}), false);
+    }
+
+    #[test]
+    fn what_the_daemon_says_in_other_words_after_a_crash_is_ours() {
+        let stored = serde_json::json!({"body": "other words"});
+        let entry = "00066181f6c32ac8-677cccec";
+        let others = ["m.0.1".to_owned(), "turn.K7Q2.closed".to_owned()];
+        let own = ["held.0a1b2c3d", "say", "wait", "answer", "show.2", "resumed.2"];
+        for name in others.into_iter().chain(own.map(|own| format!("{entry}.{own}"))) {
+            assert!(posted(&name, "ours", &stored).is_ours, "{name}");
+        }
+        for name in ["m.1.1", "m.12.3", "00066181f6c32ac8-677cccec.2.1", "a.b.1.1"] {
+            assert!(!posted(name, "ours", &stored).is_ours, "{name}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The names of the daemon's own posts (`clientMsgId`). A bridge stores each once, so a name belongs
-//! to one text: a process that starts again and says the same says it under the same name, and no
-//! other post has that name. A turn's posts are named after its attempt (`worker`).
+//! to one thing that is said: a process that starts again and says it again, perhaps in other words,
+//! says it under the same name, and people see the first. A turn's posts are named after its attempt
+//! (`worker`).
 
 use crate::{
     ids::{ClientMsgId, MessageId, TurnId},
     permission::code::Code,
-    store::entry::EntryId,
+    store::{entry::EntryId, journal::short_hash},
 };
 
 /// The end of a message without a turn: a post of the attempt 0, which is none. A turn that ends before
@@ -34,9 +35,10 @@ pub fn lost(entry: EntryId) -> ClientMsgId {
     ClientMsgId::new(format!("{entry}.lost"))
 }
 
-/// Stale messages; the name is that of the first of them.
-pub fn held(entry: EntryId) -> ClientMsgId {
-    ClientMsgId::new(format!("{entry}.held"))
+/// Stale messages, these and no others: with one more it is another post. `first` is one of them.
+pub fn held(first: EntryId, entries: impl Iterator<Item = EntryId>) -> ClientMsgId {
+    let all: Vec<String> = entries.map(|entry| entry.to_string()).collect();
+    ClientMsgId::new(format!("{first}.held.{:08x}", short_hash(&all.join(" "))))
 }
 
 /// A reply to what was meant as an answer and is none.

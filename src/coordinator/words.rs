@@ -150,8 +150,8 @@ impl Coordinator {
         let now = self.catchup.bridge_time(cx.now.running).unwrap_or(cx.now.wall);
         for (thread, messages) in self.quarantine.untold(cx.now.running) {
             let Some(first) = messages.first() else { continue };
-            // Named after the first message, so that a restart does not say it twice.
-            let name = names::held(first.entry);
+            // Named after the messages, so that a restart does not say it twice.
+            let name = names::held(first.entry, messages.iter().map(|message| message.entry));
             let replies: Vec<_> = messages.iter().map(|message| &*message.reply).collect();
             let body = texts::held(&replies, now, quarantine::WORD);
             let post = self.post(thread, PostKind::Status, body, name);

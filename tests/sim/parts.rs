@@ -77,10 +77,12 @@ pub(crate) enum Mutation {
     TwinsUnnoticed,
     /// A hello that comes later than the response of its stream says no more than the time.
     LateHello,
+    /// What an earlier process said in other words is taken for another daemon's.
+    OtherWordsConflict,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Mutation; 33] = [
+    pub(crate) const ALL: [Mutation; 34] = [
         Mutation::LoseClaim,
         Mutation::LoseBegin,
         Mutation::BeginTwice,
@@ -114,6 +116,7 @@ impl Mutation {
         Mutation::BreakBeforeMake,
         Mutation::TwinsUnnoticed,
         Mutation::LateHello,
+        Mutation::OtherWordsConflict,
     ];
 }
 

@@ -1,7 +1,7 @@
 //! What would hold the daemon up or have it spin: an inbox full of old messages, a helper that dies, a
 //! directory without a proper name, a disk that takes nothing.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, ops::Range, sync::Arc, time::Duration};
 
 use obto_bridge::{
     bridge::wire::Reply,
@@ -28,11 +28,11 @@ use crate::{
     },
 };
 
-/// As many old messages as the inbox holds.
-fn fill_the_inbox(machine: &Machine) {
+/// Old messages that an earlier daemon has left.
+fn leave_old_messages(machine: &Machine, numbers: Range<usize>) {
     let written = Timestamp::from_millis(time::now().as_millis() - 3 * 24 * 3_600_000);
     let Opened { inbox, .. } = messages::open(Arc::new(RealDisk), &machine.state_file("")).unwrap();
-    for number in 0..INBOX_ENTRIES_MAX {
+    for number in numbers {
         let reply = json!({
             "threadId": "t", "messageId": format!("old-{number}"), "agentId": MACHINE,
             "role": "human", "author": "ada", "body": "old", "createdAt": written.to_string(),
@@ -46,7 +46,7 @@ fn old_messages_that_fill_the_inbox_keep_nothing_out() {
     let bridge = Hosted::start();
     let machine = bridge.machine();
     bridge.make_known(&machine, &["t"]);
-    fill_the_inbox(&machine);
+    leave_old_messages(&machine, 0..INBOX_ENTRIES_MAX);
     let _daemon = machine.connected();
     let told = &bridge.until("t", 2)[1];
     assert!(told.contains("10000 messages came in"), "{told}");
@@ -55,6 +55,27 @@ fn old_messages_that_fill_the_inbox_keep_nothing_out() {
     bridge.say("t", "/stop all");
     let told = &bridge.until("t", 4)[3];
     assert!(told.contains("10000"), "{told}");
+}
+
+/// A bridge stores a post once under its name, and what it has in place of another daemon's stops ours.
+#[test]
+fn old_messages_that_come_in_later_are_told_too() {
+    let bridge = Hosted::start();
+    let machine = bridge.machine();
+    bridge.make_known(&machine, &["t"]);
+    let mut told = 1;
+    for (numbers, words) in [(0..1, "A message came in"), (1..3, "3 messages came in")] {
+        leave_old_messages(&machine, numbers);
+        let daemon = machine.connected();
+        told += 1;
+        let last = bridge.until("t", told).pop().unwrap();
+        assert!(last.contains(words), "{last}");
+        daemon.stop();
+    }
+    // The same ones are not told again.
+    let _daemon = machine.connected();
+    bridge.say("t", "now");
+    assert_eq!(bridge.until("t", told + 1).pop().unwrap(), echo("now"));
 }
 
 /// Far less than a loop that spins uses, and more than a daemon does that has nothing to do.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use obto_bridge::{
     bridge::{
         stream::Replay,
-        wire::{Post, PostKind},
+        wire::{Post, PostKind, Posted},
     },
     coordinator::{
         ClaimOutcome, Coordinator, Event,
@@ -15,11 +15,13 @@ use obto_bridge::{
     store::entry::EntryId,
     time::Timestamp,
 };
+use serde_json::json;
 
 use super::{
     Op, Task, World,
     bridge::reply,
     machine::{Entry, INBOX_MAX, Link, Wire},
+    people::is_about_held,
 };
 use crate::parts::{
     Count, Mutation, NAMES, Outcome, TWIN, ensure, is_same_name, machine_id, thread_id,
@@ -505,10 +507,19 @@ impl World {
         let now = self.bridge.time(self.now);
         let name = &post.client_msg_id;
         if let Some((body, at)) = self.bridge.posts.get(name) {
-            let is_same = *body == post.body;
-            let at = *at;
+            let (is_same, at) = (*body == post.body, *at);
             ensure(is_same || answers.is_none(), || {
                 format!("the answer {name} is dropped by the bridge")
+            })?;
+            // Each message is a line of it.
+            let is_told = body.lines().count() == post.body.lines().count();
+            ensure(is_told || !is_about_held(name.as_str()), || {
+                format!("what {name} says of stale messages is dropped by the bridge")
+            })?;
+            let by_words = is_same || self.mutation != Mutation::OtherWordsConflict;
+            // One that is taken for another daemon's stops this one.
+            ensure(by_words && Posted::read(post, &json!({ "body": body })).is_ours, || {
+                format!("{name} is taken for another daemon's")
             })?;
             return Ok(at);
         }

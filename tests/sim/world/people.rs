@@ -155,10 +155,15 @@ impl World {
             thread.question = None;
             self.bridge.closed.insert(code);
         }
-        if post.name.rsplit_once('.').is_some_and(|(_, kind)| kind == "held") {
+        if is_about_held(post.name) {
             thread.is_held = true;
         }
     }
+}
+
+/// Whether a post of this name lists stale messages.
+pub(super) fn is_about_held(name: &str) -> bool {
+    name.split('.').nth(1) == Some("held")
 }
 
 /// The machines of a thread's owner.
