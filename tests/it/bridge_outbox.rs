@@ -55,7 +55,7 @@ fn post(entry: u32, thread: &str) -> Post {
         PostKind::Result,
         "claude-bridge".into(),
         format!("{entry}"),
-        ClientMsgId::new(format!("c{entry}")),
+        ClientMsgId::new(format!("m.1.{entry}")),
     )
 }
 
@@ -203,7 +203,7 @@ fn the_post_of_another_daemon_under_our_name_is_reported() {
         conn.json(200, json!({"ok": true, "message": {"_id": "m", "body": stored}}));
     });
     rig.store.until_empty();
-    let expected = Notice::Conflict { thread: ThreadId::new("t"), post: ClientMsgId::new("c2") };
+    let expected = Notice::Conflict { thread: ThreadId::new("t"), post: ClientMsgId::new("m.1.2") };
     assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), [expected]);
     let refused = rig.store.refused();
     assert_eq!(refused.len(), 1, "what people do not see is kept aside");
@@ -246,7 +246,7 @@ fn a_question_s_time_is_told_once_the_bridge_has_stored_it() {
         _ => ok(conn),
     });
     rig.store.until_empty();
-    let expected = ["c2", "c3"]
+    let expected = ["m.1.2", "m.1.3"]
         .map(|post| Notice::Asked { post: ClientMsgId::new(post), at: Timestamp::parse(at) });
     assert_eq!(rig.notices.try_iter().collect::<Vec<_>>(), expected);
     rig.stop();
