@@ -49,59 +49,60 @@ pub(super) fn state_id(dir: &Path) -> String {
     ids::hex(&Sha256::digest(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
-/// The engines that are probably usable, at once, and the status of each, later.
-/// Asking takes seconds, so what an earlier daemon learned of the same programs is taken for the
-/// first connection; a program that was never asked counts as usable if it is there.
-pub(super) fn detect(
-    setup: &Setup,
-    engines: &Engines,
-    dir: &Path,
-) -> (Vec<Engine>, Receiver<Vec<EngineStatus>>) {
-    let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
-    let detection = Detection {
-        engines: engines.values().filter(is_offered).cloned().collect(),
-        path: setup.env.var("PATH").unwrap_or_default().to_owned(),
-        env: inherited(setup),
-        cwd: setup.env.cwd.clone(),
-        cache_file: dir.join("engines.json"),
-    };
-    let known = detection.present();
-    let (answer, answers) = bounded(1);
-    let asked = task::spawn("detect", move || {
-        answer.send(detection.ask()).ok(); // The loop may have ended.
-    });
-    if let Err(error) = asked {
-        log::error!(error:% = error; "cannot start the task that asks engines for their versions");
-    }
-    (known, answers)
-}
-
-struct Detection {
+/// Finds out which engines are usable. Asking takes seconds, so what is there counts as usable for
+/// the first connection.
+pub(super) struct Detection {
     engines: Vec<EngineDef>,
     /// What is looked at, and what a program is asked with.
     path: OsString,
     env: Vec<(OsString, OsString)>,
     cwd: PathBuf,
+    /// What an earlier daemon learned of the same programs.
     cache_file: PathBuf,
 }
 
 impl Detection {
+    pub(super) fn new(setup: &Setup, engines: &Engines, dir: &Path) -> Detection {
+        let is_offered = |row: &&EngineDef| setup.offers_echo || row.name != Engine::ECHO;
+        Detection {
+            engines: engines.values().filter(is_offered).cloned().collect(),
+            path: setup.env.var("PATH").unwrap_or_default().to_owned(),
+            env: inherited(setup),
+            cwd: setup.env.cwd.clone(),
+            cache_file: dir.join("engines.json"),
+        }
+    }
+
     /// Without starting anything.
-    fn present(&self) -> Vec<Engine> {
+    pub(super) fn present(&self) -> Vec<Engine> {
         let statuses = self.engines.iter().map(|row| detect::look(row, &self.path, &self.cwd));
         statuses.filter(EngineStatus::is_usable).map(|status| status.engine).collect()
     }
 
+    /// Begins to ask; the status of each engine comes later.
+    pub(super) fn start(self) -> Receiver<Vec<EngineStatus>> {
+        let (answer, answers) = bounded(1);
+        let asked = task::spawn("detect", move || {
+            answer.send(self.ask()).ok(); // The loop may have ended.
+        });
+        if let Err(error) = asked {
+            log::error!(error:% = error; "cannot start the task that asks engines for their versions");
+        }
+        answers
+    }
+
     /// Asks every known program that is there for its version.
     fn ask(&self) -> Vec<EngineStatus> {
-        let bytes = RealDisk.read(&self.cache_file).unwrap_or_default();
-        let mut cache: Cache = serde_json::from_slice(&bytes).unwrap_or_default();
+        let before = RealDisk.read(&self.cache_file).unwrap_or_default();
+        let mut cache: Cache = serde_json::from_slice(&before).unwrap_or_default();
         let mut run = |row: &EngineDef, program: &Path, args: &[&str]| self.run(row, program, args);
         let detect = |row| detect::detect(row, &self.path, &self.cwd, &mut cache, &mut run);
         let statuses: Vec<EngineStatus> = self.engines.iter().map(detect).collect();
         statuses.iter().for_each(report);
         let bytes = serde_json::to_vec(&cache).expect("a cache is texts and numbers");
-        if let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes) {
+        if bytes != before
+            && let Err(error) = RealDisk.write_atomic(&self.cache_file, &bytes)
+        {
             log::debug!(error:% = error; "the engines' versions are not remembered");
         }
         statuses

@@ -6,8 +6,15 @@ use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::{
-    Daemon, SWEEP, Setup, calls::Calls, engines, machine, machine::Announcer, recorder,
-    records::Records, running::RunningTurns, status::Board,
+    Daemon, SWEEP, Setup,
+    calls::Calls,
+    engines::{self, Detection},
+    machine,
+    machine::Announcer,
+    recorder,
+    records::Records,
+    running::RunningTurns,
+    status::Board,
 };
 use crate::{
     agent::{self, Sandbox},
@@ -48,9 +55,11 @@ impl Daemon {
         // The connection is made while the rest is read.
         let live: Arc<dyn AccessSource> = Arc::new(Live::new(&setup.paths.config_file, &setup.env));
         let table = agent::engines::table(setup.config.agents.clone(), &setup.own_program);
-        let (known, capabilities) = engines::detect(&setup, &table, &dir);
+        let detection = Detection::new(&setup, &table, &dir);
+        let known = detection.present();
         let about = machine::info(&setup.config, &known);
         let (stream, inbound) = start_stream(&setup, &live, &inbox, &cursor, known)?;
+        let capabilities = detection.start();
 
         let store = StateStore::open(shared_disk(), journal, &dir)?;
         let audit = Audit::open(shared_disk(), &dir.join("audit.jsonl"))

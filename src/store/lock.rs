@@ -24,7 +24,7 @@ const CONTENTS_BYTES_MAX: u64 = 200;
 
 /// How long a child that a killed daemon was starting may have the lock: until its program begins.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two tries. The kernel tells nobody when a lock is free, but to whom waits without an end.
+/// Between two tries: only a wait without a deadline is told when the lock is free.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Another daemon has the directory. A type of its own, because the exit code tells.
@@ -92,8 +92,9 @@ impl Lock {
                 }
             }
         }
+        let contents = format!("pid {}, since {}\n", process::id(), time::now());
         file.set_len(0)
-            .and_then(|()| writeln!(file, "pid {}, since {}", process::id(), time::now()))
+            .and_then(|()| file.write_all(contents.as_bytes()))
             .with_context(|| format!("writing {}", path.display()))?;
         Ok(Lock { _file: file })
     }

@@ -5,7 +5,7 @@
 mod lanes;
 
 use std::{
-    io,
+    fmt, io,
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use crate::{
 
 /// Requests on their way at the same time. One would do on a near bridge; over a round trip of
 /// 50 ms a thousand answers took 50 s.
-const SENDERS: usize = 4;
+const REQUESTS: usize = 4;
 /// How often a refused token is complained about in the log.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
@@ -83,15 +83,8 @@ pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Ou
     // Unbounded: one for each open question, and these have a bound; or one for each post, and the
     // loop empties it.
     let (notify, notices) = unbounded();
-    let (jobs, queue) = bounded(SENDERS);
     // As many as can be on their way: reporting never blocks.
-    let (report, done) = bounded(SENDERS);
-    let mut senders = Vec::new();
-    for number in 0..SENDERS {
-        let (client, queue, report) = (client.clone(), queue.clone(), report.clone());
-        let run = move || send_all(&client, &queue, &report);
-        senders.push(task::spawn(&format!("outbox-{number}"), run)?);
-    }
+    let (report, done) = bounded(REQUESTS);
     let sending = Sending {
         client,
         lanes: Lanes::new(settings.pace),
@@ -100,20 +93,15 @@ pub fn start(client: Client, store: Outbox, settings: Settings) -> io::Result<Ou
         wake: woken,
         activity: activities,
         notify,
-        jobs,
+        report,
         done,
         on_their_way: 0,
         showing: false,
         gate: BridgeGate { backoff: Backoff::new(settings.pace), until: None, complained: None },
         leave_at: None,
     };
-    let task = task::spawn("outbox", move || sending.run(senders))?;
+    let task = task::spawn("outbox", move || sending.run())?;
     Ok(OutboxHandle { task, wake, activity, notices })
-}
-
-enum OutboxJob {
-    Post(OutboxId, Box<Post>),
-    Show(ThreadId, Activity),
 }
 
 enum Done {
@@ -121,34 +109,9 @@ enum Done {
     Shown,
 }
 
-/// One sender: blocking requests, one after the other.
-fn send_all(client: &Client, jobs: &Receiver<OutboxJob>, report: &Sender<Done>) {
-    for job in jobs {
-        let done = match job {
-            OutboxJob::Post(entry, post) => {
-                let mut result = Err(panicked());
-                // Without a report the thread's later posts would wait for this one forever.
-                drop(task::catch(|| result = client.post(&post)));
-                Done::Post { entry, post, result }
-            }
-            OutboxJob::Show(thread, state) => {
-                let mut result = Err(panicked());
-                drop(task::catch(|| result = client.activity(&thread, state)));
-                if let Err(error) = result {
-                    log::debug!(thread:% = thread; "outbox: activity not shown: {error}");
-                }
-                Done::Shown
-            }
-        };
-        if report.send(done).is_err() {
-            return;
-        }
-    }
-}
-
-/// What is reported of a request that ends in a panic, whose own message the log has.
-fn panicked() -> Error {
-    Error::Network { request: "a request".to_owned(), cause: "it panicked".to_owned() }
+/// A request that never got to the bridge; of a panic, the log has the message.
+fn not_made(cause: impl fmt::Display) -> Error {
+    Error::Network { request: "a request".to_owned(), cause: cause.to_string() }
 }
 
 /// Closed while the whole bridge is out of reach: it would not help to ask for each thread.
@@ -166,7 +129,7 @@ struct Sending {
     wake: Receiver<()>,
     activity: Receiver<(ThreadId, Activity)>,
     notify: Sender<Notice>,
-    jobs: Sender<OutboxJob>,
+    report: Sender<Done>,
     done: Receiver<Done>,
     on_their_way: usize,
     /// An activity is on its way. One at a time, so that they keep their order.
@@ -177,7 +140,7 @@ struct Sending {
 }
 
 impl Sending {
-    fn run(mut self, senders: Vec<Task>) {
+    fn run(mut self) {
         self.refresh();
         loop {
             self.fill();
@@ -191,23 +154,19 @@ impl Sending {
             log::info!("outbox: {} posts are left for the next start", self.lanes.len());
         }
         self.client.shutdown();
-        drop((self.jobs, self.done));
-        for sender in senders {
-            // A panic is in the log already.
-            drop(sender.join());
+        // Without its client no request goes on. What had been accepted is sent once more.
+        for _ in 0..self.on_their_way {
+            drop(self.done.recv());
         }
     }
 
     /// Waits for whatever comes first and deals with it.
     fn wait(&mut self) {
-        let room = self.on_their_way < SENDERS && !self.showing;
+        let room = self.on_their_way < REQUESTS && !self.showing;
         let activity = if room { self.activity.clone() } else { never() };
         let alarm = self.alarm().map_or_else(never, at);
         select! {
-            recv(self.done) -> done => match done {
-                Ok(done) => self.settle(done),
-                Err(_) => self.leave_at = Some(Instant::now()),
-            },
+            recv(self.done) -> done => self.settle(done.expect("the other end is ours")),
             recv(self.wake) -> woken => {
                 if woken.is_err() {
                     self.start_to_leave();
@@ -228,8 +187,8 @@ impl Sending {
         let due =
             self.lanes.next_due().map(|due| self.gate.until.map_or(due, |open| due.max(open)));
         let gate = self.gate.until.filter(|open| *open > now && self.lanes.len() > 0);
-        // While every sender is busy, nothing that becomes due can be sent.
-        let sendable = due.into_iter().chain(gate).filter(|_| self.on_their_way < SENDERS).min();
+        // While as many as may be are on their way, nothing that becomes due can be sent.
+        let sendable = due.into_iter().chain(gate).filter(|_| self.on_their_way < REQUESTS).min();
         sendable.into_iter().chain(self.leave_at).min()
     }
 
@@ -246,12 +205,13 @@ impl Sending {
         self.lanes.refresh(self.store.list());
     }
 
-    /// Gives the senders what is due.
+    /// Sends what is due.
     fn fill(&mut self) {
-        while self.on_their_way < SENDERS && self.gate.until.is_none_or(|at| at <= Instant::now()) {
+        while self.on_their_way < REQUESTS && self.gate.until.is_none_or(|at| at <= Instant::now())
+        {
             let Some((thread, entry)) = self.lanes.take(Instant::now()) else { return };
             match self.store.read(entry) {
-                Ok(Some(post)) => self.send(OutboxJob::Post(entry, Box::new(post))),
+                Ok(Some(post)) => self.send(&thread, entry, Box::new(post)),
                 Ok(None) => self.lanes.done(&thread),
                 Err(error) => {
                     log::error!(
@@ -265,18 +225,38 @@ impl Sending {
         }
     }
 
-    fn show(&mut self, thread: ThreadId, state: Activity) {
-        // Only an indicator: when the bridge is out of reach it is dropped.
-        if self.gate.until.is_none_or(|at| at <= Instant::now()) {
-            self.showing = true;
-            self.send(OutboxJob::Show(thread, state));
+    fn send(&mut self, thread: &ThreadId, entry: OutboxId, post: Box<Post>) {
+        let (client, report) = (self.client.clone(), self.report.clone());
+        let sent = task::spawn("post", move || {
+            let mut result = Err(not_made("it panicked"));
+            // Without a report the thread's later posts would wait for this one forever.
+            drop(task::catch(|| result = client.post(&post)));
+            report.send(Done::Post { entry, post, result }).ok(); // Nobody if the outbox panicked.
+        });
+        match sent {
+            Ok(_) => self.on_their_way += 1,
+            Err(error) => self.failed(thread, entry, &not_made(error)),
         }
     }
 
-    fn send(&mut self, job: OutboxJob) {
-        self.on_their_way += 1;
-        // Fails only when all senders are gone, and then `done` is closed and the task leaves.
-        self.jobs.send(job).ok();
+    fn show(&mut self, thread: ThreadId, state: Activity) {
+        // Only an indicator: when the bridge is out of reach it is dropped.
+        if self.gate.until.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        let (client, report) = (self.client.clone(), self.report.clone());
+        let sent = task::spawn("activity", move || {
+            let mut result = Err(not_made("it panicked"));
+            drop(task::catch(|| result = client.activity(&thread, state)));
+            if let Err(error) = result {
+                log::debug!(thread:% = thread; "outbox: activity not shown: {error}");
+            }
+            report.send(Done::Shown).ok();
+        });
+        if sent.is_ok() {
+            self.on_their_way += 1;
+            self.showing = true;
+        }
     }
 
     fn settle(&mut self, done: Done) {

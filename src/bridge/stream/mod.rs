@@ -70,7 +70,9 @@ where
     let (wanted_sender, wanted) = unbounded();
     let (sender, events) = bounded(EVENTS);
     let ends = run::Ends { stop, wanted, events: sender };
-    let stream = Stream::new(access, net, settings, ends, keep)?;
+    let mut stream = Stream::new(access, net, settings, ends, keep)?;
+    // Here, since the connection need not wait until the stream's own task runs.
+    stream.open().ok(); // Nothing has stopped it yet.
     let task = task::spawn("stream", move || stream.run())?;
     let handle = StreamHandle { _stop: stop_sender, wanted: wanted_sender, _task: task.into() };
     Ok((handle, events))

@@ -56,7 +56,7 @@ pub(super) struct Ends<T> {
 }
 
 /// The stop channel is closed, or the events are not received any more.
-struct Stopped;
+pub(super) struct Stopped;
 
 pub(super) struct Stream<T, K> {
     access: Arc<dyn AccessSource>,
@@ -190,7 +190,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         self.try_at = Some(Instant::now());
     }
 
-    fn open(&mut self) -> Result<(), Stopped> {
+    /// Begins an attempt.
+    pub(super) fn open(&mut self) -> Result<(), Stopped> {
         self.try_at = None;
         self.looked = Instant::now();
         let access = match self.access.access() {
