@@ -31,6 +31,8 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) program: PathBuf,
+    /// Where that is.
+    pub(crate) _place: tempfile::TempDir,
     pub(crate) agent: PathBuf,
     /// Homes are made below.
     pub(crate) dir: PathBuf,
