@@ -17,7 +17,7 @@ out=target/release-static
 [ "$target" = x86_64-unknown-linux-musl ] || out=target/release-static-$machine
 mkdir -p "$out"
 
-# ring and SQLite hold C.
+# ring, mimalloc and SQLite hold C.
 missing=
 rustup target list --installed | grep -qx "$target" || missing+=" rustup target add $target;"
 if [ "$machine" = "$(uname -m)" ]; then

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
+use obto_bridge::time::{self, Timestamp};
 use serde_json::{Value, json};
 
 use crate::proc::now;
@@ -179,6 +180,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
+/// As every server with a clock says it (RFC 9110, 6.6.1).
+fn http_date(at: Timestamp) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = at.to_string();
+    let day = DAYS[usize::try_from(at.as_millis() / 86_400_000 % 7).expect("a small number")];
+    let month = MONTHS[text[5..7].parse::<usize>().expect("a month") - 1];
+    format!("{day}, {} {month} {} {} GMT", &text[8..10], &text[..4], &text[11..19])
+}
+
 /// One connection. A client that is gone ends it.
 fn serve(socket: TcpStream, shared: &Shared) -> Option<()> {
     socket.set_nodelay(true).ok()?;
@@ -190,8 +202,12 @@ fn serve(socket: TcpStream, shared: &Shared) -> Option<()> {
         let (what, answer) = request.meaning();
         let is_stream = what == What::Stream;
         if is_stream {
+            let date = http_date(time::now());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/event-stream\r\n\r\n"
+            );
             socket
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                .write_all(head.as_bytes())
                 .and_then(|()| socket.try_clone())
                 .map(|stream| *shared.stream() = Some(stream))
                 .ok()?;
@@ -287,7 +303,7 @@ impl Event<'_> {
             "author": "Ann",
             "role": "human",
             "body": self.body,
-            "createdAt": obto_bridge::time::now().to_string(),
+            "createdAt": time::now().to_string(),
             "agent": "bench",
             "agentId": self.is_ours.then_some(MACHINE),
             "attachmentIds": [],
@@ -304,6 +320,12 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     #[test]
+    fn a_date_is_written_as_servers_write_it() {
+        let at = Timestamp::parse("2026-11-30T22:08:05.123Z").unwrap();
+        assert_eq!(http_date(at), "Mon, 30 Nov 2026 22:08:05 GMT");
+    }
+
+    #[test]
     fn requests_are_noted_and_events_sent() {
         let bridge = Bridge::start().unwrap();
         let mut stream = TcpStream::connect(bridge.addr).unwrap();
@@ -315,9 +337,9 @@ mod tests {
         let written = bridge.send(&event.bytes()).unwrap();
         assert!(written >= before);
         let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let lines: Vec<String> = reader.by_ref().lines().map_while(Result::ok).take(7).collect();
-        assert_eq!(lines[3..5], ["id: m", "event: reply"]);
-        let data: Value = serde_json::from_str(lines[5].strip_prefix("data: ").unwrap()).unwrap();
+        let lines: Vec<String> = reader.by_ref().lines().map_while(Result::ok).take(8).collect();
+        assert_eq!(lines[4..6], ["id: m", "event: reply"]);
+        let data: Value = serde_json::from_str(lines[6].strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!((&data["threadId"], &data["agentId"]), (&json!("t"), &json!(MACHINE)));
 
         bridge.set_round_trip(Duration::from_millis(20));
