@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh                     everything, in seven minutes after the builds
 #   scripts/bench.sh ours burst          some groups: machine start idle ours unclaimed engines burst
-#                                        bound asking bindings event syscalls reconnect cut serve load installed
+#                                        bound asking bindings event syscalls reconnect cut serve writers load installed
 #   scripts/bench.sh --against PATH      another build of the daemon in turn with this one, and the ratio
 #   scripts/bench.sh --rounds N          how often (3); what takes a minute is measured once
 #   scripts/bench.sh --dir PATH          on the disk of this directory (target/bench); /dev/shm is a tmpfs

@@ -89,6 +89,8 @@ const GROUPS: &[(&str, Group)] = &[
     ("reconnect", start::reconnect),
     ("cut", start::cut),
     ("serve", serve::serve),
+    #[cfg(feature = "serve")]
+    ("writers", rows::fleet::writers),
     ("load", load::load),
     ("installed", machine::installed),
 ];

@@ -3,7 +3,7 @@
 pub(crate) mod asking;
 pub(crate) mod burst;
 #[cfg(feature = "serve")]
-mod fleet;
+pub(crate) mod fleet;
 pub(crate) mod idle;
 pub(crate) mod large;
 pub(crate) mod load;
