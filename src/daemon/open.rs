@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Events that wait for the loop; a turn or a call with one more waits.
-const EVENTS: usize = 256;
+const EVENTS: usize = 64;
 
 impl Daemon {
     /// Opens the store, takes in what an earlier daemon left, starts the tasks.

@@ -27,7 +27,7 @@ use super::{AccessSource, Net, wire::Reply};
 use crate::task::{self, Joined};
 
 /// Events between this task and the daemon's loop. When it is full, TCP pushes back.
-const EVENTS: usize = 64;
+const EVENTS: usize = 16;
 
 /// The running task. Dropping it ends the connections and the task, which takes milliseconds, at
 /// worst the time limit of a connection attempt. Events that are not received any more do not hold
