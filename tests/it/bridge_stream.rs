@@ -536,8 +536,8 @@ fn it_stops_while_nobody_takes_what_it_has() {
         conn.hold();
     });
     rig.expect(&["Unknown"]);
-    // 64 fill the channel, one more waits in front of it.
-    for _ in 0..65 {
+    // 16 fill the channel, one more waits in front of it.
+    for _ in 0..17 {
         patience::recv(&count).unwrap();
     }
     rig.stop();

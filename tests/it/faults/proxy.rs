@@ -304,12 +304,11 @@ impl Inner {
             return;
         }
         let mut line = Line::default();
-        let mut begin = Value::Null;
         while let Some(frame) = chunk(&mut upstream) {
             // The daemon waits a second between connections, as it is told; tests can't.
             let frame = frame.replace("retry: 1000\n", "retry: 250\n");
             let is_hello = frame.contains("event: hello\n");
-            let frame = if self.forgets { forget(&frame, &mut begin) } else { frame };
+            let frame = if self.forgets { forget(&frame) } else { frame };
             let is_event = frame.contains("event: ");
             let fault =
                 if is_event && line.held.is_none() { self.frame_fault(&frame) } else { None };
@@ -330,28 +329,24 @@ impl Inner {
     }
 }
 
-/// An event without its number, and a `hello` that says no more than the time, `begin`. What was
-/// written before that is left out.
-fn forget(frame: &str, begin: &mut Value) -> String {
-    let mut data = frame
-        .lines()
-        .find_map(|line| line.strip_prefix("data: "))
-        .map_or_else(Value::default, |data| serde_json::from_str(data).unwrap());
-    let is_hello = frame.contains("event: hello\n");
-    if is_hello {
-        data = json!({ "serverTime": data["serverTime"] });
-        *begin = data["serverTime"].clone();
-    } else if data["createdAt"].as_str().is_some_and(|it| Some(it) < begin.as_str()) {
+/// An event without its number, and a `hello` that says no more than the time. What was written before
+/// that is left out: it has no number. (By its time it can't be told: a message has its time a moment
+/// before a history shows it.)
+fn forget(frame: &str) -> String {
+    let has = |what: &str| frame.lines().any(|line| line.starts_with(what));
+    if has("event: reply") && !has("id: ") {
         return ": left out\n\n".to_owned();
     }
-    let lines = frame.lines().filter(|line| !line.starts_with("id: ")).map(|line| {
-        if is_hello && line.starts_with("data: ") {
-            format!("data: {data}")
-        } else {
-            line.to_owned()
+    let is_hello = has("event: hello");
+    let lines = frame.lines().filter(|line| !line.starts_with("id: "));
+    let lines = lines.map(|line| match line.strip_prefix("data: ").filter(|_| is_hello) {
+        Some(data) => {
+            let data: Value = serde_json::from_str(data).unwrap();
+            format!("data: {}\n", json!({ "serverTime": data["serverTime"] }))
         }
+        None => format!("{line}\n"),
     });
-    lines.map(|line| line + "\n").collect()
+    lines.collect()
 }
 
 /// What is remembered of a stream, to mix its events up.
