@@ -60,8 +60,9 @@ impl Net {
         Ok(self
             .common()?
             .timeout_global(Some(self.request))
-            .max_idle_connections(16)
-            .max_idle_connections_per_host(8)
+            // As many as posts are on their way at the same time; catching up takes more for a moment.
+            .max_idle_connections(8)
+            .max_idle_connections_per_host(4)
             .input_buffer_size(16 * 1024)
             .output_buffer_size(16 * 1024)
             .build())
