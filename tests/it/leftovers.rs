@@ -14,6 +14,7 @@ use crate::{
     crash::rig::{Bridge, Machine},
     util::{
         bin::Running,
+        daemon::can_resume,
         hosted::Hosted,
         namespace::{is_alive, isolated},
         patience::{self, comes_true},
@@ -132,12 +133,19 @@ isolated! {
         let daemon = start(&machine);
         machine.say("t4", "five", "hang-leave", None);
         let five = left(&machine, "five");
+        // A turn without a session is not begun again.
+        assert!(comes_true(|| can_resume(&machine.state(""), "t4")));
         daemon.signal(Signal::KILL);
         drop(daemon.end());
         assert!(is_alive(five), "nobody was there to end it");
         let daemon = start(&machine);
         assert!(!is_alive(five), "swept before the first turn");
-        assert!(comes_true(|| machine.said_if_any("t4").iter().any(|it| it == "answer: five")));
+        let mut said = Vec::new();
+        let is_answered = comes_true(|| {
+            said = machine.said_if_any("t4");
+            said.iter().any(|it| it == "answer: five")
+        });
+        assert!(is_answered, "{said:?}");
         daemon.signal(Signal::TERM);
         drop(daemon.end());
         assert_eq!(marked(), 0);

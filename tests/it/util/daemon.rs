@@ -15,7 +15,7 @@ use obto_bridge::{
     proc::{Child, ChildEvent, kill::To},
     store::{
         RealDisk,
-        journal::{self, Contents},
+        journal::{self, Contents, Looked, Place},
     },
     task,
 };
@@ -393,4 +393,18 @@ pub(crate) fn left(state_dir: &Path) -> [usize; 3] {
     let Contents { entries, posts, .. } = &looked.contents;
     let begun = entries.values().filter(|entry| entry.progress.is_some()).count();
     [entries.len(), begun, posts.len()]
+}
+
+/// Whether the journal of a state directory has a session for a message on this thread, which the
+/// next start resumes.
+pub(crate) fn can_resume(state_dir: &Path, thread: &str) -> bool {
+    let Looked { contents, bytes } = journal::look(&RealDisk, state_dir).unwrap();
+    let text = |it: Place| {
+        String::from_utf8_lossy(journal::part(&bytes, it.offset, it.bytes as usize)).into_owned()
+    };
+    let on_thread = format!("\"threadId\":\"{thread}\"");
+    contents.entries.values().any(|entry| {
+        text(entry.message).contains(&on_thread)
+            && entry.progress.is_some_and(|it| text(it).contains("\"session\":\""))
+    })
 }
