@@ -37,3 +37,12 @@ mod store;
 mod tidy;
 mod turn;
 mod util;
+
+use std::alloc::System;
+
+use cap::Cap;
+
+/// Counts what is allocated. What the system says of a process's memory is what it had at most,
+/// which depends on how its OS threads took turns.
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
