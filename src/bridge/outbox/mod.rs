@@ -109,7 +109,8 @@ enum Done {
     Shown,
 }
 
-/// A request that never got to the bridge; of a panic, the log has the message.
+/// A request without a result: no task could be started for it, or its task panicked, of which the
+/// log has the message.
 fn not_made(cause: impl fmt::Display) -> Error {
     Error::Network { request: "a request".to_owned(), cause: cause.to_string() }
 }
