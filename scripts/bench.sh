@@ -7,6 +7,8 @@
 #   scripts/bench.sh --against PATH      another build of the daemon in turn with this one, and the ratio
 #   scripts/bench.sh --rounds N          how often (3); what takes a minute is measured once
 #   scripts/bench.sh --dir PATH          on the disk of this directory (target/bench); /dev/shm is a tmpfs
+#   scripts/bench.sh --write-iops N      as if the disk made at most N writes a second; a volume of a cloud
+#                                        often makes 3,000. For root, where Linux can limit that
 #   scripts/bench.sh --json              one JSON object a line; the table goes to standard error
 #   scripts/bench.sh --static            the static binary of scripts/release.sh instead
 #   scripts/bench.sh --program PATH      a binary that is there already
@@ -27,13 +29,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-program='' use_static='' short='' revision='' out=target/bench arguments=() groups=()
+program='' use_static='' short='' revision='' iops='' out=target/bench arguments=() groups=()
 while [ $# -gt 0 ]; do
     case $1 in
     --static) use_static=1 ;;
     --program) shift && program=${1:?a path} ;;
     --dir) shift && out=${1:?a path}/obto-bridge-bench ;;
     --against | --rounds) arguments+=("$1" "${2:?a value}") && shift ;;
+    --write-iops) shift && iops=${1:?a number} ;;
     --json) arguments+=("$1") ;;
     --short) short=1 ;;
     -*) echo "unknown option $1; the options are at the top of $0" >&2 && exit 64 ;;
@@ -130,5 +133,29 @@ fi
 build_agent
 cargo build --release --locked --example bench
 
-exec target/release/examples/bench --program "$program" --agent target/bench/instant-agent --dir "$out" \
+# Puts this shell, and so what it starts, into a control group of its own.
+limit_writes() {
+    local device whole root=/sys/fs/cgroup
+    device=$(stat -c %Hd:%Ld "$out")
+    # The limit is of the whole disk.
+    whole=$(readlink -f "/sys/dev/block/$device")/..
+    [ ! -e "/sys/dev/block/$device/partition" ] || device=$(cat "$whole/dev")
+    if [ -e $root/cgroup.controllers ]; then
+        echo +io >$root/cgroup.subtree_control
+        group=$root/obto-bridge-bench limit=io.max value="$device wiops=$iops"
+    else
+        group=$root/blkio/obto-bridge-bench limit=blkio.throttle.write_iops_device value="$device $iops"
+    fi
+    mkdir -p "$group"
+    trap 'echo $$ >"${group%/*}/cgroup.procs" && rmdir "$group"' EXIT
+    echo "$value" >"$group/$limit"
+    echo $$ >"$group/cgroup.procs"
+}
+if [ -n "$iops" ]; then
+    [[ $iops =~ ^[1-9][0-9]*$ ]] || { echo "--write-iops $iops: not a number of writes a second" >&2 && exit 64; }
+    limit_writes
+    echo "the disk of $out makes at most $iops writes a second" >&2
+fi
+
+target/release/examples/bench --program "$program" --agent target/bench/instant-agent --dir "$out" \
     ${binaries[@]+"${binaries[@]}"} ${arguments[@]+"${arguments[@]}"} ${groups[@]+"${groups[@]}"}
