@@ -27,7 +27,7 @@ step cargo fmt --check
 step cargo clippy --all-targets --locked -- -D warnings
 # Not one of all targets, since it runs by scripts/e2e-agents.sh alone.
 step cargo clippy --test e2e --locked -- -D warnings
-# The README's test command.
+# What people run first.
 step cargo test --locked
 step nothing_runs
 # The build for CI runners: no server, no SQLite.

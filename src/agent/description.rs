@@ -1,7 +1,7 @@
 //! What the rest of the program has to know of an engine, in one place. Each engine's folder
 //! describes itself in a [`Description`] and the table in [`super::engines`] lists them; callers ask
 //! the description and never compare names. An engine with a protocol of its own is a folder, a row
-//! of the table and a row in the README.
+//! of the table and a row in docs/agents.md.
 
 use std::{
     ffi::OsString,

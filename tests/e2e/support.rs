@@ -1,4 +1,4 @@
-//! The README's table of what each engine supports says what they do.
+//! The table in docs/agents.md of what each engine supports says what they do.
 
 use crate::{
     control::run,
@@ -27,14 +27,14 @@ macro_rules! support_of {
 }
 
 support_of! {
-    the_readme_knows_claude Claude,
-    the_readme_knows_codex Codex,
-    the_readme_knows_opencode Opencode,
-    the_readme_knows_claude_acp ClaudeAcp,
-    the_readme_knows_codex_acp CodexAcp,
-    the_readme_knows_copilot Copilot,
-    the_readme_knows_gemini Gemini,
-    the_readme_knows_qwen Qwen,
+    the_docs_know_claude Claude,
+    the_docs_know_codex Codex,
+    the_docs_know_opencode Opencode,
+    the_docs_know_claude_acp ClaudeAcp,
+    the_docs_know_codex_acp CodexAcp,
+    the_docs_know_copilot Copilot,
+    the_docs_know_gemini Gemini,
+    the_docs_know_qwen Qwen,
 }
 
 #[track_caller]
@@ -51,12 +51,12 @@ fn check(engine: Engine) {
     assert_eq!(seen[..], said[..], "of {COLUMNS:?}, seen is on the left");
 }
 
-/// The engine's row of the README's table.
+/// The engine's row of the table in docs/agents.md.
 #[track_caller]
 fn row(engine: Engine) -> Vec<String> {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/agents.md")).unwrap();
     let head = format!("| agent | entry | npm package | {} |", COLUMNS.join(" | "));
-    let table = readme.split_once(&head).unwrap_or_else(|| panic!("no table under {head}")).1;
+    let table = page.split_once(&head).unwrap_or_else(|| panic!("no table under {head}")).1;
     let start = format!("| `{}` |", engine.name());
     let mut row = table.lines().skip(1).take_while(|it| it.starts_with('|'));
     let row = row.find(|it| it.starts_with(&start)).unwrap_or_default();

@@ -443,18 +443,23 @@ fn commands() -> Vec<String> {
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
+/// The text of docs/commands.md about `command`.
+fn command_section<'a>(page: &'a str, command: &str) -> &'a str {
+    let section = page.split(&format!("## `obto-bridge {command}`")).nth(1).unwrap();
+    section.split("\n## ").next().unwrap()
+}
+
 #[test]
-fn the_readme_has_every_command_with_every_option() {
-    let readme = read("README.md");
-    let headings = readme.lines().filter_map(|line| line.strip_prefix("### `obto-bridge "));
+fn the_docs_have_every_command_with_every_option() {
+    let page = read("docs/commands.md");
+    let headings = page.lines().filter_map(|line| line.strip_prefix("## `obto-bridge "));
     let mut described: BTreeSet<_> = headings.map(|rest| rest.trim_end_matches('`')).collect();
-    // The README is that of the whole program.
+    // The page is that of the whole program.
     described.retain(|it| cfg!(feature = "serve") || !["local", "serve"].contains(it));
     let commands = commands();
     assert_eq!(described, commands.iter().map(String::as_str).collect());
     for command in &commands {
-        let section = readme.split(&format!("### `obto-bridge {command}`")).nth(1).unwrap();
-        let section = section.split("\n#").next().unwrap();
+        let section = command_section(&page, command);
         let help = Home::new().run(&[command, "--help"]).expect(0, &[]).stdout;
         let options = help.split("Options:").nth(1).unwrap().split("\n\n").next().unwrap();
         let options = options.lines().filter_map(|line| line.strip_prefix("  "));
@@ -466,8 +471,8 @@ fn the_readme_has_every_command_with_every_option() {
 }
 
 #[test]
-fn the_readme_has_every_setting() {
-    let readme = read("README.md");
+fn the_docs_have_every_setting() {
+    let page = read("docs/configuration.md");
     let source = code(&read("src/config/mod.rs"));
     let literals = literals(&source);
     let is_var = |text: &str| {
@@ -488,6 +493,59 @@ fn the_readme_has_every_setting() {
     }
     assert!(settings.len() > 40, "the settings were found: {settings:?}");
     for setting in settings {
-        assert!(readme.contains(&format!("`{setting}`")), "{setting} is missing in the README");
+        assert!(
+            page.contains(&format!("`{setting}`")),
+            "{setting} is missing in docs/configuration.md"
+        );
     }
+}
+
+/// The Markdown files that people read: README.md, those beside it, and the pages of docs.
+fn pages() -> Vec<PathBuf> {
+    let files = |dir: &str| {
+        let entries = fs::read_dir(root().join(dir)).unwrap();
+        let names = entries.map(|entry| Path::new(dir).join(entry.unwrap().file_name()));
+        names.filter(|name| name.extension().is_some_and(|it| it == "md")).collect::<Vec<_>>()
+    };
+    [files(""), files("docs")].concat()
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let mut anchors = BTreeSet::new();
+    for line in page.lines() {
+        fenced ^= line.starts_with("```");
+        if let Some(heading) = line.strip_prefix('#').filter(|_| !fenced) {
+            let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+            let is_kept = |c: &char| c.is_alphanumeric() || ['-', '_'].contains(c);
+            anchors.insert(heading.chars().filter(is_kept).collect());
+        }
+    }
+    anchors
+}
+
+#[test]
+fn links_in_the_docs_lead_somewhere() {
+    let mut seen = 0;
+    for page in pages() {
+        let name = page.display();
+        let text = read(page.to_str().unwrap());
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(root().join(&target).exists(), "{name} links to {link}");
+            let found = || anchors(&read(target.to_str().unwrap())).contains(anchor);
+            assert!(
+                anchor.is_empty() || found(),
+                "{name} links to {link}, which has no such heading"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen} links were found");
 }

@@ -53,7 +53,7 @@ fn add_variables(page: &mut String) {
 fn page() -> String {
     let mut page = String::from(
         "# Programs that the policy knows\n\n\
-         How `run` rules read these words of command lines; the [README](../../README.md#permissions) \
+         How `run` rules read these words of command lines; [Permissions](../../docs/permissions.md) \
          says what the rules are. What is in none of the tables is taken for a program that does what \
          its name says; if its further words are a command that a `deny` or `ask` rule is about, the \
          line is asked. This page is made from `programs.rs` by its test.\n\n\

@@ -169,7 +169,7 @@ impl Scene {
             let end = format!("(The agent ended its turn because this was refused: `{what}`)");
             self.result(n, &end);
             let turns = self.rig.model.turns();
-            assert!(!turns.iter().any(|it| it.mentions(why)), "README says that it is not told");
+            assert!(!turns.iter().any(|it| it.mentions(why)), "the docs say that it is not told");
         } else {
             self.result(n, body);
             self.model_reads(why);
