@@ -14,9 +14,11 @@ export class Machine {
   }
 
   /** Connects and says what it offers. */
-  static async connect(cleanup, human, { agentId = "scripted", engines = [{ name: "scripted", version: "1.0" }], projectDirs = ["/srv/project"], url = human.url } = {}) {
+  static async connect(cleanup, human, { agentId = "scripted", engines = [{ name: "scripted", version: "1.0" }], projectDirs = ["/srv/project"], url = human.url, quiet = false } = {}) {
     const { token } = await human.post("/api/tokens");
     const machine = new Machine(url, token, agentId);
+    // A test says everything itself.
+    machine.quiet = quiet;
     await machine.#listen(cleanup, engines.filter((it) => !it.missing).map((it) => it.name));
     await machine.post("/api/bridge/machine", { agentId, version: "9.9", engines, projectDirs });
     return machine;
@@ -46,6 +48,7 @@ export class Machine {
     const reply = JSON.parse(field("data"));
     this.replies.push(reply);
     for (const look of this.waiting) look();
+    if (this.quiet) return;
     this.#answer(reply).catch((error) => this.replies.push({ body: `the script failed: ${error.stack}` }));
   }
 
@@ -85,7 +88,7 @@ export class Machine {
       reason: "to build anew", always: "Bash: rm -r build", choices: [], expiresAt: new Date(Date.now() + 600_000).toISOString(), ...question,
     };
     this.#asked.set(card.code, threadId);
-    await this.say(threadId, `May I? (${card.code})`, { kind: "question", author: "scripted-bridge-perm", question: card });
+    await this.say(threadId, `May I? (${card.code})`, { kind: "question", author: `${card.agent}-bridge-perm`, question: card });
   }
 
   close(threadId, code, outcome) {
