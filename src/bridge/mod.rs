@@ -8,6 +8,7 @@ mod http;
 mod net;
 mod one_piece;
 pub mod outbox;
+pub mod proxy;
 mod resolver;
 pub mod sse;
 pub mod stream;
