@@ -36,7 +36,7 @@ step cargo build --locked --no-default-features
 # Neither in the tree at all, nor, where ureq needs it as well, as a dependency of ours.
 client() { cargo tree --locked --no-default-features --edges normal --prefix none "$@"; }
 if client | grep -E '^(rusqlite|libsqlite3-sys|argon2|pulldown-cmark) ' ||
-    client --depth 1 | grep -E '^(rustls|httparse) '; then
+    client --depth 1 | grep -E '^httparse '; then
     echo "the client-only build depends on the server's crates" >&2
     exit 1
 fi

@@ -19,7 +19,14 @@ pub enum Error {
     /// The answer is longer than what is read of one.
     TooLarge { request: String, limit: u64 },
     /// Something answered that is not the bridge, for example a proxy with a login page.
-    BadBody { request: String, code: u16, excerpt: String, retry_after: Option<Duration> },
+    BadBody {
+        request: String,
+        code: u16,
+        excerpt: String,
+        /// What it may be, and what to do.
+        wall: &'static str,
+        retry_after: Option<Duration>,
+    },
 }
 
 impl Error {
@@ -64,7 +71,13 @@ impl Error {
                  config for stray characters"
             )),
             ureq::Error::BodyExceedsLimit(limit) => Error::TooLarge { request, limit },
-            other => Error::Network { request, cause: excerpt(&other.to_string()) },
+            // A hop that failed says itself what to do.
+            ureq::Error::Other(error) => Error::Network { request, cause: error.to_string() },
+            other => {
+                let cause = excerpt(&other.to_string());
+                let cause = format!("{cause}; is the bridge up and baseUrl right?");
+                Error::Network { request, cause }
+            }
         }
     }
 }
@@ -74,7 +87,7 @@ impl fmt::Display for Error {
         match self {
             Error::Access(text) => f.write_str(text),
             Error::Network { request, cause } => {
-                write!(f, "{request} got no answer: {cause}; is the bridge up and baseUrl right?")
+                write!(f, "{request} got no answer: {cause}")
             }
             Error::Status { request, code, excerpt, retry_after } => {
                 write!(f, "{request} was answered with status {code}")?;
@@ -85,10 +98,6 @@ impl fmt::Display for Error {
                     (401 | 403, _) => {
                         f.write_str("; check apiToken in the config, or run `obto-bridge init`")
                     }
-                    (300..=399, _) => f.write_str(
-                        "; redirects are not followed, so that the token stays with its host: put \
-                         the final address into baseUrl",
-                    ),
                     (_, Some(wait)) => write!(f, "; it asks to wait {} s", wait.as_secs()),
                     _ => Ok(()),
                 }
@@ -96,16 +105,50 @@ impl fmt::Display for Error {
             Error::TooLarge { request, limit } => {
                 write!(f, "{request} was answered with more than {limit} bytes")
             }
-            Error::BadBody { request, code, excerpt, .. } => write!(
-                f,
-                "{request} was answered with status {code}, but not by the bridge ({excerpt}); is \
-                 there a proxy or a login page in between, and is baseUrl right?"
-            ),
+            Error::BadBody { request, code, excerpt, wall, .. } => {
+                write!(
+                    f,
+                    "{request} was answered with status {code}, but not by the bridge ({excerpt}); {wall}"
+                )
+            }
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// What is known of an answer that is not the bridge's, for what to do about it.
+pub(super) fn wall(code: u16, location: Option<&str>, page: &str) -> &'static str {
+    let page = page.to_ascii_lowercase();
+    let location = location.unwrap_or_default();
+    let has = |words: &[&str]| words.iter().any(|word| page.contains(word));
+    if location.contains("cloudflareaccess.com") || has(&["cloudflare access"]) {
+        return "this is Cloudflare Access: make a service token there, and put CF-Access-Client-Id and \
+                CF-Access-Client-Secret into headers in the config";
+    }
+    match code {
+        300..=399 if location.is_empty() => "it is a redirect without an address",
+        300..=399 => {
+            "redirects are not followed, so that the token stays with its host: if the bridge has \
+             moved, put its final address into baseUrl; if this is a login page or the portal of a \
+             network, log in there, or see headers in the config"
+        }
+        400 | 495 | 496 if has(&["ssl certificate", "client certificate"]) => {
+            "the server wants a certificate of this machine: see clientCert and clientKey in the \
+             config"
+        }
+        407 => {
+            "a proxy wants a user name and a password: write them into its address, as in \
+             http://user:password@host:port, or into the file of proxyAuthFile"
+        }
+        401 | 403 => {
+            "it is a filter, a gateway or a login page in front of the bridge, and no verdict on the \
+             token: have it let this machine through, or see headers in the config"
+        }
+        502..=504 => "what stands in front of the bridge does not reach it",
+        _ => "is there a proxy or a login page in between, and is baseUrl right?",
+    }
+}
 
 /// The first characters of a foreign text on one line, fit for a log.
 pub(super) fn excerpt(text: &str) -> String {
@@ -195,7 +238,9 @@ mod tests {
         let network = Error::Network { request: request.clone(), cause: "refused".into() };
         assert!(network.is_retryable());
         let retry_after = Some(Duration::from_secs(9));
-        let page = Error::BadBody { request, code: 200, excerpt: "<html>".into(), retry_after };
+        let wall = wall(200, None, "");
+        let page =
+            Error::BadBody { request, code: 200, excerpt: "<html>".into(), wall, retry_after };
         assert!(page.is_retryable());
         assert_eq!(page.retry_after(), retry_after);
         assert!(!Error::Access("no token".into()).is_retryable());
@@ -205,10 +250,28 @@ mod tests {
     fn errors_say_what_to_do() {
         for (error, expected) in [
             (status(401), "check apiToken"),
-            (status(302), "baseUrl"),
             (status(404), "POST http://b/api/message was answered with status 404 (no)"),
         ] {
             assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn walls_are_told_apart() {
+        for (code, location, page, expected) in [
+            (302, Some("https://team.cloudflareaccess.com/cdn-cgi/"), "", "service token"),
+            (403, None, "<title>Cloudflare Access</title>", "service token"),
+            (302, Some("http://portal.example/"), "", "baseUrl"),
+            (302, None, "", "without an address"),
+            (400, None, "<h1>No required SSL certificate was sent</h1>", "clientCert"),
+            (407, None, "", "proxyAuthFile"),
+            (401, None, "Session expired", "no verdict on the token"),
+            (403, None, "<html>blocked", "no verdict on the token"),
+            (502, None, "<html>", "does not reach it"),
+            (200, None, "<html>", "login page in between"),
+        ] {
+            let said = wall(code, location, page);
+            assert!(said.contains(expected), "{code} {page}: {said}");
         }
     }
 

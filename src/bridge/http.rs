@@ -14,7 +14,7 @@ use ureq::{
 
 use super::{
     access::Access,
-    error::{Error, excerpt, parse_date, parse_retry_after},
+    error::{Error, excerpt, parse_date, parse_retry_after, wall},
 };
 use crate::{
     config::Token,
@@ -171,32 +171,45 @@ impl Answer {
         excerpt(&shown)
     }
 
-    /// The error for an unsuccessful status. A client error in HTML was written by
-    /// something in front of the bridge, which may be gone in a minute; only "too large" is as
-    /// final from there.
+    /// The error for an unsuccessful status. What the bridge says of a token, and of what it does not
+    /// find or take, is a JSON object of its own kind; everything else was written by something in front of it,
+    /// which may be gone in a minute. Only "too large" is as final from there.
     pub(super) fn refused(&self, page: &[u8]) -> Error {
         let code = self.code();
-        let html = page.trim_ascii_start().starts_with(b"<");
-        if html && matches!(code, 400 | 404 | 405 | 406 | 409 | 410 | 421) {
+        let is_verdict = match code {
+            300..=399 | 407 => false,
+            401 | 403 => is_of_bridge(page),
+            400 | 404 | 405 | 406 | 409 | 410 | 421 => !page.trim_ascii_start().starts_with(b"<"),
+            _ => true,
+        };
+        if !is_verdict {
             return self.not_the_bridge(page);
         }
-        let said = match self.header(&header::LOCATION).filter(|_| code / 100 == 3) {
-            Some(location) => format!("redirect to {}", excerpt(without_query(location))),
-            None => self.excerpt(page),
-        };
-        let retry_after = self.retry_after();
-        Error::Status { request: self.request.clone(), code, excerpt: said, retry_after }
+        let (request, excerpt) = (self.request.clone(), self.excerpt(page));
+        Error::Status { request, code, excerpt, retry_after: self.retry_after() }
     }
 
-    /// The error for a body that the bridge would not send.
+    /// The error for an answer that the bridge would not send.
     pub(super) fn not_the_bridge(&self, body: &[u8]) -> Error {
-        let mut excerpt = self.excerpt(body);
-        if excerpt.is_empty() {
-            "an empty body".clone_into(&mut excerpt);
-        }
+        let code = self.code();
+        let location = self.header(&header::LOCATION).filter(|_| code / 100 == 3);
+        let excerpt = match location.map(without_query) {
+            Some(location) => format!("redirect to {}", excerpt(location)),
+            None => Some(self.excerpt(body))
+                .filter(|it| !it.is_empty())
+                .unwrap_or_else(|| "an empty body".to_owned()),
+        };
+        let head = String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_PAGE)]);
+        let wall = wall(code, location, &head);
         let (request, retry_after) = (self.request.clone(), self.retry_after());
-        Error::BadBody { request, code: self.code(), excerpt, retry_after }
+        Error::BadBody { request, code, excerpt, wall, retry_after }
     }
+}
+
+/// Whether a page is one by which a bridge refuses: an object with `error`, or at least `ok`.
+fn is_of_bridge(page: &[u8]) -> bool {
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(page);
+    object.is_ok_and(|object| object.contains_key("error") || object.contains_key("ok"))
 }
 
 pub(super) fn without_query(location: &str) -> &str {

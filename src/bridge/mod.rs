@@ -3,7 +3,9 @@
 
 mod access;
 pub mod backoff;
+mod dial;
 mod error;
+mod headers;
 mod http;
 mod net;
 mod one_piece;
@@ -12,6 +14,9 @@ pub mod proxy;
 mod resolver;
 pub mod sse;
 pub mod stream;
+mod tls;
+mod trouble;
+mod ways;
 pub mod wire;
 
 use std::sync::Arc;
@@ -22,6 +27,7 @@ use ureq::{Agent, http::header};
 pub use self::{
     access::{Access, AccessSource},
     error::Error,
+    headers::Headers,
     net::Net,
 };
 use self::{
@@ -58,7 +64,7 @@ impl Client {
     /// # Errors
     /// When the CA file can't be read.
     pub fn new(access: Arc<dyn AccessSource>, net: &Net) -> anyhow::Result<Client> {
-        Ok(Client { access, agent: resolver::agent(net.request_config()?) })
+        Ok(Client { access, agent: dial::agent(net.request_config(), net.ways()?) })
     }
 
     /// Ends every request of this client and its clones, now and later, with an error.
@@ -227,12 +233,14 @@ impl Client {
 /// The bridge answered with an object, but not with the one that was asked for.
 fn unexpected(request: String, answer: &Map<String, Value>) -> Error {
     let said = text(answer, "error").unwrap_or_else(|| Value::Object(answer.clone()).to_string());
-    Error::BadBody { request, code: 200, excerpt: excerpt(&said), retry_after: None }
+    let wall = error::wall(200, None, "");
+    Error::BadBody { request, code: 200, excerpt: excerpt(&said), wall, retry_after: None }
 }
 
 fn no_token(request: String) -> Error {
     let excerpt = "an object without apiToken".to_owned();
-    Error::BadBody { request, code: 200, excerpt, retry_after: None }
+    let wall = error::wall(200, None, "");
+    Error::BadBody { request, code: 200, excerpt, wall, retry_after: None }
 }
 
 #[cfg(test)]

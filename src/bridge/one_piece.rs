@@ -1,26 +1,37 @@
 //! The head of a request and its body in one piece. ureq hands them over one after the other, which
-//! made two writes of each post, two packets, and over TLS two records.
+//! made two writes of each post, two packets, and over TLS two records. Heads that go to a proxy get
+//! their full address here.
 
 use std::mem;
 
 use ureq::{
     Error,
-    unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
+    unversioned::transport::{Buffers, NextTimeout, Transport},
 };
 
-/// The last link of the chain that makes a connection.
+/// For a proxy that is asked for pages instead of a way: what the head of each request gets.
 #[derive(Debug)]
-pub(super) struct OnePiece;
+pub(super) struct Forwarding {
+    /// Goes in front of the path: `http://bridge:80`.
+    pub(super) origin: String,
+    /// The value of `Proxy-Authorization`.
+    pub(super) credentials: Option<String>,
+}
 
-impl<In: Transport> Connector<In> for OnePiece {
-    type Out = Joining<In>;
-
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Joining<In>>, Error> {
-        Ok(chained.map(Joining::new))
+impl Forwarding {
+    /// Changes the beginning of a head: `GET /path HTTP/1.1`.
+    fn apply(&self, head: &mut Vec<u8>) {
+        let Some(path) = head.iter().position(|byte| *byte == b' ').map(|at| at + 1) else {
+            return;
+        };
+        let Some(line) = head.iter().position(|byte| *byte == b'\n').map(|at| at + 1) else {
+            return;
+        };
+        if let Some(credentials) = &self.credentials {
+            let field = format!("Proxy-Authorization: {credentials}\r\n");
+            head.splice(line..line, field.into_bytes());
+        }
+        head.splice(path..path, self.origin.bytes());
     }
 }
 
@@ -33,11 +44,12 @@ pub(super) struct Joining<T> {
     first: Vec<u8>,
     /// What is sent next is the first of a request.
     is_first: bool,
+    forwarding: Option<Forwarding>,
 }
 
 impl<T: Transport> Joining<T> {
-    fn new(inner: T) -> Joining<T> {
-        Joining { inner, first: Vec::new(), is_first: true }
+    pub(super) fn new(inner: T, forwarding: Option<Forwarding>) -> Joining<T> {
+        Joining { inner, first: Vec::new(), is_first: true, forwarding }
     }
 
     fn send(&mut self, mut bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
@@ -61,6 +73,9 @@ impl<T: Transport> Transport for Joining<T> {
         let output = self.inner.buffers().output();
         if mem::take(&mut self.is_first) {
             self.first.extend_from_slice(&output[..amount]);
+            if let Some(forwarding) = &self.forwarding {
+                forwarding.apply(&mut self.first);
+            }
             return Ok(());
         }
         let first = mem::take(&mut self.first);
@@ -129,7 +144,7 @@ mod tests {
     #[track_caller]
     fn check(requests: &[&[&str]], expected: &[&str]) {
         let inner = Sent(LazyBuffers::new(ROOM, ROOM), Vec::new());
-        let mut connection = Joining::new(inner);
+        let mut connection = Joining::new(inner, None);
         let timeout = NextTimeout::default();
         for parts in requests {
             for part in *parts {
@@ -151,5 +166,18 @@ mod tests {
         check(&[&["head"], &["head", "body"]], &["head", "headbody"]);
         check(&[&["head", "body", "more"]], &["headbody", "more"]);
         check(&[&["head", "0123456789"]], &["head", "0123456789"]);
+    }
+
+    #[test]
+    fn a_head_for_a_proxy_has_the_full_address() {
+        let origin = "http://bridge:80".to_owned();
+        let credentials = Some("Basic eDp5".to_owned());
+        let forwarding = Forwarding { origin, credentials };
+        let mut head = b"GET /api/x?y=1 HTTP/1.1\r\nhost: bridge\r\n\r\n".to_vec();
+        forwarding.apply(&mut head);
+        assert_eq!(
+            String::from_utf8(head).unwrap(),
+            "GET http://bridge:80/api/x?y=1 HTTP/1.1\r\nProxy-Authorization: Basic eDp5\r\nhost: bridge\r\n\r\n"
+        );
     }
 }

@@ -10,22 +10,7 @@ use std::{
 use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
 
-use crate::config::{ConfigError, Env};
-
-/// Where a setting stands, and its value.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// The variable or the key: `HTTPS_PROXY`, `"proxy" in /home/ann/.obto-bridge/config.json`.
-    pub place: String,
-    pub value: String,
-}
-
-impl fmt::Debug for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The value may have a password.
-        write!(f, "Setting({})", self.place)
-    }
-}
+use crate::config::{ConfigError, Env, Setting};
 
 /// What says how the bridge is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,34 +2,35 @@
 //! costs the task that asked; here it is an error like that of any other machine in need.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::Arc,
     vec::IntoIter,
 };
 
 use crossbeam_channel::bounded;
 use ureq::{
-    Agent, Error,
+    Error,
     config::Config,
     http::Uri,
     unversioned::{
-        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
-        transport::{Connector as _, DefaultConnector, NextTimeout},
+        resolver::{ResolvedSocketAddrs, Resolver},
+        transport::NextTimeout,
     },
 };
 
-use super::one_piece::OnePiece;
+use super::{
+    proxy::Route,
+    trouble::{Trouble, plain},
+    ways::{Ways, target},
+};
 use crate::task;
 
 /// As many addresses of one name as ureq tries.
 const ADDRESSES: usize = 16;
 
-/// An agent that looks names up by [`Lookup`] and sends each request in one piece.
-pub(super) fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, DefaultConnector::default().chain(OnePiece), Lookup)
-}
-
+/// Finds the address of the next hop: the bridge, or the proxy in front of it.
 #[derive(Debug)]
-struct Lookup;
+pub(super) struct Lookup(pub(super) Arc<Ways>);
 
 impl Resolver for Lookup {
     fn resolve(
@@ -38,13 +39,14 @@ impl Resolver for Lookup {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-            return Err(Error::BadUri(uri.to_string()));
-        };
-        let host = DefaultResolver::host_and_port(scheme, authority).ok_or(Error::HostNotFound)?;
-        let found = match host.parse::<SocketAddr>() {
-            Ok(address) => vec![address].into_iter(),
-            Err(_) => look_up(host, timeout)?,
+        let found = match self.0.route(uri)? {
+            Route::Direct(_) => {
+                let (host, port) = target(uri)?;
+                look_up(host, port, timeout)?
+            }
+            Route::Via(proxy) => look_up(&proxy.host, proxy.port, timeout).map_err(|error| {
+                Trouble(format!("looking for the proxy {proxy}: {}", plain(&error)))
+            })?,
         };
         let mut addresses = self.empty();
         for address in config.ip_family().keep_wanted(found).take(ADDRESSES) {
@@ -55,14 +57,25 @@ impl Resolver for Lookup {
 }
 
 /// The system's lookup has no time limit, so it has a task of its own, which may outlive the wait.
-fn look_up(host: String, timeout: NextTimeout) -> Result<IntoIter<SocketAddr>, Error> {
+pub(super) fn look_up(
+    host: &str,
+    port: u16,
+    timeout: NextTimeout,
+) -> Result<IntoIter<SocketAddr>, Error> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)].into_iter());
+    }
     let (tell, told) = bounded(1);
+    let name = host.to_owned();
     task::spawn("resolve", move || {
-        tell.send(host.to_socket_addrs()).ok(); // The request may have given up.
+        tell.send((name.as_str(), port).to_socket_addrs()).ok(); // The request may have given up.
     })?;
-    told.recv_timeout(*timeout.after)
-        .map_err(|_| Error::Timeout(timeout.reason))?
-        .map_err(Error::Io)
+    let why = match told.recv_timeout(*timeout.after) {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the name server did not answer in time".to_owned(),
+    };
+    Err(Trouble(format!("the name {host} can't be looked up: {why}")).into())
 }
 
 #[cfg(test)]
@@ -70,6 +83,7 @@ mod tests {
     use std::{net::TcpListener, time::Duration};
 
     use super::*;
+    use crate::bridge::{dial::agent, proxy::Settings, tls::Tls};
 
     #[track_caller]
     fn check(host: &str, is_reached: bool) {
@@ -78,7 +92,9 @@ mod tests {
             Config::builder().timeout_global(Some(Duration::from_millis(300))).proxy(None).build();
         let url = format!("http://{host}:{}/", listener.local_addr().unwrap().port());
         // No answer comes, but a host that was reached has a connection to show.
-        assert!(agent(config).get(&url).call().is_err());
+        let ways =
+            Arc::new(Ways { settings: Settings::default(), tls: Tls::new(vec![], None, false) });
+        assert!(agent(config, ways).get(&url).call().is_err());
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().is_ok(), is_reached, "{host}");
     }

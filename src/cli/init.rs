@@ -173,10 +173,11 @@ impl Init<'_, '_> {
             origin_host: config.origin_host.clone(),
             token: Token::new(""),
         };
-        let account = Client::new(Arc::new(access), &client::net(&config))
-            .map_err(failed)?
-            .register(&email, &username, &password)
-            .map_err(refused)?;
+        let account =
+            Client::new(Arc::new(access), &client::net(&config, self.env).map_err(failed)?)
+                .map_err(failed)?
+                .register(&email, &username, &password)
+                .map_err(refused)?;
         crate::logging::hide(&account.token);
         let user = account.user.unwrap_or(username);
         self.console.say(format!("Registered {email} as {user}."));
@@ -246,7 +247,7 @@ impl Init<'_, '_> {
                 failed(format!("cannot write {}: {error}", paths.config_file.display()))
             })?;
         self.console.say(format!("Wrote {}.", short(&paths.config_file, self.env)));
-        verify(&config, paths, self.console)
+        verify(&config, paths, self.env, self.console)
     }
 }
 
@@ -263,8 +264,13 @@ fn refused(error: Error) -> CommandError {
     CommandError { code: ExitCode(2), ..failed(error) }
 }
 
-fn verify(config: &Config, paths: &Paths, console: &mut Console<'_>) -> Result<(), CommandError> {
-    let client = client::of(config, paths).map_err(failed)?;
+fn verify(
+    config: &Config,
+    paths: &Paths,
+    env: &Env,
+    console: &mut Console<'_>,
+) -> Result<(), CommandError> {
+    let client = client::of(config, paths, env).map_err(failed)?;
     match client.whoami() {
         Ok(whoami) => {
             let account = whoami.account_id.unwrap_or_else(|| "the account".to_owned());

@@ -32,7 +32,7 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
              rewritten from here; unset it to rotate the token of the config file",
         ));
     }
-    let token = client::of(&config, paths).map_err(failed)?.rotate_token()?;
+    let token = client::of(&config, paths, env).map_err(failed)?.rotate_token()?;
     let backup = paths
         .config_file
         .with_file_name(format!("config.json.bak.{}", time::now().as_millis() / 1000));

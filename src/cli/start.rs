@@ -61,7 +61,7 @@ fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<
     let setup = Setup {
         paths,
         env: env.clone(),
-        net: client::net(&config),
+        net: client::net(&config, env)?,
         disk: Arc::new(RealDisk),
         progress_every: daemon::PROGRESS_EVERY,
         config,

@@ -20,7 +20,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     let config = Config::load(paths, env).map_err(failed)?;
-    let whoami = client::of(&config, paths).map_err(failed)?.whoami()?;
+    let whoami = client::of(&config, paths, env).map_err(failed)?.whoami()?;
     let unknown = || "(not told)".to_owned();
     let account = whoami.account_id.or(config.account_id);
     let rows = [

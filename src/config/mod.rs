@@ -15,9 +15,11 @@ use serde_json::{Map, Value};
 
 use crate::ids::{Engine, MachineId};
 use agents::Agent;
+pub use network::{Header, HeaderSource, Network, Setting};
 
 pub mod agents;
 pub mod live;
+mod network;
 #[cfg(test)]
 mod tests;
 
@@ -158,8 +160,7 @@ pub struct Config {
     pub drain: Duration,
     /// Messages that are older when they come in are not run by themselves.
     pub offline_max_age: Duration,
-    /// PEM file of further certificate authorities.
-    pub ca_file: Option<PathBuf>,
+    pub network: Network,
     pub startup_timeout: Duration,
     pub silence_timeout: Duration,
     pub turn_timeout: Duration,
@@ -275,7 +276,7 @@ impl Config {
                 "BRIDGE_OFFLINE_MAX_AGE_SECONDS",
                 86_400,
             )?,
-            ca_file: source.path("caFile", "BRIDGE_CA_FILE")?.map(Utf8PathBuf::into_std_path_buf),
+            network: network::read(&source)?,
             startup_timeout: source.seconds("startupSeconds", "BRIDGE_STARTUP_SECONDS", 60)?,
             silence_timeout: source.seconds("silenceSeconds", "BRIDGE_SILENCE_SECONDS", 900)?,
             turn_timeout: source.seconds("turnSeconds", "BRIDGE_TURN_SECONDS", 7_200)?,

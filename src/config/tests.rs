@@ -116,7 +116,7 @@ fn paths_are_absolute_and_begin_at_home_or_here() {
     assert_eq!(config.home, "/home/dev");
     assert_eq!(config.project_dir, "/home/dev/p");
     assert_eq!(config.project_dirs, ["/cwd/sub", "/abs", "/home/dev/x/y"]);
-    assert_eq!(config.ca_file.as_deref(), Some(Path::new("/cwd/ca.pem")));
+    assert_eq!(config.network.ca_file.as_deref(), Some(Path::new("/cwd/ca.pem")));
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The client against bridges that answer well, badly and not at all.
 
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -10,16 +9,17 @@ use std::{
 use obto_bridge::{
     bridge::{
         Access, AccessSource, Client, Error, Net,
+        proxy::Settings,
         wire::{Activity, Post, PostKind},
     },
-    config::Token,
+    config::{Setting, Token},
     ids::{ClientMsgId, MachineId, ThreadId},
     task,
 };
 use serde_json::json;
 
 use crate::util::{
-    patience::{self, check_quick},
+    patience::check_quick,
     sick_bridge::{Conn, Seen, SickBridge},
 };
 
@@ -147,7 +147,10 @@ fn errors_are_told_apart() {
         check(code, "", r#"{"ok":false,"error":"no"}"#, "never");
     }
     for code in [401, 403] {
-        check(code, "", "<html>login</html>", "auth");
+        check(code, "", r#"{"ok":false,"error":"no"}"#, "auth");
+        check(code, "", r#"{"message":"Forbidden"}"#, "not the bridge");
+        check(code, "", "<html>login</html>", "not the bridge");
+        check(code, "", "", "not the bridge");
     }
     for code in [408, 425, 429, 500, 502, 503, 504] {
         check(code, "", "", "later");
@@ -184,7 +187,7 @@ fn a_redirect_does_not_carry_the_token_away() {
     let (_bridge, client) = bridge_and_client(move |_, conn| conn.answer(307, &location, ""));
     for error in [client.post(&post("x")).unwrap_err(), client.whoami().unwrap_err()] {
         let text = error.to_string();
-        assert!(!error.is_retryable() && text.contains("baseUrl"), "{text}");
+        assert!(error.is_retryable() && text.contains("baseUrl"), "{text}");
         assert!(text.contains(&other.url()) && !text.contains("secret"), "{text}");
     }
     assert!(other.seen.is_empty());
@@ -312,45 +315,21 @@ fn shutdown_wakes_a_blocked_request() {
     assert!(client.whoami().is_err(), "and it stays shut");
 }
 
-/// A proxy that knows CONNECT; the first line of each request goes into `lines`.
-fn proxy(lines: crossbeam_channel::Sender<String>) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let tunnel = move || {
-        let (mut inside, _) = listener.accept().unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            inside.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
-        let target = head.split(' ').nth(1).unwrap().to_owned();
-        lines.send(head).unwrap();
-        let mut outside = TcpStream::connect(target).unwrap();
-        inside.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        let (mut back, mut forth) = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
-        let back = task::spawn("proxy-back", move || {
-            drop(std::io::copy(&mut back, &mut forth));
-            drop(forth.shutdown(Shutdown::Both));
-        });
-        drop(std::io::copy(&mut inside, &mut outside));
-        drop(outside.shutdown(Shutdown::Both));
-        back.unwrap().join().unwrap();
-    };
-    drop(task::spawn("proxy", tunnel).unwrap());
-    addr
-}
-
 #[test]
 fn a_proxy_is_used_when_it_is_given() {
-    let bridge = SickBridge::start(|_, conn| conn.json(200, json!({"ok": true})));
-    let (sender, lines) = crossbeam_channel::unbounded();
-    let proxy = format!("http://ann:pw@{}", proxy(sender));
-    let net = Net { proxy: Some(ureq::Proxy::new(&proxy).unwrap()), ..Net::default() };
-    client(&bridge, &net).post(&post("x")).unwrap();
-    let head = patience::recv(&lines).unwrap();
-    assert!(head.starts_with(&format!("CONNECT {} ", bridge.addr)), "{head}");
-    assert!(head.contains("Basic ") && !head.contains(SECRET), "{head}");
-    assert!(!format!("{net:?}").contains("pw"), "{net:?}");
+    let proxy = SickBridge::start(|_, conn| conn.json(200, json!({"ok": true})));
+    let value = format!("http://ann:s3cr3t@{}", proxy.addr);
+    let setting = Setting { place: "proxy".to_owned(), value };
+    let proxies = Settings { proxy: Some(setting), ..Settings::default() };
+    let net = Net { proxies, ..Net::default() };
+    let access = access("http://bridge.example".to_owned());
+    let client = Client::new(Arc::new(access), &net).unwrap();
+    for _ in 0..2 {
+        client.post(&post("x")).unwrap();
+        let seen = proxy.next();
+        assert_eq!(seen.target, "http://bridge.example:80/api/message");
+        assert_eq!(seen.header("proxy-authorization"), Some("Basic YW5uOnMzY3IzdA=="));
+        assert_eq!(seen.header("host"), Some("bridge.example"));
+    }
+    assert!(!format!("{net:?}").contains("s3cr3t"), "{net:?}");
 }

@@ -325,12 +325,14 @@ fn what_may_work_later_is_tried_again() {
 fn a_page_that_is_not_the_bridges_is_waited_out() {
     check_patience(200, "Content-Type: text/html\r\n", "<html>please log in</html>");
     check_patience(404, "", "<html>no such site</html>");
+    check_patience(403, "", "<html>blocked by the filter</html>");
+    check_patience(302, "Location: http://portal.example/\r\n", "");
 }
 
 #[test]
 fn a_refused_token_and_an_asked_for_wait_are_slow() {
     for status in [401, 403] {
-        let took = check_patience(status, "", "{}");
+        let took = check_patience(status, "", r#"{"error":"no such token"}"#);
         assert!(took >= Duration::from_millis(500), "{status}: slowly: {took:?}");
     }
     let took = check_patience(503, "Retry-After: 1\r\n", "");

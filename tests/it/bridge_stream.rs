@@ -250,6 +250,9 @@ fn check_refusal(script: impl Fn(&mut Conn) + Send + Sync + 'static, expected: &
     rig.stop();
 }
 
+/// As the bridge refuses.
+const REFUSED: &str = r#"{"ok":false,"error":"no"}"#;
+
 #[test]
 fn what_is_no_stream_is_said() {
     check_refusal(|conn| conn.answer(200, "Content-Type: text/html\r\n", "<html>log in"), "log in");
@@ -259,8 +262,10 @@ fn what_is_no_stream_is_said() {
     );
     check_refusal(|conn| conn.answer(200, "", "data: a\n\n"), "not by the bridge");
     check_refusal(|conn| conn.answer(204, "", ""), "204");
-    check_refusal(|conn| conn.answer(401, "", "{}"), "refused 401");
-    check_refusal(|conn| conn.answer(403, "", "{}"), "refused 403");
+    check_refusal(|conn| conn.answer(401, "", REFUSED), "refused 401");
+    check_refusal(|conn| conn.answer(403, "", REFUSED), "refused 403");
+    check_refusal(|conn| conn.answer(401, "", "Session expired"), "no verdict on the token");
+    check_refusal(|conn| conn.answer(403, "", "<html>blocked"), "no verdict on the token");
     check_refusal(|conn| conn.answer(404, "", "{}"), "status 404");
     check_refusal(|conn| conn.answer(409, "", "host-b has it"), "conflict");
     check_refusal(|conn| conn.answer(409, "", "host-b has it"), "(host-b has it)");
@@ -329,7 +334,7 @@ fn waits_are_what_the_bridge_asks_for_within_bounds() {
     assert_eq!(first_wait(|conn| conn.answer(503, "Retry-After: 40\r\n", "")), secs(40));
     assert_eq!(first_wait(|conn| conn.answer(429, "Retry-After: 99999\r\n", "")), secs(300));
     for code in [401, 403, 409, 204] {
-        let wait = first_wait(move |conn| conn.answer(code, "", ""));
+        let wait = first_wait(move |conn| conn.answer(code, "", REFUSED));
         assert!(wait >= secs(30), "{code}: {wait:?}");
     }
 }
@@ -513,7 +518,7 @@ fn a_reply_without_room_is_passed_over() {
 #[test]
 fn new_capabilities_end_a_wait() {
     let slow = Settings { pace: Pace::default(), ..settings() };
-    let rig = rig(slow, |_, conn| conn.answer(401, "", ""));
+    let rig = rig(slow, |_, conn| conn.answer(401, "", REFUSED));
     rig.expect(&["refused 401"]);
     rig.bridge.next();
     rig.handle.as_ref().unwrap().set_capabilities(vec![]);

@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{self, Read},
     mem,
+    sync::Arc,
     time::Instant,
 };
 
@@ -14,8 +15,9 @@ use ureq::{Agent, Body, config::Config};
 use super::{connect, settings::Settings};
 use crate::{
     bridge::{
-        Access, Error, resolver,
+        Access, Error, dial,
         sse::{Item, Parser},
+        ways::Ways,
     },
     task::{self, Task},
     time::Timestamp,
@@ -87,8 +89,13 @@ pub(super) struct Link {
 impl Link {
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(config: Config, access: Access, settings: Settings) -> io::Result<Link> {
-        let agent = resolver::agent(config);
+    pub(super) fn start(
+        config: Config,
+        ways: Arc<Ways>,
+        access: Access,
+        settings: Settings,
+    ) -> io::Result<Link> {
+        let agent = dial::agent(config, ways);
         let (report, news) = bounded(NEWS);
         let capabilities = settings.capabilities.clone();
         let (asked, used) = (access.clone(), agent.clone());

@@ -28,6 +28,7 @@ use crate::{
         AccessSource, Net,
         backoff::{Backoff, Pace},
         sse::{Item, SseEvent},
+        ways::Ways,
         wire::{ID_BYTES, NoReply, Reply},
     },
     time::Timestamp,
@@ -61,6 +62,7 @@ pub(super) struct Stopped;
 pub(super) struct Stream<T, K> {
     access: Arc<dyn AccessSource>,
     config: Config,
+    ways: Arc<Ways>,
     settings: Settings,
     glance: Duration,
     ends: Ends<T>,
@@ -93,7 +95,8 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         settings.last_event_id = settings.last_event_id.filter(|id| usable(id));
         Ok(Stream {
             access,
-            config: net.stream_config(glance)?,
+            config: net.stream_config(glance),
+            ways: net.ways()?,
             glance,
             ends,
             keep,
@@ -198,7 +201,12 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
             Ok(access) => access,
             Err(error) => return self.attempt_failed(Disconnect::Refused(error)),
         };
-        match Link::start(self.config.clone(), access, self.settings.clone()) {
+        match Link::start(
+            self.config.clone(),
+            Arc::clone(&self.ways),
+            access,
+            self.settings.clone(),
+        ) {
             Ok(link) => {
                 self.next = Some(link);
                 Ok(())

@@ -98,7 +98,7 @@ fn what_others_can_write_is_not_obeyed() {
     };
     let start = || home.command(&["start", "--exit-on-auth-failure"]);
     let good = || {
-        let bridge = SickBridge::start(|_, conn| conn.json(401, json!({})));
+        let bridge = SickBridge::start(|_, conn| conn.json(401, json!({"error": "no"})));
         start().env("BRIDGE_BASE_URL", &bridge.url()).run().expect(77, &[])
     };
     let (config, state) = (".obto-bridge/config.json", ".agent-bridge-daemon");
@@ -146,7 +146,8 @@ fn the_log_is_text_if_wanted() {
 
 #[test]
 fn a_refused_token_is_77_if_wanted() {
-    let (home, bridge) = (Home::new(), SickBridge::start(|_, conn| conn.json(401, json!({}))));
+    let (home, bridge) =
+        (Home::new(), SickBridge::start(|_, conn| conn.json(401, json!({"error": "no"}))));
     home.put(CONFIG, r#"{"apiToken":"obto_x"}"#);
     let command = home.command(&["start", "--exit-on-auth-failure"]);
     command.env("BRIDGE_BASE_URL", &bridge.url()).run().expect(77, &["401"]);
