@@ -25,8 +25,8 @@ step() { printf '\n== %s\n' "$*"; "$@"; }
 
 step cargo fmt --check
 step cargo clippy --all-targets --locked -- -D warnings
-# Not one of all targets, since it runs by scripts/e2e-agents.sh alone.
-step cargo clippy --test e2e --locked -- -D warnings
+# Not of all targets, since they run by scripts of their own.
+step cargo clippy --test e2e --test network --locked -- -D warnings
 # What people run first.
 step cargo test --locked
 step nothing_runs
