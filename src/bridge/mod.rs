@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     config::Token,
-    ids::{MachineId, ThreadId},
+    ids::{MachineId, MessageId, ThreadId},
 };
 
 /// The largest answer that is read, in bytes.
@@ -100,6 +100,27 @@ impl Client {
             return Err(unexpected(request, &answer));
         }
         Ok(Posted::read(post, answer.get("message").unwrap_or(&Value::Null)))
+    }
+
+    /// Says something on a thread as its person does, for an engine of a machine. A bridge of our own
+    /// gives a new thread to that machine. The answer is the message's id. Never repeated: a bridge may
+    /// store it twice.
+    pub fn say(
+        &self,
+        thread: &ThreadId,
+        body: &str,
+        engine: &str,
+        machine: &MachineId,
+    ) -> Result<Option<MessageId>, Error> {
+        let body = json!({"threadId": thread, "body": body, "agent": engine, "agentId": machine});
+        let body = serde_json::to_vec(&body).expect("our own types become JSON");
+        let (answer, _) = self.json(Request {
+            path: "/api/reply",
+            body: Some((JSON, &body)),
+            ..Request::default()
+        })?;
+        let message = answer.get("message").and_then(Value::as_object);
+        Ok(message.and_then(|message| text(message, "messageId")).map(MessageId::new))
     }
 
     /// Messages after the server time `since`, oldest first.

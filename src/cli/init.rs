@@ -261,7 +261,7 @@ fn check_shape(value: &str, prefix: &str, what: &str) -> Result<(), CommandError
 }
 
 fn refused(error: Error) -> CommandError {
-    CommandError { code: ExitCode(2), ..failed(error) }
+    CommandError { code: ExitCode::of_command(2), ..failed(error) }
 }
 
 fn verify(

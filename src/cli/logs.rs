@@ -16,7 +16,6 @@ pub(super) fn to_stdout(format: Option<Format>, filter: Option<&str>, env: &Env)
 }
 
 /// Logs beside the command's output. `quiet` logs problems alone unless asked for more.
-#[cfg(feature = "serve")]
 pub(super) fn to_stderr(format: Option<Format>, filter: Option<&str>, env: &Env, quiet: bool) {
     let format = format.unwrap_or_else(|| Format::of(&io::stderr()));
     init(format, filter, env, quiet.then_some("warn"), Target::Stderr);

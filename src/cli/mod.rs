@@ -7,6 +7,7 @@ mod account;
 mod backup;
 mod client;
 mod console;
+mod exit;
 mod init;
 mod journal;
 #[cfg(feature = "serve")]
@@ -16,6 +17,7 @@ mod logs;
 mod ownership;
 mod policy;
 mod rotate_token;
+mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod start;
@@ -30,12 +32,13 @@ use std::{
     fmt,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
-    process,
+    time::Duration,
 };
 
 use argh::FromArgs;
 
 use self::console::Console;
+pub use self::exit::ExitCode;
 use crate::{
     agent::echo,
     bridge,
@@ -50,7 +53,7 @@ const ECHO_AGENT: &str = "echo-agent";
 /// Drive the coding agents on this machine from a web page.
 #[derive(FromArgs, Debug)]
 #[argh(
-    note = "`obto-bridge COMMAND --help` tells more of a command.",
+    note = "`obto-bridge COMMAND --help` tells more of a command, `obto-bridge help exit-codes` what a wrapper can\nlive by.",
     error_code(2, "The command line was not understood."),
     error_code(74, "The output can't be written, by any command: the disk is full.")
 )]
@@ -67,6 +70,7 @@ struct Args {
 enum Command {
     Init(init::Args),
     Start(start::Args),
+    Run(run::Args),
     Status(status::Args),
     Whoami(whoami::Args),
     RotateToken(rotate_token::Args),
@@ -77,41 +81,6 @@ enum Command {
     Local(local::Args),
     #[cfg(feature = "serve")]
     Serve(serve::Args),
-}
-
-/// How the program ends. The numbers are the reference's where it has any (protocol section 11),
-/// else those of sysexits.
-#[derive(Clone, Copy, Debug)]
-pub struct ExitCode(u8);
-
-impl ExitCode {
-    /// Done, or stopped by a signal.
-    const OK: ExitCode = ExitCode(0);
-    /// Failed; the commands' own tables say more, and have more numbers.
-    const FAILURE: ExitCode = ExitCode(1);
-    /// The command line was not understood.
-    const USAGE: ExitCode = ExitCode(2);
-    /// No daemon runs, or it has no connection.
-    const UNAVAILABLE: ExitCode = ExitCode(69);
-    /// What was to be printed could not be written.
-    const OUTPUT: ExitCode = ExitCode(74);
-    /// Another daemon holds the state directory.
-    const IN_USE: ExitCode = ExitCode(75);
-    /// The bridge refuses the token.
-    const REFUSED: ExitCode = ExitCode(77);
-    /// The configuration is unreadable, malformed or incomplete.
-    const CONFIG: ExitCode = ExitCode(78);
-
-    /// Ended by a second signal.
-    fn of_signal(number: i32) -> ExitCode {
-        ExitCode(u8::try_from(number).unwrap_or(u8::MAX).saturating_add(128))
-    }
-}
-
-impl process::Termination for ExitCode {
-    fn report(self) -> process::ExitCode {
-        self.0.into()
-    }
 }
 
 /// How a command ends, or why it failed.
@@ -151,8 +120,8 @@ impl From<bridge::Error> for CommandError {
     fn from(error: bridge::Error) -> CommandError {
         let code = match error {
             bridge::Error::Access(_) => ExitCode::FAILURE,
-            bridge::Error::Network { .. } => ExitCode(2),
-            _ => ExitCode(3),
+            bridge::Error::Network { .. } => ExitCode::of_command(2),
+            _ => ExitCode::of_command(3),
         };
         CommandError { code, ..failed(error) }
     }
@@ -192,6 +161,14 @@ fn command(console: &mut Console<'_>) -> ExitResult {
         played.map_err(|error| failed(format!("the echo agent: {error}")))?;
         return Ok(ExitCode::OK);
     }
+    let args = match &args[..] {
+        ["help", "exit-codes"] => {
+            console.say(exit::help());
+            return Ok(ExitCode::OK);
+        }
+        ["help", rest @ ..] => [rest, &["--help"]].concat(),
+        _ => args,
+    };
     let args = match Args::from_args(&["obto-bridge"], &args) {
         Ok(args) => args,
         Err(early) if early.status.is_ok() => {
@@ -212,6 +189,7 @@ fn command(console: &mut Console<'_>) -> ExitResult {
     match args.command {
         Some(Command::Init(args)) => init::run(args, env, &paths, console),
         Some(Command::Start(args)) => start::run(args, env, paths),
+        Some(Command::Run(args)) => run::run(args, env, &paths, console),
         Some(Command::Status(args)) => status::run(args, env, &paths, console),
         Some(Command::Whoami(args)) => whoami::run(args, env, &paths, console),
         Some(Command::RotateToken(args)) => rotate_token::run(args, env, &paths, console),
@@ -238,6 +216,14 @@ fn env() -> Result<Env, ConfigError> {
     let cwd = std::env::current_dir()
         .map_err(|error| ConfigError(format!("cannot tell the current directory: {error}")))?;
     Ok(Env { home, cwd, vars: std::env::vars_os().collect() })
+}
+
+/// Reads a time of an option: `90s`, `10m`, `2h`, or seconds alone.
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    let time = seconds.or_else(|| humantime::parse_duration(text).ok());
+    time.filter(|time| !time.is_zero())
+        .ok_or_else(|| format!("{text:?} is no time such as 90s, 10m or 2h"))
 }
 
 /// `path` for messages: the home directory is `~`.

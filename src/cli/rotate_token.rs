@@ -42,7 +42,7 @@ pub(super) fn run(_args: Args, env: &Env, paths: &Paths, console: &mut Console<'
         console.complain(format!("cannot write {}: {error}", paths.config_file.display()));
         console.complain("the old token is dead; put this one into the file as \"apiToken\":");
         console.say(token.reveal());
-        return Ok(ExitCode(4));
+        return Ok(ExitCode::of_command(4));
     }
     console.say(format!(
         "The token is replaced; the old one no longer works. {} is rewritten.",

@@ -68,6 +68,8 @@ fn start(args: Args, env: &Env, paths: Paths, config: Config) -> anyhow::Result<
         own_program: std::env::current_exe()?,
         offers_echo: false,
         exit_on_auth_failure: args.exit_on_auth_failure,
+        is_ephemeral: false,
+        reports: daemon::Reports::default(),
     };
     daemon::run(setup, &signals.rx)
 }

@@ -54,7 +54,7 @@ use crate::{
     worker,
 };
 
-pub use worker::PROGRESS_EVERY;
+pub use worker::{Finished, Outcome, PROGRESS_EVERY, Report, Reports};
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -76,6 +76,10 @@ pub struct Setup {
     pub offers_echo: bool,
     /// End when the bridge refuses the token, instead of trying again slowly.
     pub exit_on_auth_failure: bool,
+    /// The state directory is gone after the end, so nothing goes on later.
+    pub is_ephemeral: bool,
+    /// To whoever wants to know what becomes of messages.
+    pub reports: Reports,
 }
 
 /// Why the daemon ended.
@@ -254,6 +258,7 @@ impl Daemon {
                 let level =
                     if self.board.connected() { log::Level::Info } else { log::Level::Debug };
                 log::log!(level, replay:? = replay; "connected to the bridge");
+                self.calls.shared.reports.send(|| Report::Connected);
                 Event::Connected { replay, server_time: parse(server_time), last_event_id }
             }
             StreamEvent::Begins { server_time, last_event_id } => {
@@ -279,6 +284,7 @@ impl Daemon {
             StreamEvent::Disconnected { why, next } => {
                 self.announcer.disconnected();
                 self.board.disconnected(&why, next);
+                self.calls.shared.reports.send(|| Report::Disconnected { why: why.clone() });
                 let level = if next.is_zero() { log::Level::Info } else { log::Level::Warn };
                 log::log!(
                     level, reason = why.as_str(), next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
@@ -342,10 +348,12 @@ impl Daemon {
             }
             Effect::Begin(begin) => {
                 let (thread, engine) = (begin.thread.clone(), begin.reply.engine.clone());
+                let message = begin.reply.message_id.clone();
                 let engine = self.calls.shared.engine(engine.as_ref()).name.clone();
                 let refused = self.running.begin(begin, &self.records, &self.calls);
                 if refused.is_none() {
                     self.board.turn_started(thread, engine);
+                    self.calls.shared.reports.send(|| Report::Begun { message });
                 }
                 return refused;
             }
@@ -362,9 +370,13 @@ impl Daemon {
             Effect::Put { post, finishes, is_confirmation } => {
                 return self.records.put(PostRequest { post, finishes, is_confirmation });
             }
-            Effect::Remember { message } => self.records.seen.remember(&message),
+            Effect::Remember { message } => {
+                self.records.seen.remember(&message);
+                self.calls.shared.reports.send(|| Report::Done { message });
+            }
             Effect::Remove { entries } => {
                 self.board.changed();
+                self.calls.shared.reports.send(|| Report::Delivered);
                 return self.records.remove(entries);
             }
             Effect::SetAside { entry, is_aside } => {

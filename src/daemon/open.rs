@@ -98,6 +98,8 @@ impl Daemon {
             state_id,
             events: event,
             activity,
+            is_ephemeral: setup.is_ephemeral,
+            reports: setup.reports,
             drain,
             stop,
         });

@@ -6,7 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::{
     agent::{
-        Failure, FailureKind, Gate, Limits, TurnSpec,
+        Failure, FailureKind, Gate, Limits, TurnSpec, Usage,
         turn::{Control, Grace, run_turn},
     },
     bridge::wire::{Activity, PostKind, Reply},
@@ -21,11 +21,11 @@ use crate::{
     },
     time,
     worker::{
-        Shared,
+        Outcome, Shared,
         attempt::Attempt,
         handler::Handler,
         history,
-        run::{Ending, Run, Unstarted},
+        run::{Ending, Last, Run, Unstarted},
         sessions::{self, Session},
         texts, transports,
     },
@@ -49,13 +49,13 @@ pub(super) fn drive(run: &Run<'_>) {
     match drive.answer() {
         Ok(()) => {}
         Err(Unstarted::DaemonStops) => log::info!(entry:% = begin.entry; "the turn did not begin"),
-        Err(Unstarted::Stopped) => drive.end_with(PostKind::Status, STOPPED.to_owned()),
+        Err(Unstarted::Stopped) => drive.end_with(Outcome::Stopped, STOPPED.to_owned()),
         Err(Unstarted::Failed(failure)) => {
             log::warn!(
                 threadId = begin.thread.as_str(), kind:? = failure.kind, reason = failure.message.as_str();
                 "no turn could begin"
             );
-            drive.end_with(PostKind::Error, texts::failed(run.engine(), &failure));
+            drive.end_with(Outcome::Failed(failure.kind), texts::failed(run.engine(), &failure));
         }
     }
     log::info!(threadId = begin.thread.as_str(), entry:% = begin.entry; "turn ended");
@@ -89,14 +89,15 @@ impl Drive<'_> {
             Some(progress) => match self.interrupted(progress) {
                 Ok(record) => Some(record),
                 Err(text) => {
-                    self.end_with(PostKind::Status, text);
+                    self.end_with(Outcome::Stopped, text);
                     return Ok(());
                 }
             },
         };
         let Some(record) = record else { return self.turn(None).map(drop) };
         if sessions::is_live_elsewhere(run, &record) {
-            self.end_with(PostKind::Error, texts::live_elsewhere(run.engine()));
+            let text = texts::live_elsewhere(run.engine());
+            self.end_with(Outcome::Failed(FailureKind::Busy), text);
             return Ok(());
         }
         let detail = match lost_directory(&record) {
@@ -113,7 +114,8 @@ impl Drive<'_> {
         self.session.forget();
         if begin.progress.is_some() {
             // It had begun, so a fresh session might do it twice.
-            self.end_with(PostKind::Status, texts::interrupted_without_session(run.engine()));
+            let text = texts::interrupted_without_session(run.engine());
+            self.end_with(Outcome::Stopped, text);
             return Ok(());
         }
         let text = texts::session_gone(run.engine(), &record.session_id, &detail);
@@ -230,12 +232,17 @@ impl Drive<'_> {
 
     /// Ends the message with a post of the daemon's own. Before there is an attempt the post has a
     /// name of its own: it is the last one, so nothing can follow under that name.
-    fn end_with(&mut self, kind: PostKind, body: String) {
+    fn end_with(&mut self, outcome: Outcome, body: String) {
         let Begin { entry, reply, .. } = self.run.begin;
         let name = self.attempt.as_mut().map(Attempt::next_post);
         let name = name.unwrap_or_else(|| names::end(&message_key(*entry, reply)));
-        let post = self.run.draft(kind, name);
-        self.run.end(Ending::Post { post, body });
+        let kind = match outcome {
+            Outcome::Failed(_) => PostKind::Error,
+            Outcome::Answered | Outcome::Stopped => PostKind::Status,
+        };
+        let last = Last::Post { post: self.run.draft(kind, name), body: body.clone() };
+        let (usage, session) = (Usage::default(), None);
+        self.run.end(Ending { last, outcome, text: body, usage, session });
     }
 }
 

@@ -2,7 +2,7 @@
 //! carries out the bridge's tools, and makes the answer durable as soon as it is known.
 
 use std::{
-    io,
+    io, mem,
     time::{Duration, Instant},
 };
 
@@ -22,11 +22,12 @@ use crate::{
     task,
     time::{self, Timestamp},
     worker::{
+        Outcome,
         asking::{self, Asking},
         attempt::Attempt,
         is_closed,
         progress::{ProgressPost, ProgressPosts as Does},
-        run::{DISK_RETRY, Ending, Run},
+        run::{DISK_RETRY, Ending, Last, Run},
         sessions::Session,
         texts,
     },
@@ -43,6 +44,8 @@ pub(super) struct Handler<'h, 'r> {
     asking: Asking<'h>,
     /// Whether the model posted something that stands as its answer.
     has_answered: bool,
+    /// The last of that.
+    posted: String,
     retry_told: Option<Instant>,
     does: Does,
     /// The sum of what the engine reported.
@@ -79,6 +82,7 @@ impl<'h, 'r> Handler<'h, 'r> {
             spec,
             asking: Asking::new(run, spec.project_dir.as_std_path()),
             has_answered: false,
+            posted: String::new(),
             retry_told: None,
             does: Does::new(run.shared.progress, Instant::now()),
             usage: Usage::default(),
@@ -103,6 +107,9 @@ impl<'h, 'r> Handler<'h, 'r> {
                 let kind = serde_json::from_value(kind.into()).unwrap_or(PostKind::Result);
                 let result = if self.post(kind, &body) {
                     self.has_answered |= kind != PostKind::Status;
+                    if kind != PostKind::Status {
+                        self.posted = body;
+                    }
                     Ok("Posted.".to_owned())
                 } else {
                     Err("The turn is being stopped; the message was not posted.".to_owned())
@@ -180,7 +187,8 @@ impl<'h, 'r> Handler<'h, 'r> {
                     note.body = usage;
                     note
                 });
-                return Some(Ending::Posted { progress, note });
+                let text = mem::take(&mut self.posted);
+                return Some(self.ends(Last::Posted { progress, note }, Outcome::Answered, text));
             }
             TurnEnd::Answered { text } if text.trim().is_empty() => {
                 &Failure::new(FailureKind::Protocol, texts::silent(engine), "")
@@ -190,22 +198,29 @@ impl<'h, 'r> Handler<'h, 'r> {
                     self.tell(ProgressPost { said: Some(said), line: None });
                 }
                 let usage = usage.map(|usage| format!("\n\n{usage}")).unwrap_or_default();
-                return Some(self.last(PostKind::Result, format!("{text}{usage}")));
+                let last = self.last(PostKind::Result, format!("{text}{usage}"));
+                return Some(self.ends(last, Outcome::Answered, text.clone()));
             }
             // What was asked for can't be answered any more, so a person decides how to go on.
             TurnEnd::Interrupted if is_closed(&run.shared.stop) && self.asking.was_cut_short() => {
                 let name = names::died(run.begin.entry);
                 let post = run.draft(PostKind::Status, name);
-                return Some(Ending::Post { post, body: turn_orphaned(engine) });
+                let body = turn_orphaned(engine);
+                return Some(self.ends(
+                    Last::Post { post, body: body.clone() },
+                    Outcome::Stopped,
+                    body,
+                ));
             }
             TurnEnd::Interrupted if is_closed(&run.shared.stop) => {
-                let body = texts::stopping(engine) + &self.had_said();
+                let body = texts::stopping(engine, run.shared.is_ephemeral) + &self.had_said();
                 self.post(PostKind::Status, &body);
                 return None;
             }
             TurnEnd::Interrupted => {
                 let body = STOPPED.to_owned() + &self.had_said();
-                return Some(self.last(PostKind::Status, body));
+                let last = self.last(PostKind::Status, body.clone());
+                return Some(self.ends(last, Outcome::Stopped, body));
             }
             TurnEnd::SessionGone { detail } => {
                 &Failure::new(FailureKind::Protocol, detail.clone(), "")
@@ -217,12 +232,18 @@ impl<'h, 'r> Handler<'h, 'r> {
             "turn failed"
         );
         let body = texts::failed(engine, failure) + &self.had_said();
-        Some(self.last(PostKind::Error, body))
+        let last = self.last(PostKind::Error, body.clone());
+        Some(self.ends(last, Outcome::Failed(failure.kind), body))
+    }
+
+    fn ends(&self, last: Last, outcome: Outcome, text: String) -> Ending {
+        let session = self.attempt.progress().session.clone();
+        Ending { last, outcome, text, usage: self.usage.clone(), session }
     }
 
     /// The last post of the message.
-    fn last(&mut self, kind: PostKind, body: String) -> Ending {
-        Ending::Post { post: self.draft(kind), body }
+    fn last(&mut self, kind: PostKind, body: String) -> Last {
+        Last::Post { post: self.draft(kind), body }
     }
 
     fn draft(&mut self, kind: PostKind) -> Post {
@@ -270,6 +291,9 @@ impl TurnHandler for Handler<'_, '_> {
     }
 
     fn on_decided(&mut self, question: &QuestionId, verdict: &Verdict, was_open: bool) {
+        if was_open && matches!(verdict, Verdict::Deny { .. }) {
+            self.run.was_denied.set(true);
+        }
         self.asking.decided(question, verdict, was_open, self.attempt);
     }
 

@@ -11,6 +11,7 @@ mod handler;
 mod history;
 mod long;
 mod progress;
+mod report;
 mod run;
 mod sessions;
 mod texts;
@@ -24,6 +25,7 @@ pub use asking::{Codes, Subject};
 pub use history::{PrefetchedHistory, prefetch as prefetch_history};
 pub use long::Answers;
 pub use progress::EVERY as PROGRESS_EVERY;
+pub use report::{Finished, Outcome, Report, Reports};
 pub use sessions::record;
 
 use crate::{
@@ -87,6 +89,10 @@ pub struct Shared {
     /// To the loop.
     pub events: Sender<Event>,
     pub activity: Sender<(ThreadId, Activity)>,
+    /// Nothing goes on after the end of this daemon.
+    pub is_ephemeral: bool,
+    /// To whoever started the daemon.
+    pub reports: Reports,
     /// Closed: the daemon stops, and calls to the bridge are given up.
     pub drain: Receiver<Infallible>,
     /// Closed: stop now.
@@ -109,6 +115,9 @@ impl Shared {
     pub fn put(&self, post: &Post, finishes: Option<EntryId>) -> io::Result<()> {
         self.outbox.put(post, finishes)?;
         self.wake();
+        if finishes.is_none() {
+            self.reports.send(|| Report::Said { kind: post.kind, body: post.body.clone() });
+        }
         Ok(())
     }
 

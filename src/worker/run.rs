@@ -10,12 +10,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, after, at, never, select_biased, unbounded};
 
 use crate::{
-    agent::{Failure, TurnCommand, launch::EngineDef, shell::Shell},
+    agent::{Failure, TurnCommand, Usage, launch::EngineDef, shell::Shell},
     bridge::wire::{Activity, Post, PostKind},
     coordinator::{Begin, Event},
-    ids::{ClientMsgId, Engine, ThreadId},
+    ids::{ClientMsgId, Engine, SessionId, ThreadId},
     store::entry::{EntryId, Progress},
-    worker::{Shared, TurnJob, is_closed},
+    worker::{Finished, Outcome, Report, Shared, TurnJob, is_closed},
 };
 
 /// How long a write that failed waits before it tries the disk again.
@@ -28,6 +28,8 @@ pub(super) struct Run<'a> {
     pub(super) def: &'a EngineDef,
     /// Whether the answer is durable; read when the turn's task ends, also after a panic.
     is_answered: &'a Cell<bool>,
+    /// Something that the engine wanted to do was denied.
+    pub(super) was_denied: Cell<bool>,
     /// The turn is being ended: only the answer still waits for a full disk.
     is_halted: Cell<bool>,
     /// When the turn has had its time.
@@ -55,7 +57,17 @@ impl From<Failure> for Unstarted {
 }
 
 /// What ends a message for good, once it is durable.
-pub(super) enum Ending {
+pub(super) struct Ending {
+    pub(super) last: Last,
+    pub(super) outcome: Outcome,
+    /// The answer, or why there is none.
+    pub(super) text: String,
+    pub(super) usage: Usage,
+    pub(super) session: Option<SessionId>,
+}
+
+/// What is written at the end of a message.
+pub(super) enum Last {
     /// The post that answers it.
     Post { post: Post, body: String },
     /// The model has posted the answer itself, so the inbox notes it. A last note may follow.
@@ -74,6 +86,7 @@ impl<'a> Run<'a> {
             begin: &job.begin,
             def: shared.engine(job.begin.reply.engine.as_ref()),
             is_answered,
+            was_denied: Cell::new(false),
             is_halted: Cell::new(false),
             deadline: Cell::new(None),
             late: unbounded(),
@@ -185,9 +198,9 @@ impl<'a> Run<'a> {
     /// Makes the end of the message durable; not tried again.
     pub(super) fn try_end(&self, ending: &mut Ending) -> io::Result<()> {
         let entry = self.begin.entry;
-        match ending {
-            Ending::Post { post, body } => put(self.shared, post, body, Some(entry))?,
-            Ending::Posted { progress, note } => {
+        match &mut ending.last {
+            Last::Post { post, body } => put(self.shared, post, body, Some(entry))?,
+            Last::Posted { progress, note } => {
                 self.shared.inbox.progressed(&entry, progress)?;
                 if let Some(note) = note
                     && let Err(error) = self.shared.put(note, None)
@@ -197,6 +210,18 @@ impl<'a> Run<'a> {
             }
         }
         self.is_answered.set(true);
+        self.shared.reports.send(|| {
+            Report::Finished(Box::new(Finished {
+                thread: self.thread(),
+                message: self.begin.reply.message_id.clone(),
+                engine: self.engine().clone(),
+                session: ending.session.clone(),
+                outcome: ending.outcome,
+                text: ending.text.clone(),
+                usage: ending.usage.clone(),
+                was_denied: self.was_denied.get(),
+            }))
+        });
         self.report(Event::Answered { thread: self.thread(), entry });
         self.activity(Activity::Idle);
         Ok(())

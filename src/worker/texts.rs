@@ -59,7 +59,13 @@ pub(super) fn interrupted_without_session(engine: &Engine) -> String {
     )
 }
 
-pub(super) fn stopping(engine: &Engine) -> String {
+pub(super) fn stopping(engine: &Engine, is_last: bool) -> String {
+    if is_last {
+        return format!(
+            "The run on this machine was ended and has interrupted {engine}. It does not go on by \
+             itself."
+        );
+    }
     format!(
         "The daemon on this machine is stopping and has interrupted {engine}. When it runs again it \
          resumes this turn."

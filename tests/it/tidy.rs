@@ -471,6 +471,18 @@ fn the_docs_have_every_command_with_every_option() {
 }
 
 #[test]
+fn the_docs_have_every_exit_code_as_the_program_has_it() {
+    let page = read("docs/exit-codes.md");
+    let rows = rows(&page, "| code | meaning |");
+    let rows: Vec<String> = rows.iter().map(|row| row.join("  ")).collect();
+    let help = Home::new().run(&["help", "exit-codes"]).expect(0, &[]).stdout;
+    let is_row = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+    let listed: Vec<&str> = help.lines().map(str::trim).filter(is_row).collect();
+    assert!(listed.len() > 10, "{help}");
+    assert_eq!(listed, rows);
+}
+
+#[test]
 fn the_docs_have_every_setting() {
     let page = read("docs/configuration.md");
     let source = code(&read("src/config/mod.rs"));

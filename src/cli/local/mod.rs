@@ -126,6 +126,8 @@ fn local(
         own_program,
         offers_echo: true,
         exit_on_auth_failure: true,
+        is_ephemeral: false,
+        reports: daemon::Reports::default(),
     };
     let running = LocalBridge::start(setup, signals.rx.clone(), server)?;
     match &args.send {

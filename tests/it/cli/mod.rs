@@ -6,6 +6,8 @@ mod journal;
 #[cfg(feature = "serve")]
 mod local;
 mod policy;
+#[cfg(feature = "serve")]
+mod run;
 mod start;
 mod status;
 #[cfg(feature = "serve")]

@@ -203,6 +203,8 @@ impl Machine {
             own_program: env!("CARGO_BIN_EXE_obto-bridge").into(),
             offers_echo: false,
             exit_on_auth_failure: true,
+            is_ephemeral: false,
+            reports: daemon::Reports::default(),
         };
         let (signals, received) = bounded(16);
         let (tell, end) = bounded(1);

@@ -45,6 +45,8 @@ impl Daemon {
             own_program: env!("CARGO_BIN_EXE_obto-bridge").into(),
             offers_echo: false,
             exit_on_auth_failure: true,
+            is_ephemeral: false,
+            reports: daemon::Reports::default(),
         };
         let (signals, received) = bounded(1);
         let run = move || {
