@@ -19,6 +19,7 @@ mod homes;
 #[expect(dead_code, reason = "it serves other tests, which need all of it")]
 #[path = "../it/util/http.rs"]
 mod http;
+mod jobs;
 mod leftovers;
 mod model;
 mod opencode;

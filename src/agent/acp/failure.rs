@@ -74,7 +74,7 @@ fn classify(message: String, status: u64, code: i64) -> Failure {
     {
         (FailureKind::RateLimited, "Try again later.")
     } else if status == 401 || has_code(&["401"]) || says(&["unauthorized", "authentication"]) {
-        (FailureKind::Model, "Check the agent's login or API key on this machine.")
+        (FailureKind::NotLoggedIn, "Check the agent's login or API key on this machine.")
     } else if matches!(status, 400 | 413)
         || is_too_long(&message)
         || says(&["error: 400", "status 400", "400 bad request", "invalid_request"])

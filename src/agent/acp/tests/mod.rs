@@ -259,7 +259,7 @@ fn errors_say_what_to_do() {
     assert_eq!(kind, FailureKind::RateLimited);
     assert!(message.contains("429 Too Many Requests"), "{message}");
     let (kind, message, _) = play("opencode-err-401", None).failed_owned();
-    assert_eq!((kind, &*message), (FailureKind::Model, "Internal error: mock 401"));
+    assert_eq!((kind, &*message), (FailureKind::NotLoggedIn, "Internal error: mock 401"));
 }
 
 impl Played {
