@@ -45,7 +45,7 @@ struct Job {
 impl Job {
     fn start(rig: &Rig, engine: Engine, name: &str, prompt: &str, more: &[&str]) -> Job {
         let output = |kind: &str| {
-            let file = rig.home.path(&format!("{name}.{kind}"));
+            let file = rig.home.path(format!("{name}.{kind}"));
             File::options().append(true).create(true).open(file).unwrap()
         };
         let child = Command::new(env!("CARGO_BIN_EXE_obto-bridge"))
@@ -67,7 +67,7 @@ impl Job {
     fn thread(&self, rig: &Rig) -> String {
         let mut patience = Patience::of(PATIENCE);
         loop {
-            let said = fs::read_to_string(rig.home.path(&format!("{}.err", self.name))).unwrap();
+            let said = fs::read_to_string(rig.home.path(format!("{}.err", self.name))).unwrap();
             let first = said.lines().next().and_then(|line| line.rsplit_once("/api/view#t/"));
             if let Some((_, thread)) = first.filter(|_| said.contains('\n')) {
                 return thread.to_owned();
@@ -86,7 +86,7 @@ impl Job {
         }
         let status = self.child.wait().unwrap();
         let read =
-            |kind| fs::read_to_string(rig.home.path(&format!("{}.{kind}", self.name))).unwrap();
+            |kind| fs::read_to_string(rig.home.path(format!("{}.{kind}", self.name))).unwrap();
         let (out, err) = (read("out"), read("err"));
         assert_eq!(
             (status.code(), status.signal()),
@@ -105,7 +105,7 @@ fn every_end_has_its_code(engine: Engine) {
     let mut setup = Setup::logged_in();
     // Where codex asks before it writes.
     setup.config["codexSandbox"] = json!("read-only");
-    let mut rig = setup.start();
+    let rig = setup.start();
     let start = |rig: &Rig, name: &str, prompt: &str, more: &[&str]| {
         Job::start(rig, engine, name, prompt, more)
     };
