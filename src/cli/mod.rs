@@ -7,6 +7,7 @@ mod account;
 mod backup;
 mod client;
 mod console;
+mod ephemeral;
 mod exit;
 mod init;
 mod journal;
@@ -185,7 +186,7 @@ fn command(console: &mut Console<'_>) -> ExitResult {
         console.say(env!("CARGO_PKG_VERSION"));
         return Ok(ExitCode::OK);
     }
-    let paths = Paths::in_home(&env.home);
+    let paths = Paths::in_home(&env.home).with_state_dir(None, env);
     match args.command {
         Some(Command::Init(args)) => init::run(args, env, &paths, console),
         Some(Command::Start(args)) => start::run(args, env, paths),

@@ -4,9 +4,8 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs::{self, DirBuilder},
+    fs,
     io::{self, Read},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,8 +19,11 @@ use serde_json::{Value, json};
 use crate::{
     bridge::{Access, Client},
     cli::{
-        CommandError, ExitCode, ExitResult, client, console::Console, duration, failed, logs,
-        ownership, policy, start,
+        CommandError, ExitCode, ExitResult, client,
+        console::Console,
+        duration,
+        ephemeral::{self, Ephemeral},
+        failed, logs, ownership, policy, start,
     },
     config::{Config, Env, Paths, live::missing_token},
     daemon::{self, End, Finished, Outcome, Report, Reports, Setup},
@@ -111,10 +113,7 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
     // An order to end is not put off: a runner kills what does not leave soon.
     config.drain = Duration::ZERO;
     // Each run is a machine of its own, unless it was given a name to come back under.
-    if env.var("AGENT_ID").is_none() {
-        let machine = format!("{}-run-{}", config.machine, &ids::random_hex()[..8]);
-        config.machine = ids::MachineId::new(machine);
-    }
+    config.machine = ephemeral::machine(&config.machine, &env);
     let net = client::net(&config, &env)?;
     let access = Access {
         base_url: config.base_url.clone(),
@@ -132,11 +131,13 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         deadline: args.timeout.and_then(|limit| Instant::now().checked_add(limit)),
         started: Instant::now(),
     };
-    let state = State::new(&env)?;
+    let state = Ephemeral::new(&env)?;
     start::warn(&config, &paths.config_file);
     let (listener, reports) = bounded(REPORTS);
+    // It waits while there is no room; one that is gone is no trouble.
+    let listener = move |report| drop(listener.send(report));
     let setup = Setup {
-        paths: Paths { config_file: paths.config_file.clone(), state_dir: state.0.clone() },
+        paths: Paths { config_file: paths.config_file.clone(), state_dir: state.path().to_owned() },
         env,
         net,
         disk: Arc::new(RealDisk),
@@ -145,8 +146,10 @@ pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_
         own_program: std::env::current_exe().context("looking for this program's own file")?,
         offers_echo: true,
         exit_on_auth_failure: true,
+        leave: daemon::LeaveRules::default(),
+        readiness: daemon::readiness::Settings::default(),
         is_ephemeral: true,
-        reports: Reports(Some(listener)),
+        reports: Reports::to(listener),
     };
     let address = job.address();
     console.note(format!("Thread: {address}"));
@@ -205,29 +208,6 @@ fn environment(args: &Args, env: &Env) -> Env {
 fn with(mut env: Env, name: &str, value: impl Into<OsString>) -> Env {
     env.vars.insert(name.into(), value.into());
     env
-}
-
-/// A state directory for this run alone; gone with it.
-struct State(PathBuf);
-
-impl State {
-    fn new(env: &Env) -> anyhow::Result<State> {
-        let temp = env.var("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-        let dir = env.cwd.join(temp).join(format!("obto-bridge-{}", ids::random_hex()));
-        let made = DirBuilder::new().mode(0o700).create(&dir);
-        made.with_context(|| {
-            format!("making a directory for the run, {}; TMPDIR says where", dir.display())
-        })?;
-        Ok(State(dir))
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            log::warn!(error:% = error; "the run's directory {} stays", self.0.display());
-        }
-    }
 }
 
 /// What is asked, and of whom.

@@ -1,9 +1,14 @@
 //! `status`: what the running daemon says of itself, and what state.json says of the threads.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use argh::FromArgs;
+use crossbeam_channel::tick;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -11,7 +16,7 @@ use crate::{
     cli::{
         ExitCode, ExitResult,
         console::{Console, printable},
-        short,
+        duration, short,
     },
     config::{Env, Paths},
     daemon::status::Status,
@@ -33,6 +38,12 @@ pub(super) struct Args {
     /// print a JSON object
     #[argh(switch)]
     json: bool,
+    /// wait until the daemon is connected, at most that long: 90s, 10m, 2h
+    #[argh(option, from_str_fn(duration))]
+    wait: Option<Duration>,
+    /// directory of the state in place of ~/.agent-bridge-daemon
+    #[argh(option)]
+    state_dir: Option<PathBuf>,
 }
 
 /// A session, or a thread that has none.
@@ -47,7 +58,18 @@ struct Row {
     last_drive_at: Option<Timestamp>,
 }
 
+/// Between two looks whether the daemon is connected by now.
+const LOOK: Duration = Duration::from_millis(100);
+
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
+    let paths = &paths.clone().with_state_dir(args.state_dir.as_deref(), env);
+    let is_connected =
+        || Status::of_running(&paths.state_dir).is_some_and(|it| it.connected_since.is_some());
+    if let Some(end) = args.wait.and_then(|wait| Instant::now().checked_add(wait)) {
+        // Nobody sends on it: it is a clock.
+        let clock = tick(LOOK);
+        while !is_connected() && Instant::now() < end && clock.recv().is_ok() {}
+    }
     let file = paths.state_dir.join("state.json");
     let rows = match fs::read(&file) {
         Ok(bytes) => rows(&bytes),

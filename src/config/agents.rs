@@ -45,7 +45,9 @@ impl fmt::Debug for Vars {
 /// Whether a variable is this program's own, or of the one that it replaces.
 pub fn is_ours(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID"
+    // What a service manager tells the daemon is for nobody else.
+    let is_managers = matches!(name, b"NOTIFY_SOCKET" | b"WATCHDOG_USEC" | b"WATCHDOG_PID");
+    name.starts_with(b"BRIDGE_") || name.starts_with(b"OBTO_") || name == b"AGENT_ID" || is_managers
 }
 
 const KEYS: [&str; 3] = ["command", "env", "authMethod"];

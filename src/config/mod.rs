@@ -19,6 +19,7 @@ pub use network::{Header, HeaderSource, Network, Setting};
 
 pub mod agents;
 pub mod live;
+pub mod near;
 mod network;
 #[cfg(test)]
 mod tests;
@@ -93,6 +94,17 @@ impl Paths {
             config_file: home.join(".obto-bridge").join("config.json"),
             state_dir: home.join(".agent-bridge-daemon"),
         }
+    }
+
+    /// With the state directory that was asked for, or that `OBTO_STATE_DIR` names.
+    #[must_use]
+    pub fn with_state_dir(mut self, asked: Option<&Path>, env: &Env) -> Paths {
+        let asked =
+            asked.map(Path::to_owned).or_else(|| env.var("OBTO_STATE_DIR").map(PathBuf::from));
+        if let Some(dir) = asked {
+            self.state_dir = env.cwd.join(dir);
+        }
+        self
     }
 
     /// The files and directories that hold this machine's token, or by which one could speak for the
@@ -193,7 +205,55 @@ pub struct ConfigFile {
     pub object: Map<String, Value>,
 }
 
+/// Every key of the file. Others are kept, for programs that share it.
+const KEYS: [&str; 36] = [
+    "accountId",
+    "agent",
+    "agentId",
+    "agents",
+    "allowAll",
+    "apiToken",
+    "baseUrl",
+    "caFile",
+    "clientCert",
+    "clientKey",
+    "codexSandbox",
+    "drainSeconds",
+    "headers",
+    "liveGuard",
+    "liveThresholdMs",
+    "maxTurns",
+    "noProxy",
+    "offlineMaxAgeSeconds",
+    "opencodeModel",
+    "opencodeProvider",
+    "originHost",
+    "parallelInDirectory",
+    "permissions",
+    "progress",
+    "projectDir",
+    "projectDirs",
+    "proxy",
+    "proxyAuthFile",
+    "relayPermissions",
+    "relayTimeoutMs",
+    "requestTimeoutMs",
+    "silenceSeconds",
+    "startupSeconds",
+    "streamIdleTimeoutMs",
+    "turnSeconds",
+    "usage",
+];
+
 impl ConfigFile {
+    /// Keys that are none of ours, but nearly: each with the one that was meant.
+    pub fn near_misses(&self) -> Vec<(&str, &'static str)> {
+        let unknown = self.object.keys().filter(|key| !KEYS.contains(&key.as_str()));
+        // A key that stands there as well was not meant.
+        let absent = || KEYS.into_iter().filter(|key| !self.object.contains_key(*key));
+        unknown.filter_map(|key| Some((key.as_str(), near::nearest(key, absent())?))).collect()
+    }
+
     /// A missing file is an empty one.
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
         let name = path.display();

@@ -28,11 +28,13 @@
 
 mod acks;
 mod approvals;
+mod begin;
 pub mod catchup;
 mod claims;
 pub mod control;
 mod effect;
 mod event;
+mod leave;
 mod message;
 pub mod names;
 mod quarantine;
@@ -55,6 +57,7 @@ pub use self::{
     approvals::DecidedBy,
     effect::{Begin, Change, Effect},
     event::{ClaimOutcome, Event},
+    leave::LeaveRules,
     recovery::Recovered,
     texts::{STOPPED, turn_orphaned},
 };
@@ -65,9 +68,10 @@ use self::{
     catchup::CatchUp,
     claims::Claims,
     control::Stops,
+    leave::Leave,
     message::{Arrival, Message},
     quarantine::Quarantine,
-    slots::{Grant, Slots},
+    slots::Slots,
     turns::Turns,
 };
 use crate::{
@@ -107,6 +111,7 @@ pub struct Settings {
     pub project_dir: String,
     /// state.json was broken: threads that the bridge says are ours have lost their sessions.
     pub has_lost_bindings: bool,
+    pub leave: LeaveRules,
 }
 
 /// What the coordinator may look at. The loop owns it.
@@ -173,6 +178,7 @@ pub struct Coordinator {
     /// The newest `/new` of this process, by thread and engine.
     renewals: HashMap<(ThreadId, Engine), EntryId>,
     conflict: Option<Conflict>,
+    leave: Leave,
     is_stopping: bool,
 }
 
@@ -210,6 +216,7 @@ impl Coordinator {
             sessions_lost: HashSet::new(),
             renewals: HashMap::new(),
             conflict: None,
+            leave: Leave::new(settings.leave),
             is_stopping: false,
             approvals,
             settings,
@@ -222,6 +229,7 @@ impl Coordinator {
         let mut cx = Context { now, view, effects, done: HashSet::new() };
         self.take(event, &mut cx);
         self.go_on(&mut cx);
+        self.look_at_leave(now);
     }
 
     /// When to hand in an [`Event::Tick`] if nothing else happens before.
@@ -229,7 +237,12 @@ impl Coordinator {
         let deadlines = [self.approvals.due(now), self.acks.next_deadline()];
         let beginning = [self.claims.next_deadline(), self.turns.next_deadline()];
         let beginning = beginning.into_iter().filter(|_| self.may_begin());
-        let waiting = [self.turns.tell_due(), self.catchup.next_deadline(), self.quarantine.due()];
+        let waiting = [
+            self.turns.tell_due().filter(|_| !self.is_last()),
+            self.catchup.next_deadline(),
+            self.quarantine.due(),
+            self.leave.due(),
+        ];
         let waiting = waiting.into_iter().filter(|_| !self.is_stopping);
         deadlines.into_iter().chain(beginning).chain(waiting).flatten().min()
     }
@@ -406,7 +419,11 @@ impl Coordinator {
                 }
             }
             Event::Left { thread, entry } => {
+                let before = self.turns.in_progress();
                 let unanswered = self.turns.left(&thread, entry);
+                if self.turns.in_progress() < before {
+                    self.leave.turn_ended();
+                }
                 self.approvals.turn_ended(&thread, &mut steps);
                 // What a stop cut off goes on with the next start.
                 if let Some(message) = unanswered.filter(|_| !self.is_stopping) {
@@ -480,61 +497,6 @@ impl Coordinator {
         if self.turns.is_running(&thread, entry) {
             cx.effects.push(Effect::Tell { entry, question, verdict });
         }
-    }
-
-    fn begin(&mut self, cx: &mut Context<'_>) {
-        let now = cx.now.running;
-        loop {
-            self.turns.line_up(now, |message| cx.view.writes_in(&message.reply));
-            let Some((grant, message)) = self.turns.next() else { return };
-            match (grant, message) {
-                (Grant::Slot { thread, has_directory }, Some(message)) => {
-                    self.begin_turn(thread, message, has_directory, cx);
-                }
-                (Grant::Slot { .. }, None) => unreachable!("only messages wait for slots"),
-                (Grant::Directory(thread), _) => {
-                    for ruling in self.approvals.may_write(&thread) {
-                        self.tell(ruling, cx);
-                    }
-                }
-            }
-        }
-    }
-
-    fn begin_turn(
-        &mut self,
-        thread: ThreadId,
-        message: Message,
-        has_directory: bool,
-        cx: &mut Context<'_>,
-    ) {
-        let engine = cx.view.engine(&message.reply);
-        let is_clean = self.is_renewed(&message, &engine, cx);
-        if is_clean {
-            self.renewals.remove(&(thread.clone(), engine.clone()));
-            self.change(&thread, Change::Renewed { engine: engine.clone() }, cx);
-        }
-        if self.sessions_lost.remove(&thread) {
-            let name = names::lost(message.entry);
-            let text = texts::SESSION_LOST.to_owned();
-            let post = self.post(thread.clone(), PostKind::Status, text, name);
-            self.acks.post(post, None, false);
-        }
-        self.turns.began(&thread, engine, cx.now.wall);
-        let Message { entry, reply, progress, .. } = message;
-        let begin = Begin { thread, entry, reply, progress, is_clean, has_directory };
-        cx.effects.push(Effect::Begin(begin));
-    }
-
-    /// Whether `/new` was said before this message and not obeyed since.
-    fn is_renewed(&self, message: &Message, engine: &Engine, cx: &Context<'_>) -> bool {
-        let Some(binding) = cx.view.binding(message.thread()) else { return false };
-        let Some(mark) = binding.fresh_after.get(engine) else { return false };
-        let is_of_this_process =
-            self.renewals.contains_key(&(message.thread().clone(), engine.clone()));
-        // Entries count on from the clock, which may have been set back over a restart.
-        let is_later = message.origin != Arrival::Recovered && !is_of_this_process;
-        message.progress.is_none() && (is_later || *mark < message.entry)
     }
 
     fn change(&mut self, thread: &ThreadId, change: Change, cx: &mut Context<'_>) {

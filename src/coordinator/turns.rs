@@ -145,9 +145,9 @@ impl Turns {
     }
 
     /// What may go on now: a thread whose turn begins, with its message, or a turn that has its
-    /// directory. To be called until there is nothing more.
-    pub(super) fn next(&mut self) -> Option<(Grant, Option<Message>)> {
-        let grant = self.slots.next()?;
+    /// directory. To be called until there is nothing more. No turn begins without `has_room`.
+    pub(super) fn next(&mut self, has_room: bool) -> Option<(Grant, Option<Message>)> {
+        let grant = self.slots.next(has_room)?;
         let message = match &grant {
             Grant::Slot { thread, .. } => {
                 self.threads.get(thread).and_then(|it| it.queue.front()).cloned()

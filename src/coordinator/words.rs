@@ -161,6 +161,10 @@ impl Coordinator {
 
     /// Tells the threads that have waited for a while what they wait for, each once a message.
     pub(super) fn tell_waiting(&mut self, now: Duration) {
+        // What waits for the next daemon waits for no turn of this one.
+        if self.is_last() {
+            return;
+        }
         for WaitNotice { thread, entry, wait } in self.turns.untold(now) {
             log::info!(threadId = thread.as_str(), entry:% = entry; "waits for its turn");
             // Named after the message, so that a restart does not say it twice.

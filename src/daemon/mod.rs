@@ -6,6 +6,7 @@ mod calls;
 mod engines;
 mod machine;
 mod open;
+pub mod readiness;
 mod recorder;
 mod records;
 mod running;
@@ -26,6 +27,7 @@ use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 use self::{
     calls::{Calls, Owed},
     machine::Announcer,
+    readiness::Readiness,
     recorder::DecisionRecord,
     records::Records,
     running::RunningTurns,
@@ -54,6 +56,7 @@ use crate::{
     worker,
 };
 
+pub use crate::coordinator::LeaveRules;
 pub use worker::{Finished, Outcome, PROGRESS_EVERY, Report, Reports};
 
 /// How long leftovers of an earlier daemon's engines are hunted at the start.
@@ -76,6 +79,10 @@ pub struct Setup {
     pub offers_echo: bool,
     /// End when the bridge refuses the token, instead of trying again slowly.
     pub exit_on_auth_failure: bool,
+    /// When it ends by itself.
+    pub leave: LeaveRules,
+    /// Whom to tell that it is connected.
+    pub readiness: readiness::Settings,
     /// The state directory is gone after the end, so nothing goes on later.
     pub is_ephemeral: bool,
     /// To whoever wants to know what becomes of messages.
@@ -87,6 +94,8 @@ pub struct Setup {
 pub enum End {
     /// By a signal.
     Stopped,
+    /// By [`Setup::leave`].
+    Left,
     /// By a second signal; its number.
     Killed(i32),
     /// The bridge refuses the token, and [`Setup::exit_on_auth_failure`] is set.
@@ -116,6 +125,7 @@ struct Daemon {
     decisions: Sender<Box<DecisionRecord>>,
     calls: Calls,
     board: Board,
+    readiness: Readiness,
     announcer: Announcer,
     stream: Option<stream::StreamHandle>,
     sending: Task,
@@ -166,6 +176,10 @@ impl Daemon {
                 }
                 woken => self.take(woken),
             }
+            self.readiness.ping();
+            if self.coordinator.is_over(self.now()) {
+                return Ok(End::Left);
+            }
         }
     }
 
@@ -199,7 +213,7 @@ impl Daemon {
     fn deadline(&self) -> Option<Instant> {
         let coordinator = self.coordinator.next_deadline(self.now());
         let coordinator = coordinator.map(|after| self.started + after);
-        [coordinator, self.board.due].into_iter().flatten().min()
+        [coordinator, self.board.due, self.readiness.due()].into_iter().flatten().min()
     }
 
     fn take(&mut self, woken: Woken) {
@@ -258,6 +272,7 @@ impl Daemon {
                 let level =
                     if self.board.connected() { log::Level::Info } else { log::Level::Debug };
                 log::log!(level, replay:? = replay; "connected to the bridge");
+                self.readiness.connected();
                 self.calls.shared.reports.send(|| Report::Connected);
                 Event::Connected { replay, server_time: parse(server_time), last_event_id }
             }

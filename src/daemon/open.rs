@@ -11,6 +11,7 @@ use super::{
     engines::{self, Detection},
     machine,
     machine::Announcer,
+    readiness::Readiness,
     recorder,
     records::Records,
     running::RunningTurns,
@@ -23,7 +24,7 @@ use crate::{
         stream::{self, StreamEvent},
     },
     config::{Config, live::Live},
-    coordinator::{Coordinator, Event, Recovered, Settings},
+    coordinator::{Coordinator, Event, LeaveRules, Recovered, Settings},
     ids::Engine,
     permission::{OwnFiles, Policy},
     proc::sweep::{Before, Marked, sweep},
@@ -104,13 +105,14 @@ impl Daemon {
             stop,
         });
         let records = Records::new(store, seen, Arc::clone(&shared));
-        let settings = settings(&shared.config, records.store.is_broken());
+        let settings = settings(&shared.config, records.store.is_broken(), setup.leave);
         let mut daemon = Daemon {
             coordinator: Coordinator::new(settings, cursor, records.ours()),
             started: Instant::now(),
             decisions: recorder::start(Arc::clone(&shared), &tasks)?,
             running: RunningTurns::default(),
             announcer: Announcer::new(about),
+            readiness: Readiness::new(setup.readiness),
             board: Board::new(&dir, &shared.config.machine),
             calls: Calls { shared, tasks },
             records,
@@ -147,7 +149,7 @@ impl Daemon {
     }
 }
 
-fn settings(config: &Config, has_lost_bindings: bool) -> Settings {
+fn settings(config: &Config, has_lost_bindings: bool, leave: LeaveRules) -> Settings {
     Settings {
         machine: config.machine.clone(),
         author: config.engine.author(),
@@ -156,6 +158,7 @@ fn settings(config: &Config, has_lost_bindings: bool) -> Settings {
         offline_max_age: config.offline_max_age,
         project_dir: config.project_dir.to_string(),
         has_lost_bindings,
+        leave,
     }
 }
 

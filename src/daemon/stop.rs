@@ -29,12 +29,13 @@ impl Daemon {
         let mut end = end;
         let has_no_turns = |coordinator: &Coordinator| coordinator.turns() == 0;
         log::info!(turns = self.coordinator.turns(); "stopping");
+        self.readiness.stopping(self.calls.shared.config.drain + HURRY + 3 * FLUSH);
         self.step(Event::Stop);
         // The receiver goes first: the stream's task may be waiting for room in it.
         self.inbound = never();
         drop(self.stream.take());
         drop(self.drain.take());
-        if matches!(end, Ok(End::Stopped | End::Refused)) {
+        if matches!(end, Ok(End::Stopped | End::Left | End::Refused)) {
             let patience = Instant::now() + self.calls.shared.config.drain;
             if let Some(signal) = self.wait_for(signals, patience, has_no_turns) {
                 end = Ok(End::Killed(signal));

@@ -1,7 +1,7 @@
 //! What the daemon tells whoever started it: when it is connected, and what becomes of each message.
 //! Commands that wait for one message live by it; it is nobody's state.
 
-use crossbeam_channel::Sender;
+use std::{fmt, sync::Arc};
 
 use crate::{
     agent::{FailureKind, Usage},
@@ -53,15 +53,24 @@ pub enum Outcome {
     Failed(FailureKind),
 }
 
-/// To whoever listens, if anybody does.
-#[derive(Clone, Debug, Default)]
-pub struct Reports(pub Option<Sender<Report>>);
+/// To whoever listens, if anybody does. What listens must not wait for the daemon.
+#[derive(Clone, Default)]
+pub struct Reports(Option<Arc<dyn Fn(Report) + Send + Sync>>);
+
+impl fmt::Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reports")
+    }
+}
 
 impl Reports {
-    /// Waits while the listener is busy; one that is gone is no trouble.
+    pub fn to(listener: impl Fn(Report) + Send + Sync + 'static) -> Reports {
+        Reports(Some(Arc::new(listener)))
+    }
+
     pub fn send(&self, report: impl FnOnce() -> Report) {
         if let Some(listener) = &self.0 {
-            listener.send(report()).ok();
+            listener(report());
         }
     }
 }

@@ -485,7 +485,7 @@ fn the_docs_have_every_exit_code_as_the_program_has_it() {
 #[test]
 fn the_docs_have_every_setting() {
     let page = read("docs/configuration.md");
-    let source = code(&read("src/config/mod.rs"));
+    let source = code(&(read("src/config/mod.rs") + &read("src/config/network.rs")));
     let literals = literals(&source);
     let is_var = |text: &str| {
         let mut parts = text.split('_');

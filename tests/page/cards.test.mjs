@@ -189,7 +189,7 @@ test("a message that comes while the page is still reading is not lost", async (
     });
     await page.reload();
     await page.locator(".messages .prose", { hasText: text }).first().waitFor();
-    await page.unroute(path);
+    await page.unrouteAll({ behavior: "wait" });
     await machine.say(threadId, `after ${text}`);
     await page.locator(".messages .prose", { hasText: `after ${text}` }).waitFor();
     assert.equal(await page.locator(".messages .prose", { hasText: `after ${text}` }).count(), 1);

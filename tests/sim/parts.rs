@@ -79,10 +79,12 @@ pub(crate) enum Mutation {
     LateHello,
     /// What an earlier process said in other words is taken for another daemon's.
     OtherWordsConflict,
+    /// A daemon that has had its messages goes on running.
+    StayOn,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Mutation; 34] = [
+    pub(crate) const ALL: [Mutation; 35] = [
         Mutation::LoseClaim,
         Mutation::LoseBegin,
         Mutation::BeginTwice,
@@ -117,6 +119,7 @@ impl Mutation {
         Mutation::TwinsUnnoticed,
         Mutation::LateHello,
         Mutation::OtherWordsConflict,
+        Mutation::StayOn,
     ];
 }
 
@@ -125,6 +128,7 @@ impl Mutation {
 pub(crate) enum Count {
     Crash,
     Stop,
+    Left,
     Panic,
     Refusal,
     LostClaim,

@@ -126,6 +126,8 @@ fn local(
         own_program,
         offers_echo: true,
         exit_on_auth_failure: true,
+        leave: daemon::LeaveRules::default(),
+        readiness: daemon::readiness::Settings::default(),
         is_ephemeral: false,
         reports: daemon::Reports::default(),
     };
@@ -254,7 +256,7 @@ impl LocalBridge {
             ));
         }
         Ok(match self.finish()? {
-            End::Stopped => ExitCode::OK,
+            End::Stopped | End::Left => ExitCode::OK,
             End::Killed(signal) => ExitCode::of_signal(signal),
             End::Refused => bail!("the bridge refused its own token; start again"),
         })

@@ -112,6 +112,7 @@ impl Bench {
             offline_max_age: Duration::from_hours(24),
             project_dir: "/p".to_owned(),
             has_lost_bindings: false,
+            leave: LeaveRules::default(),
         };
         let cursor = Cursor { seen_until: Some(at(0)), ..Cursor::default() };
         let mut disk = Disk::default();

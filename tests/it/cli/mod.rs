@@ -3,6 +3,8 @@
 mod account;
 mod init;
 mod journal;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod leave;
 #[cfg(feature = "serve")]
 mod local;
 mod policy;

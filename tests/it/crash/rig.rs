@@ -203,6 +203,8 @@ impl Machine {
             own_program: env!("CARGO_BIN_EXE_obto-bridge").into(),
             offers_echo: false,
             exit_on_auth_failure: true,
+            leave: daemon::LeaveRules::default(),
+            readiness: daemon::readiness::Settings::default(),
             is_ephemeral: false,
             reports: daemon::Reports::default(),
         };

@@ -14,7 +14,9 @@ use obto_bridge::{
         sse::Parser,
         wire::{Post, PostKind, Reply},
     },
-    coordinator::{Begin, Change, Coordinator, Effect, Event, Recovered, Settings, View},
+    coordinator::{
+        Begin, Change, Coordinator, Effect, Event, LeaveRules, Recovered, Settings, View,
+    },
     ids::{ClientMsgId, Engine, MessageId, SessionId, ThreadId, TurnId},
     permission::approvals::Now,
     store::{
@@ -114,6 +116,7 @@ impl Process {
             offline_max_age: Duration::from_hours(24),
             project_dir: "/project".to_owned(),
             has_lost_bindings: false,
+            leave: LeaveRules::default(),
         };
         let ours = store.bindings().keys().map(|thread| (thread.clone(), Vec::new()));
         let recovered = entries.into_iter().map(|entry| Recovered {

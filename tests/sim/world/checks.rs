@@ -284,6 +284,8 @@ impl World {
             || self.running(machine) < since + DUE
             || process.won_at.get(&thread).is_some_and(|at| self.running(machine) < *at + DUE)
             || process.is_stopping
+            // The next process has it.
+            || process.coordinator.is_last()
             || was(process.sleeps_until, RECOVERY)
             || was(it.disk.sick_until, DUE + DUE)
             || was(known.sick_until, RECOVERY)

@@ -48,7 +48,7 @@ impl World {
         begun.into_iter().try_for_each(|entry| self.check_order(machine, entry))?;
         self.check_bounds(machine)?;
         self.set_timer(machine);
-        Ok(())
+        self.end_by_itself(machine)
     }
 
     /// Returns what failed, or is done at once.

@@ -10,7 +10,7 @@ use std::{
 use obto_bridge::{
     agent::Verdict,
     bridge::wire::{Post, Reply},
-    coordinator::{Change, Coordinator, DecidedBy, Settings, View, catchup::Reading},
+    coordinator::{Change, Coordinator, DecidedBy, LeaveRules, Settings, View, catchup::Reading},
     ids::{Engine, MachineId, MessageId, ThreadId},
     permission::{approval_prompt::ApprovalRequest, code::Code},
     store::{
@@ -220,7 +220,7 @@ pub(super) struct Machine {
     pub(super) behind: Duration,
 }
 
-pub(super) fn settings(machine: usize, max_turns: usize) -> Settings {
+pub(super) fn settings(machine: usize, max_turns: usize, leave: LeaveRules) -> Settings {
     Settings {
         machine: machine_id(machine),
         author: "claude-bridge".to_owned(),
@@ -229,6 +229,7 @@ pub(super) fn settings(machine: usize, max_turns: usize) -> Settings {
         offline_max_age: MAX_AGE,
         project_dir: "/p".to_owned(),
         has_lost_bindings: false,
+        leave,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use obto_bridge::{
-    coordinator::{Coordinator, DecidedBy, Event, Recovered},
+    coordinator::{Coordinator, DecidedBy, Event, LeaveRules, Recovered},
     store::{
         binding::SessionRecord,
         entry::{EntryId, Progress},
@@ -28,7 +28,7 @@ impl World {
         }
         self.note(|| format!("{machine} starts"));
         let (now, max_turns) = (self.now, self.max_turns);
-        let settings = settings(machine, max_turns);
+        let settings = settings(machine, max_turns, self.leave_rules(machine));
         let moves_cursor = self.mutation == Mutation::LeftOversMoveCursor;
         let is_first = self.mutation == Mutation::LeftOversFirst;
         let is_forgetful = self.mutation == Mutation::ForgetProgress;
@@ -121,6 +121,33 @@ impl World {
             process.is_recovering = false;
         }
         Ok(())
+    }
+
+    /// Some daemons end by themselves.
+    fn leave_rules(&mut self, machine: usize) -> LeaveRules {
+        let mut rules = LeaveRules::default();
+        if machine != TWIN && self.fault(8) {
+            match self.rng.u32(0..3) {
+                0 => rules.messages = Some(self.rng.u64(1..4)),
+                1 => rules.idle = Some(self.between(100, 60_000)),
+                _ => rules.after = Some(self.between(1_000, 300_000)),
+            }
+        }
+        rules
+    }
+
+    /// Begins the stop of a process that is to end by itself, as after TERM.
+    pub(super) fn end_by_itself(&mut self, machine: usize) -> Outcome {
+        let now = self.clock(machine);
+        let Some(process) = &self.machines[machine].process else { return Ok(()) };
+        if process.is_stopping
+            || !process.coordinator.is_over(now)
+            || self.mutation == Mutation::StayOn
+        {
+            return Ok(());
+        }
+        self.counts.count(Count::Left);
+        self.stop(machine)
     }
 
     /// A process is gone, and with it all that was not on disk.

@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn stop(&mut self, machine: usize) -> Outcome {
+    pub(super) fn stop(&mut self, machine: usize) -> Outcome {
         if self.machines[machine].process.as_ref().is_none_or(|it| it.is_stopping) {
             return Ok(());
         }
