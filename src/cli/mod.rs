@@ -3,6 +3,7 @@
 
 #[cfg(feature = "serve")]
 mod account;
+mod args;
 #[cfg(feature = "serve")]
 mod backup;
 mod client;
@@ -162,15 +163,13 @@ fn command(console: &mut Console<'_>) -> ExitResult {
         played.map_err(|error| failed(format!("the echo agent: {error}")))?;
         return Ok(ExitCode::OK);
     }
-    let args = match &args[..] {
-        ["help", "exit-codes"] => {
-            console.say(exit::help());
-            return Ok(ExitCode::OK);
-        }
-        ["help", rest @ ..] => [rest, &["--help"]].concat(),
-        _ => args,
-    };
-    let args = match Args::from_args(&["obto-bridge"], &args) {
+    if args == ["help", "exit-codes"] {
+        console.say(exit::help());
+        return Ok(ExitCode::OK);
+    }
+    let typed = args::usual(&args);
+    let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+    let args = match Args::from_args(&["obto-bridge"], &typed) {
         Ok(args) => args,
         Err(early) if early.status.is_ok() => {
             console.say(early.output.trim_end());
@@ -178,7 +177,7 @@ fn command(console: &mut Console<'_>) -> ExitResult {
         }
         Err(early) => {
             console.complain(early.output.trim_end());
-            console.note("`obto-bridge --help` lists the commands.");
+            console.note(args::advice(&typed, &early.output));
             return Ok(ExitCode::USAGE);
         }
     };
@@ -214,8 +213,8 @@ fn env() -> Result<Env, ConfigError> {
     let home = home::home_dir()
         .filter(|home| home.is_absolute())
         .ok_or_else(|| ConfigError("no home directory: set HOME to an absolute path".to_owned()))?;
-    let cwd = std::env::current_dir()
-        .map_err(|error| ConfigError(format!("cannot tell the current directory: {error}")))?;
+    // Of one that was deleted there is no name. Whoever needs it says that it is not there.
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/nonexistent"));
     Ok(Env { home, cwd, vars: std::env::vars_os().collect() })
 }
 

@@ -6,7 +6,7 @@ mod ask;
 
 use std::{
     ffi::{OsStr, OsString},
-    io,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,19 +15,26 @@ use std::{
 
 use anyhow::{Context, bail};
 use argh::FromArgs;
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, after, at, bounded, never, select};
+use serde_json::json;
 
 use self::ask::{Ask, LocalPrompt, Said};
 use crate::{
     bridge::{Access, Client, Net},
-    cli::{ExitCode, ExitResult, account, console::Console, logs, ownership, policy, start},
+    cli::{
+        ExitCode, ExitResult, account, console::Console, ephemeral::Ephemeral, logs, ownership,
+        policy, start,
+    },
     config::{Env, Paths, Token},
-    daemon::{self, End, Setup},
+    daemon::{self, End, Finished, Report, Setup},
     ids,
     logging::Format,
     serve::{Options, Server},
     signals::{self, Signal},
-    store::RealDisk,
+    store::{
+        RealDisk,
+        lock::{Held, Lock},
+    },
     task::{self, Task},
 };
 
@@ -36,6 +43,10 @@ const ACCOUNT: &str = "local";
 const PORT: u16 = 4780;
 /// Further ports that are tried when that one is taken.
 const MORE_PORTS: u16 = 19;
+/// For the engine to leave by itself after --send, before it is ended.
+const LEAVE: Duration = Duration::from_secs(2);
+/// The longest message that is read from standard input, in bytes.
+const MAX_MESSAGE: u64 = 1024 * 1024;
 
 /// run a bridge and a daemon in one process, for this machine alone
 #[derive(FromArgs, Debug)]
@@ -45,13 +56,20 @@ const MORE_PORTS: u16 = 19;
     example = "{command_name} --send \"What is in this directory?\" --agent claude",
     note = "A second signal does not wait for running turns; the exit code is 128 plus its number.",
     error_code(1, "It can't start, or --send got no answer; the reason is on standard error."),
+    error_code(
+        10,
+        "to 15: with --send, what became of the message; `obto-bridge help exit-codes` has them."
+    ),
     error_code(75, "Another daemon uses the directory."),
     error_code(78, "The config.json in the directory can't be used.")
 )]
 pub(super) struct Args {
-    /// post this message on a new thread and print the answer
+    /// post this message on a new thread and print the answer; - for standard input
     #[argh(option)]
     send: Option<String>,
+    /// with --send: print one JSON object in place of the answer
+    #[argh(switch)]
+    json: bool,
     /// agent that answers: claude, codex, opencode, one of the config, or echo, which is built in
     /// and only repeats what it gets
     #[argh(option)]
@@ -89,11 +107,11 @@ fn local(
     paths: &Paths,
     console: &mut Console<'_>,
 ) -> anyhow::Result<ExitCode> {
-    let data = match &args.data {
+    let mut data = match &args.data {
         Some(data) => env.cwd.join(data),
         None => paths.state_dir.join("local"),
     };
-    let paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
+    let mut paths = Paths { config_file: data.join("config.json"), state_dir: data.join("daemon") };
     let own_program = std::env::current_exe().context("looking for this program's own file")?;
     let mut env = environment(args, env);
     ownership::check(&paths)?;
@@ -108,13 +126,36 @@ fn local(
         Err(why) => bail!(why),
     }
 
+    let mut ephemeral = None;
+    // Held until the end: bridge and daemon are one here.
+    let _lock = match Lock::acquire(&data) {
+        // One question needs nothing of what is there, so it does not have to wait for who has it.
+        Err(error) if error.is::<Held>() && args.send.is_some() && args.data.is_none() => {
+            let ephemeral = ephemeral.insert(Ephemeral::new(&env)?);
+            ephemeral.path().clone_into(&mut data);
+            paths.state_dir = data.join("daemon");
+            Lock::acquire(&data)?
+        }
+        lock => lock?,
+    };
     let signals = signals::watch()?;
     let server = serve(args, &data)?;
     let (token, account) = token(&server, &data)?;
     set(&mut env, "BRIDGE_BASE_URL", url(&server));
     set(&mut env, "BRIDGE_API_TOKEN_FILE", account::token_file(&data));
-    let (config, _) = policy::load(&paths, &env)?;
+    let (mut config, _) = policy::load(&paths, &env)?;
+    if args.send.is_some() {
+        // Nobody waits for an answer after its time.
+        config.drain = Duration::ZERO;
+    }
     start::warn(&config, &paths.config_file);
+    let (tell, finished) = bounded(1);
+    // Of further turns there is no need to know.
+    let listener = move |report| {
+        if let Report::Finished(end) = report {
+            tell.try_send(*end).ok();
+        }
+    };
     let setup = Setup {
         paths,
         config,
@@ -128,22 +169,33 @@ fn local(
         exit_on_auth_failure: true,
         leave: daemon::LeaveRules::default(),
         readiness: daemon::readiness::Settings::default(),
-        is_ephemeral: false,
-        reports: daemon::Reports::default(),
+        is_ephemeral: ephemeral.is_some(),
+        reports: daemon::Reports::to(listener),
     };
     let running = LocalBridge::start(setup, signals.rx.clone(), server)?;
     match &args.send {
         None => running.wait(&account, &data, console),
         Some(text) => {
             let question = LocalPrompt {
-                text: text.clone(),
+                text: if text == "-" { input(console)? } else { text.clone() },
                 engine: args.agent.clone(),
                 thread: format!("thread_{}", ids::random_hex()),
             };
             let deadline = Instant::now() + Duration::from_secs(args.timeout.into());
-            running.ask(question, token, deadline, console)
+            running.ask(question, token, deadline, &finished, args.json, console)
         }
     }
+}
+
+/// The message that comes on standard input.
+fn input(console: &mut Console<'_>) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = (&mut *console.input).take(MAX_MESSAGE + 1).read_to_string(&mut text);
+    read.context("reading the message from standard input")?;
+    if text.len() as u64 > MAX_MESSAGE {
+        bail!("the message on standard input is longer than 1 MB");
+    }
+    Ok(text)
 }
 
 /// The surroundings without what belongs to another bridge.
@@ -255,7 +307,7 @@ impl LocalBridge {
                 bridge.display()
             ));
         }
-        Ok(match self.finish()? {
+        Ok(match self.finish(None)? {
             End::Stopped | End::Left => ExitCode::OK,
             End::Killed(signal) => ExitCode::of_signal(signal),
             End::Refused => bail!("the bridge refused its own token; start again"),
@@ -268,53 +320,73 @@ impl LocalBridge {
         question: LocalPrompt,
         token: Token,
         deadline: Instant,
+        finished: &Receiver<Finished>,
+        json: bool,
         console: &mut Console<'_>,
     ) -> anyhow::Result<ExitCode> {
         let ask = Ask::start(&url(&self.server), token, question)?;
-        let outcome = loop {
+        let failed = |why: &str| (ExitCode::FAILURE, Err(why.to_owned()));
+        let (code, outcome) = loop {
             select! {
                 recv(ask.said) -> said => match said {
                     Ok(Said::Progress(text)) => console.note(text),
-                    Ok(Said::Answer(text)) => break Ok(text),
-                    Ok(Said::Failure(why)) => break Err(why),
-                    Err(_) => break Err("the conversation broke off".to_owned()),
+                    Ok(Said::Answer(text)) => break (ExitCode::OK, Ok(text)),
+                    Ok(Said::Failure(why)) => break failed(&why),
+                    Err(_) => break failed("the conversation broke off"),
                 },
-                recv(self.signals) -> signal => if signal != Ok(Signal::HangUp) {
-                    break Err("interrupted before there was an answer".to_owned());
+                recv(self.signals) -> signal => match signal {
+                    Ok(Signal::Stop(number) | Signal::StopNow(number)) => {
+                        let why = "interrupted before there was an answer".to_owned();
+                        break (ExitCode::of_signal(number), Err(why));
+                    }
+                    Ok(Signal::HangUp) | Err(_) => {}
                 },
-                recv(self.end) -> end => break Err(match end {
+                recv(self.end) -> end => break match end {
                     Ok(Err(error)) => return Err(error),
-                    _ => "the daemon ended before there was an answer".to_owned(),
-                }),
+                    _ => failed("the daemon ended before there was an answer"),
+                },
                 recv(at(deadline)) -> _ => {
-                    break Err("there was no answer within the time of --timeout".to_owned());
+                    let why = "there was no answer within the time of --timeout".to_owned();
+                    break (ExitCode::LIMIT, Err(why));
                 }
             }
         };
-        let code = match outcome {
-            Ok(answer) => {
-                console.say(answer);
-                ExitCode::OK
-            }
-            Err(why) => {
-                console.complain(why);
-                ExitCode::FAILURE
-            }
-        };
+        // It is known before the answer is on its way.
+        let finished = finished.try_recv().ok();
+        let is_turns = matches!(code, ExitCode::OK | ExitCode::FAILURE);
+        let code = finished.as_ref().filter(|_| is_turns).map_or(code, ExitCode::of_message);
+        if json {
+            let usage = finished.as_ref().map(|end| &end.usage);
+            console.say_json(&json!({
+                "outcome": code.name(),
+                "exitCode": code.number(),
+                "answer": outcome.as_ref().ok(),
+                "reason": outcome.as_ref().err(),
+                "denied": finished.as_ref().is_some_and(|end| end.was_denied),
+                "agent": finished.as_ref().map(|end| &end.engine),
+                "session": finished.as_ref().and_then(|end| end.session.as_ref()),
+                "usage": usage.map(|it| json!({"inputTokens": it.input_tokens, "outputTokens": it.output_tokens})),
+                "costUsd": usage.and_then(|it| it.cost_usd),
+            }));
+        } else if let Ok(answer) = &outcome {
+            console.say(answer);
+        }
+        if let Err(why) = outcome {
+            console.complain(why);
+        }
         // The daemon may have ended by itself; then there is nothing to stop.
         self.orders.try_send(Signal::Stop(0)).ok();
-        let end = self.finish();
+        let end = self.finish(Some(LEAVE));
         ask.stop();
-        Ok(match end? {
-            End::Killed(signal) => ExitCode::of_signal(signal),
-            _ => code,
-        })
+        end?;
+        Ok(code)
     }
 
-    /// Waits for the daemon's end, handing signals on, and stops the bridge after it: what the
+    /// Waits for the daemon's end, which is to be quick after `hurry`, handing signals on, and stops the bridge after it: what the
     /// daemon still has to say goes there.
-    fn finish(self) -> anyhow::Result<End> {
+    fn finish(self, hurry: Option<Duration>) -> anyhow::Result<End> {
         let mut signals = self.signals;
+        let mut hurry = hurry.map_or_else(never, after);
         let end = loop {
             select! {
                 recv(signals) -> signal => match signal {
@@ -323,6 +395,10 @@ impl LocalBridge {
                     Err(_) => signals = never(),
                 },
                 recv(self.end) -> end => break end,
+                recv(hurry) -> _ => {
+                    self.orders.try_send(Signal::StopNow(0)).ok();
+                    hurry = never();
+                }
             }
         };
         self.daemon.join().map_err(anyhow::Error::msg).context("the daemon panicked")?;

@@ -9,9 +9,13 @@ use std::{
 use rustix::process::Signal;
 use serde_json::json;
 
+use obto_bridge::task;
+
 use crate::util::{
     bin::{Home, Running},
+    fake::Gate,
     http::Conn,
+    patience::check_quick,
 };
 
 /// Waits for the address and returns it without the scheme.
@@ -218,16 +222,16 @@ fn a_broken_config_in_its_directory_is_78() {
 const MUTE: &str = r#"{"agents":{"mute":{"command":["sleep","600"]}},"drainSeconds":0}"#;
 
 #[test]
-fn no_answer_in_time_is_1() {
+fn no_answer_in_time_is_11() {
     let home = Home::new();
     home.put("data/config.json", MUTE);
     let args = ["local", "--data", "data", "--send", "x", "--agent", "mute", "--timeout", "1"];
-    let ran = home.run(&args).expect(1, &["--timeout"]);
+    let ran = home.run(&args).expect(11, &["--timeout"]);
     assert_eq!(ran.stdout, "");
 }
 
 #[test]
-fn an_interrupted_question_is_1() {
+fn an_interrupted_question_is_130() {
     let home = Home::new();
     home.put("data/config.json", MUTE);
     let args = ["local", "--data", "data", "--send", "x", "--agent", "mute"];
@@ -236,14 +240,60 @@ fn an_interrupted_question_is_1() {
     let mut asking = home.command(&asking).after("exec 2>&1").start();
     asking.line("the bridge listens");
     asking.signal(Signal::INT);
-    asking.end().expect(1, &["interrupted"]);
+    asking.end().expect(130, &["interrupted"]);
 }
 
 #[test]
-fn an_agent_that_fails_is_1_with_its_reason() {
+fn an_agent_that_fails_is_10_with_its_reason() {
     let home = Home::new();
     home.put("data/config.json", r#"{"agents":{"broken":{"command":["false"]}}}"#);
     let args = ["local", "--data", "data", "--send", "x", "--agent", "broken"];
-    let ran = home.run(&args).expect(1, &["broken"]);
+    let ran = home.run(&args).expect(10, &["broken"]);
     assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn several_questions_at_once_do_not_meet() {
+    let home = Home::new();
+    let jobs = ["one", "two", "three"].map(|word| {
+        let job = home.command(&["local", "--send", word, "--agent", "echo"]);
+        let said = format!("You said: {word}");
+        task::spawn("send", move || drop(job.run().expect(0, &[&said]))).unwrap()
+    });
+    for job in jobs {
+        job.join().unwrap();
+    }
+    // Also while a bridge runs there.
+    let mut local = home.command(&["local", "--listen", "127.0.0.1:0"]).start();
+    local.line("The bridge is at");
+    home.command(&["local", "--send", "-", "--agent", "echo"])
+        .input("four")
+        .run()
+        .expect(0, &["You said: four"]);
+    home.run(&["local", "--listen", "127.0.0.1:0"]).expect(75, &["another daemon"]);
+    local.signal(Signal::TERM);
+    local.end().expect(0, &[]);
+}
+
+#[test]
+fn a_question_ends_with_a_code_and_soon() {
+    let home = Home::new();
+    let gate = Gate::new();
+    let config = json!({"agents": {"slow": {"command": gate.acp("late")}, "broken": {"command": ["false"]}}});
+    home.put(".agent-bridge-daemon/local/config.json", &config.to_string());
+    fs::set_permissions(home.path().join(".agent-bridge-daemon"), Permissions::from_mode(0o700))
+        .unwrap();
+    let ran = home.run(&["local", "--send", "x", "--agent", "broken", "--json"]).expect(10, &[]);
+    let object: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&object["outcome"], &object["agent"]), (&json!("agent failed"), &json!("broken")));
+    let started = std::time::Instant::now();
+    let ran = home.command(&["local", "--send", "x", "--agent", "slow", "--timeout", "1"]).run();
+    ran.expect(11, &["--timeout"]);
+    check_quick(started.elapsed(), std::time::Duration::from_secs(6));
+    drop(gate.next());
+    let asked = home.command(&["local", "--send", "x", "--agent", "slow"]).start();
+    let held = gate.next();
+    asked.signal(Signal::INT);
+    asked.end().expect(130, &["interrupted"]);
+    drop(held);
 }

@@ -91,7 +91,19 @@ fn version_and_help_and_usage() {
     let none = home.run(&[]).expect(2, &["Commands:"]);
     assert_eq!(none.stdout, "", "usage is an error here");
     home.run(&["launch"]).expect(2, &["launch", "--help"]);
-    home.run(&["status", "--yaml"]).expect(2, &["--yaml"]);
+    home.run(&["status", "--yaml"]).expect(2, &["--yaml", "obto-bridge status --help"]);
+    home.run(&["strat"]).expect(2, &["Did you mean `start`?"]);
+    home.run(&["status", "--jsno"]).expect(2, &["Did you mean `--json`?"]);
+    assert_eq!(home.run(&["version"]).expect(0, &[]).stdout, version.stdout);
+    for help in [&["start", "-h"][..], &["help", "start"], &["start", "--help"]] {
+        home.run(help).expect(0, &["--log-format"]);
+    }
+    home.run(&["start", "--log-format=xml"]).expect(2, &["json or text"]);
+    // In a directory that was deleted.
+    for args in [&["--version"][..], &["--help"], &["logout"]] {
+        home.command(args).after("mkdir gone && cd gone && rmdir ../gone").run().expect(0, &[]);
+    }
+    home.command(&["status"]).after("mkdir gone && cd gone && rmdir ../gone").run().expect(69, &[]);
     home.run(&["start", "--log-format", "xml"]).expect(2, &["json or text"]);
     for command in ["init", "start", "status", "whoami", "rotate-token", "logout", "policy"] {
         home.run(&[command, "--help"]).expect(0, &[command, "Options:"]);
