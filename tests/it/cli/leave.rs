@@ -6,13 +6,19 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    path::Path,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::Bridge;
-use crate::util::{bin::Home, fake, http::Conn, patience::comes_true};
+use crate::util::{
+    bin::{Command, Home},
+    fake,
+    http::Conn,
+    patience::comes_true,
+};
 
 /// A machine with an agent that answers at once.
 fn rig() -> (Home, Bridge) {
@@ -147,4 +153,45 @@ fn service_managers_and_scripts_are_told() {
     daemon.end().expect(0, &[]);
     assert!(!home.path().join("ready").exists(), "it is ready no more");
     home.run(&["status", "--wait", "1s"]).expect(69, &["No daemon"]);
+}
+
+const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/restart-wrapper.sh");
+
+/// The wrapper of docs/examples, with this program on its path and nothing else of ours.
+fn wrapper(home: &Home, args: &[&str]) -> Command {
+    let mut command = home.command(args);
+    let bin = Path::new(env!("CARGO_BIN_EXE_obto-bridge")).parent().unwrap().display();
+    command = command.env("PATH", &format!("{bin}:/usr/bin:/bin"));
+    command.program(WRAPPER)
+}
+
+#[test]
+fn a_restart_wrapper_can_live_by_the_codes() {
+    let (home, bridge) = rig();
+    let ready = home.path().join("ready");
+    let pid = || fs::read_to_string(&ready).ok()?.trim().parse::<i32>().ok();
+    let wrapped = wrapper(&home, &["--ready-file", "ready", "--log", "warn"]).start();
+    let mut last = None;
+    for turn in 1..=4 {
+        assert!(comes_true(|| pid().is_some() && pid() != last), "it runs again");
+        last = pid();
+        say(&bridge, "t", &format!("message {turn}"));
+        assert!(comes_true(|| answers(&bridge, "t") == turn), "it is answered");
+        // Killed, it is started again; and never are there two.
+        home.run(&["start"]).expect(75, &["another daemon"]);
+        if turn < 4 {
+            let daemon = Pid::from_raw(last.unwrap()).unwrap();
+            kill_process(daemon, Signal::KILL).unwrap();
+        }
+    }
+    wrapped.signal(Signal::TERM);
+    wrapped.end().expect(0, &[]);
+    assert_eq!(answers(&bridge, "t"), 4, "each once");
+    // What a person has to mend ends it.
+    let empty = Home::new();
+    wrapper(&empty, &[]).run().expect(78, &["no API token"]);
+    let config = json!({"baseUrl": bridge.url(), "apiToken": "obto_dead"});
+    empty.put(".obto-bridge/config.json", &config.to_string());
+    wrapper(&empty, &[]).run().expect(77, &["401"]);
+    wrapper(&home, &["--if-not-runing"]).run().expect(2, &["--if-not-running"]);
 }

@@ -144,6 +144,12 @@ impl Command {
         self
     }
 
+    /// Runs another program with its arguments and surroundings.
+    pub(crate) fn program(mut self, program: &str) -> Command {
+        self.plan.program = program.into();
+        self
+    }
+
     /// Runs it from a shell, after `script`.
     pub(crate) fn after(mut self, script: &str) -> Command {
         let shell = ["-c".into(), format!(r#"{script}; exec "$0" "$@""#).into()];
