@@ -4,9 +4,10 @@
 use std::{ffi::OsStr, io, sync::Arc};
 
 use argh::FromArgs;
+use camino::Utf8PathBuf;
 
 use crate::{
-    bridge::{Access, Client, Error},
+    bridge::{Access, Client, Error, wire::Whoami},
     cli::{CommandError, ExitCode, ExitResult, client, console::Console, failed, short},
     config::{Config, ConfigFile, Env, Paths, Token, host_name},
     ids,
@@ -62,6 +63,9 @@ pub(super) struct Args {
     yes: bool,
 }
 
+/// How often a person is asked the same.
+const ASKED_MAX: usize = 10;
+
 /// Reading an answer is all that fails with one.
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> CommandError {
@@ -71,12 +75,19 @@ impl From<io::Error> for CommandError {
 
 pub(super) fn run(args: Args, env: &Env, paths: &Paths, console: &mut Console<'_>) -> ExitResult {
     console.interactive &= !args.yes;
+    if args.token.is_some() && args.email.is_some() {
+        let why =
+            "--token takes an account that is there, --email makes a new one: give one of them";
+        return Err(CommandError { why: why.to_owned(), code: ExitCode::USAGE });
+    }
     let file = ConfigFile::read(&paths.config_file).map_err(failed)?;
     let mut init = Init { env: &flags_win(&args, env), args: &args, file, console };
+    // Everything that can be wrong is looked at before the bridge makes an account.
     init.address();
-    init.credentials()?;
     init.settings()?;
-    init.write(paths)?;
+    Init::check_place(paths)?;
+    let known = init.credentials()?;
+    init.write(paths, known)?;
     Ok(ExitCode::OK)
 }
 
@@ -129,7 +140,8 @@ impl Init<'_, '_> {
         }
     }
 
-    fn credentials(&mut self) -> Result<(), CommandError> {
+    /// Some: the bridge has said that it knows the token, and whose it is.
+    fn credentials(&mut self) -> Result<Option<Whoami>, CommandError> {
         let token = match self.args.token.as_deref() {
             Some("-") => Some(self.console.read_line()?.trim().to_owned()),
             token => token.map(str::to_owned),
@@ -142,20 +154,53 @@ impl Init<'_, '_> {
             self.file.set("accountId", account.clone());
         }
         if let Some(token) = token {
-            self.file.set("apiToken", token);
-            return Ok(());
+            return self.take_token(token);
         }
         let has_token = self.config()?.token.is_some();
         if has_token && self.args.email.is_none() {
             self.console.say("Keeping the token that is configured.");
-            return Ok(());
+            return Ok(None);
         }
-        self.register()
+        let question = "E-mail address for a new account, or a token (obto_…)";
+        let email = self.answer(self.args.email.as_ref(), question, "")?;
+        if email.starts_with("obto_") {
+            check_shape(&email, "obto_", "token")?;
+            return self.take_token(email);
+        }
+        self.register(&email)?;
+        Ok(None)
     }
 
-    fn register(&mut self) -> Result<(), CommandError> {
+    /// A token that the bridge refuses takes the place of no other.
+    fn take_token(&mut self, token: String) -> Result<Option<Whoami>, CommandError> {
+        crate::logging::hide(&Token::new(&token));
+        let access = self.access(Token::new(&token))?;
+        self.file.set("apiToken", token);
+        let net = client::net(&self.config()?, self.env).map_err(failed)?;
+        match Client::new(Arc::new(access), &net).map_err(failed)?.whoami() {
+            Err(error) if error.is_auth() => Err(refused(error)),
+            answer => Ok(answer.ok()),
+        }
+    }
+
+    fn access(&self, token: Token) -> Result<Access, CommandError> {
+        let config = self.config()?;
+        Ok(Access { base_url: config.base_url, origin_host: config.origin_host, token })
+    }
+
+    /// Whether the file can be written, before there is something to write.
+    fn check_place(paths: &Paths) -> Result<(), CommandError> {
+        let dir = paths.config_file.parent().expect("the config file is in a directory");
+        let probe = dir.join(format!("config.json.{}", ids::random_hex()));
+        RealDisk
+            .create_dir(dir)
+            .and_then(|()| RealDisk.write_atomic(&probe, b""))
+            .and_then(|()| RealDisk.remove(&probe))
+            .map_err(|error| failed(format!("cannot write in {}: {error}", dir.display())))
+    }
+
+    fn register(&mut self, email: &str) -> Result<(), CommandError> {
         let args = self.args;
-        let email = self.answer(args.email.as_ref(), "E-mail address for a new account", "")?;
         if email.is_empty() {
             return Err(failed(
                 "there is no token yet: give --token TOKEN, or --email ADDRESS to register",
@@ -168,15 +213,11 @@ impl Init<'_, '_> {
         let username = args.username.clone().unwrap_or_else(|| local.to_owned());
         let password = args.password.clone().unwrap_or_else(|| ids::random_hex()[..12].to_owned());
         let config = self.config()?;
-        let access = Access {
-            base_url: config.base_url.clone(),
-            origin_host: config.origin_host.clone(),
-            token: Token::new(""),
-        };
+        let access = self.access(Token::new(""))?;
         let account =
             Client::new(Arc::new(access), &client::net(&config, self.env).map_err(failed)?)
                 .map_err(failed)?
-                .register(&email, &username, &password)
+                .register(email, &username, &password)
                 .map_err(refused)?;
         crate::logging::hide(&account.token);
         let user = account.user.unwrap_or(username);
@@ -196,13 +237,7 @@ impl Init<'_, '_> {
         let is_named = self.file.object.contains_key("agentId");
         let machine = if is_named { now.machine.to_string() } else { host_name() };
         let machine = self.answer(args.machine.as_ref(), "Name of this machine", &machine)?;
-        let project = now.project_dir.as_str();
-        let project = self.answer(args.project.as_ref(), "Project directory", project)?;
-        let project = camino::absolute_utf8(self.env.cwd.join(&project))
-            .map_err(|error| failed(format!("the project directory {project:?}: {error}")))?;
-        if !project.is_dir() {
-            return Err(failed(format!("the project directory {project} does not exist")));
-        }
+        let project = self.project(now.project_dir.as_str())?;
         let agent = now.engine.as_str();
         let agent = self.answer(args.agent.as_ref(), "Agent of threads that name none", agent)?;
         let relay = self.relay(now.relay_permissions)?;
@@ -215,16 +250,56 @@ impl Init<'_, '_> {
         Ok(())
     }
 
+    fn project(&mut self, default: &str) -> Result<Utf8PathBuf, CommandError> {
+        let (flag, env) = (self.args.project.clone(), self.env);
+        self.until_right(flag.as_ref(), "Project directory", default, |answer| {
+            let path = match answer.strip_prefix("~") {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                    env.home.join(rest.trim_start_matches('/'))
+                }
+                _ => env.cwd.join(answer),
+            };
+            let path = camino::absolute_utf8(path)
+                .map_err(|error| format!("the project directory {answer:?}: {error}"))?;
+            let is_there = path.is_dir();
+            is_there
+                .then_some(path)
+                .ok_or_else(|| format!("the project directory {answer} does not exist"))
+        })
+    }
+
     fn relay(&mut self, now: bool) -> Result<bool, CommandError> {
         let is_off = self.file.object.contains_key("relayPermissions") && !now;
         let default = if is_off { "no" } else { "yes" };
         let question = "Ask you before a tool runs (yes or no)";
-        let relay = self.answer(self.args.relay.as_ref(), question, default)?;
-        match relay.trim().to_lowercase().as_str() {
-            "y" | "yes" | "1" | "true" => Ok(true),
-            "n" | "no" | "0" | "false" => Ok(false),
-            _ => Err(failed(format!("--relay is {relay:?}; it must be yes or no"))),
+        let flag = self.args.relay.clone();
+        self.until_right(flag.as_ref(), question, default, |answer| {
+            match answer.trim().to_lowercase().as_str() {
+                "y" | "yes" | "1" | "true" => Ok(true),
+                "n" | "no" | "0" | "false" => Ok(false),
+                _ => Err(format!("{answer:?} is no answer; it must be yes or no (--relay)")),
+            }
+        })
+    }
+
+    /// A person is asked again; a flag or a default can't be.
+    fn until_right<T>(
+        &mut self,
+        flag: Option<&String>,
+        question: &str,
+        default: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, CommandError> {
+        for _ in 0..ASKED_MAX {
+            let answer = self.answer(flag, question, default)?;
+            match read(&answer) {
+                Err(why) if flag.is_none() && self.console.interactive => {
+                    self.console.complain(why);
+                }
+                read => return read.map_err(failed),
+            }
         }
+        Err(failed(format!("no answer to {question:?}")))
     }
 
     /// What the flag says, or else the person who is there, or else the default.
@@ -237,7 +312,7 @@ impl Init<'_, '_> {
         flag.cloned().map_or_else(|| self.console.ask(question, default), Ok)
     }
 
-    fn write(self, paths: &Paths) -> Result<(), CommandError> {
+    fn write(self, paths: &Paths, known: Option<Whoami>) -> Result<(), CommandError> {
         let config = self.config()?;
         let dir = paths.config_file.parent().expect("the config file is in a directory");
         RealDisk
@@ -247,6 +322,10 @@ impl Init<'_, '_> {
                 failed(format!("cannot write {}: {error}", paths.config_file.display()))
             })?;
         self.console.say(format!("Wrote {}.", short(&paths.config_file, self.env)));
+        if let Some(whoami) = known {
+            say_known(whoami, self.console);
+            return Ok(());
+        }
         verify(&config, paths, self.env, self.console)
     }
 }
@@ -264,6 +343,11 @@ fn refused(error: Error) -> CommandError {
     CommandError { code: ExitCode::of_command(2), ..failed(error) }
 }
 
+fn say_known(whoami: Whoami, console: &mut Console<'_>) {
+    let account = whoami.account_id.unwrap_or_else(|| "the account".to_owned());
+    console.say(format!("The bridge knows {account}. Start with: obto-bridge start"));
+}
+
 fn verify(
     config: &Config,
     paths: &Paths,
@@ -273,8 +357,7 @@ fn verify(
     let client = client::of(config, paths, env).map_err(failed)?;
     match client.whoami() {
         Ok(whoami) => {
-            let account = whoami.account_id.unwrap_or_else(|| "the account".to_owned());
-            console.say(format!("The bridge knows {account}. Start with: obto-bridge start"));
+            say_known(whoami, console);
         }
         Err(error @ Error::Network { .. }) => {
             console.complain(format!("warning: not verified: {error}"));

@@ -53,6 +53,16 @@ impl Live {
     }
 }
 
+impl Live {
+    /// The file is gone, and no variable has a token.
+    pub fn is_logged_out(&self) -> bool {
+        let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        let is_set = |name: &&str| self.env.var(name).is_some();
+        std::fs::metadata(&self.path).is_err_and(is_gone)
+            && !["BRIDGE_API_TOKEN", "BRIDGE_API_TOKEN_FILE"].iter().any(is_set)
+    }
+}
+
 /// The error of a configuration without a token.
 pub fn missing_token(path: &Path) -> ConfigError {
     ConfigError(format!(

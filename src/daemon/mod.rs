@@ -309,7 +309,10 @@ impl Daemon {
             }
             // The stream writes both to the log itself, once a minute.
             StreamEvent::AuthRefused { why, next, .. } => {
-                return self.board.disconnected(&why, next);
+                self.board.disconnected(&why, next);
+                self.calls.shared.reports.send(|| Report::Disconnected { why });
+                // Without a token nothing is begun whose answer could not be posted.
+                Event::Conflict { is_final: false }
             }
             StreamEvent::Conflict { why, next } => {
                 self.board.disconnected(&why, next);

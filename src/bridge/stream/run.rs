@@ -127,7 +127,7 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
         }
         self.announce_late()?;
         self.cut_the_current();
-        self.look_at_the_config();
+        self.look_at_the_config()?;
         if self.try_at.is_some_and(|at| at <= Instant::now()) && self.next.is_none() {
             self.open()?;
         }
@@ -173,16 +173,25 @@ impl<T, K: FnMut(&Reply) -> io::Result<T>> Stream<T, K> {
     }
 
     /// Whether `rotate-token` or a person has changed where the stream should come from.
-    fn look_at_the_config(&mut self) {
-        let Some(current) = self.current.as_ref() else { return };
+    fn look_at_the_config(&mut self) -> Result<(), Stopped> {
+        let Some(current) = self.current.as_ref() else { return Ok(()) };
         if self.try_at.is_some() || self.next.is_some() || self.looked.elapsed() < self.glance {
-            return;
+            return Ok(());
         }
         self.looked = Instant::now();
-        // A config that is broken now says nothing about the connection.
-        if self.access.access().is_ok_and(|access| access != current.access) {
-            self.renew("the config names another token or address");
+        match self.access.access() {
+            Ok(access) if access != current.access => {
+                self.renew("the config names another token or address");
+            }
+            Err(error) if self.access.is_logged_out() => {
+                let link = self.current.take();
+                self.close(link);
+                return self.report(Disconnect::Refused(error));
+            }
+            // A config that is broken now says nothing about the connection.
+            Ok(_) | Err(_) => {}
         }
+        Ok(())
     }
 
     /// Begins an attempt at once, beside the connection that there may be.

@@ -90,6 +90,30 @@ mod with_a_bridge {
         let url = Bridge::start(&home, false);
         let args = ["init", "--base-url", &url.url(), "--token", "obto_wrong"];
         home.run(&args).expect(2, &["401"]);
+        assert!(!home.config().exists(), "nothing was written");
+        // One that works stays where it is.
+        url.configure(&home);
+        home.run(&args).expect(2, &["401"]);
+        assert_eq!(home.read_config()["apiToken"], url.token);
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_an_account_is_made() {
+        let home = Home::new();
+        let bridge = Bridge::start(&home, true);
+        let args = ["init", "--base-url", &bridge.url(), "--email", "ann@example.org"];
+        let wrong = |more: &[&str], word: &str| {
+            home.run(&[&args[..], more].concat()).expect(1, &[word]);
+            assert!(!home.config().exists());
+        };
+        wrong(&["--project", "missing"], "missing does not exist");
+        wrong(&["--relay", "perhaps"], "perhaps");
+        home.run(&[&args[..], &["--token", "obto_x"]].concat()).expect(2, &["--token", "--email"]);
+        // So the name is still free. A project may be below the home directory.
+        home.put("shop/README", "");
+        home.run(&[&args[..], &["--project", "~/shop"]].concat())
+            .expect(0, &["as ann", "knows acc_"]);
+        assert_eq!(home.read_config()["projectDir"], home.path().join("shop").to_str().unwrap());
     }
 
     #[test]

@@ -195,3 +195,29 @@ fn a_restart_wrapper_can_live_by_the_codes() {
     wrapper(&empty, &[]).run().expect(77, &["401"]);
     wrapper(&home, &["--if-not-runing"]).run().expect(2, &["--if-not-running"]);
 }
+
+#[test]
+fn logout_ends_the_work_of_a_daemon() {
+    let (home, bridge) = rig();
+    let mut daemon = home
+        .command(&["start", "--log-format", "text"])
+        .env("BRIDGE_STREAM_IDLE_TIMEOUT_MS", "3000")
+        .start();
+    daemon.line("connected");
+    say(&bridge, "t", "one");
+    assert!(comes_true(|| answers(&bridge, "t") == 1));
+    let config = fs::read_to_string(home.config()).unwrap();
+    home.run(&["logout"]).expect(0, &["A daemon runs", &daemon.pid().to_string()]);
+    daemon.line("no API token");
+    say(&bridge, "t", "two");
+    let is_told = || home.run(&["status"]).stdout.contains("not connected: no API token");
+    assert!(comes_true(is_told), "status says so");
+    home.run(&["status"]).expect(69, &["no API token"]);
+    assert_eq!(answers(&bridge, "t"), 1, "nothing is begun without a login");
+    daemon.signal(Signal::TERM);
+    daemon.end().expect(0, &[]);
+    // After the next one everything goes on.
+    home.put(".obto-bridge/config.json", &config);
+    home.command(&["start", "--once"]).run().expect(0, &[]);
+    assert_eq!(answers(&bridge, "t"), 2);
+}
